@@ -1,0 +1,2 @@
+//! The `simplemix` binary.
+fn main() {}

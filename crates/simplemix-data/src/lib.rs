@@ -1,0 +1,1 @@
+//! Preference pairs: schema, readers, writers, chat templates and tokenisation.

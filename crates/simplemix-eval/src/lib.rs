@@ -1,0 +1,1 @@
+//! Preference accuracy, win rates and reports for preference-trained models.

@@ -1,0 +1,1 @@
+//! Which (source, row) comes next: exact, seekable mixtures of data sources.

@@ -1,0 +1,1 @@
+//! On-policy preference pairs: generate, score, select.

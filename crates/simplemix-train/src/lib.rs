@@ -1,0 +1,1 @@
+//! The preference-training loop: steps, schedules, checkpoints, metrics.

@@ -1,0 +1,1 @@
+//! SIMPLEMIX: mix on-policy and off-policy preference pairs, train with DPO, evaluate.
