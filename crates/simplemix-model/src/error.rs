@@ -1,0 +1,112 @@
+//! What can go wrong between a model folder and its numbers.
+
+use std::path::PathBuf;
+
+use tch::TchError;
+
+/// Why a model could not be read, run or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that a model folder must have is not there.
+    #[error(
+        "{folder}: no `{file}` here; expected a Hugging Face model folder (config.json, tokenizer.json, *.safetensors)"
+    )]
+    MissingFile {
+        /// The folder that was given.
+        folder: PathBuf,
+        /// The file that it lacks.
+        file: &'static str,
+    },
+    /// Reading or writing a file failed.
+    #[error("{path}: cannot {action}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb: `read`, `write`, `map`.
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A JSON file of the folder is not what it should be.
+    #[error("{path}: not valid: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why the parser stopped.
+        source: serde_json::Error,
+    },
+    /// `config.json` asks for something that this crate does not compute.
+    #[error("{path}: `{key}` is {found}, expected {expected}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key in it.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A safetensors file is damaged or cut off.
+    #[error("{path}: not a readable safetensors file: {reason}")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What its header says against what the file holds.
+        reason: String,
+    },
+    /// The tensors in the files are not those that `config.json` describes.
+    #[error("{folder}: the weights do not fit config.json: {problems}")]
+    Weights {
+        /// The model folder.
+        folder: PathBuf,
+        /// Every missing, unexpected or misshapen tensor.
+        problems: String,
+    },
+    /// The input of a forward pass is out of range.
+    #[error("{what} is {found}, expected {expected}")]
+    Input {
+        /// Which value.
+        what: &'static str,
+        /// What was given.
+        found: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch failed while {doing}")]
+    Torch {
+        /// What was being computed.
+        doing: &'static str,
+        /// libtorch's message.
+        source: TchError,
+    },
+}
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Says what libtorch was doing when it failed.
+pub(crate) trait Doing<T> {
+    /// Wraps libtorch's error with what was being done.
+    fn doing(self, doing: &'static str) -> Result<T>;
+}
+
+impl<T> Doing<T> for std::result::Result<T, TchError> {
+    fn doing(self, doing: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Torch { doing, source })
+    }
+}
+
+/// Says which file an IO error belongs to.
+pub(crate) trait At<T> {
+    /// Wraps an IO error with its path and what was tried.
+    fn at(self, path: &std::path::Path, action: &'static str) -> Result<T>;
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, path: &std::path::Path, action: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.to_owned(), action, source })
+    }
+}

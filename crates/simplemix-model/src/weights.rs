@@ -1,0 +1,260 @@
+//! Tensors from safetensors files by memory map, and back.
+//!
+//! A file is checked whole before a byte of it becomes a tensor. At most one tensor is held twice at a time.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{At, Doing, Error, Result};
+
+/// One file with all weights.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Names which file holds which tensor, where there are several.
+pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+
+/// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`.
+///
+/// # Errors
+/// [`Error::MissingFile`] without weights, [`Error::Safetensors`] for a damaged file, [`Error::Weights`] listing
+/// every tensor that is missing, misshapen or not accounted for.
+pub fn load(
+    folder: &Path,
+    wanted: &[(String, Vec<i64>)],
+    ignored: impl Fn(&str) -> bool,
+    kind: Kind,
+    device: Device,
+) -> Result<HashMap<String, Tensor>> {
+    let shapes: HashMap<&str, &[i64]> = wanted.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+    let mut missing: BTreeSet<&str> = shapes.keys().copied().collect();
+    let mut problems = Vec::new();
+    let mut tensors = HashMap::new();
+    for path in files(folder)? {
+        let map = map(&path)?;
+        let file = parse(&path, &map)?;
+        let mut names: Vec<&str> = file.names();
+        names.sort_unstable();
+        for name in names {
+            let view = file.tensor(name).map_err(|e| damaged(&path, &e))?;
+            let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+            match shapes.get(name) {
+                Some(expected) if *expected == shape => {
+                    tensors.insert(name.to_owned(), tensor(&path, name, &view, kind, device)?);
+                }
+                Some(expected) => problems.push(format!("`{name}` is {shape:?}, expected {expected:?}")),
+                None if ignored(name) => {}
+                None => problems.push(format!("`{name}` is not part of the model")),
+            }
+            missing.remove(name);
+        }
+    }
+    problems.extend(missing.iter().map(|name| format!("`{name}` is missing")));
+    if problems.is_empty() {
+        return Ok(tensors);
+    }
+    Err(Error::Weights { folder: folder.to_owned(), problems: listed(&problems) })
+}
+
+/// Writes tensors to one safetensors file; the caller sees to the file's place and its atomicity.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Torch`].
+pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let views =
+        tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor)?))).collect::<Result<Vec<_>>>()?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), action: "write", source },
+        other => damaged(path, &other),
+    })
+}
+
+/// Reads every tensor of one safetensors file as it is, onto the CPU.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Safetensors`].
+pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let map = map(path)?;
+    let file = parse(path, &map)?;
+    file.names()
+        .into_iter()
+        .map(|name| {
+            let view = file.tensor(name).map_err(|e| damaged(path, &e))?;
+            let kind = kind_of(path, name, view.dtype())?;
+            Ok((name.to_owned(), tensor(path, name, &view, kind, Device::Cpu)?))
+        })
+        .collect()
+}
+
+/// The weight files of a folder, each once.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let single = folder.join(WEIGHTS);
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let index = folder.join(WEIGHTS_INDEX);
+    if !index.is_file() {
+        return Err(Error::MissingFile { folder: folder.to_owned(), file: WEIGHTS });
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = std::fs::read_to_string(&index).at(&index, "read")?;
+    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: index, source })?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).at(path, "read")?;
+    #[expect(
+        unsafe_code,
+        reason = "a map of a file that another process cuts short faults; weights are written once and renamed into place"
+    )]
+    // SAFETY: the map is read-only and dropped before this module returns.
+    unsafe { Mmap::map(&file) }.at(path, "map")
+}
+
+fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>> {
+    SafeTensors::deserialize(map).map_err(|e| damaged(path, &e))
+}
+
+fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Safetensors { path: path.to_owned(), reason: error.to_string() }
+}
+
+fn kind_of(path: &Path, name: &str, dtype: Dtype) -> Result<Kind> {
+    Ok(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        other => return Err(damaged(path, &format!("`{name}` is {other:?}, expected F32, F16 or BF16"))),
+    })
+}
+
+fn tensor(
+    path: &Path,
+    name: &str,
+    view: &safetensors::tensor::TensorView<'_>,
+    kind: Kind,
+    device: Device,
+) -> Result<Tensor> {
+    let stored = kind_of(path, name, view.dtype())?;
+    let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+    Tensor::f_from_data_size(view.data(), &shape, stored)
+        .and_then(|t| t.f_to_device(device))
+        .and_then(|t| t.f_to_kind(kind))
+        .doing("copying weights")
+}
+
+/// The first problems in full, the rest as a count.
+fn listed(problems: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if problems.len() > SHOWN {
+        text.push_str(&format!("; and {} more", problems.len() - SHOWN));
+    }
+    text
+}
+
+/// A tensor as the safetensors writer asks for it: its bytes are copied only while they are written.
+struct Stored {
+    tensor: Tensor,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Stored {
+    fn new(tensor: &Tensor) -> Result<Self> {
+        let dtype = match tensor.kind() {
+            Kind::Double => Dtype::F64,
+            Kind::Float => Dtype::F32,
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
+            Kind::Int64 => Dtype::I64,
+            other => {
+                return Err(Error::Input {
+                    what: "kind of a tensor to save",
+                    found: format!("{other:?}"),
+                    expected: "a float or Int64".to_owned(),
+                });
+            }
+        };
+        Ok(Self { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), tensor: tensor.detach() })
+    }
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let host = self.tensor.to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; self.data_len()];
+        host.copy_data_u8(&mut bytes, host.numel());
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(dir: &Path) -> Vec<(String, Vec<i64>)> {
+        let a = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]);
+        let b = Tensor::from_slice(&[1.5f32, -2.0]).to_kind(Kind::BFloat16);
+        save(&dir.join(WEIGHTS), &[("a".into(), a), ("b".into(), b)]).unwrap();
+        vec![("a".into(), vec![2, 3]), ("b".into(), vec![2])]
+    }
+
+    #[test]
+    fn what_is_saved_loads_as_the_asked_kind() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = written(dir.path());
+        let back = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap();
+        assert_eq!(Vec::<f32>::try_from(&back["b"]).unwrap(), [1.5, -2.0]);
+        assert_eq!(Vec::<f32>::try_from(&back["a"].flatten(0, -1)).unwrap(), [0., 1., 2., 3., 4., 5.]);
+    }
+
+    #[test]
+    fn every_disagreement_is_in_one_error() {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path());
+        let wanted = [("a".to_owned(), vec![3, 2]), ("c".to_owned(), vec![1])];
+        let error = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("`a` is [2, 3], expected [3, 2]"), "{text}");
+        assert!(text.contains("`b` is not part of the model"), "{text}");
+        assert!(text.contains("`c` is missing"), "{text}");
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error_at_every_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = written(dir.path());
+        let path = dir.path().join(WEIGHTS);
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap_err();
+            assert!(error.to_string().starts_with(&path.display().to_string()), "{length}: {error}");
+        }
+    }
+}
