@@ -1,0 +1,136 @@
+//! The checks that CI runs, cheapest first.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::checkout::Checkout;
+use crate::libtorch::{self, Kind};
+use crate::{cargo, layers, licences, say};
+
+/// One check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// cargo fmt --check
+    Fmt,
+    /// No crate depends on what it must not, such as libtorch
+    Layers,
+    /// Licences of all dependencies against deny.toml
+    Licences,
+    /// clippy of all targets, warnings denied
+    Clippy,
+    /// rustdoc, warnings denied
+    Doc,
+    /// All tests and doctests
+    Test,
+    /// The example of the main job, on a small random model
+    Demo,
+}
+
+impl Step {
+    fn needs_libtorch(self) -> bool {
+        !matches!(self, Self::Fmt | Self::Layers | Self::Licences)
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn passes(self, checkout: &Checkout) -> Result<bool> {
+        let mut command = cargo::cargo(checkout);
+        match self {
+            Self::Layers => return layers::check(checkout),
+            Self::Licences => return licences::check(checkout),
+            Self::Fmt => command.args(["fmt", "--all", "--check"]),
+            Self::Clippy => {
+                command.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+            }
+            Self::Doc => {
+                command.args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings")
+            }
+            Self::Test => command.args(["test", "--workspace", "--locked"]),
+            Self::Demo => command
+                .args(["run", "--locked", "--package", "simplemix", "--example", "mix_dpo"])
+                .args(["--", "--fast"]),
+        };
+        Ok(cargo::status(&mut command)?.success())
+    }
+}
+
+/// Runs the steps, all of them if none is named, and sums up. One that fails does not keep the
+/// others from running.
+///
+/// # Errors
+/// The set-up failed, or a check could not be run at all.
+pub(crate) fn run(checkout: &Checkout, steps: &[Step]) -> Result<ExitCode> {
+    let steps = if steps.is_empty() { Step::value_variants() } else { steps };
+    if steps.iter().any(|step| step.needs_libtorch()) {
+        libtorch::set_up(checkout, Kind::Cpu)?;
+    }
+    let mut results = Vec::new();
+    for step in steps {
+        say(format_args!("\n=== {}", step.name()));
+        let start = now();
+        let passed = step.passes(checkout)?;
+        results.push((*step, passed, start.elapsed()));
+    }
+    say("");
+    for (step, passed, elapsed) in &results {
+        say(summary_line(&step.name(), *passed, *elapsed));
+    }
+    let all_passed = results.iter().all(|(_, passed, _)| *passed);
+    Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the summary tells how long each step took")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn summary_line(name: &str, passed: bool, elapsed: Duration) -> String {
+    let verdict = if passed { "ok" } else { "FAILED" };
+    format!("{name:<10} {verdict:<6} {:>7.1} s", elapsed.as_secs_f64())
+}
+
+/// Looks the dependencies up in the advisory database, with whichever tool there is.
+///
+/// # Errors
+/// Neither tool is installed.
+pub(crate) fn audit(checkout: &Checkout) -> Result<ExitCode> {
+    let tools: [(&str, &[&str]); 2] = [("cargo-deny", &["deny", "check", "advisories"]), ("cargo-audit", &["audit"])];
+    for (program, args) in tools {
+        if Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
+            let status = cargo::status(cargo::cargo(checkout).args(args))?;
+            if status.success() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            say("Advisories were found, or the database could not be reached: see above.");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    anyhow::bail!(
+        "neither cargo-deny nor cargo-audit is installed. Install one (cargo install cargo-deny); it \
+         fetches the advisory database, so the network must reach it"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Step, summary_line};
+
+    #[test]
+    fn only_checks_of_text_go_without_libtorch() {
+        assert!(!Step::Fmt.needs_libtorch());
+        assert!(Step::Clippy.needs_libtorch());
+    }
+
+    #[test]
+    fn summary_names_what_failed() {
+        let line = summary_line(&Step::Licences.name(), false, Duration::from_millis(1250));
+        assert_eq!(line, "licences   FAILED     1.2 s");
+    }
+}
