@@ -1,7 +1,7 @@
 //! Sampling answers with a key/value cache.
 //!
 //! A prompt is read once for all its samples. Rows of a batch are aligned at their newest token, so one step writes one
-//! column of the cache; rows that have ended leave the batch. What a sample is depends on the seed, its stream and its
+//! column of the cache; rows that have ended leave the batch together, since leaving copies the cache. What a sample is depends on the seed, its stream and its
 //! number alone, never on the batch it happened to be in. Letters: B rows, T tokens, N query heads, K key/value heads,
 //! D head width, S columns of the cache.
 
@@ -108,16 +108,17 @@ impl GenerateOptions {
 struct Batch {
     cache: Vec<(Tensor, Tensor)>, // per layer: keys and values [B, K, S, D]
     filled: i64,                  // columns of the cache in use
-    live: Vec<Row>,
-    finished: Vec<Generated>, // by row number
+    live: Vec<Row>,               // rows of the cache, some of which may have ended
+    finished: Vec<Generated>,     // by row number
 }
 
-/// A row that is still growing.
+/// A row of the cache.
 struct Row {
     number: usize,
     stream: u64,
     position: i64, // rotary position of the newest token
     pad: i64,      // columns before its first token
+    ended: bool,
 }
 
 impl Batch {
@@ -145,6 +146,7 @@ impl Batch {
                     stream: sample_stream(requests[request].stream, sample),
                     position: span.len as i64 - 1,
                     pad: longest - span.len as i64,
+                    ended: false,
                 });
                 batch.finished.push(Generated { tokens: Vec::new(), logps: Vec::new(), finish: Finish::Length });
             }
@@ -158,13 +160,18 @@ impl Batch {
 
     /// Grows the rows until each has ended.
     fn run(&mut self, model: &CausalLm, options: &GenerateOptions, progress: &mut dyn FnMut(usize)) -> Result<()> {
-        progress(self.finished.len() - self.live.len());
+        progress(self.ended());
         while !self.live.is_empty() {
             let hidden = self.step(model)?;
             self.extend(model, &hidden, options)?;
-            progress(self.finished.len() - self.live.len());
+            progress(self.ended());
         }
         Ok(())
+    }
+
+    /// Answers that are whole.
+    fn ended(&self) -> usize {
+        self.finished.len() - self.live.iter().filter(|row| !row.ended).count()
     }
 
     /// Hidden states `[B, H]` of the rows' newest tokens, whose keys and values join the cache.
@@ -212,10 +219,10 @@ impl Batch {
         Some(mask.masked_fill(&columns.lt_tensor(&pads), f64::NEG_INFINITY))
     }
 
-    /// Draws the next token of every live row from its newest hidden state; rows that end leave the batch.
+    /// Draws the next token of every growing row from its newest hidden state.
     fn extend(&mut self, model: &CausalLm, hidden: &Tensor, options: &GenerateOptions) -> Result<()> {
         let drawn = draws(model, hidden, &self.finished, &self.live, options)?;
-        for (row, drawn) in self.live.iter_mut().zip(drawn) {
+        for (row, drawn) in self.live.iter_mut().zip(drawn).filter(|(row, _)| !row.ended) {
             let answer = &mut self.finished[row.number];
             answer.tokens.push(drawn.token);
             answer.logps.push(drawn.logp);
@@ -223,13 +230,10 @@ impl Batch {
             if options.stop_tokens.contains(&drawn.token) {
                 answer.finish = Finish::Stop;
             }
+            row.ended = answer.finish == Finish::Stop || answer.tokens.len() == options.max_new_tokens;
         }
-        let grows = |row: &Row| {
-            let answer = &self.finished[row.number];
-            answer.finish != Finish::Stop && answer.tokens.len() < options.max_new_tokens
-        };
-        let keep: Vec<i64> = (0..self.live.len()).filter(|&i| grows(&self.live[i])).map(|i| i as i64).collect();
-        if keep.len() < self.live.len() {
+        let keep: Vec<i64> = (0..self.live.len()).filter(|&i| !self.live[i].ended).map(|i| i as i64).collect();
+        if keep.len() * 4 <= self.live.len() * 3 {
             self.shrink(&keep, model.device());
         }
         Ok(())
@@ -242,11 +246,7 @@ impl Batch {
             *keys = keys.index_select(0, &index);
             *values = values.index_select(0, &index);
         }
-        let mut place = 0;
-        self.live.retain(|_| {
-            place += 1;
-            keep.binary_search(&(place - 1)).is_ok()
-        });
+        self.live.retain(|row| !row.ended);
     }
 }
 
