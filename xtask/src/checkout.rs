@@ -3,6 +3,7 @@
 //! The link is the same for every libtorch, so that cargo's settings, and with them everything that
 //! is built, stay the same when libtorch is found elsewhere.
 
+use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ impl Checkout {
     /// The checkout that this program was built in.
     pub(crate) fn find() -> Self {
         // Cargo sets the variable when it runs xtask; the built-in path serves a direct call.
-        let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
-            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let xtask =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = xtask.parent().map_or_else(|| xtask.clone(), Path::to_path_buf);
         Self { root }
     }
@@ -37,6 +38,17 @@ impl Checkout {
 
     fn settings(&self) -> PathBuf {
         self.root.join(".cargo").join("libtorch.toml")
+    }
+
+    /// The settings of cargo that hold here beside those of this checkout, as far as they can be read.
+    fn configs(&self) -> Vec<toml::Table> {
+        let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(env::home_dir()?.join(".cargo")));
+        let above = self.root.ancestors().skip(1).map(|folder| folder.join(".cargo"));
+        home.into_iter()
+            .chain(above)
+            .filter_map(|folder| fs::read_to_string(folder.join("config.toml")).ok()?.parse().ok())
+            .collect()
     }
 
     /// The libtorch that the settings here name, and which cargo therefore shows to xtask as
@@ -62,7 +74,7 @@ impl Checkout {
     /// Writes the settings for the link as it is, if they differ.
     pub(crate) fn write_settings(&self, kind: Kind) -> Result<()> {
         let path = self.settings();
-        let text = settings_text(&self.link(), kind)?;
+        let text = settings_text(&self.link(), kind, table_for(&self.configs()))?;
         if fs::read_to_string(&path).is_ok_and(|found| found == text) {
             return Ok(());
         }
@@ -73,8 +85,22 @@ impl Checkout {
     }
 }
 
+/// The table that holds the linker's flags.
+///
+/// Cargo takes flags from one place only, and a `[target.*]` comes before `[build]`. Where the user
+/// has flags there, such as for another linker, ours must stand there too, and cargo joins them.
+fn table_for(configs: &[toml::Table]) -> &'static str {
+    let has_flags =
+        |target: &toml::Value| ["rustflags", "rustdocflags"].iter().any(|flags| target.get(flags).is_some());
+    let of_target = configs
+        .iter()
+        .filter_map(|config| config.get("target")?.as_table())
+        .any(|targets| targets.iter().any(|(_, target)| has_flags(target)));
+    if of_target { "target.'cfg(all())'" } else { "build" }
+}
+
 /// Cargo's settings for a libtorch at `link`.
-fn settings_text(link: &Path, kind: Kind) -> Result<String> {
+fn settings_text(link: &Path, kind: Kind, table: &str) -> Result<String> {
     let link = link.to_str().context("the path of this checkout is not UTF-8")?;
     if link.contains([',', '\n']) {
         bail!("{link}: a linker option cannot hold a comma or a line break; move the checkout");
@@ -88,7 +114,7 @@ fn settings_text(link: &Path, kind: Kind) -> Result<String> {
         Kind::Cuda => format!("LIBTORCH_LIB = {libtorch}\n"),
     };
     Ok(format!(
-        "[env]\nLIBTORCH = {libtorch}\n{watched}\n[build]\nrustflags = [\"-C\", {flag}]\n\
+        "[env]\nLIBTORCH = {libtorch}\n{watched}\n[{table}]\nrustflags = [\"-C\", {flag}]\n\
          rustdocflags = [\"-C\", {flag}]\n"
     ))
 }
@@ -110,11 +136,11 @@ fn replace_link(_target: &Path, link: &Path) -> Result<()> {
 mod tests {
     use std::path::Path;
 
-    use super::{Kind, settings_text};
+    use super::{Kind, settings_text, table_for};
 
     #[test]
     fn settings_name_the_link_and_its_run_path() {
-        let text = settings_text(Path::new("/a b/.libtorch"), Kind::Cpu).unwrap();
+        let text = settings_text(Path::new("/a b/.libtorch"), Kind::Cpu, "build").unwrap();
         let expected = r#"[env]
 LIBTORCH = "/a b/.libtorch"
 
@@ -127,14 +153,23 @@ rustdocflags = ["-C", "link-arg=-Wl,-rpath,/a b/.libtorch/lib"]
 
     #[test]
     fn settings_are_toml_for_any_path() {
-        let text = settings_text(Path::new(r#"/a"b\c/.libtorch"#), Kind::Cuda).unwrap();
+        let text = settings_text(Path::new(r#"/a"b\c/.libtorch"#), Kind::Cuda, "build").unwrap();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["env"]["LIBTORCH"].as_str(), Some(r#"/a"b\c/.libtorch"#));
         assert_eq!(table["env"]["LIBTORCH_LIB"], table["env"]["LIBTORCH"]);
     }
 
     #[test]
+    fn flags_stand_where_they_join_those_of_the_user() {
+        let table = |config: &str| table_for(&[config.parse().unwrap()]);
+        assert_eq!(table("[build]\nrustflags = ['-Copt-level=1']"), "build");
+        assert_eq!(table("[target.x86_64-unknown-linux-gnu]\nlinker = 'clang'"), "build");
+        let mold = "[target.x86_64-unknown-linux-gnu]\nrustflags = ['-Clink-arg=-fuse-ld=mold']";
+        assert_eq!(table(mold), "target.'cfg(all())'");
+    }
+
+    #[test]
     fn refuses_a_path_that_the_linker_would_split() {
-        assert!(settings_text(Path::new("/a,b/.libtorch"), Kind::Cpu).is_err());
+        assert!(settings_text(Path::new("/a,b/.libtorch"), Kind::Cpu, "build").is_err());
     }
 }

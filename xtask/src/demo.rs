@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::cache::{self, Cache, Partial};
 use crate::cargo;
@@ -70,9 +70,9 @@ pub(crate) fn run(checkout: &Checkout, args: &[String]) -> Result<ExitCode> {
 pub(crate) fn fetch() -> Result<()> {
     let folder = cache::folder()?.join("demo");
     if !ASSETS.iter().all(|asset| asset.is_in(&folder)) {
-        fetch_missing(&folder).with_context(|| {
+        fetch_missing(&folder).map_err(|error| {
             let list: Vec<String> = ASSETS.iter().map(Asset::by_hand).collect();
-            format!("cannot fetch the demo's files. By hand: put {} into {}", list.join(" and "), folder.display())
+            anyhow!("{error:#}\nBy hand: put into {} {}.", folder.display(), list.join(", and "))
         })?;
     }
     say(format_args!("model and data of the demo: {}", folder.display()));
@@ -82,10 +82,10 @@ pub(crate) fn fetch() -> Result<()> {
 fn fetch_missing(folder: &Path) -> Result<()> {
     let python = Python::with_pip()?;
     let cache = Cache::open()?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for asset in ASSETS.iter().filter(|asset| !asset.is_in(folder)) {
         let partial = cache.partial("demo")?;
         let file = asset.fetch(&python, &partial)?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         cache::publish(&file, &folder.join(asset.name))?;
     }
     Ok(())

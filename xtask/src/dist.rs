@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 
 use crate::checkout::Checkout;
+use crate::compiler::Compiler;
 use crate::libtorch::Kind;
 use crate::{cache, cargo, install, say};
 
@@ -21,7 +22,7 @@ const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICEN
 /// The CPU set could not be fetched, or the result does not run.
 pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
     // Always the CPU set of the cache: libraries found elsewhere may need others that are not packed.
-    let libtorch = install::from_cache(Kind::Cpu)?;
+    let libtorch = install::from_cache(&Compiler::find()?, Kind::Cpu)?;
     let target_dir = checkout.root().join("target").join("dist");
     if !build(checkout, &libtorch.path, &target_dir)? {
         return Ok(ExitCode::FAILURE);

@@ -40,7 +40,7 @@ enum Part {
 ///
 /// # Errors
 /// No way to fetch it, with the reason.
-pub(crate) fn from_cache(wanted: Kind) -> Result<Libtorch> {
+pub(crate) fn from_cache(compiler: &Compiler, wanted: Kind) -> Result<Libtorch> {
     let name = match wanted {
         Kind::Cpu => format!("libtorch-{VERSION}-cpu"),
         Kind::Cuda => format!("libtorch-{VERSION}-cuda"),
@@ -50,7 +50,6 @@ pub(crate) fn from_cache(wanted: Kind) -> Result<Libtorch> {
         return Ok(libtorch);
     }
     check_platform(env::consts::OS, env::consts::ARCH, cfg!(target_env = "musl"), wanted)?;
-    let compiler = Compiler::find()?;
     let python = Python::with_pip()?;
     let cache = Cache::open()?;
     // Another set-up may have done it while this one waited.
@@ -59,7 +58,7 @@ pub(crate) fn from_cache(wanted: Kind) -> Result<Libtorch> {
     }
     let partial = cache.partial(&name)?;
     let set = partial.folder("set")?;
-    fill(&python, &compiler, &partial, &set, wanted)?;
+    fill(&python, compiler, &partial, &set, wanted)?;
     cache::publish(&set, &cache.root().join(&name))?;
     libtorch::inspect(&torch)
 }

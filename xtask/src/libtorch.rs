@@ -55,6 +55,10 @@ pub(crate) fn set_up(checkout: &Checkout, wanted: Kind) -> Result<()> {
             libtorch
         }
     };
+    if env::var_os("RUSTFLAGS").is_some_and(|flags| !flags.is_empty()) {
+        say("note: RUSTFLAGS is left out here, and a plain cargo command that has it set builds programs that \
+             do not find libtorch; put the flags into [build] of ~/.cargo/config.toml instead");
+    }
     let kind = match libtorch.kind {
         Kind::Cpu => "CPU",
         Kind::Cuda => "CUDA",
@@ -82,38 +86,39 @@ fn in_place(checkout: &Checkout, wanted: Kind, asked: Option<&Path>) -> Option<L
 }
 
 fn find(wanted: Kind, asked: Option<&Path>) -> Result<Libtorch> {
+    let compiler = Compiler::find()?;
     if let Some(path) = asked {
-        return from_variable(path, wanted).with_context(|| {
-            format!(
-                "LIBTORCH={} does not serve. Unset it, and the set-up finds or fetches libtorch, or \
-                 set it to the folder that holds include/ and lib/ of version {VERSION}",
+        return from_variable(&compiler, path, wanted).map_err(|error| {
+            anyhow!(
+                "LIBTORCH={}: {error:#}\nSet it to the folder that holds include/ and lib/ of libtorch \
+                 {VERSION}, or unset it to have libtorch found or fetched.",
                 path.display()
             )
         });
     }
-    if let Some(libtorch) = from_python(wanted) {
+    if let Some(libtorch) = from_python(&compiler, wanted) {
         return Ok(libtorch);
     }
-    install::from_cache(wanted).map_err(|error| anyhow!("{error:#}\n{BY_HAND}"))
+    install::from_cache(&compiler, wanted).map_err(|error| anyhow!("{error:#}\n{BY_HAND}"))
 }
 
-fn from_variable(path: &Path, wanted: Kind) -> Result<Libtorch> {
+fn from_variable(compiler: &Compiler, path: &Path, wanted: Kind) -> Result<Libtorch> {
     let path = fs::canonicalize(path).with_context(|| format!("cannot open {}", path.display()))?;
     let libtorch = inspect(&path)?;
     ensure!(libtorch.kind.fits(wanted), "it is a CPU build, and --cuda was asked for");
-    Compiler::find()?.test_link(&path, VERSION)?;
+    compiler.test_link(&path, VERSION)?;
     Ok(libtorch)
 }
 
 /// A Python's torch is a convenience: if it does not fit, that is said, and the search goes on.
-fn from_python(wanted: Kind) -> Option<Libtorch> {
+fn from_python(compiler: &Compiler, wanted: Kind) -> Option<Libtorch> {
     let path = Python::find()?.torch?;
     let tried = inspect(&path).and_then(|libtorch| {
-        ensure!(libtorch.kind.fits(wanted), "it is a CPU build");
-        Compiler::find()?.test_link(&path, VERSION)?;
+        ensure!(libtorch.kind.fits(wanted), "{} is a CPU build", path.display());
+        compiler.test_link(&path, VERSION)?;
         Ok(libtorch)
     });
-    tried.inspect_err(|error| say(format_args!("python's torch is not used: {}: {error:#}", path.display()))).ok()
+    tried.inspect_err(|error| say(format_args!("python's torch is not used: {error:#}"))).ok()
 }
 
 /// Checks that a folder is a complete libtorch of the right version.
