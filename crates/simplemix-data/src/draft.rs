@@ -1,0 +1,191 @@
+//! A pair that still borrows from the file it was read from, and the checks it must pass.
+
+use std::borrow::Cow;
+
+use crate::cell::Turn;
+use crate::pair::{ContentHash, Form, Message, Pair, Policy, Text};
+use crate::problem::Problem;
+
+/// Larger rows are refused: Arrow's 32-bit offsets could not hold a batch with them.
+const MAX_ROW_BYTES: usize = 1 << 30;
+
+/// A prompt or response, borrowed where possible.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum DraftText<'a> {
+    Plain(Cow<'a, str>),
+    Messages(Vec<Turn<'a>>),
+}
+
+/// A pair as a format found it.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft<'a> {
+    pub(crate) prompt: DraftText<'a>,
+    pub(crate) chosen: DraftText<'a>,
+    pub(crate) rejected: DraftText<'a>,
+    pub(crate) source: Option<Cow<'a, str>>,
+    pub(crate) policy: Option<Policy>,
+    pub(crate) generator: Option<Cow<'a, str>>,
+    pub(crate) task: Option<Cow<'a, str>>,
+    pub(crate) score_chosen: Option<f64>,
+    pub(crate) score_rejected: Option<f64>,
+}
+
+impl<'a> DraftText<'a> {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            DraftText::Plain(text) => text.len(),
+            DraftText::Messages(turns) => turns.iter().map(|turn| turn.role.len() + turn.content.len()).sum(),
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        match self {
+            DraftText::Plain(text) => text.trim().is_empty(),
+            DraftText::Messages(turns) => turns.iter().all(|turn| turn.content.trim().is_empty()),
+        }
+    }
+
+    /// The same words, but for white space at the ends.
+    fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (DraftText::Plain(a), DraftText::Plain(b)) => a.trim() == b.trim(),
+            (DraftText::Messages(a), DraftText::Messages(b)) => {
+                a.len() == b.len()
+                    && a.iter().zip(b).all(|(a, b)| a.role == b.role && a.content.trim() == b.content.trim())
+            }
+            _ => false,
+        }
+    }
+
+    fn hash_into(&self, hash: &mut ContentHash) {
+        match self {
+            DraftText::Plain(text) => hash.plain(text),
+            DraftText::Messages(turns) => {
+                hash.messages(turns.iter().map(|turn| (turn.role.as_ref(), turn.content.as_ref())));
+            }
+        }
+    }
+
+    /// Bare text becomes one turn of `role`; messages stay.
+    fn into_messages(self, role: &'static str) -> Self {
+        match self {
+            DraftText::Plain(text) => DraftText::Messages(vec![Turn { role: role.into(), content: text }]),
+            messages => messages,
+        }
+    }
+
+    pub(crate) fn into_text(self) -> Text {
+        match self {
+            DraftText::Plain(text) => Text::Plain(text.into_owned()),
+            DraftText::Messages(turns) => {
+                let owned = |turn: Turn<'_>| Message::new(turn.role.into_owned(), turn.content.into_owned());
+                Text::Messages(turns.into_iter().map(owned).collect())
+            }
+        }
+    }
+
+    fn of_text(text: &'a Text) -> Self {
+        match text {
+            Text::Plain(text) => DraftText::Plain(text.into()),
+            Text::Messages(turns) => {
+                DraftText::Messages(turns.iter().map(|turn| Turn::new(&turn.role, &turn.content)).collect())
+            }
+        }
+    }
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(prompt: DraftText<'a>, chosen: DraftText<'a>, rejected: DraftText<'a>) -> Self {
+        Self {
+            prompt,
+            chosen,
+            rejected,
+            source: None,
+            policy: None,
+            generator: None,
+            task: None,
+            score_chosen: None,
+            score_rejected: None,
+        }
+    }
+
+    pub(crate) fn of_pair(pair: &'a Pair) -> Self {
+        Self {
+            prompt: DraftText::of_text(&pair.prompt),
+            chosen: DraftText::of_text(&pair.chosen),
+            rejected: DraftText::of_text(&pair.rejected),
+            source: Some(pair.source.as_str().into()),
+            policy: Some(pair.policy),
+            generator: pair.generator.as_deref().map(Into::into),
+            task: pair.task.as_deref().map(Into::into),
+            score_chosen: pair.score_chosen,
+            score_rejected: pair.score_rejected,
+        }
+    }
+
+    /// The pair in one form: bare text becomes a turn of the user and a turn of the assistant.
+    pub(crate) fn into_form(self, form: Form) -> Self {
+        if form == Form::Plain {
+            return self;
+        }
+        Self {
+            prompt: self.prompt.into_messages("user"),
+            chosen: self.chosen.into_messages("assistant"),
+            rejected: self.rejected.into_messages("assistant"),
+            ..self
+        }
+    }
+
+    /// What every pair must satisfy, whatever format it came from.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        let (prompt, chosen, rejected) = (&self.prompt, &self.chosen, &self.rejected);
+        if prompt.is_blank() {
+            return Err(Problem::EmptyPrompt);
+        }
+        if chosen.is_blank() {
+            return Err(Problem::EmptyChosen);
+        }
+        if rejected.is_blank() {
+            return Err(Problem::EmptyRejected);
+        }
+        for side in [chosen, rejected] {
+            if let DraftText::Messages(turns) = side
+                && turns.last().is_some_and(|turn| turn.role != "assistant")
+            {
+                return Err(Problem::LastTurnNotAssistant);
+            }
+        }
+        if chosen.says_the_same(rejected) {
+            return Err(Problem::IdenticalSides);
+        }
+        if self.bytes() > MAX_ROW_BYTES {
+            return Err(Problem::TooLarge);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.prompt.bytes() + self.chosen.bytes() + self.rejected.bytes()
+    }
+
+    pub(crate) fn id(&self) -> String {
+        let mut hash = ContentHash::default();
+        for text in [&self.prompt, &self.chosen, &self.rejected] {
+            text.hash_into(&mut hash);
+        }
+        hash.finish()
+    }
+
+    /// The owned pair; `source` and `policy` must be filled in by now.
+    pub(crate) fn into_pair(self, source: &str, policy: Policy) -> Pair {
+        let source = self.source.map_or_else(|| source.to_owned(), Cow::into_owned);
+        let policy = self.policy.unwrap_or(policy);
+        let (prompt, chosen, rejected) = (self.prompt.into_text(), self.chosen.into_text(), self.rejected.into_text());
+        let mut pair = Pair::new(prompt, chosen, rejected, source, policy);
+        pair.generator = self.generator.map(Cow::into_owned);
+        pair.task = self.task.map(Cow::into_owned);
+        pair.score_chosen = self.score_chosen;
+        pair.score_rejected = self.score_rejected;
+        pair
+    }
+}

@@ -1,0 +1,83 @@
+//! Turns of a conversation, from the shapes in which files hold them.
+
+use std::borrow::Cow;
+
+use crate::cell::{Cell, List, Struct, Turn};
+use crate::problem::Problem;
+
+/// Turns from a list of `{role, content}` or `{from, value}`, or from a struct of such lists.
+pub(crate) fn turns(cell: Cell<'_>) -> Result<Vec<Turn<'_>>, Problem> {
+    match cell {
+        Cell::Null => Ok(Vec::new()),
+        Cell::List(list) => list.iter().map(|turn| turn_of(turn.as_struct().ok_or(Problem::WrongType)?)).collect(),
+        Cell::Struct(fields) => match columns(fields) {
+            Some((roles, contents)) => transposed(roles, contents),
+            None => Ok(vec![turn_of(fields)?]),
+        },
+        _ => Err(Problem::WrongType),
+    }
+}
+
+/// `Sequence({"role": ..., "content": ...})` of `datasets` is stored as a struct of lists.
+fn columns(fields: Struct<'_>) -> Option<(List<'_>, List<'_>)> {
+    Some((fields.first(&["role", "from"]).as_list()?, fields.first(&["content", "value"]).as_list()?))
+}
+
+fn transposed<'a>(roles: List<'a>, contents: List<'a>) -> Result<Vec<Turn<'a>>, Problem> {
+    if roles.len() != contents.len() {
+        return Err(Problem::WrongType);
+    }
+    roles.iter().zip(contents.iter()).map(|(role, content)| turn(role, content)).collect()
+}
+
+fn turn_of(fields: Struct<'_>) -> Result<Turn<'_>, Problem> {
+    turn(fields.first(&["role", "from"]), fields.first(&["content", "value"]))
+}
+
+fn turn<'a>(role: Cell<'a>, content: Cell<'a>) -> Result<Turn<'a>, Problem> {
+    let role = role.as_str().ok_or(Problem::MissingRole)?;
+    let content = content.as_str().ok_or(Problem::MissingContent)?;
+    Ok(Turn::new(canonical_role(role), content))
+}
+
+/// Names of the four roles as ShareGPT, Open-Assistant and others write them.
+fn canonical_role(role: &str) -> Cow<'_, str> {
+    match role {
+        "human" | "prompter" => "user".into(),
+        "gpt" | "function_call" => "assistant".into(),
+        "observation" => "tool".into(),
+        other => other.into(),
+    }
+}
+
+/// The shared beginning of two conversations, and what is left of each.
+pub(crate) struct Split<'a> {
+    pub(crate) prompt: Vec<Turn<'a>>,
+    pub(crate) chosen: Vec<Turn<'a>>,
+    pub(crate) rejected: Vec<Turn<'a>>,
+}
+
+/// Splits at the first turn that differs, as TRL's `extract_prompt` does.
+///
+/// Where nothing differs, or one side is the beginning of the other, TRL takes the last shared turn for a response;
+/// here the row is refused, since no response is left to compare.
+pub(crate) fn split_at_difference<'a>(
+    mut chosen: Vec<Turn<'a>>,
+    mut rejected: Vec<Turn<'a>>,
+) -> Result<Split<'a>, Problem> {
+    let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+    if chosen.is_empty() {
+        return Err(Problem::EmptyChosen);
+    }
+    if rejected.is_empty() {
+        return Err(Problem::EmptyRejected);
+    }
+    match (shared == chosen.len(), shared == rejected.len()) {
+        (true, true) => return Err(Problem::IdenticalSides),
+        (true, false) | (false, true) => return Err(Problem::OneSideIsPrefix),
+        (false, false) => {}
+    }
+    let chosen_rest = chosen.split_off(shared);
+    let rejected_rest = rejected.split_off(shared);
+    Ok(Split { prompt: chosen, chosen: chosen_rest, rejected: rejected_rest })
+}

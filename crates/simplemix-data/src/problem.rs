@@ -1,0 +1,124 @@
+//! What can be wrong with a pair, and how often it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Why a row gave no pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// Chosen and rejected say the same, white space at the ends aside.
+    IdenticalSides,
+    /// There is no prompt, or only white space.
+    EmptyPrompt,
+    /// The chosen response is missing, null or only white space.
+    EmptyChosen,
+    /// The rejected response is missing, null or only white space.
+    EmptyRejected,
+    /// A turn lacks its role, or the role is no text.
+    MissingRole,
+    /// A turn's content is null or no text.
+    MissingContent,
+    /// The last turn of a response is not the assistant's.
+    LastTurnNotAssistant,
+    /// Without a prompt column: one side is the beginning of the other, so that no response is left.
+    OneSideIsPrefix,
+    /// Without a prompt column: the sides differ from their first turn or character on.
+    NoSharedPrompt,
+    /// The sides answer different prompts.
+    DifferentPrompts,
+    /// A value is of a type that the recognised format does not have, in this row.
+    WrongType,
+    /// A JSON string holds an escaped lone surrogate, which is no text.
+    LoneSurrogate,
+    /// More than a GiB of text in one row.
+    TooLarge,
+}
+
+impl Problem {
+    /// The stable name in reports: kebab case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Problem::IdenticalSides => "identical-sides",
+            Problem::EmptyPrompt => "empty-prompt",
+            Problem::EmptyChosen => "empty-chosen",
+            Problem::EmptyRejected => "empty-rejected",
+            Problem::MissingRole => "missing-role",
+            Problem::MissingContent => "missing-content",
+            Problem::LastTurnNotAssistant => "last-turn-not-assistant",
+            Problem::OneSideIsPrefix => "one-side-is-prefix",
+            Problem::NoSharedPrompt => "no-shared-prompt",
+            Problem::DifferentPrompts => "different-prompts",
+            Problem::WrongType => "wrong-type",
+            Problem::LoneSurrogate => "lone-surrogate",
+            Problem::TooLarge => "too-large",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How often each problem came up, and in which rows first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Problems(BTreeMap<Problem, Occurrences>);
+
+/// The rows that have one problem.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Occurrences {
+    /// How many rows.
+    pub count: u64,
+    /// The first of them, at most [`Occurrences::KEPT`], counted from 0 in the file.
+    pub first_rows: Vec<u64>,
+}
+
+impl Occurrences {
+    /// How many row numbers are kept.
+    pub const KEPT: usize = 5;
+}
+
+impl Problems {
+    /// Notes `problem` in `row`.
+    pub fn add(&mut self, problem: Problem, row: u64) {
+        let entry = self.0.entry(problem).or_default();
+        entry.count += 1;
+        if entry.first_rows.len() < Occurrences::KEPT {
+            entry.first_rows.push(row);
+        }
+    }
+
+    /// How many rows have `problem`.
+    pub fn count(&self, problem: Problem) -> u64 {
+        self.0.get(&problem).map_or(0, |entry| entry.count)
+    }
+
+    /// Sum over all problems.
+    pub fn total(&self) -> u64 {
+        self.0.values().map(|entry| entry.count).sum()
+    }
+
+    /// Each problem with its rows, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = (Problem, &Occurrences)> {
+        self.0.iter().map(|(problem, entry)| (*problem, entry))
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (problem, entry)) in self.iter().enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{problem} {count}", count = entry.count)?;
+        }
+        Ok(())
+    }
+}

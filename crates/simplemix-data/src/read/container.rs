@@ -1,0 +1,339 @@
+//! The containers that rows come in, told by their first bytes, and chunks of rows from each.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::ipc::reader::{FileReader, StreamReader};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Value};
+
+use crate::cell::Struct;
+use crate::error::{Error, Result};
+use crate::format::Columns;
+use crate::problem::Problem;
+use crate::read::guard::{Guarded, guarded};
+use crate::read::json::{Elements, SplitError};
+
+/// A chunk of text rows is closed when it reaches this size.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// What the bytes of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Container {
+    /// Apache Parquet.
+    Parquet,
+    /// An Arrow IPC file, also known as Feather 2.
+    ArrowFile,
+    /// An Arrow IPC stream, which is how `datasets` keeps its cache.
+    ArrowStream,
+    /// One JSON object a line.
+    JsonLines,
+    /// One JSON array of objects.
+    JsonArray,
+}
+
+impl fmt::Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Container::Parquet => "Parquet",
+            Container::ArrowFile => "Arrow IPC file",
+            Container::ArrowStream => "Arrow IPC stream",
+            Container::JsonLines => "JSON lines",
+            Container::JsonArray => "JSON array",
+        })
+    }
+}
+
+/// Some rows of a file.
+pub(crate) enum Chunk {
+    Arrow { rows: StructArray, schema: SchemaRef },
+    Json(Vec<Result<Map<String, Value>, Problem>>),
+}
+
+impl Chunk {
+    fn of_batch(batch: RecordBatch) -> Self {
+        let schema = batch.schema();
+        Chunk::Arrow { rows: StructArray::from(batch), schema }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Chunk::Arrow { rows, .. } => rows.len(),
+            Chunk::Json(rows) => rows.len(),
+        }
+    }
+
+    pub(crate) fn row(&self, row: usize) -> Result<Struct<'_>, Problem> {
+        match self {
+            Chunk::Arrow { rows, .. } => Ok(Struct::Arrow { array: rows, row }),
+            Chunk::Json(rows) => match &rows[row] {
+                Ok(fields) => Ok(Struct::Json(fields)),
+                Err(problem) => Err(*problem),
+            },
+        }
+    }
+
+    /// A whole column, where the container has columns.
+    pub(crate) fn column(&self, name: &str) -> Option<&ArrayRef> {
+        match self {
+            Chunk::Arrow { rows, .. } => rows.column_by_name(name),
+            Chunk::Json(_) => None,
+        }
+    }
+
+    /// The declared fields, where the container has them.
+    pub(crate) fn arrow_fields(&self) -> Vec<FieldRef> {
+        match self {
+            Chunk::Arrow { schema, .. } => schema.fields().to_vec(),
+            Chunk::Json(_) => Vec::new(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Chunk::Arrow { schema, .. } => schema.fields().iter().map(|field| field.name().clone()).collect(),
+            Chunk::Json(rows) => {
+                let mut names: Vec<String> = Vec::new();
+                for name in rows.iter().flatten().flat_map(Map::keys) {
+                    if !names.contains(name) {
+                        names.push(name.clone());
+                    }
+                }
+                names
+            }
+        }
+    }
+
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        (0..self.rows()).any(|row| self.row(row).is_ok_and(|row| row.has(name)))
+    }
+
+    /// What kinds of values the columns hold in these rows.
+    pub(crate) fn columns(&self) -> Columns {
+        let types: Option<Vec<DataType>> = match self {
+            Chunk::Arrow { schema, .. } => {
+                Some(schema.fields().iter().map(|field| field.data_type().clone()).collect())
+            }
+            Chunk::Json(_) => None,
+        };
+        Columns::of_sample(self.names(), types.as_deref(), (0..self.rows()).filter_map(|row| self.row(row).ok()))
+    }
+}
+
+/// The chunks of a file, in order.
+pub(crate) type Chunks = Box<dyn Iterator<Item = Result<Chunk>> + Send>;
+
+/// A file whose container is known.
+pub(crate) struct Source {
+    path: PathBuf,
+    container: Container,
+}
+
+impl Source {
+    /// Tells the container from the first bytes.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
+        let mut head = Vec::new();
+        file.by_ref().take(8).read_to_end(&mut head).map_err(Error::io(path, "read"))?;
+        let container = match head.as_slice() {
+            [] => return Err(Error::Empty { path: path.to_path_buf(), what: "bytes" }),
+            [b'P', b'A', b'R', b'1', ..] => Container::Parquet,
+            [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Container::ArrowFile,
+            [0xff, 0xff, 0xff, 0xff, ..] => Container::ArrowStream,
+            _ => text_container(path)?,
+        };
+        Ok(Self { path: path.to_path_buf(), container })
+    }
+
+    pub(crate) fn container(&self) -> Container {
+        self.container
+    }
+
+    /// The first rows, with all columns.
+    pub(crate) fn sample(&self, rows: usize) -> Result<Chunk> {
+        match self.chunks(&|_| true, rows)?.next() {
+            Some(chunk) => chunk,
+            None => Ok(Chunk::Json(Vec::new())),
+        }
+    }
+
+    /// All rows in chunks of at most `rows`, decoding only the columns that are `wanted`.
+    pub(crate) fn chunks(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
+        match self.container {
+            Container::Parquet => guarded(&self.path, || self.parquet(wanted, rows)),
+            Container::ArrowFile => guarded(&self.path, || self.arrow_file(wanted, rows)),
+            Container::ArrowStream => guarded(&self.path, || self.arrow_stream(wanted, rows)),
+            Container::JsonLines => Ok(json_chunks(Elements::lines(text(&self.path)?), self.path.clone(), rows)),
+            Container::JsonArray => Ok(json_chunks(Elements::array(text(&self.path)?), self.path.clone(), rows)),
+        }
+    }
+
+    fn file(&self) -> Result<File> {
+        File::open(&self.path).map_err(Error::io(&self.path, "open"))
+    }
+
+    fn parquet(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
+        let fail = || Error::parquet(&self.path);
+        let file = self.file()?;
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(fail())?;
+        let bytes: i64 = metadata.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
+        let all_rows = metadata.metadata().file_metadata().num_rows().max(1);
+        let row_bytes = usize::try_from(bytes / all_rows).unwrap_or(0).max(1);
+        let rows = rows.min((CHUNK_BYTES / row_bytes).max(1));
+        let columns = projection(metadata.schema(), wanted);
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), columns);
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+        let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(fail())?;
+        let path = self.path.clone();
+        let chunks = reader.map(move |batch| batch.map(Chunk::of_batch).map_err(Error::arrow(&path)));
+        Ok(Box::new(Guarded::new(chunks, &self.path)))
+    }
+
+    fn arrow_file(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
+        let fail = || Error::arrow(&self.path);
+        let mut file = BufReader::new(self.file()?);
+        let schema = FileReader::try_new(&mut file, None).map_err(fail())?.schema();
+        let columns = projection(&schema, wanted);
+        file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
+        let reader = FileReader::try_new(file, Some(columns)).map_err(fail())?;
+        Ok(sliced(reader, self.path.clone(), rows))
+    }
+
+    fn arrow_stream(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
+        let fail = || Error::arrow(&self.path);
+        let mut file = BufReader::new(self.file()?);
+        let schema = StreamReader::try_new(&mut file, None).map_err(fail())?.schema();
+        let columns = projection(&schema, wanted);
+        file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
+        let reader = StreamReader::try_new(file, Some(columns)).map_err(fail())?;
+        Ok(sliced(reader, self.path.clone(), rows))
+    }
+}
+
+fn projection(schema: &Schema, wanted: &dyn Fn(&str) -> bool) -> Vec<usize> {
+    schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect()
+}
+
+/// Record batches of any size as chunks of at most `rows`; slices share the batch's memory.
+fn sliced(
+    reader: impl Iterator<Item = arrow::error::Result<RecordBatch>> + Send + 'static,
+    path: PathBuf,
+    rows: usize,
+) -> Chunks {
+    let fail = path.clone();
+    let batches = Guarded::new(reader.map(move |batch| batch.map_err(Error::arrow(&fail))), &path);
+    Box::new(batches.flat_map(move |batch| match batch {
+        Ok(batch) => {
+            let starts: Vec<usize> = (0..batch.num_rows()).step_by(rows).collect();
+            let slice = |start: usize| Ok(Chunk::of_batch(batch.slice(start, rows.min(batch.num_rows() - start))));
+            starts.into_iter().map(slice).collect::<Vec<_>>()
+        }
+        Err(error) => vec![Err(error)],
+    }))
+}
+
+/// The text of a file, decompressed where its first bytes say so.
+fn text(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::io(path, "open"))?);
+    let head = file.fill_buf().map_err(Error::io(path, "read"))?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(BufReader::with_capacity(1 << 16, flate2::bufread::MultiGzDecoder::new(file))));
+    }
+    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "open"))?;
+        return Ok(Box::new(BufReader::with_capacity(1 << 16, decoder)));
+    }
+    Ok(Box::new(file))
+}
+
+/// JSON lines start with `{`, a JSON array with `[`.
+fn text_container(path: &Path) -> Result<Container> {
+    let mut head = Vec::new();
+    text(path)?.take(4096).read_to_end(&mut head).map_err(Error::io(path, "read"))?;
+    let body = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
+    match body.first() {
+        Some(b'{') => Ok(Container::JsonLines),
+        Some(b'[') => Ok(Container::JsonArray),
+        None if head.is_empty() => Err(Error::Empty { path: path.to_path_buf(), what: "bytes" }),
+        _ => {
+            let found = format!("`{}`", head[..head.len().min(8)].escape_ascii());
+            Err(Error::Container { path: path.to_path_buf(), found })
+        }
+    }
+}
+
+/// Parsed rows, in chunks of at most `rows` rows and about [`CHUNK_BYTES`].
+fn json_chunks(mut elements: Elements, path: PathBuf, rows: usize) -> Chunks {
+    let mut row = 0u64;
+    let mut failed = false;
+    let mut element = Vec::new();
+    Box::new(std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let mut chunk = Vec::new();
+        let mut bytes = 0;
+        while chunk.len() < rows && bytes < CHUNK_BYTES {
+            match next_row(&mut elements, &mut element, &path, row) {
+                Ok(Some(fields)) => chunk.push(fields),
+                Ok(None) => break,
+                Err(error) => {
+                    failed = true;
+                    return Some(Err(error));
+                }
+            }
+            row += 1;
+            bytes += element.len();
+        }
+        if chunk.is_empty() { None } else { Some(Ok(Chunk::Json(chunk))) }
+    }))
+}
+
+type Row = Result<Map<String, Value>, Problem>;
+
+fn next_row(elements: &mut Elements, element: &mut Vec<u8>, path: &Path, row: u64) -> Result<Option<Row>> {
+    let start = match elements.next_into(element) {
+        Ok(Some(start)) => start,
+        Ok(None) => return Ok(None),
+        Err(SplitError::Io(source)) => return Err(Error::io(path, "read")(source)),
+        Err(SplitError::Shape { byte, found, expected }) => {
+            return Err(Error::JsonShape { path: path.to_path_buf(), row, byte, found, expected });
+        }
+    };
+    match serde_json::from_slice(element) {
+        Ok(Value::Object(fields)) => Ok(Some(Ok(fields))),
+        Ok(other) => Err(Error::JsonShape {
+            path: path.to_path_buf(),
+            row,
+            byte: start,
+            found: json_kind(&other).to_owned(),
+            expected: "an object",
+        }),
+        // Python writes such strings without complaint; they hold no text that could be trained on.
+        Err(error) if is_lone_surrogate(&error) => Ok(Some(Err(Problem::LoneSurrogate))),
+        Err(source) => Err(Error::Json { path: path.to_path_buf(), row, byte: start, source }),
+    }
+}
+
+fn is_lone_surrogate(error: &serde_json::Error) -> bool {
+    error.is_syntax() && error.to_string().starts_with("lone leading surrogate")
+        || error.to_string().starts_with("unexpected end of hex escape")
+}
+
+fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}

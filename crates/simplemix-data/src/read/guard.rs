@@ -1,0 +1,49 @@
+//! A barrier against panics of the Parquet and Arrow readers on damaged files.
+//!
+//! Their readers check most of what they read, but not all: a negative offset in a damaged Parquet footer, for one, is
+//! an assertion there. A file is input, so here it ends in an error. (Where panics abort, the process still ends.)
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// What `read` returns, or [`Error::Damaged`] if it panics.
+pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic may leave inconsistent is owned by `read` or, in `Guarded`, never touched again.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| Err(damaged(path, panic.as_ref())))
+}
+
+fn damaged(path: &Path, panic: &(dyn Any + Send)) -> Error {
+    let words = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = words.or_else(|| panic.downcast_ref::<String>().cloned());
+    Error::Damaged { path: path.to_path_buf(), message: message.unwrap_or_else(|| "the reader failed".to_owned()) }
+}
+
+/// An iterator that ends with [`Error::Damaged`] if the one inside panics, and after any error.
+pub(crate) struct Guarded<I> {
+    inner: Option<I>,
+    path: PathBuf,
+}
+
+impl<I> Guarded<I> {
+    pub(crate) fn new(inner: I, path: &Path) -> Self {
+        Self { inner: Some(inner), path: path.to_path_buf() }
+    }
+}
+
+impl<T, I: Iterator<Item = Result<T>>> Iterator for Guarded<I> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut inner = self.inner.take()?;
+        match guarded(&self.path, || Ok((inner.next().transpose()?, inner))) {
+            Ok((item, inner)) => {
+                self.inner = Some(inner);
+                item.map(Ok)
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The Jinja environment that `transformers` sets up, on `minijinja`.
+
+use std::io::{self, Write};
+
+use chrono::Local;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+
+use super::python_json::{Layout, to_python_json};
+
+/// An environment without templates.
+pub(super) fn environment(fuel: u64) -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("only white-space rules differ from the default syntax"));
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_fuel(Some(fuel));
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", tojson);
+    environment
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// The local date or time, as `datetime.now().strftime(format)`.
+fn strftime_now(format: String) -> Result<String, Error> {
+    use std::fmt::Write;
+    let mut text = String::new();
+    // chrono reports an unknown conversion only while it writes.
+    write!(text, "{}", Local::now().format(&format))
+        .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format {format:?}")))?;
+    Ok(text)
+}
+
+/// `json.dumps(value, ensure_ascii=False, ...)`: Jinja's own filter would escape HTML.
+fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, Error> {
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => options.get("indent")?,
+    };
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let layout = Layout {
+        indent: indent.filter(|indent| !indent.is_none()).map(usize::try_from).transpose()?,
+        separators: separators.and_then(|pair| <[String; 2]>::try_from(pair).ok()),
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    options.assert_all_used()?;
+    to_python_json(value, &layout).map(Value::from_safe_string)
+}
+
+/// `{% generation %}` marks the assistant's words for loss masks; the text is the same without the marks.
+///
+/// The tag becomes an `if` that always holds, so that white space around it is treated alike.
+pub(super) fn without_generation_tags(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let tag = &rest[start + 2..start + length];
+        let word = tag.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
+        result.push_str(&rest[..start + 2]);
+        match word {
+            "generation" => result.push_str(&tag.replacen("generation", "if true", 1)),
+            "endgeneration" => result.push_str(&tag.replacen("endgeneration", "endif", 1)),
+            _ => result.push_str(tag),
+        }
+        result.push_str("%}");
+        rest = &rest[start + length + 2..];
+    }
+    result.push_str(rest);
+    result
+}
+
+/// Output that ends in an error when it grows past its limit.
+pub(super) struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+    exceeded: bool,
+}
+
+impl Bounded {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit, exceeded: false }
+    }
+
+    pub(super) fn exceeded(&self) -> bool {
+        self.exceeded
+    }
+
+    pub(super) fn into_text(self) -> String {
+        // Everything written comes from Rust strings, each whole.
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.limit {
+            self.exceeded = true;
+            return Err(io::Error::other("output limit reached"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

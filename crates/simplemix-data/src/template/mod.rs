@@ -1,0 +1,173 @@
+//! Hugging Face chat templates: Jinja text that turns messages into the string a model was trained on.
+//!
+//! Rendered by `minijinja` with the settings and functions that `transformers` gives Jinja2: `trim_blocks`,
+//! `lstrip_blocks`, Python's string and dict methods, `raise_exception`, `strftime_now`, a `tojson` that writes what
+//! Python's `json.dumps` writes, and `{% generation %}` blocks. Templates come from strangers: they run with bounded
+//! fuel and a bounded output, and reach nothing but their arguments.
+
+mod engine;
+mod python_json;
+pub(crate) mod source;
+
+pub use source::SpecialTokens;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::pair::Message;
+
+/// What a template may spend on one conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TemplateLimits {
+    /// Units of work: about one an instruction and one for 64 bytes of data made. 5 million by default, some tenths of
+    /// a second and at most 320 MB.
+    pub fuel: u64,
+    /// Bytes of the result; 64 MiB by default.
+    pub output_bytes: usize,
+}
+
+impl Default for TemplateLimits {
+    fn default() -> Self {
+        Self { fuel: 5_000_000, output_bytes: 64 << 20 }
+    }
+}
+
+/// A chat template, ready to render. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// use simplemix_data::{ChatTemplate, Message};
+/// let chatml = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}\
+///               {% if add_generation_prompt %}<|assistant|>{% endif %}";
+/// let template = ChatTemplate::from_str(chatml)?;
+/// let text = template.render(&[Message::user("Hi"), Message::assistant("Hello")], false)?;
+/// assert_eq!(text, "<|user|>Hi\n<|assistant|>Hello\n");
+/// # Ok::<(), simplemix_data::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ChatTemplate {
+    name: String,
+    environment: Arc<Environment<'static>>,
+    special_tokens: Arc<SpecialTokens>,
+    limits: TemplateLimits,
+    source: Arc<str>,
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The one template an environment holds.
+const MAIN: &str = "chat_template";
+
+impl ChatTemplate {
+    /// The template of a model folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (of a
+    /// named list, the one called `default`). Special tokens such as `bos_token` come from `tokenizer_config.json`, else
+    /// from `special_tokens_map.json`.
+    ///
+    /// # Errors
+    /// [`Error::NoTemplate`] if there is none, [`Error::Template`] if it does not parse, [`Error::ModelConfig`] or
+    /// [`Error::Io`] if a file cannot be understood or read.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let config = source::tokenizer_config(dir)?;
+        let Some((name, text)) = source::template_text(dir, config.as_ref())? else {
+            return Err(Error::NoTemplate { dir: dir.to_path_buf() });
+        };
+        let tokens = source::special_tokens(dir, config.as_ref())?;
+        Ok(Self::parse(name, &text)?.with_special_tokens(tokens))
+    }
+
+    /// A template from its text, without special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if it does not parse.
+    #[expect(clippy::should_implement_trait, reason = "the trait could not say why it fails in the crate's terms")]
+    pub fn from_str(text: &str) -> Result<Self> {
+        Self::parse("(given)".to_owned(), text)
+    }
+
+    fn parse(name: String, text: &str) -> Result<Self> {
+        let limits = TemplateLimits::default();
+        let mut environment = engine::environment(limits.fuel);
+        environment
+            .add_template_owned(MAIN, engine::without_generation_tags(text))
+            .map_err(|error| template_error(&name, &error))?;
+        let special_tokens = Arc::new(SpecialTokens::default());
+        Ok(Self { name, environment: Arc::new(environment), special_tokens, limits, source: text.into() })
+    }
+
+    /// This template with other special tokens, which it sees as `bos_token`, `eos_token` and so on.
+    #[must_use]
+    pub fn with_special_tokens(mut self, tokens: SpecialTokens) -> Self {
+        self.special_tokens = Arc::new(tokens);
+        self
+    }
+
+    /// This template with another budget.
+    #[must_use]
+    pub fn with_limits(mut self, limits: TemplateLimits) -> Self {
+        let mut environment = Environment::clone(&self.environment);
+        environment.set_fuel(Some(limits.fuel));
+        self.environment = Arc::new(environment);
+        self.limits = limits;
+        self
+    }
+
+    /// The template's own text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The conversation as the model sees it, with the beginning of the assistant's answer if `add_generation_prompt`.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if the template refuses the conversation, fails, or spends more than its budget.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let template = self.environment.get_template(MAIN).expect("the only template was added when this was built");
+        let mut output = engine::Bounded::new(self.limits.output_bytes);
+        let arguments = Arguments {
+            messages,
+            tools: None,
+            documents: None,
+            add_generation_prompt,
+            special_tokens: &self.special_tokens,
+        };
+        let rendered = template.render_captured_to(Serde(&arguments), &mut output);
+        if output.exceeded() {
+            let message = format!("made more than {} bytes", self.limits.output_bytes);
+            return Err(Error::Template { name: self.name.clone(), message });
+        }
+        rendered.map_err(|error| template_error(&self.name, &error))?;
+        Ok(output.into_text())
+    }
+}
+
+/// What a template sees.
+#[derive(Serialize)]
+struct Arguments<'a> {
+    messages: &'a [Message],
+    tools: Option<()>,
+    documents: Option<()>,
+    add_generation_prompt: bool,
+    #[serde(flatten)]
+    special_tokens: &'a SpecialTokens,
+}
+
+fn template_error(name: &str, error: &minijinja::Error) -> Error {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    Error::Template { name: name.to_owned(), message }
+}

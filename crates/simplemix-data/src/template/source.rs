@@ -1,0 +1,102 @@
+//! Where a model folder keeps its chat template and its special tokens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Texts of the special tokens by name: `bos_token`, `eos_token`, `unk_token`, `pad_token`, `sep_token`, `cls_token`,
+/// `mask_token`; only those that the tokenizer has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct SpecialTokens(BTreeMap<String, String>);
+
+const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+impl SpecialTokens {
+    /// The token called `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Sets the token called `name`.
+    pub fn set(&mut self, name: impl Into<String>, token: impl Into<String>) {
+        self.0.insert(name.into(), token.into());
+    }
+
+    fn of_json(config: &Value) -> Self {
+        let token = |name: &&str| {
+            let value = &config[*name];
+            let text = value.as_str().or_else(|| value["content"].as_str())?;
+            Some(((*name).to_owned(), text.to_owned()))
+        };
+        Self(NAMES.iter().filter_map(token).collect())
+    }
+}
+
+/// `tokenizer_config.json`, if there is one.
+pub(crate) fn tokenizer_config(dir: &Path) -> Result<Option<Value>> {
+    read_json(dir, "tokenizer_config.json")
+}
+
+/// A JSON file of the folder, if it is there.
+pub(crate) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
+    let path = dir.join(file);
+    let Some(text) = read_text(&path)? else { return Ok(None) };
+    match serde_json::from_str(&text) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(Error::ModelConfig { path, found: error.to_string(), expected: "JSON" }),
+    }
+}
+
+fn read_text(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path, "read")(error)),
+    }
+}
+
+pub(crate) fn special_tokens(dir: &Path, config: Option<&Value>) -> Result<SpecialTokens> {
+    let mut tokens = match read_json(dir, "special_tokens_map.json")? {
+        Some(map) => SpecialTokens::of_json(&map),
+        None => SpecialTokens::default(),
+    };
+    if let Some(config) = config {
+        tokens.0.extend(SpecialTokens::of_json(config).0);
+    }
+    Ok(tokens)
+}
+
+/// Name and text of the folder's template.
+pub(crate) fn template_text(dir: &Path, config: Option<&Value>) -> Result<Option<(String, String)>> {
+    let path = dir.join("chat_template.jinja");
+    if let Some(text) = read_text(&path)? {
+        return Ok(Some((path.display().to_string(), text)));
+    }
+    let path = dir.join("tokenizer_config.json");
+    let name = path.display().to_string();
+    match config.map(|config| &config["chat_template"]) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some((name, text.clone()))),
+        Some(Value::Array(named)) => match named.iter().find(|entry| entry["name"] == "default") {
+            Some(entry) if entry["template"].is_string() => {
+                Ok(entry["template"].as_str().map(|text| (name, text.to_owned())))
+            }
+            _ => Err(Error::ModelConfig {
+                path,
+                found: "a list of chat templates without one called `default`".to_owned(),
+                expected: "a template, or a list with `default`",
+            }),
+        },
+        Some(_) => Err(Error::ModelConfig {
+            path,
+            found: "a chat template that is neither text nor a list".to_owned(),
+            expected: "a template, or a list with `default`",
+        }),
+    }
+}

@@ -1,0 +1,337 @@
+//! Writing canonical batches as Parquet, Arrow IPC or JSON lines; nothing appears under its final name half-written.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::ipc::writer::FileWriter;
+use arrow::json::writer::{LineDelimited, WriterBuilder};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+use crate::pair::{Form, Pair};
+use crate::schema;
+
+/// How a file is to be written.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// Rows to a Parquet row group, which bounds what readers must hold; 8192 by default.
+    pub row_group_rows: usize,
+    /// Zstandard level of Parquet and `.jsonl.zst`, 1 to 22; 3 by default, as `zstd` itself has it.
+    pub zstd_level: i32,
+    /// Form of the file if no pair is written; messages by default.
+    pub empty_form: Form,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self { row_group_rows: 8192, zstd_level: 3, empty_form: Form::Messages }
+    }
+}
+
+/// Writes one file of canonical batches (see [`crate::schema`]), further columns included.
+///
+/// The name's ending says what is written: `.parquet`, `.arrow` (also `.ipc`, `.feather`: an Arrow IPC file), `.jsonl`,
+/// `.jsonl.gz` or `.jsonl.zst`. The bytes go to a temporary file beside it, which [`PairWriter::finish`] flushes to disk
+/// and renames; a writer that is dropped before leaves nothing.
+///
+/// # Examples
+/// ```
+/// use simplemix_data::{Pair, PairWriter, Policy, ReadOptions, Text, WriteOptions, read_pairs};
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("sums.parquet");
+/// let pair = Pair::new(Text::from("2 + 2?"), Text::from(" 4"), Text::from(" 5"), "sums", Policy::On);
+/// let mut writer = PairWriter::create(&path, &WriteOptions::default())?;
+/// writer.write_pairs(&[pair.clone()])?;
+/// assert_eq!(writer.finish()?, 1);
+/// assert_eq!(read_pairs(&path, &ReadOptions::default())?, [pair]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PairWriter {
+    path: PathBuf,
+    options: WriteOptions,
+    kind: Kind,
+    temporary: Option<NamedTempFile>,
+    sink: Option<Sink>,
+    schema: Option<SchemaRef>,
+    rows: u64,
+}
+
+impl std::fmt::Debug for PairWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PairWriter").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Parquet,
+    Arrow,
+    Json(Codec),
+}
+
+#[derive(Clone, Copy)]
+enum Codec {
+    None,
+    Gzip,
+    Zstd,
+}
+
+enum Sink {
+    Parquet(Box<ArrowWriter<File>>),
+    Arrow(Box<FileWriter<BufWriter<File>>>),
+    Json(Box<arrow::json::Writer<TextSink, LineDelimited>>),
+}
+
+/// Text, compressed or not.
+enum TextSink {
+    Plain(BufWriter<File>),
+    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
+    Zstd(zstd::Encoder<'static, BufWriter<File>>),
+}
+
+impl Write for TextSink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            TextSink::Plain(sink) => sink.write(bytes),
+            TextSink::Gzip(sink) => sink.write(bytes),
+            TextSink::Zstd(sink) => sink.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            TextSink::Plain(sink) => sink.flush(),
+            TextSink::Gzip(sink) => sink.flush(),
+            TextSink::Zstd(sink) => sink.flush(),
+        }
+    }
+}
+
+impl TextSink {
+    fn finish(self) -> std::io::Result<()> {
+        match self {
+            TextSink::Plain(mut sink) => sink.flush(),
+            TextSink::Gzip(sink) => sink.finish()?.flush(),
+            TextSink::Zstd(sink) => sink.finish()?.flush(),
+        }
+    }
+}
+
+impl PairWriter {
+    /// Starts a file; an existing one of this name stays as it is until [`PairWriter::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Extension`] if the name says no format, [`Error::Io`] if nothing can be created in its folder.
+    pub fn create(path: impl AsRef<Path>, options: &WriteOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let kind = Kind::of(path)?;
+        let temporary = temporary_beside(path).map_err(Error::io(path, "create"))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            options: options.clone(),
+            kind,
+            temporary: Some(temporary),
+            sink: None,
+            schema: None,
+            rows: 0,
+        })
+    }
+
+    /// Adds a canonical batch. All batches of a file must have the same columns.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] if the batch is not canonical or differs from the first one, [`Error::Io`], [`Error::Parquet`]
+    /// or [`Error::Arrow`] if it cannot be written.
+    pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        schema::form_of(batch.schema_ref())?;
+        let batch = plain_strings(batch).map_err(Error::arrow(&self.path))?;
+        match &self.schema {
+            Some(schema) => same_schema(schema, batch.schema_ref())?,
+            None => self.open(batch.schema())?,
+        }
+        self.rows += batch.num_rows() as u64;
+        match self.sink.as_mut().expect("`open` has set the sink") {
+            Sink::Parquet(writer) => writer.write(&batch).map_err(Error::parquet(&self.path)),
+            Sink::Arrow(writer) => writer.write(&batch).map_err(Error::arrow(&self.path)),
+            Sink::Json(writer) => writer.write(&batch).map_err(Error::arrow(&self.path)),
+        }
+    }
+
+    /// Adds pairs, in the form of the file's first pair.
+    ///
+    /// # Errors
+    /// As [`PairWriter::write_batch`]; also [`Error::Value`] for messages in a file of plain text.
+    pub fn write_pairs(&mut self, pairs: &[Pair]) -> Result<()> {
+        let Some(first) = pairs.first() else { return Ok(()) };
+        let form = match &self.schema {
+            Some(schema) => schema::form_of_written(schema),
+            None => first.form(),
+        };
+        for pairs in pairs.chunks(1024) {
+            self.write_batch(&schema::batch_from_pairs(pairs, form)?)?;
+        }
+        Ok(())
+    }
+
+    /// Completes the file, flushes it to disk, gives it its name, and returns how many pairs it holds.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; the file does not appear then.
+    pub fn finish(mut self) -> Result<u64> {
+        if self.sink.is_none() {
+            let empty = RecordBatch::new_empty(schema::schema(self.options.empty_form));
+            self.write_batch(&empty)?;
+        }
+        let path = &self.path;
+        match self.sink.take().expect("the empty batch has set the sink") {
+            Sink::Parquet(writer) => drop(writer.close().map_err(Error::parquet(path))?),
+            Sink::Arrow(mut writer) => {
+                writer.finish().map_err(Error::arrow(path))?;
+                writer.get_mut().flush().map_err(Error::io(path, "write"))?;
+            }
+            Sink::Json(mut writer) => {
+                writer.finish().map_err(Error::arrow(path))?;
+                writer.into_inner().finish().map_err(Error::io(path, "write"))?;
+            }
+        }
+        let temporary = self.temporary.take().expect("only `finish` takes the file, and it consumes the writer");
+        temporary.as_file().sync_all().map_err(Error::io(path, "write"))?;
+        temporary.persist(path).map_err(|error| Error::io(path, "rename")(error.error))?;
+        sync_folder(path);
+        Ok(self.rows)
+    }
+
+    fn open(&mut self, schema: SchemaRef) -> Result<()> {
+        let path = &self.path;
+        let temporary = self.temporary.as_ref().expect("only `finish` takes the file");
+        let file = temporary.as_file().try_clone().map_err(Error::io(path, "open"))?;
+        let buffered = |file| BufWriter::with_capacity(1 << 18, file);
+        let sink = match self.kind {
+            Kind::Parquet => {
+                let properties = self.parquet_properties()?;
+                let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
+                Sink::Parquet(Box::new(writer.map_err(Error::parquet(path))?))
+            }
+            Kind::Arrow => {
+                let writer = FileWriter::try_new(buffered(file), &schema).map_err(Error::arrow(path))?;
+                Sink::Arrow(Box::new(writer))
+            }
+            Kind::Json(codec) => {
+                let text = match codec {
+                    Codec::None => TextSink::Plain(buffered(file)),
+                    Codec::Gzip => {
+                        TextSink::Gzip(flate2::write::GzEncoder::new(buffered(file), flate2::Compression::default()))
+                    }
+                    Codec::Zstd => TextSink::Zstd(
+                        zstd::Encoder::new(buffered(file), self.options.zstd_level).map_err(Error::io(path, "open"))?,
+                    ),
+                };
+                Sink::Json(Box::new(WriterBuilder::new().with_explicit_nulls(true).build(text)))
+            }
+        };
+        self.sink = Some(sink);
+        self.schema = Some(schema);
+        Ok(())
+    }
+
+    fn parquet_properties(&self) -> Result<WriterProperties> {
+        let level = ZstdLevel::try_new(self.options.zstd_level).map_err(Error::parquet(&self.path))?;
+        Ok(WriterProperties::builder()
+            .set_compression(Compression::ZSTD(level))
+            .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)))
+            .build())
+    }
+}
+
+impl Kind {
+    fn of(path: &Path) -> Result<Self> {
+        let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if ends(&[".parquet"]) {
+            Ok(Kind::Parquet)
+        } else if ends(&[".arrow", ".ipc", ".feather"]) {
+            Ok(Kind::Arrow)
+        } else if ends(&[".jsonl", ".ndjson"]) {
+            Ok(Kind::Json(Codec::None))
+        } else if ends(&[".jsonl.gz", ".ndjson.gz"]) {
+            Ok(Kind::Json(Codec::Gzip))
+        } else if ends(&[".jsonl.zst", ".ndjson.zst"]) {
+            Ok(Kind::Json(Codec::Zstd))
+        } else {
+            let found = name.rfind('.').map_or_else(|| "nothing".to_owned(), |dot| name[dot..].to_owned());
+            Err(Error::Extension { path: path.to_path_buf(), found })
+        }
+    }
+}
+
+/// A new file beside `path`. Temporary files are private by default; the result should be as readable as any other.
+fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".simplemix-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder_of(path))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A rename is durable only once its folder is; where a folder cannot be opened, the system looks after that.
+fn sync_folder(path: &Path) {
+    if let Ok(folder) = File::open(folder_of(path)) {
+        let _ = folder.sync_all();
+    }
+}
+
+/// Dictionary columns as plain strings, for the sake of readers that know no dictionaries.
+fn plain_strings(batch: &RecordBatch) -> arrow::error::Result<RecordBatch> {
+    let mut fields = Vec::with_capacity(batch.num_columns());
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        match field.data_type() {
+            DataType::Dictionary(_, value) => {
+                fields.push(Arc::new(Field::new(field.name(), value.as_ref().clone(), field.is_nullable())));
+                columns.push(cast(column, value)?);
+            }
+            _ => {
+                fields.push(field.clone());
+                columns.push(column.clone());
+            }
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+fn same_schema(first: &Schema, next: &Schema) -> Result<()> {
+    if first.fields().len() != next.fields().len() {
+        return Err(Error::Schema {
+            column: "(all)".to_owned(),
+            found: format!("{} columns", next.fields().len()),
+            expected: format!("{} columns, as in the first batch", first.fields().len()),
+        });
+    }
+    let differs = |pair: &(&Arc<Field>, &Arc<Field>)| {
+        pair.0.name() != pair.1.name() || !pair.0.data_type().equals_datatype(pair.1.data_type())
+    };
+    match first.fields().iter().zip(next.fields()).find(differs) {
+        None => Ok(()),
+        Some((first, next)) => Err(Error::Schema {
+            column: first.name().clone(),
+            found: format!("{} {}", next.name(), next.data_type()),
+            expected: format!("{}, as in the first batch", first.data_type()),
+        }),
+    }
+}

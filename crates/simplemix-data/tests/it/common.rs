@@ -1,0 +1,33 @@
+//! Files and pairs that several tests need.
+
+use std::path::PathBuf;
+
+use simplemix_data::{Message, Pair, Policy, Text};
+use tempfile::TempDir;
+
+/// A folder that is removed afterwards, and a file of these bytes in it.
+pub(crate) fn file(name: &str, bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    (dir, path)
+}
+
+/// `user: prompt`, answered by `chosen` and `rejected`.
+pub(crate) fn chat(prompt: &str, chosen: &str, rejected: &str) -> Pair {
+    let answer = |text: &str| Text::from(vec![Message::assistant(text)]);
+    Pair::new(vec![Message::user(prompt)].into(), answer(chosen), answer(rejected), "test", Policy::Off)
+}
+
+/// Pairs with everything a pair can have.
+pub(crate) fn rich_pairs() -> Vec<Pair> {
+    let mut first = chat("Wie spät ist es?", "Zwölf.", "Weiß nicht 🕛");
+    first.policy = Policy::On;
+    first.generator = Some("m".to_owned());
+    first.score_chosen = Some(0.5);
+    first.score_rejected = Some(-1e-9);
+    let mut second = chat("x", "y\n\n", "\u{0}z\"\\");
+    second.source = "other".to_owned();
+    second.task = Some("math".to_owned());
+    vec![first, second]
+}

@@ -1,0 +1,8 @@
+//! Reading, writing, rendering and tokenising through the public interface, on small files made here.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+mod malformed;
+mod reading;
+mod template;
+mod writing;

@@ -1,0 +1,142 @@
+//! One malformed input for each way of being malformed; each ends in one error that says where and what.
+
+use simplemix_data::{Boundary, PairTokenizer, TokenizeOptions, read_pairs_with_report};
+use simplemix_data::{Error, Form, PairReader, PairWriter, Problem, ReadOptions, WriteOptions, read_pairs, schema};
+
+use crate::common::{file, rich_pairs};
+
+fn open_error(name: &str, bytes: impl AsRef<[u8]>) -> Error {
+    let (_dir, path) = file(name, bytes);
+    match read_pairs(&path, &ReadOptions::default()) {
+        Ok(pairs) => panic!("read {} pairs", pairs.len()),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_missing_file() {
+    let error = PairReader::open("no/such.parquet", &ReadOptions::default()).unwrap_err();
+    assert!(error.to_string().starts_with("no/such.parquet: open failed: No such file"), "{error}");
+}
+
+#[test]
+fn an_empty_file() {
+    assert!(matches!(open_error("a.jsonl", ""), Error::Empty { what: "bytes", .. }));
+    assert!(matches!(open_error("a.json", "[ ]"), Error::Empty { what: "rows", .. }));
+}
+
+#[test]
+fn bytes_of_no_known_container() {
+    let error = open_error("a.parquet", b"GIF89a\x01");
+    assert!(matches!(error, Error::Container { ref found, .. } if found == "`GIF89a\\x01`"), "{error}");
+}
+
+#[test]
+fn a_truncated_parquet_file_at_every_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+    writer.write_pairs(&rich_pairs()).unwrap();
+    writer.finish().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for length in (0..whole.len()).step_by(7) {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        read_pairs(&path, &ReadOptions::default()).expect_err("a part of a file is no file");
+    }
+}
+
+#[test]
+fn a_damaged_parquet_file_never_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+    writer.write_pairs(&rich_pairs()).unwrap();
+    writer.finish().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for at in (4..whole.len()).step_by(3) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        std::fs::write(&path, &damaged).unwrap();
+        // Some bytes do not matter, so reading may succeed.
+        let _ = read_pairs(&path, &ReadOptions::default());
+    }
+}
+
+#[test]
+fn chosen_of_a_number_type() {
+    let error = open_error("a.jsonl", r#"{"prompt": "a", "chosen": 1, "rejected": "b"}"#);
+    assert!(
+        error.to_string().ends_with("column `chosen` is number, expected text or a list of {role, content}"),
+        "{error}"
+    );
+}
+
+#[test]
+fn columns_of_no_known_format() {
+    let error = open_error("a.jsonl", r#"{"text": "a", "label": true}"#);
+    assert!(error.to_string().contains("these columns: text (text), label (boolean); expected at least"), "{error}");
+}
+
+#[test]
+fn a_line_that_is_no_json() {
+    let error = open_error("a.jsonl", "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n{\"prompt\":");
+    assert!(matches!(error, Error::Json { row: 1, byte: 43, .. }), "{error}");
+    assert!(matches!(open_error("a.jsonl", "{}\n[]"), Error::JsonShape { row: 1, .. }));
+}
+
+#[test]
+fn invalid_utf8_in_json() {
+    let error = open_error("a.jsonl", b"{\"prompt\":\"\xff\"}");
+    assert!(matches!(error, Error::Json { row: 0, .. }), "{error}");
+}
+
+#[test]
+fn an_array_without_its_end() {
+    let error = open_error("a.json", r#"[{"prompt": "a", "chosen": "b", "rejected": "c"}"#);
+    assert!(error.to_string().ends_with("found the end of the file, expected `]`, the end of the array"), "{error}");
+    let error = open_error("a.json", r#"[{"prompt": "a", "chosen": "b", "rejected": "c"}] x"#);
+    assert!(error.to_string().ends_with("found `x`, expected nothing after the array"), "{error}");
+}
+
+#[test]
+fn deep_nesting() {
+    let error = open_error("a.jsonl", format!("{{\"a\":{}", "[".repeat(100_000)));
+    assert!(matches!(error, Error::Json { row: 0, .. }), "{error}");
+}
+
+#[test]
+fn a_line_of_fifty_megabytes_is_read() {
+    let long = "a".repeat(50 << 20);
+    let (_dir, path) = file("a.jsonl", format!(r#"{{"prompt":"p","chosen":"{long}","rejected":"c"}}"#));
+    assert_eq!(read_pairs(&path, &ReadOptions::default()).unwrap()[0].chosen.chars(), 50 << 20);
+}
+
+#[test]
+fn a_lone_surrogate_costs_its_row_only() {
+    let lines = concat!(
+        r#"{"prompt":"a","chosen":"\ud800","rejected":"c"}"#,
+        "\n",
+        r#"{"prompt":"a","chosen":"b","rejected":"\udc00 c"}"#,
+        "\n",
+        r#"{"prompt":"a","chosen":"b","rejected":"c"}"#
+    );
+    let (_dir, path) = file("a.jsonl", lines);
+    let (pairs, report) = read_pairs_with_report(&path, &ReadOptions::default()).unwrap();
+    assert_eq!((pairs.len(), report.refused.count(Problem::LoneSurrogate)), (1, 2));
+}
+
+#[test]
+fn a_model_folder_without_a_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = TokenizeOptions { boundary: Boundary::Strict, ..TokenizeOptions::default() };
+    let error = PairTokenizer::from_dir(dir.path(), options).unwrap_err();
+    let expected = format!("{}: no tokenizer.json in this model folder", dir.path().display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[test]
+fn a_batch_that_lacks_a_column() {
+    let batch = schema::batch_from_pairs(&rich_pairs(), Form::Messages).unwrap();
+    let error = schema::pairs_from_batch(&batch.project(&[0, 1, 2]).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "column `source` is missing, expected Dictionary(Int32, Utf8)");
+}

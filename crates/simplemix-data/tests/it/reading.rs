@@ -1,0 +1,113 @@
+//! The formats, each from a few rows written by hand.
+
+use simplemix_data::{Format, Message, Pair, Policy, Problem, ReadOptions, Text, read_pairs_with_report};
+
+use crate::common::file;
+
+fn read(name: &str, text: &str) -> (Vec<Pair>, simplemix_data::ReadReport) {
+    let (_dir, path) = file(name, text);
+    read_pairs_with_report(&path, &ReadOptions::default()).unwrap()
+}
+
+fn messages(turns: &[(&str, &str)]) -> Text {
+    Text::Messages(turns.iter().map(|(role, content)| Message::new(*role, *content)).collect())
+}
+
+#[test]
+fn explicit_text() {
+    let (pairs, report) = read("sums.part.jsonl", r#"{"prompt": "2+2?", "chosen": " 4", "rejected": " 5", "id": 7}"#);
+    assert_eq!(report.format, Format::ExplicitText);
+    assert_eq!(pairs, [Pair::new("2+2?".into(), " 4".into(), " 5".into(), "sums", Policy::Off)]);
+}
+
+#[test]
+fn explicit_messages_with_origin_and_scores() {
+    let row = r#"{"prompt": [{"content": "q", "role": "user"}], "rejected": [{"role": "assistant", "content": "r"}],
+        "chosen": [{"role": "assistant", "content": "c", "name": null}], "source": "s", "policy": "on",
+        "generator": "g", "task": "math", "score_chosen": 2, "score_rejected": 1.5}"#;
+    let (pairs, report) = read("a.json", &format!("[{row}]"));
+    assert_eq!(report.format, Format::ExplicitMessages);
+    let pair = &pairs[0];
+    assert_eq!(pair.prompt, messages(&[("user", "q")]));
+    assert_eq!((pair.source.as_str(), pair.policy, pair.generator.as_deref()), ("s", Policy::On, Some("g")));
+    assert_eq!((pair.task.as_deref(), pair.margin()), (Some("math"), Some(0.5)));
+}
+
+#[test]
+fn implicit_text_is_cut_at_the_space_before_the_difference() {
+    let (pairs, report) = read("a.jsonl", r#"{"chosen": "Sky is blue.", "rejected": "Sky is green."}"#);
+    assert_eq!(report.format, Format::ImplicitText);
+    assert_eq!(pairs[0].prompt, "Sky is".into());
+    assert_eq!((&pairs[0].chosen, &pairs[0].rejected), (&" blue.".into(), &" green.".into()));
+}
+
+#[test]
+fn implicit_texts_that_trl_would_cut_wrongly_are_refused() {
+    let lines = [
+        r#"{"chosen": "Same.", "rejected": "Same."}"#,
+        r#"{"chosen": "Q? Yes", "rejected": "Q? Yes, sure"}"#,
+        r#"{"chosen": "No ", "rejected": "Yes "}"#,
+    ];
+    let (pairs, report) = read("a.jsonl", &lines.join("\n"));
+    assert!(pairs.is_empty());
+    let reasons: Vec<Problem> = report.refused.iter().map(|(problem, _)| problem).collect();
+    assert_eq!(reasons, [Problem::IdenticalSides, Problem::OneSideIsPrefix, Problem::NoSharedPrompt]);
+}
+
+#[test]
+fn implicit_messages() {
+    let row = r#"{"chosen": [{"role":"system","content":"s"},{"role":"user","content":"q"},{"role":"assistant","content":"c"}],
+        "rejected": [{"role":"system","content":"s"},{"role":"user","content":"q"},{"role":"assistant","content":"r"}]}"#;
+    let (pairs, report) = read("a.json", &format!("[{row}]"));
+    assert_eq!(report.format, Format::ImplicitMessages);
+    assert_eq!(pairs[0].prompt, messages(&[("system", "s"), ("user", "q")]));
+    assert_eq!(pairs[0].rejected, messages(&[("assistant", "r")]));
+}
+
+#[test]
+fn ultrafeedback_binarised_repeats_its_prompt_in_the_turns() {
+    let row = r#"{"prompt": "q", "prompt_id": "1", "chosen": [{"content":"q","role":"user"},{"content":"c","role":"assistant"}],
+        "rejected": [{"content":"q","role":"user"},{"content":"r","role":"assistant"}], "score_chosen": 8.5, "score_rejected": 7.0}"#;
+    let (pairs, report) = read("a.json", &format!("[{row}]"));
+    assert_eq!(report.format, Format::UltraFeedbackBinarized);
+    assert_eq!(pairs[0].prompt, messages(&[("user", "q")]));
+    assert_eq!(pairs[0].margin(), Some(1.5));
+}
+
+#[test]
+fn llama_factory_ranking() {
+    let row = r#"{"conversations": [{"from":"system","value":"s"},{"from":"human","value":"q"}],
+        "chosen": {"from":"gpt","value":"c"}, "rejected": {"from":"gpt","value":"r"}}"#;
+    let (pairs, report) = read("dpo_en_demo.json", &format!("[{row}]"));
+    assert_eq!(report.format, Format::ShareGptRanking);
+    assert_eq!(pairs[0].prompt, messages(&[("system", "s"), ("user", "q")]));
+    assert_eq!(pairs[0].chosen, messages(&[("assistant", "c")]));
+    assert_eq!(pairs[0].source, "dpo_en_demo");
+}
+
+#[test]
+fn byte_order_mark_carriage_returns_and_blank_lines_do_not_matter() {
+    let row = r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#;
+    let (pairs, _) = read("a.jsonl", &format!("\u{feff}{row}\r\n\r\n  \n{row}"));
+    assert_eq!(pairs.len(), 2);
+}
+
+#[test]
+fn unusable_rows_are_counted_with_their_numbers() {
+    let lines = [
+        r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#,
+        r#"{"prompt": "a", "chosen": " b", "rejected": "b "}"#,
+        r#"{"prompt": "a", "chosen": null, "rejected": "b"}"#,
+        r#"{"prompt": " ", "chosen": "a", "rejected": "b"}"#,
+        r#"{"prompt": "a", "chosen": "b", "rejected": 3}"#,
+        r#"{"prompt": "a", "chosen": "b", "rejected": ""}"#,
+    ];
+    let (_dir, path) = file("a.jsonl", lines.join("\n"));
+    let options = ReadOptions::default().with_format(Format::ExplicitText);
+    let (pairs, report) = read_pairs_with_report(&path, &options).unwrap();
+    assert_eq!((pairs.len(), report.rows, report.pairs), (1, 6, 1));
+    let refused: Vec<_> = report.refused.iter().map(|(problem, rows)| (problem.name(), rows.first_rows[0])).collect();
+    let expected =
+        [("identical-sides", 1), ("empty-prompt", 3), ("empty-chosen", 2), ("empty-rejected", 5), ("wrong-type", 4)];
+    assert_eq!(refused, expected);
+}
