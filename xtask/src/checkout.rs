@@ -42,10 +42,9 @@ impl Checkout {
 
     /// The settings of cargo that hold here beside those of this checkout, as far as they can be read.
     fn configs(&self) -> Vec<toml::Table> {
-        let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-        let home = home.or_else(|| Some(env::home_dir()?.join(".cargo")));
         let above = self.root.ancestors().skip(1).map(|folder| folder.join(".cargo"));
-        home.into_iter()
+        cargo_home()
+            .into_iter()
             .chain(above)
             .filter_map(|folder| fs::read_to_string(folder.join("config.toml")).ok()?.parse().ok())
             .collect()
@@ -85,17 +84,21 @@ impl Checkout {
     }
 }
 
-/// The table that holds the linker's flags.
+/// Where cargo keeps its settings and the sources of dependencies.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| Some(env::home_dir()?.join(".cargo")))
+}
+
+/// The table that holds the flags of rustc.
 ///
-/// Cargo takes flags from one place only, and a `[target.*]` comes before `[build]`. Where the user
+/// Cargo takes them from one place only, and a `[target.*]` comes before `[build]`. Where the user
 /// has flags there, such as for another linker, ours must stand there too, and cargo joins them.
 fn table_for(configs: &[toml::Table]) -> &'static str {
-    let has_flags =
-        |target: &toml::Value| ["rustflags", "rustdocflags"].iter().any(|flags| target.get(flags).is_some());
     let of_target = configs
         .iter()
         .filter_map(|config| config.get("target")?.as_table())
-        .any(|targets| targets.iter().any(|(_, target)| has_flags(target)));
+        .any(|targets| targets.iter().any(|(_, target)| target.get("rustflags").is_some()));
     if of_target { "target.'cfg(all())'" } else { "build" }
 }
 
@@ -113,9 +116,11 @@ fn settings_text(link: &Path, kind: Kind, table: &str) -> Result<String> {
         Kind::Cpu => String::new(),
         Kind::Cuda => format!("LIBTORCH_LIB = {libtorch}\n"),
     };
+    // Flags of rustdoc cannot stand in a `[target.'cfg(..)']`.
+    let build = if table == "build" { "" } else { "\n[build]\n" };
     Ok(format!(
         "[env]\nLIBTORCH = {libtorch}\n{watched}\n[{table}]\nrustflags = [\"-C\", {flag}]\n\
-         rustdocflags = [\"-C\", {flag}]\n"
+         {build}rustdocflags = [\"-C\", {flag}]\n"
     ))
 }
 
@@ -166,6 +171,11 @@ rustdocflags = ["-C", "link-arg=-Wl,-rpath,/a b/.libtorch/lib"]
         assert_eq!(table("[target.x86_64-unknown-linux-gnu]\nlinker = 'clang'"), "build");
         let mold = "[target.x86_64-unknown-linux-gnu]\nrustflags = ['-Clink-arg=-fuse-ld=mold']";
         assert_eq!(table(mold), "target.'cfg(all())'");
+
+        let text = settings_text(Path::new("/l"), Kind::Cpu, table(mold)).unwrap();
+        let settings: toml::Table = text.parse().unwrap();
+        assert!(settings["target"]["cfg(all())"].get("rustflags").is_some());
+        assert!(settings["build"].get("rustdocflags").is_some());
     }
 
     #[test]

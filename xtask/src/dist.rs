@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::checkout::Checkout;
+use crate::checkout::{self, Checkout};
 use crate::compiler::Compiler;
 use crate::libtorch::Kind;
 use crate::{cache, cargo, install, say};
@@ -56,7 +56,11 @@ fn build(checkout: &Checkout, libtorch: &Path, target_dir: &Path) -> Result<bool
     command.args(["build", "--release", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
     command.arg("--target-dir").arg(target_dir);
     // In place of the flags in `.cargo/libtorch.toml`, which name this checkout.
-    command.env("CARGO_ENCODED_RUSTFLAGS", format!("-Clink-arg=-Wl,-rpath,{run_path}"));
+    let mut flags = vec![format!("-Clink-arg=-Wl,-rpath,{run_path}"), "-Cstrip=debuginfo".to_owned()];
+    for (folder, name) in [(Some(checkout.root().to_owned()), "simplemix"), (checkout::cargo_home(), "cargo")] {
+        flags.extend(folder.map(|folder| format!("--remap-path-prefix={}={name}", folder.display())));
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     command.env("LIBTORCH", libtorch);
     Ok(cargo::status(&mut command)?.success())
 }
