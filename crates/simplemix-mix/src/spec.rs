@@ -1,0 +1,88 @@
+//! Short forms for the command line: `off=uf.parquet:0.5` and `off=0.5,on=0.5`.
+
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::weight::Weight;
+
+/// A source in short form: a name, where it is, and perhaps its weight.
+///
+/// ```
+/// use simplemix_mix::SourceSpec;
+/// let spec: SourceSpec = "off=data/uf.parquet:0.5".parse()?;
+/// assert_eq!((spec.name.as_str(), spec.path.as_str()), ("off", "data/uf.parquet"));
+/// assert_eq!(spec.weight, Some("1/2".parse()?));
+/// # Ok::<(), simplemix_mix::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSpec {
+    /// Name in the mixture.
+    pub name: String,
+    /// Path or URL.
+    pub path: String,
+    /// Weight, where it is written here.
+    pub weight: Option<Weight>,
+}
+
+impl FromStr for SourceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::Form { found: text.to_owned(), expected: "NAME=PATH or NAME=PATH:WEIGHT" };
+        let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+        // A colon may belong to the path: only a weight behind the last one counts.
+        let (path, weight) = match rest.rsplit_once(':').map(|(path, weight)| (path, weight.parse())) {
+            Some((path, Ok(weight))) => (path, Some(weight)),
+            _ => (rest, None),
+        };
+        if name.trim().is_empty() || path.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { name: name.trim().to_owned(), path: path.to_owned(), weight })
+    }
+}
+
+/// Reads `off=0.5,on=0.5`.
+///
+/// # Errors
+/// [`Error::Form`], [`Error::Weight`] or [`Error::Twice`].
+pub fn parse_weights(text: &str) -> Result<Vec<(String, Weight)>> {
+    let mut weights: Vec<(String, Weight)> = Vec::new();
+    for part in text.split(',') {
+        let wrong = || Error::Form { found: part.to_owned(), expected: "NAME=WEIGHT" };
+        let (name, weight) = part.split_once('=').ok_or_else(wrong)?;
+        let name = name.trim().to_owned();
+        if weights.iter().any(|(known, _)| *known == name) {
+            return Err(Error::Twice { name });
+        }
+        let weight = weight.parse().map_err(|_| Error::Weight { name: name.clone(), found: weight.to_owned() })?;
+        weights.push((name, weight));
+    }
+    Ok(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_may_hold_colons_and_equal_signs() {
+        let spec: SourceSpec = "on=s3://bucket/a=1/x.parquet".parse().unwrap();
+        assert_eq!((spec.path.as_str(), spec.weight), ("s3://bucket/a=1/x.parquet", None));
+        let spec: SourceSpec = "on=C:/x.parquet:3".parse().unwrap();
+        assert_eq!((spec.path.as_str(), spec.weight), ("C:/x.parquet", Some(Weight::whole(3))));
+    }
+
+    #[test]
+    fn what_is_not_of_the_form_is_refused() {
+        for text in ["off", "=x.parquet", "off="] {
+            assert!(text.parse::<SourceSpec>().is_err(), "{text}");
+        }
+        assert_eq!(parse_weights("a=0.5,a=1").unwrap_err().to_string(), "source `a` is named twice");
+        assert_eq!(
+            parse_weights("a=-1").unwrap_err().to_string(),
+            "weight of `a` is `-1`, expected a number from 0 such as 0.5, 3 or 1/3"
+        );
+        assert!(parse_weights("").is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! Weights as exact fractions: 0.1 is one tenth, not the float beside it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+
+/// A share before it is made to sum to one: numerator over denominator, in lowest terms.
+///
+/// ```
+/// use simplemix_mix::Weight;
+/// let tenth: Weight = "0.10".parse()?;
+/// assert_eq!(tenth, "1/10".parse()?);
+/// assert_eq!(tenth.to_string(), "1/10");
+/// # Ok::<(), simplemix_mix::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Weight {
+    numerator: u64,
+    denominator: u64,
+}
+
+impl Weight {
+    /// Of a whole number.
+    pub fn whole(value: u64) -> Self {
+        Self { numerator: value, denominator: 1 }
+    }
+
+    /// Numerator and denominator, in lowest terms.
+    pub fn parts(self) -> (u64, u64) {
+        (self.numerator, self.denominator)
+    }
+
+    /// Whether nothing is asked of the source.
+    pub fn is_zero(self) -> bool {
+        self.numerator == 0
+    }
+}
+
+impl FromStr for Weight {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        fraction(text.trim())
+            .map(|(numerator, denominator)| {
+                let common = gcd(u128::from(numerator), u128::from(denominator)) as u64;
+                Self { numerator: numerator / common, denominator: denominator / common }
+            })
+            .ok_or_else(|| Error::Weight { name: "source".to_owned(), found: text.to_owned() })
+    }
+}
+
+/// `3`, `0.25` or `1/3`; at most 18 digits.
+fn fraction(text: &str) -> Option<(u64, u64)> {
+    if let Some((above, below)) = text.split_once('/') {
+        let below = digits(below)?;
+        return (below > 0).then_some((digits(above)?, below));
+    }
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    if whole.is_empty() && decimals.is_empty() || whole.len() + decimals.len() > 18 {
+        return None;
+    }
+    let scale = 10u64.checked_pow(decimals.len() as u32)?;
+    let part = |text: &str| if text.is_empty() { Some(0) } else { digits(text) };
+    Some((part(whole)?.checked_mul(scale)?.checked_add(part(decimals)?)?, scale))
+}
+
+/// An unsigned number without sign or spaces.
+fn digits(text: &str) -> Option<u64> {
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
+}
+
+pub(crate) fn gcd(a: u128, b: u128) -> u128 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.denominator {
+            1 => write!(f, "{}", self.numerator),
+            below => write!(f, "{}/{below}", self.numerator),
+        }
+    }
+}
+
+impl Serialize for Weight {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// From text, or from a number through its shortest decimal form.
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl Visitor<'_> for Written {
+            type Value = Weight;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a weight such as 0.5, 3 or \"1/3\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Weight, E> {
+                text.parse().map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Weight, E> {
+                Ok(Weight::whole(value))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Weight, E> {
+                self.visit_str(&value.to_string())
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Weight, E> {
+                self.visit_str(&value.to_string())
+            }
+        }
+
+        deserializer.deserialize_any(Written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_and_fractions_are_exact() {
+        for (text, parts) in [
+            ("0.1", (1, 10)),
+            ("3", (3, 1)),
+            ("2/6", (1, 3)),
+            (".25", (1, 4)),
+            ("1.", (1, 1)),
+            ("0", (0, 1)),
+            ("0.30", (3, 10)),
+        ] {
+            assert_eq!(text.parse::<Weight>().unwrap().parts(), parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_weight_is_refused() {
+        for text in ["", ".", "-1", "1e3", "NaN", "inf", "1/0", "0.5 0.5", "1/2/3", "1234567890123456789012"] {
+            assert!(text.parse::<Weight>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_numbers_are_read_by_their_decimals() {
+        assert_eq!(serde_json::from_str::<Weight>("0.1").unwrap().parts(), (1, 10));
+        assert_eq!(serde_json::from_str::<Weight>("\"1/3\"").unwrap().parts(), (1, 3));
+        assert!(serde_json::from_str::<Weight>("-0.5").is_err());
+        assert_eq!(serde_json::to_string(&Weight::whole(2)).unwrap(), "\"2\"");
+    }
+}
