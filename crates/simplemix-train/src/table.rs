@@ -1,0 +1,70 @@
+//! What the loop knows of the data: how long each pair is and where it comes from.
+
+use crate::error::{Error, Result};
+
+/// A training or held-back set, without its tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairTable {
+    /// Names of the sources.
+    pub sources: Vec<String>,
+    /// The pairs, in file order.
+    pub pairs: Vec<PairEntry>,
+}
+
+/// A pair's length and origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PairEntry {
+    /// Row of the data file it stands in.
+    pub row: usize,
+    /// Tokens of prompt and both responses, the prompt once.
+    pub tokens: usize,
+    /// Index into [`PairTable::sources`].
+    pub source: usize,
+}
+
+impl PairTable {
+    /// Number of a source's name, which is added if it is new.
+    pub fn source(&mut self, name: &str) -> usize {
+        self.sources.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.sources.push(name.to_owned());
+            self.sources.len() - 1
+        })
+    }
+
+    /// Splits the pairs of one update so that each part stays within `budget` tokens; a longer pair is alone.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a budget of nothing.
+    pub fn micro_batches<'a>(&self, batch: &'a [usize], budget: usize) -> Result<Vec<&'a [usize]>> {
+        if budget == 0 {
+            return Err(Error::Setting { key: "micro_batch_tokens", found: "0".to_owned(), expected: "at least 1" });
+        }
+        let (mut parts, mut start, mut held) = (Vec::new(), 0, 0);
+        for (i, &pair) in batch.iter().enumerate() {
+            let tokens = self.pairs[pair].tokens;
+            if i > start && held + tokens > budget {
+                parts.push(&batch[start..i]);
+                (start, held) = (i, 0);
+            }
+            held += tokens;
+        }
+        if start < batch.len() {
+            parts.push(&batch[start..]);
+        }
+        Ok(parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn micro_batches_keep_the_order_and_the_budget() {
+        let pairs = [50, 60, 200, 10, 10].iter().map(|&tokens| PairEntry { row: 0, tokens, source: 0 }).collect();
+        let table = PairTable { sources: vec!["a".into()], pairs };
+        let parts = table.micro_batches(&[0, 1, 2, 3, 4], 110).unwrap();
+        assert_eq!(parts, [&[0, 1][..], &[2], &[3, 4]]);
+        assert!(table.micro_batches(&[0], 0).is_err());
+    }
+}
