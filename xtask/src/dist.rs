@@ -56,11 +56,19 @@ fn build(checkout: &Checkout, libtorch: &Path, target_dir: &Path) -> Result<bool
     command.args(["build", "--release", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
     command.arg("--target-dir").arg(target_dir);
     // In place of the flags in `.cargo/libtorch.toml`, which name this checkout.
-    let mut flags = vec![format!("-Clink-arg=-Wl,-rpath,{run_path}"), "-Cstrip=debuginfo".to_owned()];
-    for (folder, name) in [(Some(checkout.root().to_owned()), "simplemix"), (checkout::cargo_home(), "cargo")] {
-        flags.extend(folder.map(|folder| format!("--remap-path-prefix={}={name}", folder.display())));
+    let mut rustc = vec![format!("-Clink-arg=-Wl,-rpath,{run_path}"), "-Cstrip=debuginfo".to_owned()];
+    let mut cxx = env::var("CXXFLAGS").into_iter().collect::<Vec<_>>();
+    let folders = [
+        (Some(checkout.root().to_owned()), "simplemix"),
+        (checkout::cargo_home(), "cargo"),
+        (Some(libtorch.to_owned()), "libtorch"),
+    ];
+    for (folder, name) in folders {
+        let Some(folder) = folder else { continue };
+        rustc.push(format!("--remap-path-prefix={}={name}", folder.display()));
+        cxx.push(format!("-ffile-prefix-map={}={name}", folder.display()));
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    command.env("CARGO_ENCODED_RUSTFLAGS", rustc.join("\x1f")).env("CXXFLAGS", cxx.join(" "));
     command.env("LIBTORCH", libtorch);
     Ok(cargo::status(&mut command)?.success())
 }

@@ -55,7 +55,7 @@ enum Command {
     },
     /// Set up, then run all tests and doctests
     Test {
-        /// Passed on to `cargo test --workspace`
+        /// Passed on to `cargo test`; without a package among them, the whole workspace is tested
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -98,7 +98,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo { args } => demo::run(&checkout, &args),
         Command::Test { args } => {
             libtorch::set_up(&checkout, Kind::Cpu)?;
-            cargo::exit_code(cargo::cargo(&checkout).args(["test", "--workspace"]).args(args))
+            let scope = if names_packages(&args) { None } else { Some("--workspace") };
+            cargo::exit_code(cargo::cargo(&checkout).arg("test").args(scope).args(args))
         }
         Command::Check { steps } => check::run(&checkout, &steps),
         Command::Audit => check::audit(&checkout),
@@ -106,7 +107,33 @@ fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Cargo takes `--workspace` over `--package`, where the user who names one means just that.
+fn names_packages(args: &[String]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg.starts_with("--package") || arg.starts_with("-p"))
+}
+
 /// Tells the user what happens next.
 pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Args, names_packages};
+
+    #[test]
+    fn flags_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn packages_are_named_before_the_dashes() {
+        let names = |args: &[&str]| names_packages(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        assert!(names(&["-p", "simplemix-mix"]));
+        assert!(names(&["--release", "--package=simplemix-mix"]));
+        assert!(!names(&["--release", "--", "-p"]));
+        assert!(!names(&[]));
+    }
 }
