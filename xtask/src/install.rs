@@ -1,8 +1,8 @@
 //! libtorch from the PyPI wheel, unpacked into the user's cache.
 //!
-//! The wheel for Linux x86-64 is the CUDA build. For the CPU a part of it is enough; what that part
-//! still names of CUDA is two small libraries, and `libtorch.so`, which would load the rest and has
-//! no symbol of its own, is replaced by an empty one. Wheels for other platforms are taken whole.
+//! The wheels for Linux are CUDA builds. For the CPU a part of them is enough; what that part still
+//! names of CUDA is two small libraries, and `libtorch.so`, which would load the rest and has no
+//! symbol of its own, is replaced by an empty one. The wheel for macOS is taken whole.
 //!
 //! A set lies in the cache as in site-packages, since the libraries look for each other so:
 //! `torch/{include,lib}`, `nvidia/`, `torch.libs/`, and a manifest.
@@ -30,7 +30,7 @@ const CUDA_FOR_CPU: [(&str, &str); 2] =
 /// Which files of the torch wheel are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// The CPU part of a CUDA build.
+    /// The CPU part of a CUDA build, which is what the wheels for Linux are.
     Cpu,
     /// All headers and libraries.
     Whole,
@@ -106,13 +106,13 @@ fn part_of(members: &[String], wanted: Kind) -> Result<Part> {
 
 /// Where a file of the torch wheel goes, if it is needed.
 fn torch_path(member: &str, part: Part) -> Option<String> {
-    const CPU: [&str; 4] = ["libtorch_cpu.so", "libc10.so", "libshm.so", "libgomp.so.1"];
     let taken = if let Some(name) = member.strip_prefix("torch/lib/") {
-        match part {
-            Part::Cpu => CPU.contains(&name),
-            // The library for Python needs symbols of the interpreter.
-            Part::Whole => !name.contains('/') && !name.starts_with("libtorch_python"),
-        }
+        // The libraries for Python need symbols of the interpreter; folders hold none.
+        let of_python = name.starts_with("libtorch_python") || name.starts_with("libtorch_global_deps");
+        let of_cuda = ["libtorch.so", "libcaffe2_nvrtc.so", "libtorch_nvshmem.so"].contains(&name)
+            || name.starts_with("libtorch_cuda")
+            || name.starts_with("libc10_cuda");
+        !name.contains('/') && !of_python && (part == Part::Whole || !of_cuda)
     } else {
         ["torch/include/", "torch.libs/", "torch/.dylibs/"].iter().any(|folder| member.starts_with(folder))
     };
@@ -263,14 +263,18 @@ mod tests {
     use super::{Kind, Part, check_platform, nvidia_path, nvidia_requirements, part_of, torch_path};
 
     #[test]
-    fn the_cpu_part_is_headers_and_four_libraries() {
-        let kept = |member| torch_path(member, Part::Cpu).is_some();
-        assert!(kept("torch/include/ATen/ATen.h"));
-        assert!(kept("torch/lib/libtorch_cpu.so"));
-        assert!(kept("torch/lib/libgomp.so.1"));
-        for member in ["torch/lib/libtorch.so", "torch/lib/libtorch_cuda.so", "torch/__init__.py"] {
-            assert!(!kept(member), "{member}");
+    fn the_cpu_part_is_headers_and_what_libtorch_cpu_names() {
+        let kept = |member: &str| torch_path(member, Part::Cpu).is_some();
+        let needed = ["torch_cpu.so", "c10.so", "shm.so", "gomp.so.1", "arm_compute.so", "nvpl_blas_core.so.0"];
+        for name in needed {
+            assert!(kept(&format!("torch/lib/lib{name}")), "{name}");
         }
+        let left_out = ["torch.so", "torch_cuda.so", "torch_cuda_linalg.so", "c10_cuda.so", "torch_nvshmem.so"];
+        for name in left_out {
+            assert!(!kept(&format!("torch/lib/lib{name}")), "{name}");
+        }
+        assert!(kept("torch/include/ATen/ATen.h"));
+        assert!(!kept("torch/__init__.py"));
     }
 
     #[test]
