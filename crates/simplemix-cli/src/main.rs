@@ -1,2 +1,94 @@
-//! The `simplemix` binary.
-fn main() {}
+//! The `simplemix` binary: flags to settings to library calls, and an exit code.
+
+mod failure;
+mod import;
+mod inspect;
+mod mix;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::failure::Result;
+
+/// Mix on-policy and off-policy preference pairs, train on the mixture, evaluate.
+#[derive(Debug, Parser)]
+#[command(name = "simplemix", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// More about what happens, on standard error (-v, -vv)
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  simplemix inspect uf.parquet
+  simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
+  simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
+  simplemix import-gguf model.gguf ./model";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::Args),
+    Mix(mix::Args),
+    Train(Box<train::Args>),
+    ImportGguf(import::Args),
+    Completions(Completions),
+}
+
+/// Print a completion script for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  simplemix completions bash > ~/.local/share/bash-completion/completions/simplemix")]
+struct Completions {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.verbose);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                progress::warn(&format!("error: {message}"));
+            }
+            failure.code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result {
+    match command {
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Mix(args) => mix::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::ImportGguf(args) => import::run(&args),
+        Command::Completions(Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// Warnings by default, more with -v; `RUST_LOG` overrides both.
+fn log_to_stderr(verbose: u8) {
+    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

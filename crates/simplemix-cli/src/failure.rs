@@ -1,0 +1,62 @@
+//! Exit codes: 2 for input that cannot be used, 1 for a run that failed later, 130 for one that was interrupted.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Why the program ends early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Flags, settings or files are wrong; nothing was written.
+    Input(anyhow::Error),
+    /// Something failed on the way.
+    Run(anyhow::Error),
+    /// The user stopped it; what is needed to go on was saved.
+    Interrupted,
+}
+
+pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    pub(crate) fn input(message: impl Display) -> Self {
+        Self::Input(anyhow::anyhow!("{message}"))
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        match self {
+            Self::Input(_) => ExitCode::from(2),
+            Self::Run(_) => ExitCode::from(1),
+            Self::Interrupted => ExitCode::from(130),
+        }
+    }
+
+    /// The error with its causes on one line; a cause that the text before it already holds is left out.
+    pub(crate) fn message(&self) -> Option<String> {
+        let (Self::Input(error) | Self::Run(error)) = self else {
+            return None;
+        };
+        let mut text = error.to_string();
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+        }
+        Some(text)
+    }
+}
+
+/// Says which kind of failure an error is.
+pub(crate) trait Fails<T> {
+    fn input(self) -> Result<T>;
+    fn run(self) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Fails<T> for std::result::Result<T, E> {
+    fn input(self) -> Result<T> {
+        self.map_err(|error| Failure::Input(error.into()))
+    }
+
+    fn run(self) -> Result<T> {
+        self.map_err(|error| Failure::Run(error.into()))
+    }
+}

@@ -1,0 +1,29 @@
+//! `simplemix import-gguf`: a GGUF file to a Hugging Face folder.
+
+use std::path::PathBuf;
+
+use crate::failure::{Fails, Result};
+use crate::progress::{bar, print};
+
+/// Turn a GGUF file into a Hugging Face folder (config, tokenizer, chat template, f32 safetensors)
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  simplemix import-gguf SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2\n\n\
+                        Llama family; tensors in F32, F16, BF16, Q8_0, Q4_0 and Q4_1.")]
+pub(crate) struct Args {
+    /// GGUF file
+    input: PathBuf,
+    /// Folder to make
+    output: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let bar = bar("importing", 0);
+    let report = simplemix_model::gguf::import_gguf(&args.input, &args.output, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })
+    .input()?;
+    bar.finish_and_clear();
+    print(&format!("{}: {report}", args.output.display()));
+    Ok(())
+}
