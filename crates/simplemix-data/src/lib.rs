@@ -20,7 +20,7 @@ pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
     ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, SourceRule, read_pairs, read_pairs_with_report,
 };
-pub use template::{ChatTemplate, SpecialTokens, TemplateLimits};
+pub use template::{ChatTemplate, RenderOptions, SpecialTokens, TemplateLimits};
 pub use tokenize::{
     Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
 };

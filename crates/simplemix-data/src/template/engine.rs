@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use chrono::Local;
+use chrono::{Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use super::python_json::{Layout, to_python_json};
@@ -18,21 +18,38 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(fuel));
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.add_test("iterable", is_iterable);
+    set_clock(&mut environment, || Local::now().naive_local());
     environment
+}
+
+/// Defines `strftime_now`, as `datetime.now().strftime(format)`, by this clock.
+pub(super) fn set_clock(
+    environment: &mut Environment<'static>,
+    now: impl Fn() -> NaiveDateTime + Send + Sync + 'static,
+) {
+    environment.add_function("strftime_now", move |format: String| strftime(now(), &format));
+}
+
+pub(super) fn noon(year: i32, month: u32, day: u32) -> Option<NaiveDateTime> {
+    NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(12, 0, 0)
+}
+
+/// As in Jinja2, where none is not iterable; `minijinja` iterates over it as over an empty list.
+fn is_iterable(value: &Value) -> bool {
+    !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// The local date or time, as `datetime.now().strftime(format)`.
-fn strftime_now(format: String) -> Result<String, Error> {
+fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
     use std::fmt::Write;
     let mut text = String::new();
     // chrono reports an unknown conversion only while it writes.
-    write!(text, "{}", Local::now().format(&format))
+    write!(text, "{}", now.format(format))
         .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format {format:?}")))?;
     Ok(text)
 }

@@ -126,21 +126,67 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// This template with `strftime_now` fixed to noon of this day, so that what is rendered does not depend on when.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if there is no such day.
+    pub fn with_date(mut self, year: i32, month: u32, day: u32) -> Result<Self> {
+        let Some(now) = engine::noon(year, month, day) else {
+            let message = format!("there is no day {year}-{month:02}-{day:02}");
+            return Err(Error::Template { name: self.name, message });
+        };
+        let mut environment = Environment::clone(&self.environment);
+        engine::set_clock(&mut environment, move || now);
+        self.environment = Arc::new(environment);
+        Ok(self)
+    }
+
     /// The conversation as the model sees it, with the beginning of the assistant's answer if `add_generation_prompt`.
     ///
     /// # Errors
     /// [`Error::Template`] if the template refuses the conversation, fails, or spends more than its budget.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let template = self.environment.get_template(MAIN).expect("the only template was added when this was built");
-        let mut output = engine::Bounded::new(self.limits.output_bytes);
-        let arguments = Arguments {
+        self.render_arguments(&Arguments {
             messages,
             tools: None,
             documents: None,
             add_generation_prompt,
             special_tokens: &self.special_tokens,
-        };
-        let rendered = template.render_captured_to(Serde(&arguments), &mut output);
+            more: None,
+        })
+    }
+
+    /// As [`ChatTemplate::render`], for messages with any fields (`tool_calls`, `reasoning_content`, `name`), tools, and
+    /// arguments of the template's own, such as `enable_thinking`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    ///
+    /// # Examples
+    /// ```
+    /// use serde_json::json;
+    /// use simplemix_data::{ChatTemplate, RenderOptions};
+    /// let template = ChatTemplate::from_str("{{ messages[0].content }}{% if think %} (thinking){% endif %}")?;
+    /// let mut options = RenderOptions::default();
+    /// options.arguments.insert("think".to_owned(), json!(true));
+    /// assert_eq!(template.render_json(&json!([{"role": "user", "content": "Hi"}]), &options)?, "Hi (thinking)");
+    /// # Ok::<(), simplemix_data::Error>(())
+    /// ```
+    pub fn render_json(&self, messages: &serde_json::Value, options: &RenderOptions) -> Result<String> {
+        self.render_arguments(&Arguments {
+            messages,
+            tools: options.tools.as_ref(),
+            documents: None,
+            add_generation_prompt: options.add_generation_prompt,
+            special_tokens: &self.special_tokens,
+            more: Some(&options.arguments),
+        })
+    }
+
+    fn render_arguments<M: Serialize + ?Sized>(&self, arguments: &Arguments<'_, M>) -> Result<String> {
+        let template = self.environment.get_template(MAIN).expect("the only template was added when this was built");
+        let mut output = engine::Bounded::new(self.limits.output_bytes);
+        let rendered = template.render_captured_to(Serde(arguments), &mut output).map(drop);
         if output.exceeded() {
             let message = format!("made more than {} bytes", self.limits.output_bytes);
             return Err(Error::Template { name: self.name.clone(), message });
@@ -150,15 +196,28 @@ impl ChatTemplate {
     }
 }
 
+/// What a template may be told beside the messages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RenderOptions {
+    /// True to end with the beginning of the assistant's answer.
+    pub add_generation_prompt: bool,
+    /// A list of tools as JSON schemas.
+    pub tools: Option<serde_json::Value>,
+    /// Arguments that only this template knows; they come before special tokens of the same name.
+    pub arguments: serde_json::Map<String, serde_json::Value>,
+}
+
 /// What a template sees.
 #[derive(Serialize)]
-struct Arguments<'a> {
-    messages: &'a [Message],
-    tools: Option<()>,
+struct Arguments<'a, M: ?Sized> {
+    messages: &'a M,
+    tools: Option<&'a serde_json::Value>,
     documents: Option<()>,
     add_generation_prompt: bool,
     #[serde(flatten)]
     special_tokens: &'a SpecialTokens,
+    #[serde(flatten)]
+    more: Option<&'a serde_json::Map<String, serde_json::Value>>,
 }
 
 fn template_error(name: &str, error: &minijinja::Error) -> Error {

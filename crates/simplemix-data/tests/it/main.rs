@@ -6,4 +6,5 @@ mod families;
 mod malformed;
 mod reading;
 mod template;
+mod template_golden;
 mod writing;
