@@ -57,7 +57,7 @@ pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_su
     })
 }
 
-/// Weight of each token in LD-DPO, `[N]`, f32: 1 up to the shorter response's length, `alpha` beyond it. Liu et al.
+/// Weight of each token in LD-DPO, `[N]`, f64: 1 up to the shorter response's length, `alpha` beyond it. Liu et al.
 /// 2024 (arXiv:2409.06411).
 ///
 /// For [`crate::ScoreOptions::token_weights`]. `alpha` in [0, 1]: 1 is plain DPO, 0 drops what is beyond. TRL from 1.0
@@ -74,7 +74,7 @@ pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_su
 /// let positions = Positions {
 ///     targets: Tensor::from_slice(&[0i64; 4]), owners: Tensor::from_slice(&[0i64, 0, 0, 1]), responses: 2 };
 /// let weights = ld_token_weights(&positions, 0.5)?;
-/// assert_eq!(Vec::<f32>::try_from(weights).unwrap(), [1.0, 0.5, 0.5, 1.0]);
+/// assert_eq!(Vec::<f64>::try_from(weights).unwrap(), [1.0, 0.5, 0.5, 1.0]);
 /// # Ok::<(), simplemix_loss::Error>(())
 /// ```
 pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
@@ -92,7 +92,7 @@ pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
     let starts = counts.cumsum(0, Kind::Int64) - &counts;
     let owners = positions.owners.index_select(0, &order);
     let places = Tensor::arange(rows, (Kind::Int64, owners.device())) - starts.index_select(0, &owners);
-    let beyond = places.ge_tensor(&shared.index_select(0, &owners)).to_kind(Kind::Float);
+    let beyond = places.ge_tensor(&shared.index_select(0, &owners)).to_kind(Kind::Double);
     let weights = beyond * (alpha - 1.0) + 1.0;
     Ok(weights.zeros_like().index_copy(0, &order, &weights))
 }
