@@ -233,7 +233,7 @@ impl CausalLm {
 }
 
 /// A temporary folder is its owner's alone; a model folder is readable as any other that the user makes.
-fn share(folder: &Path) -> Result<()> {
+pub(crate) fn share(folder: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -18,7 +18,7 @@ mod config;
 mod decoder;
 mod error;
 mod generate;
-// pub mod gguf;
+pub mod gguf;
 mod packed;
 mod random;
 mod rope;
