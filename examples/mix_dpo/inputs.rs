@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use simplemix::data::{Pair, Policy, ReadOptions, read_pairs};
-use simplemix::model::{gguf, tiny};
+use simplemix::model::{gguf, hub, tiny};
 
 use crate::problems::problems;
 
@@ -24,7 +24,7 @@ pub(crate) fn real(model: Option<&Path>, off_policy: Option<&Path>) -> Result<In
     let demo = cache()?.join("demo");
     let pairs = off_policy.map_or_else(|| demo.join(PAIRS), Path::to_owned);
     let folder = match model {
-        Some(folder) => folder.to_owned(),
+        Some(model) => hub::resolve(model)?,
         None => imported(&demo)?,
     };
     if !pairs.is_file() {

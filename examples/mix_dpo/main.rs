@@ -34,8 +34,8 @@ struct Args {
     /// A tiny random model in place of a real one: seconds rather than minutes
     #[arg(long)]
     fast: bool,
-    /// Model folder in place of SmolLM2-135M-Instruct
-    #[arg(long, value_name = "DIR")]
+    /// Model folder, or its id on the hub, in place of SmolLM2-135M-Instruct
+    #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
     /// File of off-policy pairs in place of the demo's
     #[arg(long, value_name = "FILE")]

@@ -35,8 +35,8 @@ pub(crate) struct Args {
 /// Flags that are settings of the same name.
 #[derive(Debug, clap::Args, Serialize)]
 struct Settings {
-    /// Model folder: the policy to train, and as it is now the reference
-    #[arg(long, value_name = "DIR")]
+    /// Model folder, or its id on the hub: the policy to train, and as it is now the reference
+    #[arg(long, value_name = "DIR|ID")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<PathBuf>,
     /// Pairs to train on
@@ -138,6 +138,7 @@ pub(crate) fn run(args: &Args) -> Result {
             output.display()
         )));
     }
+    config.model = config.model.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
     let run = Run::prepare(config).input()?;
     describe(&run);
     let mut screen = Screen::new()?;
