@@ -115,12 +115,13 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), PlotError> {
         .caption(&panel.title, title)
         .x_label_area_size(34)
         .y_label_area_size(52)
-        .build_cartesian_2d(x.clone(), y)
+        .build_cartesian_2d(x.clone(), y.clone())
         .map_err(failed)?;
     chart
         .configure_mesh()
         .x_desc(&panel.x)
         .x_labels(6)
+        .x_label_formatter(&|x| format!("{x:.0}"))
         .y_labels(6)
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(228, 228, 228))
@@ -138,7 +139,7 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), PlotError> {
     if panel.series.len() > 1 {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(freest_corner(panel, &x, &y))
             .background_style(WHITE.mix(0.85))
             .border_style(TRANSPARENT)
             .label_font(("sans-serif", 13, &INK))
@@ -173,6 +174,26 @@ fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
             (points[i].0, near.iter().map(|p| p.1).sum::<f64>() / near.len() as f64)
         })
         .collect()
+}
+
+/// The corner with the fewest points, for the legend.
+fn freest_corner(panel: &Panel, x: &Bounds, y: &Bounds) -> SeriesLabelPosition {
+    let place = |value: f64, range: &Bounds| (value - range.start) / (range.end - range.start);
+    let held = |right: bool, upper: bool| {
+        let inside = |&&(a, b): &&(f64, f64)| {
+            let (across, up) = (place(a, x), place(b, y));
+            (if right { across > 0.6 } else { across < 0.4 }) && (if upper { up > 0.7 } else { up < 0.3 })
+        };
+        panel.series.iter().flat_map(|s| &s.points).filter(inside).count()
+    };
+    let corners = [
+        (held(false, true), SeriesLabelPosition::UpperLeft),
+        (held(true, false), SeriesLabelPosition::LowerRight),
+        (held(true, true), SeriesLabelPosition::UpperRight),
+        (held(false, false), SeriesLabelPosition::LowerLeft),
+    ];
+    let freest = corners.into_iter().min_by_key(|(points, _)| *points);
+    freest.map_or(SeriesLabelPosition::UpperLeft, |(_, corner)| corner)
 }
 
 type Bounds = std::ops::Range<f64>;
