@@ -53,6 +53,7 @@ struct Args {
 struct Config {
     prompts: PromptConfig,
     sampling: SamplingConfig,
+    on_policy: OnPolicyConfig,
     off_policy: OffPolicyConfig,
     mix: MixConfig,
     train: TrainConfig,
@@ -63,6 +64,12 @@ struct Config {
 struct PromptConfig {
     seed: u64,
     training: usize,
+    held_back: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnPolicyConfig {
     held_back: usize,
 }
 
@@ -107,8 +114,8 @@ fn main() -> Result<()> {
     let before = answers(&mut policy, &held_back, &config.sampling)?;
 
     // 2. Pairs written by others.
-    let (off, off_held_back) = off_policy(&input.pairs, &tokenizer, &config.off_policy)?;
-    println!("2. off-policy {} pairs for training, {} held back", off.len(), off_held_back.len());
+    let (off, mut held_back_pairs) = off_policy(&input.pairs, &tokenizer, &config.off_policy)?;
+    println!("2. off-policy {} pairs for training, {} held back", off.len(), held_back_pairs.len());
 
     // 3. Pairs from the model itself: several answers a problem, scored, best against worst.
     let bar = bar("sampling");
@@ -117,10 +124,11 @@ fn main() -> Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
-    let on = collected.selection.pairs.clone();
+    let mut on = collected.selection.pairs.clone();
+    held_back_pairs.extend(on.split_off(on.len() - config.on_policy.held_back.min(on.len() / 2)));
     println!(
         "3. on-policy  {} pairs of {} problems x {} answers; mean score by `{}` {:.3}",
-        on.len(),
+        collected.selection.pairs.len(),
         prompts.len(),
         config.sampling.samples,
         scorer.name(),
@@ -138,7 +146,7 @@ fn main() -> Result<()> {
     let mut train = config.train.clone();
     train.model = Some(input.model.clone());
     train.output = Some(output.clone());
-    let run = Run::with_pairs(train, &input.model, &mixture, &off_held_back)?;
+    let run = Run::with_pairs(train, &input.model, &mixture, &held_back_pairs)?;
     println!("5. training   {}; {} updates", run.train.summary(), run.settings().steps);
     let finished = run.start(false, &mut Bars::default())?;
 
@@ -149,7 +157,7 @@ fn main() -> Result<()> {
         let pairs = texts.iter().zip(&held_back);
         pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|a| is_right(text, a))).collect()
     };
-    println!("6. evaluation on {} held-back problems and {} held-back pairs\n", held_back.len(), off_held_back.len());
+    println!("6. evaluation on {} held-back problems and {} held-back pairs\n", held_back.len(), held_back_pairs.len());
     println!("{}\n", report::report(&finished.records, &right(&before), &right(&after)));
     println!("{}", report::verdict(&finished.records));
     report::figure(&finished.records, &output.join("mix_dpo.svg"))?;

@@ -23,14 +23,23 @@ pub(crate) fn report(records: &[Record], before: &[bool], after: &[bool]) -> Str
         String::new(),
         format!("p = {:.2} (McNemar)", mcnemar(gained, lost)),
     ]);
-    let eval = |name: &str| records.iter().rev().find_map(|r| r.get(name));
-    if let (Some(accuracy), Some(margin)) = (eval("eval_rewards/accuracies"), eval("eval_rewards/margins")) {
-        rows.push(vec!["held-back off-policy pairs, accuracy".into(), "all ties".into(), format!("{accuracy:.3}")]);
-        rows.push(vec!["held-back off-policy pairs, margin".into(), "0".into(), format!("{margin:+.4}")]);
+    let eval = |name: String| records.iter().rev().find_map(|r| r.get(&name));
+    for (source, name) in SOURCES {
+        let margin = eval(format!("eval_rewards/margins@{source}"));
+        let accuracy = eval(format!("eval_rewards/accuracies@{source}"));
+        if let (Some(margin), Some(accuracy)) = (margin, accuracy) {
+            let before = "0 (all ties)".to_owned();
+            rows.push(vec![format!("held-back {name} pairs, margin"), before, format!("{margin:+.4}")]);
+            rows.push(vec!["  accuracy".to_owned(), String::new(), format!("{accuracy:.3}")]);
+        }
     }
     for (source, name) in SOURCES {
         if let Some((first, last)) = ends(records, &format!("rewards/margins@{source}")) {
-            rows.push(vec![format!("training margin, {name}"), format!("{first:+.4}"), format!("{last:+.4}")]);
+            rows.push(vec![
+                format!("{name} training batches, margin, first and last third"),
+                format!("{first:+.4}"),
+                format!("{last:+.4}"),
+            ]);
         }
     }
     table(&["", "before", "after"], &rows)

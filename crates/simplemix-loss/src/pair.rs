@@ -62,7 +62,7 @@ impl LossOutput {
 pub(crate) fn check_vectors(vectors: &[(&'static str, &Tensor)]) -> Result<i64> {
     let expected = vectors[0].1.size();
     for (name, vector) in vectors {
-        if vector.dim() != 1 || vector.size() != expected || !vector.kind().is_float() {
+        if vector.dim() != 1 || vector.size() != expected || !is_float(vector.kind()) {
             return Err(Error::Shape {
                 name,
                 found: format!("{:?} {:?}", vector.kind(), vector.size()),
@@ -74,12 +74,6 @@ pub(crate) fn check_vectors(vectors: &[(&'static str, &Tensor)]) -> Result<i64> 
 }
 
 /// Whether `kind` holds fractions.
-trait IsFloat {
-    fn is_float(self) -> bool;
-}
-
-impl IsFloat for Kind {
-    fn is_float(self) -> bool {
-        matches!(self, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
-    }
+fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
