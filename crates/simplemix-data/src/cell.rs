@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 #[derive(Clone, Copy)]
 pub(crate) enum Cell<'a> {
     Null,
-    Bool(#[expect(dead_code, reason = "labels are read from it once unpaired sets are")] bool),
+    Bool(bool),
     Int(i64),
     Float(f64),
     Str(&'a str),
@@ -131,6 +131,20 @@ impl<'a> Cell<'a> {
         }
     }
 
+    pub(crate) fn as_bool(self) -> Option<bool> {
+        match self {
+            Cell::Bool(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_i64(self) -> Option<i64> {
+        match self {
+            Cell::Int(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// A number of any type; text is not read as a number.
     pub(crate) fn as_f64(self) -> Option<f64> {
         match self {
@@ -151,6 +165,19 @@ impl<'a> Cell<'a> {
         match self {
             Cell::Struct(fields) => Some(fields),
             _ => None,
+        }
+    }
+
+    /// An owned copy; types that no format uses become null.
+    pub(crate) fn to_json(self) -> Value {
+        match self {
+            Cell::Null | Cell::Other(_) => Value::Null,
+            Cell::Bool(value) => value.into(),
+            Cell::Int(value) => value.into(),
+            Cell::Float(value) => value.into(),
+            Cell::Str(text) => text.into(),
+            Cell::List(list) => Value::Array(list.iter().map(Cell::to_json).collect()),
+            Cell::Struct(fields) => Value::Object(fields.to_json()),
         }
     }
 
@@ -204,6 +231,23 @@ impl<'a> Struct<'a> {
     /// The first field of `names` that is there and not null.
     pub(crate) fn first(self, names: &[&str]) -> Cell<'a> {
         names.iter().map(|name| self.get(name)).find(|cell| !cell.is_null()).unwrap_or(Cell::Null)
+    }
+
+    pub(crate) fn to_json(self) -> Map<String, Value> {
+        match self {
+            Struct::Arrow { array, row } => {
+                let names = array.column_names().into_iter().map(str::to_owned);
+                names.zip(array.columns().iter().map(|column| Cell::of_arrow(column.as_ref(), row).to_json())).collect()
+            }
+            Struct::Json(fields) => fields.clone(),
+        }
+    }
+
+    pub(crate) fn names(self) -> Vec<&'a str> {
+        match self {
+            Struct::Arrow { array, .. } => array.column_names(),
+            Struct::Json(fields) => fields.keys().map(String::as_str).collect(),
+        }
     }
 
     pub(crate) fn has(self, name: &str) -> bool {

@@ -25,6 +25,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) source: Option<Cow<'a, str>>,
     pub(crate) policy: Option<Policy>,
     pub(crate) generator: Option<Cow<'a, str>>,
+    /// Models that wrote chosen and rejected.
+    pub(crate) models: [Option<&'a str>; 2],
     pub(crate) task: Option<Cow<'a, str>>,
     pub(crate) score_chosen: Option<f64>,
     pub(crate) score_rejected: Option<f64>,
@@ -66,11 +68,17 @@ impl<'a> DraftText<'a> {
         }
     }
 
+    /// A number that depends on nothing but the text.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut hash = ContentHash::default();
+        self.hash_into(&mut hash);
+        hash.digest()
+    }
+
     /// Bare text becomes one turn of `role`; messages stay.
-    fn into_messages(self, role: &'static str) -> Self {
-        match self {
-            DraftText::Plain(text) => DraftText::Messages(vec![Turn { role: role.into(), content: text }]),
-            messages => messages,
+    fn set_messages(&mut self, role: &'static str) {
+        if let DraftText::Plain(text) = self {
+            *self = DraftText::Messages(vec![Turn { role: role.into(), content: std::mem::take(text) }]);
         }
     }
 
@@ -103,6 +111,7 @@ impl<'a> Draft<'a> {
             source: None,
             policy: None,
             generator: None,
+            models: [None; 2],
             task: None,
             score_chosen: None,
             score_rejected: None,
@@ -117,22 +126,19 @@ impl<'a> Draft<'a> {
             source: Some(pair.source.as_str().into()),
             policy: Some(pair.policy),
             generator: pair.generator.as_deref().map(Into::into),
+            models: [pair.generator.as_deref(); 2],
             task: pair.task.as_deref().map(Into::into),
             score_chosen: pair.score_chosen,
             score_rejected: pair.score_rejected,
         }
     }
 
-    /// The pair in one form: bare text becomes a turn of the user and a turn of the assistant.
-    pub(crate) fn into_form(self, form: Form) -> Self {
-        if form == Form::Plain {
-            return self;
-        }
-        Self {
-            prompt: self.prompt.into_messages("user"),
-            chosen: self.chosen.into_messages("assistant"),
-            rejected: self.rejected.into_messages("assistant"),
-            ..self
+    /// Puts the pair into one form: bare text becomes a turn of the user and a turn of the assistant.
+    pub(crate) fn set_form(&mut self, form: Form) {
+        if form == Form::Messages {
+            self.prompt.set_messages("user");
+            self.chosen.set_messages("assistant");
+            self.rejected.set_messages("assistant");
         }
     }
 
@@ -176,10 +182,10 @@ impl<'a> Draft<'a> {
         hash.finish()
     }
 
-    /// The owned pair; `source` and `policy` must be filled in by now.
-    pub(crate) fn into_pair(self, source: &str, policy: Policy) -> Pair {
-        let source = self.source.map_or_else(|| source.to_owned(), Cow::into_owned);
-        let policy = self.policy.unwrap_or(policy);
+    /// The owned pair; the reader has settled source and policy by now.
+    pub(crate) fn into_pair(self) -> Pair {
+        let source = self.source.map(Cow::into_owned).unwrap_or_default();
+        let policy = self.policy.unwrap_or(Policy::Off);
         let (prompt, chosen, rejected) = (self.prompt.into_text(), self.chosen.into_text(), self.rejected.into_text());
         let mut pair = Pair::new(prompt, chosen, rejected, source, policy);
         pair.generator = self.generator.map(Cow::into_owned);

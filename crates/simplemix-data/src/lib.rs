@@ -14,10 +14,12 @@ pub mod tokenize;
 pub mod write;
 
 pub use error::{Error, Result};
-pub use format::Format;
+pub use format::{Format, RankedRule};
 pub use pair::{Form, Message, Pair, Policy, Text, pair_id};
 pub use problem::{Occurrences, Problem, Problems};
-pub use read::{PairReader, ReadOptions, ReadReport, read_pairs, read_pairs_with_report};
+pub use read::{
+    ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, SourceRule, read_pairs, read_pairs_with_report,
+};
 pub use template::{ChatTemplate, SpecialTokens, TemplateLimits};
 pub use tokenize::{
     Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,

@@ -243,6 +243,10 @@ impl ContentHash {
         self.0.update(text.as_bytes());
     }
 
+    pub(crate) fn digest(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+
     pub(crate) fn finish(self) -> String {
         let mut hex = self.0.finalize().to_hex().to_string();
         hex.truncate(32);

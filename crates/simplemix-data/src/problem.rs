@@ -28,6 +28,10 @@ pub enum Problem {
     NoSharedPrompt,
     /// The sides answer different prompts.
     DifferentPrompts,
+    /// Both responses, or all, are rated alike.
+    Tie,
+    /// There is no usable label, score or rank.
+    Unlabelled,
     /// A value is of a type that the recognised format does not have, in this row.
     WrongType,
     /// A JSON string holds an escaped lone surrogate, which is no text.
@@ -50,6 +54,8 @@ impl Problem {
             Problem::OneSideIsPrefix => "one-side-is-prefix",
             Problem::NoSharedPrompt => "no-shared-prompt",
             Problem::DifferentPrompts => "different-prompts",
+            Problem::Tie => "tie",
+            Problem::Unlabelled => "unlabelled",
             Problem::WrongType => "wrong-type",
             Problem::LoneSurrogate => "lone-surrogate",
             Problem::TooLarge => "too-large",

@@ -115,8 +115,9 @@ pub fn batch_from_pairs(pairs: &[Pair], form: Form) -> Result<RecordBatch> {
             let found = "past 2 GiB of text".to_owned();
             return Err(Error::Value { row, column: "chosen", found, expected: "less text in one batch" });
         }
-        let draft = Draft::of_pair(pair).into_form(form);
-        if !builder.append(&draft, &pair.source, pair.policy, &pair.id) {
+        let mut draft = Draft::of_pair(pair);
+        draft.set_form(form);
+        if !builder.append(&draft, &pair.id) {
             let found = "a list of messages".to_owned();
             return Err(Error::Value { row, column: "chosen", found, expected: "text, the form asked for" });
         }
@@ -263,8 +264,7 @@ impl BatchBuilder {
     }
 
     /// Adds one row; false, and nothing added, if its texts are of the other form.
-    #[must_use]
-    pub(crate) fn append(&mut self, draft: &Draft<'_>, source: &str, policy: Policy, id: &str) -> bool {
+    pub(crate) fn append(&mut self, draft: &Draft<'_>, id: &str) -> bool {
         let texts = [&draft.prompt, &draft.chosen, &draft.rejected];
         if !self.texts.iter().zip(texts).all(|(builder, text)| builder.accepts(text)) {
             return false;
@@ -272,8 +272,8 @@ impl BatchBuilder {
         for (builder, text) in self.texts.iter_mut().zip(texts) {
             builder.append(text);
         }
-        self.source.append_value(draft.source.as_deref().unwrap_or(source));
-        self.policy.append_value(draft.policy.unwrap_or(policy).as_str());
+        self.source.append_value(draft.source.as_deref().unwrap_or_default());
+        self.policy.append_value(draft.policy.unwrap_or(Policy::Off).as_str());
         self.generator.append_option(draft.generator.as_deref());
         self.task.append_option(draft.task.as_deref());
         self.scores[0].append_option(draft.score_chosen);

@@ -6,11 +6,11 @@ use tch::TchError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting of a loss is out of its range.
+    /// A setting of a loss is out of its range, or is none of its settings.
     #[error("`{key}` is {found}, expected {expected}")]
     Setting {
         /// The setting.
-        key: &'static str,
+        key: String,
         /// Its value.
         found: String,
         /// What is allowed.
@@ -25,6 +25,42 @@ pub enum Error {
         found: String,
         /// What it should be.
         expected: String,
+    },
+    /// An index points outside of what it selects from, such as a target outside the vocabulary.
+    #[error("`{name}` holds {found}, expected indices from 0 to {last}")]
+    Index {
+        /// The argument.
+        name: &'static str,
+        /// The first value found outside.
+        found: i64,
+        /// The largest index allowed.
+        last: i64,
+    },
+    /// A response has no scored position.
+    #[error("response {response} of {responses} is empty: no position belongs to it")]
+    EmptyResponse {
+        /// Which one, counted from 0.
+        response: i64,
+        /// How many there are.
+        responses: i64,
+    },
+    /// A number is NaN or infinite.
+    #[error("`{name}` holds {found} at {index}, expected finite numbers")]
+    NonFinite {
+        /// The argument or result.
+        name: &'static str,
+        /// The first such number.
+        found: f64,
+        /// Where, counted from 0 in the flattened tensor.
+        index: i64,
+    },
+    /// A loss needs something that was not given, such as a reference.
+    #[error("`{loss}` needs `{name}`")]
+    Missing {
+        /// The loss.
+        loss: String,
+        /// What it needs.
+        name: &'static str,
     },
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]

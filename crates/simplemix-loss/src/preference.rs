@@ -1,108 +1,68 @@
-//! Preference losses on pairs with a reference, under TRL's names.
-//!
-//! Symbols: `s_w`, `s_l` log-ratios `log pi - log pi_ref` of chosen and rejected response, summed over tokens;
-//! `d = s_w - s_l`; `n_w`, `n_l` tokens of the responses; `e` label smoothing; `softplus(x) = ln(1 + e^x)`, so that
-//! `-ln sigmoid(x) = softplus(-x)` stays finite at any margin.
+//! Losses with their constants, checked, and the one entry that computes them. Letters: B pairs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::divergence::Divergence;
 use crate::error::{Error, Result};
-use crate::pair::{LossOutput, PairLengths, PairLogps, check_vectors};
+use crate::formula::{Formula, MAX_CONSTANTS, Need, Rewards, Terms};
+use crate::losses::FAMILIES;
+use crate::pair::{LossOutput, PairLengths, PairLogps, Pairs};
+use crate::weights::Wpo;
+
+/// Anything that gives pairs a loss: one [`PreferenceLoss`], or a [`crate::LossSum`].
+pub trait Objective {
+    /// Loss and rewards of each pair.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if vectors differ in length, [`Error::NonFinite`], [`Error::Missing`].
+    fn evaluate_pairs(&self, pairs: &Pairs<'_>) -> Result<LossOutput>;
+
+    /// Whether a pair's loss depends on the other pairs of the batch.
+    fn is_coupled(&self) -> bool;
+
+    /// How pairs are weighted by how likely the policy is to write them.
+    fn wpo(&self) -> Option<Wpo> {
+        None
+    }
+}
 
 /// Which formula.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LossKind {
-    /// DPO, `softplus(-beta d)`: Rafailov et al. 2023, eq. 7 (arXiv:2305.18290).
-    Sigmoid,
-    /// Conservative DPO, `(1 - e) softplus(-beta d) + e softplus(beta d)`: a label is wrong with probability `e`
-    /// (Mitchell 2023). TRL before 1.0 computed this for `sigmoid` with label smoothing.
-    Cdpo,
-    /// Robust DPO, `((1 - e) softplus(-beta d) - e softplus(beta d)) / (1 - 2 e)`: Chowdhury et al. 2024
-    /// (arXiv:2403.00409).
-    Robust,
-    /// Hinge, `max(0, 1 - beta d)`: Liu et al. 2023 (arXiv:2309.06657), SLiC normalised.
-    Hinge,
-    /// IPO on per-token means, `(s_w / n_w - s_l / n_l - 1 / (2 beta))^2`: Azar et al. 2023 (arXiv:2310.12036), as TRL.
-    Ipo,
-    /// IPO on sums, `(d - 1 / (2 beta))^2`, as the original DPO code.
-    IpoSum,
-    /// EXO on pairs: reverse KL to the smoothed label, Ji et al. 2024 (arXiv:2402.00856). Needs `e > 0`.
-    ExoPair,
-    /// NCA on pairs: Chen et al. 2024 (arXiv:2402.05369).
-    NcaPair,
-    /// BCO on pairs without running mean, `softplus(-beta s_w) + softplus(beta s_l)`: Jung et al. 2024
-    /// (arXiv:2404.04656), as TRL from 1.0 on.
-    BcoPair,
-    /// SPPO with hard labels, `(s_w - 1/(2 beta))^2 + (s_l + 1/(2 beta))^2`: Wu et al. 2024 (arXiv:2405.00675).
-    SppoHard,
-    /// APO-zero, `1 - sigmoid(beta s_w) + sigmoid(beta s_l)`: D'Oosterlinck et al. 2024 (arXiv:2408.06266).
-    ApoZero,
-    /// APO-down, `sigmoid(beta s_w) + 1 - sigmoid(beta d)`: the same paper.
-    ApoDown,
-    /// DiscoPOP with gate temperature 0.05: Lu et al. 2024 (arXiv:2406.08414).
-    Discopop,
-    /// DPO on per-token means, `softplus(-beta (s_w / n_w - s_l / n_l))`: Tulu 3 (arXiv:2411.15124).
-    SigmoidNorm,
-}
+#[derive(Clone, Copy)]
+pub struct LossKind(&'static Formula);
 
-/// Names as in TRL.
-const NAMES: &[(&str, LossKind)] = &[
-    ("sigmoid", LossKind::Sigmoid),
-    ("cdpo", LossKind::Cdpo),
-    ("robust", LossKind::Robust),
-    ("hinge", LossKind::Hinge),
-    ("ipo", LossKind::Ipo),
-    ("ipo_sum", LossKind::IpoSum),
-    ("exo_pair", LossKind::ExoPair),
-    ("nca_pair", LossKind::NcaPair),
-    ("bco_pair", LossKind::BcoPair),
-    ("sppo_hard", LossKind::SppoHard),
-    ("apo_zero", LossKind::ApoZero),
-    ("apo_down", LossKind::ApoDown),
-    ("discopop", LossKind::Discopop),
-    ("sigmoid_norm", LossKind::SigmoidNorm),
-];
-
-impl LossKind {
-    /// Every kind.
-    pub fn all() -> impl Iterator<Item = Self> {
-        NAMES.iter().map(|(_, kind)| *kind)
-    }
-
-    /// TRL's name.
-    pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
-    }
-
-    /// Whether label smoothing means something to it.
-    pub fn smooths(self) -> bool {
-        matches!(self, Self::Cdpo | Self::Robust | Self::ExoPair)
-    }
-}
-
-impl fmt::Display for LossKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for LossKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let known = || NAMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        NAMES.iter().find(|(n, _)| *n == name).map(|(_, kind)| *kind).ok_or_else(|| Error::Setting {
-            key: "loss",
-            found: format!("`{name}`"),
-            expected: format!("one of {}", known()),
-        })
-    }
+/// A loss as it is written in a file: name, beta, and the constants that it knows.
+///
+/// ```
+/// use simplemix_loss::{LossSettings, PreferenceLoss};
+/// let loss = |name: &str, constant: &str, value: f64| {
+///     let constants = [(constant.to_owned(), value)].into();
+///     PreferenceLoss::from_settings(&LossSettings { loss: name.into(), beta: 2.0, constants, ..Default::default() })
+/// };
+/// assert_eq!(loss("simpo", "simpo_gamma", 1.0)?.constant("simpo_gamma"), Some(1.0));
+/// let refused = loss("simpo", "tau", 1.0).unwrap_err().to_string();
+/// assert_eq!(refused, "`tau` is 1, expected nothing: `simpo` knows simpo_gamma, label_smoothing");
+/// # Ok::<(), simplemix_loss::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossSettings {
+    /// Name or alias.
+    pub loss: String,
+    /// Strength of the pull towards the reference, above 0.
+    pub beta: f64,
+    /// f-divergence; reverse KL if none is given.
+    #[serde(default)]
+    pub f_divergence_type: Divergence,
+    /// Weights of pairs by the policy's probability of them.
+    #[serde(default)]
+    pub wpo: Option<Wpo>,
+    /// Constants of the loss, by name.
+    #[serde(flatten)]
+    pub constants: BTreeMap<String, f64>,
 }
 
 /// A loss with its constants, checked.
@@ -110,31 +70,121 @@ impl FromStr for LossKind {
 pub struct PreferenceLoss {
     kind: LossKind,
     beta: f64,
-    label_smoothing: f64,
+    constants: [f64; MAX_CONSTANTS],
+    divergence: Divergence,
+    wpo: Option<Wpo>,
+}
+
+impl LossKind {
+    /// A loss of another crate.
+    pub const fn new(formula: &'static Formula) -> Self {
+        Self(formula)
+    }
+
+    /// Every kind that this crate knows.
+    pub fn all() -> impl Iterator<Item = Self> {
+        FAMILIES.iter().flat_map(|family| family.iter()).map(Self)
+    }
+
+    /// TRL's name, where it has one.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// What there is to know of it.
+    pub fn formula(self) -> &'static Formula {
+        self.0
+    }
+
+    /// Whether label smoothing means something to it.
+    pub fn smooths(self) -> bool {
+        self.0.constants.iter().any(|constant| constant.name == "label_smoothing")
+    }
+
+    fn needs(self, need: Need) -> bool {
+        self.0.needs.contains(&need)
+    }
 }
 
 impl PreferenceLoss {
+    /// A loss without constants beside beta and, where the loss knows it, label smoothing.
+    ///
     /// `beta > 0`; `label_smoothing` in [0, 0.5), and 0 for losses that do not know it.
     ///
     /// # Errors
     /// [`Error::Setting`] naming the constant.
     pub fn new(kind: LossKind, beta: f64, label_smoothing: f64) -> Result<Self> {
-        let refuse = |key, found: f64, expected: &str| {
-            Err(Error::Setting { key, found: found.to_string(), expected: expected.to_owned() })
-        };
+        let given = kind.smooths() || label_smoothing != 0.0;
+        let constants = given.then(|| ("label_smoothing".to_owned(), label_smoothing)).into_iter().collect();
+        Self::with_constants(kind, beta, &constants)
+    }
+
+    /// A loss as written in a file.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming what is unknown, out of range or does not go together.
+    pub fn from_settings(settings: &LossSettings) -> Result<Self> {
+        let loss = Self::with_constants(settings.loss.parse()?, settings.beta, &settings.constants)?;
+        let loss = loss.with_divergence(settings.f_divergence_type)?;
+        settings.wpo.map_or(Ok(loss), |wpo| loss.with_wpo(wpo))
+    }
+
+    /// A loss with constants by name; those not given have their defaults.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the constant.
+    pub fn with_constants(kind: LossKind, beta: f64, given: &BTreeMap<String, f64>) -> Result<Self> {
+        let refuse =
+            |key: &str, found: String, expected: String| Err(Error::Setting { key: key.to_owned(), found, expected });
         if !(beta.is_finite() && beta > 0.0) {
-            return refuse("beta", beta, "a number above 0");
+            return refuse("beta", beta.to_string(), "a number above 0".to_owned());
         }
-        if !(0.0..0.5).contains(&label_smoothing) {
-            return refuse("label_smoothing", label_smoothing, "from 0 to below 0.5");
+        let known = kind.0.constants;
+        if let Some((key, value)) = given.iter().find(|(key, _)| known.iter().all(|c| c.name != key.as_str())) {
+            let names = known.iter().map(|constant| constant.name).collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "no constant but beta" } else { &names };
+            return refuse(key, value.to_string(), format!("nothing: `{kind}` knows {names}"));
         }
-        if label_smoothing > 0.0 && !kind.smooths() {
-            return refuse("label_smoothing", label_smoothing, &format!("0 for `{kind}`, which does not know it"));
+        let mut constants = [0.0; MAX_CONSTANTS];
+        for (slot, constant) in constants.iter_mut().zip(known) {
+            let Some(value) = given.get(constant.name).copied().or(constant.default) else {
+                return refuse(constant.name, "absent".to_owned(), format!("{} for `{kind}`", constant.expected));
+            };
+            if !(constant.accepts)(value) {
+                return refuse(constant.name, value.to_string(), format!("{} for `{kind}`", constant.expected));
+            }
+            *slot = value;
         }
-        if label_smoothing == 0.0 && kind == LossKind::ExoPair {
-            return refuse("label_smoothing", 0.0, "above 0 for `exo_pair`, such as 0.001");
+        Ok(Self { kind, beta, constants, divergence: Divergence::ReverseKl, wpo: None })
+    }
+
+    /// The same loss under another divergence.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the loss is not built on differences of scores, or alpha is not finite.
+    pub fn with_divergence(self, divergence: Divergence) -> Result<Self> {
+        let refuse = |expected: String| {
+            Err(Error::Setting { key: "f_divergence_type".to_owned(), found: format!("{divergence:?}"), expected })
+        };
+        match divergence {
+            Divergence::ReverseKl => {}
+            _ if !self.kind.0.divergences => return refuse(format!("ReverseKl for `{}`", self.kind)),
+            Divergence::AlphaDivergence(alpha) if !alpha.is_finite() => return refuse("a finite alpha".to_owned()),
+            _ => {}
         }
-        Ok(Self { kind, beta, label_smoothing })
+        Ok(Self { divergence, ..self })
+    }
+
+    /// The same loss with pairs weighted by how likely the policy is to write them; see [`Wpo`].
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for `aot` and `aot_unpaired`, whose i-th loss is not that of the i-th pair.
+    pub fn with_wpo(self, wpo: Wpo) -> Result<Self> {
+        if self.kind.name().starts_with("aot") {
+            let expected = format!("none for `{}`, whose losses are not those of single pairs", self.kind);
+            return Err(Error::Setting { key: "wpo".to_owned(), found: format!("{wpo:?}"), expected });
+        }
+        Ok(Self { wpo: Some(wpo), ..self })
     }
 
     /// Which formula.
@@ -147,209 +197,134 @@ impl PreferenceLoss {
         self.beta
     }
 
-    /// Loss of a pair on which policy and reference agree, where it does not depend on the pair.
-    ///
-    /// ```
-    /// use simplemix_loss::{LossKind, PreferenceLoss};
-    /// let dpo = PreferenceLoss::new(LossKind::Sigmoid, 0.1, 0.0)?;
-    /// assert_eq!(dpo.at_reference(), 2f64.ln());
-    /// # Ok::<(), simplemix_loss::Error>(())
-    /// ```
-    pub fn at_reference(&self) -> f64 {
-        let ln2 = std::f64::consts::LN_2;
-        let half = 0.5 / self.beta;
-        match self.kind {
-            LossKind::Sigmoid | LossKind::Cdpo | LossKind::Robust | LossKind::SigmoidNorm => ln2,
-            LossKind::Hinge | LossKind::ApoZero | LossKind::ApoDown => 1.0,
-            LossKind::Ipo | LossKind::IpoSum => half * half,
-            LossKind::SppoHard => 2.0 * half * half,
-            LossKind::NcaPair | LossKind::BcoPair => 2.0 * ln2,
-            LossKind::Discopop => 0.5 * ln2 + 0.5,
-            LossKind::ExoPair => {
-                let e = self.label_smoothing;
-                0.5 * (0.5f64.ln() - (1.0 - e).ln()) + 0.5 * (0.5f64.ln() - e.ln())
-            }
-        }
+    /// A constant by its name.
+    pub fn constant(&self, name: &str) -> Option<f64> {
+        self.kind.0.constants.iter().position(|constant| constant.name == name).map(|i| self.constants[i])
     }
 
-    /// Loss and rewards of each pair.
+    /// Loss of a pair on which policy and reference agree; none where it depends on the pair.
+    ///
+    /// ```
+    /// use simplemix_loss::PreferenceLoss;
+    /// let dpo = PreferenceLoss::new("sigmoid".parse()?, 0.1, 0.0)?;
+    /// assert_eq!(dpo.at_reference(), Some(2f64.ln()));
+    /// # Ok::<(), simplemix_loss::Error>(())
+    /// ```
+    pub fn at_reference(&self) -> Option<f64> {
+        let known = self.kind.0.at_reference.filter(|_| self.wpo.is_none())?;
+        Some(known(self.beta, &self.constants))
+    }
+
+    /// Loss and rewards of each pair, from log-probabilities and lengths.
     ///
     /// # Shapes
     /// All vectors `[B]`, float; the loss is `[B]`, not reduced.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the vectors differ in length.
+    /// [`Error::Shape`] if the vectors differ in length, [`Error::NonFinite`], [`Error::Missing`] if the loss needs
+    /// what is not given.
     ///
     /// # Examples
     /// ```
-    /// use simplemix_loss::{LossKind, PairLengths, PairLogps, PreferenceLoss};
+    /// use simplemix_loss::{PairLogps, PreferenceLoss};
     /// use tch::Tensor;
     ///
-    /// let pair = |chosen: f64, rejected: f64| (Tensor::from_slice(&[chosen]), Tensor::from_slice(&[rejected]));
-    /// let (chosen, rejected) = pair(-10.0, -12.0);
-    /// let policy = PairLogps { chosen, rejected };
-    /// let (chosen, rejected) = pair(-15.0, -7.0);
-    /// let reference = PairLogps { chosen, rejected };
-    /// let (chosen, rejected) = pair(5.0, 8.0);
-    /// let lengths = PairLengths { chosen, rejected };
-    ///
+    /// let pair = |chosen: f64, rejected: f64| PairLogps {
+    ///     chosen: Tensor::from_slice(&[chosen]),
+    ///     rejected: Tensor::from_slice(&[rejected]),
+    /// };
     /// // Log-ratios 5 and -5: at beta 0.1 a margin of 1, which costs ln(1 + e^-1).
-    /// let output = PreferenceLoss::new(LossKind::Sigmoid, 0.1, 0.0)?.evaluate(&policy, &reference, &lengths)?;
+    /// let dpo = PreferenceLoss::new("sigmoid".parse()?, 0.1, 0.0)?;
+    /// let output = dpo.evaluate(&pair(-10.0, -12.0), &pair(-15.0, -7.0), None)?;
     /// assert!((output.loss.double_value(&[0]) - 0.313262).abs() < 1e-6);
+    /// assert!((output.margins().double_value(&[0]) - 1.0).abs() < 1e-12);
     /// # Ok::<(), simplemix_loss::Error>(())
     /// ```
-    pub fn evaluate(&self, policy: &PairLogps, reference: &PairLogps, lengths: &PairLengths) -> Result<LossOutput> {
-        check_vectors(&[
-            ("policy.chosen", &policy.chosen),
-            ("policy.rejected", &policy.rejected),
-            ("reference.chosen", &reference.chosen),
-            ("reference.rejected", &reference.rejected),
-            ("lengths.chosen", &lengths.chosen),
-            ("lengths.rejected", &lengths.rejected),
-        ])?;
-        let chosen = &policy.chosen - &reference.chosen;
-        let rejected = &policy.rejected - &reference.rejected;
-        let loss = self.formula(&chosen, &rejected, lengths);
-        let reward = |logratio: &Tensor| logratio.detach() * self.beta;
-        Ok(LossOutput { loss, chosen_rewards: reward(&chosen), rejected_rewards: reward(&rejected) })
+    pub fn evaluate<'a>(
+        &self,
+        policy: &'a PairLogps,
+        reference: impl Into<Option<&'a PairLogps>>,
+        lengths: impl Into<Option<&'a PairLengths>>,
+    ) -> Result<LossOutput> {
+        self.evaluate_pairs(&Pairs { reference: reference.into(), lengths: lengths.into(), ..Pairs::new(policy) })
     }
+}
 
-    /// The loss of log-ratios `w` (chosen) and `l` (rejected).
-    fn formula(&self, w: &Tensor, l: &Tensor, lengths: &PairLengths) -> Tensor {
-        let (beta, e) = (self.beta, self.label_smoothing);
-        let margin = || (w - l) * beta;
-        let mean_difference = || w / &lengths.chosen - l / &lengths.rejected;
-        match self.kind {
-            LossKind::Sigmoid => softplus(&-margin()),
-            LossKind::Cdpo => softplus(&-margin()) * (1.0 - e) + softplus(&margin()) * e,
-            LossKind::Robust => (softplus(&-margin()) * (1.0 - e) - softplus(&margin()) * e) / (1.0 - 2.0 * e),
-            LossKind::Hinge => (margin() * -1.0 + 1.0).relu(),
-            LossKind::Ipo => (mean_difference() - 0.5 / beta).square(),
-            LossKind::IpoSum => (w - l - 0.5 / beta).square(),
-            LossKind::ExoPair => {
-                let (log_q, log_other) = (margin().log_sigmoid(), (-margin()).log_sigmoid());
-                log_q.exp() * (&log_q - (1.0 - e).ln()) + log_other.exp() * (&log_other - e.ln())
-            }
-            LossKind::NcaPair => {
-                let (a, b) = (w * beta, l * beta);
-                softplus(&-&a) + softplus(&a) * 0.5 + softplus(&b) * 0.5
-            }
-            LossKind::BcoPair => softplus(&(w * -beta)) + softplus(&(l * beta)),
-            LossKind::SppoHard => (w - 0.5 / beta).square() + (l + 0.5 / beta).square(),
-            LossKind::ApoZero => (w * -beta).sigmoid() + (l * beta).sigmoid(),
-            LossKind::ApoDown => (w * beta).sigmoid() + (-margin()).sigmoid(),
-            LossKind::Discopop => discopop(&margin()),
-            LossKind::SigmoidNorm => softplus(&(mean_difference() * -beta)),
+impl Objective for PreferenceLoss {
+    fn evaluate_pairs(&self, pairs: &Pairs<'_>) -> Result<LossOutput> {
+        pairs.check()?;
+        let given = [
+            (Need::Reference, "a reference", pairs.reference.is_some()),
+            (Need::Lengths, "lengths", pairs.lengths.is_some()),
+            (Need::LabelProbs, "label_probs", pairs.label_probs.is_some()),
+        ];
+        if let Some((_, name, _)) = given.into_iter().find(|(need, _, given)| self.kind.needs(*need) && !given) {
+            return Err(Error::Missing { loss: self.kind.name().to_owned(), name });
         }
+        let ratio = |policy: &Tensor, of: fn(&PairLogps) -> &Tensor| match pairs.reference {
+            Some(reference) => policy - of(reference),
+            None => policy.shallow_clone(),
+        };
+        let logratios = PairLogps {
+            chosen: ratio(&pairs.policy.chosen, |logps| &logps.chosen),
+            rejected: ratio(&pairs.policy.rejected, |logps| &logps.rejected),
+        };
+        let scores = PairLogps {
+            chosen: self.divergence.scores(&logratios.chosen),
+            rejected: self.divergence.scores(&logratios.rejected),
+        };
+        let terms = Terms { beta: self.beta, constants: self.constants, pairs: *pairs, logratios, scores };
+        let plain = (self.kind.0.value)(&terms);
+        // Not in place: the formula's backward pass may need its own result.
+        let loss = pairs.weights.map_or_else(|| plain.shallow_clone(), |weights| &plain * weights);
+        let rewarded = match self.kind.0.rewards {
+            Rewards::Sum => terms.logratios,
+            Rewards::Mean => terms.mean_logratios(),
+        };
+        let reward = |logratio: &Tensor| logratio.detach() * self.beta;
+        Ok(LossOutput { loss, chosen_rewards: reward(&rewarded.chosen), rejected_rewards: reward(&rewarded.rejected) })
+    }
+
+    fn is_coupled(&self) -> bool {
+        self.kind.0.coupled
+    }
+
+    fn wpo(&self) -> Option<Wpo> {
+        self.wpo
     }
 }
 
-/// `ln(1 + e^x)`, stable for every x.
-fn softplus(x: &Tensor) -> Tensor {
-    -(-x).log_sigmoid()
+impl fmt::Debug for LossKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LossKind({})", self.name())
+    }
 }
 
-/// Logistic and exponential loss of margin `z`, mixed by a gate of temperature 0.05.
-fn discopop(z: &Tensor) -> Tensor {
-    let gate = (z / 0.05).sigmoid();
-    // Where the exponential would overflow the gate has closed; e^80 is finite in f32.
-    let exponential = (-z).clamp_max(80.0).exp();
-    softplus(&-z) * (-&gate + 1.0) + exponential * gate
+impl fmt::Display for LossKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PartialEq for LossKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for LossKind {}
+
+impl FromStr for LossKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::all().find(|kind| kind.name() == name || kind.0.aliases.contains(&name)).ok_or_else(|| {
+            let known = Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
+            Error::Setting { key: "loss".to_owned(), found: format!("`{name}`"), expected: format!("one of {known}") }
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vector(x: f64) -> Tensor {
-        Tensor::from_slice(&[x])
-    }
-
-    fn logps(chosen: f64, rejected: f64) -> PairLogps {
-        PairLogps { chosen: vector(chosen), rejected: vector(rejected) }
-    }
-
-    fn value(kind: LossKind, beta: f64, e: f64, policy: &PairLogps) -> f64 {
-        let lengths = PairLengths { chosen: vector(5.0), rejected: vector(8.0) };
-        let loss = PreferenceLoss::new(kind, beta, e).unwrap();
-        loss.evaluate(policy, &logps(-11.0, -11.5), &lengths).unwrap().loss.double_value(&[0])
-    }
-
-    /// Worked in f64 from the formulas of the papers, at `s_w` = 1, `s_l` = -0.5, 5 and 8 tokens.
-    #[test]
-    fn golden_values() {
-        for (kind, beta, e, want) in [
-            (LossKind::Sigmoid, 0.1, 0.0, 0.620957048),
-            (LossKind::Cdpo, 0.1, 0.1, 0.635957048),
-            (LossKind::Robust, 0.1, 0.1, 0.602207048),
-            (LossKind::Hinge, 0.1, 0.0, 0.85),
-            (LossKind::Ipo, 0.1, 0.0, 22.443906250),
-            (LossKind::IpoSum, 0.1, 0.0, 12.25),
-            (LossKind::ExoPair, 0.1, 1e-3, 2.505516555),
-            (LossKind::NcaPair, 0.1, 0.0, 1.350824814),
-            (LossKind::BcoPair, 0.1, 0.0, 1.312856308),
-            (LossKind::SppoHard, 0.1, 0.0, 36.25),
-            (LossKind::ApoZero, 0.1, 0.0, 0.962523416),
-            (LossKind::ApoDown, 0.1, 0.0, 0.987549342),
-            (LossKind::Discopop, 0.1, 0.0, 0.849337579),
-            (LossKind::SigmoidNorm, 5.0, 0.0, 0.238344508),
-        ] {
-            let got = value(kind, beta, e, &logps(-10.0, -12.0));
-            assert!((got - want).abs() < 5e-9, "{kind}: {got} {want}");
-        }
-    }
-
-    #[test]
-    fn every_loss_is_finite_at_huge_margins_and_known_at_the_reference() {
-        for kind in LossKind::all() {
-            let e = if kind == LossKind::ExoPair { 1e-3 } else { 0.0 };
-            for margin in [-1e4, 1e4] {
-                assert!(value(kind, 1.0, e, &logps(-11.0 + margin, -11.5)).is_finite(), "{kind} {margin}");
-            }
-            let known = PreferenceLoss::new(kind, 0.3, e).unwrap().at_reference();
-            let got = value(kind, 0.3, e, &logps(-11.0, -11.5));
-            assert!((got - known).abs() < 1e-12, "{kind}: {got} {known}");
-        }
-    }
-
-    /// Gradients by autograd against central differences in f64.
-    #[test]
-    fn gradients_are_those_of_finite_differences() {
-        for kind in LossKind::all() {
-            let e = if kind.smooths() { 0.1 } else { 0.0 };
-            let policy = logps(-10.0, -12.0);
-            let _ = policy.chosen.set_requires_grad(true);
-            let _ = policy.rejected.set_requires_grad(true);
-            let lengths = PairLengths { chosen: vector(5.0), rejected: vector(8.0) };
-            let loss = PreferenceLoss::new(kind, 0.2, e).unwrap();
-            loss.evaluate(&policy, &logps(-11.0, -11.5), &lengths).unwrap().loss.sum(tch::Kind::Double).backward();
-            let h = 1e-6;
-            let slope = |a: f64, b: f64| {
-                let at = |t: f64| value(kind, 0.2, e, &logps(-10.0 + a * t, -12.0 + b * t));
-                (at(h) - at(-h)) / (2.0 * h)
-            };
-            for (got, want) in [(policy.chosen.grad(), slope(1.0, 0.0)), (policy.rejected.grad(), slope(0.0, 1.0))] {
-                let got = got.double_value(&[0]);
-                assert!((got - want).abs() < 1e-6 * want.abs().max(1.0), "{kind}: {got} {want}");
-            }
-        }
-    }
-
-    #[test]
-    fn constants_out_of_range_are_named() {
-        let text = |kind, beta, e| PreferenceLoss::new(kind, beta, e).unwrap_err().to_string();
-        assert_eq!(text(LossKind::Sigmoid, -1.0, 0.0), "`beta` is -1, expected a number above 0");
-        assert_eq!(text(LossKind::Robust, 0.1, 0.5), "`label_smoothing` is 0.5, expected from 0 to below 0.5");
-        assert!(text(LossKind::Sigmoid, 0.1, 0.1).contains("0 for `sigmoid`"));
-        assert!("dpo2".parse::<LossKind>().unwrap_err().to_string().contains("one of sigmoid, cdpo"));
-    }
-
-    #[test]
-    fn vectors_of_different_length_are_refused() {
-        let lengths = PairLengths { chosen: vector(5.0), rejected: vector(8.0) };
-        let loss = PreferenceLoss::new(LossKind::Sigmoid, 0.1, 0.0).unwrap();
-        let two = PairLogps { chosen: Tensor::from_slice(&[0.0, 1.0]), rejected: Tensor::from_slice(&[0.0, 1.0]) };
-        let error = loss.evaluate(&two, &logps(0.0, 0.0), &lengths).unwrap_err();
-        assert!(error.to_string().starts_with("`reference.chosen` is Double [1], expected"), "{error}");
-    }
-}
+#[path = "preference_tests.rs"]
+mod tests;

@@ -140,9 +140,8 @@ impl Learner for DpoLearner<'_> {
     fn first_loss(&self) -> Option<(f64, f64)> {
         // f32 sums of some hundred log-probabilities repeat to about 1e-4, whatever the packing.
         let tolerance = if self.model.kind() == Kind::Float { 2e-3 } else { 5e-2 };
-        let loss = self.options.loss;
-        let scale = if loss.at_reference() > 2.0 { loss.at_reference() } else { 1.0 };
-        Some((loss.at_reference(), tolerance * scale))
+        let known = self.options.loss.at_reference()?;
+        Some((known, tolerance * if known > 2.0 { known } else { 1.0 }))
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -1,17 +1,9 @@
 //! TRL's four forms, and the mixed one with a text prompt beside messages.
 
-use crate::cell::{Cell, Struct, Turn};
+use crate::cell::{Struct, Turn};
 use crate::draft::{Draft, DraftText};
-use crate::format::turns::{split_at_difference, turns};
+use crate::format::turns::{split_at_difference, text, turns};
 use crate::problem::Problem;
-
-fn text<'a>(cell: Cell<'a>, if_missing: Problem) -> Result<&'a str, Problem> {
-    match cell {
-        Cell::Str(text) => Ok(text),
-        Cell::Null => Err(if_missing),
-        _ => Err(Problem::WrongType),
-    }
-}
 
 pub(crate) fn explicit_text(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let prompt = text(row.get("prompt"), Problem::EmptyPrompt)?;

@@ -3,7 +3,27 @@
 use std::borrow::Cow;
 
 use crate::cell::{Cell, List, Struct, Turn};
+use crate::draft::DraftText;
 use crate::problem::Problem;
+
+/// Text, or the reason there is none.
+pub(crate) fn text(cell: Cell<'_>, if_missing: Problem) -> Result<&str, Problem> {
+    match cell {
+        Cell::Str(text) => Ok(text),
+        Cell::Null => Err(if_missing),
+        _ => Err(Problem::WrongType),
+    }
+}
+
+/// A prompt that is one turn of the user.
+pub(crate) fn user(cell: Cell<'_>) -> Result<DraftText<'_>, Problem> {
+    Ok(DraftText::Messages(vec![Turn::new("user", text(cell, Problem::EmptyPrompt)?)]))
+}
+
+/// A response that is one turn of the assistant.
+pub(crate) fn answer(cell: Cell<'_>, if_missing: Problem) -> Result<DraftText<'_>, Problem> {
+    Ok(DraftText::Messages(vec![Turn::new("assistant", text(cell, if_missing)?)]))
+}
 
 /// Turns from a list of `{role, content}` or `{from, value}`, or from a struct of such lists.
 pub(crate) fn turns(cell: Cell<'_>) -> Result<Vec<Turn<'_>>, Problem> {

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StructArray};
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::reader::{FileReader, StreamReader};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -54,7 +54,14 @@ impl fmt::Display for Container {
 /// Some rows of a file.
 pub(crate) enum Chunk {
     Arrow { rows: StructArray, schema: SchemaRef },
-    Json(Vec<Result<Map<String, Value>, Problem>>),
+    Json(Vec<JsonRow>),
+}
+
+/// A row, or what is wrong with it.
+pub(crate) struct JsonRow {
+    /// How many rows of the file it was made from.
+    pub(crate) span: u32,
+    pub(crate) fields: Result<Map<String, Value>, Problem>,
 }
 
 impl Chunk {
@@ -73,35 +80,27 @@ impl Chunk {
     pub(crate) fn row(&self, row: usize) -> Result<Struct<'_>, Problem> {
         match self {
             Chunk::Arrow { rows, .. } => Ok(Struct::Arrow { array: rows, row }),
-            Chunk::Json(rows) => match &rows[row] {
+            Chunk::Json(rows) => match &rows[row].fields {
                 Ok(fields) => Ok(Struct::Json(fields)),
                 Err(problem) => Err(*problem),
             },
         }
     }
 
-    /// A whole column, where the container has columns.
-    pub(crate) fn column(&self, name: &str) -> Option<&ArrayRef> {
+    /// How many rows of the file the row was made from.
+    pub(crate) fn span(&self, row: usize) -> u32 {
         match self {
-            Chunk::Arrow { rows, .. } => rows.column_by_name(name),
-            Chunk::Json(_) => None,
+            Chunk::Arrow { .. } => 1,
+            Chunk::Json(rows) => rows[row].span,
         }
     }
 
-    /// The declared fields, where the container has them.
-    pub(crate) fn arrow_fields(&self) -> Vec<FieldRef> {
-        match self {
-            Chunk::Arrow { schema, .. } => schema.fields().to_vec(),
-            Chunk::Json(_) => Vec::new(),
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Chunk::Arrow { schema, .. } => schema.fields().iter().map(|field| field.name().clone()).collect(),
             Chunk::Json(rows) => {
                 let mut names: Vec<String> = Vec::new();
-                for name in rows.iter().flatten().flat_map(Map::keys) {
+                for name in rows.iter().filter_map(|row| row.fields.as_ref().ok()).flat_map(Map::keys) {
                     if !names.contains(name) {
                         names.push(name.clone());
                     }
@@ -282,7 +281,7 @@ fn json_chunks(mut elements: Elements, path: PathBuf, rows: usize) -> Chunks {
         let mut bytes = 0;
         while chunk.len() < rows && bytes < CHUNK_BYTES {
             match next_row(&mut elements, &mut element, &path, row) {
-                Ok(Some(fields)) => chunk.push(fields),
+                Ok(Some(fields)) => chunk.push(JsonRow { span: 1, fields }),
                 Ok(None) => break,
                 Err(error) => {
                     failed = true;

@@ -1,9 +1,11 @@
 //! Reading a file of preference data as canonical batches or as [`Pair`]s, row group by row group.
 
 mod container;
+mod extra;
 mod guard;
 mod json;
 mod options;
+mod regroup;
 mod report;
 
 pub use container::Container;
@@ -13,16 +15,17 @@ pub use report::ReadReport;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 
 use crate::draft::Draft;
 use crate::error::{Error, Result};
-use crate::format::{Format, detect};
+use crate::format::{RankedRule, Shape, detect};
 use crate::pair::{Form, Pair};
 use crate::schema::{self, BatchBuilder};
 use container::{Chunk, Chunks, Source};
+use extra::{Extra, extra_columns};
+use regroup::{group, parse_json_text};
 
 /// Rows that the format is decided from.
 const SAMPLE_ROWS: usize = 256;
@@ -52,18 +55,18 @@ pub struct PairReader {
     path: PathBuf,
     chunks: Chunks,
     current: Option<(Chunk, usize)>,
-    source: SourceRule,
-    stem: String,
-    policy: PolicyRule,
+    rules: Rules,
     extras: Vec<Extra>,
     schema: SchemaRef,
     report: ReadReport,
 }
 
-/// A column that is carried along: its name in the file, and its field in the output.
-struct Extra {
-    name: String,
-    field: FieldRef,
+/// What the options say about single rows.
+struct Rules {
+    source: SourceRule,
+    stem: String,
+    policy: PolicyRule,
+    ranked: RankedRule,
 }
 
 impl std::fmt::Debug for PairReader {
@@ -105,24 +108,34 @@ impl PairReader {
             Some(Form::Plain) | None => format.form(),
             Some(Form::Messages) => Form::Messages,
         };
-        let extras = match options.extra_columns {
-            ExtraColumns::Carry => extra_columns(&sample, format),
-            ExtraColumns::Drop => Vec::new(),
+        let json_text = columns.json_text();
+        let arranged = |chunks: Chunks| {
+            let chunks = if json_text.is_empty() { chunks } else { parse_json_text(chunks, json_text.clone()) };
+            match format.shape() {
+                Shape::Row => chunks,
+                Shape::Group(key) => group(chunks, key),
+            }
         };
-        let wanted = |name: &str| {
-            format.consumes(name) || MODEL_COLUMNS.contains(&name) || extras.iter().any(|extra| extra.name == name)
+        let extras = match (options.extra_columns, arranged(Box::new(std::iter::once(Ok(sample)))).next()) {
+            (ExtraColumns::Carry, Some(sample)) => extra_columns(&sample?, format),
+            _ => Vec::new(),
         };
+        let wanted = |name: &str| format.reads(name) || extras.iter().any(|extra| extra.name == name);
         let container = source.container();
-        let chunks = source.chunks(&wanted, options.batch_rows.max(1))?;
+        let chunks = arranged(source.chunks(&wanted, options.batch_rows.max(1))?);
         let fields: Vec<FieldRef> =
             schema::fields(form).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
+        let rules = Rules {
+            source: options.source.clone(),
+            stem: stem(path),
+            policy: options.policy.clone(),
+            ranked: options.ranked,
+        };
         Ok(Self {
             path: path.to_path_buf(),
             chunks,
             current: None,
-            source: options.source.clone(),
-            stem: stem(path),
-            policy: options.policy,
+            rules,
             extras,
             schema: Arc::new(Schema::new(fields)),
             report: ReadReport::new(path, container, format, form),
@@ -146,10 +159,10 @@ impl PairReader {
     pub fn next_pairs(&mut self) -> Result<Option<Vec<Pair>>> {
         while let Some((chunk, start)) = self.next_chunk()? {
             let mut pairs = Vec::with_capacity(chunk.rows() - start);
+            let mut drafts = Vec::new();
             for row in start..chunk.rows() {
-                if let Some(draft) = draft_of(&chunk, row, &self.source, self.policy, &mut self.report) {
-                    pairs.push(draft.into_pair(self.source.fallback(&self.stem), self.policy.fallback()));
-                }
+                self.rules.drafts(&chunk, row, &mut self.report, &mut drafts);
+                pairs.extend(drafts.drain(..).map(Draft::into_pair));
             }
             if !pairs.is_empty() {
                 return Ok(Some(pairs));
@@ -169,17 +182,19 @@ impl PairReader {
         while let Some((chunk, start)) = self.next_chunk()? {
             let mut builder = BatchBuilder::new(self.report.form);
             let mut taken = Vec::with_capacity(chunk.rows() - start);
+            let mut drafts = Vec::new();
             let mut row = start;
             while row < chunk.rows() && builder.text_bytes < BATCH_TEXT_BYTES {
-                if let Some(draft) = draft_of(&chunk, row, &self.source, self.policy, &mut self.report) {
-                    let id = draft.id();
-                    if builder.append(&draft, self.source.fallback(&self.stem), self.policy.fallback(), &id) {
-                        taken.push(row as u32);
-                    }
+                self.rules.drafts(&chunk, row, &mut self.report, &mut drafts);
+                for draft in drafts.drain(..) {
+                    builder.append(&draft, &draft.id());
+                    taken.push(row as u32);
                 }
                 row += 1;
             }
-            let carried = self.carried(&chunk, taken)?;
+            drop(drafts);
+            let column = |extra: &Extra| extra::carried(extra, &chunk, &taken, &self.path);
+            let carried: Vec<ArrayRef> = self.extras.iter().map(column).collect::<Result<_>>()?;
             if row < chunk.rows() {
                 self.current = Some((chunk, row));
             }
@@ -192,15 +207,6 @@ impl PairReader {
         }
         Ok(None)
     }
-
-    fn carried(&self, chunk: &Chunk, rows: Vec<u32>) -> Result<Vec<arrow::array::ArrayRef>> {
-        let rows = UInt32Array::from(rows);
-        let column = |extra: &Extra| {
-            let column = chunk.column(&extra.name).expect("carried columns are chosen from the file's own");
-            take(column.as_ref(), &rows, None).map_err(Error::arrow(&self.path))
-        };
-        self.extras.iter().map(column).collect()
-    }
 }
 
 impl Iterator for PairReader {
@@ -211,64 +217,35 @@ impl Iterator for PairReader {
     }
 }
 
-/// The checked draft in one row, or the reason there is none noted in the report.
-fn draft_of<'a>(
-    chunk: &'a Chunk,
-    row: usize,
-    source: &SourceRule,
-    policy: PolicyRule,
-    report: &mut ReadReport,
-) -> Option<Draft<'a>> {
-    report.rows += 1;
-    let draft = chunk.row(row).and_then(|row| report.format.draft(row)).and_then(|draft| {
-        let mut draft = draft.into_form(report.form);
-        draft.check()?;
-        if matches!(source, SourceRule::Always(_)) {
-            draft.source = None;
+impl Rules {
+    /// Puts the usable pairs of one row into `drafts`, and notes in the report what is wrong with the others.
+    fn drafts<'a>(&'a self, chunk: &'a Chunk, row: usize, report: &mut ReadReport, drafts: &mut Vec<Draft<'a>>) {
+        let number = report.rows;
+        report.rows += u64::from(chunk.span(row));
+        let found = chunk.row(row).and_then(|cells| report.format.drafts(cells, self.ranked, drafts));
+        if let Err(problem) = found {
+            drafts.clear();
+            report.refused.add(problem, number);
+            return;
         }
-        if matches!(policy, PolicyRule::Always(_)) {
-            draft.policy = None;
-        }
-        Ok(draft)
-    });
-    match draft {
-        Ok(draft) => {
-            report.pairs += 1;
-            Some(draft)
-        }
-        Err(problem) => {
-            report.refused.add(problem, report.rows - 1);
-            None
-        }
+        drafts.retain_mut(|draft| {
+            draft.set_form(report.form);
+            let checked = draft.check();
+            match checked {
+                Ok(()) => self.settle(draft),
+                Err(problem) => report.refused.add(problem, number),
+            }
+            checked.is_ok()
+        });
+        report.pairs += drafts.len() as u64;
     }
-}
 
-/// Columns that say who wrote the responses; they are looked at even where they are not carried.
-const MODEL_COLUMNS: [&str; 2] = ["chosen_model", "rejected_model"];
-
-/// Columns that no canonical one takes up. A foreign `id` is carried as `original_id`.
-fn extra_columns(sample: &Chunk, format: Format) -> Vec<Extra> {
-    let own_ids = has_own_ids(sample, format);
-    sample
-        .arrow_fields()
-        .iter()
-        .filter(|field| !(format.consumes(field.name()) || own_ids && field.name() == "id"))
-        .map(|field| {
-            let name = field.name().clone();
-            let renamed = if name == "id" { "original_id" } else { name.as_str() };
-            Extra { field: Arc::new(field.as_ref().clone().with_name(renamed)), name }
-        })
-        .collect()
-}
-
-/// True if the `id` column holds our content hashes, as in files that were written here.
-fn has_own_ids(sample: &Chunk, format: Format) -> bool {
-    let own = |row: usize| {
-        let cells = sample.row(row).ok()?;
-        let draft = format.draft(cells).ok()?;
-        Some(cells.get("id").as_str()? == draft.id())
-    };
-    (0..sample.rows()).find_map(own).unwrap_or(false)
+    /// Gives the pair its source and policy.
+    fn settle<'a>(&'a self, draft: &mut Draft<'a>) {
+        let named = if matches!(self.source, SourceRule::Always(_)) { None } else { draft.source.take() };
+        draft.source = named.or_else(|| Some(self.source.fallback(&self.stem).into()));
+        draft.policy = Some(self.policy.decide(draft.policy, draft.models));
+    }
 }
 
 fn stem(path: &Path) -> String {

@@ -1,6 +1,6 @@
 //! How a file is to be read.
 
-use crate::format::Format;
+use crate::format::{Format, RankedRule};
 use crate::pair::{Form, Policy};
 
 /// How a file is to be read. The default suits most files: the format is recognised, everything else is kept.
@@ -15,6 +15,8 @@ pub struct ReadOptions {
     pub policy: PolicyRule,
     /// [`Form::Messages`] turns bare text into messages; `None` and [`Form::Plain`] leave each format its own form.
     pub form: Option<Form>,
+    /// Which pairs a list of scored or ranked responses gives.
+    pub ranked: RankedRule,
     /// What becomes of columns that the canonical schema does not know.
     pub extra_columns: ExtraColumns,
     /// Rows to a batch, at most; fewer where rows are long. At least 1; 1024 by default.
@@ -28,6 +30,7 @@ impl Default for ReadOptions {
             source: SourceRule::FileStem,
             policy: PolicyRule::Default(Policy::Off),
             form: None,
+            ranked: RankedRule::BestWorst,
             extra_columns: ExtraColumns::Carry,
             batch_rows: 1024,
         }
@@ -78,18 +81,26 @@ impl SourceRule {
 }
 
 /// How rows get their policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyRule {
-    /// From the `policy` column, else this.
+    /// From the `policy` column; else from the source's name, if it says `on-policy` or `off-policy`; else this.
     Default(Policy),
     /// Always this.
     Always(Policy),
+    /// On-policy if the columns that name the models say that both responses are by one of these, else off-policy.
+    Models(Vec<String>),
 }
 
 impl PolicyRule {
-    pub(crate) fn fallback(self) -> Policy {
+    /// Settles the policy of a pair that names these `models` (of chosen and rejected) and says `told`.
+    pub(crate) fn decide(&self, told: Option<Policy>, models: [Option<&str>; 2]) -> Policy {
         match self {
-            PolicyRule::Default(policy) | PolicyRule::Always(policy) => policy,
+            PolicyRule::Default(policy) => told.unwrap_or(*policy),
+            PolicyRule::Always(policy) => *policy,
+            PolicyRule::Models(ours) => {
+                let ours = |model: &Option<&str>| model.is_some_and(|model| ours.iter().any(|name| name == model));
+                if models.iter().all(ours) { Policy::On } else { Policy::Off }
+            }
         }
     }
 }

@@ -69,7 +69,7 @@ fn ultrafeedback_binarised_repeats_its_prompt_in_the_turns() {
     let row = r#"{"prompt": "q", "prompt_id": "1", "chosen": [{"content":"q","role":"user"},{"content":"c","role":"assistant"}],
         "rejected": [{"content":"q","role":"user"},{"content":"r","role":"assistant"}], "score_chosen": 8.5, "score_rejected": 7.0}"#;
     let (pairs, report) = read("a.json", &format!("[{row}]"));
-    assert_eq!(report.format, Format::UltraFeedbackBinarized);
+    assert_eq!(report.format, Format::PromptAndMessages);
     assert_eq!(pairs[0].prompt, messages(&[("user", "q")]));
     assert_eq!(pairs[0].margin(), Some(1.5));
 }

@@ -1,0 +1,60 @@
+//! Origin and scores, from the columns in which the families keep them.
+
+use crate::cell::Struct;
+use crate::draft::Draft;
+use crate::pair::Policy;
+
+const SOURCE: [&str; 1] = ["source"];
+const TASK: [&str; 1] = ["task"];
+const GENERATOR: [&str; 1] = ["generator"];
+const POLICY: [&str; 1] = ["policy"];
+
+/// Of chosen and rejected: TRL's and UltraFeedback's, RLHFlow's, OLMo's, argilla's two.
+const SCORES: [[&str; 5]; 2] = [
+    ["score_chosen", "chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating"],
+    ["score_rejected", "rejected_score", "rejected_rating", "rejected-rating", "rejected_avg_rating"],
+];
+
+/// Models of chosen and rejected. They say more than `generator` can hold, so they are also carried along.
+pub(crate) const MODELS: [[&str; 2]; 2] = [["chosen_model", "chosen-model"], ["rejected_model", "rejected-model"]];
+
+/// True if the column's content is kept in a canonical column.
+pub(crate) fn consumes(column: &str) -> bool {
+    [&SOURCE, &TASK, &GENERATOR, &POLICY].iter().any(|names| names.contains(&column))
+        || SCORES.iter().flatten().any(|name| *name == column)
+}
+
+/// Fills in what the format itself did not say; a value of another type is as good as none.
+pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) {
+    let text = |names: &[&str]| row.first(names).as_str().filter(|text| !text.is_empty());
+    if draft.source.is_none() {
+        draft.source = text(&SOURCE).map(Into::into);
+    }
+    if draft.task.is_none() {
+        draft.task = text(&TASK).map(Into::into);
+    }
+    for (model, names) in draft.models.iter_mut().zip(&MODELS) {
+        *model = model.or_else(|| text(names));
+    }
+    if draft.generator.is_none() {
+        let shared = draft.models[0].filter(|model| draft.models[1] == Some(model));
+        draft.generator = text(&GENERATOR).or(shared).map(Into::into);
+    }
+    if draft.policy.is_none() {
+        let word = text(&POLICY).and_then(|word| word.parse::<Policy>().ok());
+        draft.policy = word.or_else(|| draft.source.as_deref().and_then(policy_in_name));
+    }
+    for (score, names) in [&mut draft.score_chosen, &mut draft.score_rejected].into_iter().zip(&SCORES) {
+        *score = score.or_else(|| row.first(names).as_f64());
+    }
+}
+
+/// Some sources say in their name who wrote the responses, as `tulu-3-sft-reused-off-policy`.
+fn policy_in_name(source: &str) -> Option<Policy> {
+    let says = |words: [&str; 2]| words.iter().any(|word| source.contains(word));
+    match (says(["on-policy", "on_policy"]), says(["off-policy", "off_policy"])) {
+        (true, false) => Some(Policy::On),
+        (false, true) => Some(Policy::Off),
+        _ => None,
+    }
+}

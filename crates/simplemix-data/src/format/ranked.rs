@@ -1,0 +1,159 @@
+//! Families with several scored or ranked responses to a prompt, and the rule that makes pairs of them.
+
+use crate::cell::{Cell, List, Struct};
+use crate::draft::{Draft, DraftText};
+use crate::format::transcript::{extra_id_turns, human_assistant_turns};
+use crate::format::trl::prompt_and_messages;
+use crate::format::turns::{answer, text, turns, user};
+use crate::problem::Problem;
+
+/// Which pairs a list of scored responses gives. Responses without a score take no part.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RankedRule {
+    /// The best against the worst: one pair a prompt. Of equals, the first counts.
+    #[default]
+    BestWorst,
+    /// The best against one of the others that are worse, drawn by a hash of its text: one pair a prompt, the same in
+    /// every run.
+    BestOther,
+    /// Every two whose scores differ by more than this.
+    AllPairs {
+        /// The gap that a pair must exceed, in the units of the score; 0 leaves out ties only.
+        min_gap: f64,
+    },
+}
+
+/// A scored response; a higher score is better.
+pub(crate) struct Candidate<'a> {
+    pub(crate) response: DraftText<'a>,
+    pub(crate) score: f64,
+    pub(crate) model: Option<&'a str>,
+}
+
+/// Adds the pairs that `rule` makes of the candidates.
+pub(crate) fn pair_up<'a>(
+    prompt: &DraftText<'a>,
+    candidates: &[Candidate<'a>],
+    rule: RankedRule,
+    pairs: &mut Vec<Draft<'a>>,
+) -> Result<(), Problem> {
+    // A stable sort: of equals, the first in the file counts as better.
+    let mut order: Vec<&Candidate<'a>> = candidates.iter().filter(|candidate| !candidate.score.is_nan()).collect();
+    order.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let (Some(best), Some(last)) = (order.first(), order.last()) else { return Err(Problem::Unlabelled) };
+    if order.len() < 2 {
+        return Err(Problem::Unlabelled);
+    }
+    if best.score <= last.score {
+        return Err(Problem::Tie);
+    }
+    let worst = order.iter().find(|candidate| candidate.score == last.score).unwrap_or(last);
+    match rule {
+        RankedRule::BestWorst => pairs.push(draft(prompt, best, worst)),
+        RankedRule::BestOther => {
+            let others: Vec<_> = order.iter().filter(|candidate| candidate.score < best.score).collect();
+            let drawn = others.iter().min_by_key(|candidate| candidate.response.digest()).unwrap_or(&worst);
+            pairs.push(draft(prompt, best, drawn));
+        }
+        RankedRule::AllPairs { min_gap } => {
+            for (i, better) in order.iter().enumerate() {
+                let worse = order[i + 1..].iter().filter(|worse| better.score - worse.score > min_gap);
+                pairs.extend(worse.map(|worse| draft(prompt, better, worse)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn draft<'a>(prompt: &DraftText<'a>, chosen: &Candidate<'a>, rejected: &Candidate<'a>) -> Draft<'a> {
+    let mut draft = Draft::new(prompt.clone(), chosen.response.clone(), rejected.response.clone());
+    draft.score_chosen = Some(chosen.score);
+    draft.score_rejected = Some(rejected.score);
+    draft.models = [chosen.model, rejected.model];
+    draft
+}
+
+fn list<'a>(row: Struct<'a>, name: &str) -> Result<List<'a>, Problem> {
+    match row.get(name) {
+        Cell::List(list) => Ok(list),
+        Cell::Null => Err(Problem::Unlabelled),
+        _ => Err(Problem::WrongType),
+    }
+}
+
+/// `completions` of `instruction`. The system prompt differs from answer to answer, so it is no part of the prompt.
+pub(crate) fn ultra_feedback<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draft<'a>>) -> Result<(), Problem> {
+    let candidate = |answer_cell: Cell<'a>| {
+        let fields = answer_cell.as_struct()?;
+        Some(Candidate {
+            response: answer(fields.get("response"), Problem::EmptyChosen).ok()?,
+            score: lenient_number(fields.first(&["fine-grained_score", "overall_score"]))?,
+            model: fields.get("model").as_str(),
+        })
+    };
+    let candidates: Vec<_> = list(row, "completions")?.iter().filter_map(candidate).collect();
+    pair_up(&user(row.get("instruction"))?, &candidates, rule, pairs)
+}
+
+/// UltraFeedback writes some ratings as text, and `N/A` where there is none.
+fn lenient_number(cell: Cell<'_>) -> Option<f64> {
+    cell.as_f64().or_else(|| cell.as_str()?.trim().parse().ok())
+}
+
+/// `answers` with ranks from 1, the best.
+pub(crate) fn nectar<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draft<'a>>) -> Result<(), Problem> {
+    let candidate = |answer_cell: Cell<'a>| {
+        let fields = answer_cell.as_struct()?;
+        Some(Candidate {
+            response: answer(fields.get("answer"), Problem::EmptyChosen).ok()?,
+            score: -fields.get("rank").as_f64()?,
+            model: fields.get("model").as_str(),
+        })
+    };
+    let candidates: Vec<_> = list(row, "answers")?.iter().filter_map(candidate).collect();
+    let prompt = human_assistant_turns(text(row.get("prompt"), Problem::EmptyPrompt)?);
+    pair_up(&DraftText::Messages(prompt), &candidates, rule, pairs)
+}
+
+/// `completions` with ranks from 0, the best.
+pub(crate) fn nemo_rl<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draft<'a>>) -> Result<(), Problem> {
+    let candidate = |completion: Cell<'a>| {
+        let fields = completion.as_struct()?;
+        let response = DraftText::Messages(turns(fields.get("completion")).ok()?);
+        Some(Candidate { response, score: -fields.get("rank").as_f64()?, model: None })
+    };
+    let candidates: Vec<_> = list(row, "completions")?.iter().filter_map(candidate).collect();
+    pair_up(&DraftText::Messages(turns(row.get("context"))?), &candidates, rule, pairs)
+}
+
+/// The rows of one prompt, each a response with its `helpfulness`.
+pub(crate) fn help_steer_ratings<'a>(
+    group: Struct<'a>,
+    rule: RankedRule,
+    pairs: &mut Vec<Draft<'a>>,
+) -> Result<(), Problem> {
+    let rows = list(group, super::GROUP)?;
+    let candidate = |row: Cell<'a>| {
+        let row = row.as_struct()?;
+        let response = answer(row.get("response"), Problem::EmptyChosen).ok()?;
+        Some(Candidate { response, score: row.get("helpfulness").as_f64()?, model: None })
+    };
+    let candidates: Vec<_> = rows.iter().filter_map(candidate).collect();
+    let prompt = text(group.get("prompt"), Problem::EmptyPrompt)?;
+    pair_up(&DraftText::Messages(extra_id_turns(prompt)), &candidates, rule, pairs)
+}
+
+/// SimPO's sets name best and worst themselves; the rewards of all answers give the scores.
+pub(crate) fn simpo_scored(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
+    let mut draft = prompt_and_messages(row)?;
+    if let Cell::List(scores) = row.get("all_rm_scores") {
+        let scores = || scores.iter().filter_map(Cell::as_f64).filter(|score| !score.is_nan());
+        draft.score_chosen = scores().reduce(f64::max);
+        draft.score_rejected = scores().reduce(f64::min);
+        if draft.score_chosen.is_some() && draft.score_chosen == draft.score_rejected {
+            return Err(Problem::Tie);
+        }
+    }
+    Ok(draft)
+}

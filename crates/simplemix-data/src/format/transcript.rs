@@ -1,0 +1,68 @@
+//! Conversations written out as one text.
+
+use crate::cell::{Struct, Turn};
+use crate::draft::{Draft, DraftText};
+use crate::format::turns::text;
+use crate::problem::Problem;
+
+const HUMAN: &str = "\n\nHuman:";
+const ASSISTANT: &str = "\n\nAssistant:";
+
+/// HH-RLHF: the prompt reaches up to and with the last `\n\nAssistant:` of chosen, and rejected must share it.
+pub(crate) fn hh(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
+    let chosen = text(row.get("chosen"), Problem::EmptyChosen)?;
+    let rejected = text(row.get("rejected"), Problem::EmptyRejected)?;
+    let end = chosen.rfind(ASSISTANT).ok_or(Problem::LastTurnNotAssistant)? + ASSISTANT.len();
+    let (prompt, chosen) = chosen.split_at(end);
+    let rejected = rejected.strip_prefix(prompt).ok_or(Problem::DifferentPrompts)?;
+    if rejected.contains(HUMAN) || chosen.contains(HUMAN) {
+        return Err(Problem::LastTurnNotAssistant);
+    }
+    let answer = |text: &'_ str| vec![Turn::new("assistant", text.trim().to_owned())];
+    Ok(Draft::new(
+        DraftText::Messages(human_assistant_turns(prompt)),
+        DraftText::Messages(answer(chosen)),
+        DraftText::Messages(answer(rejected)),
+    ))
+}
+
+/// Turns of a transcript, without an empty last one, which only invites the answer. Text before the first mark is the
+/// user's.
+pub(crate) fn human_assistant_turns(transcript: &str) -> Vec<Turn<'_>> {
+    let mut turns: Vec<Turn<'_>> = Vec::new();
+    let mut rest = transcript;
+    let mut role = "user";
+    loop {
+        let marks = [(HUMAN, "user"), (ASSISTANT, "assistant")];
+        let next = marks.iter().filter_map(|(mark, role)| Some((rest.find(mark)?, mark.len(), *role))).min();
+        let content = &rest[..next.map_or(rest.len(), |(at, ..)| at)];
+        if !content.trim().is_empty() {
+            turns.push(Turn::new(role, content.trim()));
+        }
+        match next {
+            Some((at, length, next_role)) => {
+                rest = &rest[at + length..];
+                role = next_role;
+            }
+            None => return turns,
+        }
+    }
+}
+
+const MARK: &str = "<extra_id_1>";
+
+/// Turns of a HelpSteer prompt: the user's first words, then `<extra_id_1>Assistant` or `<extra_id_1>User`, a newline
+/// and the turn.
+pub(crate) fn extra_id_turns(prompt: &str) -> Vec<Turn<'_>> {
+    let mut parts = prompt.split(MARK);
+    let first = parts.next().unwrap_or_default();
+    let mut turns = vec![Turn::new("user", if prompt.contains(MARK) { first.trim_end() } else { first })];
+    for part in parts {
+        let (speaker, content) = part.split_once('\n').unwrap_or((part, ""));
+        let role = if speaker.trim() == "Assistant" { "assistant" } else { "user" };
+        if !content.trim().is_empty() {
+            turns.push(Turn::new(role, content.trim_end()));
+        }
+    }
+    turns
+}

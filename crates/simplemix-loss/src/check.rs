@@ -1,0 +1,46 @@
+//! Checks at the public functions: shapes, indices, finite numbers.
+
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Refuses anything but a float vector of `len`.
+pub(crate) fn float_vector(name: &'static str, vector: &Tensor, len: i64) -> Result<()> {
+    if vector.size() == [len] && is_float(vector.kind()) {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        name,
+        found: format!("{:?} {:?}", vector.kind(), vector.size()),
+        expected: format!("a float vector of [{len}]"),
+    })
+}
+
+/// Refuses anything but an Int64 vector of `len` with values below `bound`.
+pub(crate) fn indices(name: &'static str, vector: &Tensor, len: i64, bound: i64) -> Result<()> {
+    if vector.size() != [len] || vector.kind() != Kind::Int64 {
+        return Err(Error::Shape {
+            name,
+            found: format!("{:?} {:?}", vector.kind(), vector.size()),
+            expected: format!("Int64 [{len}]"),
+        });
+    }
+    let (low, high) = (vector.min().int64_value(&[]), vector.max().int64_value(&[]));
+    let found = if low < 0 { low } else { high };
+    if low < 0 || high >= bound { Err(Error::Index { name, found, last: bound - 1 }) } else { Ok(()) }
+}
+
+/// Refuses NaN and infinities.
+pub(crate) fn finite(name: &'static str, tensor: &Tensor) -> Result<()> {
+    let bad = tensor.detach().isfinite().logical_not();
+    if bad.any().int64_value(&[]) == 0 {
+        return Ok(());
+    }
+    let index = bad.flatten(0, -1).to_kind(Kind::Int).argmax(0, false).int64_value(&[]);
+    Err(Error::NonFinite { name, found: tensor.detach().flatten(0, -1).double_value(&[index]), index })
+}
+
+/// Whether `kind` holds fractions.
+pub(crate) fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
+}

@@ -1,0 +1,98 @@
+//! Weights of pairs (WPO) and of tokens (LD-DPO). Letters: B pairs, N scored positions.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::check::{float_vector, indices};
+use crate::error::{Error, Result};
+use crate::inputs::Positions;
+use crate::pair::PairLogps;
+
+/// How WPO weights a pair: Zhou et al. 2024, eq. 2 (arXiv:2406.11827).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wpo {
+    /// `min(1, w_w w_l)`: the authors' code and TRL 0.24.
+    Capped,
+    /// `w_w w_l`: TRL from 1.0 on.
+    Uncapped,
+}
+
+/// Weight of each pair by how likely the policy is to write its responses, `[B]`, without gradient.
+///
+/// `w(y) = exp(mean over y's tokens of [ln p(token) - ln sum p^2])`: 1 for a response sampled from the policy, on
+/// average. The vectors are [`crate::Scores::token_logps`] and [`crate::Scores::log_sum_sq_probs`], `[N]`; responses
+/// alternate: chosen, rejected.
+///
+/// # Errors
+/// [`Error::Shape`] if the vectors differ in length or responses are not in pairs.
+///
+/// # Examples
+/// ```
+/// use simplemix_loss::{Positions, Wpo, wpo_weights};
+/// use tch::Tensor;
+/// // One token a response, both of probability 1/2, where the squares sum to 1/4 and to 1: weights 2 and 1/2.
+/// let positions = Positions {
+///     targets: Tensor::from_slice(&[0i64, 0]), owners: Tensor::from_slice(&[0i64, 1]), responses: 2 };
+/// let token_logps = Tensor::from_slice(&[0.5f64.ln(), 0.5f64.ln()]);
+/// let weights = wpo_weights(Wpo::Capped, &positions, &token_logps, &Tensor::from_slice(&[0.25f64.ln(), 0.0]))?;
+/// assert!((weights.double_value(&[0]) - 1.0).abs() < 1e-12);
+/// # Ok::<(), simplemix_loss::Error>(())
+/// ```
+pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_sum_sq_probs: &Tensor) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let rows = positions.owners.numel() as i64;
+    float_vector("token_logps", token_logps, rows)?;
+    float_vector("log_sum_sq_probs", log_sum_sq_probs, rows)?;
+    indices("owners", &positions.owners, rows, positions.responses)?;
+    let kind = token_logps.kind();
+    let sums = Tensor::zeros([positions.responses], (kind, token_logps.device()));
+    let sums = sums.index_add(0, &positions.owners, &(token_logps - log_sum_sq_probs));
+    let means = sums / positions.counts().clamp_min(1).to_kind(kind);
+    let PairLogps { chosen, rejected } = PairLogps::from_alternating(&means)?;
+    let weights = chosen + rejected;
+    Ok(match wpo {
+        Wpo::Capped => weights.clamp_max(0.0).exp(),
+        Wpo::Uncapped => weights.exp(),
+    })
+}
+
+/// Weight of each token in LD-DPO, `[N]`, f32: 1 up to the shorter response's length, `alpha` beyond it. Liu et al.
+/// 2024 (arXiv:2409.06411).
+///
+/// For [`crate::ScoreOptions::token_weights`]. `alpha` in [0, 1]: 1 is plain DPO, 0 drops what is beyond. TRL from 1.0
+/// on weights policy and reference, 0.24 only the policy. Each response's positions must stand in reading order;
+/// responses alternate: chosen, rejected.
+///
+/// # Errors
+/// [`Error::Setting`] for another `alpha`, [`Error::Shape`] if responses are not in pairs, [`Error::Index`].
+///
+/// # Examples
+/// ```
+/// use simplemix_loss::{Positions, ld_token_weights};
+/// use tch::Tensor;
+/// let positions = Positions {
+///     targets: Tensor::from_slice(&[0i64; 4]), owners: Tensor::from_slice(&[0i64, 0, 0, 1]), responses: 2 };
+/// let weights = ld_token_weights(&positions, 0.5)?;
+/// assert_eq!(Vec::<f32>::try_from(weights).unwrap(), [1.0, 0.5, 0.5, 1.0]);
+/// # Ok::<(), simplemix_loss::Error>(())
+/// ```
+pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
+    if !(0.0..=1.0).contains(&alpha) {
+        let expected = "from 0 to 1".to_owned();
+        return Err(Error::Setting { key: "ld_alpha".to_owned(), found: alpha.to_string(), expected });
+    }
+    let rows = positions.owners.numel() as i64;
+    indices("owners", &positions.owners, rows, positions.responses)?;
+    let counts = positions.counts();
+    let PairLogps { chosen, rejected } = PairLogps::from_alternating(&counts)?;
+    let shared = chosen.minimum(&rejected).repeat_interleave_self_int(2, 0, None);
+    // A stable sort by owner puts each response's tokens together; their rank in it gives the place in the response.
+    let order = positions.owners.sort_stable(true, 0, false).1;
+    let starts = counts.cumsum(0, Kind::Int64) - &counts;
+    let owners = positions.owners.index_select(0, &order);
+    let places = Tensor::arange(rows, (Kind::Int64, owners.device())) - starts.index_select(0, &owners);
+    let beyond = places.ge_tensor(&shared.index_select(0, &owners)).to_kind(Kind::Float);
+    let weights = beyond * (alpha - 1.0) + 1.0;
+    Ok(weights.zeros_like().index_copy(0, &order, &weights))
+}
