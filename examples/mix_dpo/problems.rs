@@ -8,10 +8,10 @@ use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 /// A question and the number that answers it.
-pub struct Problem {
-    pub question: String,
-    pub answer: String,
-    pub task: &'static str,
+pub(crate) struct Problem {
+    pub(crate) question: String,
+    pub(crate) answer: String,
+    pub(crate) task: &'static str,
 }
 
 const NAMES: &[&str] = &["Anna", "Ben", "Chloe", "David", "Emma", "Farid", "Grace", "Hugo", "Iris", "Jamal"];
@@ -19,7 +19,7 @@ const THINGS: &[&str] =
     &["apples", "books", "coins", "eggs", "marbles", "pens", "shells", "stamps", "stickers", "tickets"];
 
 /// `count` different problems, half of them sums and products, half short stories.
-pub fn problems(seed: u64, count: usize) -> Vec<Problem> {
+pub(crate) fn problems(seed: u64, count: usize) -> Vec<Problem> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut seen, mut problems) = (HashSet::new(), Vec::with_capacity(count));
     while problems.len() < count {

@@ -74,14 +74,7 @@ fn findings(file: &Path) -> Result<Findings> {
         }
     }
     let chars = lengths.into_iter().filter_map(|(name, values)| Some((name, quantiles(values)?))).collect();
-    Ok(Findings {
-        report: reader.report().clone(),
-        sources,
-        policies,
-        tasks,
-        chars,
-        score_margin: quantiles(margins),
-    })
+    Ok(Findings { report: reader.report().clone(), sources, policies, tasks, chars, score_margin: quantiles(margins) })
 }
 
 fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {

@@ -1,5 +1,7 @@
 //! The `simplemix` binary: flags to settings to library calls, and an exit code.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod failure;
 mod import;
 mod inspect;

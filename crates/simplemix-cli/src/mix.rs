@@ -7,9 +7,11 @@ use arrow::compute::{concat_batches, interleave_record_batch};
 use serde::Serialize;
 use simplemix_data::read::ExtraColumns;
 use simplemix_data::{Form, PairReader, PairWriter, ReadOptions, WriteOptions};
-use simplemix_mix::{Exhaustion, Mixture, MixtureConfig, Planned, RowOrder, SourceConfig, SourceSpec, Weight, parse_weights};
+use simplemix_mix::{
+    Exhaustion, Mixture, MixtureConfig, Planned, RowOrder, SourceConfig, SourceSpec, Weight, parse_weights,
+};
 
-use crate::failure::{Failure, Fails, Result};
+use crate::failure::{Fails, Failure, Result};
 use crate::progress::{bar, print};
 
 /// Write one file of pairs from several sources, in stated shares

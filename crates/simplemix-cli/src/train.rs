@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use simplemix_train::{Outcome, Record, Run, Stage, TrainConfig, Watcher};
 
-use crate::failure::{Failure, Fails, Result};
+use crate::failure::{Fails, Failure, Result};
 use crate::progress::{bar, print};
 
 /// Train a model on preference pairs
@@ -35,15 +35,15 @@ pub(crate) struct Args {
 /// Flags that are settings of the same name.
 #[derive(Debug, clap::Args, Serialize)]
 struct Settings {
-    /// Model folder: the policy to train, and as it is now the reference
-    #[arg(long, value_name = "DIR")]
+    /// Model folder, or its id on the hub: the policy to train, and as it is now the reference
+    #[arg(long, value_name = "DIR|ID")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<PathBuf>,
     /// Pairs to train on
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     train: Option<PathBuf>,
-    /// Held-back pairs, scored before, during and after training
+    /// Held-back pairs, scored during and after training
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     eval: Option<PathBuf>,
@@ -107,7 +107,7 @@ struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
-    /// Updates between evaluations; 0 for before and after only [default: 0]
+    /// Updates between evaluations; 0 for after training only [default: 0]
     #[arg(long, value_name = "UPDATES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     eval_every_steps: Option<u64>,
@@ -126,7 +126,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let resume = match args.resume.as_deref() {
         None => false,
         Some("auto") => started,
-        Some(folder) if !started => return Err(Failure::input(format!("{folder}: no run to resume, expected metrics.jsonl in it"))),
+        Some(folder) if !started => {
+            return Err(Failure::input(format!("{folder}: no run to resume, expected metrics.jsonl in it")));
+        }
         Some(_) => true,
     };
     if started && !resume {
@@ -136,6 +138,7 @@ pub(crate) fn run(args: &Args) -> Result {
             output.display()
         )));
     }
+    config.model = config.model.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
     let run = Run::prepare(config).input()?;
     describe(&run);
     let mut screen = Screen::new()?;

@@ -232,12 +232,15 @@ impl CausalLm {
     }
 }
 
-/// A temporary folder is its owner's alone; a model folder is readable as any other that the user makes.
-fn share(folder: &Path) -> Result<()> {
+/// What is made in a temporary place is its owner's alone; a model folder is readable as any other that the user makes.
+pub(crate) fn share(folder: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).at(folder, "write")?;
+        let allow =
+            |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).at(path, "write");
+        allow(folder, 0o755)?;
+        allow(&folder.join(weights::WEIGHTS), 0o644)?;
     }
     Ok(())
 }

@@ -74,6 +74,14 @@ pub enum Error {
         /// What is allowed.
         expected: String,
     },
+    /// There is no such folder, and the hub did not give such a model.
+    #[error("{id}: no such folder, and not to be had from the Hugging Face hub: {reason}")]
+    Hub {
+        /// What was asked for.
+        id: String,
+        /// What the hub's client said.
+        reason: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]
     Torch {

@@ -6,6 +6,7 @@
 //! | compute hidden states of ragged input without padding | [`Packed`], [`CausalLm::hidden_states`] |
 //! | sample answers | [`CausalLm::generate`] |
 //! | turn a GGUF file into a model folder | [`gguf::import_gguf`] |
+//! | fetch a model from the hub | `hub::resolve` (feature `hub`) |
 //! | have a model of a few kilobytes for tests | [`tiny`] |
 //!
 //! Weights are the checkpoint's own, under its own names; what is saved loads in transformers, vLLM and peft.
@@ -18,7 +19,9 @@ mod config;
 mod decoder;
 mod error;
 mod generate;
-// pub mod gguf;
+pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod packed;
 mod random;
 mod rope;

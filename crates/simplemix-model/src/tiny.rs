@@ -18,7 +18,7 @@ const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['r
                       + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}\
                       {{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// Two layers, 64 wide, four query heads on two key/value heads, 259 tokens: 116,032 weights.
+/// Two layers, 64 wide, four query heads on two key/value heads, 259 tokens: 102,912 weights.
 pub fn config() -> ModelConfig {
     ModelConfig {
         vocab_size: 259,

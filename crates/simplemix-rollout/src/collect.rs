@@ -19,7 +19,8 @@ pub struct Collected {
 impl Collected {
     /// Mean score over all answers.
     pub fn mean_score(&self) -> f64 {
-        let (sum, count) = self.scores.iter().flatten().fold((0.0, 0.0), |(sum, count), score| (sum + score, count + 1.0));
+        let (sum, count) =
+            self.scores.iter().flatten().fold((0.0, 0.0), |(sum, count), score| (sum + score, count + 1.0));
         if count == 0.0 { 0.0 } else { sum / count }
     }
 

@@ -175,9 +175,15 @@ mod tests {
 
     #[test]
     fn other_values_are_not() {
-        for (response, expected) in
-            [("13", "12"), ("", "12"), ("no number", "0"), ("1,23", "123"), ("2-", "-2"), ("A. 5", "a"), ("\\boxed{", "1")]
-        {
+        for (response, expected) in [
+            ("13", "12"),
+            ("", "12"),
+            ("no number", "0"),
+            ("1,23", "123"),
+            ("2-", "-2"),
+            ("A. 5", "a"),
+            ("\\boxed{", "1"),
+        ] {
             assert!(!is_right(response, expected), "{response:?} is read as {expected}");
         }
     }

@@ -53,8 +53,7 @@ pub fn best_worst(
         match extremes(answers, scores) {
             Ok((best, worst)) => {
                 let response = |at: usize| response(&prompt.prompt, &answers[at].text);
-                let mut pair =
-                    Pair::new(prompt.prompt.clone(), response(best), response(worst), source, Policy::On);
+                let mut pair = Pair::new(prompt.prompt.clone(), response(best), response(worst), source, Policy::On);
                 pair.generator = Some(generator.to_owned());
                 pair.task = prompt.task.clone();
                 pair.score_chosen = Some(scores[best]);
@@ -78,7 +77,11 @@ fn extremes(answers: &[Candidate], scores: &[f64]) -> Result<(usize, usize), NoP
     let worst = order.min_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(length(a).cmp(&length(b))));
     match (best, worst) {
         (Some(best), Some(worst)) if scores[best] > scores[worst] => {
-            if answers[best].text.trim() == answers[worst].text.trim() { Err(NoPair::SameText) } else { Ok((best, worst)) }
+            if answers[best].text.trim() == answers[worst].text.trim() {
+                Err(NoPair::SameText)
+            } else {
+                Ok((best, worst))
+            }
         }
         _ => Err(NoPair::AllAlike),
     }

@@ -20,7 +20,7 @@ pub struct TrainConfig {
     pub model: Option<PathBuf>,
     /// Pairs to train on: parquet, Arrow IPC, JSONL or JSON.
     pub train: Option<PathBuf>,
-    /// Held-back pairs that are scored before, during and after training.
+    /// Held-back pairs that are scored during and after training; before it all their margins are 0.
     pub eval: Option<PathBuf>,
     /// Run folder to make.
     pub output: Option<PathBuf>,
@@ -61,7 +61,7 @@ pub struct TrainConfig {
     /// Everything random follows from it.
     pub seed: u64,
 
-    /// Updates between evaluations; 0 for before and after training only.
+    /// Updates between evaluations; 0 for after training only.
     pub eval_every_steps: u64,
     /// Updates between checkpoints; 0 for none.
     pub save_every_steps: u64,

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Record;
 use crate::pairs::PairSet;
 use crate::run_folder::{MetricsFile, RunFolder};
-use crate::trainer::{LoopSettings, Observer, Outcome, Progress, evaluate, train};
+use crate::trainer::{LoopSettings, Observer, Outcome, Progress, train};
 
 /// Sees a run from outside; every method may be left as it is.
 pub trait Watcher {
@@ -150,9 +150,6 @@ impl Run {
             keep: config.keep_checkpoints,
             records: Vec::new(),
         };
-        if progress.step == 0 {
-            evaluate(&eval_set.table, &mut learner, &progress, &mut recorder)?;
-        }
         let outcome = train(&settings, &train_set.table, &eval_set.table, &mut learner, progress, &mut recorder)?;
         let records = recorder.records;
         if outcome == Outcome::Finished {

@@ -1,0 +1,252 @@
+//! Figures of a run: panels of curves side by side, as SVG.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::FontStyle;
+
+/// A curve.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Name in the legend.
+    pub name: String,
+    /// Points from left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One set of axes with its curves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Panel {
+    /// Headline.
+    pub title: String,
+    /// What the horizontal axis counts.
+    pub x: String,
+    /// Curves.
+    pub series: Vec<Series>,
+    /// Whether points are noisy: a running mean is drawn over them.
+    pub smooth: bool,
+    /// A horizontal line with its meaning, such as a starting value.
+    pub baseline: Option<f64>,
+}
+
+/// Why a figure could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlotError {
+    /// A panel has no finite point.
+    #[error("panel `{title}` has no point to draw")]
+    Empty {
+        /// The panel.
+        title: String,
+    },
+    /// The drawing failed.
+    #[error("cannot draw: {reason}")]
+    Draw {
+        /// Why.
+        reason: String,
+    },
+    /// The file could not be written.
+    #[error("{path}: cannot write")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+const SIZE: (u32, u32) = (420, 320);
+/// Okabe and Ito's colours, told apart by colour-blind readers too.
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+];
+const INK: RGBColor = RGBColor(60, 60, 60);
+
+/// Writes `panels` in a row to an SVG file; the same panels give the same bytes.
+///
+/// # Errors
+/// [`PlotError`].
+pub fn write_svg(path: &Path, panels: &[Panel]) -> Result<(), PlotError> {
+    let text = svg(panels)?;
+    let io = |source| PlotError::Io { path: path.to_owned(), source };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    file.write_all(text.as_bytes()).map_err(io)?;
+    file.persist(path).map_err(|e| io(e.error))?;
+    Ok(())
+}
+
+/// The figure as SVG text.
+///
+/// # Errors
+/// [`PlotError::Empty`] or [`PlotError::Draw`].
+pub fn svg(panels: &[Panel]) -> Result<String, PlotError> {
+    let mut text = String::new();
+    {
+        let width = SIZE.0 * panels.len().max(1) as u32;
+        let root = SVGBackend::with_string(&mut text, (width, SIZE.1)).into_drawing_area();
+        root.fill(&WHITE).map_err(failed)?;
+        for (area, panel) in root.split_evenly((1, panels.len().max(1))).iter().zip(panels) {
+            draw(area, panel)?;
+        }
+        root.present().map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn failed(error: impl std::fmt::Display) -> PlotError {
+    PlotError::Draw { reason: error.to_string() }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), PlotError> {
+    let (x, y) = bounds(panel).ok_or_else(|| PlotError::Empty { title: panel.title.clone() })?;
+    let title = ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(area);
+    let mut chart = ChartBuilder::on(area)
+        .margin(14)
+        .caption(&panel.title, title)
+        .x_label_area_size(34)
+        .y_label_area_size(52)
+        .build_cartesian_2d(x.clone(), y.clone())
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .x_desc(&panel.x)
+        .x_labels(6)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_labels(6)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RGBColor(228, 228, 228))
+        .axis_style(RGBColor(150, 150, 150))
+        .label_style(("sans-serif", 12, &INK))
+        .draw()
+        .map_err(failed)?;
+    if let Some(level) = panel.baseline {
+        let line = DashedLineSeries::new([(x.start, level), (x.end, level)], 4, 4, INK.mix(0.5).stroke_width(1));
+        chart.draw_series(line).map_err(failed)?;
+    }
+    for (series, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
+        curve(&mut chart, series, *colour, panel.smooth)?;
+    }
+    if panel.series.len() > 1 {
+        chart
+            .configure_series_labels()
+            .position(freest_corner(panel, &x, &y))
+            .background_style(WHITE.mix(0.85))
+            .border_style(TRANSPARENT)
+            .label_font(("sans-serif", 13, &INK))
+            .draw()
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn curve(chart: &mut Chart<'_, '_>, series: &Series, colour: RGBColor, smooth: bool) -> Result<(), PlotError> {
+    let points: Vec<(f64, f64)> = series.points.iter().copied().filter(|p| p.1.is_finite()).collect();
+    let line = if smooth { running_mean(&points) } else { points.clone() };
+    if smooth {
+        chart.draw_series(points.iter().map(|&p| Circle::new(p, 2, colour.mix(0.35).filled()))).map_err(failed)?;
+    } else {
+        chart.draw_series(points.iter().map(|&p| Circle::new(p, 3, colour.filled()))).map_err(failed)?;
+    }
+    chart
+        .draw_series(LineSeries::new(line, colour.stroke_width(2)))
+        .map_err(failed)?
+        .label(&series.name)
+        .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
+    Ok(())
+}
+
+/// Mean of each point and its neighbours, an eighth of the curve to either side.
+fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = (points.len() / 8).max(1);
+    (0..points.len())
+        .map(|i| {
+            let near = &points[i.saturating_sub(reach)..(i + reach + 1).min(points.len())];
+            (points[i].0, near.iter().map(|p| p.1).sum::<f64>() / near.len() as f64)
+        })
+        .collect()
+}
+
+/// The corner with the fewest points, for the legend.
+fn freest_corner(panel: &Panel, x: &Bounds, y: &Bounds) -> SeriesLabelPosition {
+    let place = |value: f64, range: &Bounds| (value - range.start) / (range.end - range.start);
+    let held = |right: bool, upper: bool| {
+        let inside = |&&(a, b): &&(f64, f64)| {
+            let (across, up) = (place(a, x), place(b, y));
+            (if right { across > 0.6 } else { across < 0.4 }) && (if upper { up > 0.7 } else { up < 0.3 })
+        };
+        panel.series.iter().flat_map(|s| &s.points).filter(inside).count()
+    };
+    let corners = [
+        (held(false, true), SeriesLabelPosition::UpperLeft),
+        (held(true, false), SeriesLabelPosition::LowerRight),
+        (held(true, true), SeriesLabelPosition::UpperRight),
+        (held(false, false), SeriesLabelPosition::LowerLeft),
+    ];
+    let freest = corners.into_iter().min_by_key(|(points, _)| *points);
+    freest.map_or(SeriesLabelPosition::UpperLeft, |(_, corner)| corner)
+}
+
+type Bounds = std::ops::Range<f64>;
+
+/// Ranges that hold every finite point, with some air.
+fn bounds(panel: &Panel) -> Option<(Bounds, Bounds)> {
+    let finite = || panel.series.iter().flat_map(|s| &s.points).filter(|p| p.0.is_finite() && p.1.is_finite());
+    let range = |values: Vec<f64>, air: f64| {
+        let low = values.iter().copied().reduce(f64::min)?;
+        let high = values.iter().copied().reduce(f64::max)?;
+        let pad = if high > low { (high - low) * air } else { low.abs().max(1.0) * 0.1 };
+        Some(low - pad..high + pad)
+    };
+    let heights = finite().map(|p| p.1).chain(panel.baseline).collect();
+    finite().next()?;
+    Some((range(finite().map(|p| p.0).collect(), 0.02)?, range(heights, 0.12)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panel(points: Vec<(f64, f64)>) -> Panel {
+        let series = |name: &str| Series { name: name.into(), points: points.clone() };
+        Panel {
+            title: "Loss".into(),
+            x: "update".into(),
+            series: vec![series("off"), series("on")],
+            smooth: true,
+            baseline: Some(0.5),
+        }
+    }
+
+    #[test]
+    fn a_figure_is_the_same_twice_and_names_its_curves() {
+        let panels = [panel((0..20).map(|i| (f64::from(i), f64::from(i).sin())).collect())];
+        let text = svg(&panels).unwrap();
+        assert_eq!(text, svg(&panels).unwrap());
+        for part in ["<svg", "Loss", "update", "off", "on"] {
+            assert!(text.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn points_that_are_no_numbers_are_left_out() {
+        assert!(svg(&[panel(vec![(0.0, 1.0), (1.0, f64::NAN)])]).is_ok());
+        let error = svg(&[panel(vec![(0.0, f64::NAN)])]).unwrap_err();
+        assert_eq!(error.to_string(), "panel `Loss` has no point to draw");
+    }
+
+    #[test]
+    fn smoothing_keeps_a_straight_line() {
+        let line: Vec<(f64, f64)> = (0..9).map(|i| (f64::from(i), 2.0 * f64::from(i))).collect();
+        assert_eq!(running_mean(&line)[1..8], line[1..8]);
+    }
+}

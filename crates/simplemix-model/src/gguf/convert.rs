@@ -1,0 +1,288 @@
+//! The model itself: names, row order, configuration, and the folder that is written.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, View};
+use serde_json::{Value as Json, json};
+
+use super::error::{GgufError, Result};
+use super::reader::{Gguf, TensorInfo};
+use super::tokenizer::{TokenIds, TokenizerFiles, rebuild};
+use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+use crate::weights::WEIGHTS;
+
+/// What an import gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportReport {
+    /// Tensors written.
+    pub tensors: usize,
+    /// Weights written.
+    pub parameters: u64,
+    /// Entries of the vocabulary.
+    pub vocabulary: usize,
+}
+
+impl fmt::Display for ImportReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tensors, parameters, vocabulary } = self;
+        write!(f, "{tensors} tensors, {parameters} weights in f32, {vocabulary} tokens")
+    }
+}
+
+/// Turns the GGUF file `input` into the Hugging Face folder `output`, which appears whole or not at all.
+///
+/// `progress(done, total)` counts tensors. Memory stays near that of the largest tensor in f32.
+///
+/// # Errors
+/// [`GgufError::Unsupported`] for a model, tensor type or tokenizer that is not read; [`GgufError::Damaged`] for a file
+/// that is cut off; [`GgufError::Io`] if `output` exists or cannot be written.
+pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<ImportReport> {
+    if output.exists() {
+        let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+        return Err(io(output, "make this folder")(exists));
+    }
+    let file = File::open(input).map_err(io(input, "read"))?;
+    #[expect(
+        unsafe_code,
+        reason = "a map of a file that another process cuts short faults; the file is the user's own"
+    )]
+    // SAFETY: the map is read-only and dropped before this function returns.
+    let map = unsafe { Mmap::map(&file) }.map_err(io(input, "map"))?;
+    let gguf = Gguf::parse(input, &map)?;
+    let config = configuration(&gguf)?;
+    let tokenizer = rebuild(&gguf)?;
+    let tensors = named_tensors(&gguf, &config)?;
+
+    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(io(parent, "write"))?;
+    let temporary = tempfile::Builder::new().prefix(".importing-").tempdir_in(parent).map_err(io(parent, "write"))?;
+    write_json_files(temporary.path(), &config, TokenIds::of(&gguf), &tokenizer)?;
+    write_weights(&temporary.path().join(WEIGHTS), &gguf, &config, &tensors, progress)?;
+    crate::causal_lm::share(temporary.path()).map_err(|e| write(output, &e))?;
+    std::fs::rename(temporary.path(), output).map_err(io(output, "write"))?;
+    let _ = temporary.keep();
+    Ok(ImportReport {
+        tensors: tensors.len(),
+        parameters: config.parameters() as u64,
+        vocabulary: config.vocab_size as usize,
+    })
+}
+
+fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> GgufError {
+    let path = path.to_owned();
+    move |source| GgufError::Io { path, action, source }
+}
+
+fn write(path: &Path, reason: &dyn fmt::Display) -> GgufError {
+    GgufError::Write { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// The model's shape from the metadata, through the same checks as a `config.json`.
+fn configuration(gguf: &Gguf<'_>) -> Result<ModelConfig> {
+    let architecture = gguf.text("general.architecture").unwrap_or("absent");
+    if architecture != "llama" {
+        return Err(gguf.unsupported("general.architecture", format!("`{architecture}`"), "`llama`"));
+    }
+    if let Some(scaling) = gguf.text("llama.rope.scaling.type").filter(|kind| *kind != "none") {
+        return Err(gguf.unsupported("llama.rope.scaling.type", format!("`{scaling}`"), "`none`"));
+    }
+    let number = |key: &str| gguf.needed(&format!("llama.{key}"));
+    let heads = number("attention.head_count")?;
+    let width = number("embedding_length")?;
+    let vocabulary = gguf.list("tokenizer.ggml.tokens").map_or(0, <[_]>::len) as u64;
+    let head_dim = gguf.unsigned("llama.rope.dimension_count").unwrap_or(width / heads.max(1));
+    let config = json!({
+        "model_type": "llama",
+        "vocab_size": gguf.unsigned("llama.vocab_size").unwrap_or(vocabulary),
+        "hidden_size": width,
+        "intermediate_size": number("feed_forward_length")?,
+        "num_hidden_layers": number("block_count")?,
+        "num_attention_heads": heads,
+        "num_key_value_heads": gguf.unsigned("llama.attention.head_count_kv").unwrap_or(heads),
+        "head_dim": head_dim,
+        "rms_norm_eps": gguf.float("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
+        "rope_theta": gguf.float("llama.rope.freq_base").unwrap_or(10_000.0),
+        "tie_word_embeddings": !gguf.tensors.contains_key("output.weight"),
+        "max_position_embeddings": number("context_length")?,
+    });
+    let checked = ModelConfig::from_json(&config.to_string(), gguf.path);
+    checked.map_err(|e| gguf.unsupported("llama.*", e.to_string(), "a model of the Llama family")).map(|config| {
+        ModelConfig { rope: RopeConfig { theta: config.rope.theta, scaling: RopeScaling::Default }, ..config }
+    })
+}
+
+/// The checkpoint's tensors under their names there, each with its place in the file.
+fn named_tensors<'a>(gguf: &'a Gguf<'_>, config: &ModelConfig) -> Result<Vec<(String, Vec<i64>, &'a TensorInfo)>> {
+    let (mut problems, mut named) = (Vec::new(), Vec::new());
+    let mut left: BTreeSet<&str> = gguf.tensors.keys().map(String::as_str).collect();
+    for (name, shape) in config.tensors() {
+        let source = gguf_name(&name);
+        left.remove(source.as_str());
+        match gguf.tensors.get(&source) {
+            Some(info) if info.dimensions.iter().rev().map(|&d| d as i64).eq(shape.iter().copied()) => {
+                named.push((name, shape, info));
+            }
+            Some(info) => {
+                problems.push(format!("`{source}` is {:?}, expected {shape:?} in reverse", info.dimensions));
+            }
+            None => problems.push(format!("`{source}` is missing")),
+        }
+    }
+    problems.extend(left.iter().map(|name| format!("`{name}` is not part of the model")));
+    if problems.is_empty() {
+        return Ok(named);
+    }
+    problems.truncate(12);
+    Err(GgufError::Tensors { path: gguf.path.to_owned(), problems: problems.join("; ") })
+}
+
+/// llama.cpp's name of a checkpoint's tensor.
+fn gguf_name(name: &str) -> String {
+    const PARTS: &[(&str, &str)] = &[
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+    ];
+    match name {
+        "model.embed_tokens.weight" => return "token_embd.weight".to_owned(),
+        "model.norm.weight" => return "output_norm.weight".to_owned(),
+        "lm_head.weight" => return "output.weight".to_owned(),
+        _ => {}
+    }
+    let inner = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+    let part = inner.and_then(|(layer, rest)| {
+        let (theirs, ours) = PARTS.iter().find(|(theirs, _)| rest.starts_with(theirs))?;
+        Some(format!("blk.{layer}.{ours}{}", &rest[theirs.len()..]))
+    });
+    part.unwrap_or_else(|| name.to_owned())
+}
+
+fn write_json_files(folder: &Path, config: &ModelConfig, ids: TokenIds, tokenizer: &TokenizerFiles) -> Result<()> {
+    let save = |name: &str, text: String| {
+        let path: PathBuf = folder.join(name);
+        std::fs::write(&path, text).map_err(io(&path, "write"))
+    };
+    let json = |name: &str, value: &Json| save(name, format!("{value:#}\n"));
+    let named_ids = [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)];
+    let mut settings = config.to_json();
+    let mut generation = json!({});
+    for (name, id) in named_ids.into_iter().filter_map(|(name, id)| id.map(|id| (name, id))) {
+        settings[name] = json!(id);
+        generation[name] = json!(id);
+    }
+    json("config.json", &settings)?;
+    json("generation_config.json", &generation)?;
+    json("tokenizer.json", &tokenizer.tokenizer)?;
+    json("tokenizer_config.json", &tokenizer.config)?;
+    json("special_tokens_map.json", &tokenizer.special_tokens)?;
+    match &tokenizer.chat_template {
+        Some(template) => save("chat_template.jinja", template.clone()),
+        None => Ok(()),
+    }
+}
+
+fn write_weights(
+    path: &Path,
+    gguf: &Gguf<'_>,
+    config: &ModelConfig,
+    tensors: &[(String, Vec<i64>, &TensorInfo)],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<()> {
+    let total = tensors.len();
+    let counted = RefCell::new((0, progress));
+    let views = tensors.iter().map(|(name, shape, info)| {
+        let heads = match name.rsplit('.').nth(1) {
+            Some("q_proj") => Some(config.num_attention_heads as usize),
+            Some("k_proj") => Some(config.num_key_value_heads as usize),
+            _ => None,
+        };
+        let shape = shape.iter().map(|&n| n as usize).collect();
+        let written = || {
+            let (done, progress) = &mut *counted.borrow_mut();
+            *done += 1;
+            progress(*done, total);
+        };
+        (name.as_str(), Dequantised { bytes: &gguf.bytes[info.start..info.end], info, shape, heads, written })
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views.collect::<Vec<_>>(), Some(metadata), path).map_err(|e| write(path, &e))?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(io(path, "write"))
+}
+
+/// A tensor that is dequantised while it is written.
+struct Dequantised<'a, F> {
+    bytes: &'a [u8],
+    info: &'a TensorInfo,
+    shape: Vec<usize>,
+    /// Heads whose rows llama.cpp interleaved.
+    heads: Option<usize>,
+    written: F,
+}
+
+impl<F: Fn()> View for Dequantised<'_, F> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let weights = self.info.quant.dequantise(self.bytes);
+        let weights = match self.heads {
+            Some(heads) => deinterleaved(&weights, self.shape[0], heads),
+            None => weights,
+        };
+        (self.written)();
+        Cow::Owned(weights.iter().flat_map(|w| w.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * 4
+    }
+}
+
+/// Rows in the order (head, pair, half) back to (head, half, pair).
+fn deinterleaved(weights: &[f32], rows: usize, heads: usize) -> Vec<f32> {
+    let (width, half) = (weights.len() / rows, rows / heads / 2);
+    let mut back = Vec::with_capacity(weights.len());
+    for row in 0..rows {
+        let (head, place) = (row / (2 * half), row % (2 * half));
+        let (side, pair) = (place / half, place % half);
+        let source = head * 2 * half + pair * 2 + side;
+        back.extend_from_slice(&weights[source * width..(source + 1) * width]);
+    }
+    back
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_head_by_head() {
+        // Two heads of four rows: stored as pairs (0, 2), (1, 3).
+        let stored = [0., 2., 1., 3., 4., 6., 5., 7.];
+        assert_eq!(deinterleaved(&stored, 8, 2), [0., 1., 2., 3., 4., 5., 6., 7.]);
+    }
+
+    #[test]
+    fn names_are_those_of_llama_cpp() {
+        assert_eq!(gguf_name("model.layers.12.mlp.down_proj.weight"), "blk.12.ffn_down.weight");
+        assert_eq!(gguf_name("model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
+        assert_eq!(gguf_name("model.norm.weight"), "output_norm.weight");
+    }
+}

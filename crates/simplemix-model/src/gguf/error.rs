@@ -1,0 +1,62 @@
+//! Why a GGUF file could not be imported.
+
+use std::path::PathBuf;
+
+/// Errors of the importer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GgufError {
+    /// Reading or writing failed.
+    #[error("{path}: cannot {action}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not GGUF, cut off or damaged.
+    #[error("{path}: byte {offset}: {found}, expected {expected}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: usize,
+        /// What stands there.
+        found: String,
+        /// What should.
+        expected: String,
+    },
+    /// The model or its tokenizer is of a kind that is not read.
+    #[error("{path}: `{key}` is {found}, expected {expected}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Metadata key or tensor.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What is read.
+        expected: String,
+    },
+    /// The tensors are not those of the model that the metadata describes.
+    #[error("{path}: tensors do not fit the metadata: {problems}")]
+    Tensors {
+        /// The file.
+        path: PathBuf,
+        /// What is missing, left over or misshapen.
+        problems: String,
+    },
+    /// The written folder could not be made of the parts.
+    #[error("{path}: cannot write: {reason}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Results of the importer.
+pub(super) type Result<T> = std::result::Result<T, GgufError>;

@@ -1,0 +1,14 @@
+//! GGUF files to Hugging Face folders: the Llama family, weights dequantised to f32, the tokenizer rebuilt.
+//!
+//! Follows the GGUF specification, versions 2 and 3, and llama.cpp's conventions: query and key rows come back from the
+//! order of its rotary kernel to that of transformers. Plain bytes in and out; libtorch takes no part. A file is not
+//! trusted: every count and offset is checked against the bytes that are there.
+
+mod convert;
+mod error;
+mod quant;
+mod reader;
+mod tokenizer;
+
+pub use convert::{ImportReport, import_gguf};
+pub use error::GgufError;

@@ -1,0 +1,267 @@
+//! The container: header, metadata, tensor table. Nothing is allocated from a count that the file has not the bytes for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::error::{GgufError, Result};
+use super::quant::Quant;
+
+const MAGIC: &[u8] = b"GGUF";
+const DEFAULT_ALIGNMENT: u64 = 32;
+/// GGML's own limit.
+const MAX_DIMENSIONS: usize = 4;
+
+/// A metadata value; numbers are widened.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    List(Vec<Value>),
+}
+
+/// Where a tensor's bytes are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct TensorInfo {
+    /// As GGUF has it: the fastest dimension first.
+    pub(super) dimensions: Vec<u64>,
+    pub(super) quant: Quant,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// A parsed file over its bytes.
+#[derive(Debug)]
+pub(super) struct Gguf<'a> {
+    pub(super) path: &'a Path,
+    pub(super) bytes: &'a [u8],
+    pub(super) metadata: BTreeMap<String, Value>,
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl<'a> Gguf<'a> {
+    pub(super) fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+        let mut cursor = Cursor { path, bytes, at: 0 };
+        if cursor.take(4)? != MAGIC {
+            return Err(cursor.damaged(0, "other bytes".to_owned(), "the letters GGUF"));
+        }
+        let version = cursor.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(cursor.damaged(4, format!("version {version}"), "version 2 or 3, little-endian"));
+        }
+        let tensor_count = cursor.count(24)?;
+        let value_count = cursor.count(13)?;
+        let mut metadata = BTreeMap::new();
+        for _ in 0..value_count {
+            let key = cursor.text()?;
+            let kind = cursor.u32()?;
+            let value = cursor.value(kind, 0)?;
+            metadata.insert(key, value);
+        }
+        let mut table = Vec::new();
+        for _ in 0..tensor_count {
+            table.push(cursor.tensor()?);
+        }
+        let alignment = match metadata.get("general.alignment") {
+            None => DEFAULT_ALIGNMENT,
+            Some(Value::Unsigned(n)) if n.is_power_of_two() && *n <= 1 << 20 => *n,
+            Some(other) => return Err(cursor.unsupported("general.alignment", format!("{other:?}"), "a power of two")),
+        };
+        let base = (cursor.at as u64).next_multiple_of(alignment);
+        let tensors = table.into_iter().map(|raw| cursor.place(raw, base)).collect::<Result<_>>()?;
+        Ok(Self { path, bytes, metadata, tensors })
+    }
+
+    pub(super) fn unsupported(&self, key: &str, found: impl Into<String>, expected: &str) -> GgufError {
+        unsupported(self.path, key, found.into(), expected)
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self.metadata.get(key) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn unsigned(&self, key: &str) -> Option<u64> {
+        match self.metadata.get(key) {
+            Some(Value::Unsigned(n)) => Some(*n),
+            Some(Value::Signed(n)) => u64::try_from(*n).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn float(&self, key: &str) -> Option<f64> {
+        match self.metadata.get(key) {
+            Some(Value::Float(x)) => Some(*x),
+            _ => self.unsigned(key).map(|n| n as f64),
+        }
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        match self.metadata.get(key) {
+            Some(Value::Bool(flag)) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    pub(super) fn list(&self, key: &str) -> Option<&[Value]> {
+        match self.metadata.get(key) {
+            Some(Value::List(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// A number that the model cannot do without.
+    pub(super) fn needed(&self, key: &str) -> Result<u64> {
+        self.unsigned(key).ok_or_else(|| self.unsupported(key, "absent or no number", "a number from 0"))
+    }
+}
+
+fn unsupported(path: &Path, key: &str, found: String, expected: &str) -> GgufError {
+    GgufError::Unsupported { path: path.to_owned(), key: key.to_owned(), found, expected: expected.to_owned() }
+}
+
+/// A tensor as its table entry reads.
+struct RawTensor {
+    name: String,
+    dimensions: Vec<u64>,
+    kind: u32,
+    offset: u64,
+    entry: usize,
+}
+
+struct Cursor<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn damaged(&self, offset: usize, found: String, expected: &str) -> GgufError {
+        GgufError::Damaged { path: self.path.to_owned(), offset, found, expected: expected.to_owned() }
+    }
+
+    fn unsupported(&self, key: &str, found: String, expected: &str) -> GgufError {
+        unsupported(self.path, key, found, expected)
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let Some(end) = end else {
+            let left = self.bytes.len() - self.at;
+            return Err(self.damaged(self.at, format!("{left} bytes left"), &format!("{len} more")));
+        };
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A count of things that take at least `least` bytes each.
+    fn count(&mut self, least: usize) -> Result<usize> {
+        let at = self.at;
+        let count = self.u64()?;
+        let room = (self.bytes.len() - self.at) / least;
+        match usize::try_from(count) {
+            Ok(count) if count <= room => Ok(count),
+            _ => Err(self.damaged(
+                at,
+                format!("a count of {count}"),
+                &format!("at most {room}, which the file has room for"),
+            )),
+        }
+    }
+
+    fn text(&mut self) -> Result<String> {
+        let len = self.count(1)?;
+        let at = self.at;
+        let bytes = self.take(len)?;
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| self.damaged(at + e.valid_up_to(), "other bytes".into(), "UTF-8"))?;
+        Ok(text.to_owned())
+    }
+
+    fn value(&mut self, kind: u32, depth: u32) -> Result<Value> {
+        Ok(match kind {
+            0 => Value::Unsigned(u64::from(self.array::<1>()?[0])),
+            1 => Value::Signed(i64::from(i8::from_le_bytes(self.array()?))),
+            2 => Value::Unsigned(u64::from(u16::from_le_bytes(self.array()?))),
+            3 => Value::Signed(i64::from(i16::from_le_bytes(self.array()?))),
+            4 => Value::Unsigned(u64::from(self.u32()?)),
+            5 => Value::Signed(i64::from(i32::from_le_bytes(self.array()?))),
+            6 => Value::Float(f64::from(f32::from_le_bytes(self.array()?))),
+            7 => Value::Bool(self.array::<1>()?[0] != 0),
+            8 => Value::Text(self.text()?),
+            9 => self.list(depth)?,
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
+            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            _ => return Err(self.damaged(self.at - 4, format!("value type {kind}"), "a type from 0 to 12")),
+        })
+    }
+
+    fn list(&mut self, depth: u32) -> Result<Value> {
+        if depth > 4 {
+            return Err(self.damaged(self.at, "lists in lists".to_owned(), "at most four levels"));
+        }
+        let kind = self.u32()?;
+        let count = self.count(1)?;
+        let mut values = Vec::new();
+        for _ in 0..count {
+            values.push(self.value(kind, depth + 1)?);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn tensor(&mut self) -> Result<RawTensor> {
+        let entry = self.at;
+        let name = self.text()?;
+        let count = self.u32()? as usize;
+        if count > MAX_DIMENSIONS {
+            return Err(self.damaged(self.at - 4, format!("{count} dimensions"), "at most 4"));
+        }
+        let dimensions = (0..count).map(|_| self.u64()).collect::<Result<_>>()?;
+        Ok(RawTensor { name, dimensions, kind: self.u32()?, offset: self.u64()?, entry })
+    }
+
+    /// Checks that a tensor's bytes lie inside the file.
+    fn place(&self, raw: RawTensor, base: u64) -> Result<(String, TensorInfo)> {
+        let RawTensor { name, dimensions, kind, offset, entry } = raw;
+        let Some(quant) = Quant::of(kind) else {
+            return Err(self.unsupported(&name, format!("of GGML type {kind}"), Quant::NAMES));
+        };
+        let row = dimensions.first().copied().unwrap_or(1);
+        let numel = dimensions.iter().try_fold(1u64, |n, &d| n.checked_mul(d));
+        let bytes = numel
+            .filter(|_| row % quant.block() as u64 == 0)
+            .and_then(|n| (n / quant.block() as u64).checked_mul(quant.block_bytes() as u64));
+        let start = base.checked_add(offset);
+        let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= self.bytes.len() as u64 => {
+                Ok((name, TensorInfo { dimensions, quant, start: start as usize, end: end as usize }))
+            }
+            _ => Err(self.damaged(
+                entry,
+                format!("tensor `{name}` of {dimensions:?} at offset {offset}"),
+                &format!("whole rows inside the file's {} bytes", self.bytes.len()),
+            )),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Model folders from the Hugging Face hub, through its own client and cache.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
+
+use crate::error::{Error, Result};
+use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
+
+/// Files that not every model has.
+const OPTIONAL: &[&str] =
+    &["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+
+/// The folder of `model`: itself where it is one, else the hub's model of that id, downloaded into the hub's cache.
+///
+/// `HF_HOME`, `HF_ENDPOINT` and the token file are honoured as by `huggingface_hub`.
+///
+/// # Errors
+/// [`Error::Hub`] if there is no such folder and the hub cannot be reached or has no such model.
+pub fn resolve(model: &Path) -> Result<PathBuf> {
+    let Some(id) = hub_id(model) else {
+        return Ok(model.to_owned());
+    };
+    let failed = |reason: &dyn std::fmt::Display| Error::Hub { id: id.to_owned(), reason: reason.to_string() };
+    let api: Api = ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed(&e))?;
+    let repo = api.model(id.to_owned());
+    let get = |name: &str| repo.get(name).map_err(|e| failed(&e));
+    let config = get("config.json")?;
+    get("tokenizer.json")?;
+    for name in OPTIONAL {
+        // Absence is usual; anything else shows when the file is needed.
+        let _ = repo.get(name);
+    }
+    weights(&repo).map_err(|e| failed(&e))?;
+    config.parent().map(Path::to_owned).ok_or_else(|| failed(&"the cache has no folder for it"))
+}
+
+/// `owner/name`, where no such folder exists.
+fn hub_id(model: &Path) -> Option<&str> {
+    let text = model.to_str()?;
+    let named = |part: &str| {
+        !part.is_empty()
+            && part != "."
+            && part != ".."
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let (owner, name) = text.split_once('/')?;
+    (!model.exists() && named(owner) && named(name)).then_some(text)
+}
+
+/// One file of weights, or the shards that the index names.
+fn weights(repo: &ApiRepo) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    if repo.get(WEIGHTS).is_ok() {
+        return Ok(());
+    }
+    let index: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(repo.get(WEIGHTS_INDEX)?)?)?;
+    let shards = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
+    let shards: std::collections::BTreeSet<&str> = shards.filter_map(serde_json::Value::as_str).collect();
+    for shard in shards {
+        repo.get(shard)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_paths_are_not_ids() {
+        for path in ["src", "./a/b", "/a/b", "a", "a/b/c", "../b", "a/..", "a b/c"] {
+            assert_eq!(hub_id(Path::new(path)), None, "{path}");
+        }
+        assert_eq!(hub_id(Path::new("HuggingFaceTB/SmolLM2-135M")), Some("HuggingFaceTB/SmolLM2-135M"));
+    }
+}

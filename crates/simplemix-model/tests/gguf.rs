@@ -1,0 +1,236 @@
+//! The GGUF importer on files made here, on damaged ones, and on the demo's real one where the cache has it.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking and says why it skips")]
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use simplemix_model::gguf::{GgufError, import_gguf};
+use simplemix_model::{CausalLm, Packed};
+use tch::{Device, Kind};
+
+/// A GGUF file in the making.
+#[derive(Clone)]
+struct File {
+    version: u32,
+    values: Vec<(String, u32, Vec<u8>)>,
+    tensors: Vec<(String, Vec<u64>, u32, Vec<u8>)>,
+}
+
+fn text(value: &str) -> Vec<u8> {
+    [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat()
+}
+
+fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat()
+}
+
+/// Bytes of tokens as GPT-2 writes them, and one control token.
+const TOKENS: [&str; 6] = ["a", "b", "ab", "Ġ", "1", "<|end|>"];
+
+impl File {
+    /// One layer, 32 wide, two heads, six tokens; every weight 0.5 in f32 but the scale of `head`, which is Q8_0.
+    fn small() -> Self {
+        let mut file = Self { version: 3, values: Vec::new(), tensors: Vec::new() };
+        for (key, value) in
+            [("general.architecture", "llama"), ("tokenizer.ggml.model", "gpt2"), ("tokenizer.ggml.pre", "smollm")]
+        {
+            file.values.push((key.into(), 8, text(value)));
+        }
+        for (key, value) in [
+            ("llama.block_count", 1u32),
+            ("llama.context_length", 64),
+            ("llama.embedding_length", 32),
+            ("llama.feed_forward_length", 64),
+            ("llama.attention.head_count", 2),
+            ("llama.attention.head_count_kv", 1),
+            ("tokenizer.ggml.eos_token_id", 5),
+        ] {
+            file.values.push((key.into(), 4, value.to_le_bytes().to_vec()));
+        }
+        let tokens: Vec<Vec<u8>> = TOKENS.iter().map(|t| text(t)).collect();
+        file.values.push(("tokenizer.ggml.tokens".into(), 9, list(8, &tokens)));
+        file.values.push(("tokenizer.ggml.merges".into(), 9, list(8, &[text("a b")])));
+        let kinds: Vec<Vec<u8>> = [1i32, 1, 1, 1, 1, 3].iter().map(|k| k.to_le_bytes().to_vec()).collect();
+        file.values.push(("tokenizer.ggml.token_type".into(), 9, list(5, &kinds)));
+        for (name, shape) in [
+            ("token_embd.weight", vec![32, 6]),
+            ("blk.0.attn_q.weight", vec![32, 32]),
+            ("blk.0.attn_k.weight", vec![32, 16]),
+            ("blk.0.attn_v.weight", vec![32, 16]),
+            ("blk.0.attn_output.weight", vec![32, 32]),
+            ("blk.0.ffn_gate.weight", vec![32, 64]),
+            ("blk.0.ffn_up.weight", vec![32, 64]),
+            ("blk.0.ffn_down.weight", vec![64, 32]),
+            ("blk.0.attn_norm.weight", vec![32]),
+            ("blk.0.ffn_norm.weight", vec![32]),
+            ("output_norm.weight", vec![32]),
+        ] {
+            let count = shape.iter().product::<u64>() as usize;
+            file.tensors.push((name.into(), shape, 0, 0.5f32.to_le_bytes().repeat(count)));
+        }
+        file
+    }
+
+    fn set(mut self, key: &str, kind: u32, value: Vec<u8>) -> Self {
+        self.values.retain(|(known, ..)| known != key);
+        self.values.push((key.into(), kind, value));
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(self.version.to_le_bytes());
+        bytes.extend((self.tensors.len() as u64).to_le_bytes());
+        bytes.extend((self.values.len() as u64).to_le_bytes());
+        for (key, kind, value) in &self.values {
+            bytes.extend(text(key));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(value);
+        }
+        let mut offset = 0u64;
+        for (name, shape, kind, data) in &self.tensors {
+            bytes.extend(text(name));
+            bytes.extend((shape.len() as u32).to_le_bytes());
+            shape.iter().for_each(|n| bytes.extend(n.to_le_bytes()));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+            offset += (data.len() as u64).next_multiple_of(32);
+        }
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        for (.., data) in &self.tensors {
+            bytes.extend(data);
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+        }
+        bytes
+    }
+}
+
+fn import(bytes: &[u8]) -> (Result<(), GgufError>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("m.gguf");
+    std::fs::write(&input, bytes).unwrap();
+    (import_gguf(&input, &dir.path().join("out"), &mut |_, _| {}).map(drop), dir)
+}
+
+#[track_caller]
+fn refused(file: &File, part: &str) {
+    let (result, dir) = import(&file.bytes());
+    let text = result.unwrap_err().to_string();
+    assert!(text.contains(part), "`{part}` is not in: {text}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+}
+
+#[test]
+fn a_small_file_becomes_a_model_that_runs() {
+    let (result, dir) = import(&File::small().bytes());
+    result.unwrap();
+    let folder = dir.path().join("out");
+    let model = CausalLm::load(&folder, Kind::Float, Device::Cpu).unwrap();
+    assert!(model.config().tie_word_embeddings);
+    let mut packed = Packed::new();
+    packed.push(&[0, 1, 2]).unwrap();
+    assert_eq!(model.logits(&model.hidden_states(&packed).unwrap()).unwrap().size(), [3, 6]);
+    let tokenizer = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+    assert_eq!(tokenizer.encode("ab a11<|end|>", false).unwrap().get_ids(), [2, 3, 0, 4, 4, 5]);
+}
+
+#[test]
+fn what_is_not_read_is_named() {
+    refused(&File::small().set("general.architecture", 8, text("mamba")), "`general.architecture` is `mamba`");
+    refused(&File::small().set("tokenizer.ggml.model", 8, text("llama")), "`tokenizer.ggml.model` is `llama`");
+    refused(&File::small().set("tokenizer.ggml.pre", 8, text("tekken")), "`tokenizer.ggml.pre` is `tekken`");
+    refused(&File::small().set("llama.rope.scaling.type", 8, text("yarn")), "`llama.rope.scaling.type` is `yarn`");
+    refused(&File { version: 9, ..File::small() }, "version 9");
+    let mut odd = File::small();
+    odd.tensors[0].2 = 12;
+    refused(&odd, "`token_embd.weight` is of GGML type 12");
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_listed() {
+    let mut file = File::small();
+    file.tensors.remove(2);
+    file.tensors[4].1 = vec![64, 32];
+    file.tensors.push(("rope_freqs.weight".into(), vec![8], 0, vec![0; 32]));
+    for part in
+        ["`blk.0.attn_k.weight` is missing", "`blk.0.ffn_gate.weight` is [64, 32]", "`rope_freqs.weight` is not part"]
+    {
+        refused(&file, part);
+    }
+    let mut far = File::small();
+    far.tensors.last_mut().unwrap().3.truncate(8);
+    far.tensors.last_mut().unwrap().1 = vec![1 << 40];
+    refused(&far, "whole rows inside the file's");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_an_error() {
+    let whole = File::small().bytes();
+    for length in (0..whole.len() - 32).step_by(37) {
+        let (result, dir) = import(&whole[..length]);
+        assert!(result.is_err(), "{length}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn an_existing_folder_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("m.gguf");
+    std::fs::write(&input, File::small().bytes()).unwrap();
+    let error = import_gguf(&input, dir.path(), &mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, GgufError::Io { action: "make this folder", .. }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Bytes changed at random end in an error or a model, never in a panic or a huge allocation.
+    #[test]
+    fn damage_never_panics(changes in prop::collection::vec((0usize..1200, any::<u8>()), 1..6)) {
+        let mut bytes = File::small().bytes();
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        let _ = import(&bytes);
+    }
+}
+
+/// The demo's model in the cache, under the rule of `cargo xtask`.
+fn real() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = variable("SIMPLEMIX_CACHE").or_else(|| {
+        let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+        Some(caches.join("simplemix"))
+    })?;
+    Some(cache.join("demo/smollm2-135m-instruct.q4_1.gguf")).filter(|path| path.is_file())
+}
+
+/// Token ids of a thousand strings against those of transformers: tests/golden/gguf_tokens.py.
+#[test]
+fn the_real_tokenizer_gives_the_ids_of_transformers() {
+    let Some(input) = real() else {
+        eprintln!("skipped: no SmolLM2 in the cache; `cargo xtask fetch` gets it");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("smollm2");
+    import_gguf(&input, &folder, &mut |_, _| {}).unwrap();
+    let tokenizer = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf_tokens.json");
+    let golden: Vec<serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
+    assert_eq!(golden.len(), 1000);
+    for row in &golden {
+        let text = row["text"].as_str().unwrap();
+        let ids: Vec<String> = tokenizer.encode(text, false).unwrap().get_ids().iter().map(u32::to_string).collect();
+        assert_eq!(ids.len() as u64, row["count"].as_u64().unwrap(), "{text:?}");
+        assert_eq!(digest(&ids.join(",")), row["sha256"].as_str().unwrap(), "{text:?}");
+    }
+}
+
+/// First eight hex digits of SHA-256.
+fn digest(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}

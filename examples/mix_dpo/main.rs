@@ -1,0 +1,299 @@
+//! SIMPLEMIX from end to end: collect on-policy pairs, mix them half and half with off-policy pairs, train, evaluate.
+//!
+//! ```text
+//! cargo run --release --example mix_dpo             # SmolLM2-135M-Instruct, a few minutes
+//! cargo run --release --example mix_dpo -- --fast   # a tiny random model, seconds
+//! ```
+//!
+//! What it does is in `mix_dpo.toml` beside this file.
+
+#![allow(clippy::print_stdout, reason = "a demo talks to its user")]
+
+mod inputs;
+mod problems;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use simplemix::data::{Message, Pair, PairTokenizer, PairWriter, Text, TokenizeOptions, WriteOptions};
+use simplemix::mix::{Exhaustion, Mixture, MixtureConfig, RowOrder, SourceConfig, Weight};
+use simplemix::model::CausalLm;
+use simplemix::rollout::{
+    DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
+};
+use simplemix::train::{PairSet, Record, Run, Stage, TrainConfig, Watcher, peak_bytes};
+use tch::{Device, Kind};
+
+/// Mix on-policy and off-policy pairs, train with DPO, compare before and after
+#[derive(Parser)]
+struct Args {
+    /// A tiny random model in place of a real one: seconds rather than minutes
+    #[arg(long)]
+    fast: bool,
+    /// Model folder, or its id on the hub, in place of SmolLM2-135M-Instruct
+    #[arg(long, value_name = "DIR|ID")]
+    model: Option<PathBuf>,
+    /// File of off-policy pairs in place of the demo's
+    #[arg(long, value_name = "FILE")]
+    off_policy: Option<PathBuf>,
+    /// Settings in place of mix_dpo.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Run folder [default: the first free of runs/mix_dpo, runs/mix_dpo-2, ...]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    prompts: PromptConfig,
+    sampling: SamplingConfig,
+    on_policy: OnPolicyConfig,
+    off_policy: OffPolicyConfig,
+    mix: MixConfig,
+    train: TrainConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromptConfig {
+    seed: u64,
+    training: usize,
+    held_back: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnPolicyConfig {
+    held_back: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OffPolicyConfig {
+    max_tokens: usize,
+    held_back: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MixConfig {
+    off: Weight,
+    on: Weight,
+    total: u64,
+    seed: u64,
+}
+
+/// Answers made together.
+const BATCH_ROWS: usize = 96;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let config: Config = read_config(&args)?;
+    let scratch = tempfile::tempdir()?;
+    let input = match args.fast {
+        true => inputs::tiny(scratch.path())?,
+        false => inputs::real(args.model.as_deref(), args.off_policy.as_deref())?,
+    };
+    let output = args.output.clone().unwrap_or_else(free_folder);
+    let scorer: &dyn Scorer = if args.fast { &DigitShare } else { &ExactAnswer };
+
+    // 1. The model, and problems it is to get better at.
+    let model = CausalLm::load(&input.model, Kind::Float, Device::cuda_if_available())?;
+    let options = TokenizeOptions { max_length: config.train.max_length, ..TokenizeOptions::default() };
+    let tokenizer = PairTokenizer::from_dir(&input.model, options)?;
+    println!("1. model      {}: {} weights", input.name, model.config().parameters());
+    let mut prompts = prompts(&config.prompts);
+    let held_back = prompts.split_off(config.prompts.training);
+    let mut policy = LocalGenerator::new(&model, &tokenizer, &input.name, BATCH_ROWS);
+    let before = answers(&mut policy, &held_back, &config.sampling)?;
+
+    // 2. Pairs written by others.
+    let (off, mut held_back_pairs) = off_policy(&input.pairs, &tokenizer, &config.off_policy)?;
+    println!("2. off-policy {} pairs for training, {} held back", off.len(), held_back_pairs.len());
+
+    // 3. Pairs from the model itself: several answers a problem, scored, best against worst.
+    let bar = bar("sampling");
+    let collected = collect(&mut policy, scorer, &prompts, &config.sampling, "on", &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    let mut on = collected.selection.pairs.clone();
+    held_back_pairs.extend(on.split_off(on.len() - config.on_policy.held_back.min(on.len() / 2)));
+    println!(
+        "3. on-policy  {} pairs of {} problems x {} answers; mean score by `{}` {:.3}",
+        collected.selection.pairs.len(),
+        prompts.len(),
+        config.sampling.samples,
+        scorer.name(),
+        collected.mean_score()
+    );
+    for (reason, count) in &collected.selection.dropped {
+        println!("              {count} problems dropped: {}", reason.name());
+    }
+    drop(model);
+
+    // 4. Half and half.
+    let mixture = mix(&config.mix, &off, &on, &output)?;
+
+    // 5. DPO with a frozen reference.
+    let mut train = config.train.clone();
+    train.model = Some(input.model.clone());
+    train.output = Some(output.clone());
+    let run = Run::with_pairs(train, &input.model, &mixture, &held_back_pairs)?;
+    println!("5. training   {}; {} updates", run.train.summary(), run.settings().steps);
+    let finished = run.start(false, &mut Bars::default())?;
+
+    // 6. The same questions again.
+    let mut policy = LocalGenerator::new(&finished.model, &tokenizer, &input.name, BATCH_ROWS);
+    let after = answers(&mut policy, &held_back, &config.sampling)?;
+    let right = |texts: &[String]| -> Vec<bool> {
+        let pairs = texts.iter().zip(&held_back);
+        pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|a| is_right(text, a))).collect()
+    };
+    println!("6. evaluation on {} held-back problems and {} held-back pairs\n", held_back.len(), held_back_pairs.len());
+    println!("{}\n", report::report(&finished.records, &right(&before), &right(&after)));
+    println!("{}", report::verdict(&finished.records));
+    report::figure(&finished.records, &output.join("mix_dpo.svg"))?;
+    println!("model {}\nplot  {}", finished.folder.model().display(), output.join("mix_dpo.svg").display());
+    if let Some(bytes) = peak_bytes() {
+        println!("peak memory {:.1} GB", bytes as f64 / 1e9);
+    }
+    Ok(())
+}
+
+fn read_config(args: &Args) -> Result<Config> {
+    let (name, text) = match (&args.config, args.fast) {
+        (Some(path), _) => (
+            path.display().to_string(),
+            std::fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?,
+        ),
+        (None, true) => ("fast.toml".into(), include_str!("fast.toml").to_owned()),
+        (None, false) => ("mix_dpo.toml".into(), include_str!("mix_dpo.toml").to_owned()),
+    };
+    toml::from_str(&text).with_context(|| name)
+}
+
+fn free_folder() -> PathBuf {
+    let first = PathBuf::from("runs/mix_dpo");
+    let others = (2..).map(|n| PathBuf::from(format!("runs/mix_dpo-{n}")));
+    std::iter::once(first.clone()).chain(others).find(|folder| !folder.exists()).unwrap_or(first)
+}
+
+fn prompts(config: &PromptConfig) -> Vec<Prompt> {
+    problems::problems(config.seed, config.training + config.held_back)
+        .into_iter()
+        .map(|problem| Prompt {
+            id: problem.question.clone(),
+            prompt: Text::Messages(vec![Message::user(problem.question)]),
+            task: Some(problem.task.to_owned()),
+            answer: Some(problem.answer),
+        })
+        .collect()
+}
+
+/// The likeliest answer to each prompt.
+fn answers(policy: &mut LocalGenerator<'_>, prompts: &[Prompt], sampling: &SamplingConfig) -> Result<Vec<String>> {
+    let bar = bar("answering");
+    let greedy = SamplingConfig { samples: 1, temperature: 0.0, ..*sampling };
+    let answers = policy.generate(prompts, &greedy, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(answers.into_iter().flatten().map(|answer| answer.text).collect())
+}
+
+/// Pairs short enough to train on, and those held back.
+fn off_policy(path: &Path, tokenizer: &PairTokenizer, config: &OffPolicyConfig) -> Result<(Vec<Pair>, Vec<Pair>)> {
+    let mut pairs = inputs::off_policy(path)?;
+    let sizes = PairSet::tokenize(&pairs, tokenizer)?;
+    let short: std::collections::HashSet<usize> =
+        sizes.table.pairs.iter().filter(|p| p.tokens <= config.max_tokens).map(|p| p.row).collect();
+    let mut row = 0;
+    pairs.retain(|_| {
+        row += 1;
+        short.contains(&(row - 1))
+    });
+    ensure!(
+        pairs.len() > config.held_back,
+        "{}: {} pairs of at most {} tokens",
+        path.display(),
+        pairs.len(),
+        config.max_tokens
+    );
+    let held_back = pairs.split_off(pairs.len() - config.held_back);
+    Ok((pairs, held_back))
+}
+
+/// Draws the mixture, writes it as parquet and says what it holds.
+fn mix(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path) -> Result<Vec<Pair>> {
+    let source =
+        |name: &str, pairs: &[Pair], weight| SourceConfig { name: name.into(), rows: pairs.len() as u64, weight };
+    let mixture = Mixture::new(MixtureConfig {
+        sources: vec![source("off", off, config.off), source("on", on, config.on)],
+        total: Some(config.total),
+        exhaustion: Exhaustion::Stop,
+        rows: RowOrder::Shuffled,
+        seed: config.seed,
+    })?;
+    let pairs: Vec<Pair> = mixture.iter().map(|draw| [off, on][draw.source][draw.row as usize].clone()).collect();
+    std::fs::create_dir_all(output)?;
+    let path = output.join("mixture.parquet");
+    let mut writer = PairWriter::create(&path, &WriteOptions::default())?;
+    writer.write_pairs(&pairs)?;
+    writer.finish()?;
+    println!("4. mixture    {} of {} pairs asked for, in {}", pairs.len(), config.total, path.display());
+    for (planned, source) in mixture.plan().iter().zip(&mixture.config().sources) {
+        let achieved = planned.rows as f64 / pairs.len() as f64;
+        println!(
+            "              {:<4} asked {:<5} achieved {achieved:.3}: {} pairs",
+            planned.name, source.weight, planned.rows
+        );
+    }
+    Ok(pairs)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(name: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg} {eta}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(name.to_owned())
+}
+
+/// Shows training on the terminal.
+#[derive(Default)]
+struct Bars {
+    bar: Option<ProgressBar>,
+    stage: Option<Stage>,
+}
+
+impl Watcher for Bars {
+    fn stage(&mut self, stage: Stage, done: usize, total: usize) {
+        if self.stage != Some(stage) {
+            self.stage = Some(stage);
+            self.bar = Some(bar(if stage == Stage::Reference { "reference" } else { "evaluating" }));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+    }
+
+    fn step(&mut self, record: &Record, steps: u64) {
+        if self.stage.take().is_some() || self.bar.is_none() {
+            self.bar = Some(bar("training"));
+        }
+        if let Some(bar) = &self.bar {
+            let value = |name| record.get(name).unwrap_or(f64::NAN);
+            bar.set_length(steps);
+            bar.set_position(record.step);
+            bar.set_message(format!("loss {:.3}, margin {:+.3}", value("loss"), value("rewards/margins")));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The built `simplemix` as a user runs it, on small files that the tests make.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod good_runs;
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+
+/// A folder of its own for each test, with the files that most need.
+pub(crate) struct Dir(tempfile::TempDir);
+
+impl Dir {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        std::fs::write(self.path(name), content).unwrap();
+        self.path(name)
+    }
+
+    /// A tiny model folder, `model`.
+    pub(crate) fn model(&self) -> PathBuf {
+        let folder = self.path("model");
+        simplemix_model::tiny::write_folder(&folder, 1).unwrap();
+        folder
+    }
+
+    /// `count` pairs as JSONL; `kind` keeps files apart.
+    pub(crate) fn pairs(&self, name: &str, kind: &str, count: usize) -> PathBuf {
+        let mut text = String::new();
+        for i in 0..count {
+            let turn = |role: &str, content: String| format!(r#"[{{"role":"{role}","content":"{content}"}}]"#);
+            writeln!(
+                text,
+                r#"{{"prompt":{},"chosen":{},"rejected":{}}}"#,
+                turn("user", format!("{kind} question {i}")),
+                turn("assistant", format!("a good answer {i}")),
+                turn("assistant", format!("no {i}")),
+            )
+            .unwrap();
+        }
+        self.write(name, text)
+    }
+
+    pub(crate) fn simplemix(&self, args: &[&str]) -> Output {
+        Command::new(assert_cmd::cargo::cargo_bin!("simplemix")).current_dir(self.0.path()).args(args).output().unwrap()
+    }
+
+    /// Names of everything in the folder, hidden things too.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(self.0.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+pub(crate) fn exists(path: &Path) -> bool {
+    path.exists()
+}
