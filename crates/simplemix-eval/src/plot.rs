@@ -76,10 +76,18 @@ pub fn write_svg(path: &Path, panels: &[Panel]) -> Result<(), PlotError> {
     let text = svg(panels)?;
     let io = |source| PlotError::Io { path: path.to_owned(), source };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let mut file = temporary_in(folder).map_err(io)?;
     file.write_all(text.as_bytes()).map_err(io)?;
     file.persist(path).map_err(|e| io(e.error))?;
     Ok(())
+}
+
+/// A new file, as readable as any other; temporary files are private by default.
+fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 /// The figure as SVG text.

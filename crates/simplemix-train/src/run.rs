@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
-use simplemix_loss::PreferenceLoss;
+use simplemix_loss::{LossKind, Need, PreferenceLoss};
 use simplemix_model::CausalLm;
 use tch::{Device, Kind};
 
@@ -211,7 +211,13 @@ impl Observer<DpoLearner<'_>> for Recorder<'_> {
 }
 
 fn preference_loss(config: &TrainConfig) -> Result<PreferenceLoss> {
-    Ok(PreferenceLoss::new(config.loss.parse()?, config.beta, config.label_smoothing)?)
+    let kind: LossKind = config.loss.parse()?;
+    // Refused here rather than at the first step: files of pairs do not say how likely their labels are.
+    if kind.formula().needs.contains(&Need::LabelProbs) {
+        let expected = "a loss that needs no label probabilities";
+        return Err(Error::Setting { key: "loss", found: config.loss.clone(), expected });
+    }
+    Ok(PreferenceLoss::new(kind, config.beta, config.label_smoothing)?)
 }
 
 fn required<'a>(key: &'static str, path: Option<&'a Path>) -> Result<&'a Path> {
@@ -226,4 +232,17 @@ fn refusals(report: &ReadReport) -> String {
         report.rows,
         if reasons.is_empty() { "none refused".to_owned() } else { reasons.join(", ") }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_files_cannot_feed_is_refused_before_anything_is_read() {
+        let config = |loss: &str| TrainConfig { loss: loss.to_owned(), ..TrainConfig::default() };
+        assert!(preference_loss(&config("sigmoid")).is_ok());
+        let error = preference_loss(&config("soft_label")).unwrap_err().to_string();
+        assert_eq!(error, "`loss` is soft_label, expected a loss that needs no label probabilities");
+    }
 }

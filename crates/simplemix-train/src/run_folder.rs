@@ -69,7 +69,11 @@ impl RunFolder {
     /// [`Error::Io`].
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.path.join(name);
-        let mut file = tempfile::NamedTempFile::new_in(&self.path).at(&path, "write")?;
+        let mut builder = tempfile::Builder::new();
+        // Temporary files are private by default; a run's are as readable as any other.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(&self.path).at(&path, "write")?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).at(&path, "write")?;
         file.persist(&path).map_err(|e| e.error).at(&path, "write")?;
         Ok(())
