@@ -135,7 +135,7 @@ fn main() -> Result<()> {
         collected.mean_score()
     );
     for (reason, count) in &collected.selection.dropped {
-        println!("              {count} problems dropped: {}", reason.name());
+        println!("              {count} of the problems dropped: {}", reason.name());
     }
     drop(model);
 

@@ -125,7 +125,7 @@ fn a_setting_out_of_range_is_named() {
     };
     refused(&dir, &train("--beta", "-1"), &["`beta` is -1, expected a number above 0"]);
     refused(&dir, &train("--batch-size", "0"), &["`batch_size` is 0"]);
-    refused(&dir, &train("--loss", "dpo"), &["`loss` is `dpo`, expected one of sigmoid"]);
+    refused(&dir, &train("--loss", "dop"), &["`loss` is `dop`, expected one of sigmoid"]);
     refused(&dir, &["train", "--train", "p.jsonl", "--output", "run"], &["`model` is not set"]);
 }
 
