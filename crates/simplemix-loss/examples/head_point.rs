@@ -1,0 +1,87 @@
+//! One measured point of the output head, for benches/head_peers.py: seconds of each round, and the most memory held.
+//!
+//! cargo run --release -p simplemix-loss --example head_point -- WAY VOCAB WIDTH ROWS ROUNDS [BUDGET_BYTES]
+//!
+//! WAY is `matmul` (the two products that even a frozen head needs), `frozen` or `trained`, each also with `+stats` (the
+//! entropies, mean logits and hits that TRL logs), or `naive` (full logits).
+
+#![allow(clippy::print_stdout, reason = "an example")]
+
+use std::error::Error;
+use std::time::Instant;
+
+use simplemix_loss::{
+    PairLogps, Positions, PreferenceLoss, ScoreOptions, TokenStats, default_budget, fused_preference_loss,
+};
+use tch::{Device, Kind, Tensor};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [way, vocab, width, rows, rounds, ..] = args.as_slice() else {
+        return Err("expected WAY VOCAB WIDTH ROWS ROUNDS [BUDGET_BYTES]".into());
+    };
+    let (vocab, width, rows): (i64, i64, i64) = (vocab.parse()?, width.parse()?, rows.parse()?);
+    let budget = args.get(5).map_or(Ok(default_budget(Device::Cpu)), |bytes| bytes.parse())?;
+    tch::manual_seed(0);
+    let cpu = (Kind::Float, Device::Cpu);
+    let head = (Tensor::randn([vocab, width], cpu) * 0.02).set_requires_grad(!way.starts_with("frozen"));
+    let hidden = Tensor::randn([rows, width], cpu).set_requires_grad(true);
+    // Responses of 256 tokens, two a pair.
+    let responses = (rows / 256).max(2);
+    let positions = Positions {
+        targets: Tensor::randint(vocab, [rows], (Kind::Int64, Device::Cpu)),
+        owners: Tensor::arange(rows, (Kind::Int64, Device::Cpu)).floor_divide_scalar(rows / responses),
+        responses,
+    };
+    let zeros = || Tensor::zeros([responses / 2], cpu);
+    let reference = PairLogps { chosen: zeros(), rejected: zeros() };
+    let dpo = PreferenceLoss::new("sigmoid".parse()?, 0.1, 0.0)?;
+
+    let round = || -> Result<(), Box<dyn Error>> {
+        match way.as_str() {
+            "matmul" => {
+                let _guard = tch::no_grad_guard();
+                let chunk = (budget as i64 / (4 * vocab)).clamp(1, rows);
+                for start in (0..rows).step_by(chunk as usize) {
+                    let states = hidden.narrow(0, start, chunk.min(rows - start));
+                    let logits = states.mm(&head.tr());
+                    let _ = logits.mm(&head);
+                }
+            }
+            "naive" => {
+                let logps = hidden.linear(&head, None::<&Tensor>).log_softmax(-1, Kind::Float);
+                let token_logps = logps.gather(1, &positions.targets.unsqueeze(1), false).squeeze_dim(1);
+                let logps = Tensor::zeros([responses], cpu).index_add(0, &positions.owners, &token_logps);
+                let loss = dpo.evaluate(&PairLogps::from_alternating(&logps)?, &reference, None)?.loss;
+                loss.sum(Kind::Float).backward();
+            }
+            "frozen" | "trained" | "frozen+stats" | "trained+stats" => {
+                let wanted = way.ends_with("stats");
+                let stats = TokenStats { mean_logit: wanted, entropy: wanted, top1: wanted, ..TokenStats::default() };
+                let options = ScoreOptions { budget: Some(budget), stats, token_weights: None };
+                fused_preference_loss(&dpo, &head, &hidden, &positions, &reference, 1.0, options)?.surrogate.backward();
+            }
+            other => return Err(format!("`{other}` is no way, expected matmul, frozen, trained or naive").into()),
+        }
+        Ok(())
+    };
+
+    round()?; // gradients are allocated, threads started
+    std::fs::write("/proc/self/clear_refs", "5")?;
+    let before = memory("VmRSS")?;
+    let mut seconds = Vec::new();
+    for _ in 0..rounds.parse::<usize>()? {
+        let start = Instant::now();
+        round()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    println!("{{\"seconds\": {seconds:?}, \"extra_bytes\": {}}}", memory("VmHWM")?.saturating_sub(before));
+    Ok(())
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn memory(name: &str) -> Result<u64, Box<dyn Error>> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with(name)).ok_or("no such line in /proc/self/status")?;
+    Ok(line.split_whitespace().nth(1).ok_or("an empty line in /proc/self/status")?.parse::<u64>()? * 1024)
+}
