@@ -20,7 +20,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use simplemix::data::{Message, Pair, PairTokenizer, PairWriter, Text, TokenizeOptions, WriteOptions};
-use simplemix::mix::{Exhaustion, Mixture, MixtureConfig, RowOrder, SourceConfig, Weight};
+use simplemix::mix::{Exhaustion, Mixture, MixtureConfig, SourceConfig, Weight};
 use simplemix::model::CausalLm;
 use simplemix::rollout::{
     DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
@@ -234,14 +234,12 @@ fn off_policy(path: &Path, tokenizer: &PairTokenizer, config: &OffPolicyConfig) 
 
 /// Draws the mixture, writes it as parquet and says what it holds.
 fn mix(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path) -> Result<Vec<Pair>> {
-    let source =
-        |name: &str, pairs: &[Pair], weight| SourceConfig { name: name.into(), rows: pairs.len() as u64, weight };
+    let source = |name: &str, pairs: &[Pair], weight| SourceConfig::new(name, pairs.len() as u64, weight);
+    let sources = vec![source("off", off, config.off), source("on", on, config.on)];
     let mixture = Mixture::new(MixtureConfig {
-        sources: vec![source("off", off, config.off), source("on", on, config.on)],
         total: Some(config.total),
-        exhaustion: Exhaustion::Stop,
-        rows: RowOrder::Shuffled,
-        seed: config.seed,
+        exhaustion: Exhaustion::FirstExhausted,
+        ..MixtureConfig::new(sources, config.seed)
     })?;
     let pairs: Vec<Pair> = mixture.iter().map(|draw| [off, on][draw.source][draw.row as usize].clone()).collect();
     std::fs::create_dir_all(output)?;

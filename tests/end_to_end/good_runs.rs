@@ -46,8 +46,8 @@ fn a_mixture_holds_its_shares_and_is_the_same_twice() {
     let dir = Dir::new();
     mixed(&dir);
     let report: Value = serde_json::from_str(&std::fs::read_to_string(dir.path("mix.json")).unwrap()).unwrap();
-    assert_eq!(report["pairs"], 24);
-    assert_eq!(report["sources"][0]["achieved"], 0.5);
+    assert_eq!(report["achieved"]["pairs"], 24);
+    assert_eq!(report["achieved"]["sources"][0]["share"], 0.5);
     let found: Value = serde_json::from_str(&succeeds(&dir, &["inspect", "--json", "mix.parquet"])).unwrap();
     assert_eq!((&found["sources"]["off"], &found["sources"]["on"]), (&Value::from(12), &Value::from(12)));
     let first = std::fs::read(dir.path("mix.parquet")).unwrap();

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod good_runs;
+mod mixing;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@ mod cell;
 mod draft;
 mod error;
 mod format;
+mod gather;
 mod pair;
 mod problem;
 pub mod read;
@@ -15,6 +16,7 @@ pub mod write;
 
 pub use error::{Error, Result};
 pub use format::{Format, RankedRule};
+pub use gather::RowStore;
 pub use pair::{Form, Message, Pair, Policy, Text, pair_id};
 pub use problem::{Occurrences, Problem, Problems};
 pub use read::{

@@ -33,19 +33,47 @@ pub enum Error {
     #[error("all weights are zero")]
     ZeroSum,
     /// The weights have no common denominator below the limit.
-    #[error("weights need {found} rows until they repeat, expected at most {limit}; round them")]
+    #[error("weights need {found} rows until they repeat, expected at most {limit}; round them, such as {nearest}")]
     Period {
         /// Rows after which the order of sources repeats.
         found: u128,
         /// The limit.
         limit: u64,
+        /// Rounded weights.
+        nearest: String,
     },
-    /// A weight was given for a source that is not there, or the other way round.
-    #[error("no weight for source `{name}`; weights were given for {known}")]
+    /// A setting is out of range or does not go with another.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A source's tokens are needed, but not known.
+    #[error("source `{name}` has no token count, which shares and budgets in tokens need")]
+    Tokens {
+        /// The source.
+        name: String,
+    },
+    /// The rows given for a source are not as many as it has.
+    #[error("{found} rows are given for source `{name}`, expected {expected}")]
+    Rows {
+        /// The source.
+        name: String,
+        /// Rows given.
+        found: u64,
+        /// Rows it has.
+        expected: u64,
+    },
+    /// A weight was given for a source that is not there.
+    #[error("weights name `{name}`, expected one of the sources {known}")]
     Unknown {
         /// The source.
         name: String,
-        /// Names that were given.
+        /// The sources.
         known: String,
     },
     /// A source would have to repeat rows more often than allowed.

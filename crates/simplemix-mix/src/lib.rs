@@ -1,29 +1,30 @@
-//! Which (source, row) comes next: mixtures of data sources that are exact, seekable and never silent.
-//!
-//! | to | use |
-//! | --- | --- |
-//! | mix named sources in fixed shares | [`Mixture`] |
-//! | know before reading what each source will give | [`Mixture::plan`] |
-//! | shuffle rows without storing an order | [`Permutation`] |
-//! | read `off=uf.parquet:0.5` | [`SourceSpec`], [`parse_weights`] |
-//!
-//! A weight is a share of the mixture's rows: sources of weights 0.5 and 0.5 give as many rows each, however many they
-//! have. Weights are exact fractions and the order is integer arithmetic. Every prefix holds each share to within
-//! `1 - 1/(2k - 2)` rows for `k` sources (half a row for two), and every batch of a two-source mixture holds the floor
-//! or the ceiling of it. Nothing here reads a file, a clock or a hidden generator.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adaptive;
+mod audit;
 mod error;
 mod mixture;
+mod numpy;
 mod order;
+pub mod parity;
 mod permutation;
+pub mod prompts;
+mod routing;
+mod schedule;
 mod spec;
 mod weight;
 
+pub use adaptive::{Adaptive, AdaptiveConfig};
+pub use audit::{Achieved, Audit, Origin, Receipt, SourceAchieved, Tally};
 pub use error::{Error, Result};
-pub use mixture::{Draw, Exhaustion, Mixture, MixtureConfig, Planned, RowOrder, SourceConfig};
+pub use mixture::{
+    BatchOrder, Draw, Draws, Exhaustion, MOST_SOURCES, Mixture, MixtureConfig, Planned, Promise, RowOrder, Shares,
+    SourceConfig,
+};
 pub use order::PERIOD_LIMIT;
 pub use permutation::Permutation;
+pub use routing::{Routed, Routing};
+pub use schedule::{Curve, Point, Schedule};
 pub use spec::{SourceSpec, parse_weights};
 pub use weight::Weight;

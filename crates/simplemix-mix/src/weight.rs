@@ -34,6 +34,20 @@ impl Weight {
         (self.numerator, self.denominator)
     }
 
+    /// The weight times `above / below`.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] if the product has more digits than a weight can have.
+    pub(crate) fn times(self, above: u64, below: u64) -> Result<Self> {
+        let numerator = u128::from(self.numerator) * u128::from(above);
+        let denominator = u128::from(self.denominator) * u128::from(below);
+        let common = gcd(numerator, denominator);
+        match (u64::try_from(numerator / common), u64::try_from(denominator / common)) {
+            (Ok(numerator), Ok(denominator)) => Ok(Self { numerator, denominator }),
+            _ => Err(Error::Weight { name: "a task".to_owned(), found: format!("{self} * {above}/{below}") }),
+        }
+    }
+
     /// Whether nothing is asked of the source.
     pub fn is_zero(self) -> bool {
         self.numerator == 0

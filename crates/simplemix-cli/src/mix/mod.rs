@@ -1,0 +1,180 @@
+//! `simplemix mix`: one file out of several sources, in stated shares, with a receipt.
+
+mod execute;
+mod lengths;
+mod receipt;
+mod settings;
+mod sources;
+
+use std::path::PathBuf;
+
+use simplemix_eval::{Panel, Series, write_svg};
+use simplemix_mix::{Mixture, Planned, SourceSpec};
+
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::print;
+
+/// Write one file of pairs from several sources, in stated shares
+///
+/// A weight is a share of the mixture's rows: off=0.5,on=0.5 takes as many pairs from each, however many they have.
+/// Every prefix of the result holds the shares to within half a row for two sources; docs/mixing.md has the rest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet\n  \
+  simplemix mix --source off=uf.parquet:0.3 --source on=sampled.parquet:0.7 --seed 1 -o mix.parquet --report mix.json --plot mix.svg\n  \
+  simplemix mix --source off=uf.parquet --source on=sampled.parquet --batch 64 --order batch-shuffled --size 10000 -o mix.parquet\n  \
+  simplemix mix --config mix.toml -o mix.parquet\n  \
+  simplemix mix --verify mix.json\n\n\
+  mix.toml holds the same names with underscores, sources as [[source]] tables, and what flags cannot say:\n  \
+  size = 10000\n  \
+  [[source]]\n  \
+  name = \"off\"\n  \
+  path = \"uf.parquet\"\n  \
+  weight = 0.5\n  \
+  [schedule]                  # shares that change over the run\n  \
+  curve = \"linear\"\n  \
+  points = [{ at = 0, weights = [1, 0] }, { at = 1, weights = [0, 1] }]\n  \
+  [routing.tasks.math]        # shares of each task\n  \
+  off = 0.2\n  \
+  on = 0.8")]
+pub(crate) struct Args {
+    /// Settings in TOML; flags win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A source: its name, its file and perhaps its weight
+    #[arg(long = "source", value_name = "NAME=PATH[:WEIGHT]")]
+    sources: Vec<SourceSpec>,
+    /// Weights by name, where they are not given with the sources; equal without
+    #[arg(long, value_name = "NAME=WEIGHT,...")]
+    weights: Option<String>,
+    /// Pairs of the mixture; without it, as many as no source has to repeat
+    #[arg(long, value_name = "N")]
+    size: Option<u64>,
+    /// Response tokens of the mixture, in place of --size
+    #[arg(long, value_name = "N")]
+    size_tokens: Option<u64>,
+    /// What a weight is: a share of pairs in every prefix (exact) or on average (bernoulli), a number of pairs (quota),
+    /// a share of response tokens (tokens) [default: exact]
+    #[arg(long, value_name = "exact|bernoulli|bernoulli-replace|quota|tokens")]
+    shares: Option<String>,
+    /// Pairs of a training batch, each of which shall hold floor or ceil of every share
+    #[arg(long, value_name = "N")]
+    batch: Option<u64>,
+    /// How a batch's pairs stand: interleaved, or batch-shuffled by key [default: interleaved]
+    #[arg(long, value_name = "interleaved|batch-shuffled")]
+    order: Option<String>,
+    /// Ranks that the pairs will be dealt to in turn, for the report [default: 1]
+    #[arg(long, value_name = "N")]
+    ranks: Option<usize>,
+    /// Prompts that several sources have: any, disjoint (each from one source), adjacent (both pairs of a prompt, one
+    /// after the other), apart (never in one batch) [default: any]
+    #[arg(long, value_name = "any|disjoint|adjacent|apart")]
+    prompts: Option<String>,
+    /// Everything random follows from it [default: 42]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Passes over a source that are allowed; 1 refuses a mixture that would repeat rows [default: 1]
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u64).range(1..))]
+    repeat: Option<u64>,
+    /// Where to end without --size: before the first source has to repeat, or when all have been gone through
+    #[arg(long, value_name = "first-exhausted|all-exhausted", conflicts_with = "repeat")]
+    until: Option<String>,
+    /// Take each source's rows in file order rather than shuffled
+    #[arg(long)]
+    file_order: bool,
+    /// Model folder whose tokenizer counts response tokens; without it lengths are in bytes
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Megabytes of rows held in memory; what is beyond goes to a temporary file beside the output [default: 1024]
+    #[arg(long, value_name = "MB")]
+    memory: Option<u64>,
+    /// File to write: .parquet, .arrow or .jsonl
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["config", "verify"])]
+    output: Option<PathBuf>,
+    /// Also write a receipt: settings, files, what was asked and achieved, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Also draw the sources' shares from the first pair to the last
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Make the mixture of a receipt again and compare it, in place of writing one
+    #[arg(long, value_name = "RECEIPT", exclusive = true)]
+    verify: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    if let Some(path) = &args.verify {
+        return receipt::verify(path);
+    }
+    let settings = settings::resolve(args)?;
+    let output = settings.output.clone().ok_or_else(|| Failure::input("`output` is not set, expected a file"))?;
+    let plan = execute::Plan::new(&settings)?;
+    let achieved = plan.write(&output)?;
+    let mixture = &plan.mixture;
+    let promise = mixture.promise();
+    print(&format!("{}: {} pairs", output.display(), achieved.pairs));
+    for (planned, source) in mixture.plan().iter().zip(&achieved.sources) {
+        let Planned { name, available, rows, repeats, .. } = planned;
+        let repeated = if *repeats > 0 { format!(", {repeats} of them again") } else { String::new() };
+        print(&format!(
+            "  {name:<12} asked {:.4}   achieved {:.4}   {rows} of {available} pairs{repeated}",
+            source.asked, source.share
+        ));
+    }
+    let within = promise.prefix.map_or("chance decides".to_owned(), |bound| format!("at most {bound:.3} promised"));
+    print(&format!("  furthest from its share in any prefix: {:.3} pairs ({within})", achieved.prefix_discrepancy));
+    if let Some(path) = &settings.plot {
+        draw(mixture, path)?;
+    }
+    if let Some(path) = &settings.report {
+        receipt::write(path, &settings, &plan, &achieved, &output)?;
+    }
+    Ok(())
+}
+
+/// Shares of the sources up to each pair, as curves.
+fn draw(mixture: &Mixture, path: &std::path::Path) -> Result {
+    const POINTS: u64 = 400;
+    if path.extension().is_none_or(|extension| extension != "svg") {
+        return Err(Failure::input(format!("--plot is {}, expected a name ending in .svg", path.display())));
+    }
+    let total = mixture.len();
+    let steps: Vec<u64> = (1..=POINTS.min(total)).map(|i| i * total / POINTS.min(total)).collect();
+    let curves = |of: &dyn Fn(usize, u64) -> f64| -> Vec<Series> {
+        let sources = mixture.config().sources.iter().enumerate();
+        let series = |(i, source): (usize, &simplemix_mix::SourceConfig)| Series {
+            name: source.name.clone(),
+            points: steps.iter().map(|&t| (t as f64, of(i, t))).collect(),
+        };
+        sources.map(series).collect()
+    };
+    let panel = |title: &str, series| Panel {
+        title: title.to_owned(),
+        x: "pairs".to_owned(),
+        series,
+        smooth: false,
+        baseline: None,
+    };
+    let shares = curves(&|i, t| mixture.count(i, t) as f64 / t as f64);
+    let strays = curves(&|i, t| mixture.count(i, t) as f64 - mixture.due(i, t));
+    write_svg(path, &[panel("Share of the pairs so far", shares), panel("Pairs ahead of the share", strays)]).run()
+}
+
+/// What a flag's word means, where a settings file would spell it as this type.
+fn word<T: serde::de::DeserializeOwned>(flag: &str, text: &str, expected: &str) -> Result<T> {
+    let value = serde_json::Value::String(text.replace('-', "_"));
+    serde_json::from_value(value).map_err(|_| Failure::input(format!("--{flag} is `{text}`, expected {expected}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settings::Prompts;
+    use super::*;
+
+    #[test]
+    fn words_of_flags_are_those_of_files() {
+        assert_eq!(word::<Prompts>("prompts", "disjoint", "").unwrap(), Prompts::Disjoint);
+        let error = word::<Prompts>("prompts", "both", "any or disjoint").unwrap_err();
+        assert_eq!(error.message().unwrap(), "--prompts is `both`, expected any or disjoint");
+    }
+}

@@ -1,0 +1,105 @@
+//! The sources of a mixture, read once and reachable by row.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use simplemix_data::read::ExtraColumns;
+use simplemix_data::{Form, PairReader, ReadOptions, RowStore};
+
+use super::settings::{Settings, Source};
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::bar;
+
+/// Every source's rows, and what was left out.
+pub(super) struct Sources {
+    pub(super) stores: Vec<RowStore>,
+    pub(super) refused: Vec<BTreeMap<String, u64>>,
+}
+
+impl Sources {
+    /// Reads the sources in one form: text becomes messages where any source has messages.
+    pub(super) fn read(settings: &Settings, folder: &Path) -> Result<Self> {
+        let mut options = ReadOptions::default();
+        // Sources differ in their further columns; a mixture has the canonical ones.
+        options.extra_columns = ExtraColumns::Drop;
+        let mut messages = false;
+        for source in &settings.sources {
+            let reader = PairReader::open(&source.path, &options).input()?;
+            messages |= reader.report().form == Form::Messages;
+        }
+        options.form = messages.then_some(Form::Messages);
+        let bar = bar("reading", settings.sources.len() as u64);
+        let memory = (settings.memory as usize) << 20;
+        let mut sources = Self { stores: Vec::new(), refused: Vec::new() };
+        for Source { name, path, .. } in &settings.sources {
+            bar.set_message(name.clone());
+            let mut reader = PairReader::open(path, &options.clone().with_source(name)).input()?;
+            let store = RowStore::collect(&mut reader, memory / settings.sources.len(), folder).input()?;
+            let report = reader.report();
+            if !report.refused.is_empty() {
+                tracing::warn!("{report}");
+            }
+            if store.rows() == 0 {
+                return Err(Failure::input(format!("{report}: no pair is left, expected at least one")));
+            }
+            sources
+                .refused
+                .push(report.refused.iter().map(|(why, rows)| (why.name().to_owned(), rows.count)).collect());
+            sources.stores.push(store);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(sources)
+    }
+
+    pub(super) fn rows(&self) -> Vec<u64> {
+        self.stores.iter().map(RowStore::rows).collect()
+    }
+
+    /// A number for each row's prompt, the same for the same prompt.
+    pub(super) fn prompts(&self, source: usize) -> Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for batch in self.stores[source].batches() {
+            let column = batch.column_by_name("prompt").ok_or_else(|| Failure::input("a batch without prompts"))?;
+            for row in 0..batch.num_rows() {
+                let mut hasher = blake3::Hasher::new();
+                for text in texts(column.as_ref(), row) {
+                    // Lengths keep neighbouring texts apart.
+                    hasher.update(&(text.len() as u64).to_le_bytes());
+                    hasher.update(text.as_bytes());
+                }
+                let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+                numbers.push(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The task of each row, empty for none.
+    pub(super) fn tasks(&self, source: usize) -> Vec<&str> {
+        self.stores[source].batches().iter().flat_map(tasks).map(Option::unwrap_or_default).collect()
+    }
+}
+
+/// The tasks of a batch's rows.
+pub(super) fn tasks(batch: &RecordBatch) -> Vec<Option<&str>> {
+    match batch.column_by_name("task").and_then(|column| column.as_string_opt::<i32>()) {
+        Some(tasks) => tasks.iter().collect(),
+        None => vec![None; batch.num_rows()],
+    }
+}
+
+/// The texts of a row of a canonical column: one text, or role and content of each turn.
+pub(super) fn texts(column: &dyn Array, row: usize) -> Vec<&str> {
+    if let Some(plain) = column.as_string_opt::<i32>() {
+        return vec![plain.value(row)];
+    }
+    let Some(turns) = column.as_list_opt::<i32>() else { return Vec::new() };
+    let offsets = turns.value_offsets();
+    let Some(fields) = turns.values().as_struct_opt() else { return Vec::new() };
+    (offsets[row] as usize..offsets[row + 1] as usize)
+        .flat_map(|turn| fields.columns().iter().map(move |field| (field, turn)))
+        .filter_map(|(field, turn)| field.as_string_opt::<i32>().filter(|f| f.is_valid(turn)).map(|f| f.value(turn)))
+        .collect()
+}

@@ -1,0 +1,141 @@
+//! Orders of other tools, row for row, so that a published run can be repeated. For new runs take [`crate::Mixture`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::numpy::{Generator, cumulative};
+
+/// When `interleave_datasets` stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopping {
+    /// As soon as one source has ended.
+    #[default]
+    FirstExhausted,
+    /// When all have ended; short ones begin again.
+    AllExhausted,
+    /// When all have ended; those that have are passed over.
+    AllExhaustedWithoutReplacement,
+}
+
+/// `datasets.interleave_datasets` (5.x) of map-style sets with so many rows, as `(source, row)`.
+///
+/// With `probabilities` each row's source is drawn by NumPy's generator under `seed`; without, sources take turns.
+///
+/// ```
+/// use simplemix_mix::parity::{Stopping, interleave_datasets};
+/// let rows = interleave_datasets(&[3, 4, 5], None, 0, Stopping::FirstExhausted)?;
+/// assert_eq!(rows[..4], [(0, 0), (1, 0), (2, 0), (0, 1)]);
+/// # Ok::<(), simplemix_mix::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::NoSource`], [`Error::Setting`] for probabilities that are not as many as the sources, below 0 or not of sum
+/// 1, or with which it would never stop.
+pub fn interleave_datasets(
+    rows: &[u64],
+    probabilities: Option<&[f64]>,
+    seed: u64,
+    stopping: Stopping,
+) -> Result<Vec<(usize, u64)>> {
+    if rows.is_empty() {
+        return Err(Error::NoSource);
+    }
+    match probabilities {
+        None => Ok(in_turn(rows, stopping)),
+        Some(probabilities) => {
+            check(rows, probabilities, stopping)?;
+            Ok(drawn(rows, probabilities, seed, stopping))
+        }
+    }
+}
+
+fn in_turn(rows: &[u64], stopping: Stopping) -> Vec<(usize, u64)> {
+    let (least, most) = (rows.iter().copied().min().unwrap_or(0), rows.iter().copied().max().unwrap_or(0));
+    let rounds = if stopping == Stopping::FirstExhausted { least } else { most };
+    let mut order = Vec::new();
+    for round in 0..rounds {
+        for (source, &rows) in rows.iter().enumerate().filter(|(_, rows)| **rows > 0) {
+            match stopping {
+                Stopping::AllExhausted => order.push((source, round % rows)),
+                _ if round < rows => order.push((source, round)),
+                _ => {}
+            }
+        }
+    }
+    order
+}
+
+fn check(rows: &[u64], probabilities: &[f64], stopping: Stopping) -> Result<()> {
+    let refuse = |found: String, expected| Err(Error::Setting { key: "probabilities", found, expected });
+    if probabilities.len() != rows.len() {
+        return refuse(format!("{} numbers", probabilities.len()), "one for each source");
+    }
+    if let Some(p) = probabilities.iter().find(|p| !(**p >= 0.0 && p.is_finite())) {
+        return refuse(p.to_string(), "numbers from 0");
+    }
+    let sum: f64 = probabilities.iter().sum();
+    // NumPy's own tolerance.
+    if (sum - 1.0).abs() > 1.5e-8 {
+        return refuse(format!("numbers of sum {sum}"), "numbers of sum 1");
+    }
+    let drawable = |i: usize| probabilities[i] > 0.0;
+    if (0..rows.len()).any(|i| rows[i] == 0 && drawable(i)) {
+        return refuse("above 0 for a source without rows".to_owned(), "0 for it");
+    }
+    if stopping != Stopping::FirstExhausted && !(0..rows.len()).all(drawable) {
+        return refuse("0 for a source that must end".to_owned(), "above 0 for every source");
+    }
+    Ok(())
+}
+
+fn drawn(rows: &[u64], probabilities: &[f64], seed: u64, stopping: Stopping) -> Vec<(usize, u64)> {
+    let (bounds, mut generator) = (cumulative(probabilities), Generator::new(seed));
+    let mut given = vec![0u64; rows.len()];
+    let mut order = Vec::new();
+    loop {
+        let u = generator.uniform();
+        let source = bounds.partition_point(|bound| *bound <= u).min(rows.len() - 1);
+        let ended = given[source] >= rows[source];
+        if stopping == Stopping::AllExhaustedWithoutReplacement && ended {
+            continue;
+        }
+        order.push((source, given[source] % rows[source]));
+        given[source] += 1;
+        let done = |i: usize| given[i] >= rows[i];
+        let stop = match stopping {
+            Stopping::FirstExhausted => done(source),
+            _ => (0..rows.len()).all(done),
+        };
+        if stop {
+            return order;
+        }
+    }
+}
+
+/// Rows that TRL's `DatasetMixtureConfig` (1.16) keeps of each source: the first so many, one source after the other.
+///
+/// The largest mixture in the ratio of `fractions` for which no source has to give more than it has; its order is that
+/// of concatenation, which the trainer then shuffles.
+///
+/// # Errors
+/// [`Error::Setting`] for fractions that are not as many as the sources, below 0, or all 0.
+pub fn trl_mixture(rows: &[u64], fractions: &[f64]) -> Result<Vec<u64>> {
+    let refuse = |found: String, expected| Err(Error::Setting { key: "fractions", found, expected });
+    if fractions.len() != rows.len() {
+        return refuse(format!("{} numbers", fractions.len()), "one for each source");
+    }
+    let sum: f64 = fractions.iter().sum();
+    if fractions.iter().any(|f| !(*f >= 0.0)) || !(sum > 0.0 && sum.is_finite()) {
+        return refuse(format!("{fractions:?}"), "numbers from 0, not all 0");
+    }
+    let weights: Vec<f64> = fractions.iter().map(|f| f / sum).collect();
+    let total = rows
+        .iter()
+        .zip(&weights)
+        .filter(|(_, weight)| **weight > 0.0)
+        .map(|(&rows, weight)| rows as f64 / weight)
+        .fold(f64::INFINITY, f64::min);
+    // Python rounds halves to even.
+    Ok(rows.iter().zip(&weights).map(|(&rows, weight)| ((weight * total).round_ties_even() as u64).min(rows)).collect())
+}

@@ -1,0 +1,164 @@
+//! `simplemix mix` in its various ways.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use crate::{Dir, exists, stderr, stdout};
+
+#[track_caller]
+fn mixes(dir: &Dir, args: &str) -> String {
+    let output = dir.simplemix(&[&["mix"], &args.split_whitespace().collect::<Vec<_>>()[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+#[track_caller]
+fn refuses(dir: &Dir, args: &str, says: &str) {
+    let output = dir.simplemix(&[&["mix"], &args.split_whitespace().collect::<Vec<_>>()[..]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains(says), "{}", stderr(&output));
+}
+
+fn report(dir: &Dir, name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(dir.path(name)).unwrap()).unwrap()
+}
+
+/// `count` pairs in plain text with tasks; prompts are numbered from `first`.
+fn with_tasks(dir: &Dir, name: &str, first: usize, count: usize) {
+    let mut text = String::new();
+    for i in first..first + count {
+        let task = if i % 2 == 0 { "math" } else { "poetry" };
+        writeln!(text, r#"{{"prompt":"question {i}","chosen":" yes {name}","rejected":" no","task":"{task}"}}"#)
+            .unwrap();
+    }
+    dir.write(name, text);
+}
+
+fn column(dir: &Dir, name: &str, column: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.path(name)).unwrap();
+    let value = |line: &str| serde_json::from_str::<Value>(line).unwrap()[column].as_str().unwrap().to_owned();
+    text.lines().map(value).collect()
+}
+
+const SOURCES: &str = "--source off=off.jsonl --source on=on.jsonl";
+
+fn sources(dir: &Dir) {
+    with_tasks(dir, "off.jsonl", 0, 60);
+    with_tasks(dir, "on.jsonl", 30, 60);
+}
+
+#[test]
+fn a_receipt_is_checked_against_files_and_bytes() {
+    let dir = Dir::new();
+    sources(&dir);
+    mixes(&dir, &format!("{SOURCES} --size 40 -o m.parquet --report m.json --plot m.svg"));
+    assert!(std::fs::read_to_string(dir.path("m.svg")).unwrap().contains("<svg"));
+    let said = mixes(&dir, "--verify m.json");
+    assert!(said.contains("holds: 40 pairs, 2 sources unchanged, m.parquet is what was written then"), "{said}");
+    std::fs::remove_file(dir.path("m.parquet")).unwrap();
+    assert!(mixes(&dir, "--verify m.json").contains("m.parquet is gone"));
+    dir.write("m.parquet", "else");
+    let output = dir.simplemix(&["mix", "--verify", "m.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("m.parquet is not what was written then"), "{}", stderr(&output));
+    with_tasks(&dir, "on.jsonl", 31, 60);
+    refuses(&dir, "--verify m.json", "on.jsonl: source `on` has changed");
+    refuses(&dir, "--verify off.jsonl", "off.jsonl: not a receipt");
+    assert_eq!(dir.entries().iter().filter(|name| name.starts_with('.')).count(), 0);
+}
+
+#[test]
+fn batches_and_ranks_hold_their_shares() {
+    let dir = Dir::new();
+    sources(&dir);
+    mixes(&dir, &format!("{SOURCES} --size 96 --batch 8 --order batch-shuffled --ranks 4 -o m.jsonl --report m.json"));
+    let names = column(&dir, "m.jsonl", "source");
+    for batch in names.chunks(8) {
+        assert_eq!(batch.iter().filter(|name| *name == "on").count(), 4, "{batch:?}");
+    }
+    let report = report(&dir, "m.json");
+    assert_eq!(report["achieved"]["batch_discrepancy"], 0.0);
+    assert_eq!(report["achieved"]["sources"][0]["ranks"], serde_json::json!([12, 12, 12, 12]));
+    assert_eq!(report["promise"]["batches"], true);
+}
+
+#[test]
+fn settings_come_from_a_file_with_schedule_and_routing() {
+    let dir = Dir::new();
+    sources(&dir);
+    let source = "[[source]]\nname = \"off\"\npath = \"off.jsonl\"\n[[source]]\nname = \"on\"\npath = \"on.jsonl\"\n";
+    dir.write(
+        "over.toml",
+        format!("size = 80\nseed = 3\n{source}[schedule]\ncurve = \"linear\"\npoints = [{{at = 0, weights = [1, 0]}}, {{at = 1, weights = [0, 1]}}]\n"),
+    );
+    mixes(&dir, "--config over.toml -o m.jsonl");
+    let names = column(&dir, "m.jsonl", "source");
+    let on = |part: &[String]| part.iter().filter(|name| *name == "on").count();
+    assert_eq!((on(&names[..40]), on(&names)), (10, 40));
+    dir.write(
+        "route.toml",
+        format!("size = 40\n{source}[routing.default]\noff = 1\non = 0\n[routing.tasks.math]\noff = 0.25\non = 0.75\n"),
+    );
+    mixes(&dir, "--config route.toml -o r.jsonl --report r.json");
+    let rows: Vec<(String, String)> =
+        column(&dir, "r.jsonl", "source").into_iter().zip(column(&dir, "r.jsonl", "task")).collect();
+    let count = |source: &str, task: &str| rows.iter().filter(|(s, t)| s == source && t == task).count();
+    assert_eq!((count("off", "math"), count("on", "math"), count("off", "poetry")), (5, 15, 20));
+    assert_eq!(report(&dir, "r.json")["mixture"]["sources"][0]["name"], "off/math");
+    mixes(&dir, "--verify r.json");
+    dir.write("wrong.toml", "sise = 4\n");
+    refuses(&dir, "--config wrong.toml -o m.jsonl", "sise");
+}
+
+#[test]
+fn prompts_are_kept_apart_or_together() {
+    let dir = Dir::new();
+    sources(&dir);
+    // 30 prompts are in both.
+    mixes(
+        &dir,
+        &format!("{SOURCES} --prompts disjoint --until all-exhausted --order interleaved -o d.jsonl --report d.json"),
+    );
+    let report = report(&dir, "d.json");
+    let kept: u64 = (0..2).map(|i| report["plan"][i]["available"].as_u64().unwrap()).sum();
+    assert_eq!(kept, 90);
+    mixes(&dir, &format!("{SOURCES} --prompts adjacent -o a.jsonl"));
+    let prompts = column(&dir, "a.jsonl", "prompt");
+    assert_eq!(prompts.len(), 60);
+    assert!(prompts.chunks(2).all(|two| two[0] == two[1]));
+    mixes(&dir, &format!("{SOURCES} --prompts apart --size 40 -o f.jsonl"));
+    let prompts = column(&dir, "f.jsonl", "prompt");
+    assert!((0..30).all(|i| (i + 1..i + 10).all(|j| prompts[i] != prompts[j])));
+    refuses(&dir, &format!("{SOURCES} --prompts apart --size 90 -o f.jsonl"), "expected at most 60");
+}
+
+#[test]
+fn shares_can_be_drawn_counted_or_in_tokens() {
+    let dir = Dir::new();
+    sources(&dir);
+    dir.model();
+    mixes(&dir, "--source off=off.jsonl:7 --source on=on.jsonl:3 --shares quota -o q.jsonl");
+    assert_eq!(column(&dir, "q.jsonl", "source").iter().filter(|name| *name == "on").count(), 3);
+    mixes(&dir, &format!("{SOURCES} --shares bernoulli --size 40 -o b.jsonl"));
+    assert_eq!(column(&dir, "b.jsonl", "source").len(), 40);
+    mixes(&dir, &format!("{SOURCES} --shares tokens --size-tokens 400 --tokenizer model -o t.jsonl --report t.json"));
+    let report = report(&dir, "t.json");
+    assert_eq!(report["length_unit"], "tokens");
+    let share = report["achieved"]["sources"][0]["token_share"].as_f64().unwrap();
+    assert!((share - 0.5).abs() < 0.06, "{share}");
+    refuses(&dir, &format!("{SOURCES} --shares some -o t.jsonl"), "--shares is `some`, expected exact, bernoulli");
+    refuses(&dir, &format!("{SOURCES} --order batch-shuffled -o t.jsonl"), "`batch` is absent");
+    refuses(&dir, "-o t.jsonl --config none.toml", "none.toml");
+    assert!(!exists(&dir.path("none")));
+}
+
+/// Rows beyond the memory that is allowed go through a file, and the result is the same.
+#[test]
+fn little_memory_changes_nothing() {
+    let dir = Dir::new();
+    sources(&dir);
+    mixes(&dir, &format!("{SOURCES} --size 50 -o a.parquet"));
+    mixes(&dir, &format!("{SOURCES} --size 50 --memory 0 -o b.parquet"));
+    assert_eq!(std::fs::read(dir.path("a.parquet")).unwrap(), std::fs::read(dir.path("b.parquet")).unwrap());
+}
