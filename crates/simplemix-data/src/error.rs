@@ -29,6 +29,24 @@ pub enum Error {
         /// `bytes` or `rows`.
         what: &'static str,
     },
+    /// A folder or pattern names no file.
+    #[error("{path}: nothing to read, expected {expected}", path = path.display())]
+    NoInput {
+        /// The folder or pattern.
+        path: PathBuf,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A setting is out of range.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
     /// The first bytes belong to no container that is read here.
     #[error(
         "{path}: starts with {found}, expected Parquet, Arrow IPC, JSON lines or a JSON array (the last two also gzip or zstd)",

@@ -147,10 +147,8 @@ impl Spill {
         let mut buffered = self.writer.into_inner().map_err(spilling)?;
         buffered.flush().map_err(|e| spilling(e.into()))?;
         let file = buffered.get_ref();
-        #[expect(unsafe_code, reason = "a map of a file that has no name, so that no other process can cut it short")]
-        // SAFETY: the file was made by this process, is unlinked, and is not written again.
-        let map = unsafe { memmap2::Mmap::map(file) }.map_err(|e| spilling(e.into()))?;
-        decode(Buffer::from(bytes::Bytes::from_owner(map))).map_err(spilling)
+        let buffer = map_file(file).map_err(spilling)?;
+        Ok(decode(&buffer).map_err(spilling)?.1)
     }
 }
 
@@ -158,27 +156,42 @@ fn spilling(source: ArrowError) -> Error {
     Error::Arrow { path: "a temporary file".into(), source }
 }
 
-/// The batches of an Arrow IPC file that this module wrote, without copying them.
-fn decode(buffer: Buffer) -> Result<Vec<RecordBatch>, ArrowError> {
+/// A file's bytes without reading them.
+pub(crate) fn map_file(file: &File) -> Result<Buffer, ArrowError> {
+    #[expect(
+        unsafe_code,
+        reason = "a map of a file that another process cuts short faults; ours have no name, or were renamed into place whole"
+    )]
+    // SAFETY: the map is read-only and lives as long as the arrays that borrow from it.
+    let map = unsafe { memmap2::Mmap::map(file) }?;
+    Ok(Buffer::from(bytes::Bytes::from_owner(map)))
+}
+
+/// Schema and batches of an Arrow IPC file, their columns borrowed from `buffer`.
+pub(crate) fn decode(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
     let damaged = |what: &str| ArrowError::ParseError(format!("the file has no {what}"));
     let trailer_start = buffer.len().checked_sub(10).ok_or_else(|| damaged("end"))?;
     let trailer: [u8; 10] = buffer[trailer_start..].try_into().map_err(|_| damaged("end"))?;
     let footer_start = trailer_start.checked_sub(read_footer_length(trailer)?).ok_or_else(|| damaged("footer"))?;
     let footer = root_as_footer(&buffer[footer_start..trailer_start]).map_err(|e| damaged(&e.to_string()))?;
     let schema = Arc::new(try_fb_to_schema(footer.schema().ok_or_else(|| damaged("schema"))?)?);
-    let mut decoder = FileDecoder::new(schema, footer.version());
+    let mut decoder = FileDecoder::new(schema.clone(), footer.version());
     let part = |block: &arrow::ipc::Block| {
-        let len = block.bodyLength() as usize + block.metaDataLength() as usize;
-        buffer.slice_with_length(block.offset() as usize, len)
+        let (start, len) = (block.offset(), block.bodyLength() + i64::from(block.metaDataLength()));
+        let within = start >= 0 && len >= 0 && start.checked_add(len).is_some_and(|end| end <= buffer.len() as i64);
+        match within {
+            true => Ok(buffer.slice_with_length(start as usize, len as usize)),
+            false => Err(damaged("batch where its footer says")),
+        }
     };
     for block in footer.dictionaries().into_iter().flatten() {
-        decoder.read_dictionary(block, &part(block))?;
+        decoder.read_dictionary(block, &part(block)?)?;
     }
     let mut batches = Vec::new();
     for block in footer.recordBatches().into_iter().flatten() {
-        batches.extend(decoder.read_record_batch(block, &part(block))?);
+        batches.extend(decoder.read_record_batch(block, &part(block)?)?);
     }
-    Ok(batches)
+    Ok((schema, batches))
 }
 
 #[cfg(test)]

@@ -4,26 +4,34 @@
 mod cell;
 mod draft;
 mod error;
+mod filter;
 mod format;
 mod gather;
+mod inputs;
 mod pair;
 mod problem;
 pub mod read;
 pub mod schema;
 pub mod template;
+mod token_set;
 pub mod tokenize;
+mod validate;
 pub mod write;
 
 pub use error::{Error, Result};
+pub use filter::{Facts, Filter, Left, Selection};
 pub use format::{Format, RankedRule};
 pub use gather::RowStore;
+pub use inputs::inputs;
 pub use pair::{Form, Message, Pair, Policy, Text, pair_id};
 pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
     ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, SourceRule, read_pairs, read_pairs_with_report,
 };
 pub use template::{ChatTemplate, RenderOptions, SpecialTokens, TemplateLimits};
+pub use token_set::{TokenRow, TokenSet};
 pub use tokenize::{
     Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
 };
+pub use validate::{Finding, Findings, Validator};
 pub use write::{PairWriter, WriteOptions};

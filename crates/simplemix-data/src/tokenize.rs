@@ -79,6 +79,16 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [
+        DropReason::PromptFillsLength,
+        DropReason::TooLong,
+        DropReason::Boundary,
+        DropReason::EmptyPrompt,
+        DropReason::EmptyResponse,
+        DropReason::IdenticalTokens,
+    ];
+
     /// The stable name in reports: kebab case.
     pub fn name(self) -> &'static str {
         match self {
@@ -199,6 +209,18 @@ impl PairTokenizer {
     /// The rules in force.
     pub fn options(&self) -> &TokenizeOptions {
         &self.options
+    }
+
+    /// Tokenizer, template and special tokens, as one hash in hex.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `tokenizer.json` is gone.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&std::fs::read(&self.path).map_err(Error::io(&self.path, "read"))?);
+        hasher.update(self.template.as_ref().map_or("", ChatTemplate::source).as_bytes());
+        hasher.update(format!("{:?}", self.special_tokens).as_bytes());
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     /// Ids that end an answer: `eos_token_id` of `generation_config.json` and `config.json`, and the tokenizer's

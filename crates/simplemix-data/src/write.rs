@@ -274,7 +274,7 @@ impl Kind {
 }
 
 /// A new file beside `path`. Temporary files are private by default; the result should be as readable as any other.
-fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
+pub(crate) fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".simplemix-");
     #[cfg(unix)]

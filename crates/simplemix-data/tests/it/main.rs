@@ -7,4 +7,5 @@ mod malformed;
 mod reading;
 mod template;
 mod template_golden;
+mod tokens;
 mod writing;

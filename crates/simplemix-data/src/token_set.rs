@@ -1,0 +1,271 @@
+//! Token ids of many pairs in an Arrow IPC file that is mapped, not read.
+//!
+//! A row is a kept pair: its index in the input, prompt, chosen and rejected as lists of ids, prompt stored once. Opening
+//! a file costs the same for a thousand pairs and a million, and ids are borrowed from it. The file's name is a blake3
+//! of everything that the ids depend on, so a set is made once; it is written under another name and renamed, behind a
+//! lock, so that two processes do not make it twice and no half of one is ever found.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use arrow::ipc::writer::FileWriter;
+
+use crate::error::{Error, Result};
+use crate::gather::{decode, map_file};
+use crate::pair::Pair;
+use crate::tokenize::{DropReason, PairTokenizer, TokenizedPair, TokenizedSet};
+
+/// Pairs tokenised, and rows written, at a time.
+const BATCH_ROWS: usize = 8192;
+
+/// Version of the file's layout and of the rules behind it; part of the key.
+const VERSION: &str = "1";
+
+/// Tokenised pairs in a mapped file.
+#[derive(Debug)]
+pub struct TokenSet {
+    path: PathBuf,
+    batches: Vec<Columns>,
+    starts: Vec<usize>,
+    dropped: BTreeMap<DropReason, usize>,
+    cut: u64,
+    shifted: u64,
+    cached: bool,
+}
+
+/// A pair's ids, borrowed from the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenRow<'a> {
+    /// Its index in the input.
+    pub index: u64,
+    /// Tokens of the prompt, which both responses share.
+    pub prompt: &'a [u32],
+    /// Tokens of the chosen response.
+    pub chosen: &'a [u32],
+    /// Tokens of the rejected response.
+    pub rejected: &'a [u32],
+}
+
+#[derive(Debug)]
+struct Columns {
+    index: UInt64Array,
+    lists: [(OffsetBuffer<i32>, UInt32Array); 3],
+}
+
+impl TokenSet {
+    /// Maps a file that [`PairTokenizer::encode_cached`] made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be opened, [`Error::Arrow`] or [`Error::Schema`] if it is cut off or no token set.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let damaged = Error::arrow(path);
+        let (schema, found) = map_file(&file).and_then(|buffer| decode(&buffer)).map_err(damaged)?;
+        let count = |key: &str| schema.metadata().get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let dropped = DropReason::ALL.iter().map(|&reason| (reason, count(&format!("dropped.{reason}")) as usize));
+        let mut set = Self {
+            path: path.to_owned(),
+            batches: Vec::new(),
+            starts: vec![0],
+            dropped: dropped.filter(|(_, count)| *count > 0).collect(),
+            cut: count("cut"),
+            shifted: count("shifted"),
+            cached: true,
+        };
+        for batch in found {
+            set.starts.push(set.starts[set.starts.len() - 1] + batch.num_rows());
+            set.batches.push(Columns::of(&batch)?);
+        }
+        if schema.metadata().get("version").map(String::as_str) != Some(VERSION) {
+            let (column, found, expected) = ("version".to_owned(), "another".to_owned(), VERSION.to_owned());
+            return Err(Error::Schema { column, found, expected });
+        }
+        Ok(set)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Number of pairs kept.
+    pub fn len(&self) -> usize {
+        self.starts[self.starts.len() - 1]
+    }
+
+    /// Whether none was kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The pair of row `row`.
+    ///
+    /// # Panics
+    /// If there is no such row, as a slice does.
+    pub fn get(&self, row: usize) -> TokenRow<'_> {
+        let batch = self.starts.partition_point(|&start| start <= row) - 1;
+        let (columns, row) = (&self.batches[batch], row - self.starts[batch]);
+        let list = |i: usize| {
+            let (offsets, values) = &columns.lists[i];
+            &values.values()[offsets[row] as usize..offsets[row + 1] as usize]
+        };
+        TokenRow { index: columns.index.value(row), prompt: list(0), chosen: list(1), rejected: list(2) }
+    }
+
+    /// All pairs in order.
+    pub fn iter(&self) -> impl Iterator<Item = TokenRow<'_>> {
+        (0..self.len()).map(|row| self.get(row))
+    }
+
+    /// Pairs dropped, by reason.
+    pub fn dropped(&self) -> &BTreeMap<DropReason, usize> {
+        &self.dropped
+    }
+
+    /// Kept pairs of which a response was cut.
+    pub fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// Kept pairs that lost the end of their prompt at the boundary.
+    pub fn shifted(&self) -> u64 {
+        self.shifted
+    }
+
+    /// Whether it was there already when it was asked for.
+    pub fn was_cached(&self) -> bool {
+        self.cached
+    }
+}
+
+impl PairTokenizer {
+    /// Token ids of `pairs` from `folder`, where they are made if they are not there yet.
+    ///
+    /// # Errors
+    /// As [`PairTokenizer::encode_all`]; [`Error::Io`] or [`Error::Arrow`] if the file cannot be written.
+    pub fn encode_cached(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<TokenSet> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "make"))?;
+        let path = folder.join(format!("{}.arrow", self.key(pairs)?));
+        if let Ok(set) = TokenSet::open(&path) {
+            return Ok(set);
+        }
+        let lock_path = path.with_extension("lock");
+        let lock = File::create(&lock_path).map_err(Error::io(&lock_path, "write"))?;
+        lock.lock().map_err(Error::io(&lock_path, "lock"))?;
+        // Another process may have made it while this one waited.
+        if let Ok(set) = TokenSet::open(&path) {
+            return Ok(set);
+        }
+        let made = self.write_token_set(pairs, &path);
+        drop(lock);
+        let _ = std::fs::remove_file(&lock_path);
+        made?;
+        Ok(TokenSet { cached: false, ..TokenSet::open(&path)? })
+    }
+
+    /// Writes the token ids of `pairs` to an Arrow IPC file, whole or not at all, and says what was kept.
+    ///
+    /// # Errors
+    /// As [`PairTokenizer::encode_cached`].
+    pub fn write_token_set(&self, pairs: &[Pair], path: &Path) -> Result<TokenizedSet> {
+        let set = self.encode_all(pairs)?;
+        let mut metadata = std::collections::HashMap::from([
+            ("version".to_owned(), VERSION.to_owned()),
+            ("cut".to_owned(), set.cut.to_string()),
+            ("shifted".to_owned(), set.shifted.to_string()),
+        ]);
+        metadata.extend(set.dropped.iter().map(|(reason, count)| (format!("dropped.{reason}"), count.to_string())));
+        let schema = Arc::new(schema().as_ref().clone().with_metadata(metadata));
+        let file = crate::write::temporary_beside(path).map_err(Error::io(path, "write"))?;
+        let arrow = |source| Error::Arrow { path: path.to_owned(), source };
+        let mut writer = FileWriter::try_new(std::io::BufWriter::new(file), &schema).map_err(arrow)?;
+        for rows in set.pairs.chunks(BATCH_ROWS) {
+            writer.write(&batch(rows, &schema).map_err(arrow)?).map_err(arrow)?;
+        }
+        writer.finish().map_err(arrow)?;
+        let file = writer.into_inner().map_err(arrow)?;
+        let file = file.into_inner().map_err(|e| Error::io(path, "write")(e.into_error()))?;
+        file.as_file().sync_all().map_err(Error::io(path, "write"))?;
+        file.persist(path).map_err(|e| Error::io(path, "rename")(e.error))?;
+        Ok(set)
+    }
+
+    /// Everything that the ids depend on, in hex.
+    fn key(&self, pairs: &[Pair]) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(VERSION.as_bytes());
+        part(serde_json::to_string(self.options()).unwrap_or_default().as_bytes());
+        part(self.fingerprint()?.as_bytes());
+        for pair in pairs {
+            // The id is a hash of the texts.
+            part(pair.id.as_bytes());
+        }
+        Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
+}
+
+impl Columns {
+    fn of(batch: &RecordBatch) -> Result<Self> {
+        for (field, found) in schema().fields().iter().zip(batch.schema().fields()) {
+            if field.name() != found.name() || !field.data_type().equals_datatype(found.data_type()) {
+                return Err(Error::Schema {
+                    column: field.name().clone(),
+                    found: format!("`{}` of {}", found.name(), found.data_type()),
+                    expected: field.data_type().to_string(),
+                });
+            }
+        }
+        let list = |i: usize| {
+            let list = batch.column(i).as_list::<i32>();
+            (list.offsets().clone(), list.values().as_primitive::<UInt32Type>().clone())
+        };
+        Ok(Self { index: batch.column(0).as_primitive::<UInt64Type>().clone(), lists: [list(1), list(2), list(3)] })
+    }
+}
+
+fn schema() -> SchemaRef {
+    let ids = DataType::List(Arc::new(Field::new("item", DataType::UInt32, false)));
+    Arc::new(Schema::new(vec![
+        Field::new("index", DataType::UInt64, false),
+        Field::new("prompt", ids.clone(), false),
+        Field::new("chosen", ids.clone(), false),
+        Field::new("rejected", ids, false),
+        Field::new("cut", DataType::Boolean, false),
+        Field::new("shifted", DataType::Boolean, false),
+    ]))
+}
+
+fn batch(rows: &[(usize, TokenizedPair)], schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let list = |of: fn(&TokenizedPair) -> &Vec<u32>| -> Result<ArrayRef, arrow::error::ArrowError> {
+        let offsets = OffsetBuffer::from_lengths(rows.iter().map(|(_, pair)| of(pair).len()));
+        let ids: ScalarBuffer<u32> = rows.iter().flat_map(|(_, pair)| of(pair).iter().copied()).collect();
+        let item = Arc::new(Field::new("item", DataType::UInt32, false));
+        Ok(Arc::new(ListArray::try_new(item, offsets, Arc::new(UInt32Array::new(ids, None)), None)?))
+    };
+    let flags = |of: fn(&TokenizedPair) -> bool| -> ArrayRef {
+        Arc::new(rows.iter().map(|(_, pair)| Some(of(pair))).collect::<BooleanArray>())
+    };
+    let index: UInt64Array = rows.iter().map(|(index, _)| *index as u64).collect();
+    RecordBatch::try_new(
+        schema.clone(),
+        vec![
+            Arc::new(index),
+            list(|pair| &pair.prompt)?,
+            list(|pair| &pair.chosen)?,
+            list(|pair| &pair.rejected)?,
+            flags(|pair| pair.cut),
+            flags(|pair| pair.shifted),
+        ],
+    )
+}
