@@ -124,7 +124,7 @@ fn a_resumed_run_ends_on_the_same_weights() {
 #[test]
 fn help_teaches_by_example_and_completions_are_scripts() {
     let dir = Dir::new();
-    for command in ["inspect", "mix", "train", "import-gguf"] {
+    for command in ["inspect", "convert", "tokenize", "mix", "train", "import-gguf"] {
         let help = succeeds(&dir, &[command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("simplemix {command}")), "{help}");
     }

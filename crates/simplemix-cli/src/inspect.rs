@@ -1,109 +1,213 @@
-//! `simplemix inspect`: what a file of preference pairs holds.
+//! `simplemix inspect`: what files of preference pairs hold.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use simplemix_data::{PairReader, ReadOptions, ReadReport};
+use simplemix_data::{
+    Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Validator, inputs,
+};
 
 use crate::failure::{Fails, Result};
-use crate::progress::print;
+use crate::progress::{bar, print};
+use crate::reading::{Reading, check_denied, deny};
 
-/// Say what files of preference pairs hold: format, rows, sources, tasks, lengths, problems
+/// Say what files of preference pairs hold: format, rows, sources, tasks, lengths, scores, problems
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  simplemix inspect uf.parquet\n  simplemix inspect --json *.jsonl | jq .refused")]
+#[command(after_help = "Examples:\n  \
+  simplemix inspect uf.parquet\n  \
+  simplemix inspect train.parquet test.parquet --deny shared-prompt,identical-sides\n  \
+  simplemix inspect shards/ --tokenizer ./smollm2\n  \
+  simplemix inspect --json *.jsonl | jq .refused\n\n\
+  docs/data.md lists formats, problems and the fields of --json")]
 pub(crate) struct Args {
-    /// Parquet, Arrow IPC, JSONL or JSON files
+    /// Files, folders of shards, or patterns
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// One JSON object a file
     #[arg(long)]
     json: bool,
+    /// Model folder whose tokenizer counts tokens
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// Problems that are errors, by name, or any
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    deny: Vec<String>,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// What was found in one file.
 #[derive(Debug, Serialize)]
-struct Findings {
+struct Found {
     #[serde(flatten)]
     report: ReadReport,
     sources: BTreeMap<String, u64>,
     policies: BTreeMap<String, u64>,
     tasks: BTreeMap<String, u64>,
-    chars: BTreeMap<&'static str, Quantiles>,
-    score_margin: Option<Quantiles>,
+    generators: BTreeMap<String, u64>,
+    chars: BTreeMap<&'static str, Spread>,
+    tokens: Option<BTreeMap<&'static str, Spread>>,
+    score_chosen: Option<Spread>,
+    score_rejected: Option<Spread>,
+    score_margin: Option<Spread>,
+    findings: Findings,
 }
 
-/// Least, quarter points and greatest of some values.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Quantiles {
+/// Least, quarter points and greatest of some values, and how many lie in each tenth of the range between.
+#[derive(Debug, Clone, Serialize)]
+struct Spread {
     min: f64,
     q25: f64,
     median: f64,
     q75: f64,
     max: f64,
+    histogram: [u64; 10],
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    for file in &args.files {
-        let found = findings(file)?;
+    check_denied(&args.deny)?;
+    let options = args.reading.options()?;
+    let tokenizer = args
+        .tokenizer
+        .as_ref()
+        .map(|dir| {
+            PairTokenizer::from_dir(dir, TokenizeOptions { max_length: usize::MAX, ..TokenizeOptions::default() })
+        })
+        .transpose()
+        .input()?;
+    let mut files = Vec::new();
+    for text in &args.files {
+        files.extend(inputs(text).input()?);
+    }
+    let bar = bar("reading", files.len() as u64);
+    let (mut all, mut validator) = (Vec::new(), Validator::default());
+    for file in &files {
+        validator.file();
+        all.push(found(file, &options, tokenizer.as_ref(), &mut validator)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    for (found, findings) in all.iter_mut().zip(validator.finish()) {
+        found.findings = findings;
         if args.json {
             print(&serde_json::to_string(&found).run()?);
         } else {
-            show(&found);
+            show(found);
         }
     }
-    Ok(())
+    all.iter().try_for_each(|found| deny(&args.deny, &found.report, &found.findings))
 }
 
-fn findings(file: &Path) -> Result<Findings> {
-    let mut reader = PairReader::open(file, &ReadOptions::default()).input()?;
-    let (mut sources, mut policies, mut tasks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut lengths: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
-    let mut margins = Vec::new();
+fn found(
+    file: &Path,
+    options: &ReadOptions,
+    tokenizer: Option<&PairTokenizer>,
+    validator: &mut Validator,
+) -> Result<Found> {
+    let mut reader = PairReader::open(file, options).input()?;
+    let mut counts: [BTreeMap<String, u64>; 4] = Default::default();
+    let mut values: BTreeMap<(&str, &'static str), Vec<f64>> = BTreeMap::new();
     while let Some(pairs) = reader.next_pairs().input()? {
-        for pair in pairs {
-            for (name, text) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                lengths.entry(name).or_default().push(text.chars() as f64);
+        if let Some(tokenizer) = tokenizer {
+            for (_, pair) in tokenizer.encode_all(&pairs).input()?.pairs {
+                for (name, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
+                    values.entry(("tokens", name)).or_default().push(ids.len() as f64);
+                }
             }
-            margins.extend(pair.margin());
-            *policies.entry(pair.policy.to_string()).or_default() += 1;
-            *sources.entry(pair.source).or_default() += 1;
-            if let Some(task) = pair.task {
-                *tasks.entry(task).or_default() += 1;
+        }
+        for pair in pairs {
+            validator.see(&pair);
+            for (name, text) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
+                values.entry(("chars", name)).or_default().push(text.chars() as f64);
+            }
+            let scores = [("chosen", pair.score_chosen), ("rejected", pair.score_rejected), ("margin", pair.margin())];
+            for (name, score) in scores {
+                values.entry(("score", name)).or_default().extend(score);
+            }
+            let names = [Some(pair.source), Some(pair.policy.to_string()), pair.task, pair.generator];
+            for (count, name) in counts.iter_mut().zip(names) {
+                if let Some(name) = name {
+                    *count.entry(name).or_default() += 1;
+                }
             }
         }
     }
-    let chars = lengths.into_iter().filter_map(|(name, values)| Some((name, quantiles(values)?))).collect();
-    Ok(Findings { report: reader.report().clone(), sources, policies, tasks, chars, score_margin: quantiles(margins) })
+    let [sources, policies, tasks, generators] = counts;
+    let mut of = |group: &'static str| -> BTreeMap<&'static str, Spread> {
+        let names: Vec<_> = values.keys().filter(|(of, _)| *of == group).copied().collect();
+        names.into_iter().filter_map(|key| Some((key.1, spread(values.remove(&key)?)?))).collect()
+    };
+    let (chars, tokens, mut scores) = (of("chars"), of("tokens"), of("score"));
+    Ok(Found {
+        report: reader.report().clone(),
+        sources,
+        policies,
+        tasks,
+        generators,
+        chars,
+        tokens: tokenizer.map(|_| tokens),
+        score_chosen: scores.remove("chosen"),
+        score_rejected: scores.remove("rejected"),
+        score_margin: scores.remove("margin"),
+        findings: Findings::new(),
+    })
 }
 
-fn quantiles(mut values: Vec<f64>) -> Option<Quantiles> {
+fn spread(mut values: Vec<f64>) -> Option<Spread> {
     values.sort_unstable_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let at = |share: f64| values[(share * last as f64).round() as usize];
-    Some(Quantiles { min: at(0.0), q25: at(0.25), median: at(0.5), q75: at(0.75), max: at(1.0) })
+    let (min, max) = (at(0.0), at(1.0));
+    let mut histogram = [0; 10];
+    for value in &values {
+        let place = if max > min { (value - min) / (max - min) * 10.0 } else { 0.0 };
+        histogram[(place as usize).min(9)] += 1;
+    }
+    Some(Spread { min, q25: at(0.25), median: at(0.5), q75: at(0.75), max, histogram })
 }
 
-fn show(found: &Findings) {
+fn show(found: &Found) {
     print(&found.report.to_string());
-    for (name, counts) in [("source", &found.sources), ("policy", &found.policies), ("task", &found.tasks)] {
-        for (value, count) in counts {
-            print(&format!("  {name:<9} {value:<24} {count:>9}"));
+    let counts = [
+        ("source", &found.sources),
+        ("policy", &found.policies),
+        ("task", &found.tasks),
+        ("generator", &found.generators),
+    ];
+    for (name, counts) in counts {
+        const SHOWN: usize = 12;
+        for (value, count) in counts.iter().take(SHOWN) {
+            print(&format!("  {name:<10} {value:<24} {count:>9}"));
+        }
+        if counts.len() > SHOWN {
+            print(&format!("  {name:<10} {:<24}", format!("and {} more", counts.len() - SHOWN)));
         }
     }
-    print(&format!("  {:<9} {:<24} {:>9} {:>7} {:>7} {:>7} {:>7}", "", "", "min", "25 %", "50 %", "75 %", "max"));
-    for (name, q) in &found.chars {
-        print(&format!(
-            "  {name:<9} {:<24} {:>9.0} {:>7.0} {:>7.0} {:>7.0} {:>7.0}",
-            "characters", q.min, q.q25, q.median, q.q75, q.max
-        ));
+    print(&format!(
+        "  {:<10} {:<12} {:>9} {:>9} {:>9} {:>9} {:>9}  min to max",
+        "", "", "min", "25 %", "50 %", "75 %", "max"
+    ));
+    let lengths = found.chars.iter().map(|(name, spread)| (*name, "characters", 0, spread));
+    let tokens = found.tokens.iter().flatten().map(|(name, spread)| (*name, "tokens", 0, spread));
+    let scores =
+        [("chosen", &found.score_chosen), ("rejected", &found.score_rejected), ("margin", &found.score_margin)];
+    let scores = scores.into_iter().filter_map(|(name, spread)| Some((name, "score", 3, spread.as_ref()?)));
+    for (name, unit, digits, s) in lengths.chain(tokens).chain(scores) {
+        let [min, q25, median, q75, max] = [s.min, s.q25, s.median, s.q75, s.max].map(|x| format!("{x:.digits$}"));
+        let bars = bars(&s.histogram);
+        print(&format!("  {name:<10} {unit:<12} {min:>9} {q25:>9} {median:>9} {q75:>9} {max:>9}  {bars}"));
     }
-    if let Some(q) = found.score_margin {
-        print(&format!(
-            "  {:<9} {:<24} {:>9.3} {:>7.3} {:>7.3} {:>7.3} {:>7.3}",
-            "margin", "of scores", q.min, q.q25, q.median, q.q75, q.max
-        ));
+    for (finding, rows) in &found.findings {
+        print(&format!("  found: {finding} {}, first in pairs {:?}", rows.count, rows.first_rows));
     }
+}
+
+/// Ten bars, the highest full.
+fn bars(histogram: &[u64; 10]) -> String {
+    const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = histogram.iter().copied().max().unwrap_or(0).max(1);
+    histogram.iter().map(|&count| BARS[(count * 8).div_ceil(most) as usize]).collect()
 }
 
 #[cfg(test)]
@@ -111,9 +215,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_of_a_row_of_numbers() {
-        let q = quantiles((0..=100).rev().map(f64::from).collect()).unwrap();
-        assert_eq!([q.min, q.q25, q.median, q.q75, q.max], [0.0, 25.0, 50.0, 75.0, 100.0]);
-        assert!(quantiles(Vec::new()).is_none());
+    fn spread_of_a_row_of_numbers() {
+        let s = spread((0..=100).rev().map(f64::from).collect()).unwrap();
+        assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [0.0, 25.0, 50.0, 75.0, 100.0]);
+        assert_eq!(s.histogram, [10, 10, 10, 10, 10, 10, 10, 10, 10, 11]);
+        assert!(spread(Vec::new()).is_none());
+        assert_eq!(bars(&[0, 1, 80, 40, 0, 0, 0, 0, 0, 0]), " ▁█▄      ");
+        assert_eq!(spread(vec![3.0, 3.0]).unwrap().histogram[0], 2);
     }
 }

@@ -2,11 +2,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod convert;
 mod failure;
 mod import;
 mod inspect;
 mod mix;
 mod progress;
+mod reading;
+mod tokenize;
 mod train;
 
 use std::process::ExitCode;
@@ -30,6 +33,7 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   simplemix inspect uf.parquet
+  simplemix convert hh.jsonl.gz -o hh.parquet
   simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
   simplemix import-gguf model.gguf ./model";
@@ -37,6 +41,8 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Args),
+    Convert(Box<convert::Args>),
+    Tokenize(Box<tokenize::Args>),
     Mix(mix::Args),
     Train(Box<train::Args>),
     ImportGguf(import::Args),
@@ -68,6 +74,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result {
     match command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
         Command::ImportGguf(args) => import::run(&args),

@@ -41,6 +41,25 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Every problem.
+    pub const ALL: [Self; 15] = [
+        Self::IdenticalSides,
+        Self::EmptyPrompt,
+        Self::EmptyChosen,
+        Self::EmptyRejected,
+        Self::MissingRole,
+        Self::MissingContent,
+        Self::LastTurnNotAssistant,
+        Self::OneSideIsPrefix,
+        Self::NoSharedPrompt,
+        Self::DifferentPrompts,
+        Self::Tie,
+        Self::Unlabelled,
+        Self::WrongType,
+        Self::LoneSurrogate,
+        Self::TooLarge,
+    ];
+
     /// The stable name in reports: kebab case.
     pub fn name(self) -> &'static str {
         match self {

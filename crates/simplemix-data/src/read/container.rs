@@ -4,9 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, StructArray};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use arrow::ipc::reader::{FileReader, StreamReader};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -68,6 +69,31 @@ impl Chunk {
     fn of_batch(batch: RecordBatch) -> Self {
         let schema = batch.schema();
         Chunk::Arrow { rows: StructArray::from(batch), schema }
+    }
+
+    /// The same rows with columns renamed; `name` gives a new name where there is one.
+    pub(crate) fn renamed(self, name: &impl Fn(&str) -> Option<String>) -> Self {
+        match self {
+            Chunk::Arrow { rows, .. } => {
+                let (fields, columns, nulls) = rows.into_parts();
+                let rename = |field: &FieldRef| match name(field.name()) {
+                    Some(new) => Arc::new(field.as_ref().clone().with_name(new)),
+                    None => field.clone(),
+                };
+                let fields: Fields = fields.iter().map(rename).collect();
+                let schema = Arc::new(Schema::new(fields.clone()));
+                Chunk::Arrow { rows: StructArray::new(fields, columns, nulls), schema }
+            }
+            Chunk::Json(rows) => {
+                let rename = |row: JsonRow| JsonRow {
+                    fields: row.fields.map(|fields| {
+                        fields.into_iter().map(|(key, value)| (name(&key).unwrap_or(key), value)).collect()
+                    }),
+                    ..row
+                };
+                Chunk::Json(rows.into_iter().map(rename).collect())
+            }
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {

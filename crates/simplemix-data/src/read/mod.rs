@@ -89,6 +89,19 @@ impl PairReader {
         if sample.rows() == 0 {
             return Err(Error::Empty { path: path.to_path_buf(), what: "rows" });
         }
+        for (name, from) in &options.columns {
+            if !sample.has_column(from) {
+                return Err(Error::ColumnType {
+                    path: path.to_path_buf(),
+                    column: from.clone(),
+                    found: "missing".to_owned(),
+                    expected: format!("a column to read as `{name}`"),
+                });
+            }
+        }
+        let names = options.columns.clone();
+        let rename = move |found: &str| names.iter().find(|(_, from)| *from == found).map(|(name, _)| name.clone());
+        let sample = if options.columns.is_empty() { sample } else { sample.renamed(&rename) };
         let columns = sample.columns();
         let format = match options.format {
             Some(format) => format,
@@ -120,9 +133,18 @@ impl PairReader {
             (ExtraColumns::Carry, Some(sample)) => extra_columns(&sample?, format),
             _ => Vec::new(),
         };
-        let wanted = |name: &str| format.reads(name) || extras.iter().any(|extra| extra.name == name);
+        let wanted = |name: &str| {
+            let renamed = rename(name);
+            let name = renamed.as_deref().unwrap_or(name);
+            format.reads(name) || extras.iter().any(|extra| extra.name == name)
+        };
         let container = source.container();
-        let chunks = arranged(source.chunks(&wanted, options.batch_rows.max(1))?);
+        let chunks = source.chunks(&wanted, options.batch_rows.max(1))?;
+        let chunks: Chunks = match options.columns.is_empty() {
+            true => chunks,
+            false => Box::new(chunks.map(move |chunk| Ok(chunk?.renamed(&rename)))),
+        };
+        let chunks = arranged(chunks);
         let fields: Vec<FieldRef> =
             schema::fields(form).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
         let rules = Rules {

@@ -1,5 +1,7 @@
 //! How a file is to be read.
 
+use std::collections::BTreeMap;
+
 use crate::format::{Format, RankedRule};
 use crate::pair::{Form, Policy};
 
@@ -19,6 +21,8 @@ pub struct ReadOptions {
     pub ranked: RankedRule,
     /// What becomes of columns that the canonical schema does not know.
     pub extra_columns: ExtraColumns,
+    /// Columns under other names than the format's, as `format's name -> file's name`.
+    pub columns: BTreeMap<String, String>,
     /// Rows to a batch, at most; fewer where rows are long. At least 1; 1024 by default.
     pub batch_rows: usize,
 }
@@ -32,6 +36,7 @@ impl Default for ReadOptions {
             form: None,
             ranked: RankedRule::BestWorst,
             extra_columns: ExtraColumns::Carry,
+            columns: BTreeMap::new(),
             batch_rows: 1024,
         }
     }

@@ -1,6 +1,8 @@
 //! The formats, each from a few rows written by hand.
 
-use simplemix_data::{Format, Message, Pair, Policy, Problem, ReadOptions, Text, read_pairs_with_report};
+use simplemix_data::{
+    Format, Message, Pair, PairReader, Policy, Problem, ReadOptions, Text, read_pairs, read_pairs_with_report,
+};
 
 use crate::common::file;
 
@@ -110,4 +112,23 @@ fn unusable_rows_are_counted_with_their_numbers() {
     let expected =
         [("identical-sides", 1), ("empty-prompt", 3), ("empty-chosen", 2), ("empty-rejected", 5), ("wrong-type", 4)];
     assert_eq!(refused, expected);
+}
+
+#[test]
+fn columns_of_other_names_can_be_told() {
+    let row = r#"{"question": "2 + 2?", "better": " 4", "worse": " 5", "kept": 7}"#;
+    let (_dir, path) = file("odd.jsonl", row);
+    assert!(read_pairs(&path, &ReadOptions::default()).is_err());
+    let mut options = ReadOptions::default();
+    for (name, from) in [("prompt", "question"), ("chosen", "better"), ("rejected", "worse")] {
+        options.columns.insert(name.to_owned(), from.to_owned());
+    }
+    let pairs = read_pairs(&path, &options).unwrap();
+    assert_eq!((&pairs[0].prompt, &pairs[0].chosen), (&Text::from("2 + 2?"), &Text::from(" 4")));
+    // Other columns are carried.
+    let batch = PairReader::open(&path, &options).unwrap().next().unwrap().unwrap();
+    assert!(batch.column_by_name("kept").is_some());
+    options.columns.insert("task".to_owned(), "none".to_owned());
+    let error = read_pairs(&path, &options).unwrap_err().to_string();
+    assert!(error.contains("`none`") && error.contains("a column to read as `task`"), "{error}");
 }

@@ -1,0 +1,174 @@
+//! `simplemix convert`: files of any known schema to one canonical file, filtered on the way.
+
+use std::path::PathBuf;
+
+use simplemix_data::read::ExtraColumns;
+use simplemix_data::{Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions, inputs};
+
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::{bar, print};
+use crate::reading::Reading;
+
+/// Write files of pairs, whatever their schema, as one canonical file, which TRL and `datasets` read as it is
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  simplemix convert uf.jsonl.gz -o uf.parquet\n  \
+  simplemix convert 'shards/*.parquet' more/ -o all.parquet --distinct --margin-min 0.5\n  \
+  simplemix convert odd.parquet --map columns.toml --source-name odd --policy off -o odd.jsonl\n  \
+  simplemix convert ultrafeedback.parquet --ranked all:1 --filter filter.toml -o pairs.parquet\n\n\
+  filter.toml holds the same names with underscores, and more:\n  \
+  margin_top = 0.5            # the half of the pairs with the greatest margins\n  \
+  score_sum_top = 0.8\n  \
+  not_tasks = [\"chat\"]")]
+pub(crate) struct Args {
+    /// Files, folders of shards, or patterns
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// File to write: .parquet, .arrow, .jsonl, .jsonl.gz or .jsonl.zst
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Rows to a Parquet row group [default: 8192]
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    row_group: Option<u64>,
+    #[command(flatten)]
+    filters: Filters,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// Rules on which pairs are written.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Filters")]
+struct Filters {
+    /// Rules in TOML; flags win
+    #[arg(long, value_name = "FILE")]
+    filter: Option<PathBuf>,
+    /// Least score of chosen minus rejected
+    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    margin_min: Option<f64>,
+    /// Greatest score of chosen minus rejected
+    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    margin_max: Option<f64>,
+    /// Least score of the chosen response
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    chosen_score_min: Option<f64>,
+    /// How many times as long as the other the longer response may be, in characters
+    #[arg(long, value_name = "TIMES")]
+    length_ratio_max: Option<f64>,
+    /// Of pairs with equal texts keep the first only
+    #[arg(long)]
+    distinct: bool,
+    /// Keep these tasks only
+    #[arg(long = "task", value_name = "NAME", value_delimiter = ',')]
+    tasks: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let mut files = Vec::new();
+    for text in &args.files {
+        files.extend(inputs(text).input()?);
+    }
+    let options = read_options(args, &files)?;
+    let filter = args.filters.rules()?;
+    let selection = if filter.is_empty() { None } else { Some(select(&files, &options, &filter)?) };
+    let mut write = WriteOptions::default();
+    write.row_group_rows = args.row_group.map_or(write.row_group_rows, |rows| rows as usize);
+    let mut writer = PairWriter::create(&args.output, &write).input()?;
+    let mut wanted = selection.as_ref().map(|selection| selection.rows.iter().copied().peekable());
+    let (bar, mut number) = (bar("converting", files.len() as u64), 0u64);
+    let mut reports = Vec::new();
+    for file in &files {
+        let mut reader = PairReader::open(file, &options).input()?;
+        for batch in reader.by_ref() {
+            let batch = batch.run()?;
+            let rows = number..number + batch.num_rows() as u64;
+            number = rows.end;
+            let Some(wanted) = &mut wanted else {
+                writer.write_batch(&batch).run()?;
+                continue;
+            };
+            let kept: Vec<u32> = std::iter::from_fn(|| wanted.next_if(|row| *row < rows.end))
+                .map(|row| (row - rows.start) as u32)
+                .collect();
+            if !kept.is_empty() {
+                let kept = arrow::compute::take_record_batch(&batch, &arrow::array::UInt32Array::from(kept)).run()?;
+                writer.write_batch(&kept).run()?;
+            }
+        }
+        reports.push(reader.report().clone());
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if reports.iter().all(|report| report.pairs == 0) {
+        let reports: Vec<String> = reports.iter().map(ToString::to_string).collect();
+        return Err(Failure::input(format!("no pair to write: {}", reports.join("; "))));
+    }
+    let written = writer.finish().run()?;
+    for report in &reports {
+        print(&report.to_string());
+    }
+    for (reason, count) in selection.iter().flat_map(|selection| &selection.left) {
+        let reason = serde_json::to_string(reason).run()?;
+        print(&format!("  left out: {} {count}", reason.trim_matches('"')));
+    }
+    print(&format!("{}: {written} pairs", args.output.display()));
+    Ok(())
+}
+
+/// Options under which all files give the same columns.
+fn read_options(args: &Args, files: &[PathBuf]) -> Result<ReadOptions> {
+    let mut options = args.reading.options()?;
+    let mut schemas = Vec::new();
+    for file in files {
+        let reader = PairReader::open(file, &options).input()?;
+        if reader.report().form == Form::Messages {
+            options.form = Some(Form::Messages);
+        }
+        schemas.push(reader.schema());
+    }
+    // Text becomes messages where any file has messages, so the carried columns are compared alone.
+    let names = |i: usize| schemas[i].fields().iter().skip(10).cloned().collect::<Vec<_>>();
+    if (1..schemas.len()).any(|i| names(i) != names(0)) {
+        tracing::warn!("the files' further columns differ, and are left out");
+        options.extra_columns = ExtraColumns::Drop;
+    }
+    Ok(options)
+}
+
+/// A first reading, for the rules alone.
+fn select(files: &[PathBuf], options: &ReadOptions, filter: &Filter) -> Result<Selection> {
+    let bar = bar("filtering", files.len() as u64);
+    let mut facts = Vec::new();
+    for file in files {
+        let mut reader = PairReader::open(file, options).input()?;
+        while let Some(pairs) = reader.next_pairs().input()? {
+            facts.extend(pairs.iter().map(Facts::of));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    filter.select(&facts).input()
+}
+
+impl Filters {
+    fn rules(&self) -> Result<Filter> {
+        let mut filter = match &self.filter {
+            None => Filter::default(),
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
+                toml::from_str(&text)
+                    .map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))?
+            }
+        };
+        filter.margin_min = self.margin_min.or(filter.margin_min);
+        filter.margin_max = self.margin_max.or(filter.margin_max);
+        filter.chosen_score_min = self.chosen_score_min.or(filter.chosen_score_min);
+        filter.length_ratio_max = self.length_ratio_max.or(filter.length_ratio_max);
+        filter.distinct |= self.distinct;
+        if !self.tasks.is_empty() {
+            filter.tasks = Some(self.tasks.clone());
+        }
+        Ok(filter)
+    }
+}
