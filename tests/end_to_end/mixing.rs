@@ -162,3 +162,21 @@ fn little_memory_changes_nothing() {
     mixes(&dir, &format!("{SOURCES} --size 50 --memory 0 -o b.parquet"));
     assert_eq!(std::fs::read(dir.path("a.parquet")).unwrap(), std::fs::read(dir.path("b.parquet")).unwrap());
 }
+
+#[test]
+fn a_source_may_be_a_folder_of_shards() {
+    let dir = Dir::new();
+    sources(&dir);
+    std::fs::create_dir(dir.path("shards")).unwrap();
+    with_tasks(&dir, "shards/0.jsonl", 0, 20);
+    with_tasks(&dir, "shards/1.jsonl", 20, 40);
+    let mixed = |off: &str| {
+        mixes(&dir, &format!("--source off={off} --source on=on.jsonl --size 50 -o m.jsonl --report m.json"));
+        column(&dir, "m.jsonl", "prompt")
+    };
+    assert_eq!(mixed("shards"), mixed("off.jsonl"));
+    mixed("shards/*.jsonl");
+    mixes(&dir, "--verify m.json");
+    with_tasks(&dir, "shards/2.jsonl", 70, 1);
+    refuses(&dir, "--verify m.json", "source `off` has changed");
+}

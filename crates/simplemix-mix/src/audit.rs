@@ -55,7 +55,7 @@ pub struct Origin {
     pub name: String,
     /// Path or URL, as given.
     pub path: String,
-    /// blake3 of the file, in hex.
+    /// blake3 of the file, or of all its files one after the other, in hex.
     pub blake3: String,
     /// Rows that could be used.
     pub rows: u64,

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Settings in TOML; flags win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A source: its name, its file and perhaps its weight
+    /// A source: its name, its file (or a folder of shards, or a pattern) and perhaps its weight
     #[arg(long = "source", value_name = "NAME=PATH[:WEIGHT]")]
     sources: Vec<SourceSpec>,
     /// Weights by name, where they are not given with the sources; equal without

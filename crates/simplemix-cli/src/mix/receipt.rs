@@ -111,10 +111,12 @@ pub(super) fn verify(path: &Path) -> Result {
     Ok(())
 }
 
-/// blake3 of a file, in hex.
+/// blake3 of a file, or of several one after the other, in hex.
 fn fingerprint(path: &Path) -> Result<String> {
-    let wrong = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
     let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut std::fs::File::open(path).map_err(wrong)?, &mut hasher).map_err(wrong)?;
+    for file in simplemix_data::inputs(path).input()? {
+        let wrong = |e: std::io::Error| Failure::input(format!("{}: {e}", file.display()));
+        std::io::copy(&mut std::fs::File::open(&file).map_err(wrong)?, &mut hasher).map_err(wrong)?;
+    }
     Ok(hasher.finalize().to_hex().to_string())
 }

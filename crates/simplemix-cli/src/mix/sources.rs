@@ -1,11 +1,12 @@
 //! The sources of a mixture, read once and reachable by row.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use simplemix_data::read::ExtraColumns;
-use simplemix_data::{Form, PairReader, ReadOptions, RowStore};
+use simplemix_data::{Form, PairReader, ReadOptions, ReadReport, RowStore, inputs};
 
 use super::settings::{Settings, Source};
 use crate::failure::{Fails, Failure, Result};
@@ -24,28 +25,39 @@ impl Sources {
         // Sources differ in their further columns; a mixture has the canonical ones.
         options.extra_columns = ExtraColumns::Drop;
         let mut messages = false;
+        let mut files = Vec::new();
         for source in &settings.sources {
-            let reader = PairReader::open(&source.path, &options).input()?;
-            messages |= reader.report().form == Form::Messages;
+            let of_source = inputs(&source.path).input()?;
+            for file in &of_source {
+                let reader = PairReader::open(file, &options).input()?;
+                messages |= reader.report().form == Form::Messages;
+            }
+            files.push(of_source);
         }
         options.form = messages.then_some(Form::Messages);
         let bar = bar("reading", settings.sources.len() as u64);
         let memory = (settings.memory as usize) << 20;
         let mut sources = Self { stores: Vec::new(), refused: Vec::new() };
-        for Source { name, path, .. } in &settings.sources {
+        for (Source { name, path, .. }, files) in settings.sources.iter().zip(files) {
             bar.set_message(name.clone());
-            let mut reader = PairReader::open(path, &options.clone().with_source(name)).input()?;
-            let store = RowStore::collect(&mut reader, memory / settings.sources.len(), folder).input()?;
-            let report = reader.report();
-            if !report.refused.is_empty() {
-                tracing::warn!("{report}");
+            let options = options.clone().with_source(name);
+            let reports = RefCell::new(Vec::new());
+            let batches = files.iter().flat_map(|file| shard(file, &options, &reports));
+            let store = RowStore::collect(batches, memory / settings.sources.len(), folder).input()?;
+            let mut refused: BTreeMap<String, u64> = BTreeMap::new();
+            for report in reports.into_inner() {
+                if !report.refused.is_empty() {
+                    tracing::warn!("{report}");
+                }
+                for (why, rows) in report.refused.iter() {
+                    *refused.entry(why.name().to_owned()).or_default() += rows.count;
+                }
             }
             if store.rows() == 0 {
-                return Err(Failure::input(format!("{report}: no pair is left, expected at least one")));
+                let path = path.display();
+                return Err(Failure::input(format!("{path}: no pair is left of its rows, refused: {refused:?}")));
             }
-            sources
-                .refused
-                .push(report.refused.iter().map(|(why, rows)| (why.name().to_owned(), rows.count)).collect());
+            sources.refused.push(refused);
             sources.stores.push(store);
             bar.inc(1);
         }
@@ -80,6 +92,25 @@ impl Sources {
     pub(super) fn tasks(&self, source: usize) -> Vec<&str> {
         self.stores[source].batches().iter().flat_map(tasks).map(Option::unwrap_or_default).collect()
     }
+}
+
+/// A file's batches; its report is added once they have been read.
+fn shard<'a>(
+    file: &'a Path,
+    options: &'a ReadOptions,
+    reports: &'a RefCell<Vec<ReadReport>>,
+) -> Box<dyn Iterator<Item = simplemix_data::Result<RecordBatch>> + 'a> {
+    let mut reader = match PairReader::open(file, options) {
+        Ok(reader) => reader,
+        Err(error) => return Box::new(std::iter::once(Err(error))),
+    };
+    Box::new(std::iter::from_fn(move || {
+        let batch = reader.next();
+        if batch.is_none() {
+            reports.borrow_mut().push(reader.report().clone());
+        }
+        batch
+    }))
 }
 
 /// The tasks of a batch's rows.
