@@ -1,4 +1,4 @@
-//! Preference pairs: schema, readers, writers, chat templates and tokenisation.
+#![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod cell;
