@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::{
-    ArrowDictionaryKeyType, DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowDictionaryKeyType, DataType, Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use serde_json::{Map, Value};
 
@@ -78,6 +78,11 @@ impl<'a> Cell<'a> {
             DataType::Float16 => Cell::Float(array.as_primitive::<Float16Type>().value(row).to_f64()),
             DataType::Float32 => Cell::Float(array.as_primitive::<Float32Type>().value(row).into()),
             DataType::Float64 => Cell::Float(array.as_primitive::<Float64Type>().value(row)),
+            // DuckDB and Spark write scores so.
+            DataType::Decimal128(_, scale) => {
+                let value = array.as_primitive::<Decimal128Type>().value(row);
+                Cell::Float(value as f64 / 10f64.powi(i32::from(*scale)))
+            }
             DataType::List(_) => {
                 let list = array.as_list::<i32>();
                 let offsets = list.value_offsets();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
+mod encodings;
 mod families;
 mod malformed;
 mod reading;
