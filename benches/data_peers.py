@@ -34,7 +34,7 @@ def normalise(row):
 with tempfile.TemporaryDirectory() as cache:
     rows = load_dataset("parquet", data_files=path, split="train", cache_dir=cache)
     rows = rows.map(normalise, remove_columns=rows.column_names).filter(lambda ok: ok, input_columns="ok")
-    rows.remove_columns("ok").to_parquet(out, compression="zstd")
+    rows.remove_columns("ok").to_parquet(out)
 """
 
 TRL = """
@@ -84,8 +84,10 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("out", nargs="?")
     args = parser.parse_args()
-    subprocess.run(["cargo", "build", "--release", "-p", "simplemix-cli"], check=True)
-    simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "simplemix")
+    simplemix = os.environ.get("SIMPLEMIX")  # a built one
+    if not simplemix:
+        subprocess.run(["cargo", "build", "--release", "-p", "simplemix-cli"], check=True)
+        simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "simplemix")
     with tempfile.TemporaryDirectory() as folder:
         big, small, out = (os.path.join(folder, name) for name in ("uf.parquet", "small.parquet", "out.parquet"))
         make(big, args.rows)

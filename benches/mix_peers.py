@@ -28,7 +28,7 @@ with tempfile.TemporaryDirectory() as cache:
     load = lambda path: load_dataset("parquet", data_files=path, split="train", cache_dir=cache)
     sets = [load(path).shuffle(seed=1) for path in (a, b)]
     mixed = interleave_datasets(sets, probabilities=[0.5, 0.5], seed=1, stopping_strategy="all_exhausted")
-    mixed.select(range(n)).to_parquet(out, compression="zstd")
+    mixed.select(range(n)).to_parquet(out)
 """
 
 
@@ -101,8 +101,10 @@ def main():
     parser.add_argument("--samplers", action="store_true")
     parser.add_argument("out", nargs="?")
     args = parser.parse_args()
-    subprocess.run(["cargo", "build", "--release", "-p", "simplemix-cli"], check=True)
-    simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "simplemix")
+    simplemix = os.environ.get("SIMPLEMIX")  # a built one
+    if not simplemix:
+        subprocess.run(["cargo", "build", "--release", "-p", "simplemix-cli"], check=True)
+        simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "simplemix")
     result = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", "rows": args.rows,
               "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
               "command": " ".join(["python", *sys.argv])}

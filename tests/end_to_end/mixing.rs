@@ -131,6 +131,13 @@ fn prompts_are_kept_apart_or_together() {
     let prompts = column(&dir, "f.jsonl", "prompt");
     assert!((0..30).all(|i| (i + 1..i + 10).all(|j| prompts[i] != prompts[j])));
     refuses(&dir, &format!("{SOURCES} --prompts apart --size 90 -o f.jsonl"), "expected at most 60");
+    mixes(&dir, &format!("{SOURCES} --weights off=1,on=3 --prompts crossed -o c.jsonl --report c.json"));
+    let names = column(&dir, "c.jsonl", "source");
+    let from_on = names.iter().filter(|name| *name == "on>off").count();
+    assert!(names.len() == 30 && (15..30).contains(&from_on), "{from_on} of {}", names.len());
+    let text = std::fs::read_to_string(dir.path("c.jsonl")).unwrap();
+    assert!(text.lines().all(|line| line.contains("yes on.jsonl") == line.contains("on>off")));
+    mixes(&dir, "--verify c.json");
 }
 
 #[test]

@@ -63,6 +63,10 @@ struct Settings {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     label_smoothing: Option<f64>,
+    /// A further constant of the loss, such as simpo_gamma=1 or len_penalty=0.01
+    #[arg(long = "loss-constant", value_name = "NAME=VALUE", value_parser = constant, allow_negative_numbers = true)]
+    #[serde(serialize_with = "as_table", skip_serializing_if = "Vec::is_empty")]
+    loss_constants: Vec<(String, f64)>,
     /// Peak learning rate [default: 1e-6]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,6 +119,16 @@ struct Settings {
     #[arg(long, value_name = "UPDATES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     save_every_steps: Option<u64>,
+}
+
+/// `simpo_gamma=1`.
+fn constant(text: &str) -> std::result::Result<(String, f64), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.parse().map_err(|_| format!("`{value}` is no number"))?))
+}
+
+fn as_table<S: serde::Serializer>(constants: &[(String, f64)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(constants.iter().map(|(name, value)| (name, value)))
 }
 
 pub(crate) fn run(args: &Args) -> Result {

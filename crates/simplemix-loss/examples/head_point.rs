@@ -5,7 +5,7 @@
 //! WAY is `matmul` (the two products that even a frozen head needs), `frozen` or `trained`, each also with `+stats` (the
 //! entropies, mean logits and hits that TRL logs), or `naive` (full logits).
 
-#![allow(clippy::print_stdout, reason = "an example")]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "an example that measures")]
 
 use std::error::Error;
 use std::time::Instant;

@@ -108,7 +108,7 @@ mod tests {
         (0..100).for_each(|_| sampler.feed(2, 3.0));
         let shares = sampler.shares();
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        (0..3000).for_each(|_| drop(sampler.draw()));
+        (0..3000).for_each(|_| _ = sampler.draw());
         for (given, share) in sampler.given().iter().zip(&shares) {
             assert!((*given as f64 - share * 3000.0).abs() < 2.0, "{given} {share}");
             assert!(*given >= 99);
@@ -119,7 +119,7 @@ mod tests {
     fn a_saved_state_goes_on_alike() {
         let mut sampler = Adaptive::new(2, CONFIG).unwrap();
         sampler.feed(1, 0.7);
-        (0..17).for_each(|_| drop(sampler.draw()));
+        (0..17).for_each(|_| _ = sampler.draw());
         let mut back: Adaptive = serde_json::from_str(&serde_json::to_string(&sampler).unwrap()).unwrap();
         sampler.feed(0, f64::NAN);
         assert_eq!(

@@ -126,7 +126,8 @@ pub fn trl_mixture(rows: &[u64], fractions: &[f64]) -> Result<Vec<u64>> {
         return refuse(format!("{} numbers", fractions.len()), "one for each source");
     }
     let sum: f64 = fractions.iter().sum();
-    if fractions.iter().any(|f| !(*f >= 0.0)) || !(sum > 0.0 && sum.is_finite()) {
+    let usable = |f: &f64| *f >= 0.0 && f.is_finite();
+    if !fractions.iter().all(usable) || sum <= 0.0 {
         return refuse(format!("{fractions:?}"), "numbers from 0, not all 0");
     }
     let weights: Vec<f64> = fractions.iter().map(|f| f / sum).collect();

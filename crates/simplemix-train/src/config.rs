@@ -2,9 +2,11 @@
 //!
 //! Defaults are TRL 1.16's where it has the setting, except one epoch in place of three: SIMPLEMIX trains one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simplemix_loss::{Divergence, Wpo};
 
 use crate::adamw::AdamWOptions;
 use crate::error::{Error, Result};
@@ -31,6 +33,13 @@ pub struct TrainConfig {
     pub beta: f64,
     /// Probability that a label is flipped, in [0, 0.5), for the losses that know it.
     pub label_smoothing: f64,
+    /// Further constants of the loss, by name: `simpo_gamma`, `len_penalty`, ...
+    pub loss_constants: BTreeMap<String, f64>,
+    /// f-divergence to the reference, for losses of differences: `reverse_kl`, `forward_kl`, `js_divergence`, or
+    /// `{ alpha_divergence = 0.5 }`.
+    pub f_divergence_type: Divergence,
+    /// Weights of pairs by how likely the policy is to write them: `capped` or `uncapped`; none without.
+    pub wpo: Option<Wpo>,
 
     /// Peak learning rate.
     pub learning_rate: f64,
@@ -90,6 +99,9 @@ impl Default for TrainConfig {
             loss: "sigmoid".to_owned(),
             beta: 0.1,
             label_smoothing: 0.0,
+            loss_constants: BTreeMap::new(),
+            f_divergence_type: Divergence::default(),
+            wpo: None,
             learning_rate: 1e-6,
             schedule: Schedule::Linear,
             warmup_ratio: 0.0,

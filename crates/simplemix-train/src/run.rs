@@ -217,7 +217,13 @@ fn preference_loss(config: &TrainConfig) -> Result<PreferenceLoss> {
         let expected = "a loss that needs no label probabilities";
         return Err(Error::Setting { key: "loss", found: config.loss.clone(), expected });
     }
-    Ok(PreferenceLoss::new(kind, config.beta, config.label_smoothing)?)
+    let mut constants = config.loss_constants.clone();
+    if config.label_smoothing != 0.0 {
+        constants.insert("label_smoothing".to_owned(), config.label_smoothing);
+    }
+    let loss =
+        PreferenceLoss::with_constants(kind, config.beta, &constants)?.with_divergence(config.f_divergence_type)?;
+    Ok(config.wpo.map_or(Ok(loss), |wpo| loss.with_wpo(wpo))?)
 }
 
 fn required<'a>(key: &'static str, path: Option<&'a Path>) -> Result<&'a Path> {
@@ -244,5 +250,19 @@ mod tests {
         assert!(preference_loss(&config("sigmoid")).is_ok());
         let error = preference_loss(&config("soft_label")).unwrap_err().to_string();
         assert_eq!(error, "`loss` is soft_label, expected a loss that needs no label probabilities");
+    }
+
+    #[test]
+    fn constants_of_a_loss_come_by_name() {
+        let text = "loss = \"simpo\"\nbeta = 2.0\n[loss_constants]\nsimpo_gamma = 1.2\n";
+        let mut config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
+        assert_eq!(preference_loss(&config).unwrap().constant("simpo_gamma"), Some(1.2));
+        config.loss_constants.insert("tau".to_owned(), 1.0);
+        let error = preference_loss(&config).unwrap_err().to_string();
+        assert_eq!(error, "`tau` is 1, expected nothing: `simpo` knows simpo_gamma, label_smoothing");
+        let text = "loss = \"ipo_sum\"\nf_divergence_type = { alpha_divergence = 0.5 }\nwpo = \"capped\"\n";
+        let config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
+        assert!(simplemix_loss::Objective::wpo(&preference_loss(&config).unwrap()).is_some());
+        assert_eq!(TrainConfig::from_toml(&config.to_toml().unwrap(), Path::new("run.toml")).unwrap(), config);
     }
 }

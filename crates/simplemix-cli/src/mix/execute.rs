@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use simplemix_data::{PairWriter, RowStore, WriteOptions};
-use simplemix_mix::{Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Shares, SourceConfig, Weight, prompts};
+use arrow::array::RecordBatch;
+use simplemix_data::{Form, Pair, PairWriter, Policy, RowStore, WriteOptions, schema};
+use simplemix_mix::prompts::{self, Crossed};
+use simplemix_mix::{Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, Shares, SourceConfig, Weight};
 
 use super::lengths::Lengths;
 use super::settings::{Prompts, Settings};
@@ -22,8 +24,17 @@ pub(super) struct Plan {
     ranks: usize,
     /// Source of each of the mixture's sources, which may be cells of a source.
     cells: Vec<usize>,
-    /// Rows of both sources in turn, where prompts decide their order.
-    fixed: Option<Vec<(usize, u64)>>,
+    rows: Rows,
+}
+
+/// Which rows the mixture takes.
+enum Rows {
+    /// Those that it draws.
+    Drawn,
+    /// These, since prompts decide their order.
+    Fixed(Vec<(usize, u64)>),
+    /// A response of each of two.
+    Crossed(Vec<Crossed>),
 }
 
 impl Plan {
@@ -42,22 +53,22 @@ impl Plan {
         };
         let config = settings.mixture(&sources.rows(), &tokens);
         let cells = (0..sources.stores.len()).collect();
-        let (mixture, cells, fixed) = match (settings.prompts, &settings.routing) {
-            (Prompts::Any, None) => (Mixture::new(config).input()?, cells, None),
+        let (mixture, cells, rows) = match (settings.prompts, &settings.routing) {
+            (Prompts::Any, None) => (Mixture::new(config).input()?, cells, Rows::Drawn),
             (Prompts::Any, Some(routing)) => {
                 let of_rows: Vec<Vec<&str>> = (0..sources.stores.len()).map(|i| sources.tasks(i)).collect();
                 let routed = routing.route(&config, &of_rows).input()?;
                 let cells = routed.cells.iter().map(|(source, _)| *source).collect();
-                (routed.mixture, cells, None)
+                (routed.mixture, cells, Rows::Drawn)
             }
             (_, Some(_)) => return Err(Failure::input("`prompts` is given beside [routing], expected one of the two")),
-            (Prompts::Disjoint, None) => (disjoint(config, &sources)?, cells, None),
+            (Prompts::Disjoint, None) => (disjoint(config, &sources)?, cells, Rows::Drawn),
             (paired, None) => {
                 let (mixture, rows) = paired_rows(&config, &sources, paired)?;
-                (mixture, cells, Some(rows))
+                (mixture, cells, rows)
             }
         };
-        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, cells, fixed })
+        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, cells, rows })
     }
 
     /// Writes the mixture and says what it holds.
@@ -67,27 +78,56 @@ impl Plan {
         let total = self.mixture.len();
         let bar = bar("mixing", total);
         let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
-        let mut fixed = self.fixed.iter().flatten().copied();
-        let mut left = total as usize;
-        while left > 0 {
-            let size = CHUNK.min(left);
-            let chunk: Vec<(usize, u64)> = match &self.fixed {
-                Some(_) => fixed.by_ref().take(size).collect(),
-                None => draws.by_ref().take(size).collect(),
+        for start in (0..total).step_by(CHUNK) {
+            let part = start as usize..(start as usize + CHUNK).min(total as usize);
+            let (chunk, batch): (Vec<(usize, u64)>, RecordBatch) = match &self.rows {
+                Rows::Drawn => {
+                    let chunk: Vec<(usize, u64)> = draws.by_ref().take(part.len()).collect();
+                    let rows: Vec<(usize, u64)> = chunk.iter().map(|&(cell, row)| (self.cells[cell], row)).collect();
+                    (chunk, RowStore::gather(&self.sources.stores, &rows).run()?)
+                }
+                Rows::Fixed(rows) => {
+                    (rows[part.clone()].to_vec(), RowStore::gather(&self.sources.stores, &rows[part.clone()]).run()?)
+                }
+                Rows::Crossed(pairs) => {
+                    let pairs = &pairs[part.clone()];
+                    (pairs.iter().map(|pair| pair.chosen).collect(), self.cross(pairs)?)
+                }
             };
-            let rows: Vec<(usize, u64)> = chunk.iter().map(|&(cell, row)| (self.cells[cell], row)).collect();
-            let batch = RowStore::gather(&self.sources.stores, &rows).run()?;
             let lengths = self.lengths.of(&batch)?;
             for ((&(cell, _), task), length) in chunk.iter().zip(tasks(&batch)).zip(lengths) {
                 audit.see(cell, task, length);
             }
             writer.write_batch(&batch).run()?;
-            bar.inc(size as u64);
-            left -= size;
+            bar.inc(part.len() as u64);
         }
         writer.finish().run()?;
         bar.finish_and_clear();
         Ok(audit.finish())
+    }
+}
+
+impl Plan {
+    /// Pairs of one source's chosen response and the other's rejected one; their source is `off>on` or the like.
+    fn cross(&self, crossed: &[Crossed]) -> Result<RecordBatch> {
+        let taken = |rows: Vec<(usize, u64)>| -> Result<Vec<Pair>> {
+            let batch = RowStore::gather(&self.sources.stores, &rows).run()?;
+            schema::pairs_from_batch(&batch).run()
+        };
+        let chosen = taken(crossed.iter().map(|pair| pair.chosen).collect())?;
+        let rejected = taken(crossed.iter().map(|pair| pair.rejected).collect())?;
+        let cross = |(good, bad): (Pair, Pair)| {
+            let source = format!("{}>{}", good.source, bad.source);
+            // On-policy only if both responses are.
+            let policy = if good.policy == bad.policy { good.policy } else { Policy::Off };
+            let mut pair = Pair::new(good.prompt, good.chosen, bad.rejected, source, policy);
+            (pair.task, pair.score_chosen, pair.score_rejected) = (good.task, good.score_chosen, bad.score_rejected);
+            pair.generator = good.generator.filter(|generator| Some(generator) == bad.generator.as_ref());
+            pair
+        };
+        let pairs: Vec<Pair> = chosen.into_iter().zip(rejected).map(cross).collect();
+        let form = pairs.first().map_or(Form::Messages, Pair::form);
+        schema::batch_from_pairs(&pairs, form).run()
     }
 }
 
@@ -115,36 +155,54 @@ fn disjoint(config: MixtureConfig, sources: &Sources) -> Result<Mixture> {
 }
 
 /// The rows of prompts that both sources have, in the order asked for, and a mixture with as many rows of each.
-fn paired_rows(config: &MixtureConfig, sources: &Sources, order: Prompts) -> Result<(Mixture, Vec<(usize, u64)>)> {
+fn paired_rows(config: &MixtureConfig, sources: &Sources, order: Prompts) -> Result<(Mixture, Rows)> {
     let refuse = |text: &str| Err(Failure::input(text));
     let [a, b] = &config.sources[..] else {
         return refuse("`prompts` pairs the rows of two sources, expected two");
     };
     let plain = config.shares == Shares::Exact && config.order == BatchOrder::Interleaved && config.schedule.is_none();
-    if a.weight != b.weight || !plain {
+    if !plain || (a.weight != b.weight && order != Prompts::Crossed) {
         return refuse("`prompts` takes a row of each source in turn, expected equal weights and no other order");
     }
-    let pairs = prompts::paired(&sources.prompts(0)?, &sources.prompts(1)?);
+    let (of_a, of_b) = (sources.prompts(0)?, sources.prompts(1)?);
+    let pairs = prompts::paired(&of_a, &of_b);
     if pairs.is_empty() {
         return refuse("the sources have no prompt in common, expected some");
     }
-    let most = 2 * pairs.len() as u64;
+    let most = if order == Prompts::Crossed { pairs.len() as u64 } else { 2 * pairs.len() as u64 };
     let total = config.total.unwrap_or(most);
     if total > most {
         return Err(Failure::input(format!(
-            "`size` is {total}, expected at most {most}: prompts in both sources, twice"
+            "`size` is {total}, expected at most {most}, as many as share their prompts"
         )));
     }
-    let rows: Vec<(usize, u64)> = match order {
-        Prompts::Adjacent => prompts::adjacent(&pairs, config.seed).take(total as usize).collect(),
+    let shuffled = |count: u64, of: u64| {
+        let order = Permutation::new(of, config.seed, 1);
+        (0..count).map(move |i| order.at(i) as usize)
+    };
+    let rows = match order {
+        Prompts::Adjacent => Rows::Fixed(prompts::adjacent(&pairs, config.seed).take(total as usize).collect()),
+        Prompts::Crossed => {
+            let all = prompts::crossed(&of_a, &of_b, [a.weight, b.weight], config.seed);
+            Rows::Crossed(shuffled(total, most).map(|i| all[i]).collect())
+        }
         _ => {
             // Fewer prompts rather than a part of them all, so that both pairs of each are there.
-            let order = simplemix_mix::Permutation::new(pairs.len() as u64, config.seed, 1);
-            let some: Vec<_> = (0..total.div_ceil(2)).map(|i| pairs[order.at(i) as usize]).collect();
-            prompts::apart(&some, config.seed).take(total as usize).collect()
+            let some: Vec<_> = shuffled(total.div_ceil(2), most / 2).map(|i| pairs[i]).collect();
+            Rows::Fixed(prompts::apart(&some, config.seed).take(total as usize).collect())
         }
     };
-    let sized = |source: &SourceConfig| SourceConfig { rows: total.div_ceil(2), ..source.clone() };
-    let sources = vec![sized(a), sized(b)];
+    // What each source gives is decided; the mixture only names and counts it.
+    let given = |source: usize| match &rows {
+        Rows::Crossed(pairs) => pairs.iter().filter(|pair| pair.chosen.0 == source).count() as u64,
+        Rows::Fixed(rows) => rows.iter().filter(|row| row.0 == source).count() as u64,
+        Rows::Drawn => 0,
+    };
+    let sized = |i: usize, source: &SourceConfig| SourceConfig {
+        rows: given(i),
+        weight: Weight::whole(given(i)),
+        ..source.clone()
+    };
+    let sources = vec![sized(0, a), sized(1, b)];
     Ok((Mixture::new(MixtureConfig { sources, total: Some(total), ..config.clone() }).input()?, rows))
 }

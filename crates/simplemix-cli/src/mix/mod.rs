@@ -67,8 +67,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     ranks: Option<usize>,
     /// Prompts that several sources have: any, disjoint (each from one source), adjacent (both pairs of a prompt, one
-    /// after the other), apart (never in one batch) [default: any]
-    #[arg(long, value_name = "any|disjoint|adjacent|apart")]
+    /// after the other), apart (never in one batch), crossed (one source's chosen response against the other's rejected
+    /// one; the weights say which way round) [default: any]
+    #[arg(long, value_name = "any|disjoint|adjacent|apart|crossed")]
     prompts: Option<String>,
     /// Everything random follows from it [default: 42]
     #[arg(long)]

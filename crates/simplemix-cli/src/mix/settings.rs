@@ -58,6 +58,8 @@ pub(super) enum Prompts {
     Adjacent,
     /// Only these, both pairs of a prompt half of the mixture apart.
     Apart,
+    /// Only these, one pair a prompt: the chosen response of one source, the rejected one of the other.
+    Crossed,
 }
 
 impl Default for Settings {
@@ -115,7 +117,7 @@ pub(super) fn resolve(args: &Args) -> Result<Settings> {
         settings.order = word("order", text, "interleaved or batch-shuffled")?;
     }
     if let Some(text) = &args.prompts {
-        settings.prompts = word("prompts", text, "any, disjoint, adjacent or apart")?;
+        settings.prompts = word("prompts", text, "any, disjoint, adjacent, apart or crossed")?;
     }
     if let Some(epochs) = args.repeat {
         settings.exhaustion = if epochs > 1 { Exhaustion::Repeat { epochs } } else { Exhaustion::Refuse };

@@ -138,7 +138,7 @@ impl Rule<'_> {
                 Some(source) => {
                     tried[rows.len()] += 1;
                     given[source] += 1;
-                    let whole = t % batch == 0;
+                    let whole = t.is_multiple_of(batch);
                     let fits = (0..k).all(|i| self.holds(i, given[i], t, whole, given[i] - start[i], batch));
                     let seen = !dead.is_empty()
                         && dead.contains(&(t, given.clone(), if whole { given.clone() } else { start.clone() }));
@@ -156,7 +156,7 @@ impl Rule<'_> {
                 None => {
                     dead.insert((t - 1, given.clone(), start.clone()));
                     tried.pop();
-                    if (t - 1) % batch == 0 && t > 1 {
+                    if t > 1 && (t - 1).is_multiple_of(batch) {
                         starts.pop();
                     }
                     let last = rows.pop()?;
