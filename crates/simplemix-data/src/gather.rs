@@ -19,6 +19,8 @@ use arrow::ipc::reader::{FileDecoder, read_footer_length};
 use arrow::ipc::root_as_footer;
 use arrow::ipc::writer::FileWriter;
 
+use memmap2::Mmap;
+
 use crate::error::{Error, Result};
 
 /// All rows of a source, reachable by number.
@@ -41,6 +43,8 @@ pub struct RowStore {
     batches: Vec<RecordBatch>,
     /// Rows before each batch, and in all.
     starts: Vec<u64>,
+    /// The file that the batches are borrowed from, where there is one.
+    map: Option<Arc<Mmap>>,
 }
 
 impl RowStore {
@@ -74,13 +78,13 @@ impl RowStore {
                 None => kept.push(batch),
             }
         }
-        let batches = spill.map_or(Ok(kept), Spill::map)?;
+        let (batches, map) = spill.map_or(Ok((kept, None)), Spill::map)?;
         let mut starts = vec![0];
         for batch in &batches {
             starts.push(starts[starts.len() - 1] + batch.num_rows() as u64);
         }
         let schema = schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-        Ok(Self { schema, batches, starts })
+        Ok(Self { schema, batches, starts, map })
     }
 
     /// Columns of the rows.
@@ -96,6 +100,18 @@ impl RowStore {
     /// The rows' batches in order.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
+    }
+
+    /// Lets go of the pages of the mapped file that were read so far, if there is one; rows can be taken as before.
+    ///
+    /// They stay in the system's cache while there is room, but no longer count as this process' memory.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.map {
+            #[expect(unsafe_code, reason = "advice on a map; the call is unsafe for maps that are written to")]
+            // SAFETY: the map is read-only and of a file, so pages that are dropped are read again when needed.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
     }
 
     /// One batch of the rows `(store, row)`, in their order. The stores' columns are the same.
@@ -142,13 +158,14 @@ impl Spill {
     }
 
     /// The batches again, their columns borrowed from the mapped file.
-    fn map(mut self) -> Result<Vec<RecordBatch>> {
+    fn map(mut self) -> Result<(Vec<RecordBatch>, Option<Arc<Mmap>>)> {
         self.writer.finish().map_err(spilling)?;
         let mut buffered = self.writer.into_inner().map_err(spilling)?;
         buffered.flush().map_err(|e| spilling(e.into()))?;
         let file = buffered.get_ref();
-        let buffer = map_file(file).map_err(spilling)?;
-        Ok(decode(&buffer).map_err(spilling)?.1)
+        let map = Arc::new(map_file(file).map_err(spilling)?);
+        let batches = decode(&shared(&map)).map_err(spilling)?.1;
+        Ok((batches, Some(map)))
     }
 }
 
@@ -157,14 +174,27 @@ fn spilling(source: ArrowError) -> Error {
 }
 
 /// A file's bytes without reading them.
-pub(crate) fn map_file(file: &File) -> Result<Buffer, ArrowError> {
+pub(crate) fn map_file(file: &File) -> Result<Mmap, ArrowError> {
     #[expect(
         unsafe_code,
         reason = "a map of a file that another process cuts short faults; ours have no name, or were renamed into place whole"
     )]
     // SAFETY: the map is read-only and lives as long as the arrays that borrow from it.
-    let map = unsafe { memmap2::Mmap::map(file) }?;
-    Ok(Buffer::from(bytes::Bytes::from_owner(map)))
+    Ok(unsafe { Mmap::map(file) }?)
+}
+
+/// A map's bytes as arrays borrow them.
+pub(crate) fn shared(map: &Arc<Mmap>) -> Buffer {
+    /// A map that several hold.
+    struct Shared(Arc<Mmap>);
+
+    impl AsRef<[u8]> for Shared {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    Buffer::from(bytes::Bytes::from_owner(Shared(map.clone())))
 }
 
 /// Schema and batches of an Arrow IPC file, their columns borrowed from `buffer`.

@@ -13,6 +13,7 @@ use arrow::json::writer::{LineDelimited, WriterBuilder};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
@@ -245,10 +246,17 @@ impl PairWriter {
 
     fn parquet_properties(&self) -> Result<WriterProperties> {
         let level = ZstdLevel::try_new(self.options.zstd_level).map_err(Error::parquet(&self.path))?;
-        Ok(WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
-            .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)))
-            .build())
+            .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)));
+        // Texts hardly ever come twice: looking for repetitions costs a tenth of the time and finds none.
+        for name in ["prompt", "chosen", "rejected"] {
+            let content = [name, "list", "item", "content"].map(str::to_owned).to_vec();
+            properties = properties
+                .set_column_dictionary_enabled(ColumnPath::from(name), false)
+                .set_column_dictionary_enabled(ColumnPath::new(content), false);
+        }
+        Ok(properties.set_column_dictionary_enabled(ColumnPath::from("id"), false).build())
     }
 }
 

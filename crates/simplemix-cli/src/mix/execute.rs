@@ -1,6 +1,8 @@
 //! Carrying a mixture out: plan it over the sources, gather its rows, write them.
 
+use std::ops::Range;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 
 use arrow::array::RecordBatch;
 use simplemix_data::{Form, Pair, PairWriter, Policy, RowStore, WriteOptions, schema};
@@ -15,6 +17,12 @@ use crate::progress::bar;
 
 /// Rows gathered at a time.
 const CHUNK: usize = 4096;
+
+/// Chunks that may wait to be written.
+const AHEAD: usize = 4;
+
+/// Chunks after which mapped pages are let go.
+const RELEASE: u64 = 16;
 
 /// A mixture with the rows that it takes.
 pub(super) struct Plan {
@@ -73,38 +81,70 @@ impl Plan {
 
     /// Writes the mixture and says what it holds.
     pub(super) fn write(&self, output: &Path) -> Result<Achieved> {
-        let mut writer = PairWriter::create(output, &WriteOptions::default()).input()?;
+        let writer = PairWriter::create(output, &WriteOptions::default()).input()?;
         let mut audit = Audit::new(&self.mixture, self.ranks);
         let total = self.mixture.len();
         let bar = bar("mixing", total);
-        let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
-        for start in (0..total).step_by(CHUNK) {
-            let part = start as usize..(start as usize + CHUNK).min(total as usize);
-            let (chunk, batch): (Vec<(usize, u64)>, RecordBatch) = match &self.rows {
-                Rows::Drawn => {
-                    let chunk: Vec<(usize, u64)> = draws.by_ref().take(part.len()).collect();
-                    let rows: Vec<(usize, u64)> = chunk.iter().map(|&(cell, row)| (self.cells[cell], row)).collect();
-                    (chunk, RowStore::gather(&self.sources.stores, &rows).run()?)
+        // One thread takes rows, another compresses and writes them.
+        let (sender, batches) = std::sync::mpsc::sync_channel::<Option<RecordBatch>>(AHEAD);
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || write_all(writer, batches));
+            let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
+            for start in (0..total).step_by(CHUNK) {
+                let part = start as usize..(start as usize + CHUNK).min(total as usize);
+                let (chunk, batch) = self.take(part.clone(), &mut draws)?;
+                let lengths = self.lengths.of(&batch)?;
+                for ((&(cell, _), task), length) in chunk.iter().zip(tasks(&batch)).zip(lengths) {
+                    audit.see(cell, task, length);
                 }
-                Rows::Fixed(rows) => {
-                    (rows[part.clone()].to_vec(), RowStore::gather(&self.sources.stores, &rows[part.clone()]).run()?)
+                if sender.send(Some(batch)).is_err() {
+                    // The writer has stopped, and says why below.
+                    break;
                 }
-                Rows::Crossed(pairs) => {
-                    let pairs = &pairs[part.clone()];
-                    (pairs.iter().map(|pair| pair.chosen).collect(), self.cross(pairs)?)
+                if start / CHUNK as u64 % RELEASE == 0 {
+                    self.sources.stores.iter().for_each(RowStore::release);
                 }
-            };
-            let lengths = self.lengths.of(&batch)?;
-            for ((&(cell, _), task), length) in chunk.iter().zip(tasks(&batch)).zip(lengths) {
-                audit.see(cell, task, length);
+                bar.inc(part.len() as u64);
             }
-            writer.write_batch(&batch).run()?;
-            bar.inc(part.len() as u64);
-        }
-        writer.finish().run()?;
+            // Without this the file is given up.
+            let _ = sender.send(None);
+            writing.join().map_err(|_| anyhow::anyhow!("the writer panicked")).run()?
+        })?;
         bar.finish_and_clear();
         Ok(audit.finish())
     }
+
+    /// The next rows of the mixture: where they come from, and their columns.
+    fn take(
+        &self,
+        part: Range<usize>,
+        draws: &mut impl Iterator<Item = (usize, u64)>,
+    ) -> Result<(Vec<(usize, u64)>, RecordBatch)> {
+        let gather = |rows: &[(usize, u64)]| RowStore::gather(&self.sources.stores, rows).run();
+        Ok(match &self.rows {
+            Rows::Drawn => {
+                let chunk: Vec<(usize, u64)> = draws.take(part.len()).collect();
+                let rows: Vec<(usize, u64)> = chunk.iter().map(|&(cell, row)| (self.cells[cell], row)).collect();
+                (chunk, gather(&rows)?)
+            }
+            Rows::Fixed(rows) => (rows[part.clone()].to_vec(), gather(&rows[part])?),
+            Rows::Crossed(pairs) => {
+                let pairs = &pairs[part];
+                (pairs.iter().map(|pair| pair.chosen).collect(), self.cross(pairs)?)
+            }
+        })
+    }
+}
+
+/// Writes batches as they come, and the file's end at their end; a file whose end does not come is given up.
+fn write_all(mut writer: PairWriter, batches: Receiver<Option<RecordBatch>>) -> Result {
+    for batch in batches {
+        match batch {
+            Some(batch) => writer.write_batch(&batch).run()?,
+            None => return writer.finish().run().map(drop),
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

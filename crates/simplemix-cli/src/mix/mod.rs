@@ -86,7 +86,7 @@ pub(crate) struct Args {
     /// Model folder whose tokenizer counts response tokens; without it lengths are in bytes
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// Megabytes of rows held in memory; what is beyond goes to a temporary file beside the output [default: 1024]
+    /// Megabytes of rows held in memory; what is beyond goes to a temporary file beside the output [default: 256]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
     /// File to write: .parquet, .arrow or .jsonl

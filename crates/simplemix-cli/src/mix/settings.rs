@@ -76,7 +76,7 @@ impl Default for Settings {
             prompts: Prompts::default(),
             ranks: 1,
             tokenizer: None,
-            memory: 1024,
+            memory: 256,
             output: None,
             report: None,
             plot: None,

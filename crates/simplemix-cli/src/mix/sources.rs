@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use rayon::prelude::*;
 use simplemix_data::read::ExtraColumns;
 use simplemix_data::{Form, PairReader, ReadOptions, ReadReport, RowStore, inputs};
 
@@ -36,33 +37,15 @@ impl Sources {
         }
         options.form = messages.then_some(Form::Messages);
         let bar = bar("reading", settings.sources.len() as u64);
-        let memory = (settings.memory as usize) << 20;
-        let mut sources = Self { stores: Vec::new(), refused: Vec::new() };
-        for (Source { name, path, .. }, files) in settings.sources.iter().zip(files) {
-            bar.set_message(name.clone());
-            let options = options.clone().with_source(name);
-            let reports = RefCell::new(Vec::new());
-            let batches = files.iter().flat_map(|file| shard(file, &options, &reports));
-            let store = RowStore::collect(batches, memory / settings.sources.len(), folder).input()?;
-            let mut refused: BTreeMap<String, u64> = BTreeMap::new();
-            for report in reports.into_inner() {
-                if !report.refused.is_empty() {
-                    tracing::warn!("{report}");
-                }
-                for (why, rows) in report.refused.iter() {
-                    *refused.entry(why.name().to_owned()).or_default() += rows.count;
-                }
-            }
-            if store.rows() == 0 {
-                let path = path.display();
-                return Err(Failure::input(format!("{path}: no pair is left of its rows, refused: {refused:?}")));
-            }
-            sources.refused.push(refused);
-            sources.stores.push(store);
+        let memory = ((settings.memory as usize) << 20) / settings.sources.len();
+        let read = settings.sources.par_iter().zip(files).map(|(source, files)| {
+            let read = read_source(source, &files, &options, memory, folder);
             bar.inc(1);
-        }
+            read
+        });
+        let (stores, refused) = read.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         bar.finish_and_clear();
-        Ok(sources)
+        Ok(Self { stores, refused })
     }
 
     pub(super) fn rows(&self) -> Vec<u64> {
@@ -92,6 +75,34 @@ impl Sources {
     pub(super) fn tasks(&self, source: usize) -> Vec<&str> {
         self.stores[source].batches().iter().flat_map(tasks).map(Option::unwrap_or_default).collect()
     }
+}
+
+/// All rows of a source, and how many were left out, by reason.
+fn read_source(
+    source: &Source,
+    files: &[PathBuf],
+    options: &ReadOptions,
+    memory: usize,
+    folder: &Path,
+) -> Result<(RowStore, BTreeMap<String, u64>)> {
+    let options = options.clone().with_source(&source.name);
+    let reports = RefCell::new(Vec::new());
+    let batches = files.iter().flat_map(|file| shard(file, &options, &reports));
+    let store = RowStore::collect(batches, memory, folder).input()?;
+    let mut refused: BTreeMap<String, u64> = BTreeMap::new();
+    for report in reports.into_inner() {
+        if !report.refused.is_empty() {
+            tracing::warn!("{report}");
+        }
+        for (why, rows) in report.refused.iter() {
+            *refused.entry(why.name().to_owned()).or_default() += rows.count;
+        }
+    }
+    if store.rows() == 0 {
+        let path = source.path.display();
+        return Err(Failure::input(format!("{path}: no pair is left of its rows, refused: {refused:?}")));
+    }
+    Ok((store, refused))
 }
 
 /// A file's batches; its report is added once they have been read.
