@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use simplemix_data::read::ExtraColumns;
 use simplemix_data::{Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions, inputs};
 
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::{bar, print};
 use crate::reading::Reading;
 
@@ -154,12 +154,7 @@ impl Filters {
     fn rules(&self) -> Result<Filter> {
         let mut filter = match &self.filter {
             None => Filter::default(),
-            Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
-                toml::from_str(&text)
-                    .map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))?
-            }
+            Some(path) => read_toml(path)?,
         };
         filter.margin_min = self.margin_min.or(filter.margin_min);
         filter.margin_max = self.margin_max.or(filter.margin_max);

@@ -1,6 +1,7 @@
 //! Exit codes: 2 for input that cannot be used, 1 for a run that failed later, 130 for one that was interrupted.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Why the program ends early.
@@ -43,6 +44,17 @@ impl Failure {
         }
         Some(text)
     }
+}
+
+/// The text of a file that the user names.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))
+}
+
+/// Settings of a file that the user names.
+pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    toml::from_str(&read_text(path)?)
+        .map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))
 }
 
 /// Says which kind of failure an error is.

@@ -1,13 +1,12 @@
 //! Flags that say how files of pairs are read, and which names `--deny` knows.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use simplemix_data::{
     Finding, Findings, Form, Format, Occurrences, Policy, PolicyRule, RankedRule, ReadOptions, ReadReport,
 };
 
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, read_toml};
 
 /// How files are read.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,7 +44,7 @@ impl Reading {
                 Some(name.parse::<Format>().map_err(|e| Failure::input(format!("--format is `{name}`: {e}")))?);
         }
         if let Some(path) = &self.map {
-            options.columns = columns(path)?;
+            options.columns = read_toml(path)?;
         }
         if let Some(name) = &self.source_name {
             options = options.with_source(name);
@@ -63,11 +62,6 @@ impl Reading {
         options.form = self.messages.then_some(Form::Messages);
         Ok(options)
     }
-}
-
-fn columns(path: &Path) -> Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
-    toml::from_str(&text).map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))
 }
 
 fn ranked(rule: &str) -> Result<RankedRule> {

@@ -7,7 +7,7 @@ use simplemix_data::{
     Boundary, ChatTemplate, PairTokenizer, TokenSet, TokenizeOptions, Truncation, inputs, read_pairs,
 };
 
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Fails, Failure, Result, read_text};
 use crate::progress::{bar, print};
 use crate::reading::Reading;
 
@@ -57,8 +57,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let mut tokenizer = PairTokenizer::from_dir(&args.tokenizer, options).input()?;
     if let Some(path) = &args.template {
-        let text = std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
-        tokenizer = tokenizer.with_template(ChatTemplate::from_str(&text).input()?);
+        tokenizer = tokenizer.with_template(ChatTemplate::from_str(&read_text(path)?).input()?);
     }
     let mut files = Vec::new();
     for text in &args.files {

@@ -43,8 +43,6 @@ pub struct RowStore {
     batches: Vec<RecordBatch>,
     /// Rows before each batch, and in all.
     starts: Vec<u64>,
-    /// The file that the batches are borrowed from, where there is one.
-    map: Option<Arc<Mmap>>,
 }
 
 impl RowStore {
@@ -78,13 +76,13 @@ impl RowStore {
                 None => kept.push(batch),
             }
         }
-        let (batches, map) = spill.map_or(Ok((kept, None)), Spill::map)?;
+        let batches = spill.map_or(Ok(kept), Spill::map)?;
         let mut starts = vec![0];
         for batch in &batches {
             starts.push(starts[starts.len() - 1] + batch.num_rows() as u64);
         }
         let schema = schema.unwrap_or_else(|| Arc::new(arrow::datatypes::Schema::empty()));
-        Ok(Self { schema, batches, starts, map })
+        Ok(Self { schema, batches, starts })
     }
 
     /// Columns of the rows.
@@ -100,18 +98,6 @@ impl RowStore {
     /// The rows' batches in order.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
-    }
-
-    /// Lets go of the pages of the mapped file that were read so far, if there is one; rows can be taken as before.
-    ///
-    /// They stay in the system's cache while there is room, but no longer count as this process' memory.
-    pub fn release(&self) {
-        #[cfg(unix)]
-        if let Some(map) = &self.map {
-            #[expect(unsafe_code, reason = "advice on a map; the call is unsafe for maps that are written to")]
-            // SAFETY: the map is read-only and of a file, so pages that are dropped are read again when needed.
-            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        }
     }
 
     /// One batch of the rows `(store, row)`, in their order. The stores' columns are the same.
@@ -158,14 +144,13 @@ impl Spill {
     }
 
     /// The batches again, their columns borrowed from the mapped file.
-    fn map(mut self) -> Result<(Vec<RecordBatch>, Option<Arc<Mmap>>)> {
+    fn map(mut self) -> Result<Vec<RecordBatch>> {
         self.writer.finish().map_err(spilling)?;
         let mut buffered = self.writer.into_inner().map_err(spilling)?;
         buffered.flush().map_err(|e| spilling(e.into()))?;
         let file = buffered.get_ref();
-        let map = Arc::new(map_file(file).map_err(spilling)?);
-        let batches = decode(&shared(&map)).map_err(spilling)?.1;
-        Ok((batches, Some(map)))
+        let buffer = map_file(file).map_err(spilling)?;
+        Ok(decode(&buffer).map_err(spilling)?.1)
     }
 }
 
@@ -174,27 +159,14 @@ fn spilling(source: ArrowError) -> Error {
 }
 
 /// A file's bytes without reading them.
-pub(crate) fn map_file(file: &File) -> Result<Mmap, ArrowError> {
+pub(crate) fn map_file(file: &File) -> Result<Buffer, ArrowError> {
     #[expect(
         unsafe_code,
         reason = "a map of a file that another process cuts short faults; ours have no name, or were renamed into place whole"
     )]
     // SAFETY: the map is read-only and lives as long as the arrays that borrow from it.
-    Ok(unsafe { Mmap::map(file) }?)
-}
-
-/// A map's bytes as arrays borrow them.
-pub(crate) fn shared(map: &Arc<Mmap>) -> Buffer {
-    /// A map that several hold.
-    struct Shared(Arc<Mmap>);
-
-    impl AsRef<[u8]> for Shared {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-
-    Buffer::from(bytes::Bytes::from_owner(Shared(map.clone())))
+    let map = unsafe { Mmap::map(file) }?;
+    Ok(Buffer::from(bytes::Bytes::from_owner(map)))
 }
 
 /// Schema and batches of an Arrow IPC file, their columns borrowed from `buffer`.

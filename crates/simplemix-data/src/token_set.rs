@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Typ
 use arrow::ipc::writer::FileWriter;
 
 use crate::error::{Error, Result};
-use crate::gather::{decode, map_file, shared};
+use crate::gather::{decode, map_file};
 use crate::pair::Pair;
 use crate::tokenize::{DropReason, PairTokenizer, TokenizedPair, TokenizedSet};
 
@@ -66,7 +66,7 @@ impl TokenSet {
         let path = path.as_ref();
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let damaged = Error::arrow(path);
-        let (schema, found) = map_file(&file).and_then(|map| decode(&shared(&Arc::new(map)))).map_err(damaged)?;
+        let (schema, found) = map_file(&file).and_then(|buffer| decode(&buffer)).map_err(damaged)?;
         let count = |key: &str| schema.metadata().get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
         let dropped = DropReason::ALL.iter().map(|&reason| (reason, count(&format!("dropped.{reason}")) as usize));
         let mut set = Self {

@@ -21,9 +21,6 @@ const CHUNK: usize = 4096;
 /// Chunks that may wait to be written.
 const AHEAD: usize = 4;
 
-/// Chunks after which mapped pages are let go.
-const RELEASE: u64 = 16;
-
 /// A mixture with the rows that it takes.
 pub(super) struct Plan {
     pub(super) mixture: Mixture,
@@ -100,9 +97,6 @@ impl Plan {
                 if sender.send(Some(batch)).is_err() {
                     // The writer has stopped, and says why below.
                     break;
-                }
-                if start / CHUNK as u64 % RELEASE == 0 {
-                    self.sources.stores.iter().for_each(RowStore::release);
                 }
                 bar.inc(part.len() as u64);
             }

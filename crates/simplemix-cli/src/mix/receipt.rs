@@ -7,7 +7,7 @@ use simplemix_mix::{Achieved, Origin, Receipt};
 
 use super::execute::Plan;
 use super::settings::Settings;
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Fails, Failure, Result, read_text};
 use crate::progress::print;
 
 const VERSION: u32 = 1;
@@ -58,7 +58,7 @@ fn receipt(settings: &Settings, plan: &Plan, achieved: &Achieved, output: &Path)
 /// Makes the mixture of a receipt again and compares: sources, what was achieved, and the bytes, also of the file that
 /// was written then if it is still there.
 pub(super) fn verify(path: &Path) -> Result {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
+    let text = read_text(path)?;
     let papers: Papers =
         serde_json::from_str(&text).map_err(|e| Failure::input(format!("{}: not a receipt: {e}", path.display())))?;
     let Papers { receipt: known, settings, .. } = papers;

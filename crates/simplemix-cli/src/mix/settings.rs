@@ -1,6 +1,6 @@
 //! Flags over file over defaults.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use simplemix_mix::{
@@ -8,7 +8,7 @@ use simplemix_mix::{
 };
 
 use super::{Args, word};
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Fails, Failure, Result, read_toml};
 
 /// A mixture as it is written in a file; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ impl Default for Settings {
 
 /// The settings of a call.
 pub(super) fn resolve(args: &Args) -> Result<Settings> {
-    let mut settings = args.config.as_deref().map_or(Ok(Settings::default()), read)?;
+    let mut settings = args.config.as_deref().map_or(Ok(Settings::default()), read_toml)?;
     if !args.sources.is_empty() {
         settings.sources = args
             .sources
@@ -146,11 +146,6 @@ pub(super) fn resolve(args: &Args) -> Result<Settings> {
         return Err(Failure::input(format!("source `{}` has no weight, but others have", source.name)));
     }
     Ok(settings)
-}
-
-fn read(path: &Path) -> Result<Settings> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
-    toml::from_str(&text).map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))
 }
 
 /// Weights by name; they may stand in for a file's, not for those written with a --source.

@@ -11,7 +11,7 @@
 //! `r` with places `r, r + w, ...` holds floor or ceil of the share of its micro-batch as well: the rows of a source
 //! are a run of `s`, and `a s + c` goes through the classes modulo `w` in turn.
 
-use super::{PERIOD_LIMIT, Two};
+use super::{PERIOD_LIMIT, Two, gcd_u64};
 use crate::error::{Error, Result};
 use crate::permutation::mix;
 
@@ -116,7 +116,7 @@ impl Layout {
         let key = |salt: u64| mix(mix(order.seed ^ salt) ^ batch);
         let size = order.size;
         let mut factor = key(1) % size.max(1);
-        while gcd(factor, size) != 1 {
+        while gcd_u64(factor, size) != 1 {
             factor = (factor + 1) % size;
         }
         let first = (key(3) % order.sources as u64) as usize;
@@ -139,7 +139,7 @@ impl Layout {
 fn pfair(shares: &[u64], size: u64) -> Result<Vec<u32>> {
     let k = shares.len();
     let sum: u64 = shares.iter().sum();
-    let batches = sum / gcd(size, sum);
+    let batches = sum / gcd_u64(size, sum);
     let entries = u128::from(batches + 1) * k as u128;
     if entries > u128::from(PERIOD_LIMIT) {
         return Err(Error::Period { found: entries, limit: PERIOD_LIMIT, nearest: String::new() });
@@ -211,10 +211,6 @@ impl Task {
             unit += 1;
         }
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

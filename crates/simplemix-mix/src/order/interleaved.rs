@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 
-use super::PERIOD_LIMIT;
+use super::{PERIOD_LIMIT, gcd_u64};
 use crate::error::{Error, Result};
 
 /// One period: source of each row, and how many rows of it came before in the period.
@@ -26,7 +26,7 @@ impl Interleaved {
     /// `None` if no order keeps the batches' promise.
     pub(crate) fn new(shares: &[u64], batch: Option<u64>) -> Result<Option<Self>> {
         let sum: u64 = shares.iter().sum();
-        let repeats = batch.map_or(1, |batch| batch / gcd(batch, sum));
+        let repeats = batch.map_or(1, |batch| batch / gcd_u64(batch, sum));
         let period = u128::from(sum) * u128::from(repeats);
         if period > u128::from(PERIOD_LIMIT) {
             let nearest = String::new();
@@ -206,10 +206,6 @@ impl Rule<'_> {
         let least = due / self.sum;
         (least as u64, (least + i128::from(due % self.sum != 0)) as u64)
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -132,6 +132,10 @@ pub(crate) fn nearest(weights: &[Weight]) -> String {
     parts.join(", ")
 }
 
+pub(crate) fn gcd_u64(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd_u64(b, a % b) }
+}
+
 /// Greatest common divisor where zero stands for none.
 fn gcd_or(a: u128, b: u128) -> u128 {
     match (a, b) {
