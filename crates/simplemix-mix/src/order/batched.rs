@@ -6,10 +6,10 @@
 //! periodic tasks", Journal of Computer and System Sciences 68, 2004) never strays by a whole unit. One period of
 //! batches is tabled.
 //!
-//! Inside a batch the rows stand sorted by source in a keyed order of sources, and row `s` goes to place
-//! `(a s + c) mod B` with keyed `a`, coprime to `B`, and `c`. So for every number of ranks `w` that divides `B`, rank
-//! `r` with places `r, r + w, ...` holds floor or ceil of the share of its micro-batch as well: the rows of a source
-//! are a run of `s`, and `a s + c` goes through the classes modulo `w` in turn.
+//! Inside a batch the rows stand sorted by source in a keyed order of sources, and place `p` holds sorted row
+//! `(a p + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. So for every number of ranks `w` that divides `B`, rank
+//! `r` with places `r, r + w, ...` holds floor or ceil of the share of its micro-batch as well: its sorted rows are one
+//! class modulo `w`, and a source is a run of sorted rows.
 
 use super::{PERIOD_LIMIT, Two, gcd_u64};
 use crate::error::{Error, Result};
@@ -123,7 +123,7 @@ impl Layout {
         Self { size, factor, offset: key(2) % size, sources: order.sources, first, reversed: key(4) & 1 == 1 }
     }
 
-    /// Which of the sorted rows stands at `place`: `a' (p + c')`, the inverse of a permutation of the same form.
+    /// Which of the sorted rows stands at `place`.
     fn sorted(&self, place: u64) -> u64 {
         let product = u128::from(self.factor) * u128::from(place) + u128::from(self.offset);
         (product % u128::from(self.size)) as u64
