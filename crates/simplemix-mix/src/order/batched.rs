@@ -104,7 +104,7 @@ impl Batched {
 /// Where the rows of one batch stand.
 struct Layout {
     size: u64,
-    factor: u64, // undoes `a`
+    factor: u64, // `a`
     offset: u64, // `c`
     sources: usize,
     first: usize, // source that stands first
