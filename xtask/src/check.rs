@@ -23,7 +23,7 @@ pub(crate) enum Step {
     Clippy,
     /// rustdoc, warnings denied
     Doc,
-    /// All tests and doctests
+    /// All tests and doctests, with all features
     Test,
     /// The example of the main job, on a small random model
     Demo,
@@ -44,13 +44,20 @@ impl Step {
             Self::Layers => return layers::check(checkout),
             Self::Licences => return licences::check(checkout),
             Self::Fmt => command.args(["fmt", "--all", "--check"]),
-            Self::Clippy => {
-                command.args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
-            }
-            Self::Doc => {
-                command.args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings")
-            }
-            Self::Test => command.args(["test", "--workspace", "--locked"]),
+            Self::Clippy => command.args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+            Self::Doc => command
+                .args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+            Self::Test => command.args(["test", "--workspace", "--all-features", "--locked"]),
             Self::Demo => command
                 .args(["run", "--locked", "--package", "simplemix", "--example", "mix_dpo"])
                 .args(["--", "--fast"]),

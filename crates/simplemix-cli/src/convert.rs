@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use simplemix_data::read::ExtraColumns;
-use simplemix_data::{Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions, inputs};
+use simplemix_data::{Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::{bar, print};
-use crate::reading::Reading;
+use crate::reading::{Reading, files};
 
 /// Write files of pairs, whatever their schema, as one canonical file, which TRL and `datasets` read as it is
 #[derive(Debug, clap::Args)]
@@ -64,10 +64,7 @@ struct Filters {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let mut files = Vec::new();
-    for text in &args.files {
-        files.extend(inputs(text).input()?);
-    }
+    let files = files(&args.files)?;
     let options = read_options(args, &files)?;
     let filter = args.filters.rules()?;
     let selection = if filter.is_empty() { None } else { Some(select(&files, &options, &filter)?) };

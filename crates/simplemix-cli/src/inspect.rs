@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use simplemix_data::{
-    Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Validator, inputs,
-};
+use simplemix_data::{Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Validator};
 
 use crate::failure::{Fails, Result};
 use crate::progress::{bar, print};
-use crate::reading::{Reading, check_denied, deny};
+use crate::reading::{Reading, check_denied, deny, files};
 
 /// Say what files of preference pairs hold: format, rows, sources, tasks, lengths, scores, problems
 #[derive(Debug, clap::Args)]
@@ -76,10 +74,7 @@ pub(crate) fn run(args: &Args) -> Result {
         })
         .transpose()
         .input()?;
-    let mut files = Vec::new();
-    for text in &args.files {
-        files.extend(inputs(text).input()?);
-    }
+    let files = files(&args.files)?;
     let bar = bar("reading", files.len() as u64);
     let (mut all, mut validator) = (Vec::new(), Validator::default());
     for file in &files {

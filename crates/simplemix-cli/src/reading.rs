@@ -1,12 +1,12 @@
 //! Flags that say how files of pairs are read, and which names `--deny` knows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use simplemix_data::{
-    Finding, Findings, Form, Format, Occurrences, Policy, PolicyRule, RankedRule, ReadOptions, ReadReport,
+    Finding, Findings, Form, Format, Occurrences, Policy, PolicyRule, RankedRule, ReadOptions, ReadReport, inputs,
 };
 
-use crate::failure::{Failure, Result, read_toml};
+use crate::failure::{Fails, Failure, Result, read_toml};
 
 /// How files are read.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,6 +62,36 @@ impl Reading {
         options.form = self.messages.then_some(Form::Messages);
         Ok(options)
     }
+}
+
+/// The files that the texts name: paths, folders, patterns and, with the feature `object-store`, URLs.
+pub(crate) fn files(texts: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for text in texts {
+        files.extend(named(text)?);
+    }
+    Ok(files)
+}
+
+/// The files that one text names.
+#[cfg(feature = "object-store")]
+pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
+    let Some(url) = text.to_str().filter(|text| text.contains("://")) else { return inputs(text).input() };
+    let bar = crate::progress::bytes("copying");
+    let watch = &mut |transfer: simplemix_data::Transfer<'_>| {
+        bar.set_length(transfer.total);
+        bar.set_position(transfer.done);
+        bar.set_message(transfer.url.rsplit('/').next().unwrap_or_default().to_owned());
+    };
+    let files = simplemix_data::ObjectCache::from_env().inputs_with(url, watch).input();
+    bar.finish_and_clear();
+    files
+}
+
+/// The files that one text names.
+#[cfg(not(feature = "object-store"))]
+pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
+    inputs(text).input()
 }
 
 fn ranked(rule: &str) -> Result<RankedRule> {

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use simplemix_data::{
-    Boundary, ChatTemplate, PairTokenizer, TokenSet, TokenizeOptions, Truncation, inputs, read_pairs,
-};
+use simplemix_data::{Boundary, ChatTemplate, PairTokenizer, TokenSet, TokenizeOptions, Truncation, read_pairs};
 
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::progress::{bar, print};
-use crate::reading::Reading;
+use crate::reading::{Reading, files};
 
 /// Turn pairs into token ids, as TRL prepares them, and say what was cut or dropped and why
 #[derive(Debug, clap::Args)]
@@ -59,10 +57,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(path) = &args.template {
         tokenizer = tokenizer.with_template(ChatTemplate::from_str(&read_text(path)?).input()?);
     }
-    let mut files = Vec::new();
-    for text in &args.files {
-        files.extend(inputs(text).input()?);
-    }
+    let files = files(&args.files)?;
     let bar = bar("tokenising", files.len() as u64);
     let reading = args.reading.options()?;
     let mut pairs = Vec::new();

@@ -37,6 +37,26 @@ pub enum Error {
         /// What would do.
         expected: &'static str,
     },
+    /// A URL that is not understood, or that this build cannot read.
+    #[error("{url}: {found}, expected {expected}")]
+    Url {
+        /// The URL, without a password.
+        url: String,
+        /// What is wrong with it.
+        found: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A store of objects failed or refused.
+    #[error("{url}: {action} failed: {source}")]
+    Remote {
+        /// The URL, without a password.
+        url: String,
+        /// What was tried, as a verb: `open`, `look up`, `list`, `read`.
+        action: &'static str,
+        /// The store's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A setting is out of range.
     #[error("`{key}` is {found}, expected {expected}")]
     Setting {

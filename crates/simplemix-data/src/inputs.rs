@@ -21,10 +21,13 @@ const ENDINGS: [&str; 12] = [
 ];
 
 /// The files that `text` names, in the order of their names: a file, all files with pairs in a folder (a set of shards),
-/// or those that fit a pattern such as `data/train-*.parquet`. Hidden files are passed over.
+/// or those that fit a pattern such as `data/train-*.parquet`. Hidden files are passed over. With the feature
+/// `object-store` it may be a URL too: `s3://`, `gs://`, `az://`, `http(s)://` or `file://`; the files are then copies
+/// in the user's cache, see `ObjectCache`.
 ///
 /// # Errors
-/// [`Error::Io`] if there is no such file or folder, [`Error::NoInput`] if nothing in it or no file fits.
+/// [`Error::Io`] if there is no such file or folder, [`Error::NoInput`] if nothing in it or no file fits;
+/// [`Error::Url`] and [`Error::Remote`] for URLs.
 ///
 /// # Examples
 /// ```
@@ -38,6 +41,16 @@ const ENDINGS: [&str; 12] = [
 /// ```
 pub fn inputs(text: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     let path = text.as_ref();
+    if let Some(url) = as_url(path) {
+        #[cfg(feature = "object-store")]
+        return crate::ObjectCache::from_env().inputs(url);
+        #[cfg(not(feature = "object-store"))]
+        return Err(Error::Url {
+            url: url.to_owned(),
+            found: "a URL".to_owned(),
+            expected: "a path, since this build lacks the feature object-store",
+        });
+    }
     let none = |expected| Err(Error::NoInput { path: path.to_owned(), expected });
     if path.is_dir() {
         let entries = std::fs::read_dir(path).map_err(Error::io(path, "read"))?;
@@ -58,13 +71,43 @@ pub fn inputs(text: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
 }
 
 fn fits(file: &Path) -> bool {
-    let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
-    file.is_file() && !name.starts_with(['.', '_']) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+    file.is_file() && file.file_name().is_some_and(|name| has_ending(&name.to_string_lossy()))
+}
+
+/// Whether a file of this name in a folder of shards is one of them.
+pub(crate) fn has_ending(name: &str) -> bool {
+    let name = name.to_lowercase();
+    !name.starts_with(['.', '_']) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// The text of a path that is a URL.
+fn as_url(path: &Path) -> Option<&str> {
+    let text = path.to_str()?;
+    let (scheme, _) = text.split_once("://")?;
+    let is_scheme = scheme.len() > 1 && scheme.chars().all(|c| c.is_ascii_alphanumeric());
+    is_scheme.then_some(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_are_told_from_paths() {
+        for (text, url) in [("s3://b/x.parquet", true), ("http://h", true), ("a://b", false), ("./a://b", false)] {
+            assert_eq!(as_url(Path::new(text)).is_some(), url, "{text}");
+        }
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    #[test]
+    fn urls_need_the_feature() {
+        let error = inputs("s3://bucket/a.parquet").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "s3://bucket/a.parquet: a URL, expected a path, since this build lacks the feature object-store"
+        );
+    }
 
     #[test]
     fn folders_and_patterns_are_lists_of_files() {

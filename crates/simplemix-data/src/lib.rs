@@ -11,6 +11,8 @@ mod inputs;
 mod pair;
 mod problem;
 pub mod read;
+#[cfg(feature = "object-store")]
+mod remote;
 pub mod schema;
 pub mod template;
 mod token_set;
@@ -28,6 +30,8 @@ pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
     ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, SourceRule, read_pairs, read_pairs_with_report,
 };
+#[cfg(feature = "object-store")]
+pub use remote::{ObjectCache, Transfer};
 pub use template::{ChatTemplate, RenderOptions, SpecialTokens, TemplateLimits};
 pub use token_set::{TokenRow, TokenSet};
 pub use tokenize::{

@@ -114,7 +114,7 @@ pub(super) fn verify(path: &Path) -> Result {
 /// blake3 of a file, or of several one after the other, in hex.
 fn fingerprint(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    for file in simplemix_data::inputs(path).input()? {
+    for file in crate::reading::named(path)? {
         let wrong = |e: std::io::Error| Failure::input(format!("{}: {e}", file.display()));
         std::io::copy(&mut std::fs::File::open(&file).map_err(wrong)?, &mut hasher).map_err(wrong)?;
     }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array, AsArray, RecordBatch};
 use rayon::prelude::*;
 use simplemix_data::read::ExtraColumns;
-use simplemix_data::{Form, PairReader, ReadOptions, ReadReport, RowStore, inputs};
+use simplemix_data::{Form, PairReader, ReadOptions, ReadReport, RowStore};
 
 use super::settings::{Settings, Source};
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::bar;
+use crate::reading::named;
 
 /// Every source's rows, and what was left out.
 pub(super) struct Sources {
@@ -28,7 +29,7 @@ impl Sources {
         let mut messages = false;
         let mut files = Vec::new();
         for source in &settings.sources {
-            let of_source = inputs(&source.path).input()?;
+            let of_source = named(&source.path)?;
             for file in &of_source {
                 let reader = PairReader::open(file, &options).input()?;
                 messages |= reader.report().form == Form::Messages;

@@ -6,6 +6,8 @@ mod encodings;
 mod families;
 mod malformed;
 mod reading;
+#[cfg(feature = "object-store")]
+mod remote;
 mod template;
 mod template_golden;
 mod tokens;

@@ -1,5 +1,9 @@
 //! The formats, each from a few rows written by hand.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, LargeStringArray, RecordBatch};
+use arrow::ipc::writer::FileWriter;
 use simplemix_data::{
     Format, Message, Pair, PairReader, Policy, Problem, ReadOptions, Text, read_pairs, read_pairs_with_report,
 };
@@ -131,4 +135,69 @@ fn columns_of_other_names_can_be_told() {
     options.columns.insert("task".to_owned(), "none".to_owned());
     let error = read_pairs(&path, &options).unwrap_err().to_string();
     assert!(error.contains("`none`") && error.contains("a column to read as `task`"), "{error}");
+}
+
+#[test]
+fn a_key_given_twice_counts_the_last_time() {
+    let (pairs, _) = read("a.jsonl", r#"{"prompt": "a", "chosen": "x", "rejected": "c", "chosen": "b"}"#);
+    assert_eq!(pairs[0].chosen, Text::from("b"), "as Python's json");
+}
+
+#[test]
+fn numbers_beyond_64_bits_nul_and_leftovers_of_pandas() {
+    let row = r#"{"prompt": "a\u0000", "chosen": "b", "rejected": "c", "score_chosen": 36893488147419103232,
+        "score_rejected": -1e300, "__index_level_0__": 18446744073709551616}"#;
+    let (pairs, _) = read("a.jsonl", &row.replace('\n', " "));
+    assert_eq!(pairs[0].prompt, Text::from("a\0"));
+    assert_eq!((pairs[0].score_chosen, pairs[0].score_rejected), (Some(36893488147419103232.0), Some(-1e300)));
+}
+
+#[test]
+fn turns_that_make_no_pair_are_refused_by_reason() {
+    let row = |prompt: &str, chosen: &str, rejected: &str| {
+        let text = format!(r#"{{"prompt": [{prompt}], "chosen": [{chosen}], "rejected": [{rejected}]}}"#);
+        text.replace("u:", r#"{"role": "user", "content": "#)
+            .replace("a:", r#"{"role": "assistant", "content": "#)
+            .replace(';', "}")
+    };
+    let rows = [
+        row(r#"u:"q";"#, r#"a:"b";"#, r#"a:"c";"#),
+        row(r#"u:"q";"#, r#"a:"b";, u:"x";"#, r#"a:"c";"#),
+        row(r#"u:"q";"#, r#"a:"b";"#, ""),
+        row(r#"u:"q";"#, r#"{"role": null, "content": "b"}"#, r#"a:"c";"#),
+        row(r#"u:"q";"#, r#"a:null;"#, r#"a:"c";"#),
+    ];
+    let (pairs, report) = read("a.jsonl", &rows.join("\n"));
+    assert_eq!(pairs.len(), 1);
+    let refused: Vec<_> = report.refused.iter().map(|(problem, rows)| (problem.name(), rows.first_rows[0])).collect();
+    let expected = [("empty-rejected", 2), ("missing-role", 3), ("missing-content", 4), ("last-turn-not-assistant", 1)];
+    assert_eq!(refused, expected);
+}
+
+#[test]
+fn several_turns_after_the_shared_ones_are_kept() {
+    let turn = |role: &str, text: &str| format!(r#"{{"role": "{role}", "content": "{text}"}}"#);
+    let side = |last: &str| [turn("user", "q"), turn("assistant", last), turn("user", "r"), turn("assistant", "z")];
+    let row = format!(r#"{{"chosen": [{}], "rejected": [{}]}}"#, side("a").join(","), side("b").join(","));
+    let (pairs, _) = read("a.jsonl", &row);
+    assert_eq!(pairs[0].prompt, messages(&[("user", "q")]));
+    assert_eq!(pairs[0].chosen, messages(&[("assistant", "a"), ("user", "r"), ("assistant", "z")]));
+}
+
+#[test]
+fn long_columns_come_in_batches_far_from_arrows_limit() {
+    let long = "a".repeat(30 << 20);
+    let rows = 5;
+    let text =
+        |last: &str| -> ArrayRef { Arc::new(LargeStringArray::from_iter_values(vec![format!("{long}{last}"); rows])) };
+    let short: ArrayRef = Arc::new(LargeStringArray::from_iter_values(vec!["q"; rows]));
+    let columns = [("prompt", short), ("chosen", text("b")), ("rejected", text("c"))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let (_dir, path) = file("a.arrow", "");
+    let mut writer = FileWriter::try_new(std::fs::File::create(&path).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let batches: Vec<usize> =
+        PairReader::open(&path, &ReadOptions::default()).unwrap().map(|batch| batch.unwrap().num_rows()).collect();
+    assert_eq!(batches, [2, 2, 1], "a batch closes at 64 MiB of text");
 }

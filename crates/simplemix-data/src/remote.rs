@@ -1,0 +1,281 @@
+//! Files by URL: objects of S3, Google Cloud Storage, Azure and plain HTTP, copied once into a folder.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
+use glob::{MatchOptions, Pattern};
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, parse_url_opts};
+use url::Url;
+
+use crate::error::{Error, Result};
+use crate::inputs::has_ending;
+
+/// Copies of objects that are named by URL, kept in a folder and made anew when the object has changed.
+///
+/// Readers jump about in Parquet and Arrow files and read JSON twice, so an object is streamed to disk first; memory
+/// stays bounded by one network buffer. A copy is known by URL, size and the store's version of the object (its ETag or
+/// date), so a second use asks for those only. A copy that is cut off is not kept.
+///
+/// # Examples
+/// ```no_run
+/// use simplemix_data::{ObjectCache, ReadOptions, read_pairs};
+///
+/// for file in ObjectCache::from_env().inputs("s3://my-bucket/preferences/train-*.parquet")? {
+///     println!("{}", read_pairs(&file, &ReadOptions::default())?.len());
+/// }
+/// # Ok::<(), simplemix_data::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ObjectCache {
+    folder: PathBuf,
+    settings: Vec<(String, String)>,
+}
+
+/// How far the copying of one object is.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer<'a> {
+    /// The object's URL, without a password.
+    pub url: &'a str,
+    /// Bytes on disk so far.
+    pub done: u64,
+    /// Bytes of the whole object.
+    pub total: u64,
+}
+
+impl std::fmt::Debug for ObjectCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The settings may hold keys.
+        f.debug_struct("ObjectCache").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl ObjectCache {
+    /// Copies in `folder`; stores are asked without credentials.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), settings: Vec::new() }
+    }
+
+    /// Copies in `objects` of simplemix's cache folder (`SIMPLEMIX_CACHE`, else `XDG_CACHE_HOME/simplemix`, else
+    /// `~/.cache/simplemix`); stores are set up by the variables that their own tools read, such as
+    /// `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT` or `AZURE_STORAGE_ACCOUNT_NAME`.
+    pub fn from_env() -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = variable("SIMPLEMIX_CACHE")
+            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("simplemix")))
+            .or_else(|| Some(variable("HOME")?.join(".cache").join("simplemix")))
+            .unwrap_or_else(|| std::env::temp_dir().join("simplemix"));
+        let prefixes = ["AWS_", "AZURE_", "GOOGLE_"];
+        let settings = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|(key, value)| (key.to_lowercase(), value))
+            .collect();
+        Self { folder: folder.join("objects"), settings }
+    }
+
+    /// Adds a setting of the store by its name in the `object_store` crate, such as `aws_endpoint` or `allow_http`.
+    #[must_use]
+    pub fn with_setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((key.into(), value.into()));
+        self
+    }
+
+    /// Local copies of the objects that `url` names, in the order of their names: one object, all with pairs below a
+    /// prefix that ends in `/`, or those that fit a pattern such as `s3://bucket/data/train-*.parquet`. A `file://` URL
+    /// is read where it lies, by the rules of [`inputs`](crate::inputs()).
+    ///
+    /// # Errors
+    /// [`Error::Url`] if it is no URL of a known store, [`Error::NoInput`] if nothing fits, [`Error::Remote`] if the
+    /// store fails or refuses, [`Error::Io`] if the copy cannot be written.
+    pub fn inputs(&self, url: &str) -> Result<Vec<PathBuf>> {
+        self.inputs_with(url, &mut |_| ())
+    }
+
+    /// As [`inputs`](ObjectCache::inputs), telling `progress` about every piece that has come.
+    ///
+    /// # Errors
+    /// As [`inputs`](ObjectCache::inputs).
+    pub fn inputs_with(&self, url: &str, progress: &mut (dyn FnMut(Transfer<'_>) + Send)) -> Result<Vec<PathBuf>> {
+        let location = Location::parse(url, &self.settings)?;
+        let store = match location {
+            Location::Local(path) => return crate::inputs(path),
+            Location::Store(store) => store,
+        };
+        let failed = |error: std::io::Error| store.failed("start", error);
+        // A thread of its own, since the caller may be inside another runtime.
+        let work = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+            runtime.block_on(store.copy_all(&self.folder, progress))
+        };
+        std::thread::scope(|scope| scope.spawn(work).join())
+            .unwrap_or_else(|_| Err(store.failed("copy", std::io::Error::other("the client panicked"))))
+    }
+}
+
+enum Location {
+    Local(PathBuf),
+    Store(Store),
+}
+
+impl Location {
+    fn parse(text: &str, settings: &[(String, String)]) -> Result<Self> {
+        let wrong = |found: String, expected| Error::Url { url: text.to_owned(), found, expected };
+        let url = Url::parse(text).map_err(|e| wrong(e.to_string(), "a URL"))?;
+        let shown = shown(&url);
+        let wrong = |found: String, expected| Error::Url { url: shown.clone(), found, expected };
+        if url.scheme() == "file" {
+            let path = url.to_file_path();
+            return path.map(Self::Local).map_err(|()| wrong("not local".to_owned(), "file:///PATH"));
+        }
+        if let Some(query) = url.query() {
+            return Err(wrong(format!("with the query `{query}`"), "a URL without one"));
+        }
+        let known = "file://, s3://, gs://, az://, http:// or https://";
+        let (scheme, _) = ObjectStoreScheme::parse(&url).map_err(|e| wrong(e.to_string(), known))?;
+        if matches!(scheme, ObjectStoreScheme::Local | ObjectStoreScheme::Memory) {
+            return Err(wrong(url.scheme().to_owned(), known));
+        }
+        let http = (url.scheme() == "http").then_some(("allow_http", "true"));
+        let settings = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(http);
+        let (store, path) = parse_url_opts(&url, settings).map_err(remote(&shown, "open"))?;
+        let lists = !matches!(scheme, ObjectStoreScheme::Http);
+        let folder = url.path().is_empty() || url.path().ends_with('/');
+        Ok(Self::Store(Store { store: store.into(), path, url: shown, folder, lists }))
+    }
+}
+
+/// The URL as it may be printed.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Refused by URLs that cannot have one.
+    let _ = url.set_password(None);
+    url.into()
+}
+
+fn remote<E>(url: &str, action: &'static str) -> impl FnOnce(E) -> Error
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let url = url.to_owned();
+    move |source| Error::Remote { url, action, source: source.into() }
+}
+
+/// A store, and what is wanted of it.
+struct Store {
+    store: Arc<dyn ObjectStore>,
+    path: ObjectPath,
+    url: String,
+    folder: bool,
+    /// Whether it can list; web servers cannot.
+    lists: bool,
+}
+
+impl Store {
+    fn failed(&self, action: &'static str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        remote(&self.url, action)(error)
+    }
+
+    async fn copy_all(&self, folder: &Path, progress: &mut (dyn FnMut(Transfer<'_>) + Send)) -> Result<Vec<PathBuf>> {
+        let objects = self.objects().await?;
+        let mut copies = Vec::with_capacity(objects.len());
+        for object in &objects {
+            copies.push(self.copy(object, folder, progress).await?);
+        }
+        Ok(copies)
+    }
+
+    /// The objects that are meant.
+    async fn objects(&self) -> Result<Vec<ObjectMeta>> {
+        let pattern = self.path.as_ref().contains(['*', '[']).then(|| Pattern::new(self.path.as_ref()));
+        let none = |expected| Err(Error::NoInput { path: self.url.clone().into(), expected });
+        let mut found = match pattern {
+            Some(Err(_)) => return none("a valid pattern"),
+            Some(Ok(pattern)) => self.list(Some(&pattern)).await?,
+            None if self.folder => self.list(None).await?,
+            None => match self.store.head(&self.path).await {
+                Ok(object) => return Ok(vec![object]),
+                // It may be a folder whose URL lacks the last slash.
+                Err(object_store::Error::NotFound { .. }) if self.lists => {
+                    let inside = self.list(None).await?;
+                    if inside.is_empty() {
+                        return none("an object of this name, or objects below it");
+                    }
+                    inside
+                }
+                Err(error) => return Err(self.failed("look up", error)),
+            },
+        };
+        found.sort_by(|a, b| a.location.cmp(&b.location));
+        if found.is_empty() { none("objects of Parquet, Arrow IPC or JSON there") } else { Ok(found) }
+    }
+
+    /// Objects that fit the pattern, or those with pairs in the folder.
+    async fn list(&self, pattern: Option<&Pattern>) -> Result<Vec<ObjectMeta>> {
+        if !self.lists {
+            return Err(self.failed("list", "a web server cannot be listed; name each file"));
+        }
+        let Some(pattern) = pattern else {
+            let found = self.store.list_with_delimiter(Some(&self.path)).await;
+            let mut objects = found.map_err(|e| self.failed("list", e))?.objects;
+            objects.retain(|object| object.location.filename().is_some_and(has_ending));
+            return Ok(objects);
+        };
+        let fixed = self.path.parts().take_while(|part| !part.as_ref().contains(['*', '[']));
+        let prefix: ObjectPath = fixed.collect();
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+        let all: Vec<ObjectMeta> =
+            self.store.list(Some(&prefix)).try_collect().await.map_err(|e| self.failed("list", e))?;
+        Ok(all.into_iter().filter(|object| pattern.matches_with(object.location.as_ref(), options)).collect())
+    }
+
+    /// The object's copy, made if there is none.
+    async fn copy(
+        &self,
+        object: &ObjectMeta,
+        folder: &Path,
+        progress: &mut (dyn FnMut(Transfer<'_>) + Send),
+    ) -> Result<PathBuf> {
+        let url = self.url_of(object);
+        let name = object.location.filename().unwrap_or("object");
+        let version = object.e_tag.clone().unwrap_or_else(|| object.last_modified.to_rfc3339());
+        let key = blake3::hash(format!("{url}\n{}\n{version}", object.size).as_bytes());
+        let folder = folder.join(&key.to_hex()[..16]);
+        let path = folder.join(name);
+        if path.metadata().is_ok_and(|file| file.len() == object.size) {
+            return Ok(path);
+        }
+        tracing::info!(url, bytes = object.size, "copying");
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "make"))?;
+        let mut file = crate::write::temporary_beside(&path).map_err(Error::io(&path, "write"))?;
+        let found = self.store.get(&object.location).await.map_err(remote(&url, "read"))?;
+        let mut pieces = found.into_stream();
+        let mut done = 0;
+        while let Some(piece) = pieces.try_next().await.map_err(remote(&url, "read"))? {
+            file.write_all(&piece).map_err(Error::io(&path, "write"))?;
+            done += piece.len() as u64;
+            progress(Transfer { url: &url, done, total: object.size });
+        }
+        if done != object.size {
+            let cut = format!("{done} bytes came, expected {}", object.size);
+            return Err(remote(&url, "read")(cut));
+        }
+        file.as_file().sync_all().map_err(Error::io(&path, "write"))?;
+        file.persist(&path).map_err(|e| Error::io(&path, "rename")(e.error))?;
+        Ok(path)
+    }
+
+    /// URL of one of the store's objects.
+    fn url_of(&self, object: &ObjectMeta) -> String {
+        if object.location == self.path {
+            return self.url.clone();
+        }
+        let Ok(mut url) = Url::parse(&self.url) else { return object.location.to_string() };
+        // URLs whose first part names the bucket keep it.
+        let lead = url.path().trim_matches('/').trim_end_matches(self.path.as_ref()).trim_end_matches('/').to_owned();
+        url.set_path(&format!("{lead}/{}", object.location));
+        url.into()
+    }
+}
