@@ -15,6 +15,7 @@ use crate::reading::{Reading, check_denied, deny, files};
 #[command(after_help = "Examples:\n  \
   simplemix inspect uf.parquet\n  \
   simplemix inspect train.parquet test.parquet --deny shared-prompt,identical-sides\n  \
+  simplemix inspect train.parquet test.parquet --similar\n  \
   simplemix inspect shards/ --tokenizer ./smollm2\n  \
   simplemix inspect --json *.jsonl | jq .refused\n\n\
   docs/data.md lists formats, problems and the fields of --json")]
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Model folder whose tokenizer counts tokens
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Also look for prompts of other files that say nearly the same (0.7 kB of memory a prompt)
+    #[arg(long)]
+    similar: bool,
     /// Problems that are errors, by name, or any
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     deny: Vec<String>,
@@ -77,6 +81,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let files = files(&args.files)?;
     let bar = bar("reading", files.len() as u64);
     let (mut all, mut validator) = (Vec::new(), Validator::default());
+    if args.similar || args.deny.iter().any(|name| name == Finding::SimilarPrompt.name()) {
+        validator = validator.with_similar_prompts(0.8);
+    }
     for file in &files {
         validator.file();
         all.push(found(file, &options, tokenizer.as_ref(), &mut validator)?);

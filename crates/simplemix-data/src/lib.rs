@@ -8,6 +8,7 @@ mod filter;
 mod format;
 mod gather;
 mod inputs;
+mod near;
 mod pair;
 mod problem;
 pub mod read;

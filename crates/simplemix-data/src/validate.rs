@@ -3,11 +3,14 @@
 //! Rows that give no pair are [`crate::Problem`]s of reading. These here are pairs that could be trained on, and perhaps
 //! should not be.
 
+use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::Serialize;
 
+use crate::near::NearDuplicates;
 use crate::pair::{Pair, Text};
 use crate::problem::Occurrences;
 
@@ -20,6 +23,8 @@ pub enum Finding {
     Duplicate,
     /// Its prompt is in another file too: a leak, where one is for training and one for evaluation.
     SharedPrompt,
+    /// Nearly its prompt is in another file; looked for by [`Validator::with_similar_prompts`] only.
+    SimilarPrompt,
     /// The rejected response has the higher score.
     ScoreAgainstOrder,
     /// A response is more than twenty times as long as the file's median.
@@ -30,14 +35,21 @@ pub enum Finding {
 
 impl Finding {
     /// Every finding.
-    pub const ALL: [Self; 5] =
-        [Self::Duplicate, Self::SharedPrompt, Self::ScoreAgainstOrder, Self::LengthOutlier, Self::RoleOrder];
+    pub const ALL: [Self; 6] = [
+        Self::Duplicate,
+        Self::SharedPrompt,
+        Self::SimilarPrompt,
+        Self::ScoreAgainstOrder,
+        Self::LengthOutlier,
+        Self::RoleOrder,
+    ];
 
     /// The stable name in reports: kebab case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Duplicate => "duplicate",
             Self::SharedPrompt => "shared-prompt",
+            Self::SimilarPrompt => "similar-prompt",
             Self::ScoreAgainstOrder => "score-against-order",
             Self::LengthOutlier => "length-outlier",
             Self::RoleOrder => "role-order",
@@ -75,8 +87,35 @@ const OUTLIER: u64 = 20;
 pub struct Validator {
     files: Vec<FileSeen>,
     pairs: HashMap<u64, ()>,
-    /// Of each prompt: the file it was first seen in, and whether it is in another.
-    prompts: HashMap<u64, (u32, bool)>,
+    /// Of each prompt: its number, and the files it is in.
+    prompts: HashMap<u64, (u32, Spread)>,
+    near: Option<NearDuplicates>,
+    /// Numbers of similar prompts.
+    similar: Vec<(u32, u32)>,
+}
+
+/// In which files something is.
+#[derive(Debug, Clone, Copy)]
+enum Spread {
+    In(u32),
+    Several,
+}
+
+impl Spread {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::In(a), Self::In(b)) if a == b => self,
+            _ => Self::Several,
+        }
+    }
+
+    /// Whether it is in another file than this.
+    fn elsewhere(self, file: u32) -> bool {
+        match self {
+            Self::In(one) => one != file,
+            Self::Several => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -87,6 +126,15 @@ struct FileSeen {
 }
 
 impl Validator {
+    /// Looks for [`Finding::SimilarPrompt`] too: prompts in other files whose sets of three-word shingles have an
+    /// estimated Jaccard similarity of at least `threshold`, 0.8 by custom. Case, punctuation and white space do not
+    /// count, nor do system turns. Takes some 0.7 kB of memory a prompt.
+    #[must_use]
+    pub fn with_similar_prompts(mut self, threshold: f64) -> Self {
+        self.near = Some(NearDuplicates::new(threshold));
+        self
+    }
+
     /// The next pairs are of another file.
     pub fn file(&mut self) {
         self.files.push(FileSeen::default());
@@ -99,7 +147,15 @@ impl Validator {
         }
         let number = self.files.len() as u32 - 1;
         let prompt = hash_of(&pair.prompt);
-        self.prompts.entry(prompt).and_modify(|(first, shared)| *shared |= *first != number).or_insert((number, false));
+        let (place, here) = (self.prompts.len() as u32, Spread::In(number));
+        match self.prompts.entry(prompt) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 = entry.get().1.and(here),
+            Entry::Vacant(entry) => {
+                entry.insert((place, here));
+                let similar = self.near.as_mut().map(|near| near.add(&asked(&pair.prompt)));
+                self.similar.extend(similar.unwrap_or_default().into_iter().map(|other| (other, place)));
+            }
+        }
         let twice = self.pairs.insert(u64::from_str_radix(&pair.id[..16.min(pair.id.len())], 16).unwrap_or(prompt), ());
         let Some(file) = self.files.last_mut() else { return };
         let row = file.rows.len() as u64;
@@ -118,13 +174,18 @@ impl Validator {
 
     /// What was found, file by file; rows are numbers of pairs, counted from 0 in their file.
     pub fn finish(mut self) -> Vec<Findings> {
-        for file in &mut self.files {
+        let similar = self.similar_files();
+        for (number, file) in (0u32..).zip(&mut self.files) {
             let mut lengths: Vec<u32> = file.rows.iter().map(|(_, chars)| *chars).collect();
             lengths.sort_unstable();
             let median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
             for (row, (prompt, chars)) in file.rows.iter().enumerate() {
-                if self.prompts.get(prompt).is_some_and(|(_, shared)| *shared) {
+                let (place, spread) = self.prompts[prompt];
+                if spread.elsewhere(number) {
                     add(&mut file.findings, Finding::SharedPrompt, row as u64);
+                }
+                if similar.get(&place).is_some_and(|spread| spread.elsewhere(number)) {
+                    add(&mut file.findings, Finding::SimilarPrompt, row as u64);
                 }
                 if u64::from(*chars) > OUTLIER * u64::from(median.max(50)) {
                     add(&mut file.findings, Finding::LengthOutlier, row as u64);
@@ -132,6 +193,33 @@ impl Validator {
             }
         }
         self.files.into_iter().map(|file| file.findings).collect()
+    }
+
+    /// The files that each prompt's similar ones are in.
+    fn similar_files(&self) -> HashMap<u32, Spread> {
+        let spreads: HashMap<u32, Spread> = match self.similar.is_empty() {
+            true => HashMap::new(),
+            false => self.prompts.values().copied().collect(),
+        };
+        let mut files: HashMap<u32, Spread> = HashMap::new();
+        for &(a, b) in &self.similar {
+            for (this, other) in [(a, b), (b, a)] {
+                let spread = spreads[&other];
+                files.entry(this).and_modify(|files| *files = files.and(spread)).or_insert(spread);
+            }
+        }
+        files
+    }
+}
+
+/// What a prompt asks, without its system turn.
+fn asked(prompt: &Text) -> Cow<'_, str> {
+    match prompt {
+        Text::Plain(text) => text.into(),
+        Text::Messages(turns) => {
+            let said = turns.iter().filter(|turn| turn.role != "system").map(|turn| turn.content.as_str());
+            said.collect::<Vec<_>>().join("\n").into()
+        }
     }
 }
 
@@ -214,6 +302,23 @@ mod tests {
         assert_eq!(rows(0, Finding::SharedPrompt), Some(vec![7]));
         assert_eq!(rows(1, Finding::SharedPrompt), Some(vec![0]));
         assert_eq!(rows(1, Finding::Duplicate), None);
+    }
+
+    #[test]
+    fn prompts_that_differ_a_little_are_found_over_files_only() {
+        let mut validator = Validator::default().with_similar_prompts(0.8);
+        let long = "Tom has twelve apples and gives five of them to Ann, who eats two; how many apples are left over?";
+        validator.file();
+        validator.see(&pair(long, "yes"));
+        validator.see(&pair("What is the name of the river that runs through Prague and Dresden?", "yes"));
+        validator.see(&pair("what is the name of the river, that runs through Prague and Dresden", "yes"));
+        validator.file();
+        validator.see(&pair("Something else", "yes"));
+        validator.see(&pair(&long.to_lowercase().replace("over?", "over"), "yes"));
+        let found = validator.finish();
+        let rows = |file: usize| found[file].get(&Finding::SimilarPrompt).map(|o| o.first_rows.clone());
+        assert_eq!((rows(0), rows(1)), (Some(vec![0]), Some(vec![1])));
+        assert!(!found[0].contains_key(&Finding::SharedPrompt));
     }
 
     #[test]

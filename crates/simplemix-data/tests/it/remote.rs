@@ -48,6 +48,7 @@ fn answer(mut stream: TcpStream, asked: &Mutex<Vec<String>>, objects: &BTreeMap<
     let (method, target) = (words.next().unwrap(), words.next().unwrap());
     asked.lock().unwrap().push(request.clone());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let cut = path.contains("cut");
     let listing = query.contains("list-type=2").then(|| listing(query, objects));
     let found = listing.as_ref().or_else(|| objects.get(path));
     let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
@@ -60,7 +61,7 @@ fn answer(mut stream: TcpStream, asked: &Mutex<Vec<String>>, objects: &BTreeMap<
     );
     stream.write_all(head.as_bytes()).unwrap();
     if method == "GET" {
-        stream.write_all(body).unwrap();
+        stream.write_all(&body[..body.len() / if cut { 2 } else { 1 }]).unwrap();
     }
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let _ = stream.read(&mut [0; 1]);
@@ -152,6 +153,17 @@ fn what_cannot_be_read_is_one_error_with_its_url_and_leaves_nothing() {
     );
     assert!(wrong("ftp://host/a.parquet").ends_with("expected file://, s3://, gs://, az://, http:// or https://"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_copy_that_is_cut_off_is_not_kept() {
+    let server = Server::with(&[("/cut.jsonl", ROW)]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = ObjectCache::new(dir.path()).inputs(&server.url("/cut.jsonl")).unwrap_err();
+    assert!(matches!(error, Error::Remote { action: "read", .. }), "{error}");
+    let left =
+        std::fs::read_dir(dir.path()).unwrap().flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    assert_eq!(left.count(), 0);
 }
 
 #[test]
