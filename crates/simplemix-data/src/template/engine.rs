@@ -54,6 +54,9 @@ fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
+/// Widest indent of `tojson`; without a limit a template could ask for any amount of memory.
+const MAX_INDENT: usize = 64;
+
 /// `json.dumps(value, ensure_ascii=False, ...)`: Jinja's own filter would escape HTML.
 fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, Error> {
     let indent = match indent {
@@ -61,8 +64,12 @@ fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value
         None => options.get("indent")?,
     };
     let separators: Option<Vec<String>> = options.get("separators")?;
+    let indent = indent.filter(|indent| !indent.is_none()).map(usize::try_from).transpose()?;
+    if indent.is_some_and(|indent| indent > MAX_INDENT) {
+        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: indent is over {MAX_INDENT}")));
+    }
     let layout = Layout {
-        indent: indent.filter(|indent| !indent.is_none()).map(usize::try_from).transpose()?,
+        indent,
         separators: separators.and_then(|pair| <[String; 2]>::try_from(pair).ok()),
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
@@ -78,8 +85,8 @@ pub(super) fn without_generation_tags(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let tag = &rest[start + 2..start + length];
+        let Some(length) = rest[start + 2..].find("%}") else { break };
+        let tag = &rest[start + 2..start + 2 + length];
         let word = tag.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
         result.push_str(&rest[..start + 2]);
         match word {
@@ -88,7 +95,7 @@ pub(super) fn without_generation_tags(text: &str) -> String {
             _ => result.push_str(tag),
         }
         result.push_str("%}");
-        rest = &rest[start + length + 2..];
+        rest = &rest[start + 2 + length + 2..];
     }
     result.push_str(rest);
     result

@@ -20,6 +20,26 @@ fn generation_blocks_leave_their_text() {
 }
 
 #[test]
+fn a_tag_without_content_is_an_error_as_any_other() {
+    for text in ["{%}", "a {%}%} {% generation %}", "{%%}", "{%", "{% generation"] {
+        assert!(ChatTemplate::from_str(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn no_filter_takes_memory_at_will() {
+    for text in [
+        "{{ messages | tojson(indent=10000000000) }}",
+        "{{ 'a' * 10000000000 }}",
+        "{{ [1] * 10000000000 }}",
+        "{{ range(10000000000) | list }}",
+        "{{ 'a' | indent(10000000000000) }}",
+    ] {
+        assert!(render(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn python_methods_work() {
     let text = render("{{ messages[0].content.strip().upper() + ' a b'.split(' ')[-1] }}{{ messages[0].get('x', 1) }}");
     assert_eq!(text.unwrap(), "HIb1");
