@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::Columns;
 use crate::problem::Problem;
 use crate::read::guard::{Guarded, guarded};
+use crate::read::ipc::check_blocks;
 use crate::read::json::{Elements, SplitError};
 
 /// A chunk of text rows is closed when it reaches this size.
@@ -224,6 +225,8 @@ impl Source {
     fn arrow_file(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::arrow(&self.path);
         let mut file = BufReader::new(self.file()?);
+        check_blocks(&mut file).map_err(fail())?;
+        file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let schema = FileReader::try_new(&mut file, None).map_err(fail())?.schema();
         let columns = projection(&schema, wanted);
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;

@@ -3,6 +3,7 @@
 mod container;
 mod extra;
 mod guard;
+mod ipc;
 mod json;
 mod options;
 mod regroup;

@@ -1,5 +1,9 @@
 //! One malformed input for each way of being malformed; each ends in one error that says where and what.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::ipc::writer::FileWriter;
 use simplemix_data::{Boundary, PairTokenizer, TokenizeOptions, read_pairs_with_report};
 use simplemix_data::{Error, Form, PairReader, PairWriter, Problem, ReadOptions, WriteOptions, read_pairs, schema};
 
@@ -60,6 +64,29 @@ fn a_damaged_parquet_file_never_panics() {
         // Some bytes do not matter, so reading may succeed.
         let _ = read_pairs(&path, &ReadOptions::default());
     }
+}
+
+#[test]
+fn an_arrow_footer_that_asks_for_any_amount_of_memory() {
+    let batch = RecordBatch::try_from_iter(["prompt", "chosen", "rejected"].map(|name| {
+        let column: ArrayRef = Arc::new(StringArray::from(vec![name]));
+        (name, column)
+    }))
+    .unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = FileWriter::try_new(&mut bytes, &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    let mut refused = 0;
+    for place in (0..bytes.len() - 8).step_by(4) {
+        let mut damaged = bytes.clone();
+        damaged[place..place + 8].copy_from_slice(&(1i64 << 38).to_le_bytes());
+        let (_dir, path) = file("a.arrow", &damaged);
+        let Err(error) = read_pairs(&path, &ReadOptions::default()) else { continue };
+        refused += usize::from(error.to_string().contains("274877906944 bytes, in a file of"));
+    }
+    assert_eq!(refused, 1, "the one length of a body");
 }
 
 #[test]
