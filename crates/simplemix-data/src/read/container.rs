@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, StructArray};
 use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -225,23 +226,25 @@ impl Source {
     fn arrow_file(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::arrow(&self.path);
         let mut file = BufReader::new(self.file()?);
-        check_blocks(&mut file).map_err(fail())?;
+        let length = check_blocks(&mut file).map_err(fail())?;
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let schema = FileReader::try_new(&mut file, None).map_err(fail())?.schema();
         let columns = projection(&schema, wanted);
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let reader = FileReader::try_new(file, Some(columns)).map_err(fail())?;
-        Ok(sliced(reader, self.path.clone(), rows))
+        Ok(sliced(reader, self.path.clone(), length, rows))
     }
 
     fn arrow_stream(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::arrow(&self.path);
         let mut file = BufReader::new(self.file()?);
+        let length = file.seek(SeekFrom::End(0)).map_err(Error::io(&self.path, "read"))?;
+        file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let schema = StreamReader::try_new(&mut file, None).map_err(fail())?.schema();
         let columns = projection(&schema, wanted);
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let reader = StreamReader::try_new(file, Some(columns)).map_err(fail())?;
-        Ok(sliced(reader, self.path.clone(), rows))
+        Ok(sliced(reader, self.path.clone(), length, rows))
     }
 }
 
@@ -253,17 +256,28 @@ fn projection(schema: &Schema, wanted: &dyn Fn(&str) -> bool) -> Vec<usize> {
 fn sliced(
     reader: impl Iterator<Item = arrow::error::Result<RecordBatch>> + Send + 'static,
     path: PathBuf,
+    length: u64,
     rows: usize,
 ) -> Chunks {
     let fail = path.clone();
-    let batches = Guarded::new(reader.map(move |batch| batch.map_err(Error::arrow(&fail))), &path);
-    Box::new(batches.flat_map(move |batch| match batch {
-        Ok(batch) => {
-            let starts: Vec<usize> = (0..batch.num_rows()).step_by(rows).collect();
-            let slice = |start: usize| Ok(Chunk::of_batch(batch.slice(start, rows.min(batch.num_rows() - start))));
-            starts.into_iter().map(slice).collect::<Vec<_>>()
+    let batches = reader.map(move |batch| {
+        let batch = batch.map_err(Error::arrow(&fail))?;
+        // Columns of nulls take no bytes, so that a damaged file could have rows without end.
+        if batch.num_rows() as u64 / 8 > length {
+            let found = format!("a batch of {} rows, in a file of {length} bytes", batch.num_rows());
+            return Err(Error::arrow(&fail)(ArrowError::IpcError(found)));
         }
-        Err(error) => vec![Err(error)],
+        Ok(batch)
+    });
+    Box::new(Guarded::new(batches, &path).flat_map(move |batch| -> Chunks {
+        match batch {
+            Ok(batch) => Box::new(
+                (0..batch.num_rows())
+                    .step_by(rows)
+                    .map(move |start| Ok(Chunk::of_batch(batch.slice(start, rows.min(batch.num_rows() - start))))),
+            ),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
     }))
 }
 

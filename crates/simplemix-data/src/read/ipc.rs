@@ -12,8 +12,8 @@ use arrow::ipc::{Block, root_as_footer};
 /// Bytes at the end: length of the footer, and the magic word.
 const TAIL: u64 = 10;
 
-/// Fails if the footer, or a block that it declares, does not fit into the file.
-pub(crate) fn check_blocks(file: &mut (impl Read + Seek)) -> Result<(), ArrowError> {
+/// The file's length; fails if the footer, or a block that it declares, does not fit into it.
+pub(crate) fn check_blocks(file: &mut (impl Read + Seek)) -> Result<u64, ArrowError> {
     let length = file.seek(SeekFrom::End(0))?;
     let wrong = |what: &str| ArrowError::IpcError(format!("{what}, in a file of {length} bytes"));
     let mut tail = [0; TAIL as usize];
@@ -35,7 +35,7 @@ pub(crate) fn check_blocks(file: &mut (impl Read + Seek)) -> Result<(), ArrowErr
             return Err(wrong(&format!("a block at {at} of {metadata} and {body} bytes")));
         }
     }
-    Ok(())
+    Ok(length)
 }
 
 fn block_end(block: &Block) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, NullArray, RecordBatch, StringArray};
 use arrow::ipc::writer::FileWriter;
 use simplemix_data::{Boundary, PairTokenizer, TokenizeOptions, read_pairs_with_report};
 use simplemix_data::{Error, Form, PairReader, PairWriter, Problem, ReadOptions, WriteOptions, read_pairs, schema};
@@ -87,6 +87,22 @@ fn an_arrow_footer_that_asks_for_any_amount_of_memory() {
         refused += usize::from(error.to_string().contains("274877906944 bytes, in a file of"));
     }
     assert_eq!(refused, 1, "the one length of a body");
+}
+
+#[test]
+fn an_arrow_batch_of_nulls_without_end() {
+    let nulls = ["prompt", "chosen", "rejected"].map(|name| {
+        let column: ArrayRef = Arc::new(NullArray::new(1 << 40));
+        (name, column)
+    });
+    let batch = RecordBatch::try_from_iter(nulls).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = FileWriter::try_new(&mut bytes, &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    let error = open_error("a.arrow", &bytes);
+    assert!(error.to_string().contains("a batch of 1099511627776 rows, in a file of"), "{error}");
 }
 
 #[test]
