@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::format::Columns;
 use crate::problem::Problem;
 use crate::read::guard::{Guarded, guarded};
-use crate::read::ipc::check_blocks;
+use crate::read::ipc::{check_file, check_stream};
 use crate::read::json::{Elements, SplitError};
 
 /// A chunk of text rows is closed when it reaches this size.
@@ -226,7 +226,7 @@ impl Source {
     fn arrow_file(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::arrow(&self.path);
         let mut file = BufReader::new(self.file()?);
-        let length = check_blocks(&mut file).map_err(fail())?;
+        let length = check_file(&mut file).map_err(fail())?;
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let schema = FileReader::try_new(&mut file, None).map_err(fail())?.schema();
         let columns = projection(&schema, wanted);
@@ -238,7 +238,7 @@ impl Source {
     fn arrow_stream(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::arrow(&self.path);
         let mut file = BufReader::new(self.file()?);
-        let length = file.seek(SeekFrom::End(0)).map_err(Error::io(&self.path, "read"))?;
+        let length = check_stream(&mut file).map_err(fail())?;
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let schema = StreamReader::try_new(&mut file, None).map_err(fail())?.schema();
         let columns = projection(&schema, wanted);

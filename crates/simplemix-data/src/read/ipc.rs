@@ -1,19 +1,23 @@
-//! Lengths that the footer of an Arrow IPC file declares, held against the file's own before room is made for them.
+//! Lengths that an Arrow IPC file or stream declares, held against the file's own before room is made for them.
 //!
-//! arrow-rs makes room for a block first and reads it then, so a damaged footer of a few bytes could take all memory.
-//! (Its reader of streams goes step by step.)
+//! arrow-rs makes room for a block, and for a decompressed column, first and reads it then, so a few damaged bytes could
+//! take all memory.
 
 use std::io::{Read, Seek, SeekFrom};
 
 use arrow::error::ArrowError;
 use arrow::ipc::reader::read_footer_length;
-use arrow::ipc::{Block, root_as_footer};
+use arrow::ipc::{Block, RecordBatch, root_as_footer, root_as_message};
 
 /// Bytes at the end: length of the footer, and the magic word.
 const TAIL: u64 = 10;
+/// What a message's length may follow.
+const CONTINUATION: u32 = u32::MAX;
+/// Most bytes of one column of one batch, decompressed.
+const MAX_COLUMN: i64 = 1 << 32;
 
-/// The file's length; fails if the footer, or a block that it declares, does not fit into it.
-pub(crate) fn check_blocks(file: &mut (impl Read + Seek)) -> Result<u64, ArrowError> {
+/// The length of an IPC file; fails if its footer, or a block that it declares, does not fit into it.
+pub(crate) fn check_file(file: &mut (impl Read + Seek)) -> Result<u64, ArrowError> {
     let length = file.seek(SeekFrom::End(0))?;
     let wrong = |what: &str| ArrowError::IpcError(format!("{what}, in a file of {length} bytes"));
     let mut tail = [0; TAIL as usize];
@@ -34,6 +38,18 @@ pub(crate) fn check_blocks(file: &mut (impl Read + Seek)) -> Result<u64, ArrowEr
             let (at, metadata, body) = (block.offset(), block.metaDataLength(), block.bodyLength());
             return Err(wrong(&format!("a block at {at} of {metadata} and {body} bytes")));
         }
+        check_message(file, block.offset().unsigned_abs(), start)?;
+    }
+    Ok(length)
+}
+
+/// The length of an IPC stream; fails if a column says that it grows beyond bounds. Where the stream is cut off is for
+/// its reader to say, which goes step by step.
+pub(crate) fn check_stream(file: &mut (impl Read + Seek)) -> Result<u64, ArrowError> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut at = Some(0);
+    while let Some(start) = at {
+        at = check_message(file, start, length)?;
     }
     Ok(length)
 }
@@ -41,4 +57,60 @@ pub(crate) fn check_blocks(file: &mut (impl Read + Seek)) -> Result<u64, ArrowEr
 fn block_end(block: &Block) -> Option<u64> {
     let [offset, body] = [block.offset(), block.bodyLength()].map(|n| u64::try_from(n).ok());
     offset?.checked_add(u64::try_from(block.metaDataLength()).ok()?)?.checked_add(body?)
+}
+
+/// Checks the columns of the message at `at`, and gives its end; `None` where no whole message is left before `end`.
+fn check_message(file: &mut (impl Read + Seek), at: u64, end: u64) -> Result<Option<u64>, ArrowError> {
+    let mut word = [0; 4];
+    let mut next = |file: &mut dyn Read| file.read_exact(&mut word).map(|()| u32::from_le_bytes(word));
+    if at.saturating_add(8) > end {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(at))?;
+    let (metadata_at, metadata) = match next(file)? {
+        CONTINUATION => (at + 8, next(file)?),
+        length => (at + 4, length), // as before version 0.15
+    };
+    let body_at = metadata_at + u64::from(metadata);
+    if metadata == 0 || body_at > end {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; metadata as usize];
+    file.seek(SeekFrom::Start(metadata_at))?;
+    file.read_exact(&mut bytes)?;
+    let message = root_as_message(&bytes).map_err(|e| ArrowError::IpcError(format!("a message is damaged: {e}")))?;
+    let body_end = u64::try_from(message.bodyLength()).ok().and_then(|body| body_at.checked_add(body));
+    let Some(body_end) = body_end.filter(|body_end| *body_end <= end) else { return Ok(None) };
+    let batch = match message.header_as_dictionary_batch() {
+        Some(dictionary) => dictionary.data(),
+        None => message.header_as_record_batch(),
+    };
+    if let Some(batch) = batch.filter(|batch| batch.compression().is_some()) {
+        check_columns(file, &batch, body_at, body_end)?;
+    }
+    Ok(Some(body_end))
+}
+
+/// Each compressed column starts with its length when decompressed, or -1 where it is not compressed after all.
+fn check_columns(
+    file: &mut (impl Read + Seek),
+    batch: &RecordBatch<'_>,
+    body_at: u64,
+    body_end: u64,
+) -> Result<(), ArrowError> {
+    for buffer in batch.buffers().into_iter().flatten().filter(|buffer| buffer.length() > 0) {
+        let at = u64::try_from(buffer.offset()).ok().and_then(|offset| body_at.checked_add(offset));
+        let Some(at) = at.filter(|at| at.saturating_add(8) <= body_end) else {
+            let (offset, length) = (buffer.offset(), buffer.length());
+            return Err(ArrowError::IpcError(format!("a column at {offset} of {length} bytes, outside its batch")));
+        };
+        let mut size = [0; 8];
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(&mut size)?;
+        let size = i64::from_le_bytes(size);
+        if !(-1..=MAX_COLUMN).contains(&size) {
+            return Err(ArrowError::IpcError(format!("a column of {size} bytes, expected at most {MAX_COLUMN}")));
+        }
+    }
+    Ok(())
 }

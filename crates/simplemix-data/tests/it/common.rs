@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use arrow::array::RecordBatch;
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use simplemix_data::{Message, Pair, Policy, Text};
 use tempfile::TempDir;
 
@@ -30,4 +33,20 @@ pub(crate) fn rich_pairs() -> Vec<Pair> {
     second.source = "other".to_owned();
     second.task = Some("math".to_owned());
     vec![first, second]
+}
+
+/// A batch as an IPC file or stream with compressed columns.
+pub(crate) fn arrow_bytes(batch: &RecordBatch, compression: CompressionType, stream: bool) -> Vec<u8> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(compression)).unwrap();
+    let mut bytes = Vec::new();
+    if stream {
+        let mut writer = StreamWriter::try_new_with_options(&mut bytes, &batch.schema(), options).unwrap();
+        writer.write(batch).unwrap();
+        writer.finish().unwrap();
+    } else {
+        let mut writer = FileWriter::try_new_with_options(&mut bytes, &batch.schema(), options).unwrap();
+        writer.write(batch).unwrap();
+        writer.finish().unwrap();
+    }
+    bytes
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, NullArray, RecordBatch, StringArray};
+use arrow::ipc::CompressionType;
 use arrow::ipc::writer::FileWriter;
 use simplemix_data::{Boundary, PairTokenizer, TokenizeOptions, read_pairs_with_report};
 use simplemix_data::{Error, Form, PairReader, PairWriter, Problem, ReadOptions, WriteOptions, read_pairs, schema};
 
-use crate::common::{file, rich_pairs};
+use crate::common::{arrow_bytes, file, rich_pairs};
 
 fn open_error(name: &str, bytes: impl AsRef<[u8]>) -> Error {
     let (_dir, path) = file(name, bytes);
@@ -87,6 +88,23 @@ fn an_arrow_footer_that_asks_for_any_amount_of_memory() {
         refused += usize::from(error.to_string().contains("274877906944 bytes, in a file of"));
     }
     assert_eq!(refused, 1, "the one length of a body");
+}
+
+#[test]
+fn a_compressed_column_that_says_it_is_endless() {
+    let column: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(1000)]));
+    let batch =
+        RecordBatch::try_from_iter(["prompt", "chosen", "rejected"].map(|name| (name, column.clone()))).unwrap();
+    for stream in [false, true] {
+        let mut bytes = arrow_bytes(&batch, CompressionType::LZ4_FRAME, stream);
+        // A column's length stands before the frame that holds it.
+        let magic = [0x04, 0x22, 0x4d, 0x18];
+        let place = bytes.windows(4).position(|window| window == magic).unwrap() - 8;
+        assert_eq!(bytes[place..place + 8], 1000i64.to_le_bytes());
+        bytes[place..place + 8].copy_from_slice(&(1i64 << 45).to_le_bytes());
+        let error = open_error("a.arrow", &bytes);
+        assert!(error.to_string().contains("a column of 35184372088832 bytes"), "{error}");
+    }
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, LargeStringArray, RecordBatch};
+use arrow::ipc::CompressionType;
 use arrow::ipc::writer::FileWriter;
 use simplemix_data::{
     Format, Message, Pair, PairReader, Policy, Problem, ReadOptions, Text, read_pairs, read_pairs_with_report,
 };
 
-use crate::common::file;
+use crate::common::{arrow_bytes, file};
 
 fn read(name: &str, text: &str) -> (Vec<Pair>, simplemix_data::ReadReport) {
     let (_dir, path) = file(name, text);
@@ -200,4 +201,21 @@ fn long_columns_come_in_batches_far_from_arrows_limit() {
     let batches: Vec<usize> =
         PairReader::open(&path, &ReadOptions::default()).unwrap().map(|batch| batch.unwrap().num_rows()).collect();
     assert_eq!(batches, [2, 2, 1], "a batch closes at 64 MiB of text");
+}
+
+#[test]
+fn compressed_arrow_is_read_as_pandas_writes_it() {
+    let long = "word ".repeat(500);
+    let column = |text: &str| -> ArrayRef { Arc::new(LargeStringArray::from(vec![format!("{long}{text}"); 20])) };
+    let columns = [("prompt", column("q")), ("chosen", column("a")), ("rejected", column("b"))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    for compression in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+        for stream in [false, true] {
+            let bytes = arrow_bytes(&batch, compression, stream);
+            assert!(bytes.len() < 20 * long.len(), "{compression:?}");
+            let (_dir, path) = file("a.feather", bytes);
+            let pairs = read_pairs(&path, &ReadOptions::default()).unwrap();
+            assert_eq!((pairs.len(), &pairs[19].rejected), (20, &Text::Plain(format!("{long}b"))));
+        }
+    }
 }
