@@ -33,8 +33,12 @@ for name, row in rows.items():
     table = pa.Table.from_pylist([row] * 3)
     for codec in ["none", "snappy", "zstd"]:
         pq.write_table(table, corpus / "parquet" / f"{name}-{codec}.parquet", compression=codec)
-    with pa.OSFile(str(corpus / "parquet" / f"{name}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
-        out.write_table(table)
+    for codec in [None, "lz4", "zstd"]:
+        options = pa.ipc.IpcWriteOptions(compression=codec)
+        for kind, new in [("file", pa.ipc.new_file), ("stream", pa.ipc.new_stream)]:
+            place = corpus / "parquet" / f"{name}-{codec}-{kind}.arrow"
+            with pa.OSFile(str(place), "wb") as file, new(file, table.schema, options=options) as out:
+                out.write_table(table)
 for name, template in json.loads((golden / "data_templates.json").read_text())["templates"].items():
     (corpus / "template" / f"{name}.jinja").write_text(template["template"])
 (corpus / "hh" / "one").write_bytes(rows["hh"]["chosen"].encode() + rows["hh"]["rejected"].encode())
