@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use simplemix_data::{Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Validator};
+use simplemix_data::{
+    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Validator,
+};
 
 use crate::failure::{Fails, Result};
 use crate::progress::{bar, print};
