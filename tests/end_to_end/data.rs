@@ -55,6 +55,20 @@ fn a_file_is_described_with_histograms_and_findings() {
 }
 
 #[test]
+fn nearly_equal_prompts_of_two_files_are_found() {
+    let dir = Dir::new();
+    let prompt = |last: &str| {
+        let words: Vec<String> = (0..60).map(|i| format!("word{i}")).collect();
+        format!(r#"{{"prompt":"{} {last}","chosen":" yes","rejected":" no"}}"#, words.join(" "))
+    };
+    dir.write("train.jsonl", prompt("please"));
+    dir.write("eval.jsonl", prompt("thanks"));
+    assert!(!says(&dir, "inspect train.jsonl eval.jsonl").contains("similar-prompt"));
+    assert!(says(&dir, "inspect train.jsonl eval.jsonl --similar").contains("similar-prompt"));
+    refuses(&dir, "inspect train.jsonl eval.jsonl --deny similar-prompt", "similar-prompt, first [0]");
+}
+
+#[test]
 fn files_are_converted_and_filtered() {
     let dir = Dir::new();
     std::fs::create_dir(dir.path("shards")).unwrap();

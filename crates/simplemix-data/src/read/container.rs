@@ -18,6 +18,7 @@ use crate::cell::Struct;
 use crate::error::{Error, Result};
 use crate::format::Columns;
 use crate::problem::Problem;
+use crate::read::bounded::BoundedFile;
 use crate::read::guard::{Guarded, guarded};
 use crate::read::ipc::{check_file, check_stream};
 use crate::read::json::{Elements, SplitError};
@@ -208,7 +209,7 @@ impl Source {
 
     fn parquet(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::parquet(&self.path);
-        let file = self.file()?;
+        let file = BoundedFile(self.file()?);
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(fail())?;
         let bytes: i64 = metadata.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
         let all_rows = metadata.metadata().file_metadata().num_rows().max(1);

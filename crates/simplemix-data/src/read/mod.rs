@@ -1,5 +1,6 @@
 //! Reading a file of preference data as canonical batches or as [`Pair`]s, row group by row group.
 
+mod bounded;
 mod container;
 mod extra;
 mod guard;

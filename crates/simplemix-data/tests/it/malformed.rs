@@ -68,6 +68,21 @@ fn a_damaged_parquet_file_never_panics() {
 }
 
 #[test]
+fn a_parquet_page_header_that_goes_on_after_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.parquet");
+    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+    writer.write_pairs(&rich_pairs()).unwrap();
+    writer.finish().unwrap();
+    let mut damaged = std::fs::read(&path).unwrap();
+    // An unknown field of the first page's header: a list of 2^31 - 1 doubles.
+    damaged[4..11].copy_from_slice(&[0xf9, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07]);
+    std::fs::write(&path, &damaged).unwrap();
+    let error = read_pairs(&path, &ReadOptions::default()).expect_err("hours later");
+    assert!(error.to_string().contains("a.parquet"), "{error}");
+}
+
+#[test]
 fn an_arrow_footer_that_asks_for_any_amount_of_memory() {
     let batch = RecordBatch::try_from_iter(["prompt", "chosen", "rejected"].map(|name| {
         let column: ArrayRef = Arc::new(StringArray::from(vec![name]));
