@@ -1,6 +1,7 @@
 //! Against full logits and autograd in f64, the head tied to the embedding that made the hidden states.
 
 use super::*;
+use crate::noise::noise;
 use crate::preference::PreferenceLoss;
 use crate::sum::LossSum;
 use crate::weights::Wpo;
@@ -25,8 +26,7 @@ fn below(embedding: &Tensor) -> Tensor {
 }
 
 fn embedding() -> Tensor {
-    tch::manual_seed(5);
-    Tensor::randn([9, 4], F64).set_requires_grad(true)
+    noise(5, &[9, 4]).set_requires_grad(true)
 }
 
 fn off(a: &Tensor, b: &Tensor) -> f64 {

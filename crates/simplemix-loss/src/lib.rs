@@ -10,6 +10,8 @@ mod gemm;
 mod head;
 mod inputs;
 pub mod losses;
+#[cfg(test)]
+mod noise;
 mod online;
 mod pair;
 mod preference;

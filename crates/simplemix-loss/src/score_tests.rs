@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::Error;
+use crate::noise::noise;
 use tch::{Device, Kind};
 
 const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -19,11 +20,10 @@ struct Case {
 }
 
 fn case() -> Case {
-    tch::manual_seed(3);
     Case {
-        weight: Tensor::randn([VOCAB, 5], F64),
-        bias: Tensor::randn([VOCAB], F64),
-        hidden: Tensor::randn([7, 5], F64),
+        weight: noise(1, &[VOCAB, 5]),
+        bias: noise(2, &[VOCAB]),
+        hidden: noise(3, &[7, 5]),
         positions: Positions {
             targets: Tensor::from_slice(&[0i64, 10, 3, 3, 7, 1, 5]),
             owners: Tensor::from_slice(&[0i64, 0, 1, 1, 1, 2, 2]),
@@ -150,9 +150,8 @@ fn statistics_are_those_of_full_logits() {
 /// Half-precision products are exact and summed in f32; what is left is the rounding of the results.
 #[test]
 fn bfloat16_is_summed_in_f32() {
-    tch::manual_seed(4);
-    let half = |size: [i64; 2]| (Tensor::randn(size, F64) * 0.3).to_kind(Kind::BFloat16);
-    let (weight, hidden) = (half([300, 64]), half([40, 64]));
+    let half = |seed: u64, size: [i64; 2]| (noise(seed, &size) * 0.3).to_kind(Kind::BFloat16);
+    let (weight, hidden) = (half(4, [300, 64]), half(5, [40, 64]));
     let positions = Positions {
         targets: Tensor::arange(40, (Kind::Int64, Device::Cpu)) * 7,
         owners: Tensor::arange(40, (Kind::Int64, Device::Cpu)).divide_scalar_mode(20, "floor"),
@@ -178,12 +177,11 @@ fn bfloat16_is_summed_in_f32() {
 /// f32: neither budget nor the order of responses changes anything beyond 1e-6 of its size.
 #[test]
 fn budget_and_order_change_nothing() {
-    tch::manual_seed(5);
-    let options = (Kind::Float, Device::Cpu);
-    let (weight, hidden) = (Tensor::randn([500, 32], options) * 0.2, Tensor::randn([60, 32], options));
+    let float = |seed: u64, size: [i64; 2]| noise(seed, &size).to_kind(Kind::Float);
+    let (weight, hidden) = (float(6, [500, 32]) * 0.2, float(7, [60, 32]));
     let owners = Tensor::arange(60, (Kind::Int64, Device::Cpu)).divide_scalar_mode(15, "floor");
-    let targets = Tensor::randint(500, [60], (Kind::Int64, Device::Cpu));
-    let order = Tensor::randperm(60, (Kind::Int64, Device::Cpu));
+    let targets = ((noise(8, &[60]) + 2.0) * 125.0).to_kind(Kind::Int64);
+    let order = noise(9, &[60]).argsort(0, false);
     let run = |budget: usize, order: Option<&Tensor>| {
         let pick = |t: &Tensor| order.map_or_else(|| t.shallow_clone(), |order| t.index_select(0, order));
         let positions = Positions { targets: pick(&targets), owners: pick(&owners), responses: 4 };
