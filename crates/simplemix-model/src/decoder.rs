@@ -1,21 +1,29 @@
-//! One decoder layer: attention and feed-forward, each behind a norm and added to the residual stream.
+//! One decoder layer: attention and feed-forward, normed as the family has it and added to the residual stream.
 //!
 //! How queries meet keys is the caller's: packed training, prompt reading and stepwise generation differ in nothing
-//! else. Letters: T tokens, H width, N query heads, K key/value heads, D head width.
+//! else. Letters: T tokens, H width, N query heads, K key/value heads, D head width, F feed-forward width.
 
 use std::collections::HashMap;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig, Norms, QkNorm};
 use crate::error::{Doing, Result};
+use crate::lora::Lora;
 use crate::rope::Turn;
 
-/// `x W^T + b`.
+/// A model's tensors by name, and the active adapter's matrices by the module they change.
+pub(crate) struct Parts<'a> {
+    pub(crate) tensors: &'a HashMap<String, Tensor>,
+    pub(crate) loras: &'a HashMap<String, Lora>,
+}
+
+/// `x W^T + b`, and what an adapter adds.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    lora: Option<Lora>,
 }
 
 /// Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467).
@@ -23,20 +31,32 @@ pub(crate) struct Linear {
 pub(crate) struct RmsNorm {
     weight: Tensor,
     eps: f64,
+    /// Whether the factor is one plus the weight.
+    offset: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Layer {
-    input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    before_attention: Option<RmsNorm>,
+    qkv: Projections,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
     o_proj: Linear,
-    post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
+    after_attention: Option<RmsNorm>,
+    before_mlp: Option<RmsNorm>,
+    gate_up: Projections,
     down_proj: Linear,
+    after_mlp: Option<RmsNorm>,
+    activation: Activation,
+    qk_norm: QkNorm,
     head_dim: i64,
+}
+
+/// Linear layers of one input: one matrix each, or one for all.
+#[derive(Debug)]
+enum Projections {
+    Each(Vec<Linear>),
+    Fused(Box<Linear>, Vec<i64>),
 }
 
 /// Queries `[T, N, D]`, keys and values `[T, K, D]`; queries and keys are rotated.
@@ -47,44 +67,102 @@ pub(crate) struct Heads {
 }
 
 impl Linear {
-    fn take(tensors: &HashMap<String, Tensor>, name: &str) -> Self {
+    fn take(parts: &Parts<'_>, name: &str) -> Self {
         Self {
-            weight: tensors[&format!("{name}.weight")].shallow_clone(),
-            bias: tensors.get(&format!("{name}.bias")).map(Tensor::shallow_clone),
+            weight: parts.tensors[&format!("{name}.weight")].shallow_clone(),
+            bias: parts.tensors.get(&format!("{name}.bias")).map(Tensor::shallow_clone),
+            lora: parts.loras.get(name).cloned(),
         }
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.f_linear(&self.weight, self.bias.as_ref()).doing("a linear layer")
+        let y = x.f_linear(&self.weight, self.bias.as_ref()).doing("a linear layer")?;
+        match &self.lora {
+            Some(lora) => lora.add_to(y, x),
+            None => Ok(y),
+        }
+    }
+}
+
+impl Projections {
+    fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+        match self {
+            Self::Each(layers) => layers.iter().map(|layer| layer.forward(x)).collect(),
+            Self::Fused(layer, widths) => {
+                layer.forward(x)?.f_split_with_sizes(widths, -1).doing("splitting a fused projection")
+            }
+        }
     }
 }
 
 impl RmsNorm {
-    pub(crate) fn take(tensors: &HashMap<String, Tensor>, name: &str, eps: f64) -> Self {
-        Self { weight: tensors[&format!("{name}.weight")].shallow_clone(), eps }
+    pub(crate) fn take(tensors: &HashMap<String, Tensor>, name: &str, config: &ModelConfig) -> Self {
+        let weight = tensors[&format!("{name}.weight")].shallow_clone();
+        Self { weight, eps: config.rms_norm_eps, offset: config.norm_offset }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.f_rms_norm(self.weight.size(), Some(&self.weight), self.eps).doing("a norm")
+        let size = self.weight.size();
+        let normed = if self.offset {
+            // Gemma multiplies in f32 and rounds once.
+            let factor = self.weight.to_kind(Kind::Float) + 1.0;
+            x.f_to_kind(Kind::Float)
+                .and_then(|wide| wide.f_rms_norm(size, Some(&factor), self.eps)?.f_to_kind(x.kind()))
+        } else {
+            x.f_rms_norm(size, Some(&self.weight), self.eps)
+        };
+        normed.doing("a norm")
     }
+}
+
+/// `norm(x)`, or `x` where there is no norm.
+fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
+    norm.map_or(Ok(x.shallow_clone()), |norm| norm.forward(&x))
 }
 
 impl Layer {
     /// Layer `index` out of checked tensors.
-    pub(crate) fn take(tensors: &HashMap<String, Tensor>, index: usize, config: &ModelConfig) -> Self {
+    pub(crate) fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
         let at = format!("model.layers.{index}");
-        let linear = |name: &str| Linear::take(tensors, &format!("{at}.{name}"));
-        let norm = |name: &str| RmsNorm::take(tensors, &format!("{at}.{name}"), config.rms_norm_eps);
+        let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
+        let norm = |name: &str| Some(RmsNorm::take(parts.tensors, &format!("{at}.{name}"), config));
+        let (q, kv) = (config.query_width(), config.key_width());
+        let (qkv, gate_up) = if config.fused_projections {
+            let f = config.intermediate_size;
+            (
+                Projections::Fused(Box::new(linear("self_attn.qkv_proj")), vec![q, kv, kv]),
+                Projections::Fused(Box::new(linear("mlp.gate_up_proj")), vec![f, f]),
+            )
+        } else {
+            (
+                Projections::Each(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(linear).into()),
+                Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
+            )
+        };
+        let [before_attention, after_attention, before_mlp, after_mlp] = match config.norms {
+            Norms::Before => [norm("input_layernorm"), None, norm("post_attention_layernorm"), None],
+            Norms::After => [None, norm("post_attention_layernorm"), None, norm("post_feedforward_layernorm")],
+            Norms::Both => [
+                norm("input_layernorm"),
+                norm("post_attention_layernorm"),
+                norm("pre_feedforward_layernorm"),
+                norm("post_feedforward_layernorm"),
+            ],
+        };
+        let has_qk_norm = config.qk_norm != QkNorm::None;
         Self {
-            input_layernorm: norm("input_layernorm"),
-            q_proj: linear("self_attn.q_proj"),
-            k_proj: linear("self_attn.k_proj"),
-            v_proj: linear("self_attn.v_proj"),
+            before_attention,
+            qkv,
+            q_norm: if has_qk_norm { norm("self_attn.q_norm") } else { None },
+            k_norm: if has_qk_norm { norm("self_attn.k_norm") } else { None },
             o_proj: linear("self_attn.o_proj"),
-            post_attention_layernorm: norm("post_attention_layernorm"),
-            gate_proj: linear("mlp.gate_proj"),
-            up_proj: linear("mlp.up_proj"),
+            after_attention,
+            before_mlp,
+            gate_up,
             down_proj: linear("mlp.down_proj"),
+            after_mlp,
+            activation: config.activation,
+            qk_norm: config.qk_norm,
             head_dim: config.head_dim,
         }
     }
@@ -96,19 +174,32 @@ impl Layer {
         turn: &Turn,
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let attended = attend(self.heads(&self.input_layernorm.forward(x)?, turn)?)?;
-        let x = x + self.o_proj.forward(&attended)?;
-        let y = self.post_attention_layernorm.forward(&x)?;
-        let gated = self.gate_proj.forward(&y)?.silu() * self.up_proj.forward(&y)?;
-        Ok(x + self.down_proj.forward(&gated)?)
+        let before = normed(self.before_attention.as_ref(), x.shallow_clone())?;
+        let attended = self.o_proj.forward(&attend(self.heads(&before, turn)?)?)?;
+        let x = x + normed(self.after_attention.as_ref(), attended)?;
+        let before = normed(self.before_mlp.as_ref(), x.shallow_clone())?;
+        Ok(&x + normed(self.after_mlp.as_ref(), self.feed_forward(&before)?)?)
+    }
+
+    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+        let gate_up = self.gate_up.forward(x)?;
+        let gate = match self.activation {
+            Activation::Silu => gate_up[0].f_silu(),
+            Activation::GeluTanh => gate_up[0].f_gelu("tanh"),
+        };
+        let gated = gate.and_then(|gate| gate.f_mul(&gate_up[1])).doing("the feed-forward gate")?;
+        self.down_proj.forward(&gated)
     }
 
     fn heads(&self, x: &Tensor, turn: &Turn) -> Result<Heads> {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
-        Ok(Heads {
-            q: turn.apply(&split(self.q_proj.forward(x)?)?)?,
-            k: turn.apply(&split(self.k_proj.forward(x)?)?)?,
-            v: split(self.v_proj.forward(x)?)?,
-        })
+        let mut parts = self.qkv.forward(x)?.into_iter();
+        let mut next = || parts.next().unwrap_or_default();
+        let (q, k, v) = (next(), next(), next());
+        let turned = |t: Tensor, norm: Option<&RmsNorm>| match self.qk_norm {
+            QkNorm::Width => turn.apply(&split(normed(norm, t)?)?),
+            QkNorm::Head | QkNorm::None => turn.apply(&normed(norm, split(t)?)?),
+        };
+        Ok(Heads { q: turned(q, self.q_norm.as_ref())?, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
     }
 }

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::AttentionPlan;
+use crate::attention::Mixer;
 use crate::causal_lm::CausalLm;
 use crate::error::{Doing, Error, Result};
 use crate::packed::Packed;
@@ -183,25 +183,18 @@ impl Batch {
         }
         let column = self.filled;
         let mask = self.mask(model.kind(), model.device());
-        let cache = &mut self.cache;
-        let hidden = model.forward(&packed, |layer, heads| {
+        let (cache, config) = (&mut self.cache, model.config());
+        let mixer = Mixer::new(config);
+        let hidden = model.network.forward(&packed, |layer, heads| {
             let (keys, values) = &mut cache[layer];
             append(keys, &heads.k, column);
             append(values, &heads.v, column);
-            let seen = |t: &Tensor| t.narrow(2, 0, column + 1);
-            let grouped = heads.q.size()[1] != keys.size()[1];
-            Tensor::f_scaled_dot_product_attention(
-                &heads.q.unsqueeze(2), // [B, N, 1, D]
-                &seen(keys),
-                &seen(values),
-                mask.as_ref(),
-                0.0,
-                false,
-                None,
-                grouped,
-            )
-            .map(|mixed| mixed.flatten(1, -1))
-            .doing("attention to the cache")
+            // The newest columns are the newest positions of every row.
+            let first = config.layers[layer].window.map_or(0, |window| (column + 1 - window).max(0));
+            let seen = |t: &Tensor, dim: i64| t.narrow(dim, first, column + 1 - first);
+            let mask = mask.as_ref().map(|mask| seen(mask, 3));
+            let mixed = mixer.mix(&heads.q.unsqueeze(2), &seen(keys, 2), &seen(values, 2), mask.as_ref())?;
+            Ok(mixed.flatten(1, -1)) // [B, N * D]
         })?;
         self.filled += 1;
         Ok(hidden)
@@ -276,11 +269,11 @@ fn sample_stream(stream: u64, sample: usize) -> u64 {
 
 /// Hidden states of the prompts, and every layer's keys and values `[T, K, D]`.
 fn prefill(model: &CausalLm, packed: &Packed) -> Result<(Tensor, Vec<(Tensor, Tensor)>)> {
-    let plan = AttentionPlan::new(packed, model.kind(), model.device());
-    let mut keys_values = Vec::with_capacity(model.layers.len());
-    let hidden = model.forward(packed, |_, heads| {
+    let plans = model.network.plans(packed);
+    let mut keys_values = Vec::with_capacity(model.network.layers.len());
+    let hidden = model.network.forward(packed, |layer, heads| {
         keys_values.push((heads.k.shallow_clone(), heads.v.shallow_clone()));
-        plan.attend(heads)
+        plans.attend(layer, &heads)
     })?;
     Ok((hidden, keys_values))
 }

@@ -15,23 +15,33 @@
 
 mod attention;
 mod causal_lm;
+mod checkpointing;
 mod config;
 mod decoder;
 mod error;
+mod family;
+mod folder;
 mod generate;
 pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod lora;
+mod network;
 mod packed;
 mod random;
+mod reward;
 mod rope;
 mod sample;
 pub mod tiny;
 pub mod weights;
 
 pub use causal_lm::CausalLm;
-pub use config::{MODEL_TYPES, ModelConfig, RopeConfig, RopeScaling};
+pub use checkpointing::Checkpointed;
+pub use config::{Activation, Biases, LayerConfig, ModelConfig, Norms, QkNorm, RopeConfig, RopeScaling};
 pub use error::{Error, Result};
+pub use family::MODEL_TYPES;
 pub use generate::{Finish, GenerateOptions, Generated, Request};
+pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraTargets};
 pub use packed::{Packed, Segment, Targets};
+pub use reward::RewardModel;
 pub use sample::Sampling;

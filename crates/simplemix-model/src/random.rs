@@ -27,6 +27,11 @@ pub(crate) fn normals(seed: u64, stream: u64, count: usize, deviation: f64) -> V
         .collect()
 }
 
+/// `count` values, uniform within `bound` of zero.
+pub(crate) fn uniforms(seed: u64, stream: u64, count: usize, bound: f64) -> Vec<f32> {
+    (0..count as u64).map(|i| ((2.0 * uniform(seed, stream, i) - 1.0) * bound) as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

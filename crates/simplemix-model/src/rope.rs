@@ -1,19 +1,21 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), as transformers computes it: in f32, halves rotated.
 //!
-//! Letters: T tokens, N heads, D head width.
+//! Letters: T tokens, N heads, D head width, R rotated entries of it.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{RopeConfig, RopeScaling};
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 
 /// Inverse frequencies of a model.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    inv_freq: Tensor, // [D / 2]
+    inv_freq: Tensor, // [R / 2]
+    factor: f64,
+    longest: Option<i64>,
 }
 
-/// Cosines and sines of some positions, each `[T, 1, D / 2]`.
+/// Cosines and sines of some positions, each `[T, 1, R / 2]`.
 #[derive(Debug)]
 pub(crate) struct Turn {
     cos: Tensor,
@@ -21,42 +23,64 @@ pub(crate) struct Turn {
 }
 
 impl Rope {
-    pub(crate) fn new(config: &RopeConfig, head_dim: i64, device: Device) -> Self {
-        let inv_freq: Vec<f32> = (0..head_dim / 2)
+    pub(crate) fn new(config: &RopeConfig, device: Device) -> Self {
+        let inv_freq: Vec<f32> = (0..config.width / 2)
             .map(|i| {
                 // transformers takes power and quotient in f32.
-                let exponent = (2 * i) as f32 / head_dim as f32;
-                scaled(1.0 / (config.theta as f32).powf(exponent), config.scaling)
+                let exponent = (2 * i) as f32 / config.width as f32;
+                let base = (config.theta as f32).powf(exponent);
+                match &config.scaling {
+                    RopeScaling::LongRope { short_factor, .. } => 1.0 / (short_factor[i as usize] as f32 * base),
+                    scaling => scaled(1.0 / base, scaling),
+                }
             })
             .collect();
-        Self { inv_freq: Tensor::from_slice(&inv_freq).to_device(device) }
+        let (factor, longest) = match config.scaling {
+            RopeScaling::LongRope { attention_factor, original_max_position_embeddings, .. } => {
+                (attention_factor, Some(original_max_position_embeddings))
+            }
+            _ => (1.0, None),
+        };
+        Self { inv_freq: Tensor::from_slice(&inv_freq).to_device(device), factor, longest }
     }
 
     /// Angles of `positions` `[T]`, Int64.
     pub(crate) fn turn(&self, positions: &Tensor, kind: Kind) -> Result<Turn> {
+        if let Some(longest) = self.longest {
+            let last = i64::try_from(positions.f_max().doing("reading positions")?).doing("reading positions")?;
+            if last >= longest {
+                let expected = format!("at most {longest}: this model's longer rotary frequencies are not computed");
+                return Err(Error::Input { what: "length of a sequence", found: (last + 1).to_string(), expected });
+            }
+        }
         let angles = positions
             .f_to_kind(Kind::Float)
             .and_then(|p| p.f_outer(&self.inv_freq))
             .and_then(|a| a.f_unsqueeze(1))
             .doing("computing rotary angles")?;
-        Ok(Turn { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind) })
+        let of = |wave: Tensor| if self.factor == 1.0 { wave } else { wave * self.factor };
+        Ok(Turn { cos: of(angles.cos()).to_kind(kind), sin: of(angles.sin()).to_kind(kind) })
     }
 }
 
 impl Turn {
-    /// Rotates `x` `[T, N, D]`.
+    /// Rotates the first R entries of `x` `[T, N, D]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let halves = x.f_chunk(2, -1).doing("splitting heads")?;
-        let (a, b) = (&halves[0], &halves[1]);
-        let turned = [a * &self.cos - b * &self.sin, b * &self.cos + a * &self.sin];
-        Tensor::f_cat(&turned, -1).doing("rotating heads")
+        let half = self.cos.size()[2];
+        let rest = x.size()[2] - 2 * half;
+        let (a, b) = (x.narrow(2, 0, half), x.narrow(2, half, half));
+        let mut parts = vec![&a * &self.cos - &b * &self.sin, b * &self.cos + a * &self.sin];
+        if rest > 0 {
+            parts.push(x.narrow(2, 2 * half, rest));
+        }
+        Tensor::f_cat(&parts, -1).doing("rotating heads")
     }
 }
 
 /// transformers' `_compute_linear_scaling_rope_parameters` and `_compute_llama3_parameters`.
-fn scaled(freq: f32, scaling: RopeScaling) -> f32 {
-    match scaling {
-        RopeScaling::Default => freq,
+fn scaled(freq: f32, scaling: &RopeScaling) -> f32 {
+    match *scaling {
+        RopeScaling::Default | RopeScaling::LongRope { .. } => freq,
         RopeScaling::Linear { factor } => freq / factor as f32,
         RopeScaling::Llama3 {
             factor,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tch::Device;
 
 use crate::causal_lm::CausalLm;
-use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+use crate::config::{ModelConfig, llama_json};
 use crate::error::{At, Result};
 
 /// Ids of `<|endoftext|>`, `<|im_start|>` and `<|im_end|>`.
@@ -19,22 +19,25 @@ const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['r
                       {{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// Two layers, 64 wide, four query heads on two key/value heads, 259 tokens: 102,912 weights.
+///
+/// # Panics
+/// Never: the settings are those below.
 pub fn config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 259,
-        hidden_size: 64,
-        intermediate_size: 160,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 16,
-        rms_norm_eps: 1e-5,
-        rope: RopeConfig { theta: 10_000.0, scaling: RopeScaling::Default },
-        tie_word_embeddings: true,
-        attention_bias: false,
-        mlp_bias: false,
-        max_position_embeddings: 2048,
-    }
+    let json = llama_json(&json!({
+        "vocab_size": 259,
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": true,
+        "max_position_embeddings": 2048,
+    }));
+    #[expect(clippy::expect_used, reason = "settings of this crate's own")]
+    ModelConfig::from_json(&json.to_string(), Path::new("tiny/config.json")).expect("a config that is known")
 }
 
 /// Writes a whole model folder: weights from `seed`, tokenizer, chat template, generation settings.
@@ -153,7 +156,7 @@ mod tests {
     /// Hidden states, and gradients of a scalar of them, with the prompt shared and with two plain sequences.
     #[test]
     fn sharing_the_prompt_changes_no_number() {
-        let mut model = model();
+        let model = model();
         model.set_trainable(true);
         let (prompt, chosen, rejected) = ([5u32, 6, 7, 8], [9u32, 10, 11], [12u32, 13, 14, 15, 16]);
         let run = |shared: bool| {

@@ -18,6 +18,9 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// Names which file holds which tensor, where there are several.
 pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 
+/// Bytes from which weights are split over several files: transformers' 5 GB.
+pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
+
 /// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`.
 ///
 /// # Errors
@@ -30,11 +33,23 @@ pub fn load(
     kind: Kind,
     device: Device,
 ) -> Result<HashMap<String, Tensor>> {
+    load_files(folder, files(folder)?, wanted, ignored, kind, device)
+}
+
+/// As [`load`], from these files.
+pub(crate) fn load_files(
+    folder: &Path,
+    files: Vec<PathBuf>,
+    wanted: &[(String, Vec<i64>)],
+    ignored: impl Fn(&str) -> bool,
+    kind: Kind,
+    device: Device,
+) -> Result<HashMap<String, Tensor>> {
     let shapes: HashMap<&str, &[i64]> = wanted.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
     let mut missing: BTreeSet<&str> = shapes.keys().copied().collect();
     let mut problems = Vec::new();
     let mut tensors = HashMap::new();
-    for path in files(folder)? {
+    for path in files {
         let map = map(&path)?;
         let file = parse(&path, &map)?;
         let mut names: Vec<&str> = file.names();
@@ -74,6 +89,40 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     })
 }
 
+/// Writes tensors to `folder`: one file, or several with an index where they come to more than `shard_bytes`. A file
+/// holds more than that only if one tensor does.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Torch`].
+pub fn save_in_shards(folder: &Path, tensors: &[(String, Tensor)], shard_bytes: usize) -> Result<()> {
+    let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
+    let mut shards: Vec<(usize, usize, usize)> = Vec::new(); // first, number, bytes
+    for (index, (_, tensor)) in tensors.iter().enumerate() {
+        let size = bytes(tensor);
+        match shards.last_mut() {
+            Some((_, number, held)) if *held + size <= shard_bytes => {
+                *number += 1;
+                *held += size;
+            }
+            _ => shards.push((index, 1, size)),
+        }
+    }
+    if shards.len() <= 1 {
+        return save(&folder.join(WEIGHTS), tensors);
+    }
+    let mut weight_map = BTreeMap::new();
+    for (i, (first, number, _)) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
+        let held = &tensors[*first..first + number];
+        save(&folder.join(&name), held)?;
+        weight_map.extend(held.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
+    }
+    let total: usize = shards.iter().map(|(.., bytes)| bytes).sum();
+    let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    let path = folder.join(WEIGHTS_INDEX);
+    std::fs::write(&path, format!("{index:#}\n")).at(&path, "write")
+}
+
 /// Reads every tensor of one safetensors file as it is, onto the CPU.
 ///
 /// # Errors
@@ -105,9 +154,16 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(&index).at(&index, "read")?;
-    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: index, source })?;
+    let path = index;
+    let text = std::fs::read_to_string(&path).at(&path, "read")?;
+    let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    // Names come from a file, so they must not lead out of the folder.
+    if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
+        let found = format!("`{name}`");
+        let (key, expected) = ("weight_map".to_owned(), "names of files in this folder".to_owned());
+        return Err(Error::Config { path, key, found, expected });
+    }
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 

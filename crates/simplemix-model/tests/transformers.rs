@@ -1,21 +1,28 @@
-//! Numbers of transformers on tiny random checkpoints: tests/golden/model_llama.py.
+//! Numbers of transformers on tiny random checkpoints of every family: tests/golden/model_families.py.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use simplemix_model::{CausalLm, GenerateOptions, Packed, Request, Sampling, Targets};
+use simplemix_model::{CausalLm, GenerateOptions, Packed, Request, RewardModel, Sampling, Targets};
 use tch::{Device, Kind, Tensor};
 
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families").join(name)
+}
+
 fn case(name: &str) -> (CausalLm, Value) {
-    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/llama_tiny").join(name);
-    let golden = std::fs::read_to_string(folder.join("golden.json")).unwrap();
-    (CausalLm::load(&folder, Kind::Float, Device::Cpu).unwrap(), serde_json::from_str(&golden).unwrap())
+    let golden = std::fs::read_to_string(folder(name).join("golden.json")).unwrap();
+    (CausalLm::load(&folder(name), Kind::Float, Device::Cpu).unwrap(), serde_json::from_str(&golden).unwrap())
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    numbers(value).iter().map(|&id| id as u32).collect()
 }
 
 #[track_caller]
@@ -31,34 +38,59 @@ fn values(tensor: &Tensor) -> Vec<f64> {
     tensor.detach().to_kind(Kind::Double).flatten(0, -1).try_into().unwrap()
 }
 
+/// Negative log-probability of all tokens after the first.
+fn loss(model: &CausalLm, hidden: &Tensor, targets: &Targets) -> Tensor {
+    let rows = hidden.index_select(0, &Tensor::from_slice(&targets.rows));
+    let logps = model.logits(&rows).unwrap().log_softmax(-1, Kind::Float);
+    -logps.gather(1, &Tensor::from_slice(&targets.tokens).unsqueeze(1), false).sum(Kind::Float)
+}
+
+/// Norm of a gradient, and its product with the golden script's direction.
+fn summary(gradient: &Tensor) -> Vec<f64> {
+    let count = gradient.numel() as i64;
+    let direction = Tensor::arange(count, (Kind::Double, Device::Cpu)).cos().to_kind(Kind::Float);
+    values(&Tensor::stack(&[gradient.norm(), gradient.flatten(0, -1).dot(&direction)], 0))
+}
+
+#[track_caller]
+fn same_gradients(model: &CausalLm, golden: &Value) {
+    for (parameter, tensor) in model.named_parameters() {
+        let want = numbers(&golden["gradients"][parameter]);
+        close(&summary(&tensor.grad()), &want, parameter);
+    }
+}
+
 fn check(name: &str) {
-    let (mut model, golden) = case(name);
-    let ids: Vec<u32> = numbers(&golden["ids"]).iter().map(|&id| id as u32).collect();
+    let (model, golden) = case(name);
+    let ids = ids(&golden["ids"]);
     model.set_trainable(true);
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
     let first = packed.push(&ids[..1]).unwrap();
     packed.push_response(first, &ids[1..], &mut targets).unwrap();
     // The last token is not fed with a response; it is asked for on its own below.
-    let hidden = model.hidden_states(&packed).unwrap();
-    let rows = hidden.index_select(0, &Tensor::from_slice(&targets.rows));
-    let logps = model.logits(&rows).unwrap().log_softmax(-1, Kind::Float);
-    let loss = -logps.gather(1, &Tensor::from_slice(&targets.tokens).unsqueeze(1), false).sum(Kind::Float);
-    close(&values(&loss), &[golden["loss"].as_f64().unwrap()], "loss");
-    loss.backward();
-    for (parameter, tensor) in model.named_parameters() {
-        let want = golden["gradient_norms"][parameter].as_f64().unwrap();
-        close(&values(&tensor.grad().norm()), &[want], parameter);
+    let of_all = loss(&model, &model.hidden_states(&packed).unwrap(), &targets);
+    close(&values(&of_all), &[golden["loss"].as_f64().unwrap()], "loss");
+    of_all.backward();
+    same_gradients(&model, &golden);
+
+    // The same, computing every layer twice.
+    for (_, parameter) in model.named_parameters() {
+        parameter.shallow_clone().zero_grad();
     }
+    let pass = model.checkpointed(&packed).unwrap();
+    loss(&model, pass.hidden(), &targets).backward();
+    pass.backward().unwrap();
+    same_gradients(&model, &golden);
 
     let _guard = tch::no_grad_guard();
     let mut whole = Packed::new();
     whole.push(&ids).unwrap();
+    let states = model.layer_states(&whole).unwrap();
+    for (layer, (states, want)) in states.iter().zip(golden["layers"].as_array().unwrap()).enumerate() {
+        close(&values(states), &numbers(want), &format!("hidden states {layer}"));
+    }
+    assert_eq!(states.len(), golden["layers"].as_array().unwrap().len());
     let hidden = model.hidden_states(&whole).unwrap();
-    close(
-        &values(&hidden.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float).sqrt()),
-        &numbers(&golden["hidden_norms"]),
-        "hidden",
-    );
     let last = model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1)).unwrap();
     close(&values(&last), &numbers(&golden["last_logits"]), "logits");
 
@@ -69,22 +101,65 @@ fn check(name: &str) {
         sampling: Sampling::GREEDY,
         batch_rows: 4,
     };
-    let answers = model.generate(&[Request { prompt: ids, stream: 0 }], &options, &mut |_, _| {}).unwrap();
-    let greedy: Vec<f64> = answers[0][0].tokens.iter().map(|&t| f64::from(t)).collect();
+    // Beside a longer prompt, so that rows of the cache start in different columns.
+    let longer = [&ids[..], &ids[..5]].concat();
+    let requests = [Request { prompt: longer, stream: 1 }, Request { prompt: ids, stream: 0 }];
+    let answers = model.generate(&requests, &options, &mut |_, _| {}).unwrap();
+    let greedy: Vec<f64> = answers[1][0].tokens.iter().map(|&t| f64::from(t)).collect();
     assert_eq!(greedy, numbers(&golden["greedy"]));
+
+    shared_prompt(&model);
+    saved(&model, &whole, name);
+    if let Some(rewards) = golden.get("rewards") {
+        let model = RewardModel::load(&folder(name).join("reward"), Kind::Float, Device::Cpu).unwrap();
+        let sequences: Vec<Vec<u32>> = rewards["ids"].as_array().unwrap().iter().map(self::ids).collect();
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        let scores = model.score(&sequences).unwrap();
+        close(&scores, &numbers(&rewards["scores"]), "rewards");
+    }
+}
+
+/// Two responses of one prompt, against the two plain sequences.
+fn shared_prompt(model: &CausalLm) {
+    let (prompt, chosen, rejected): (Vec<u32>, Vec<u32>, Vec<u32>) =
+        ((1..9).collect(), (20..28).collect(), (40..45).collect());
+    let run = |shared: bool| {
+        let (mut packed, mut targets) = (Packed::new(), Targets::default());
+        let first = packed.push(&prompt).unwrap();
+        packed.push_response(first, &chosen, &mut targets).unwrap();
+        let second = if shared { first } else { packed.push(&prompt).unwrap() };
+        packed.push_response(second, &rejected, &mut targets).unwrap();
+        values(&model.hidden_states(&packed).unwrap().index_select(0, &Tensor::from_slice(&targets.rows)))
+    };
+    for (a, b) in run(true).iter().zip(run(false)) {
+        assert!((a - b).abs() < 1e-5 * b.abs().max(1.0), "{a} {b}");
+    }
+}
+
+/// Written in shards and read again.
+fn saved(model: &CausalLm, packed: &Packed, name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    model.save_in_shards(&copy, Some(&folder(name)), 5_000).unwrap();
+    assert!(copy.join("model.safetensors.index.json").is_file());
+    let back = CausalLm::load(&copy, Kind::Float, Device::Cpu).unwrap();
+    assert_eq!(values(&model.hidden_states(packed).unwrap()), values(&back.hidden_states(packed).unwrap()));
+}
+
+macro_rules! families {
+    ($($name:ident),* $(,)?) => { $( #[test] fn $name() { check(stringify!($name)); } )* };
+}
+
+families! {
+    gemma2, gemma3, llama3_rope, llama_linear_rope, llama_tied, llama_untied_bias, mistral_whole, mistral_window,
+    olmo2, phi3, phi3_long, qwen2, qwen2_window, qwen3,
 }
 
 #[test]
-fn tied_head() {
-    check("tied");
-}
-
-#[test]
-fn untied_head_biases_and_a_head_width_of_its_own() {
-    check("untied_bias");
-}
-
-#[test]
-fn rope_stretched_as_in_llama_3() {
-    check("llama3_rope");
+fn every_folder_has_its_test() {
+    let here = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers.rs")).unwrap();
+    for entry in std::fs::read_dir(folder("")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(here.contains(&format!("{name},")), "{name}");
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use super::error::{GgufError, Result};
 use super::reader::{Gguf, TensorInfo};
 use super::tokenizer::{TokenIds, TokenizerFiles, rebuild};
-use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+use crate::config::{ModelConfig, llama_json};
 use crate::weights::WEIGHTS;
 
 /// What an import gave.
@@ -64,7 +64,7 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
     let temporary = tempfile::Builder::new().prefix(".importing-").tempdir_in(parent).map_err(io(parent, "write"))?;
     write_json_files(temporary.path(), &config, TokenIds::of(&gguf), &tokenizer)?;
     write_weights(&temporary.path().join(WEIGHTS), &gguf, &config, &tensors, progress)?;
-    crate::causal_lm::share(temporary.path()).map_err(|e| write(output, &e))?;
+    crate::folder::publish(temporary.path()).map_err(|e| write(output, &e))?;
     std::fs::rename(temporary.path(), output).map_err(io(output, "write"))?;
     let _ = temporary.keep();
     Ok(ImportReport {
@@ -97,8 +97,8 @@ fn configuration(gguf: &Gguf<'_>) -> Result<ModelConfig> {
     let width = number("embedding_length")?;
     let vocabulary = gguf.list("tokenizer.ggml.tokens").map_or(0, <[_]>::len) as u64;
     let head_dim = gguf.unsigned("llama.rope.dimension_count").unwrap_or(width / heads.max(1));
-    let config = json!({
-        "model_type": "llama",
+    let theta = gguf.float("llama.rope.freq_base").unwrap_or(10_000.0);
+    let config = llama_json(&json!({
         "vocab_size": gguf.unsigned("llama.vocab_size").unwrap_or(vocabulary),
         "hidden_size": width,
         "intermediate_size": number("feed_forward_length")?,
@@ -107,14 +107,12 @@ fn configuration(gguf: &Gguf<'_>) -> Result<ModelConfig> {
         "num_key_value_heads": gguf.unsigned("llama.attention.head_count_kv").unwrap_or(heads),
         "head_dim": head_dim,
         "rms_norm_eps": gguf.float("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
-        "rope_theta": gguf.float("llama.rope.freq_base").unwrap_or(10_000.0),
+        "rope_theta": theta,
         "tie_word_embeddings": !gguf.tensors.contains_key("output.weight"),
         "max_position_embeddings": number("context_length")?,
-    });
+    }));
     let checked = ModelConfig::from_json(&config.to_string(), gguf.path);
-    checked.map_err(|e| gguf.unsupported("llama.*", e.to_string(), "a model of the Llama family")).map(|config| {
-        ModelConfig { rope: RopeConfig { theta: config.rope.theta, scaling: RopeScaling::Default }, ..config }
-    })
+    checked.map_err(|e| gguf.unsupported("llama.*", e.to_string(), "a model of the Llama family"))
 }
 
 /// The checkpoint's tensors under their names there, each with its place in the file.

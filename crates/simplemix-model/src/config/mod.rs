@@ -1,0 +1,322 @@
+//! `config.json` of a Hugging Face folder, checked.
+//!
+//! What a family computes differs from Llama in named settings, which [`crate::family`] reads from the family's own
+//! keys. A setting that would change the numbers and that this crate does not compute is refused by name; keys that
+//! transformers does not read for the family are ignored, as it does. Dropout is off, as in TRL.
+
+mod keys;
+mod rope;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+pub(crate) use keys::Keys;
+pub use rope::{RopeConfig, RopeScaling};
+
+use crate::error::{At, Error, Result};
+use crate::family;
+
+/// Shape and constants of a decoder, in Hugging Face's names; made from a `config.json` alone.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelConfig {
+    /// The family, by transformers' name: one of [`crate::MODEL_TYPES`].
+    pub model_type: String,
+    /// Entries of the vocabulary.
+    pub vocab_size: i64,
+    /// Width of the residual stream.
+    pub hidden_size: i64,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: i64,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: i64,
+    /// Key and value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: i64,
+    /// Width of a head; even.
+    pub head_dim: i64,
+    /// Added to the mean square before its root is taken.
+    pub rms_norm_eps: f64,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_position_embeddings: i64,
+    /// Whether the output head is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Which projections have a bias.
+    pub biases: Biases,
+    /// What gates the feed-forward layer.
+    pub activation: Activation,
+    /// Which norms a layer has.
+    pub norms: Norms,
+    /// Whether a norm multiplies by one plus its weight.
+    pub norm_offset: bool,
+    /// Norms of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Multiplies embeddings.
+    pub embedding_scale: f64,
+    /// Multiplies products of queries and keys.
+    pub attention_scale: f64,
+    /// `c` of `c * tanh(x / c)` over scaled products of queries and keys.
+    pub attention_soft_cap: Option<f64>,
+    /// `c` of `c * tanh(x / c)` over logits.
+    pub logit_soft_cap: Option<f64>,
+    /// Whether queries, keys and values are one matrix, and so gate and up.
+    pub fused_projections: bool,
+    /// Rotary embeddings; layers name theirs by number.
+    pub ropes: Vec<RopeConfig>,
+    /// What differs from layer to layer.
+    pub layers: Vec<LayerConfig>,
+    /// The file.
+    pub(crate) json: Value,
+}
+
+/// What differs from layer to layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerConfig {
+    /// Tokens that a token sees, itself the last of them; none: all before it.
+    pub window: Option<i64>,
+    /// Number of its entry in [`ModelConfig::ropes`].
+    pub rope: usize,
+}
+
+/// Which projections have a bias.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Biases {
+    /// Queries, keys and values.
+    pub qkv: bool,
+    /// The attention's output.
+    pub output: bool,
+    /// Feed-forward.
+    pub mlp: bool,
+}
+
+/// What gates the feed-forward layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU by its tanh formula.
+    GeluTanh,
+}
+
+/// Which norms a layer has, around attention and around feed-forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norms {
+    /// Before: `x + f(norm(x))`.
+    Before,
+    /// After: `x + norm(f(x))`.
+    After,
+    /// Both: `x + norm(f(norm(x)))`.
+    Both,
+}
+
+/// Norms of queries and keys, before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// Of each head.
+    Head,
+    /// Of all heads together.
+    Width,
+}
+
+impl ModelConfig {
+    /// Reads `config.json` of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::Io`] or [`Error::Json`] if the file cannot be read; [`Error::Config`] if a
+    /// setting in it is not supported.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        if !path.is_file() {
+            return Err(Error::MissingFile { folder: folder.to_owned(), file: "config.json" });
+        }
+        let text = std::fs::read_to_string(&path).at(&path, "read")?;
+        Self::from_json(&text, &path)
+    }
+
+    /// Reads the text of a `config.json`; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`Error::Json`] or [`Error::Config`].
+    pub fn from_json(text: &str, path: &Path) -> Result<Self> {
+        let map = serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let keys = Keys::new(&map, path, "");
+        let mut config = family::read(&keys)?;
+        config.check(&keys)?;
+        config.json = Value::Object(map);
+        Ok(config)
+    }
+
+    /// What every family has, and Llama's choice of everything else.
+    pub(crate) fn base(keys: &Keys<'_>, tied: bool) -> Result<Self> {
+        let heads = keys.needed_count("num_attention_heads")?;
+        let hidden_size = keys.needed_count("hidden_size")?;
+        let head_dim = match keys.count("head_dim")? {
+            Some(width) => width,
+            None if hidden_size % heads == 0 => hidden_size / heads,
+            None => return Err(keys.refuse("hidden_size", &format!("a multiple of {heads} heads"))),
+        };
+        let num_hidden_layers = keys.needed_count("num_hidden_layers")? as usize;
+        if num_hidden_layers > 1 << 12 {
+            return Err(keys.refuse("num_hidden_layers", "at most 4096"));
+        }
+        keys.only("quantization_config", &Value::Null)?;
+        Ok(Self {
+            model_type: keys.text("model_type")?.unwrap_or_default().to_owned(),
+            vocab_size: keys.needed_count("vocab_size")?,
+            hidden_size,
+            intermediate_size: keys.needed_count("intermediate_size")?,
+            num_hidden_layers,
+            num_attention_heads: heads,
+            num_key_value_heads: keys.count("num_key_value_heads")?.unwrap_or(heads),
+            head_dim,
+            rms_norm_eps: keys.needed_positive("rms_norm_eps")?,
+            max_position_embeddings: keys.needed_count("max_position_embeddings")?,
+            tie_word_embeddings: keys.flag("tie_word_embeddings", tied)?,
+            biases: Biases::default(),
+            activation: Activation::Silu,
+            norms: Norms::Before,
+            norm_offset: false,
+            qk_norm: QkNorm::None,
+            embedding_scale: 1.0,
+            attention_scale: (head_dim as f64).powf(-0.5),
+            attention_soft_cap: None,
+            logit_soft_cap: None,
+            fused_projections: false,
+            ropes: Vec::new(),
+            layers: vec![LayerConfig { window: None, rope: 0 }; num_hidden_layers],
+            json: Value::Null,
+        })
+    }
+
+    /// What libtorch would choke on.
+    fn check(&self, keys: &Keys<'_>) -> Result<()> {
+        let heads = self.num_attention_heads;
+        if heads % self.num_key_value_heads != 0 {
+            return Err(keys.refuse("num_key_value_heads", &format!("a divisor of {heads} query heads")));
+        }
+        if self.head_dim < 2 || self.head_dim % 2 != 0 || self.head_dim > 1 << 16 || heads > 1 << 16 {
+            return Err(keys.refuse("head_dim", "an even number from 2 to 65536, of at most 65536 heads"));
+        }
+        Ok(())
+    }
+
+    /// `config.json`, as it was read.
+    pub fn to_json(&self) -> Value {
+        self.json.clone()
+    }
+
+    /// Number of weights, an output head tied to the embedding counted once.
+    pub fn parameters(&self) -> i64 {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<i64>()).sum()
+    }
+
+    /// Every tensor of the checkpoint, with its shape.
+    pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let mut all = self.decoder_tensors();
+        if !self.tie_word_embeddings {
+            all.push(("lm_head.weight".to_owned(), vec![self.vocab_size, self.hidden_size]));
+        }
+        all
+    }
+
+    /// Every tensor below the output head.
+    pub(crate) fn decoder_tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let h = self.hidden_size;
+        let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab_size, h])];
+        for layer in 0..self.num_hidden_layers {
+            for (name, shape, bias) in self.projections() {
+                let name = format!("model.layers.{layer}.{name}");
+                if bias {
+                    all.push((format!("{name}.bias"), vec![shape[0]]));
+                }
+                all.push((format!("{name}.weight"), shape.to_vec()));
+            }
+        }
+        for layer in 0..self.num_hidden_layers {
+            let norms = self.layer_norms().into_iter();
+            all.extend(norms.map(|(name, width)| (format!("model.layers.{layer}.{name}.weight"), vec![width])));
+        }
+        all.push(("model.norm.weight".to_owned(), vec![h]));
+        all
+    }
+
+    /// Linear layers of a decoder layer: name, shape `[out, in]`, whether there is a bias.
+    pub(crate) fn projections(&self) -> Vec<(&'static str, [i64; 2], bool)> {
+        let (h, f) = (self.hidden_size, self.intermediate_size);
+        let (q, kv) = (self.query_width(), self.key_width());
+        let Biases { qkv, output, mlp } = self.biases;
+        let mut all = match self.fused_projections {
+            true => vec![("self_attn.qkv_proj", [q + 2 * kv, h], qkv)],
+            false => vec![
+                ("self_attn.q_proj", [q, h], qkv),
+                ("self_attn.k_proj", [kv, h], qkv),
+                ("self_attn.v_proj", [kv, h], qkv),
+            ],
+        };
+        all.push(("self_attn.o_proj", [h, q], output));
+        match self.fused_projections {
+            true => all.push(("mlp.gate_up_proj", [2 * f, h], mlp)),
+            false => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
+        }
+        all.push(("mlp.down_proj", [h, f], mlp));
+        all
+    }
+
+    /// Norms of a decoder layer, with their widths.
+    fn layer_norms(&self) -> Vec<(&'static str, i64)> {
+        let h = self.hidden_size;
+        let mut all: Vec<(&str, i64)> = match self.norms {
+            Norms::Before => vec![("input_layernorm", h), ("post_attention_layernorm", h)],
+            Norms::After => vec![("post_attention_layernorm", h), ("post_feedforward_layernorm", h)],
+            Norms::Both => vec![
+                ("input_layernorm", h),
+                ("post_attention_layernorm", h),
+                ("pre_feedforward_layernorm", h),
+                ("post_feedforward_layernorm", h),
+            ],
+        };
+        let (q, k) = match self.qk_norm {
+            QkNorm::None => return all,
+            QkNorm::Head => (self.head_dim, self.head_dim),
+            QkNorm::Width => (self.query_width(), self.key_width()),
+        };
+        all.extend([("self_attn.q_norm", q), ("self_attn.k_norm", k)]);
+        all
+    }
+
+    /// Width of all query heads.
+    pub(crate) fn query_width(&self) -> i64 {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Width of all key heads.
+    pub(crate) fn key_width(&self) -> i64 {
+        self.num_key_value_heads * self.head_dim
+    }
+}
+
+/// The `config.json` of a Llama, as transformers 4 and 5 read it.
+pub(crate) fn llama_json(shape: &Value) -> Value {
+    let mut config = json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "attention_bias": false,
+        "mlp_bias": false,
+        "rope_parameters": { "rope_theta": shape["rope_theta"], "rope_type": "default" },
+        "rope_scaling": null,
+        "dtype": "float32",
+    });
+    for (key, value) in shape.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[cfg(test)]
+#[path = "../config_tests.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! Everything below the output head: embedding, layers, last norm.
+//!
+//! Letters: T tokens, H width, V vocabulary.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::attention::Plans;
+use crate::config::ModelConfig;
+use crate::decoder::{Heads, Layer, Parts, RmsNorm};
+use crate::error::{Doing, Error, Result};
+use crate::lora::{Adapter, Pass};
+use crate::packed::Packed;
+use crate::rope::{Rope, Turn};
+use crate::weights;
+
+/// A decoder; its tensors keep the checkpoint's names.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) config: ModelConfig,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) embed_tokens: Tensor, // [V, H]
+    norm: RmsNorm,
+    ropes: Vec<Rope>,
+    embedding_scale: f64,
+    /// Forward passes so far; what dropped inputs are drawn for.
+    pub(crate) pass: Pass,
+    pub(crate) device: Device,
+    pub(crate) kind: Kind,
+}
+
+/// What all layers need to know of an input.
+pub(crate) struct Input {
+    tokens: Tensor, // [T]
+    turns: Vec<Turn>,
+}
+
+/// Tensors by name, in the checkpoint's order.
+pub(crate) type Parameters = Vec<(String, Tensor)>;
+
+/// Reads `config.json` and the tensors that it asks for, and `more`.
+pub(crate) fn load(
+    folder: &Path,
+    kind: Kind,
+    device: Device,
+    more: impl FnOnce(&ModelConfig) -> Vec<(String, Vec<i64>)>,
+) -> Result<(ModelConfig, Parameters)> {
+    let config = ModelConfig::from_folder(folder)?;
+    let mut wanted = config.decoder_tensors();
+    wanted.extend(more(&config));
+    let tied = config.tie_word_embeddings;
+    // Old checkpoints carry the rotary table, and some tied ones a second copy of the embedding.
+    let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    let mut tensors = weights::load(folder, &wanted, ignored, kind, device)?;
+    let named = wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
+    Ok((config, named))
+}
+
+impl Network {
+    /// Puts together a network from tensors that are known to be the whole of what `config` asks for.
+    pub(crate) fn new(
+        config: ModelConfig,
+        parameters: &Parameters,
+        adapter: Option<(&Adapter, Option<u64>)>,
+        kind: Kind,
+        device: Device,
+    ) -> Self {
+        let tensors = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        let pass = Pass::default();
+        let loras = adapter.map(|(adapter, training)| adapter.loras(training.map(|seed| (seed, pass.clone()))));
+        let parts = Parts { tensors: &tensors, loras: &loras.unwrap_or_default() };
+        let scale = Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]);
+        Self {
+            layers: (0..config.num_hidden_layers).map(|i| Layer::take(&parts, i, &config)).collect(),
+            norm: RmsNorm::take(&tensors, "model.norm", &config),
+            ropes: config.ropes.iter().map(|rope| Rope::new(rope, device)).collect(),
+            embed_tokens: tensors["model.embed_tokens.weight"].shallow_clone(),
+            // transformers rounds the factor to the weights' kind.
+            embedding_scale: scale,
+            pass,
+            device,
+            kind,
+            config,
+        }
+    }
+
+    /// Hidden states `[T, H]` of all packed tokens after the last norm.
+    pub(crate) fn hidden_states(&self, packed: &Packed) -> Result<Tensor> {
+        let plans = self.plans(packed);
+        self.forward(packed, |layer, heads| plans.attend(layer, &heads))
+    }
+
+    pub(crate) fn plans(&self, packed: &Packed) -> Plans {
+        Plans::new(&self.config, packed, self.kind, self.device)
+    }
+
+    /// The network over `packed`; `attend(layer, heads)` mixes values.
+    pub(crate) fn forward(
+        &self,
+        packed: &Packed,
+        mut attend: impl FnMut(usize, Heads) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let input = self.input(packed)?;
+        let mut x = self.embed(&input)?;
+        for layer in 0..self.layers.len() {
+            x = self.layer(layer, &x, &input, |heads| attend(layer, heads))?;
+        }
+        self.last_norm(&x)
+    }
+
+    /// Hidden states of the embedding and after each layer, the last one normed.
+    pub(crate) fn layer_states(&self, packed: &Packed) -> Result<Vec<Tensor>> {
+        let (input, plans) = (self.input(packed)?, self.plans(packed));
+        let mut states = vec![self.embed(&input)?];
+        for layer in 0..self.layers.len() {
+            let next = self.layer(layer, &states[layer], &input, |heads| plans.attend(layer, &heads))?;
+            states.push(next);
+        }
+        if let Some(last) = states.last_mut() {
+            *last = self.last_norm(last)?;
+        }
+        Ok(states)
+    }
+
+    pub(crate) fn input(&self, packed: &Packed) -> Result<Input> {
+        self.check(packed)?;
+        self.pass.next();
+        let vector = |values: &[i64]| Tensor::from_slice(values).f_to_device(self.device).doing("copying token ids");
+        let positions = vector(packed.positions())?;
+        let turns = self.ropes.iter().map(|rope| rope.turn(&positions, self.kind)).collect::<Result<_>>()?;
+        Ok(Input { tokens: vector(packed.tokens())?, turns })
+    }
+
+    /// Embeddings `[T, H]`.
+    pub(crate) fn embed(&self, input: &Input) -> Result<Tensor> {
+        let x = Tensor::f_embedding(&self.embed_tokens, &input.tokens, -1, false, false).doing("the embedding")?;
+        Ok(if self.embedding_scale == 1.0 { x } else { x * self.embedding_scale })
+    }
+
+    /// `x` `[T, H]` through one layer.
+    pub(crate) fn layer(
+        &self,
+        index: usize,
+        x: &Tensor,
+        input: &Input,
+        attend: impl FnOnce(Heads) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.layers[index].forward(x, &input.turns[self.config.layers[index].rope], attend)
+    }
+
+    pub(crate) fn last_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm.forward(x)
+    }
+
+    /// Ids index memory, so they are checked before libtorch sees them.
+    fn check(&self, packed: &Packed) -> Result<()> {
+        let vocab = self.config.vocab_size;
+        let refuse = |what, found: String, expected: String| Err(Error::Input { what, found, expected });
+        if packed.is_empty() {
+            return refuse("number of tokens", "0".to_owned(), "at least one".to_owned());
+        }
+        if let Some(id) = packed.tokens().iter().find(|id| !(0..vocab).contains(*id)) {
+            return refuse("token id", id.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        Ok(())
+    }
+}

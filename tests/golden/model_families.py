@@ -1,0 +1,110 @@
+"""Tiny random checkpoints of every family and what transformers makes of them, for crates/simplemix-model/tests/.
+
+Python 3.11, torch 2.11.0, transformers 5.23.0, safetensors 0.8.0, peft 0.21.2. Usage: model_families.py OUT_DIR
+"""
+import json
+import os
+import sys
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.3,
+             bos_token_id=1, eos_token_id=2, pad_token_id=0)
+DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
+CASES = {
+    "llama_tied": ("llama", dict(tie_word_embeddings=True, rope_parameters=DEFAULT)),
+    "llama_untied_bias": ("llama", dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True, head_dim=12,
+                                        rope_parameters={"rope_type": "default", "rope_theta": 500000.0})),
+    "llama3_rope": ("llama", dict(tie_word_embeddings=True, rope_parameters={
+        "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32})),
+    "llama_linear_rope": ("llama", dict(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0})),
+    "mistral_window": ("mistral", dict(sliding_window=4, head_dim=8, rope_parameters=DEFAULT)),
+    "mistral_whole": ("mistral", dict(sliding_window=None, head_dim=16, rope_parameters=DEFAULT)),
+    "qwen2": ("qwen2", dict(tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
+    "qwen2_window": ("qwen2", dict(use_sliding_window=True, sliding_window=3, max_window_layers=1,
+                                   rope_parameters=DEFAULT)),
+    "qwen3": ("qwen3", dict(tie_word_embeddings=True, head_dim=16, rope_parameters=DEFAULT)),
+    "gemma2": ("gemma2", dict(head_dim=16, query_pre_attn_scalar=24, sliding_window=4, attn_logit_softcapping=5.0,
+                              final_logit_softcapping=3.0, rope_parameters=DEFAULT)),
+    "gemma3": ("gemma3_text", dict(
+        num_hidden_layers=3, head_dim=16, query_pre_attn_scalar=24, sliding_window=4,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        rope_parameters={"sliding_attention": DEFAULT,
+                         "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}})),
+    "olmo2": ("olmo2", dict(tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 5e5})),
+    "phi3": ("phi3", dict(sliding_window=5, rope_parameters={**DEFAULT, "partial_rotary_factor": 1.0})),
+    "phi3_long": ("phi3", dict(original_max_position_embeddings=32, rope_parameters={
+        "rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.5],
+        "long_factor": [2.0, 4.0], "original_max_position_embeddings": 32})),
+}
+IDS = [3, 17, 42, 5, 60, 1, 33, 8, 25, 11]
+REWARDS = [IDS, [9, 8, 7], [44, 2, 0, 0]]
+
+
+def randomise(model):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("norm.weight", "bias", "layernorm.weight")):
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+
+
+def save(model, folder):
+    model.save_pretrained(folder)
+    path = os.path.join(folder, "generation_config.json")
+    if os.path.exists(path):
+        os.remove(path)
+
+
+def numbers(tensor):
+    return [float(f"{x:.8g}") for x in tensor.detach().flatten().tolist()]
+
+
+def causal(config, folder):
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    randomise(model)
+    save(model, folder)
+    ids = torch.tensor([IDS])
+    result = model(ids, output_hidden_states=True)
+    loss = -torch.log_softmax(result.logits[0, :-1], -1)[torch.arange(len(IDS) - 1), ids[0, 1:]].sum()
+    loss.backward()
+    greedy, current = [], ids
+    with torch.no_grad():
+        for _ in range(12):
+            current = torch.cat([current, model(current).logits[:, -1:].argmax(-1)], 1)
+    # A gradient's norm and its product with a fixed direction: what any difference would change.
+    direction = lambda p: torch.cos(torch.arange(p.numel(), dtype=torch.float64)).view_as(p).to(p.dtype)
+    return {
+        "ids": IDS,
+        "last_logits": numbers(result.logits[0, -1]),
+        "layers": [numbers(states[0]) for states in result.hidden_states],
+        "loss": loss.item(),
+        "gradients": {n: numbers(torch.stack([p.grad.norm(), (p.grad * direction(p)).sum()]))
+                      for n, p in model.named_parameters()},
+        "greedy": current[0, len(IDS):].tolist(),
+    }
+
+
+def rewards(config, folder):
+    config.num_labels = 1
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").float().eval()
+    randomise(model)
+    save(model, folder)
+    with torch.no_grad():
+        return [model(torch.tensor([ids])).logits.item() for ids in REWARDS]
+
+
+def main(out):
+    for seed, (name, (model_type, extra)) in enumerate(CASES.items()):
+        torch.manual_seed(seed)
+        config = lambda: AutoConfig.for_model(model_type, **{**SHAPE, **extra})
+        folder = os.path.join(out, name)
+        golden = causal(config(), folder)
+        if name in ("llama_tied", "qwen2", "gemma3", "phi3"):
+            golden["rewards"] = {"ids": REWARDS, "scores": rewards(config(), os.path.join(folder, "reward"))}
+        json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))
+
+
+main(sys.argv[1])
