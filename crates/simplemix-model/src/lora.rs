@@ -192,6 +192,9 @@ impl LoraConfig {
             "megatron_config",
             "arrow_config",
             "alora_invocation_tokens",
+            "kasa_config",
+            "monteclora_config",
+            "velora_config",
         ];
         let is_empty = |value: &Value| match value {
             Value::Array(all) => all.is_empty(),

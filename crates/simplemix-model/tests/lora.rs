@@ -1,0 +1,204 @@
+//! Adapters: peft's numbers (tests/golden/model_lora.py), files in and out, merging, dropped inputs, bad settings.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use simplemix_model::{CausalLm, LoraConfig, LoraTargets, Packed, Targets, tiny};
+use tch::{Device, Kind, Tensor};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor.detach().to_kind(Kind::Double).flatten(0, -1).try_into().unwrap()
+}
+
+fn off(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f64::max)
+}
+
+fn last_logits(model: &CausalLm, ids: &[u32]) -> Vec<f64> {
+    let mut packed = Packed::new();
+    packed.push(ids).unwrap();
+    let _guard = tch::no_grad_guard();
+    let hidden = model.hidden_states(&packed).unwrap();
+    values(&model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1)).unwrap())
+}
+
+/// Negative log-probability of all tokens after the first, with its gradients.
+fn backward(model: &CausalLm, ids: &[u32]) -> f64 {
+    let (mut packed, mut targets) = (Packed::new(), Targets::default());
+    let first = packed.push(&ids[..1]).unwrap();
+    packed.push_response(first, &ids[1..], &mut targets).unwrap();
+    let pass = model.checkpointed(&packed).unwrap();
+    let rows = pass.hidden().index_select(0, &Tensor::from_slice(&targets.rows));
+    let logps = model.logits(&rows).unwrap().log_softmax(-1, Kind::Float);
+    let loss = -logps.gather(1, &Tensor::from_slice(&targets.tokens).unsqueeze(1), false).sum(Kind::Float);
+    loss.backward();
+    pass.backward().unwrap();
+    loss.double_value(&[])
+}
+
+fn check(name: &str) {
+    let folder = golden("lora").join(name);
+    let numbers: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
+    let list =
+        |key: &str| -> Vec<f64> { numbers[key].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect() };
+    let ids: Vec<u32> = list("ids").iter().map(|&id| id as u32).collect();
+    let base = golden("families").join(numbers["model"].as_str().unwrap());
+    let mut reference = CausalLm::load(&base, Kind::Float, Device::Cpu).unwrap();
+    let before = last_logits(&reference, &ids);
+    reference.load_adapter("default", &folder).unwrap();
+    let policy = reference.with_adapter(Some("default")).unwrap();
+    let logits = list("last_logits");
+    assert!(off(&last_logits(&policy, &ids), &logits) < 1e-4);
+
+    policy.set_trainable(true);
+    let loss = backward(&policy, &ids);
+    assert!((loss - numbers["loss"].as_f64().unwrap()).abs() < 1e-3, "{loss}");
+    for (name, tensor) in policy.trainable_parameters() {
+        let want = numbers["gradient_norms"][&name].as_f64().unwrap();
+        let got = tensor.grad().norm().double_value(&[]);
+        assert!((got - want).abs() <= 1e-4 * want.max(1.0), "{name}: {got} {want}");
+    }
+    assert!(policy.named_parameters().iter().all(|(_, tensor)| !tensor.requires_grad()));
+    assert_eq!(policy.trainable_parameters().len(), numbers["gradient_norms"].as_object().unwrap().len());
+
+    // The reference is the same weights without the adapter; merging leaves both as they are.
+    assert!(off(&last_logits(&policy.merged().unwrap(), &ids), &logits) < 1e-4);
+    assert_eq!(last_logits(&reference, &ids), before);
+    assert!(off(&last_logits(&policy, &ids), &logits) < 1e-4);
+
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    policy.save_adapter("default", &copy, Some("somewhere")).unwrap();
+    let mut again = CausalLm::load(&base, Kind::Float, Device::Cpu).unwrap();
+    again.load_adapter("copy", &copy).unwrap();
+    assert_eq!(last_logits(&again.with_adapter(Some("copy")).unwrap(), &ids), last_logits(&policy, &ids));
+}
+
+#[test]
+fn all_linear_layers() {
+    check("all_linear");
+}
+
+#[test]
+fn named_layers_with_a_rank_stabilised_scale() {
+    check("named_rslora");
+}
+
+#[test]
+fn fused_projections() {
+    check("fused");
+}
+
+fn adapted(config: LoraConfig) -> CausalLm {
+    let mut model = CausalLm::random(tiny::config(), 3, Device::Cpu).unwrap();
+    model.add_adapter("a", config, 5).unwrap();
+    model.with_adapter(Some("a")).unwrap()
+}
+
+#[test]
+fn a_new_adapter_changes_nothing_and_its_first_gradient_is_of_b() {
+    let policy = adapted(LoraConfig::default());
+    let reference = policy.with_adapter(None).unwrap();
+    assert_eq!(last_logits(&policy, &[1, 2, 3]), last_logits(&reference, &[1, 2, 3]));
+    policy.set_trainable(true);
+    backward(&policy, &[1, 2, 3]);
+    for (name, tensor) in policy.trainable_parameters() {
+        let norm = tensor.grad().norm().double_value(&[]);
+        assert_eq!(norm > 0.0, name.contains("lora_B"), "{name}: {norm}");
+        // peft draws A from U(-1 / sqrt(I), 1 / sqrt(I)).
+        if name.contains("lora_A") {
+            let bound = (tensor.size()[1] as f64).powf(-0.5);
+            assert!(tensor.abs().max().double_value(&[]) <= bound);
+            assert!((tensor.std(true).double_value(&[]) / (bound / 3f64.sqrt()) - 1.0).abs() < 0.1, "{name}");
+        }
+    }
+}
+
+#[test]
+fn inputs_are_dropped_in_training_alike_when_computed_twice() {
+    let plain = adapted(LoraConfig { dropout: 0.5, ..LoraConfig::default() });
+    let _ = tch::no_grad(|| {
+        for (name, tensor) in plain.trainable_parameters() {
+            if name.contains("lora_B") {
+                let _ = tensor.shallow_clone().fill_(0.1);
+            }
+        }
+    });
+    let ids: Vec<u32> = (1..30).collect();
+    let policy = plain.in_training(9);
+    let (first, second) = (last_logits(&policy, &ids), last_logits(&policy, &ids));
+    assert!(off(&first, &second) > 1e-3, "every pass drops others");
+    assert_eq!(first, last_logits(&plain.in_training(9), &ids), "a function of seed and pass");
+    assert_eq!(last_logits(&plain, &ids), last_logits(&plain, &ids));
+
+    // Gradients of one pass with autograd's graph and with layers computed again.
+    let gradients = |checkpointed: bool| {
+        let policy = plain.in_training(9);
+        policy.set_trainable(true);
+        let mut packed = Packed::new();
+        packed.push(&ids).unwrap();
+        if checkpointed {
+            let pass = policy.checkpointed(&packed).unwrap();
+            pass.hidden().square().sum(Kind::Float).backward();
+            pass.backward().unwrap();
+        } else {
+            policy.hidden_states(&packed).unwrap().square().sum(Kind::Float).backward();
+        }
+        let all = policy.trainable_parameters();
+        all.into_iter()
+            .map(|(_, mut t)| {
+                let g = values(&t.grad());
+                t.zero_grad();
+                g
+            })
+            .collect::<Vec<_>>()
+    };
+    for (a, b) in gradients(true).iter().zip(&gradients(false)) {
+        assert!(off(a, b) < 1e-4);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let mut model = CausalLm::random(tiny::config(), 3, Device::Cpu).unwrap();
+    let named = |names: &[&str]| LoraTargets::Named(names.iter().map(|&name| name.to_owned()).collect());
+    let mut says = |config: LoraConfig, text: &str| {
+        let error = model.add_adapter("a", config, 5).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    };
+    let base = LoraConfig::default();
+    says(
+        LoraConfig { targets: named(&["q_proj", "query"]), ..base.clone() },
+        "target of an adapter is `query`, which no linear layer is called, expected `all-linear`, or names among q_proj, \
+         k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
+    );
+    says(LoraConfig { targets: named(&[]), ..base.clone() }, "at least one");
+    // A part of a name is no name.
+    says(LoraConfig { targets: named(&["proj"]), ..base.clone() }, "`proj`");
+    says(LoraConfig { rank: 0, ..base.clone() }, "rank of an adapter is 0");
+    says(LoraConfig { dropout: 1.0, ..base.clone() }, "dropout of an adapter is 1");
+    model.add_adapter("a", base.clone(), 5).unwrap();
+    assert!(model.add_adapter("a", base, 5).unwrap_err().to_string().contains("not in use"));
+    assert!(model.with_adapter(Some("b")).unwrap_err().to_string().contains("one of a"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("peft");
+    model.save_adapter("a", &folder, None).unwrap();
+    let path = folder.join("adapter_config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (key, value) in [("use_dora", "true"), ("modules_to_save", "[\"lm_head\"]"), ("rank_pattern", "{\"q\":2}")] {
+        std::fs::write(&path, text.replacen('{', &format!("{{\"{key}\":{value},"), 1)).unwrap();
+        let error = model.load_adapter("b", &folder).unwrap_err().to_string();
+        assert!(error.contains(&format!("adapter_config.json: `{key}` is {value}")), "{error}");
+    }
+    std::fs::write(&path, text.replace("\"r\": 16", "\"r\": 8")).unwrap();
+    let error = model.load_adapter("b", &folder).unwrap_err().to_string();
+    assert!(error.contains("lora_A.weight` is [16, 64], expected [8, 64]"), "{error}");
+}
