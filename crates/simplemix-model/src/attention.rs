@@ -63,7 +63,13 @@ impl Mixer {
     pub(crate) fn mix(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let causal = mask.is_none() && q.size()[2] > 1;
         let Some(cap) = self.soft_cap else {
-            let grouped = q.size()[1] != k.size()[1];
+            let (grouped, queries) = (q.size()[1] != k.size()[1], q.size()[2]);
+            if grouped && queries == 1 {
+                // All queries of a key head see the same, so they are its rows: no key is copied for each query head.
+                let rows = q.f_view([q.size()[0], k.size()[1], -1, q.size()[3]]).doing("grouping heads")?;
+                let mixed = Tensor::f_scaled_dot_product_attention(&rows, k, v, mask, 0.0, false, self.scale, false);
+                return mixed.and_then(|mixed| mixed.f_reshape(&q.size()[..])).doing("attention");
+            }
             return Tensor::f_scaled_dot_product_attention(q, k, v, mask, 0.0, causal, self.scale, grouped)
                 .doing("attention");
         };

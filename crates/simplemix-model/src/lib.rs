@@ -40,7 +40,7 @@ pub use checkpointing::Checkpointed;
 pub use config::{Activation, Biases, LayerConfig, ModelConfig, Norms, QkNorm, RopeConfig, RopeScaling};
 pub use error::{Error, Result};
 pub use family::MODEL_TYPES;
-pub use generate::{Finish, GenerateOptions, Generated, Request};
+pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraTargets};
 pub use packed::{Packed, Segment, Targets};
 pub use reward::RewardModel;

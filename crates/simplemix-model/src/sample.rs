@@ -1,6 +1,12 @@
-//! Drawing the next token from a row of logits.
+//! Drawing the next token from rows of logits.
+//!
+//! Penalty, temperature, top-k, top-p and min-p are applied in this order and mean what they mean in transformers.
+//! Letters: B rows, V vocabulary.
 
-use crate::error::{Error, Result};
+use rayon::prelude::*;
+use tch::{Kind, Tensor};
+
+use crate::error::{Doing, Error, Result};
 use crate::random::uniform;
 
 /// How tokens are drawn.
@@ -8,17 +14,30 @@ use crate::random::uniform;
 pub struct Sampling {
     /// Divides the logits; 0 takes the likeliest token.
     pub temperature: f64,
-    /// Draws from the fewest likeliest tokens that hold this share of the probability; 1 keeps all.
-    pub top_p: f64,
     /// Draws from so many likeliest tokens; 0 keeps all.
     pub top_k: usize,
+    /// Draws from the fewest likeliest tokens that hold this share of the probability; 1 keeps all.
+    pub top_p: f64,
+    /// Draws from tokens at least this share as likely as the likeliest; 0 keeps all.
+    pub min_p: f64,
+    /// Divides logits above 0, and multiplies those below, of tokens that prompt or answer hold already (Keskar et al.
+    /// 2019, arXiv:1909.05858); 1 for none.
+    pub repetition_penalty: f64,
     /// Everything drawn is a function of this, the sample's stream and the position.
     pub seed: u64,
 }
 
+impl Default for Sampling {
+    /// The model's own distribution.
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
 impl Sampling {
     /// The likeliest token at every step.
-    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
+    pub const GREEDY: Self =
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
 
     /// # Errors
     /// [`Error::Input`] naming the value out of range.
@@ -32,8 +51,28 @@ impl Sampling {
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return refuse("top_p", self.top_p, "above 0 and at most 1");
         }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return refuse("min_p", self.min_p, "from 0 to 1");
+        }
+        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
+            return refuse("repetition_penalty", self.repetition_penalty, "a number above 0");
+        }
         Ok(())
     }
+
+    /// Whether some tokens cannot be drawn.
+    fn cuts(&self, vocab: usize) -> bool {
+        self.top_p < 1.0 || self.min_p > 0.0 || (self.top_k > 0 && self.top_k < vocab)
+    }
+}
+
+/// A row to draw the next token of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draw<'a> {
+    pub(crate) stream: u64,
+    pub(crate) prompt: &'a [u32],
+    /// What was drawn so far; its length is the position in the stream.
+    pub(crate) answer: &'a [u32],
 }
 
 /// A drawn token.
@@ -42,41 +81,85 @@ pub(crate) struct Drawn {
     pub(crate) token: u32,
     /// Log-probability under the model itself: temperature 1, nothing cut.
     pub(crate) logp: f32,
+    /// Log-probability under what it was drawn from.
+    pub(crate) sampling_logp: f32,
 }
 
-/// Draws from `logits` `[V]` with the number of `position` in `stream`.
-pub(crate) fn draw(logits: &[f32], sampling: &Sampling, stream: u64, position: u64) -> Drawn {
-    let (best, max) = likeliest(logits);
-    let token = if sampling.temperature == 0.0 {
-        best
+/// Draws a token for each row, from `mixed` logits or else the model's own, `[B, V]`, f32 on the CPU.
+pub(crate) fn draw_rows(
+    own: &Tensor,
+    mixed: Option<&Tensor>,
+    sampling: &Sampling,
+    rows: &[Draw<'_>],
+) -> Result<Vec<Drawn>> {
+    let penalised = penalised(mixed.unwrap_or(own), sampling.repetition_penalty, rows)?;
+    let logits = penalised.as_ref().or(mixed).unwrap_or(own);
+    let (tokens, sampling_logps): (Vec<i64>, Vec<f32>) = if sampling.temperature == 0.0 {
+        let best = logits.f_argmax(-1, false).and_then(Vec::try_from).doing("taking the likeliest token")?;
+        (best, vec![0.0; rows.len()])
     } else {
-        let mut kept = kept(logits, max, sampling);
-        let total: f64 = kept.iter().map(|(_, weight)| weight).sum();
-        let mut left = uniform(sampling.seed, stream, position) * total;
-        let last = kept.pop().map_or(best, |(token, _)| token);
-        kept.into_iter()
-            .find(|(_, weight)| {
-                left -= weight;
-                left < 0.0
-            })
-            .map_or(last, |(token, _)| token)
+        let weights = (logits / sampling.temperature).f_softmax(-1, Kind::Float).doing("the sampling distribution")?;
+        let vocab = weights.size()[1] as usize;
+        let mut values = vec![0f32; weights.numel()];
+        weights.contiguous().f_copy_data(&mut values, weights.numel()).doing("reading probabilities")?;
+        let pick = |(weights, row): (&[f32], &Draw<'_>)| {
+            draw(weights, sampling, uniform(sampling.seed, row.stream, row.answer.len() as u64))
+        };
+        values.par_chunks(vocab).zip(rows).map(pick).unzip()
     };
-    let log_total = logits.iter().map(|&z| f64::from(z - max).exp()).sum::<f64>().ln();
-    Drawn { token: token as u32, logp: (f64::from(logits[token] - max) - log_total) as f32 }
+    let picked = Tensor::from_slice(&tokens).unsqueeze(1);
+    let logps = own.f_gather(1, &picked, false).and_then(|z| z.f_squeeze_dim(1)?.f_sub(&own.f_logsumexp([-1], false)?));
+    let logps: Vec<f32> = logps.and_then(Vec::try_from).doing("log-probabilities of drawn tokens")?;
+    let all = tokens.into_iter().zip(logps).zip(sampling_logps);
+    Ok(all.map(|((token, logp), sampling_logp)| Drawn { token: token as u32, logp, sampling_logp }).collect())
 }
 
-/// Index and value of the largest logit, the first on ties.
-fn likeliest(logits: &[f32]) -> (usize, f32) {
-    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &z)| if z > best.1 { (i, z) } else { best })
-}
-
-/// Tokens that may be drawn, with weights relative to the likeliest.
-fn kept(logits: &[f32], max: f32, sampling: &Sampling) -> Vec<(usize, f64)> {
-    let weight = |z: f32| (f64::from(z - max) / sampling.temperature).exp();
-    let mut all: Vec<(usize, f64)> = logits.iter().map(|&z| weight(z)).enumerate().collect();
-    if sampling.top_p >= 1.0 && (sampling.top_k == 0 || sampling.top_k >= all.len()) {
-        return all;
+/// A copy of `logits` with repetitions made less likely, if they are to be.
+fn penalised(logits: &Tensor, penalty: f64, rows: &[Draw<'_>]) -> Result<Option<Tensor>> {
+    if penalty == 1.0 {
+        return Ok(None);
     }
+    let all = logits.copy();
+    for (row, held) in rows.iter().enumerate() {
+        let mut seen: Vec<i64> = held.prompt.iter().chain(held.answer).map(|&id| i64::from(id)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        let (seen, row) = (Tensor::from_slice(&seen), all.select(0, row as i64));
+        let punish = || {
+            let z = row.f_index_select(0, &seen)?;
+            row.shallow_clone().f_index_copy_(0, &seen, &(&z * penalty).f_where_self(&z.f_lt(0.0)?, &(&z / penalty))?)
+        };
+        let _ = punish().doing("penalising repetition")?;
+    }
+    Ok(Some(all))
+}
+
+/// A token and the logarithm of its share, from probabilities `[V]` and a uniform number.
+fn draw(weights: &[f32], sampling: &Sampling, uniform: f64) -> (i64, f32) {
+    if !sampling.cuts(weights.len()) {
+        let all = weights.iter().enumerate().map(|(token, &weight)| (token, f64::from(weight)));
+        return pick(all, uniform);
+    }
+    pick(kept(weights, sampling).into_iter(), uniform)
+}
+
+fn pick(kept: impl Iterator<Item = (usize, f64)> + Clone, uniform: f64) -> (i64, f32) {
+    let total: f64 = kept.clone().map(|(_, weight)| weight).sum();
+    let mut left = uniform * total;
+    let mut last = (0, total);
+    for (token, weight) in kept.filter(|(_, weight)| *weight > 0.0) {
+        last = (token, weight);
+        left -= weight;
+        if left < 0.0 {
+            break;
+        }
+    }
+    (last.0 as i64, (last.1 / total).ln() as f32)
+}
+
+/// Tokens that may be drawn, with their weights, the likeliest first.
+fn kept(weights: &[f32], sampling: &Sampling) -> Vec<(usize, f64)> {
+    let mut all: Vec<(usize, f64)> = weights.iter().map(|&w| f64::from(w)).enumerate().collect();
     let by_weight = |a: &(usize, f64), b: &(usize, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if sampling.top_k > 0 && sampling.top_k < all.len() {
         all.select_nth_unstable_by(sampling.top_k, by_weight);
@@ -96,6 +179,8 @@ fn kept(logits: &[f32], max: f32, sampling: &Sampling) -> Vec<(usize, f64)> {
         })
         .map_or(all.len(), |last| last + 1);
     all.truncate(nucleus);
+    let least = all.first().map_or(0.0, |(_, most)| most * sampling.min_p);
+    all.retain(|(_, w)| *w >= least);
     all
 }
 
@@ -103,7 +188,7 @@ fn kept(logits: &[f32], max: f32, sampling: &Sampling) -> Vec<(usize, f64)> {
 mod tests {
     use super::*;
 
-    const SAMPLING: Sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, seed: 3 };
+    const SAMPLING: Sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::GREEDY };
 
     /// Probabilities 0.5, 0.3, 0.15, 0.05 as logits.
     fn logits() -> Vec<f32> {
@@ -112,8 +197,10 @@ mod tests {
 
     fn counts(sampling: &Sampling) -> [f64; 4] {
         let mut counts = [0.0; 4];
-        for stream in 0..20_000 {
-            counts[draw(&logits(), sampling, stream, 0).token as usize] += 1.0;
+        let rows: Vec<Draw<'_>> = (0..20_000).map(|stream| Draw { stream, prompt: &[], answer: &[] }).collect();
+        let logits = Tensor::from_slice(&logits()).unsqueeze(0).expand([20_000, 4], false);
+        for drawn in draw_rows(&logits, None, sampling, &rows).unwrap() {
+            counts[drawn.token as usize] += 1.0;
         }
         counts
     }
@@ -146,11 +233,53 @@ mod tests {
     }
 
     #[test]
+    fn min_p_keeps_what_is_likely_enough() {
+        // 0.15 is less than a third of 0.5, 0.3 is more.
+        let chi = chi_square(counts(&Sampling { min_p: 0.34, ..SAMPLING }), [0.5 / 0.8, 0.3 / 0.8, 0.0, 0.0]);
+        assert!(chi < 16.3, "{chi}");
+        assert_eq!(counts(&Sampling { min_p: 0.34, ..SAMPLING })[2..], [0.0, 0.0]);
+    }
+
+    fn one(logits: &[f32], mixed: Option<&[f32]>, sampling: &Sampling, answer: &[u32]) -> Drawn {
+        let row = |z: &[f32]| Tensor::from_slice(z).unsqueeze(0);
+        let mixed = mixed.map(row);
+        let rows = [Draw { stream: 0, prompt: &[1], answer }];
+        draw_rows(&row(logits), mixed.as_ref(), sampling, &rows).unwrap()[0]
+    }
+
+    #[test]
     fn greedy_takes_the_first_of_equals_and_knows_its_probability() {
-        let drawn = draw(&[0.0, 1.0, 1.0], &Sampling::GREEDY, 0, 0);
-        assert_eq!(drawn.token, 1);
+        let drawn = one(&[0.0, 1.0, 1.0], None, &Sampling::GREEDY, &[]);
+        assert_eq!((drawn.token, drawn.sampling_logp), (1, 0.0));
         let e = std::f64::consts::E;
         assert!((f64::from(drawn.logp) - (e / (1.0 + 2.0 * e)).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn repetitions_are_less_likely_whatever_their_sign() {
+        let penalty = Sampling { repetition_penalty: 2.0, ..Sampling::GREEDY };
+        // Token 1 is in the prompt: 3 becomes 1.5, below 2.
+        assert_eq!(one(&[0.0, 3.0, 2.0], None, &penalty, &[]).token, 2);
+        // Both are there: 1.5 and 1.
+        assert_eq!(one(&[0.0, 3.0, 2.0], None, &penalty, &[2]).token, 1);
+        // Below zero it is multiplied: -1 becomes -2.
+        assert_eq!(one(&[-1.5, -1.0, -9.0], None, &penalty, &[]).token, 0);
+        // The model's own probability stays what it is.
+        let plain = one(&[0.0, 3.0, 2.0], None, &Sampling::GREEDY, &[]).logp;
+        assert_eq!(one(&[0.0, 3.0, 2.0], None, &penalty, &[2]).logp, plain);
+    }
+
+    #[test]
+    fn log_probs_of_both_distributions_are_told_apart() {
+        let cut = Sampling { top_k: 2, temperature: 0.5, ..SAMPLING };
+        let drawn = one(&logits(), None, &cut, &[]);
+        let share = [0.25f64 / 0.34, 0.09 / 0.34][drawn.token as usize];
+        assert!((f64::from(drawn.sampling_logp) - share.ln()).abs() < 1e-5);
+        assert!((f64::from(drawn.logp) - [0.5f64, 0.3][drawn.token as usize].ln()).abs() < 1e-5);
+        // Drawn from a mixture, its own log-probability is still the model's.
+        let drawn = one(&[0.0, 1.0], Some(&[5.0, 0.0]), &Sampling::GREEDY, &[]);
+        assert_eq!(drawn.token, 0);
+        assert!((f64::from(drawn.logp) + (1.0 + std::f64::consts::E).ln()).abs() < 1e-6);
     }
 
     #[test]

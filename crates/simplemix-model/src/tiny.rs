@@ -199,8 +199,9 @@ mod tests {
             samples,
             max_new_tokens: 12,
             stop_tokens: vec![17],
-            sampling: Sampling { temperature, top_p: 0.95, top_k: 0, seed: 5 },
+            sampling: Sampling { temperature, top_p: 0.95, seed: 5, ..Sampling::default() },
             batch_rows,
+            ..GenerateOptions::default()
         }
     }
 

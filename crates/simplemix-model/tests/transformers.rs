@@ -94,13 +94,8 @@ fn check(name: &str) {
     let last = model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1)).unwrap();
     close(&values(&last), &numbers(&golden["last_logits"]), "logits");
 
-    let options = GenerateOptions {
-        samples: 1,
-        max_new_tokens: 12,
-        stop_tokens: Vec::new(),
-        sampling: Sampling::GREEDY,
-        batch_rows: 4,
-    };
+    let options =
+        GenerateOptions { max_new_tokens: 12, sampling: Sampling::GREEDY, batch_rows: 4, ..GenerateOptions::default() };
     // Beside a longer prompt, so that rows of the cache start in different columns.
     let longer = [&ids[..], &ids[..5]].concat();
     let requests = [Request { prompt: longer, stream: 1 }, Request { prompt: ids, stream: 0 }];

@@ -55,10 +55,11 @@ impl Generator for LocalGenerator<'_> {
             sampling: Sampling {
                 temperature: sampling.temperature,
                 top_p: sampling.top_p,
-                top_k: 0,
                 seed: sampling.seed,
+                ..Sampling::default()
             },
             batch_rows: self.batch_rows,
+            ..GenerateOptions::default()
         };
         let answers = self.model.generate(&requests, &options, progress)?;
         answers.iter().map(|of_prompt| of_prompt.iter().map(|answer| self.candidate(answer)).collect()).collect()
