@@ -7,6 +7,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
+use crate::decoder::linear;
 use crate::error::{At, Doing, Error, Result};
 use crate::lora::Adapters;
 use crate::network::{self, Network, Parameters};
@@ -158,7 +159,7 @@ impl CausalLm {
     /// # Errors
     /// [`Error::Torch`] where memory does not suffice.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = hidden.f_linear(&self.lm_head, None::<&Tensor>).doing("the output head")?;
+        let logits = linear(hidden, &self.lm_head, None)?;
         Ok(match self.config().logit_soft_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,

@@ -60,6 +60,7 @@ pub(crate) fn load_files(
             match shapes.get(name) {
                 Some(expected) if *expected == shape => {
                     tensors.insert(name.to_owned(), tensor(&path, name, &view, kind, device)?);
+                    let_go(&map, view.data());
                 }
                 Some(expected) => problems.push(format!("`{name}` is {shape:?}, expected {expected:?}")),
                 None if ignored(name) => {}
@@ -175,6 +176,25 @@ fn map(path: &Path) -> Result<Mmap> {
     )]
     // SAFETY: the map is read-only and dropped before this module returns.
     unsafe { Mmap::map(&file) }.at(path, "map")
+}
+
+/// Takes the pages of `part` out of memory: what has been copied is not held twice.
+fn let_go(map: &Mmap, part: &[u8]) {
+    #[cfg(unix)]
+    {
+        let offset = part.as_ptr() as usize - map.as_ptr() as usize;
+        #[expect(
+            unsafe_code,
+            reason = "memmap2 marks this advice as unsafe, since it empties maps that are not of a file"
+        )]
+        // SAFETY: the map is of a file and read-only, so its pages are read from the file again if they are touched.
+        let advised = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len()) };
+        if let Err(error) = advised {
+            tracing::debug!(%error, "pages of a weight file stay in memory");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (map, part);
 }
 
 fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>> {
