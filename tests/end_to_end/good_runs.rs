@@ -70,6 +70,37 @@ const TRAIN: &[&str] = &[
 ];
 
 #[test]
+fn a_dry_run_says_what_memory_it_takes_and_writes_nothing() {
+    let dir = Dir::new();
+    dir.model();
+    mixed(&dir);
+    let text = |more: &[&str]| {
+        let output = dir.simplemix(&[TRAIN, &["--output", "run", "--dry-run"], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output) + &stderr(&output)
+    };
+    let whole = text(&[]);
+    assert!(whole.contains("expected peak memory 0.") && whole.contains("optimizer"), "{whole}");
+    assert!(text(&["--activation-checkpointing"]).contains("activations of"));
+    assert!(!dir.path("run").exists());
+}
+
+#[test]
+fn activations_computed_again_change_no_number() {
+    let dir = Dir::new();
+    dir.model();
+    mixed(&dir);
+    succeeds(&dir, &[TRAIN, &["--output", "plain"]].concat());
+    succeeds(&dir, &[TRAIN, &["--output", "again", "--activation-checkpointing"]].concat());
+    for (plain, again) in lines(&dir, "plain/metrics.jsonl").iter().zip(lines(&dir, "again/metrics.jsonl")) {
+        for key in ["loss", "grad_norm", "rewards/margins"] {
+            let (Some(a), Some(b)) = (plain[key].as_f64(), again[key].as_f64()) else { continue };
+            assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "{key}: {a} {b}");
+        }
+    }
+}
+
+#[test]
 fn training_raises_the_margin_of_both_sources_and_saves_a_model() {
     let dir = Dir::new();
     dir.model();

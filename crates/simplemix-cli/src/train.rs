@@ -19,6 +19,7 @@ use crate::progress::{bar, print};
 #[command(after_help = "Examples:\n  \
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first\n  \
   simplemix train --config run.toml --beta 0.05 --output runs/beta05\n  \
+  simplemix train --config run.toml --dry-run\n  \
   simplemix train --config run.toml --resume\n\n\
   run.toml holds the same names with underscores: beta = 0.1, learning_rate = 1e-6, batch_size = 8")]
 pub(crate) struct Args {
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Go on with a run that was stopped: `auto` for the one in --output if there is any, or its folder
     #[arg(long, value_name = "auto|PATH", num_args = 0..=1, default_missing_value = "auto")]
     resume: Option<String>,
+    /// Read and check everything, say what would be done and what memory it takes, and stop
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -103,6 +107,10 @@ struct Settings {
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     micro_batch_tokens: Option<u64>,
+    /// Compute activations again in the backward pass: less memory, a third more time, the same results
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    activation_checkpointing: Option<bool>,
     /// Order of the pairs: `none` as they stand in the file, `seed` shuffled each epoch [default: none]
     #[arg(long, value_name = "none|seed")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,6 +163,9 @@ pub(crate) fn run(args: &Args) -> Result {
     config.model = config.model.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
     let run = Run::prepare(config).input()?;
     describe(&run);
+    if args.dry_run {
+        return estimate(&run);
+    }
     let mut screen = Screen::new()?;
     let finished = run.start(resume, &mut screen).run()?;
     screen.bar.finish_and_clear();
@@ -199,6 +210,26 @@ fn describe(run: &Run) {
         run.settings().steps,
         run.settings().batch_size
     ));
+}
+
+/// What the run will take, so that settings can be chosen before hours are spent.
+fn estimate(run: &Run) -> Result {
+    let memory = run.memory_estimate().input()?;
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    print(&format!("expected peak memory {:.2} GB", gigabytes(memory.total())));
+    let activations = format!("activations of {} tokens", memory.micro_batch_tokens);
+    for (what, bytes) in [
+        ("weights", memory.weights),
+        ("gradients", memory.gradients),
+        ("optimizer", memory.optimizer),
+        (activations.as_str(), memory.activations),
+        ("logits", memory.logits),
+        ("libraries", memory.program),
+    ] {
+        print(&format!("  {what:<28} {:>6.2} GB", gigabytes(bytes)));
+    }
+    print("nothing was written; leave out --dry-run to train");
+    Ok(())
 }
 
 /// The terminal: a bar for each stage, a line for each evaluation, Ctrl-C.

@@ -2,6 +2,8 @@
 //!
 //! cargo run -p simplemix-model --example adapter -- MODEL_FOLDER OUTPUT_FOLDER
 
+#![allow(clippy::print_stdout, reason = "an example")]
+
 use std::error::Error;
 use std::path::PathBuf;
 

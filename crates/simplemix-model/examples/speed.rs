@@ -4,6 +4,8 @@
 //!
 //! MODE: plain (sequences packed), shared (each prompt once), checkpointed (shared, layers computed twice).
 
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "an example that measures")]
+
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
@@ -98,7 +100,10 @@ fn generate(folder: &str, rows: usize, prompt: u32, new: usize) -> Result {
     let answers = model.generate(&requests, &options, &mut |_, _| {})?;
     let seconds = start.elapsed().as_secs_f64();
     let tokens: Vec<&[u32]> = answers.iter().map(|all| &all[0].tokens[..]).collect();
-    report(&serde_json::json!({ "seconds": seconds, "first": first, "tokens": tokens, "peak_mb": peak_mb()? }));
+    let bytes = 4 * model.config().parameters();
+    report(&serde_json::json!({
+        "seconds": seconds, "first": first, "tokens": tokens, "weight_bytes": bytes, "peak_mb": peak_mb()?,
+    }));
     Ok(())
 }
 

@@ -226,9 +226,7 @@ fn band(queries: (i64, i64), keys: (i64, i64), window: Option<i64>, kind: Kind, 
     let ahead = queries.0 - keys.0;
     let full = Tensor::full([queries.1, keys.1], f64::NEG_INFINITY, (kind, device));
     match window {
-        Some(window) if keys.0 + window <= queries.0 + queries.1 - 1 => {
-            full.triu(ahead + 1) + full.tril(ahead - window)
-        }
+        Some(window) if keys.0 + window < queries.0 + queries.1 => full.triu(ahead + 1) + full.tril(ahead - window),
         _ => full.triu(ahead + 1),
     }
 }

@@ -4,7 +4,10 @@
 //! | --- | --- |
 //! | load and save a model folder | [`CausalLm::load`], [`CausalLm::save`] |
 //! | compute hidden states of ragged input without padding | [`Packed`], [`CausalLm::hidden_states`] |
-//! | sample answers | [`CausalLm::generate`] |
+//! | the same with little memory for the backward pass | [`CausalLm::checkpointed`] |
+//! | train an adapter, with the reference in the same weights | [`CausalLm::add_adapter`], [`CausalLm::with_adapter`] |
+//! | sample answers | [`CausalLm::generate`], [`CausalLm::generate_mixed`] |
+//! | score answers | [`RewardModel`] |
 //! | turn a GGUF file into a model folder | [`gguf::import_gguf`] |
 //! | fetch a model from the hub | `hub::resolve` (feature `hub`) |
 //! | have a model of a few kilobytes for tests | [`tiny`] |
@@ -26,6 +29,7 @@ pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod lora;
+mod memory;
 mod network;
 mod packed;
 mod random;

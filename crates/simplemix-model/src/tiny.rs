@@ -113,7 +113,7 @@ fn byte_symbol(byte: u8) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{Finish, GenerateOptions, Request};
+    use crate::generate::{Finish, GenerateOptions, Request, StopStrings};
     use crate::packed::{Packed, Targets};
     use crate::sample::Sampling;
     use tch::{Kind, Tensor};
@@ -243,6 +243,76 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Few rows, refilled again and again, over more columns than a cache is laid out with.
+    #[test]
+    fn refilled_rows_are_as_good_as_new_ones() {
+        let model = model();
+        let options = |batch_rows| GenerateOptions { max_new_tokens: 300, ..options(2, batch_rows, 1.0) };
+        let requests: Vec<Request> = (0..7u32)
+            .map(|i| Request { prompt: (0..1 + i * 5).map(|j| (j * 3 + i) % 250).collect(), stream: u64::from(i) })
+            .collect();
+        let crowded = model.generate(&requests, &options(3), &mut |_, _| {}).unwrap();
+        for (request, answers) in requests.iter().zip(&crowded) {
+            let alone = model.generate(std::slice::from_ref(request), &options(1), &mut |_, _| {}).unwrap();
+            for (a, b) in answers.iter().zip(&alone[0]) {
+                assert_eq!(a.tokens, b.tokens);
+                for (x, y) in a.logps.iter().zip(&b.logps) {
+                    assert!((x - y).abs() < 1e-3, "{x} {y}");
+                }
+            }
+        }
+        assert!(crowded.iter().flatten().any(|answer| answer.tokens.len() == 300));
+    }
+
+    /// Greedy answers of a weighted sum of logits, against whole forward passes of both models.
+    #[test]
+    fn two_models_are_mixed_before_the_temperature() {
+        let (policy, reference) = (model(), CausalLm::random(config(), 12, Device::Cpu).unwrap());
+        let options = options(1, 4, 0.0);
+        for weights in [[1.5, -0.5], [0.5, 0.5], [1.0, 0.0]] {
+            let answers = policy.generate_mixed(&reference, weights, &requests(), &options, &mut |_, _| {}).unwrap();
+            for (request, answer) in requests().iter().zip(&answers) {
+                let mut tokens = request.prompt.clone();
+                for (&token, &logp) in answer[0].tokens.iter().zip(&answer[0].logps) {
+                    let logits = |model: &CausalLm| {
+                        let mut packed = Packed::new();
+                        packed.push(&tokens).unwrap();
+                        let hidden = model.hidden_states(&packed).unwrap();
+                        model.logits(&hidden.narrow(0, tokens.len() as i64 - 1, 1)).unwrap()
+                    };
+                    let own = logits(&policy);
+                    let mixed = &own * weights[0] + logits(&reference) * weights[1];
+                    assert_eq!(mixed.argmax(-1, false).int64_value(&[0]), i64::from(token));
+                    let want = own.log_softmax(-1, Kind::Float).double_value(&[0, i64::from(token)]);
+                    assert!((want - f64::from(logp)).abs() < 1e-4);
+                    tokens.push(token);
+                }
+            }
+        }
+        assert!(policy.generate_mixed(&reference, [f64::NAN, 1.0], &requests(), &options, &mut |_, _| {}).is_err());
+    }
+
+    #[test]
+    fn a_stop_string_ends_an_answer_where_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tiny");
+        write_folder(&folder, 11).unwrap();
+        let tokenizer = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+        let tokenizer = std::sync::Arc::new(tokenizer);
+        let free = GenerateOptions { stop_tokens: vec![], max_new_tokens: 40, ..options(1, 8, 1.0) };
+        let whole = &model().generate(&requests(), &free, &mut |_, _| {}).unwrap()[0][0];
+        // Two printable bytes that follow each other somewhere in the answer.
+        let at = (5..39).find(|&i| whole.tokens[i..i + 2].iter().all(|&id| (33..127).contains(&id))).unwrap();
+        let text = tokenizer.decode(&whole.tokens[at..at + 2], false).unwrap();
+        let first = (1..40).find(|&i| tokenizer.decode(&whole.tokens[..i], false).unwrap().contains(&text)).unwrap();
+        let stops = StopStrings::new(tokenizer.clone(), vec!["not there".to_owned(), text]).unwrap();
+        let stopped = GenerateOptions { stop_strings: Some(stops), ..free };
+        let answer = &model().generate(&requests(), &stopped, &mut |_, _| {}).unwrap()[0][0];
+        assert_eq!(answer.tokens, whole.tokens[..first]);
+        assert_eq!(answer.finish, Finish::Stop);
+        assert!(StopStrings::new(tokenizer, vec![String::new()]).is_err());
     }
 
     #[test]

@@ -322,6 +322,47 @@ mod tests {
     }
 
     #[test]
+    fn damaged_files_are_errors_or_other_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = written(dir.path());
+        let path = dir.path().join(WEIGHTS);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            for bit in [0x01, 0x80] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= bit;
+                std::fs::write(&path, &damaged).unwrap();
+                if let Ok(tensors) = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu) {
+                    assert_eq!(tensors.len(), 2, "{at}");
+                }
+            }
+        }
+        // A header longer than any file.
+        let mut damaged = whole.clone();
+        damaged[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        std::fs::write(&path, &damaged).unwrap();
+        let error = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("not a readable safetensors file"), "{error}");
+        // Numbers that are no weights.
+        let text = String::from_utf8_lossy(&whole[8..]).into_owned();
+        let at = 8 + text.find("\"F32\"").unwrap();
+        damaged.copy_from_slice(&whole);
+        damaged[at..at + 5].copy_from_slice(b"\"I32\"");
+        std::fs::write(&path, &damaged).unwrap();
+        let error = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("`a` is I32, expected F32, F16 or BF16"), "{error}");
+    }
+
+    #[test]
+    fn an_index_does_not_lead_out_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = serde_json::json!({ "weight_map": { "a": "../elsewhere.safetensors" } });
+        std::fs::write(dir.path().join(WEIGHTS_INDEX), index.to_string()).unwrap();
+        let error = load(dir.path(), &[], |_| false, Kind::Float, Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("`weight_map` is `../elsewhere.safetensors`"), "{error}");
+    }
+
+    #[test]
     fn a_cut_file_is_an_error_at_every_length() {
         let dir = tempfile::tempdir().unwrap();
         let wanted = written(dir.path());

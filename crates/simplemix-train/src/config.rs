@@ -64,6 +64,9 @@ pub struct TrainConfig {
     pub micro_batch_tokens: usize,
     /// Bytes of logits held at a time. Results do not change.
     pub logits_bytes: usize,
+    /// Whether activations are computed again in the backward pass: a fraction of the memory, a third more time, the
+    /// same results.
+    pub activation_checkpointing: bool,
 
     /// Order of the pairs: `none` takes them as they stand, `seed` shuffles each epoch.
     pub shuffle: Shuffle,
@@ -113,6 +116,7 @@ impl Default for TrainConfig {
             max_length: 1024,
             micro_batch_tokens: 1024,
             logits_bytes: 256 << 20,
+            activation_checkpointing: false,
             shuffle: Shuffle::None,
             seed: 42,
             eval_every_steps: 0,

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use simplemix_loss::{PairLogps, Positions, PreferenceLoss, fused_preference_loss, score_only};
+use simplemix_loss::{Head, PairLogps, Positions, PreferenceLoss, fused_preference_loss, score_only};
 use simplemix_model::{CausalLm, Packed, Targets, weights};
 use tch::{Kind, Tensor};
 
@@ -29,6 +29,8 @@ pub struct DpoOptions {
     pub micro_batch_tokens: usize,
     /// Bytes of logits held at a time.
     pub logits_bytes: usize,
+    /// Whether the backward pass computes every layer again instead of keeping its activations.
+    pub activation_checkpointing: bool,
 }
 
 /// A policy in training, with the reference's log-probabilities of both sets.
@@ -51,7 +53,7 @@ impl<'a> DpoLearner<'a> {
     /// # Errors
     /// Whatever the forward pass or the optimiser's set-up reports.
     pub fn new(
-        mut model: CausalLm,
+        model: CausalLm,
         train: &'a PairSet,
         eval: &'a PairSet,
         options: DpoOptions,
@@ -71,7 +73,7 @@ impl<'a> DpoLearner<'a> {
     }
 
     /// Gives up the optimiser and keeps the policy.
-    pub fn into_model(mut self) -> CausalLm {
+    pub fn into_model(self) -> CausalLm {
         self.model.set_trainable(false);
         self.model
     }
@@ -80,12 +82,19 @@ impl<'a> DpoLearner<'a> {
 impl Learner for DpoLearner<'_> {
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let (packed, targets) = pack(self.train, pairs)?;
-        let hidden = self.model.hidden_states(&packed)?;
+        let pass = match self.options.activation_checkpointing {
+            true => Some(self.model.checkpointed(&packed)?),
+            false => None,
+        };
+        let hidden = match &pass {
+            Some(pass) => pass.hidden().shallow_clone(),
+            None => self.model.hidden_states(&packed)?,
+        };
         let (rows, positions) = scored(&self.model, &hidden, &targets);
         let reference = reference_logps(&self.model, &self.train_reference, pairs);
         let fused = fused_preference_loss(
             &self.options.loss,
-            self.model.head(),
+            head(&self.model),
             &rows,
             &positions,
             &reference,
@@ -96,6 +105,9 @@ impl Learner for DpoLearner<'_> {
             .surrogate
             .f_backward()
             .map_err(|source| simplemix_model::Error::Torch { doing: "a backward pass", source })?;
+        if let Some(pass) = pass {
+            pass.backward()?;
+        }
         let column = |t: &Tensor| values(t);
         let output = &fused.output;
         let columns = [
@@ -191,7 +203,7 @@ fn pair_logps(
         let (packed, targets) = pack(set, part)?;
         let hidden = model.hidden_states(&packed)?;
         let (rows, positions) = scored(model, &hidden, &targets);
-        let of_part = values(&score_only(model.head(), &rows, &positions, options.logits_bytes)?);
+        let of_part = values(&score_only(head(model), &rows, &positions, options.logits_bytes)?);
         logps.extend(of_part.chunks_exact(2).map(|pair| [pair[0], pair[1]]));
         progress(logps.len());
     }
@@ -208,6 +220,11 @@ fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
         packed.push_response(prompt, &pair.rejected, &mut targets)?;
     }
     Ok((packed, targets))
+}
+
+/// The output head, with the model's cap on logits.
+fn head(model: &CausalLm) -> Head<'_> {
+    Head { soft_cap: model.config().logit_soft_cap, ..Head::from(model.head()) }
 }
 
 /// Hidden states `[N, H]` of the scored positions, and what they predict.

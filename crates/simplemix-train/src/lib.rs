@@ -31,7 +31,7 @@ pub use config::{Shuffle, TrainConfig};
 pub use dpo::{DpoLearner, DpoOptions};
 pub use error::{Error, Result};
 pub use learner::{Learner, PairStats};
-pub use memory::peak_bytes;
+pub use memory::{MemoryEstimate, peak_bytes};
 pub use metrics::{Record, preference_metrics};
 pub use order::Order;
 pub use pairs::PairSet;

@@ -10,6 +10,7 @@ use tch::{Device, Kind};
 use crate::config::TrainConfig;
 use crate::dpo::{DpoLearner, DpoOptions};
 use crate::error::{Error, Result};
+use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
 use crate::metrics::Record;
 use crate::pairs::PairSet;
 use crate::run_folder::{MetricsFile, RunFolder};
@@ -120,6 +121,38 @@ impl Run {
         self.model.config().parameters()
     }
 
+    /// The memory that the run is expected to need at its peak.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if micro-batches cannot be made.
+    pub fn memory_estimate(&self) -> Result<MemoryEstimate> {
+        let (settings, model) = (&self.settings, self.model.config());
+        let (pairs, mut largest) = (self.train.len() as u64, (0, 0));
+        // An epoch shows every pair; others differ in their order only.
+        let steps = settings.steps.min(pairs.div_ceil(settings.batch_size as u64));
+        for step in 0..steps {
+            let batch = settings.order.batch(step, settings.batch_size, pairs);
+            for part in self.train.table.micro_batches(&batch, settings.micro_batch_tokens)? {
+                let tokens: usize = part.iter().map(|&pair| self.train.table.pairs[pair].tokens).sum();
+                let scored =
+                    |&pair: &usize| self.train.tokens[pair].chosen.len() + self.train.tokens[pair].rejected.len();
+                largest = largest.max((tokens, part.iter().map(scored).sum()));
+            }
+        }
+        let (tokens, scored) = largest;
+        let weights = model.parameters() as u64 * 4;
+        let logits = (self.config.logits_bytes as u64).min((scored as i64 * model.vocab_size) as u64 * 4);
+        Ok(MemoryEstimate {
+            program: PROGRAM_BYTES,
+            weights,
+            gradients: weights,
+            optimizer: 2 * weights,
+            activations: model.activation_bytes(tokens, 4, self.config.activation_checkpointing),
+            logits,
+            micro_batch_tokens: tokens,
+        })
+    }
+
     /// Trains, and writes the run folder: settings, metrics, checkpoints and the resulting model.
     ///
     /// With `resume`, a run that was stopped goes on from its newest checkpoint.
@@ -136,6 +169,7 @@ impl Run {
             adamw: config.adamw,
             micro_batch_tokens: config.micro_batch_tokens,
             logits_bytes: config.logits_bytes,
+            activation_checkpointing: config.activation_checkpointing,
         };
         let mut learner = DpoLearner::new(model, &train_set, &eval_set, options, &mut |done, total| {
             watcher.stage(Stage::Reference, done, total);
