@@ -44,7 +44,7 @@ impl RewardModel {
     /// configuration has one.
     ///
     /// # Errors
-    /// [`Error::Input`] for an empty sequence or a token id outside the vocabulary; [`Error::Torch`].
+    /// [`crate::Error::Input`] for an empty sequence or a token id outside the vocabulary; [`crate::Error::Torch`].
     pub fn score(&self, sequences: &[&[u32]]) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let (mut packed, mut last) = (Packed::new(), Vec::with_capacity(sequences.len()));
