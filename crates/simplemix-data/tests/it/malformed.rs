@@ -1,5 +1,6 @@
 //! One malformed input for each way of being malformed; each ends in one error that says where and what.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, NullArray, RecordBatch, StringArray};
@@ -36,14 +37,20 @@ fn bytes_of_no_known_container() {
     assert!(matches!(error, Error::Container { ref found, .. } if found == "`GIF89a\\x01`"), "{error}");
 }
 
-#[test]
-fn a_truncated_parquet_file_at_every_length() {
+/// A sound Parquet file, and its bytes.
+fn rich_parquet() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.parquet");
     let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
     writer.write_pairs(&rich_pairs()).unwrap();
     writer.finish().unwrap();
-    let whole = std::fs::read(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    (dir, path, bytes)
+}
+
+#[test]
+fn a_truncated_parquet_file_at_every_length() {
+    let (_dir, path, whole) = rich_parquet();
     for length in (0..whole.len()).step_by(7) {
         std::fs::write(&path, &whole[..length]).unwrap();
         read_pairs(&path, &ReadOptions::default()).expect_err("a part of a file is no file");
@@ -52,12 +59,7 @@ fn a_truncated_parquet_file_at_every_length() {
 
 #[test]
 fn a_damaged_parquet_file_never_panics() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.parquet");
-    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
-    writer.write_pairs(&rich_pairs()).unwrap();
-    writer.finish().unwrap();
-    let whole = std::fs::read(&path).unwrap();
+    let (_dir, path, whole) = rich_parquet();
     for at in (4..whole.len()).step_by(3) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x55;
@@ -69,12 +71,7 @@ fn a_damaged_parquet_file_never_panics() {
 
 #[test]
 fn a_parquet_page_header_that_goes_on_after_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.parquet");
-    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
-    writer.write_pairs(&rich_pairs()).unwrap();
-    writer.finish().unwrap();
-    let mut damaged = std::fs::read(&path).unwrap();
+    let (_dir, path, mut damaged) = rich_parquet();
     // An unknown field of the first page's header: a list of 2^31 - 1 doubles.
     damaged[4..11].copy_from_slice(&[0xf9, 0xf7, 0xff, 0xff, 0xff, 0xff, 0x07]);
     std::fs::write(&path, &damaged).unwrap();
