@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{HEAD, ModelConfig};
 use crate::decoder::linear;
 use crate::error::{At, Doing, Error, Result};
 use crate::lora::Adapters;
@@ -27,9 +27,6 @@ const COMPANIONS: &[&str] = &[
     "generation_config.json",
 ];
 
-/// The output head's name in a checkpoint.
-const HEAD: &str = "lm_head.weight";
-
 /// A decoder-only language model; parameters keep the checkpoint's names.
 #[derive(Debug)]
 pub struct CausalLm {
@@ -48,11 +45,7 @@ impl CausalLm {
     /// # Errors
     /// [`Error::MissingFile`], [`Error::Json`], [`Error::Config`], [`Error::Safetensors`] or [`Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let head = |config: &ModelConfig| match config.tie_word_embeddings {
-            true => Vec::new(),
-            false => vec![(HEAD.to_owned(), vec![config.vocab_size, config.hidden_size])],
-        };
-        let (config, parameters) = network::load(folder, kind, device, head)?;
+        let (config, parameters) = network::load(folder, kind, device, ModelConfig::head_tensor)?;
         let model = Self::from_tensors(config, parameters, kind, device);
         let capped = model.config().attention_soft_cap.is_some();
         let attention = if capped { "plain, since products are capped" } else { "libtorch's fused kernels" };

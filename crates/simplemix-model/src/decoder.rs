@@ -136,7 +136,10 @@ impl RmsNorm {
 
 /// `norm(x)`, or `x` where there is no norm.
 fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
-    norm.map_or(Ok(x.shallow_clone()), |norm| norm.forward(&x))
+    match norm {
+        Some(norm) => norm.forward(&x),
+        None => Ok(x),
+    }
 }
 
 impl Layer {

@@ -7,7 +7,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::Plans;
-use crate::config::ModelConfig;
+use crate::config::{HEAD, ModelConfig};
 use crate::decoder::{Heads, Layer, Parts, RmsNorm};
 use crate::error::{Doing, Error, Result};
 use crate::lora::{Adapter, Pass};
@@ -39,19 +39,19 @@ pub(crate) struct Input {
 /// Tensors by name, in the checkpoint's order.
 pub(crate) type Parameters = Vec<(String, Tensor)>;
 
-/// Reads `config.json` and the tensors that it asks for, and `more`.
+/// Reads `config.json` and the tensors that it asks for, and the one `on_top` of the decoder.
 pub(crate) fn load(
     folder: &Path,
     kind: Kind,
     device: Device,
-    more: impl FnOnce(&ModelConfig) -> Vec<(String, Vec<i64>)>,
+    on_top: impl FnOnce(&ModelConfig) -> Option<(String, Vec<i64>)>,
 ) -> Result<(ModelConfig, Parameters)> {
     let config = ModelConfig::from_folder(folder)?;
     let mut wanted = config.decoder_tensors();
-    wanted.extend(more(&config));
+    wanted.extend(on_top(&config));
     let tied = config.tie_word_embeddings;
     // Old checkpoints carry the rotary table, and some tied ones a second copy of the embedding.
-    let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == HEAD);
     let mut tensors = weights::load(folder, &wanted, ignored, kind, device)?;
     let named = wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
     Ok((config, named))

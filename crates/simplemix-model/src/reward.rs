@@ -25,7 +25,7 @@ impl RewardModel {
     /// # Errors
     /// As [`crate::CausalLm::load`]; a model of several labels has a misshapen `score.weight`.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let score = |config: &ModelConfig| vec![(SCORE.to_owned(), vec![1, config.hidden_size])];
+        let score = |config: &ModelConfig| Some((SCORE.to_owned(), vec![1, config.hidden_size]));
         let (config, parameters) = network::load(folder, kind, device, score)?;
         let pad = config.to_json().get("pad_token_id").and_then(serde_json::Value::as_i64);
         let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());

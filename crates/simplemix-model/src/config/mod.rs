@@ -17,6 +17,9 @@ pub use rope::{RopeConfig, RopeScaling};
 use crate::error::{At, Error, Result};
 use crate::family;
 
+/// The output head's name in a checkpoint.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 /// Shape and constants of a decoder, in Hugging Face's names; made from a `config.json` alone.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -217,10 +220,13 @@ impl ModelConfig {
     /// Every tensor of the checkpoint, with its shape.
     pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
         let mut all = self.decoder_tensors();
-        if !self.tie_word_embeddings {
-            all.push(("lm_head.weight".to_owned(), vec![self.vocab_size, self.hidden_size]));
-        }
+        all.extend(self.head_tensor());
         all
+    }
+
+    /// The output head, unless it is the embedding.
+    pub(crate) fn head_tensor(&self) -> Option<(String, Vec<i64>)> {
+        (!self.tie_word_embeddings).then(|| (HEAD.to_owned(), vec![self.vocab_size, self.hidden_size]))
     }
 
     /// Every tensor below the output head.

@@ -53,8 +53,8 @@ pub enum RopeScaling {
 impl RopeConfig {
     /// The rule under `rope_parameters` or `rope_scaling`, and the base, which older files have beside it; `width`
     /// entries of a head are rotated.
-    pub(crate) fn read(keys: &Keys<'_>, width: i64, default_theta: f64) -> Result<Self> {
-        let theta = keys.positive("rope_theta")?.unwrap_or(default_theta);
+    pub(crate) fn read(keys: &Keys<'_>, width: i64) -> Result<Self> {
+        let theta = keys.positive("rope_theta")?.unwrap_or(10_000.0);
         Self::of_rule(keys, Self::rule(keys)?.as_ref(), width, theta)
     }
 

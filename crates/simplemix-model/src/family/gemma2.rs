@@ -1,6 +1,6 @@
 //! Gemma 2: scaled embeddings, norms before and after, soft caps, and a window in every other layer.
 
-use crate::config::{Activation, Biases, Keys, ModelConfig, Norms, RopeConfig};
+use crate::config::{Activation, Keys, ModelConfig, Norms, RopeConfig};
 use crate::error::Result;
 
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
@@ -12,7 +12,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     Ok(ModelConfig {
         attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
         logit_soft_cap: cap("final_logit_softcapping", 30.0)?,
-        ropes: vec![RopeConfig::read(keys, config.head_dim, 10_000.0)?],
+        ropes: vec![RopeConfig::read(keys, config.head_dim)?],
         layers: super::windows(&sliding, window),
         ..config
     })
@@ -22,10 +22,9 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
 pub(super) fn gemma(keys: &Keys<'_>) -> Result<ModelConfig> {
     keys.only("use_bidirectional_attention", &false.into())?;
     let base = ModelConfig::base(keys, true)?;
-    let attention = keys.flag("attention_bias", false)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_activation", Activation::GeluTanh)?,
-        biases: Biases { qkv: attention, output: attention, mlp: false },
+        biases: super::attention_biases(keys)?,
         head_dim: keys.needed_count("head_dim")?,
         norms: Norms::Both,
         norm_offset: true,

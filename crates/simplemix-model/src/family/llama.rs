@@ -5,11 +5,10 @@ use crate::error::Result;
 
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, false)?;
-    let attention = keys.flag("attention_bias", false)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
-        biases: Biases { qkv: attention, output: attention, mlp: keys.flag("mlp_bias", false)? },
-        ropes: vec![RopeConfig::read(keys, base.head_dim, 10_000.0)?],
+        biases: Biases { mlp: keys.flag("mlp_bias", false)?, ..super::attention_biases(keys)? },
+        ropes: vec![RopeConfig::read(keys, base.head_dim)?],
         ..base
     })
 }

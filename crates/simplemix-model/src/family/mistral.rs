@@ -9,7 +9,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         num_key_value_heads: keys.needed_count("num_key_value_heads")?,
-        ropes: vec![RopeConfig::read(keys, base.head_dim, 10_000.0)?],
+        ropes: vec![RopeConfig::read(keys, base.head_dim)?],
         layers: super::windows(&vec![true; base.num_hidden_layers], window),
         ..base
     })

@@ -14,7 +14,7 @@ mod qwen3;
 
 use serde_json::Value;
 
-use crate::config::{Activation, Keys, LayerConfig, ModelConfig};
+use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig};
 use crate::error::Result;
 
 type Read = fn(&Keys<'_>) -> Result<ModelConfig>;
@@ -32,7 +32,15 @@ const FAMILIES: &[(&str, Read)] = &[
 ];
 
 /// `model_type`s whose numbers this crate computes.
-pub const MODEL_TYPES: &[&str] = &["gemma2", "gemma3_text", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"];
+pub const MODEL_TYPES: &[&str] = &{
+    let mut names = [""; FAMILIES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = FAMILIES[i].0;
+        i += 1;
+    }
+    names
+};
 
 /// The configuration of whichever family `keys` are of.
 pub(crate) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
@@ -51,6 +59,12 @@ fn activation(keys: &Keys<'_>, key: &str, default: Activation) -> Result<Activat
         Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
         Some(_) => Err(keys.refuse(key, "`silu` or `gelu_pytorch_tanh`")),
     }
+}
+
+/// Biases of all four attention projections or none, as `attention_bias` says.
+fn attention_biases(keys: &Keys<'_>) -> Result<Biases> {
+    let attention = keys.flag("attention_bias", false)?;
+    Ok(Biases { qkv: attention, output: attention, mlp: false })
 }
 
 /// Which layers see only a window, from `layer_types` or, without it, from `default(layer)`.

@@ -17,7 +17,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         fused_projections: true,
-        ropes: vec![RopeConfig::read(keys, width, 10_000.0)?],
+        ropes: vec![RopeConfig::read(keys, width)?],
         layers: super::windows(&vec![true; base.num_hidden_layers], window),
         ..base
     })

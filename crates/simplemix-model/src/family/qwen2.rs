@@ -8,7 +8,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         biases: Biases { qkv: true, ..Biases::default() },
-        ropes: vec![RopeConfig::read(keys, base.head_dim, 10_000.0)?],
+        ropes: vec![RopeConfig::read(keys, base.head_dim)?],
         layers: layers(keys, base.num_hidden_layers)?,
         ..base
     })
