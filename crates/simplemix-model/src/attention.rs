@@ -58,6 +58,11 @@ impl Mixer {
         Self { scale: config.attention_scale, soft_cap: config.attention_soft_cap }
     }
 
+    /// The factor on products, where that is all that is done to them.
+    pub(crate) fn plain_scale(&self) -> Option<f32> {
+        self.soft_cap.is_none().then_some(self.scale as f32)
+    }
+
     /// Queries `[B, N, L, D]` over keys and values `[B, K, S, D]`: `[B, N, L, D]`. A mask is added to the products, is
     /// `[L, S]` or `[B, 1, L, S]`; without one, L is S and attention causal, or L is 1 and sees all.
     pub(crate) fn mix(&self, q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {

@@ -7,8 +7,9 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{HEAD, ModelConfig};
-use crate::decoder::linear;
+use crate::decoder::Weights;
 use crate::error::{At, Doing, Error, Result};
+use crate::few_rows;
 use crate::lora::Adapters;
 use crate::network::{self, Network, Parameters};
 use crate::packed::Packed;
@@ -152,7 +153,7 @@ impl CausalLm {
     /// # Errors
     /// [`Error::Torch`] where memory does not suffice.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = linear(hidden, &self.lm_head, None)?;
+        let logits = few_rows::linear(hidden, &[Weights { weight: &self.lm_head, bias: None }])?.remove(0);
         Ok(match self.config().logit_soft_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,

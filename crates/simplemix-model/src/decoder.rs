@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::config::{Activation, ModelConfig, Norms, QkNorm};
 use crate::error::{Doing, Result};
@@ -59,6 +59,23 @@ enum Projections {
     Fused(Box<Linear>, Vec<i64>),
 }
 
+/// What a linear layer multiplies with and adds: `[O, I]`, `[O]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a> {
+    pub(crate) weight: &'a Tensor,
+    pub(crate) bias: Option<&'a Tensor>,
+}
+
+/// `x W^T + b` of each layer for `x` `[T, I]`: [`linear`], or [`crate::few_rows::linear`] in a step of decoding.
+pub(crate) type Product = fn(&Tensor, &[Weights<'_>]) -> Result<Vec<Tensor>>;
+
+/// How a layer goes about its work.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub(crate) turn: &'a Turn,
+    pub(crate) product: Product,
+}
+
 /// Queries `[T, N, D]`, keys and values `[T, K, D]`; queries and keys are rotated.
 pub(crate) struct Heads {
     pub(crate) q: Tensor,
@@ -75,40 +92,34 @@ impl Linear {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = linear(x, &self.weight, self.bias.as_ref())?;
-        match &self.lora {
-            Some(lora) => lora.add_to(y, x),
-            None => Ok(y),
-        }
+    fn weights(&self) -> Weights<'_> {
+        Weights { weight: &self.weight, bias: self.bias.as_ref() }
+    }
+
+    fn forward(&self, x: &Tensor, product: Product) -> Result<Tensor> {
+        Ok(forward(&[self], x, product)?.remove(0))
     }
 }
 
-/// `x W^T + b` for `x` `[T, I]` and `weight` `[O, I]`.
-///
-/// A single row on a CPU is bound by reading the weights, and libtorch's product of a matrix with a vector reads them with
-/// one thread; as a batch of parts of the matrix it is read by all.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (rows, outputs, threads) = (x.size()[0], weight.size()[0], i64::from(tch::get_num_threads()));
-    if rows == 1 && threads > 1 && outputs % threads == 0 && x.device() == Device::Cpu {
-        let product = || {
-            let parts = weight.f_view([threads, outputs / threads, -1])?;
-            // A column of stride 1 x I: as [I, 1] laid out by rows it would take a path four times slower.
-            let columns = x.f_tr()?.f_unsqueeze(0)?.f_expand([threads, -1, -1], false)?;
-            let y = parts.f_bmm(&columns)?.f_view([1, outputs])?;
-            bias.map_or(Ok(y.shallow_clone()), |bias| y.f_add(bias))
-        };
-        return product().doing("a linear layer");
-    }
-    x.f_linear(weight, bias).doing("a linear layer")
+/// What every layer makes of the same input.
+fn forward(layers: &[&Linear], x: &Tensor, product: Product) -> Result<Vec<Tensor>> {
+    let weights: Vec<Weights<'_>> = layers.iter().map(|layer| layer.weights()).collect();
+    let adapted =
+        |(y, layer): (Tensor, &&Linear)| layer.lora.as_ref().map_or(Ok(y.shallow_clone()), |lora| lora.add_to(y, x));
+    product(x, &weights)?.into_iter().zip(layers).map(adapted).collect()
+}
+
+/// [`Product`] of any number of rows, with gradients where they are kept.
+pub(crate) fn linear(x: &Tensor, layers: &[Weights<'_>]) -> Result<Vec<Tensor>> {
+    layers.iter().map(|layer| x.f_linear(layer.weight, layer.bias).doing("a linear layer")).collect()
 }
 
 impl Projections {
-    fn forward(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+    fn forward(&self, x: &Tensor, product: Product) -> Result<Vec<Tensor>> {
         match self {
-            Self::Each(layers) => layers.iter().map(|layer| layer.forward(x)).collect(),
+            Self::Each(layers) => forward(&layers.iter().collect::<Vec<_>>(), x, product),
             Self::Fused(layer, widths) => {
-                layer.forward(x)?.f_split_with_sizes(widths, -1).doing("splitting a fused projection")
+                layer.forward(x, product)?.f_split_with_sizes(widths, -1).doing("splitting a fused projection")
             }
         }
     }
@@ -193,29 +204,29 @@ impl Layer {
     pub(crate) fn forward(
         &self,
         x: &Tensor,
-        turn: &Turn,
+        work: Work<'_>,
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let before = normed(self.before_attention.as_ref(), x.shallow_clone())?;
-        let attended = self.o_proj.forward(&attend(self.heads(&before, turn)?)?)?;
+        let attended = self.o_proj.forward(&attend(self.heads(&before, work)?)?, work.product)?;
         let x = x + normed(self.after_attention.as_ref(), attended)?;
         let before = normed(self.before_mlp.as_ref(), x.shallow_clone())?;
-        Ok(&x + normed(self.after_mlp.as_ref(), self.feed_forward(&before)?)?)
+        Ok(&x + normed(self.after_mlp.as_ref(), self.feed_forward(&before, work.product)?)?)
     }
 
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate_up = self.gate_up.forward(x)?;
+    fn feed_forward(&self, x: &Tensor, product: Product) -> Result<Tensor> {
+        let gate_up = self.gate_up.forward(x, product)?;
         let gate = match self.activation {
             Activation::Silu => gate_up[0].f_silu(),
             Activation::GeluTanh => gate_up[0].f_gelu("tanh"),
         };
         let gated = gate.and_then(|gate| gate.f_mul(&gate_up[1])).doing("the feed-forward gate")?;
-        self.down_proj.forward(&gated)
+        self.down_proj.forward(&gated, product)
     }
 
-    fn heads(&self, x: &Tensor, turn: &Turn) -> Result<Heads> {
+    fn heads(&self, x: &Tensor, Work { turn, product }: Work<'_>) -> Result<Heads> {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
-        let mut parts = self.qkv.forward(x)?.into_iter();
+        let mut parts = self.qkv.forward(x, product)?.into_iter();
         let mut next = || parts.next().unwrap_or_default();
         let (q, k, v) = (next(), next(), next());
         let turned = |t: Tensor, norm: Option<&RmsNorm>| match self.qk_norm {

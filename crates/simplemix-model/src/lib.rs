@@ -23,9 +23,11 @@ mod config;
 mod decoder;
 mod error;
 mod family;
+mod few_rows;
 mod folder;
 mod generate;
 pub mod gguf;
+mod host;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod lora;

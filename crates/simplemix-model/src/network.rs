@@ -8,8 +8,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::Plans;
 use crate::config::{HEAD, ModelConfig};
-use crate::decoder::{Heads, Layer, Parts, RmsNorm};
+use crate::decoder::{Heads, Layer, Parts, Product, RmsNorm, Work, linear};
 use crate::error::{Doing, Error, Result};
+use crate::few_rows;
 use crate::lora::{Adapter, Pass};
 use crate::packed::Packed;
 use crate::rope::{Rope, Turn};
@@ -34,6 +35,7 @@ pub(crate) struct Network {
 pub(crate) struct Input {
     tokens: Tensor, // [T]
     turns: Vec<Turn>,
+    product: Product,
 }
 
 /// Tensors by name, in the checkpoint's order.
@@ -99,12 +101,20 @@ impl Network {
     pub(crate) fn forward(
         &self,
         packed: &Packed,
-        mut attend: impl FnMut(usize, Heads) -> Result<Tensor>,
+        attend: impl FnMut(usize, Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let input = self.input(packed)?;
-        let mut x = self.embed(&input)?;
+        self.run(&self.input(packed)?, attend)
+    }
+
+    /// As [`Network::forward`], for the newest tokens of a few rows, and without gradients.
+    pub(crate) fn step(&self, newest: &Packed, attend: impl FnMut(usize, Heads) -> Result<Tensor>) -> Result<Tensor> {
+        self.run(&Input { product: few_rows::linear, ..self.input(newest)? }, attend)
+    }
+
+    fn run(&self, input: &Input, mut attend: impl FnMut(usize, Heads) -> Result<Tensor>) -> Result<Tensor> {
+        let mut x = self.embed(input)?;
         for layer in 0..self.layers.len() {
-            x = self.layer(layer, &x, &input, |heads| attend(layer, heads))?;
+            x = self.layer(layer, &x, input, |heads| attend(layer, heads))?;
         }
         self.last_norm(&x)
     }
@@ -129,7 +139,7 @@ impl Network {
         let vector = |values: &[i64]| Tensor::from_slice(values).f_to_device(self.device).doing("copying token ids");
         let positions = vector(packed.positions())?;
         let turns = self.ropes.iter().map(|rope| rope.turn(&positions, self.kind)).collect::<Result<_>>()?;
-        Ok(Input { tokens: vector(packed.tokens())?, turns })
+        Ok(Input { tokens: vector(packed.tokens())?, turns, product: linear })
     }
 
     /// Embeddings `[T, H]`.
@@ -146,7 +156,8 @@ impl Network {
         input: &Input,
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        self.layers[index].forward(x, &input.turns[self.config.layers[index].rope], attend)
+        let turn = &input.turns[self.config.layers[index].rope];
+        self.layers[index].forward(x, Work { turn, product: input.product }, attend)
     }
 
     pub(crate) fn last_norm(&self, x: &Tensor) -> Result<Tensor> {

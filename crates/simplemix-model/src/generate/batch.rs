@@ -32,6 +32,25 @@ pub(super) struct Batch<'a> {
     done: usize,
 }
 
+/// While it lives libtorch works with this thread alone: its others would spin where [`crate::few_rows`] has work for them.
+struct Resting {
+    threads: i32,
+}
+
+impl Resting {
+    fn new() -> Self {
+        let threads = tch::get_num_threads();
+        tch::set_num_threads(1);
+        Self { threads }
+    }
+}
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.threads);
+    }
+}
+
 /// A prompt that has been read.
 struct Prompt {
     request: usize,
@@ -220,6 +239,7 @@ impl<'a> Batch<'a> {
             let token = self.answers[row.request][row.sample].tokens.last().copied();
             newest.push_at(token.unwrap_or_default(), row.len);
         }
+        let _resting = Resting::new();
         let column = self.columns.filled;
         let pads: Vec<i64> = self.rows.iter().map(|row| column - row.len).collect();
         let mut logits = Vec::with_capacity(self.models.len());

@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::attend::attend;
 use crate::attention::Mixer;
 use crate::causal_lm::CausalLm;
 use crate::error::{Doing, Result};
@@ -83,16 +84,21 @@ impl Cache {
     /// Hidden states `[B, H]` of the rows' newest tokens, whose keys and values go to `column`. `pads` are the columns
     /// before each row's first token.
     pub(super) fn step(&mut self, model: &CausalLm, newest: &Packed, column: i64, pads: &[i64]) -> Result<Tensor> {
-        let mask = mask(pads, column + 1, model.kind(), model.device());
         let (layers, config) = (&self.layers, model.config());
         let mixer = Mixer::new(config);
-        model.network.forward(newest, |layer, heads| {
+        let mut known = None;
+        model.network.step(newest, |layer, heads| {
             let (keys, values) = &layers[layer];
             keys.select(2, column).f_copy_(&heads.k).doing("filling the cache")?;
             values.select(2, column).f_copy_(&heads.v).doing("filling the cache")?;
             // The newest columns are the newest positions of every row.
             let first = config.layers[layer].window.map_or(0, |window| (column + 1 - window).max(0));
+            let own = |row: usize| pads[row].max(first) as usize..column as usize + 1;
+            if let Some(mixed) = mixer.plain_scale().and_then(|scale| attend(&heads.q, keys, values, own, scale)) {
+                return Ok(mixed);
+            }
             let seen = |t: &Tensor, dim: i64| t.narrow(dim, first, column + 1 - first);
+            let mask = known.get_or_insert_with(|| mask(pads, column + 1, model.kind(), model.device()));
             let mask = mask.as_ref().map(|mask| seen(mask, 3));
             let mixed = mixer.mix(&heads.q.unsqueeze(2), &seen(keys, 2), &seen(values, 2), mask.as_ref())?;
             Ok(mixed.flatten(1, -1)) // [B, N * D]

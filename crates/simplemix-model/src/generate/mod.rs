@@ -3,6 +3,7 @@
 //! A prompt is read once for all its samples, and a row that has ended makes room for the next prompt's. What a sample
 //! is depends on the seed, its stream and its number alone, never on the batch it happened to be in.
 
+mod attend;
 mod batch;
 mod cache;
 mod stop;
