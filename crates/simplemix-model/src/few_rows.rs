@@ -6,8 +6,9 @@
 //! whatever the number of rows, so a row's result does not depend on the rows beside it.
 //! Letters: T input rows, O outputs, I inputs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::RefCell;
 
+use fork_union::ThreadPool;
 use tch::{Device, Kind, Tensor};
 
 use crate::decoder::{self, Weights};
@@ -255,25 +256,40 @@ fn products(x: &Tensor, layers: &[Weights<'_>]) -> Option<Vec<Tensor>> {
     Some(products)
 }
 
-/// Goes through tasks with this thread, and those of rayon's that come in time.
+thread_local! {
+    static TEAM: RefCell<Option<ThreadPool>> = const { RefCell::new(None) };
+}
+
+/// While it lives, threads stand by for this one's [`by_all`], and libtorch works with this one alone.
 ///
-/// Rayon's own loops would put this thread to sleep and wake all others, for some microseconds' work.
+/// A step of decoding has some hundred products of some tens of microseconds each: about what rayon takes to wake a thread.
+/// These do not sleep between products, so they are there while rows are decoded only.
+pub(crate) struct StandBy {
+    threads: i32,
+}
+
+impl StandBy {
+    pub(crate) fn new() -> Self {
+        let threads = tch::get_num_threads();
+        tch::set_num_threads(1);
+        // Without them this thread does all of it.
+        TEAM.set(usize::try_from(threads).ok().filter(|&n| n > 1).and_then(|n| ThreadPool::try_spawn(n).ok()));
+        Self { threads }
+    }
+}
+
+impl Drop for StandBy {
+    fn drop(&mut self) {
+        TEAM.take();
+        tch::set_num_threads(self.threads);
+    }
+}
+
+/// Goes through tasks with this thread and those that stand by for it.
 pub(crate) fn by_all(tasks: usize, work: impl Fn(usize) + Sync) {
-    let next = AtomicUsize::new(0);
-    let go_on = || {
-        loop {
-            let task = next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
-            }
-            work(task);
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        for _ in 1..rayon::current_num_threads().min(tasks) {
-            scope.spawn(|_| go_on());
-        }
-        go_on();
+    TEAM.with_borrow_mut(|team| match team {
+        Some(team) if tasks > 1 => drop(team.for_n_dynamic(tasks, |prong| work(prong.task_index))),
+        _ => (0..tasks).for_each(work),
     });
 }
 

@@ -3,10 +3,12 @@
 //! Penalty, temperature, top-k, top-p and min-p are applied in this order and mean what they mean in transformers.
 //! Letters: B rows, V vocabulary.
 
-use rayon::prelude::*;
+use std::sync::OnceLock;
+
 use tch::{Kind, Tensor};
 
 use crate::error::{Doing, Error, Result};
+use crate::few_rows::by_all;
 use crate::random::uniform;
 
 /// How tokens are drawn.
@@ -102,10 +104,13 @@ pub(crate) fn draw_rows(
         let vocab = weights.size()[1] as usize;
         let mut values = vec![0f32; weights.numel()];
         weights.contiguous().f_copy_data(&mut values, weights.numel()).doing("reading probabilities")?;
-        let pick = |(weights, row): (&[f32], &Draw<'_>)| {
-            draw(weights, sampling, uniform(sampling.seed, row.stream, row.answer.len() as u64))
-        };
-        values.par_chunks(vocab).zip(rows).map(pick).unzip()
+        let picked: Vec<OnceLock<(i64, f32)>> = rows.iter().map(|_| OnceLock::new()).collect();
+        by_all(rows.len(), |at| {
+            let (weights, row) = (&values[at * vocab..(at + 1) * vocab], &rows[at]);
+            let uniform = uniform(sampling.seed, row.stream, row.answer.len() as u64);
+            picked[at].get_or_init(|| draw(weights, sampling, uniform));
+        });
+        picked.into_iter().filter_map(OnceLock::into_inner).unzip()
     };
     let picked = Tensor::from_slice(&tokens).unsqueeze(1);
     let logps = own.f_gather(1, &picked, false).and_then(|z| z.f_squeeze_dim(1)?.f_sub(&own.f_logsumexp([-1], false)?));

@@ -8,6 +8,7 @@ use super::cache::{Cache, Columns, Fill, Layers, read};
 use super::{Finish, GenerateOptions, Generated, Request};
 use crate::causal_lm::CausalLm;
 use crate::error::{Doing, Result};
+use crate::few_rows::StandBy;
 use crate::packed::Packed;
 use crate::sample::{Draw, Drawn, draw_rows};
 
@@ -30,25 +31,8 @@ pub(super) struct Batch<'a> {
     rows: Vec<Row>,
     answers: Vec<Vec<Generated>>, // by request
     done: usize,
-}
-
-/// While it lives libtorch works with this thread alone: its others would spin where [`crate::few_rows`] has work for them.
-struct Resting {
-    threads: i32,
-}
-
-impl Resting {
-    fn new() -> Self {
-        let threads = tch::get_num_threads();
-        tch::set_num_threads(1);
-        Self { threads }
-    }
-}
-
-impl Drop for Resting {
-    fn drop(&mut self) {
-        tch::set_num_threads(self.threads);
-    }
+    /// From a step on until prompts are read, which is libtorch's with all its threads.
+    standing_by: Option<StandBy>,
 }
 
 /// A prompt that has been read.
@@ -88,6 +72,7 @@ impl<'a> Batch<'a> {
             rows: Vec::new(),
             answers: requests.iter().map(|_| vec![empty.clone(); options.samples]).collect(),
             done: 0,
+            standing_by: None,
         })
     }
 
@@ -169,6 +154,7 @@ impl<'a> Batch<'a> {
         if packed.is_empty() {
             return Ok(());
         }
+        self.standing_by = None;
         let last: Vec<i64> = packed.segments().iter().map(|s| (s.start + s.len) as i64 - 1).collect();
         let mut prompts: Vec<Prompt> = read_now
             .into_iter()
@@ -239,7 +225,7 @@ impl<'a> Batch<'a> {
             let token = self.answers[row.request][row.sample].tokens.last().copied();
             newest.push_at(token.unwrap_or_default(), row.len);
         }
-        let _resting = Resting::new();
+        self.standing_by.get_or_insert_with(StandBy::new);
         let column = self.columns.filled;
         let pads: Vec<i64> = self.rows.iter().map(|row| column - row.len).collect();
         let mut logits = Vec::with_capacity(self.models.len());
