@@ -25,7 +25,7 @@ use simplemix::model::CausalLm;
 use simplemix::rollout::{
     DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
 };
-use simplemix::train::{PairSet, Record, Run, Stage, TrainConfig, Watcher, peak_bytes};
+use simplemix::train::{PairSet, Record, Run, Stage, TrainConfig, Trained, Watcher, peak_bytes};
 use tch::{Device, Kind};
 
 /// Mix on-policy and off-policy pairs, train with DPO, compare before and after
@@ -151,7 +151,8 @@ fn main() -> Result<()> {
     let finished = run.start(false, &mut Bars::default())?;
 
     // 6. The same questions again.
-    let mut policy = LocalGenerator::new(&finished.model, &tokenizer, &input.name, BATCH_ROWS);
+    let trained = finished.model.as_ref().and_then(Trained::policy).ok_or("training was interrupted")?;
+    let mut policy = LocalGenerator::new(trained, &tokenizer, &input.name, BATCH_ROWS);
     let after = answers(&mut policy, &held_back, &config.sampling)?;
     let right = |texts: &[String]| -> Vec<bool> {
         let pairs = texts.iter().zip(&held_back);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use simplemix_train::{Outcome, Record, Run, Stage, TrainConfig, Watcher};
+use simplemix_train::{MixSource, Outcome, Record, Run, Stage, TrainConfig, Watcher};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{bar, print};
@@ -20,7 +20,9 @@ use crate::progress::{bar, print};
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first\n  \
   simplemix train --config run.toml --beta 0.05 --output runs/beta05\n  \
   simplemix train --config run.toml --dry-run\n  \
-  simplemix train --config run.toml --resume\n\n\
+  simplemix train --config run.toml --resume\n  \
+  simplemix train --model ./smollm2 --mix on=on.parquet:1 --mix off=uf.parquet:1 --lora-rank 16 --output runs/lora\n  \
+  simplemix train --objective reward --model ./smollm2 --train pairs.parquet --output runs/reward\n\n\
   run.toml holds the same names with underscores: beta = 0.1, learning_rate = 1e-6, batch_size = 8")]
 pub(crate) struct Args {
     /// Settings in TOML
@@ -47,10 +49,18 @@ struct Settings {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     train: Option<PathBuf>,
-    /// Held-back pairs, scored during and after training
-    #[arg(long, value_name = "FILE")]
+    /// A source to draw pairs from in place of --train, every batch in the sources' shares; give it several times
+    #[arg(long, value_name = "NAME=FILE:WEIGHT", value_parser = source)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mix: Vec<MixSource>,
+    /// Held-back pairs, scored during and after training; NAME=FILE several times for several sets
+    #[arg(long, value_name = "[NAME=]FILE")]
+    #[serde(serialize_with = "as_eval", skip_serializing_if = "Vec::is_empty")]
+    eval: Vec<String>,
+    /// What is learnt: preference, sft (the chosen responses) or reward (a reward model) [default: preference]
+    #[arg(long, value_name = "WHAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    eval: Option<PathBuf>,
+    objective: Option<String>,
     /// Run folder to make
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +81,50 @@ struct Settings {
     #[arg(long = "loss-constant", value_name = "NAME=VALUE", value_parser = constant, allow_negative_numbers = true)]
     #[serde(serialize_with = "as_table", skip_serializing_if = "Vec::is_empty")]
     loss_constants: Vec<(String, f64)>,
+    /// Weight of what a response has more of than the other one: LD-DPO [default: none]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ld_alpha: Option<f64>,
+    /// Where the reference's log-probs come from: cached, computed or on_the_fly [default: cached]
+    #[arg(long, value_name = "HOW")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
+    /// A reference other than the model before training
+    #[arg(long, value_name = "DIR|ID")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference_model: Option<PathBuf>,
+    /// Updates after which the reference moves towards the policy: TR-DPO; 0 for never [default: 0]
+    #[arg(long, value_name = "UPDATES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync_reference_every: Option<u64>,
+    /// Rank of a LoRA adapter that is trained in place of all weights [default: 0, none]
+    #[arg(long, value_name = "RANK")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora_rank: Option<i64>,
+    /// Its scale is this over the rank [default: 32]
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora_alpha: Option<f64>,
+    /// Share of its inputs dropped in training [default: 0]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora_dropout: Option<f64>,
+    /// Linear layers it changes, such as q_proj,v_proj [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lora_targets: Vec<String>,
+    /// A peft adapter to go on training
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<PathBuf>,
+    /// Parameters that stay as they are, by pattern, such as 'model.layers.[0-9].*'
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    freeze: Vec<String>,
+    /// Element type of the weights: auto, float32 or bfloat16 [default: auto, bfloat16 on a GPU]
+    #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dtype: Option<String>,
     /// Peak learning rate [default: 1e-6]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,8 +165,16 @@ struct Settings {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
     #[serde(skip_serializing_if = "Option::is_none")]
     activation_checkpointing: Option<bool>,
-    /// Order of the pairs: `none` as they stand in the file, `seed` shuffled each epoch [default: none]
-    #[arg(long, value_name = "none|seed")]
+    /// Send the prompt of a pair through the network once for both responses; results do not change [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share_prompts: Option<bool>,
+    /// What becomes of a batch whose loss or gradient is not a number: stop or skip [default: stop]
+    #[arg(long, value_name = "stop|skip")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_nonfinite: Option<String>,
+    /// Order of the pairs: `none` as they stand in the file, `seed` shuffled each epoch, `trl` as TRL's [default: none]
+    #[arg(long, value_name = "none|seed|trl")]
     #[serde(skip_serializing_if = "Option::is_none")]
     shuffle: Option<String>,
     /// Everything random follows from it [default: 42]
@@ -127,6 +189,33 @@ struct Settings {
     #[arg(long, value_name = "UPDATES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     save_every_steps: Option<u64>,
+    /// Checkpoints kept, beside the best one [default: 2]
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_checkpoints: Option<u64>,
+    /// Metric by which the best checkpoint becomes the result, such as eval_loss or eval_rewards/accuracies
+    #[arg(long, value_name = "METRIC")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    best_metric: Option<String>,
+    /// Evaluations without a better one after which the run stops
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    early_stopping_patience: Option<u64>,
+}
+
+/// `on=pairs.parquet:0.5`.
+fn source(text: &str) -> std::result::Result<MixSource, String> {
+    let spec: simplemix_mix::SourceSpec = text.parse().map_err(|error: simplemix_mix::Error| error.to_string())?;
+    let weight = spec.weight.ok_or("expected NAME=FILE:WEIGHT, with a weight")?;
+    Ok(MixSource { name: spec.name, path: spec.path.into(), weight })
+}
+
+/// A file, or files by name.
+fn as_eval<S: serde::Serializer>(files: &[String], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match files {
+        [file] if !file.contains('=') || PathBuf::from(file).exists() => serializer.serialize_str(file),
+        files => serializer.collect_map(files.iter().map(|file| file.split_once('=').unwrap_or(("", file)))),
+    }
 }
 
 /// `simpo_gamma=1`.
@@ -161,6 +250,8 @@ pub(crate) fn run(args: &Args) -> Result {
         )));
     }
     config.model = config.model.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
+    config.reference_model =
+        config.reference_model.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
     let run = Run::prepare(config).input()?;
     describe(&run);
     if args.dry_run {
@@ -170,8 +261,12 @@ pub(crate) fn run(args: &Args) -> Result {
     let finished = run.start(resume, &mut screen).run()?;
     screen.bar.finish_and_clear();
     match finished.outcome {
-        Outcome::Finished => {
+        Outcome::Finished | Outcome::StoppedEarly => {
+            if finished.outcome == Outcome::StoppedEarly {
+                print("stopped early: the evaluations had stopped getting better");
+            }
             print(&format!("model: {}", finished.folder.model().display()));
+            print(&format!("report: {}", finished.folder.path().join("report.html").display()));
             Ok(())
         }
         Outcome::Stopped => {
@@ -201,12 +296,13 @@ fn describe(run: &Run) {
     for (source, pairs, share) in run.train.shares() {
         print(&format!("  {source:<12} {pairs:>7} pairs  {share:.4}"));
     }
-    if !run.eval.is_empty() {
-        print(&format!("eval:  {}", run.eval.summary()));
+    for (name, set) in &run.eval {
+        print(&format!("eval:  {}{}{}", name, if name.is_empty() { "" } else { ": " }, set.summary()));
     }
+    let (trained, all) = (run.trained_parameters(), run.parameters());
+    let share = if trained == all { String::new() } else { format!(" of {all}") };
     print(&format!(
-        "{} weights trained, {} updates of {} pairs",
-        run.parameters(),
+        "{trained}{share} weights trained, {} updates of {} pairs",
         run.settings().steps,
         run.settings().batch_size
     ));
@@ -267,29 +363,30 @@ impl Watcher for Screen {
             self.bar.finish_and_clear();
             self.bar = bar("training", steps);
         }
-        let value = |name| record.get(name).unwrap_or(f64::NAN);
+        let shown = [
+            ("loss", "loss"),
+            ("rewards/margins", "margin"),
+            ("margin", "margin"),
+            ("rewards/accuracies", "accuracy"),
+            ("accuracy", "accuracy"),
+            ("mean_token_accuracy", "token accuracy"),
+        ];
+        let values = shown.iter().filter_map(|(name, short)| Some(format!("{short} {:.3}", record.get(name)?)));
+        let speed = record.get("tokens_per_second").unwrap_or_default();
         self.bar.set_position(record.step);
-        self.bar.set_message(format!(
-            "loss {:.4} margin {:+.3} accuracy {:.2} {:.0} tok/s",
-            value("loss"),
-            value("rewards/margins"),
-            value("rewards/accuracies"),
-            value("tokens_per_second")
-        ));
+        self.bar.set_message(format!("{} {speed:.0} tok/s", values.collect::<Vec<_>>().join(" ")));
     }
 
     fn evaluated(&mut self, record: &Record) {
         self.bar.finish_and_clear();
         self.stage = None;
         self.bar = ProgressBar::hidden();
-        let value = |name| record.get(name).unwrap_or(f64::NAN);
-        print(&format!(
-            "step {:>6}: eval loss {:.4}, accuracy {:.3}, margin {:+.4}",
-            record.step,
-            value("eval_loss"),
-            value("eval_rewards/accuracies"),
-            value("eval_rewards/margins")
-        ));
+        let shown = ["loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy", "accuracy", "margin"];
+        let all = record.values.iter().filter(|(name, _)| !name.contains('@'));
+        let values = all
+            .filter(|(name, _)| shown.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.ends_with('_'))));
+        let values: Vec<String> = values.map(|(name, value)| format!("{name} {value:.4}")).collect();
+        print(&format!("step {:>6}: {}", record.step, values.join(", ")));
     }
 
     fn interrupted(&self) -> bool {

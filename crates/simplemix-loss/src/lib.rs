@@ -32,7 +32,7 @@ pub use losses::absolute::RewardMean;
 pub use online::{ScoreTerm, bradley_terry, kl_from_samples, nash_md, xpo_optimism};
 pub use pair::{LossOutput, PairLengths, PairLogps, Pairs};
 pub use preference::{LossKind, LossSettings, Objective, PreferenceLoss};
-pub use score::{Scores, score, score_only};
+pub use score::{Scores, score, score_forward, score_only};
 pub use sum::LossSum;
 pub use unpaired::{KtoConstants, apo_zero_unpaired, kto, kto_baseline};
 pub use weights::{Wpo, ld_token_weights, wpo_weights};

@@ -96,7 +96,20 @@ pub fn score_only<'a>(
     positions: &Positions,
     options: impl Into<ScoreOptions<'a>>,
 ) -> Result<Tensor> {
-    Ok(score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), false)?.logps)
+    Ok(score_forward(head, hidden, positions, options)?.logps)
+}
+
+/// As [`score_only`], with all the numbers that [`ScoreOptions`] asks for.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_forward<'a>(
+    head: impl Into<Head<'a>>,
+    hidden: &Tensor,
+    positions: &Positions,
+    options: impl Into<ScoreOptions<'a>>,
+) -> Result<Scores> {
+    score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), false)
 }
 
 pub(crate) fn score_in(

@@ -8,25 +8,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::{HEAD, ModelConfig};
 use crate::decoder::Weights;
-use crate::error::{At, Doing, Error, Result};
+use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::lora::Adapters;
 use crate::network::{self, Network, Parameters};
 use crate::packed::Packed;
 use crate::{folder, weights};
-
-/// Files that travel with the weights when a model is saved beside another.
-const COMPANIONS: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "generation_config.json",
-];
 
 /// A decoder-only language model; parameters keep the checkpoint's names.
 #[derive(Debug)]
@@ -177,37 +164,7 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
-        folder::write(folder, |temporary| {
-            let config = self.config_json(source)?;
-            let path = temporary.join("config.json");
-            std::fs::write(&path, format!("{config:#}\n")).at(&path, "write")?;
-            for name in COMPANIONS {
-                if let Some(from) = source.map(|s| s.join(name)).filter(|f| f.is_file()) {
-                    std::fs::copy(&from, temporary.join(name)).at(&from, "read")?;
-                }
-            }
-            weights::save_in_shards(temporary, &self.parameters, shard_bytes)
-        })
-    }
-
-    /// The source's own config.json where there is one, so that keys unknown to us survive; the weights' kind is ours.
-    fn config_json(&self, source: Option<&Path>) -> Result<serde_json::Value> {
-        let dtype = match self.kind() {
-            Kind::Half => "float16",
-            Kind::BFloat16 => "bfloat16",
-            _ => "float32",
-        };
-        let mut config = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
-            Some(path) => {
-                let text = std::fs::read_to_string(&path).at(&path, "read")?;
-                serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?
-            }
-            None => self.config().to_json(),
-        };
-        if config.get("torch_dtype").is_some() {
-            config["torch_dtype"] = dtype.into();
-        }
-        config["dtype"] = dtype.into();
-        Ok(config)
+        let config = folder::config_json(self.config(), source, self.kind())?;
+        folder::write_model(folder, source, &config, &self.parameters, shard_bytes)
     }
 }

@@ -434,6 +434,11 @@ impl CausalLm {
         self.active.as_deref()
     }
 
+    /// Share of inputs that the active adapter drops in training; 0 where there is none.
+    pub fn adapter_dropout(&self) -> f64 {
+        self.active.as_ref().map_or(0.0, |name| self.adapters[name].config.dropout)
+    }
+
     /// Another handle, without adapters, whose weights have the active adapter's product added. The weights that it
     /// changes are copies: this handle keeps its own, so dropping the merged one unmerges exactly.
     ///

@@ -6,15 +6,18 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::config::ModelConfig;
-use crate::error::{Doing, Result};
-use crate::network::{self, Network};
+use crate::causal_lm::CausalLm;
+use crate::config::{HEAD, ModelConfig};
+use crate::error::{Doing, Error, Result};
+use crate::network::{self, Network, Parameters};
 use crate::packed::Packed;
+use crate::{folder, weights};
 
 /// A decoder with a linear score in place of the output head.
 #[derive(Debug)]
 pub struct RewardModel {
     network: Network,
+    parameters: Parameters,
     score: Tensor, // [1, H]
     pad: Option<i64>,
 }
@@ -27,15 +30,66 @@ impl RewardModel {
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         let score = |config: &ModelConfig| Some((SCORE.to_owned(), vec![1, config.hidden_size]));
         let (config, parameters) = network::load(folder, kind, device, score)?;
+        Ok(Self::from_tensors(config, parameters, kind, device))
+    }
+
+    /// A reward model on top of a language model's network, to be trained. Every score is zero until it is.
+    ///
+    /// # Errors
+    /// [`crate::Error::Input`] while an adapter is active: merge it first.
+    pub fn on_top_of(model: CausalLm) -> Result<Self> {
+        if let Some(name) = model.active_adapter() {
+            let (found, expected) = (format!("`{name}`"), "none: merge it first".to_owned());
+            return Err(Error::Input { what: "active adapter", found, expected });
+        }
+        let (kind, device, config) = (model.kind(), model.device(), model.config().clone());
+        let mut parameters = model.parameters;
+        parameters.retain(|(name, _)| name != HEAD);
+        let score = Tensor::f_zeros([1, config.hidden_size], (kind, device)).doing("making a score")?;
+        parameters.push((SCORE.to_owned(), score));
+        Ok(Self::from_tensors(config, parameters, kind, device))
+    }
+
+    fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
         let pad = config.to_json().get("pad_token_id").and_then(serde_json::Value::as_i64);
         let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());
         let network = Network::new(config, &parameters, None, kind, device);
-        Ok(Self { network, score: score.unwrap_or_default(), pad })
+        Self { network, parameters, score: score.unwrap_or_default(), pad }
     }
 
     /// Shape and constants.
     pub fn config(&self) -> &ModelConfig {
         &self.network.config
+    }
+
+    /// Weights under the checkpoint's names.
+    pub fn named_parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+
+    /// The score's weights `[1, H]`.
+    pub fn score_head(&self) -> &Tensor {
+        &self.score
+    }
+
+    /// Whether gradients are kept for all weights.
+    pub fn set_trainable(&self, trainable: bool) {
+        for (_, tensor) in &self.parameters {
+            let _ = tensor.set_requires_grad(trainable);
+        }
+    }
+
+    /// Scores `[S]` at `rows` of the packed tokens, in a graph where gradients are kept.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a token id outside the vocabulary or no token at all; [`Error::Torch`].
+    pub fn scores(&self, packed: &Packed, rows: &[i64]) -> Result<Tensor> {
+        let rows = Tensor::from_slice(rows).to_device(self.network.device);
+        let hidden = self.network.hidden_states(packed)?;
+        hidden
+            .f_index_select(0, &rows)
+            .and_then(|rows| rows.f_linear(&self.score, None::<&Tensor>)?.f_squeeze_dim(1))
+            .doing("scoring")
     }
 
     /// Scores `[S]` of whole sequences, each of which becomes one segment of a forward pass.
@@ -44,7 +98,7 @@ impl RewardModel {
     /// configuration has one.
     ///
     /// # Errors
-    /// [`crate::Error::Input`] for an empty sequence or a token id outside the vocabulary; [`crate::Error::Torch`].
+    /// [`Error::Input`] for an empty sequence or a token id outside the vocabulary; [`Error::Torch`].
     pub fn score(&self, sequences: &[&[u32]]) -> Result<Vec<f64>> {
         let _guard = tch::no_grad_guard();
         let (mut packed, mut last) = (Packed::new(), Vec::with_capacity(sequences.len()));
@@ -58,13 +112,26 @@ impl RewardModel {
         if packed.is_empty() {
             return Ok(Vec::new());
         }
-        let hidden = self.network.hidden_states(&packed)?;
-        let rows = Tensor::from_slice(&last).to_device(self.network.device);
-        let scores = hidden
-            .f_index_select(0, &rows)
-            .and_then(|rows| rows.f_linear(&self.score, None::<&Tensor>)?.f_squeeze_dim(1)?.f_to_kind(Kind::Double))
-            .doing("scoring")?;
+        let scores = self.scores(&packed, &last)?.f_to_kind(Kind::Double).doing("reading scores")?;
         Vec::try_from(scores).doing("reading scores")
+    }
+
+    /// Writes a folder that transformers loads as `*ForSequenceClassification` with one label, and the tokenizer and
+    /// template files of `source`, if given. It appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `folder` exists already or cannot be written.
+    pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
+        let mut config = folder::config_json(self.config(), source, self.network.kind)?;
+        let architecture = self.config().to_json()["architectures"][0].as_str().map_or_else(
+            || "LlamaForSequenceClassification".to_owned(),
+            |name| name.replace("ForCausalLM", "ForSequenceClassification"),
+        );
+        config["architectures"] = serde_json::json!([architecture]);
+        config["num_labels"] = 1.into();
+        config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
+        config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
+        folder::write_model(folder, source, &config, &self.parameters, weights::MAX_SHARD_BYTES)
     }
 }
 

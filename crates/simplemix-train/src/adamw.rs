@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::patterns;
 
 /// Constants of AdamW; defaults are PyTorch's and TRL's, except that weight decay is off as in TRL.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -31,7 +32,26 @@ impl Default for AdamWOptions {
     }
 }
 
-/// Optimiser state of a set of f32 parameters on the CPU or a GPU.
+/// Parameters that are updated in a way of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterGroup {
+    /// Their names, as patterns: `*.norm.weight`, `model.layers.[01].*`. Each must match one at least.
+    pub names: Vec<String>,
+    /// In place of the optimiser's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// Multiplies the learning rate.
+    #[serde(default = "one")]
+    pub learning_rate_factor: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Optimiser state of a set of parameters on the CPU or a GPU. Parameters in half precision have a copy in f32 that is
+/// what is updated.
 #[derive(Debug)]
 pub struct AdamW {
     options: AdamWOptions,
@@ -42,37 +62,70 @@ pub struct AdamW {
 #[derive(Debug)]
 struct Slot {
     name: String,
+    /// In f32: the parameter itself, or what it is rounded from.
+    weights: Tensor,
     parameter: Tensor,
     mean: Tensor,
     square: Tensor,
-    decays: bool,
+    weight_decay: f64,
+    rate_factor: f64,
 }
 
 /// Elements a thread takes at a time: a few hundred kilobytes of the four arrays.
 const CHUNK: usize = 1 << 16;
 
 impl AdamW {
-    /// Zero moments for every parameter.
+    /// Zero moments for every parameter. Weight decay spares vectors: norms and biases.
     ///
     /// # Errors
-    /// [`Error::Setting`] for constants out of range; [`Error::Parameter`] for one that is not contiguous f32.
+    /// [`Error::Setting`] for constants out of range; [`Error::Parameter`] for one that is not contiguous floats.
     pub fn new(parameters: &[(String, Tensor)], options: AdamWOptions) -> Result<Self> {
+        Self::with_groups(parameters, options, &[])
+    }
+
+    /// As [`AdamW::new`], where the first group that a parameter's name is in has a say.
+    ///
+    /// # Errors
+    /// As [`AdamW::new`], and [`Error::Pattern`] for a pattern that is none or matches nothing.
+    pub fn with_groups(
+        parameters: &[(String, Tensor)],
+        options: AdamWOptions,
+        groups: &[ParameterGroup],
+    ) -> Result<Self> {
         options.check()?;
-        let slots = parameters
-            .iter()
-            .map(|(name, parameter)| {
-                if parameter.kind() != Kind::Float || !parameter.is_contiguous() {
-                    return Err(Error::Parameter { name: name.clone(), found: format!("{:?}", parameter.kind()) });
-                }
-                Ok(Slot {
-                    name: name.clone(),
-                    mean: parameter.detach().zeros_like(),
-                    square: parameter.detach().zeros_like(),
-                    decays: parameter.dim() > 1,
-                    parameter: parameter.shallow_clone(),
-                })
+        let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+        let mut group_of = vec![None; names.len()];
+        for group in groups {
+            let decay = group.weight_decay.unwrap_or(0.0);
+            if !(decay.is_finite() && decay >= 0.0 && group.learning_rate_factor >= 0.0) {
+                let found = format!("{decay} and {}", group.learning_rate_factor);
+                return Err(Error::Setting { key: "parameter_groups", found, expected: "numbers from 0" });
+            }
+            for at in patterns::matching("parameter_groups", &group.names, &names)? {
+                group_of[at].get_or_insert(group);
+            }
+        }
+        let slot = |((name, parameter), group): (&(String, Tensor), Option<&ParameterGroup>)| {
+            let is_float = matches!(parameter.kind(), Kind::Float | Kind::BFloat16 | Kind::Half);
+            if !is_float || !parameter.is_contiguous() {
+                return Err(Error::Parameter { name: name.clone(), found: format!("{:?}", parameter.kind()) });
+            }
+            let weights = match parameter.kind() {
+                Kind::Float => parameter.shallow_clone(),
+                _ => parameter.detach().to_kind(Kind::Float),
+            };
+            let spared = if parameter.dim() > 1 { options.weight_decay } else { 0.0 };
+            Ok(Slot {
+                name: name.clone(),
+                mean: weights.detach().zeros_like(),
+                square: weights.detach().zeros_like(),
+                weight_decay: group.and_then(|group| group.weight_decay).unwrap_or(spared),
+                rate_factor: group.map_or(1.0, |group| group.learning_rate_factor),
+                parameter: parameter.shallow_clone(),
+                weights,
             })
-            .collect::<Result<_>>()?;
+        };
+        let slots = parameters.iter().zip(group_of).map(slot).collect::<Result<_>>()?;
         Ok(Self { options, slots, updates: 0 })
     }
 
@@ -99,18 +152,23 @@ impl AdamW {
     pub fn update(&mut self, learning_rate: f64, scale: f64) {
         let _guard = tch::no_grad_guard();
         self.updates += 1;
-        let step = Step::new(&self.options, learning_rate, scale, self.updates);
         for slot in &mut self.slots {
             let mut gradient = slot.parameter.grad();
             if !gradient.defined() {
                 continue;
             }
-            let decay = if slot.decays { 1.0 - learning_rate * self.options.weight_decay } else { 1.0 };
-            let on_host = slot.parameter.device() == Device::Cpu && gradient.is_contiguous();
+            let rate = learning_rate * slot.rate_factor;
+            let step = Step::new(&self.options, rate, scale, self.updates);
+            let decay = 1.0 - rate * slot.weight_decay;
+            let wide = gradient.to_kind(Kind::Float);
+            let on_host = slot.weights.device() == Device::Cpu && wide.is_contiguous();
             if on_host {
-                step.on_host(slot, &gradient, decay as f32);
+                step.on_host(slot, &wide, decay as f32);
             } else {
-                step.on_device(slot, &gradient, decay);
+                step.on_device(slot, &wide, decay);
+            }
+            if slot.is_rounded() {
+                slot.parameter.copy_(&slot.weights);
             }
             let _ = gradient.zero_();
         }
@@ -121,17 +179,15 @@ impl AdamW {
         self.updates
     }
 
-    /// Moments under `NAME.exp_avg` and `NAME.exp_avg_sq`.
+    /// Moments under `NAME.exp_avg` and `NAME.exp_avg_sq`, and `NAME.master`, the f32 copies of parameters in half
+    /// precision.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        self.slots
-            .iter()
-            .flat_map(|s| {
-                [
-                    (format!("{}.exp_avg", s.name), s.mean.shallow_clone()),
-                    (format!("{}.exp_avg_sq", s.name), s.square.shallow_clone()),
-                ]
-            })
-            .collect()
+        let mut all = Vec::with_capacity(2 * self.slots.len());
+        for slot in &self.slots {
+            let named = slot.state().into_iter();
+            all.extend(named.map(|(suffix, tensor)| (format!("{}.{suffix}", slot.name), tensor.shallow_clone())));
+        }
+        all
     }
 
     /// Takes over moments as [`AdamW::state`] gave them, and the number of updates behind them.
@@ -139,15 +195,16 @@ impl AdamW {
     /// # Errors
     /// [`Error::State`] naming the first moment that is absent or misshapen.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, updates: u64) -> Result<()> {
-        for slot in &mut self.slots {
-            for (suffix, moment) in [("exp_avg", &mut slot.mean), ("exp_avg_sq", &mut slot.square)] {
+        let _guard = tch::no_grad_guard();
+        for slot in &self.slots {
+            for (suffix, own) in slot.state() {
                 let name = format!("{}.{suffix}", slot.name);
                 match state.get(&name) {
-                    Some(stored) if stored.size() == moment.size() => moment.copy_(stored),
+                    Some(stored) if stored.size() == own.size() => own.shallow_clone().copy_(stored),
                     found => {
                         return Err(Error::State {
                             found: found.map_or("absent".to_owned(), |t| format!("{:?}", t.size())),
-                            expected: format!("{:?}", moment.size()),
+                            expected: format!("{:?}", own.size()),
                             name,
                         });
                     }
@@ -156,6 +213,21 @@ impl AdamW {
         }
         self.updates = updates;
         Ok(())
+    }
+}
+
+impl Slot {
+    /// Whether the parameter is rounded from its f32 copy.
+    fn is_rounded(&self) -> bool {
+        self.parameter.kind() != Kind::Float
+    }
+
+    fn state(&self) -> Vec<(&'static str, &Tensor)> {
+        let mut state = vec![("exp_avg", &self.mean), ("exp_avg_sq", &self.square)];
+        if self.is_rounded() {
+            state.push(("master", &self.weights));
+        }
+        state
     }
 }
 
@@ -206,7 +278,7 @@ impl Step {
         let (c1, b2, c2) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
         let (scale, rate, root, epsilon) = (self.scale as f32, self.rate as f32, self.root as f32, self.epsilon as f32);
         let (Some(p), Some(m), Some(v), Some(g)) = (
-            host_slice_mut(&mut slot.parameter),
+            host_slice_mut(&mut slot.weights),
             host_slice_mut(&mut slot.mean),
             host_slice_mut(&mut slot.square),
             host_slice(gradient),
@@ -233,8 +305,8 @@ impl Step {
         let _ = slot.square.g_mul_scalar_(self.beta2);
         let _ = slot.square.g_add_(&(g.square() * (1.0 - self.beta2)));
         let denominator = slot.square.sqrt() / self.root + self.epsilon;
-        let _ = slot.parameter.g_mul_scalar_(decay);
-        let _ = slot.parameter.g_sub_(&(&slot.mean / denominator * self.rate));
+        let _ = slot.weights.g_mul_scalar_(decay);
+        let _ = slot.weights.g_sub_(&(&slot.mean / denominator * self.rate));
     }
 }
 
@@ -321,6 +393,45 @@ mod tests {
         // Gradients 1 and (4, 4): the root of 33.
         (a.sum(Kind::Float) + b.square().sum(Kind::Float)).backward();
         assert!((adamw.gradient_norm() - 33f64.sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn half_precision_is_rounded_from_a_copy_that_moves() {
+        let p = Tensor::from_slice(&[1f32]).to_kind(Kind::BFloat16).set_requires_grad(true);
+        let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], AdamWOptions::default()).unwrap();
+        // Steps of 0.001 are below half of what separates bf16 numbers near 1; together they are not.
+        for _ in 0..20 {
+            (&p * 2.0).sum(Kind::Float).backward();
+            adamw.update(0.001, 1.0);
+        }
+        assert!((p.double_value(&[0]) - 0.98).abs() < 0.003, "{}", p.double_value(&[0]));
+        let state: BTreeMap<_, _> = adamw.state().into_iter().map(|(name, t)| (name, t.copy())).collect();
+        assert!((state["p.master"].double_value(&[0]) - 0.98).abs() < 1e-5);
+        let mut again = AdamW::new(&[("p".into(), p.shallow_clone())], AdamWOptions::default()).unwrap();
+        again.restore(&state, 20).unwrap();
+        assert_eq!(again.state()[2].1, state["p.master"]);
+    }
+
+    #[test]
+    fn groups_have_rates_and_decay_of_their_own() {
+        let one = || Tensor::from_slice(&[1f32, 1.0]).view([1, 2]).set_requires_grad(true);
+        let (a, b, c) = (one(), one(), one());
+        let named = [("x.a", &a), ("x.b", &b), ("c", &c)].map(|(name, t)| (name.to_owned(), t.shallow_clone()));
+        let groups = [
+            ParameterGroup { names: vec!["*.a".into()], weight_decay: Some(0.0), learning_rate_factor: 0.5 },
+            ParameterGroup { names: vec!["x.*".into()], weight_decay: Some(1.0), learning_rate_factor: 1.0 },
+        ];
+        let options = AdamWOptions { weight_decay: 0.5, ..AdamWOptions::default() };
+        let mut adamw = AdamW::with_groups(&named, options, &groups).unwrap();
+        (a.sum(Kind::Float) + b.sum(Kind::Float) + c.sum(Kind::Float)).backward();
+        adamw.update(0.1, 1.0);
+        // A first update is the rate itself; decay is rate times weight.
+        for (tensor, expected) in [(&a, 1.0 - 0.05), (&b, 0.9 - 0.1), (&c, 0.95 - 0.1)] {
+            assert!((tensor.double_value(&[0, 0]) - expected).abs() < 1e-6);
+        }
+        let nothing = [ParameterGroup { names: vec!["y.*".into()], weight_decay: None, learning_rate_factor: 1.0 }];
+        let error = AdamW::with_groups(&named, options, &nothing).unwrap_err().to_string();
+        assert_eq!(error, "`parameter_groups`: the pattern `y.*` matches none of x.a, x.b, c");
     }
 
     #[test]

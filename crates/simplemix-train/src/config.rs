@@ -7,23 +7,31 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_loss::{Divergence, Wpo};
+use simplemix_mix::Weight;
 
-use crate::adamw::AdamWOptions;
+use crate::adamw::{AdamWOptions, ParameterGroup};
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 use crate::order::Order;
 use crate::schedule::Schedule;
-use crate::trainer::LoopSettings;
+use crate::trainer::{BestRule, LoopSettings, OnNonFinite};
 
 /// A run as it is written in `run.toml`; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
+    /// What is learnt: `preference`, `sft` (the chosen responses) or `reward` (a reward model).
+    pub objective: Objective,
     /// Model folder: the policy before training, and the frozen reference.
     pub model: Option<PathBuf>,
     /// Pairs to train on: parquet, Arrow IPC, JSONL or JSON.
     pub train: Option<PathBuf>,
-    /// Held-back pairs that are scored during and after training; before it all their margins are 0.
-    pub eval: Option<PathBuf>,
+    /// Sources to draw pairs from in place of `train`, every batch in their shares.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<MixSource>,
+    /// Held-back pairs that are scored during and after training: a file, or several by name. Before training all their
+    /// margins are 0.
+    pub eval: Option<EvalFiles>,
     /// Run folder to make.
     pub output: Option<PathBuf>,
 
@@ -41,6 +49,40 @@ pub struct TrainConfig {
     /// Weights of pairs by how likely the policy is to write them: `capped` or `uncapped`; none without.
     pub wpo: Option<Wpo>,
 
+    /// LD-DPO's weight, in [0, 1], of what a response has more of than the other one (arXiv:2409.06411).
+    pub ld_alpha: Option<f64>,
+    /// Pull of a reward model's scores towards zero; TRL's `center_rewards_coefficient`.
+    pub center_rewards: f64,
+
+    /// Where the reference's log-probabilities come from: `cached` on disk, `computed` at the start, or `on_the_fly` for
+    /// every batch, which takes a second model in memory unless an adapter is trained.
+    pub reference: ReferenceSource,
+    /// A reference other than the model before training.
+    pub reference_model: Option<PathBuf>,
+    /// Folder of the cached log-probabilities; simplemix's cache folder without.
+    pub reference_cache: Option<PathBuf>,
+    /// Updates after which the reference moves towards the policy (TR-DPO, arXiv:2404.09656); 0 for never.
+    pub sync_reference_every: u64,
+    /// The policy's share in it.
+    pub sync_reference_mixup: f64,
+
+    /// Rank of a LoRA adapter that is trained in place of all weights; 0 for none.
+    pub lora_rank: i64,
+    /// Its scale is this over the rank.
+    pub lora_alpha: f64,
+    /// Share of its inputs dropped in training.
+    pub lora_dropout: f64,
+    /// Names of the linear layers it changes, as `q_proj`; none for all of them.
+    pub lora_targets: Vec<String>,
+    /// Whether its scale is `lora_alpha` over the root of the rank (arXiv:2312.03732).
+    pub lora_rslora: bool,
+    /// Folder of a peft adapter to go on training. With it the model is the reference.
+    pub adapter: Option<PathBuf>,
+    /// Patterns of parameters that stay as they are: `model.embed_tokens.*`, `model.layers.[0-9].*`.
+    pub freeze: Vec<String>,
+    /// Element type of the weights: `auto` is bf16 with f32 copies on a GPU, f32 on a CPU.
+    pub dtype: Dtype,
+
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Shape of the learning rate after warm-up: `linear`, `cosine` or `constant`.
@@ -57,6 +99,13 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     /// Constants of the optimiser.
     pub adamw: AdamWOptions,
+    /// Parameters with a weight decay or learning rate of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parameter_groups: Vec<ParameterGroup>,
+    /// What becomes of a batch whose loss or gradient is not a number: `stop`, or `skip` it.
+    pub on_nonfinite: NonFinitePolicy,
+    /// Batches that may be skipped.
+    pub max_skipped: u64,
 
     /// Tokens of prompt and response together; longer pairs are cut at their end.
     pub max_length: usize,
@@ -68,7 +117,12 @@ pub struct TrainConfig {
     /// same results.
     pub activation_checkpointing: bool,
 
-    /// Order of the pairs: `none` takes them as they stand, `seed` shuffles each epoch.
+    /// Whether the prompt of a pair goes through the network once for both responses. Results do not change.
+    pub share_prompts: bool,
+    /// Whether entropy, accuracy and mean logit of the tokens are measured.
+    pub token_metrics: bool,
+
+    /// Order of the pairs: `none` takes them as they stand, `seed` shuffles each epoch, `trl` as TRL does under `seed`.
     pub shuffle: Shuffle,
     /// Everything random follows from it.
     pub seed: u64,
@@ -77,8 +131,97 @@ pub struct TrainConfig {
     pub eval_every_steps: u64,
     /// Updates between checkpoints; 0 for none.
     pub save_every_steps: u64,
-    /// Checkpoints kept.
+    /// Checkpoints kept, beside the best one.
     pub keep_checkpoints: usize,
+    /// Metric of the evaluations by which the best checkpoint is kept and becomes the result: `eval_loss`,
+    /// `eval_rewards/accuracies`. Losses are better when lower, others when higher.
+    pub best_metric: Option<String>,
+    /// Evaluations without a better one after which the run stops.
+    pub early_stopping_patience: Option<u64>,
+    /// Whether metrics are written for TensorBoard too.
+    pub tensorboard: bool,
+}
+
+/// What is learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Objective {
+    /// To prefer the chosen responses, by the loss that `loss` names.
+    #[default]
+    Preference,
+    /// To write the chosen responses.
+    Sft,
+    /// To score the chosen responses higher: a reward model.
+    Reward,
+}
+
+/// Where the reference's log-probabilities come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceSource {
+    /// A file of the cache, made where there is none.
+    #[default]
+    Cached,
+    /// They are computed at the start.
+    Computed,
+    /// They are computed for every batch.
+    OnTheFly,
+}
+
+/// Element type of the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// bf16 on a GPU, f32 on a CPU.
+    #[default]
+    Auto,
+    /// f32.
+    Float32,
+    /// bf16; the optimiser keeps copies in f32.
+    Bfloat16,
+}
+
+/// What becomes of a batch whose loss or gradient is not a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinitePolicy {
+    /// The run stops before the optimiser moves.
+    #[default]
+    Stop,
+    /// It is left out.
+    Skip,
+}
+
+/// Held-back files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EvalFiles {
+    /// One, whose metrics begin with `eval_`.
+    One(PathBuf),
+    /// Several; metrics begin with `eval_NAME_`.
+    Named(BTreeMap<String, PathBuf>),
+}
+
+impl EvalFiles {
+    /// Names, the empty one for a single file, and files.
+    pub fn all(&self) -> Vec<(String, &Path)> {
+        match self {
+            Self::One(path) => vec![(String::new(), path)],
+            Self::Named(files) => files.iter().map(|(name, path)| (name.clone(), path.as_path())).collect(),
+        }
+    }
+}
+
+/// A source to draw pairs from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixSource {
+    /// Its name in the metrics.
+    pub name: String,
+    /// Its pairs.
+    pub path: PathBuf,
+    /// Its share of every batch, relative to the others' weights.
+    pub weight: Weight,
 }
 
 /// How pairs are ordered.
@@ -90,13 +233,17 @@ pub enum Shuffle {
     None,
     /// Anew each epoch, under `seed`.
     Seed,
+    /// As TRL's trainer does under `seed`, the short batch at an epoch's end included.
+    Trl,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
+            objective: Objective::Preference,
             model: None,
             train: None,
+            mix: Vec::new(),
             eval: None,
             output: None,
             loss: "sigmoid".to_owned(),
@@ -105,6 +252,21 @@ impl Default for TrainConfig {
             loss_constants: BTreeMap::new(),
             f_divergence_type: Divergence::default(),
             wpo: None,
+            ld_alpha: None,
+            center_rewards: 0.0,
+            reference: ReferenceSource::Cached,
+            reference_model: None,
+            reference_cache: None,
+            sync_reference_every: 0,
+            sync_reference_mixup: 0.6,
+            lora_rank: 0,
+            lora_alpha: 32.0,
+            lora_dropout: 0.0,
+            lora_targets: Vec::new(),
+            lora_rslora: false,
+            adapter: None,
+            freeze: Vec::new(),
+            dtype: Dtype::Auto,
             learning_rate: 1e-6,
             schedule: Schedule::Linear,
             warmup_ratio: 0.0,
@@ -113,15 +275,23 @@ impl Default for TrainConfig {
             max_steps: None,
             max_grad_norm: 1.0,
             adamw: AdamWOptions::default(),
+            parameter_groups: Vec::new(),
+            on_nonfinite: NonFinitePolicy::Stop,
+            max_skipped: 10,
             max_length: 1024,
             micro_batch_tokens: 1024,
             logits_bytes: 256 << 20,
             activation_checkpointing: false,
+            share_prompts: true,
+            token_metrics: true,
             shuffle: Shuffle::None,
             seed: 42,
             eval_every_steps: 0,
             save_every_steps: 0,
             keep_checkpoints: 2,
+            best_metric: None,
+            early_stopping_patience: None,
+            tensorboard: true,
         }
     }
 }
@@ -132,8 +302,13 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] naming line and key.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
-        toml::from_str(text)
-            .map_err(|e| Error::Config { path: path.to_owned(), message: e.to_string().trim_end().to_owned() })
+        toml::from_str(text).map_err(|error| {
+            let mut message = error.to_string().trim_end().to_owned();
+            if let Some(name) = meant(error.message()) {
+                message.push_str(&format!("\nDid you mean `{name}`?"));
+            }
+            Error::Config { path: path.to_owned(), message }
+        })
     }
 
     /// The settings as TOML, every key written out.
@@ -144,14 +319,24 @@ impl TrainConfig {
         toml::to_string(self).map_err(|e| Error::Config { path: PathBuf::from("config.toml"), message: e.to_string() })
     }
 
-    /// What the loop needs, for a training set of `pairs` pairs.
+    /// What the loop needs, for a training set of `pairs` pairs; `mixture` is the order of several sources.
     ///
     /// # Errors
     /// [`Error::Setting`] naming the first setting out of range.
-    pub fn loop_settings(&self, pairs: usize) -> Result<LoopSettings> {
+    pub fn loop_settings(&self, pairs: usize, mixture: Option<Order>) -> Result<LoopSettings> {
         self.check()?;
-        let whole = (self.epochs * pairs as f64 / self.batch_size as f64).floor().max(1.0) as u64;
-        let steps = self.max_steps.unwrap_or(whole);
+        let order = mixture.unwrap_or(match self.shuffle {
+            Shuffle::None => Order::File,
+            Shuffle::Seed => Order::Shuffled(self.seed),
+            Shuffle::Trl => Order::Trl(self.seed),
+        });
+        let pairs = order.pairs(pairs as u64);
+        let updates = match order {
+            // transformers counts the short batch of each epoch.
+            Order::Trl(_) => (self.epochs * order.updates(self.batch_size, pairs) as f64).ceil(),
+            _ => (self.epochs * pairs as f64 / self.batch_size as f64).floor(),
+        };
+        let steps = self.max_steps.unwrap_or(updates.max(1.0) as u64);
         Ok(LoopSettings {
             steps,
             batch_size: self.batch_size,
@@ -162,10 +347,16 @@ impl TrainConfig {
             max_grad_norm: if self.max_grad_norm == 0.0 { f64::INFINITY } else { self.max_grad_norm },
             eval_every_steps: self.eval_every_steps,
             save_every_steps: self.save_every_steps,
-            order: match self.shuffle {
-                Shuffle::None => Order::File,
-                Shuffle::Seed => Order::Shuffled(self.seed),
+            order,
+            on_nonfinite: match self.on_nonfinite {
+                NonFinitePolicy::Stop => OnNonFinite::Stop,
+                NonFinitePolicy::Skip => OnNonFinite::Skip { most: self.max_skipped },
             },
+            best: self.best_metric.clone().map(|metric| BestRule {
+                higher: !metric.ends_with("loss"),
+                metric,
+                patience: self.early_stopping_patience,
+            }),
         })
     }
 
@@ -188,6 +379,11 @@ impl TrainConfig {
             ("learning_rate", self.learning_rate, self.learning_rate > 0.0, POSITIVE),
             ("warmup_ratio", self.warmup_ratio, share(self.warmup_ratio), SHARE),
             ("epochs", self.epochs, self.epochs > 0.0, POSITIVE),
+            ("ld_alpha", self.ld_alpha.unwrap_or(1.0), share(self.ld_alpha.unwrap_or(1.0)), SHARE),
+            ("center_rewards", self.center_rewards, self.center_rewards >= 0.0, "a number from 0"),
+            ("sync_reference_mixup", self.sync_reference_mixup, share(self.sync_reference_mixup), SHARE),
+            ("lora_alpha", self.lora_alpha, true, "a number"),
+            ("lora_dropout", self.lora_dropout, (0.0..1.0).contains(&self.lora_dropout), "from 0 to below 1"),
             ("max_grad_norm", self.max_grad_norm, self.max_grad_norm >= 0.0, "a number from 0, where 0 is no limit"),
         ] {
             if !(fits && value.is_finite()) {
@@ -205,12 +401,40 @@ impl TrainConfig {
                 return Err(Error::Setting { key, found: "0".to_owned(), expected: "at least 1" });
             }
         }
+        if self.lora_rank < 0 {
+            return Err(Error::Setting { key: "lora_rank", found: self.lora_rank.to_string(), expected: "0 or above" });
+        }
+        let together = |key, found: &str, expected| Err(Error::Setting { key, found: found.to_owned(), expected });
+        let adapts = self.lora_rank > 0 || self.adapter.is_some();
+        if self.lora_rank > 0 && self.adapter.is_some() {
+            return together("lora_rank", "set, with `adapter`", "one of them: an adapter has a rank");
+        }
+        if self.objective == Objective::Reward && adapts {
+            return together("objective", "reward, with an adapter", "all weights trained");
+        }
+        if self.sync_reference_every > 0 && (self.reference != ReferenceSource::OnTheFly || adapts) {
+            let expected = "`reference = \"on_the_fly\"` and no adapter";
+            return together("sync_reference_every", "set", expected);
+        }
+        if self.early_stopping_patience.is_some() && self.best_metric.is_none() {
+            return together("early_stopping_patience", "set", "`best_metric` with it");
+        }
+        if !self.mix.is_empty() && (self.train.is_some() || self.shuffle != Shuffle::None) {
+            return together("mix", "set, with `train` or `shuffle`", "sources alone: they have an order");
+        }
         if self.max_length < 2 {
             let found = self.max_length.to_string();
             return Err(Error::Setting { key: "max_length", found, expected: "at least 2" });
         }
         Ok(())
     }
+}
+
+/// The known key that an unknown one is nearest to, out of serde's message about it.
+fn meant(message: &str) -> Option<String> {
+    let (found, known) = message.strip_prefix("unknown field `")?.split_once("`, expected ")?;
+    let names: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    nearest(found, &names).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -224,7 +448,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named() {
         let text = read("beta = 0.2\nlearning_rat = 1e-6\n").unwrap_err().to_string();
-        assert!(text.starts_with("run.toml: ") && text.contains("learning_rat"), "{text}");
+        assert!(text.starts_with("run.toml: ") && text.contains("unknown field `learning_rat`"), "{text}");
+        assert!(text.ends_with("Did you mean `learning_rate`?"), "{text}");
+        let text = read("[adamw]\nweight_decai = 0.1\n").unwrap_err().to_string();
+        assert!(text.ends_with("Did you mean `weight_decay`?"), "{text}");
     }
 
     #[test]
@@ -237,7 +464,7 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let config = TrainConfig { beta: -1.0, ..TrainConfig::default() };
-        let error = config.loop_settings(10).unwrap_err();
+        let error = config.loop_settings(10, None).unwrap_err();
         assert_eq!(error.to_string(), "`beta` is -1, expected a number above 0");
         let config = TrainConfig { batch_size: 0, ..TrainConfig::default() };
         assert_eq!(config.check().unwrap_err().to_string(), "`batch_size` is 0, expected at least 1");
@@ -246,8 +473,8 @@ mod tests {
     #[test]
     fn updates_follow_from_epochs_unless_given() {
         let config = TrainConfig { epochs: 2.0, batch_size: 8, warmup_ratio: 0.1, ..TrainConfig::default() };
-        let settings = config.loop_settings(100).unwrap();
+        let settings = config.loop_settings(100, None).unwrap();
         assert_eq!((settings.steps, settings.warmup_steps), (25, 3));
-        assert_eq!(TrainConfig { max_steps: Some(7), ..config }.loop_settings(100).unwrap().steps, 7);
+        assert_eq!(TrainConfig { max_steps: Some(7), ..config }.loop_settings(100, None).unwrap().steps, 7);
     }
 }

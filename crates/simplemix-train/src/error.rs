@@ -32,8 +32,21 @@ pub enum Error {
         /// What became of its rows.
         reason: String,
     },
+    /// A pattern of parameter names does not do what it is there for.
+    #[error("`{key}`: the pattern `{pattern}` {problem}")]
+    Pattern {
+        /// The setting.
+        key: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The connection between processes that train together broke.
+    #[error("training over several processes: {0}")]
+    Collective(String),
     /// A parameter cannot be trained as it is.
-    #[error("parameter `{name}` is {found}, expected contiguous f32")]
+    #[error("parameter `{name}` is {found}, expected contiguous floats")]
     Parameter {
         /// The parameter.
         name: String,
@@ -62,13 +75,25 @@ pub enum Error {
         /// Row numbers of the batch's pairs.
         pairs: Vec<usize>,
     },
+    /// More batches than allowed were skipped since their loss or gradient was not a number.
+    #[error("step {step}: {skipped} batches had a loss or gradient that is not a number, `max_skipped` is {most}")]
+    TooManySkipped {
+        /// The update, counted from one.
+        step: u64,
+        /// Batches skipped.
+        skipped: u64,
+        /// What is allowed.
+        most: u64,
+    },
     /// The start-up check of the loss failed: policy and reference differ before the first update.
     #[error(
-        "the first batch's loss is {found}, expected ln 2 = 0.6931 within {tolerance}: policy and reference differ"
+        "the first batch has a loss of {found}, expected {expected:.4} within {tolerance}: policy and reference differ"
     )]
     NotLnTwo {
-        /// The measured loss.
+        /// The measured loss of a pair.
         found: f64,
+        /// What it is where policy and reference are one: ln 2 = 0.6931 for DPO.
+        expected: f64,
         /// How far off it may be.
         tolerance: f64,
     },
@@ -85,6 +110,9 @@ pub enum Error {
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] simplemix_data::Error),
+    /// The sources could not be mixed as asked.
+    #[error(transparent)]
+    Mix(#[from] simplemix_mix::Error),
     /// The model could not be loaded, run or saved.
     #[error(transparent)]
     Model(#[from] simplemix_model::Error),

@@ -6,37 +6,59 @@
 //! | train a model of your own with this loop | [`Learner`], [`train`] |
 //! | have only the optimiser or the schedule | [`AdamW`], [`Schedule`] |
 //!
-//! The loop is written against [`Learner`], a small trait without tensors; [`DpoLearner`] is what this project trains.
+//! The loop is written against [`Learner`], a small trait without tensors; [`PreferenceLearner`], [`SftLearner`] and
+//! [`RewardLearner`] are what this project trains.
 //! Whatever is random follows from a seed and a counter, so a run that was stopped goes on as if it had not been.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adamw;
+mod collective;
 mod config;
-mod dpo;
 mod error;
+mod events;
+mod forward;
 mod learner;
 mod memory;
 mod metrics;
+mod nearest;
 mod order;
 mod pairs;
+mod patterns;
+mod preference;
+mod reference_cache;
+mod report;
+mod reward;
 mod run;
 mod run_folder;
 mod schedule;
+mod sft;
 mod table;
+mod trainee;
 mod trainer;
 
-pub use adamw::{AdamW, AdamWOptions};
-pub use config::{Shuffle, TrainConfig};
-pub use dpo::{DpoLearner, DpoOptions};
+pub use adamw::{AdamW, AdamWOptions, ParameterGroup};
+pub use collective::{Alone, Collective};
+pub use config::{Dtype, EvalFiles, MixSource, NonFinitePolicy, Objective, ReferenceSource, Shuffle, TrainConfig};
 pub use error::{Error, Result};
-pub use learner::{Learner, PairStats};
+pub use forward::ForwardOptions;
+pub use learner::{Learner, PairStats, TokenSums};
 pub use memory::{MemoryEstimate, peak_bytes};
-pub use metrics::{Record, preference_metrics};
+pub use metrics::{MetricSet, Record, metrics};
 pub use order::Order;
-pub use pairs::PairSet;
-pub use run::{Finished, Run, Stage, Unwatched, Watcher};
+pub use pairs::{Feed, PairSet};
+pub use preference::{
+    NamedSet, PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, reference_logps,
+};
+pub use reference_cache::ReferenceKey;
+pub use reward::RewardLearner;
+pub use run::{Finished, Run, Stage, Trained, Unwatched, Watcher};
 pub use run_folder::{MetricsFile, RunFolder};
 pub use schedule::Schedule;
+pub use sft::SftLearner;
 pub use table::{PairEntry, PairTable};
-pub use trainer::{LoopSettings, Observer, Outcome, Progress, evaluate, train};
+pub use trainee::Trainee;
+pub use trainer::{
+    Best, BestRule, LoopSettings, NonFinite, Observer, Occasion, OnNonFinite, Outcome, Progress, Tables, evaluate,
+    train,
+};

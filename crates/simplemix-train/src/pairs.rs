@@ -7,6 +7,18 @@ use simplemix_data::{Pair, PairTokenizer, TokenizedPair};
 use crate::error::Result;
 use crate::table::{PairEntry, PairTable};
 
+/// What of each pair goes through the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Feed {
+    /// The prompt once, and both responses.
+    #[default]
+    Shared,
+    /// The prompt with the chosen response, and again with the rejected one.
+    Apart,
+    /// The prompt with the chosen response.
+    Chosen,
+}
+
 /// Pairs as token ids, with their table.
 #[derive(Debug, Default)]
 pub struct PairSet {
@@ -14,10 +26,13 @@ pub struct PairSet {
     pub table: PairTable,
     /// Token ids, in the table's order.
     pub tokens: Vec<TokenizedPair>,
+    /// Content hashes, in the table's order.
+    pub ids: Vec<String>,
     /// Pairs left out, by reason.
     pub dropped: BTreeMap<String, usize>,
     /// Pairs kept with the end of a response cut off.
     pub cut: usize,
+    pub(crate) feed: Feed,
 }
 
 impl PairSet {
@@ -33,12 +48,50 @@ impl PairSet {
             ..Self::default()
         };
         for (row, tokens) in encoded.pairs {
-            let source = set.table.source(&pairs[row].source);
-            let count = tokens.prompt.len() + tokens.chosen.len() + tokens.rejected.len();
-            set.table.pairs.push(PairEntry { row, tokens: count, source });
+            let (source, task) = (set.table.source(&pairs[row].source), &pairs[row].task);
+            let task = task.as_ref().map(|task| set.table.task(task));
+            let responses = [tokens.chosen.len(), tokens.rejected.len()];
+            set.table.pairs.push(PairEntry { row, tokens: 0, prompt: tokens.prompt.len(), responses, source, task });
             set.tokens.push(tokens);
+            set.ids.push(pairs[row].id.clone());
         }
+        set.set_feed(Feed::default());
         Ok(set)
+    }
+
+    /// What of each pair goes through the network.
+    pub fn feed(&self) -> Feed {
+        self.feed
+    }
+
+    /// Sets it, and with it what each pair counts in a micro-batch.
+    pub fn set_feed(&mut self, feed: Feed) {
+        self.feed = feed;
+        for pair in &mut self.table.pairs {
+            let (prompt, [chosen, rejected]) = (pair.prompt, pair.responses);
+            pair.tokens = match feed {
+                Feed::Shared => prompt + chosen + rejected,
+                Feed::Apart => 2 * prompt + chosen + rejected,
+                Feed::Chosen => prompt + chosen,
+            };
+        }
+    }
+
+    /// Adds the pairs of `other` behind its own, under the source `name`.
+    pub fn append(&mut self, other: Self, name: &str) {
+        let source = self.table.source(name);
+        for mut pair in other.table.pairs {
+            pair.source = source;
+            pair.task = pair.task.map(|task| self.table.task(&other.table.tasks[task]));
+            self.table.pairs.push(pair);
+        }
+        self.tokens.extend(other.tokens);
+        self.ids.extend(other.ids);
+        self.cut += other.cut;
+        for (reason, count) in other.dropped {
+            *self.dropped.entry(reason).or_default() += count;
+        }
+        self.set_feed(self.feed);
     }
 
     /// Pairs that are kept.
@@ -63,7 +116,7 @@ impl PairSet {
         text
     }
 
-    /// Tokens of all pairs, each prompt once.
+    /// Tokens of all pairs that go through the network.
     pub fn tokens(&self) -> usize {
         self.table.pairs.iter().map(|pair| pair.tokens).sum()
     }

@@ -20,6 +20,8 @@ use crate::trainer::Progress;
 
 const METRICS: &str = "metrics.jsonl";
 const PROGRESS: &str = "progress.json";
+/// Folders that are being written.
+const PARTIAL: &[u8] = b".saving-";
 
 /// A run's folder on disk.
 #[derive(Debug)]
@@ -50,7 +52,24 @@ impl RunFolder {
     /// [`Error::Io`] if there is none.
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::metadata(path.join(METRICS)).at(path, "resume: no metrics.jsonl in it")?;
-        Ok(Self { path: path.to_owned() })
+        let folder = Self { path: path.to_owned() };
+        folder.tidy()?;
+        Ok(folder)
+    }
+
+    /// Removes what a run that was killed had half written.
+    fn tidy(&self) -> Result<()> {
+        for folder in [self.path.clone(), self.path.join("checkpoints")] {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for entry in entries {
+                let path = entry.at(&folder, "read")?.path();
+                let is_partial = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PARTIAL));
+                if is_partial && path.is_dir() {
+                    std::fs::remove_dir_all(&path).at(&path, "remove")?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where it is.
@@ -94,7 +113,7 @@ impl RunFolder {
         Ok(MetricsFile { path, file })
     }
 
-    /// Writes a checkpoint and removes all but the newest `keep`.
+    /// Writes a checkpoint and removes all but the newest `keep` and the one of the best evaluation.
     ///
     /// # Errors
     /// [`Error::Io`] or what the learner reports; earlier checkpoints are then untouched.
@@ -112,7 +131,8 @@ impl RunFolder {
         }
         std::fs::rename(temporary.path(), &place).at(&place, "write")?;
         let _ = temporary.keep();
-        for step in outdated(&self.checkpoints()?, keep) {
+        let best = progress.best.map(|best| best.step);
+        for step in outdated(&self.checkpoints()?, keep).iter().filter(|step| Some(**step) != best) {
             let old = folder.join(format!("step-{step}"));
             std::fs::remove_dir_all(&old).at(&old, "remove")?;
         }
@@ -136,6 +156,11 @@ impl RunFolder {
         Ok(steps)
     }
 
+    /// Folder of the checkpoint after `step` updates.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.path.join("checkpoints").join(format!("step-{step}"))
+    }
+
     /// Takes up the newest checkpoint; none where there is none.
     ///
     /// # Errors
@@ -144,7 +169,7 @@ impl RunFolder {
         let Some(step) = self.checkpoints()?.pop() else {
             return Ok(None);
         };
-        let folder = self.path.join("checkpoints").join(format!("step-{step}"));
+        let folder = self.checkpoint(step);
         let path = folder.join(PROGRESS);
         let text = std::fs::read_to_string(&path).at(&path, "read")?;
         let progress = serde_json::from_str(&text)

@@ -7,28 +7,38 @@ use crate::error::{Error, Result};
 pub struct PairTable {
     /// Names of the sources.
     pub sources: Vec<String>,
+    /// Names of the tasks.
+    pub tasks: Vec<String>,
     /// The pairs, in file order.
     pub pairs: Vec<PairEntry>,
 }
 
 /// A pair's length and origin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PairEntry {
     /// Row of the data file it stands in.
     pub row: usize,
-    /// Tokens of prompt and both responses, the prompt once.
+    /// Tokens that go through the network for it.
     pub tokens: usize,
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens of the chosen and the rejected response.
+    pub responses: [usize; 2],
     /// Index into [`PairTable::sources`].
     pub source: usize,
+    /// Index into [`PairTable::tasks`].
+    pub task: Option<usize>,
 }
 
 impl PairTable {
     /// Number of a source's name, which is added if it is new.
     pub fn source(&mut self, name: &str) -> usize {
-        self.sources.iter().position(|known| known == name).unwrap_or_else(|| {
-            self.sources.push(name.to_owned());
-            self.sources.len() - 1
-        })
+        number(&mut self.sources, name)
+    }
+
+    /// Number of a task's name, which is added if it is new.
+    pub fn task(&mut self, name: &str) -> usize {
+        number(&mut self.tasks, name)
     }
 
     /// Splits the pairs of one update so that each part stays within `budget` tokens; a longer pair is alone.
@@ -55,14 +65,22 @@ impl PairTable {
     }
 }
 
+fn number(names: &mut Vec<String>, name: &str) -> usize {
+    names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.to_owned());
+        names.len() - 1
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn micro_batches_keep_the_order_and_the_budget() {
-        let pairs = [50, 60, 200, 10, 10].iter().map(|&tokens| PairEntry { row: 0, tokens, source: 0 }).collect();
-        let table = PairTable { sources: vec!["a".into()], pairs };
+        let lengths = [50, 60, 200, 10, 10];
+        let pairs = lengths.iter().map(|&tokens| PairEntry { tokens, ..PairEntry::default() }).collect();
+        let table = PairTable { sources: vec!["a".into()], pairs, ..PairTable::default() };
         let parts = table.micro_batches(&[0, 1, 2, 3, 4], 110).unwrap();
         assert_eq!(parts, [&[0, 1][..], &[2], &[3, 4]]);
         assert!(table.micro_batches(&[0], 0).is_err());

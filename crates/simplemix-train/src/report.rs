@@ -1,0 +1,258 @@
+//! What a finished run looks like: plots, a page with all of them, a model card.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use simplemix_eval::{Panel, Series, svg};
+
+use crate::config::{Objective, TrainConfig};
+use crate::error::{At, Error, Result};
+use crate::pairs::PairSet;
+use crate::run_folder::RunFolder;
+
+/// Curves by the name of their metric.
+type Curves = BTreeMap<String, Vec<(f64, f64)>>;
+
+/// A plot: its file's name, headline and what it shows. Metrics that end in `@` are shown for each source.
+struct Plot {
+    name: &'static str,
+    title: &'static str,
+    metrics: &'static [&'static str],
+    smooth: bool,
+}
+
+const PLOTS: &[Plot] = &[
+    Plot { name: "loss", title: "Loss", metrics: &["loss", "eval_loss"], smooth: true },
+    Plot {
+        name: "margins",
+        title: "Reward margin",
+        metrics: &["rewards/margins", "rewards/margins@", "margin"],
+        smooth: true,
+    },
+    Plot {
+        name: "accuracies",
+        title: "Share of pairs in the right order",
+        metrics: &["rewards/accuracies", "rewards/accuracies@", "accuracy"],
+        smooth: true,
+    },
+    Plot {
+        name: "logps",
+        title: "Log-probability of a response",
+        metrics: &["logps/chosen", "logps/rejected"],
+        smooth: true,
+    },
+    Plot {
+        name: "lengths",
+        title: "Tokens of a response",
+        metrics: &["lengths/chosen", "lengths/rejected"],
+        smooth: true,
+    },
+    Plot { name: "shares", title: "Share of the batch", metrics: &["share@"], smooth: false },
+    Plot { name: "entropy", title: "Entropy of a token", metrics: &["entropy"], smooth: true },
+    Plot { name: "grad_norm", title: "Gradient norm", metrics: &["grad_norm"], smooth: true },
+    Plot { name: "learning_rate", title: "Learning rate", metrics: &["learning_rate"], smooth: false },
+];
+
+/// Writes `plots/*.svg`, `report.html` and the model's `README.md` into a finished run's folder.
+///
+/// # Errors
+/// [`Error::Io`] if something cannot be read or written.
+pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -> Result<()> {
+    let curves = read(folder)?;
+    let plots = folder.path().join("plots");
+    std::fs::create_dir_all(&plots).at(&plots, "create")?;
+    let mut figures = String::new();
+    for plot in PLOTS {
+        let series = series(plot, &curves);
+        if series.is_empty() {
+            continue;
+        }
+        let (title, x) = (plot.title.to_owned(), "update".to_owned());
+        let panel = Panel { title, x, series, smooth: plot.smooth, baseline: None };
+        let drawn = svg(&[panel]).map_err(|error| Error::Io {
+            path: plots.join(plot.name),
+            action: "draw",
+            source: std::io::Error::other(error),
+        })?;
+        folder.write(&format!("plots/{}.svg", plot.name), &drawn)?;
+        let label = format!("{} over the updates", plot.title);
+        let _ = write!(figures, "<figure role=\"img\" aria-label=\"{}\">{}</figure>\n", escape(&label), drawn);
+    }
+    let settings = config.to_toml()?;
+    folder.write("report.html", &page(folder, &curves, &settings, train, &figures))?;
+    folder.write("model/README.md", &card(config, &curves, &settings, train))
+}
+
+/// All numbers of `metrics.jsonl`, of this process and those before it.
+fn read(folder: &RunFolder) -> Result<Curves> {
+    let path = folder.path().join("metrics.jsonl");
+    let text = std::fs::read_to_string(&path).at(&path, "read")?;
+    let mut curves = Curves::new();
+    for line in text.lines() {
+        let values: BTreeMap<String, Option<f64>> = serde_json::from_str(line).map_err(|error| Error::Config {
+            path: path.clone(),
+            message: format!("not a line of metrics: {error}"),
+        })?;
+        let step = values.get("step").copied().flatten().unwrap_or_default();
+        for (name, value) in values.into_iter().filter(|(name, _)| name != "step") {
+            // What is no number is no point of a curve.
+            if let Some(value) = value {
+                curves.entry(name).or_default().push((step, value));
+            }
+        }
+    }
+    Ok(curves)
+}
+
+fn series(plot: &Plot, curves: &Curves) -> Vec<Series> {
+    let mut series = Vec::new();
+    for metric in plot.metrics {
+        let is_shown = |name: &str| match metric.strip_suffix('@') {
+            Some(_) => name.strip_prefix(metric).is_some_and(|source| !source.starts_with("task:")),
+            None => name == *metric,
+        };
+        let found = curves.iter().filter(|(name, _)| is_shown(name));
+        series.extend(found.map(|(name, points)| Series { name: name.clone(), points: points.clone() }));
+    }
+    series
+}
+
+fn last(curves: &Curves, name: &str) -> Option<f64> {
+    curves.get(name)?.last().map(|(_, value)| *value)
+}
+
+/// Names and last values, those of evaluations first.
+fn last_values(curves: &Curves) -> Vec<(&str, f64)> {
+    let all = curves.keys().filter_map(|name| Some((name.as_str(), last(curves, name)?)));
+    let (mut first, rest): (Vec<_>, Vec<_>) = all.partition(|(name, _)| name.starts_with("eval_"));
+    first.extend(rest);
+    first
+}
+
+fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, figures: &str) -> String {
+    let name = folder.path().file_name().unwrap_or_default().to_string_lossy();
+    let mut rows = String::new();
+    for (name, value) in last_values(curves) {
+        let _ = write!(rows, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), number(value));
+    }
+    let mut shares = String::new();
+    for (source, pairs, share) in train.shares() {
+        let _ = write!(shares, "<li>{}: {pairs} pairs, {share:.4}</li>\n", escape(source));
+    }
+    PAGE.replace("{name}", &escape(&name))
+        .replace("{pairs}", &escape(&train.summary()))
+        .replace("{shares}", &shares)
+        .replace("{figures}", figures)
+        .replace("{rows}", &rows)
+        .replace("{settings}", &escape(settings))
+}
+
+const PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}</title>
+<style>
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+main > section { margin-block: 2rem; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; background: #fff; border-radius: 6px; max-width: 100%; }
+figure svg { max-width: 100%; height: auto; display: block; }
+table { border-collapse: collapse; }
+th, td { padding: .15rem 1rem .15rem 0; text-align: left; font-weight: normal; border-bottom: 1px solid #8884; }
+td { text-align: right; font-variant-numeric: tabular-nums; }
+pre { overflow-x: auto; }
+</style>
+</head>
+<body>
+<main>
+<h1>{name}</h1>
+<p>Trained on {pairs}:</p>
+<ul>
+{shares}</ul>
+<section aria-label="Curves" class="figures">
+{figures}</section>
+<section>
+<h2>Last values</h2>
+<table>
+<tbody>
+{rows}</tbody>
+</table>
+</section>
+<section>
+<h2>Settings</h2>
+<pre>{settings}</pre>
+</section>
+</main>
+</body>
+</html>
+"#;
+
+/// A model card, as the Hugging Face hub shows it.
+fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) -> String {
+    let base = config.model.as_deref().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
+    let how = match config.objective {
+        Objective::Preference => format!("preference training with the `{}` loss (beta {})", config.loss, config.beta),
+        Objective::Sft => "supervised fine-tuning on the chosen responses".to_owned(),
+        Objective::Reward => "training as a reward model".to_owned(),
+    };
+    let mut sources = String::new();
+    for (source, pairs, share) in train.shares() {
+        let _ = write!(sources, "| {source} | {pairs} | {share:.4} |\n");
+    }
+    let mut values = String::new();
+    for (name, value) in last_values(curves).into_iter().filter(|(name, _)| name.starts_with("eval_")) {
+        let _ = write!(values, "| `{name}` | {} |\n", number(value));
+    }
+    if values.is_empty() {
+        values.push_str("| no held-back pairs | |\n");
+    }
+    format!(
+        "---\ntags:\n- simplemix\n- {tag}\n---\n\n# {base}, after {how}\n\nMade by simplemix {version} from `{base}`, on {pairs}.\n\n\
+        | source | pairs | share |\n| --- | --- | --- |\n{sources}\n\
+        | held back | |\n| --- | --- |\n{values}\n## Settings\n\n```toml\n{settings}```\n",
+        tag = if config.objective == Objective::Preference { "dpo" } else { "preference-data" },
+        version = env!("CARGO_PKG_VERSION"),
+        pairs = train.summary(),
+    )
+}
+
+fn number(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-3..1e6).contains(&size) { format!("{value:.3e}") } else { format!("{value:.4}") }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_holds_its_plots_and_no_foreign_markup() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&dir.path().join("a<b")).unwrap();
+        let lines: String = (1..9)
+            .map(|step| {
+                format!(
+                    "{{\"step\":{step},\"loss\":{},\"share@on<i>\":0.5,\"grad_norm\":null}}\n",
+                    1.0 / f64::from(step)
+                )
+            })
+            .collect();
+        folder.write("metrics.jsonl", &lines).unwrap();
+        std::fs::create_dir(folder.model()).unwrap();
+        write(&folder, &TrainConfig::default(), &PairSet::default()).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+        assert_eq!(page.matches("<figure").count(), 2);
+        assert!(page.contains("<title>a&lt;b</title>") && !page.contains("<i>") && !page.contains("{rows}"));
+        assert!(!page.contains("http://") || page.matches("http").count() == page.matches("www.w3.org").count());
+        let card = std::fs::read_to_string(folder.model().join("README.md")).unwrap();
+        assert!(card.starts_with("---\ntags:") && card.contains("`sigmoid` loss (beta 0.1)"));
+        assert!(folder.path().join("plots/loss.svg").is_file() && !folder.path().join("plots/grad_norm.svg").exists());
+    }
+}

@@ -1,0 +1,314 @@
+//! Whole runs of a tiny model: what must not change a number, and what must.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use simplemix_data::{Message, Pair, Policy, Text};
+use simplemix_model::{CausalLm, RewardModel, tiny, weights};
+use simplemix_train::{
+    Dtype, Finished, Objective, Outcome, ParameterGroup, Record, ReferenceSource, Run, Shuffle, TrainConfig, Trained,
+    Watcher,
+};
+use tch::{Device, Kind, Tensor};
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Self {
+        let dir = Self(tempfile::tempdir().unwrap());
+        tiny::write_folder(&dir.model(), 1).unwrap();
+        dir
+    }
+
+    fn model(&self) -> PathBuf {
+        self.0.path().join("model")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self, output: &str) -> TrainConfig {
+        TrainConfig {
+            model: Some(self.model()),
+            output: Some(self.path(output)),
+            batch_size: 8,
+            learning_rate: 1e-3,
+            reference: ReferenceSource::Computed,
+            ..TrainConfig::default()
+        }
+    }
+}
+
+fn pairs(count: usize) -> Vec<Pair> {
+    let turn = |role: &str, text: String| Text::Messages(vec![Message::new(role, text)]);
+    let pair = |i: usize| {
+        let source = if i % 3 == 0 { "on" } else { "off" };
+        let mut pair = Pair::new(
+            turn("user", format!("question {i}{}", " and more".repeat(i % 4))),
+            turn("assistant", format!("a good answer {i}{}", ", indeed".repeat(i % 3))),
+            turn("assistant", format!("no {i}")),
+            source,
+            Policy::Off,
+        );
+        pair.task = Some(if i % 2 == 0 { "math" } else { "chat" }.to_owned());
+        pair
+    };
+    (0..count).map(pair).collect()
+}
+
+/// Stops before a given update.
+struct StopAt(u64, Cell<u64>);
+
+impl Watcher for StopAt {
+    fn step(&mut self, record: &Record, _: u64) {
+        self.1.set(record.step);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.1.get() == self.0
+    }
+}
+
+fn start(config: TrainConfig, resume: bool, stop_at: u64) -> Finished {
+    let (model, held_back) = (config.model.clone().unwrap(), pairs(4));
+    let run = Run::with_pairs(config, &model, &pairs(24), &held_back).unwrap();
+    run.start(resume, &mut StopAt(stop_at, Cell::new(0))).unwrap()
+}
+
+fn train(config: TrainConfig) -> Finished {
+    start(config, false, u64::MAX)
+}
+
+fn weights_of(folder: &Path) -> BTreeMap<String, Tensor> {
+    weights::read_all(&folder.join("model").join(weights::WEIGHTS)).unwrap().into_iter().collect()
+}
+
+fn furthest(a: &Path, b: &Path) -> f64 {
+    let (a, b) = (weights_of(a), weights_of(b));
+    assert_eq!(a.len(), b.len());
+    a.iter().map(|(name, t)| (t - &b[name]).abs().max().double_value(&[])).fold(0.0, f64::max)
+}
+
+/// Largest difference of any metric that is not a speed.
+fn metrics_differ(a: &[Record], b: &[Record]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let mut most = 0f64;
+    for (a, b) in a.iter().zip(b) {
+        for (name, value) in &a.values {
+            if !["tokens_per_second", "pairs_per_second", "peak_memory_gb"].contains(&name.as_str()) {
+                let other = b.get(name).unwrap_or_else(|| panic!("{name}"));
+                most = most.max((value - other).abs() / other.abs().max(1.0));
+            }
+        }
+    }
+    most
+}
+
+#[test]
+fn shortcuts_change_no_number() {
+    let dir = Dir::new();
+    let plain = train(dir.config("plain"));
+    let cached = || TrainConfig {
+        reference: ReferenceSource::Cached,
+        reference_cache: Some(dir.path("cache")),
+        ..dir.config("")
+    };
+    let variants: [(&str, TrainConfig); 6] = [
+        ("apart", TrainConfig { share_prompts: false, ..dir.config("") }),
+        // Every pair alone: one packed batch of eight, or eight of one.
+        ("alone", TrainConfig { micro_batch_tokens: 1, ..dir.config("") }),
+        ("one row of logits at a time", TrainConfig { logits_bytes: 1, ..dir.config("") }),
+        ("checkpointing", TrainConfig { activation_checkpointing: true, ..dir.config("") }),
+        ("on the fly", TrainConfig { reference: ReferenceSource::OnTheFly, ..dir.config("") }),
+        ("cached", cached()),
+    ];
+    for (name, config) in variants {
+        let other = train(TrainConfig { output: Some(dir.path(name)), ..config });
+        let off = metrics_differ(&plain.records, &other.records);
+        assert!(off < 2e-4, "{name}: {off}");
+        // AdamW's first steps are of one size whatever the gradient's, so rounding shows where gradients vanish.
+        let off = furthest(&dir.path("plain"), &dir.path(name));
+        assert!(off < 5e-4, "{name}: {off}");
+    }
+    // The second time the log-probabilities come from the file, and are the same to the bit.
+    train(TrainConfig { output: Some(dir.path("again")), ..cached() });
+    assert_eq!(furthest(&dir.path("cached"), &dir.path("again")), 0.0);
+    assert_eq!(std::fs::read_dir(dir.path("cache")).unwrap().count(), 2, "training and held-back pairs");
+}
+
+fn resumes(name: &str, config: impl Fn(&Dir, &str) -> TrainConfig) {
+    let dir = Dir::new();
+    let whole = train(config(&dir, "whole"));
+    assert_eq!(whole.outcome, Outcome::Finished);
+    for stop in 1..3 {
+        let cut = format!("cut{stop}");
+        assert_eq!(start(config(&dir, &cut), false, stop).outcome, Outcome::Stopped);
+        start(config(&dir, &cut), true, u64::MAX);
+        assert_eq!(furthest(&dir.path("whole"), &dir.path(&cut)), 0.0, "{name} {stop}");
+        let lines = |run: &str| std::fs::read_to_string(dir.path(run).join("metrics.jsonl")).unwrap().lines().count();
+        assert_eq!(lines("whole"), lines(&cut));
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_on_the_same_bits() {
+    resumes("all weights", |dir, output| TrainConfig { shuffle: Shuffle::Seed, ..dir.config(output) });
+    resumes("dropped inputs of an adapter", |dir, output| TrainConfig {
+        lora_rank: 4,
+        lora_dropout: 0.3,
+        ..dir.config(output)
+    });
+    resumes("a moving reference", |dir, output| TrainConfig {
+        reference: ReferenceSource::OnTheFly,
+        sync_reference_every: 1,
+        ..dir.config(output)
+    });
+    resumes("half precision", |dir, output| TrainConfig { dtype: Dtype::Bfloat16, ..dir.config(output) });
+    resumes("a reward model", |dir, output| TrainConfig { objective: Objective::Reward, ..dir.config(output) });
+    resumes("responses", |dir, output| TrainConfig { objective: Objective::Sft, ..dir.config(output) });
+}
+
+#[test]
+fn an_adapter_is_trained_and_the_model_is_not() {
+    let dir = Dir::new();
+    let config = |output: &str| TrainConfig { lora_rank: 4, learning_rate: 1e-2, ..dir.config(output) };
+    let run = Run::with_pairs(config("lora"), &dir.model(), &pairs(24), &pairs(4)).unwrap();
+    // Two layers, rank 4: inputs and outputs of four projections of attention and three of the feed-forward.
+    assert_eq!(run.trained_parameters(), 2 * 4 * (4 * 64 + 192 + 3 * (64 + 160)));
+    let finished = run.start(false, &mut StopAt(u64::MAX, Cell::new(0))).unwrap();
+    let margins = |at: usize| finished.records[at].get("rewards/margins").unwrap();
+    assert!(margins(2) > margins(0) + 0.01, "{} {}", margins(0), margins(2));
+
+    // peft's files give the same logits as the merged model.
+    let mut base = CausalLm::load(&dir.model(), Kind::Float, Device::Cpu).unwrap();
+    base.load_adapter("default", &dir.path("lora").join("adapter")).unwrap();
+    let merged = CausalLm::load(&finished.folder.model(), Kind::Float, Device::Cpu).unwrap();
+    let logits = |model: &CausalLm| {
+        let mut packed = simplemix_model::Packed::new();
+        packed.push(&[1, 5, 9]).unwrap();
+        tch::no_grad(|| model.logits(&model.hidden_states(&packed).unwrap()).unwrap())
+    };
+    let adapted = logits(&base.with_adapter(Some("default")).unwrap());
+    assert!((&adapted - logits(&merged)).abs().max().double_value(&[]) < 1e-4);
+    assert!((adapted - logits(&base)).abs().max().double_value(&[]) > 1e-3);
+
+    // Both ways to a reference agree, and training goes on from the adapter's files.
+    let fly = train(TrainConfig { reference: ReferenceSource::OnTheFly, ..config("fly") });
+    assert!(metrics_differ(&finished.records, &fly.records) < 2e-4);
+    let adapter = Some(dir.path("lora").join("adapter"));
+    let on = train(TrainConfig { adapter, lora_rank: 0, ..config("on") });
+    assert!(on.records[0].get("rewards/margins").unwrap() > margins(1), "the model is still the reference");
+}
+
+#[test]
+fn a_reward_model_learns_and_its_folder_loads() {
+    let dir = Dir::new();
+    let config = TrainConfig { objective: Objective::Reward, learning_rate: 3e-3, epochs: 4.0, ..dir.config("reward") };
+    let finished = train(config);
+    let first = &finished.records[0];
+    assert!((first.get("loss").unwrap() - std::f64::consts::LN_2).abs() < 1e-6);
+    let last = &finished.records[finished.records.len() - 2];
+    assert!(last.get("loss").unwrap() < 0.5 && last.get("accuracy").unwrap() > 0.7, "{last:?}");
+    assert!(matches!(finished.model, Some(Trained::Reward(_))));
+    let loaded = RewardModel::load(&finished.folder.model(), Kind::Float, Device::Cpu).unwrap();
+    assert!(loaded.score(&[&[1, 2, 3]]).unwrap()[0].is_finite());
+    let text = std::fs::read_to_string(finished.folder.model().join("config.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["architectures"][0], "LlamaForSequenceClassification");
+    // It can be trained further: its score is no longer zero.
+    let on = TrainConfig { model: Some(finished.folder.model()), objective: Objective::Reward, ..dir.config("on") };
+    assert!(train(on).records[0].get("loss").unwrap() < 0.6);
+}
+
+#[test]
+fn responses_are_learnt() {
+    let dir = Dir::new();
+    let config = |output: &str| TrainConfig { objective: Objective::Sft, epochs: 4.0, ..dir.config(output) };
+    let finished = train(config("sft"));
+    let (first, last) = (&finished.records[0], &finished.records[finished.records.len() - 1]);
+    // A random model is as good as guessing among its tokens.
+    let vocabulary = finished.model.as_ref().unwrap().policy().unwrap().config().vocab_size as f64;
+    assert!((first.get("loss").unwrap() - vocabulary.ln()).abs() < 0.2);
+    assert!(last.get("eval_loss").unwrap() < first.get("loss").unwrap() - 0.5);
+    assert!(last.get("eval_mean_token_accuracy").is_some() && last.get("eval_rewards/margins").is_none());
+    // Tokens weigh alike, however they are split.
+    let alone = train(TrainConfig { micro_batch_tokens: 1, ..config("alone") });
+    assert!((alone.records[0].get("loss").unwrap() - first.get("loss").unwrap()).abs() < 1e-5);
+}
+
+#[test]
+fn frozen_parameters_and_groups_do_as_they_are_told() {
+    let dir = Dir::new();
+    let group = |names: &str, learning_rate_factor| ParameterGroup {
+        names: vec![names.to_owned()],
+        weight_decay: None,
+        learning_rate_factor,
+    };
+    let freeze = vec!["model.embed_tokens.*".to_owned(), "model.layers.0.*".to_owned()];
+    train(TrainConfig { freeze, parameter_groups: vec![group("*.mlp.*", 0.0)], ..dir.config("frozen") });
+    let before = weights::read_all(&dir.model().join(weights::WEIGHTS)).unwrap();
+    for (name, after) in weights_of(&dir.path("frozen")) {
+        let moved = after != before[&name];
+        let moves = name == "model.norm.weight" || (name.contains("layers.1") && !name.contains("mlp"));
+        assert_eq!(moved, moves, "{name}");
+    }
+    let freeze = vec!["model.layer.*".to_owned()];
+    let error = Run::with_pairs(TrainConfig { freeze, ..dir.config("x") }, &dir.model(), &pairs(8), &[]).unwrap_err();
+    assert!(error.to_string().starts_with("`freeze`: the pattern `model.layer.*` matches none of"), "{error}");
+}
+
+#[test]
+fn losses_without_a_reference_have_none() {
+    let dir = Dir::new();
+    let finished = train(TrainConfig { loss: "simpo".to_owned(), beta: 2.0, ..dir.config("simpo") });
+    assert!(finished.records[0].get("rewards/chosen").unwrap() < 0.0);
+    assert_eq!(finished.outcome, Outcome::Finished);
+}
+
+#[test]
+fn metrics_tell_sources_and_tasks_apart() {
+    let dir = Dir::new();
+    let records = train(dir.config("run")).records;
+    let of = |name: &str| records[1].get(name).unwrap();
+    let whole = of("share@on") * of("rewards/margins@on") + of("share@off") * of("rewards/margins@off");
+    assert!((whole - of("rewards/margins")).abs() < 1e-9);
+    let tasks = of("rewards/margins@task:math") + of("rewards/margins@task:chat");
+    assert!((tasks - 2.0 * of("rewards/margins")).abs() < 1e-9);
+    for name in ["entropy", "mean_token_accuracy", "logits/chosen", "lengths/rejected", "num_tokens", "grad_norm"] {
+        assert!(of(name).is_finite(), "{name}");
+    }
+    for file in ["report.html", "environment.json", "config.toml", "plots/margins.svg", "model/README.md"] {
+        assert!(dir.path("run").join(file).is_file(), "{file}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path("run/tensorboard")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_best_checkpoint_becomes_the_result() {
+    let dir = Dir::new();
+    // Training lowers this metric, so that an early evaluation stays the best.
+    let config = TrainConfig {
+        learning_rate: 1e-2,
+        epochs: 4.0,
+        eval_every_steps: 1,
+        save_every_steps: 1,
+        keep_checkpoints: 1,
+        best_metric: Some("eval_rewards/rejected".to_owned()),
+        early_stopping_patience: Some(3),
+        ..dir.config("best")
+    };
+    let finished = train(config);
+    let values: Vec<f64> = finished.records.iter().filter_map(|r| r.get("eval_rewards/rejected")).collect();
+    let best = (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap();
+    assert_eq!(finished.outcome, Outcome::StoppedEarly, "{values:?}");
+    assert_eq!(values.len(), best + 4, "{values:?}");
+    let kept = weights::read_all(&finished.folder.checkpoint(best as u64 + 1).join(weights::WEIGHTS)).unwrap();
+    for (name, tensor) in weights_of(&dir.path("best")) {
+        assert_eq!(tensor, kept[&name], "{name}");
+    }
+    assert_eq!(finished.folder.checkpoints().unwrap().len(), 2, "the newest and the best");
+}
