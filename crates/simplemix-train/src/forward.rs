@@ -2,7 +2,9 @@
 //! positions, S responses, H width.
 
 use simplemix_data::TokenizedPair;
-use simplemix_loss::{Head, Positions, ScoreOptions, Scores, TokenStats, ld_token_weights, score_forward};
+use simplemix_loss::{
+    Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
+};
 use simplemix_model::{CausalLm, Checkpointed, Packed, Targets};
 use tch::{Device, Kind, Tensor};
 
@@ -21,6 +23,8 @@ pub struct ForwardOptions {
     pub activation_checkpointing: bool,
     /// Whether entropy, mean logit and accuracy of the tokens are taken.
     pub token_metrics: bool,
+    /// Weights of pairs by how likely the policy is to write them, in evaluations; in training the loss has them.
+    pub wpo: Option<Wpo>,
     /// Weight of what a response has more of than the other one, in [0, 1]: LD-DPO (arXiv:2409.06411).
     pub ld_alpha: Option<f64>,
 }
@@ -57,7 +61,8 @@ impl<'a> Pass<'a> {
     /// How the positions are scored.
     pub(crate) fn scoring(&self, options: &ForwardOptions) -> ScoreOptions<'_> {
         let wanted = options.token_metrics;
-        let stats = TokenStats { mean_logit: wanted, entropy: wanted, top1: wanted, ..TokenStats::default() };
+        let stats =
+            TokenStats { mean_logit: wanted, entropy: wanted, top1: wanted, log_sum_sq_probs: options.wpo.is_some() };
         ScoreOptions { budget: Some(options.logits_bytes), stats, token_weights: self.token_weights.as_ref() }
     }
 
@@ -103,6 +108,8 @@ fn tch_keeps_gradients(model: &CausalLm) -> bool {
 pub(crate) struct Scored {
     pub(crate) logps: Vec<f64>,
     pub(crate) tokens: Vec<TokenSums>,
+    /// WPO's, of each pair; none without.
+    pub(crate) weights: Vec<f64>,
 }
 
 /// Scores `pairs` of a set under `model`, without gradients. `progress` counts pairs.
@@ -119,6 +126,9 @@ pub(crate) fn score_pairs(
         let pass = Pass::new(model, set, part, options)?;
         let scores = score_forward(head(model), &pass.rows, &pass.positions, pass.scoring(options))?;
         scored.logps.extend(values(&scores.logps));
+        if let (Some(wpo), Some(squares)) = (options.wpo, &scores.log_sum_sq_probs) {
+            scored.weights.extend(values(&wpo_weights(wpo, &pass.positions, &scores.token_logps, squares)?));
+        }
         scored.tokens.extend(pass.token_sums(&[scores]));
         done += part.len();
         progress(done);

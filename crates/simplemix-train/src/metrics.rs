@@ -8,7 +8,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::learner::PairStats;
-use crate::table::PairTable;
+use crate::table::{PairEntry, PairTable};
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -52,6 +52,17 @@ pub enum MetricSet {
     Sft,
     /// TRL's `RewardTrainer`.
     Reward,
+}
+
+impl MetricSet {
+    /// Tokens that TRL's trainer feeds for a pair.
+    pub fn tokens(self, pair: &PairEntry) -> usize {
+        let [chosen, rejected] = pair.responses;
+        match self {
+            Self::Preference | Self::Reward => 2 * pair.prompt + chosen + rejected,
+            Self::Sft => pair.prompt + chosen,
+        }
+    }
 }
 
 /// Numbers of `pairs` and their `stats`, each name behind `prefix`; per source and per task where there are several.
@@ -142,7 +153,6 @@ fn of_group(set: MetricSet, prefix: &str, suffix: &str, stats: &[&PairStats], we
 mod tests {
     use super::*;
     use crate::learner::TokenSums;
-    use crate::table::PairEntry;
 
     fn pair(chosen_reward: f64, rejected_reward: f64) -> PairStats {
         PairStats { chosen_reward, rejected_reward, ..PairStats::default() }

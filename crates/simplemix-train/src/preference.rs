@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use simplemix_loss::{Need, PairLengths, PairLogps, PreferenceLoss, fused_preference_loss};
+use simplemix_loss::{Need, Objective, PairLengths, PairLogps, Pairs, PreferenceLoss, fused_preference_loss};
 use simplemix_model::CausalLm;
 use tch::{Kind, Tensor};
 
@@ -86,7 +86,7 @@ pub fn reference_logps(
     progress: &mut dyn FnMut(usize),
 ) -> Result<ReferenceLogps> {
     let all: Vec<usize> = (0..set.len()).collect();
-    let options = ForwardOptions { token_metrics: false, ..*options };
+    let options = ForwardOptions { token_metrics: false, wpo: None, ..*options };
     Ok(score_pairs(model, set, &all, &options, progress)?.logps.as_chunks().0.to_vec())
 }
 
@@ -136,7 +136,7 @@ impl<'a> PreferenceLearner<'a> {
             Reference::Absent => return Ok(None),
             Reference::Known(train, _) => pairs.iter().map(|&pair| train[pair]).collect(),
             Reference::Model(model, _) => {
-                let options = ForwardOptions { token_metrics: false, ..self.options };
+                let options = ForwardOptions { token_metrics: false, wpo: None, ..self.options };
                 let scored = score_pairs(model, self.train, pairs, &options, &mut |_| {})?;
                 scored.logps.as_chunks().0.to_vec()
             }
@@ -237,7 +237,7 @@ impl Learner for PreferenceLearner<'_> {
             return Ok(Vec::new());
         }
         let all: Vec<usize> = (0..pairs.len()).collect();
-        let Scored { logps, tokens } =
+        let Scored { logps, tokens, weights } =
             score_pairs(&self.policy, pairs, &all, &self.options, &mut |done| progress(done, all.len()))?;
         let policy: ReferenceLogps = logps.as_chunks().0.to_vec();
         let reference = match &self.reference {
@@ -253,7 +253,15 @@ impl Learner for PreferenceLearner<'_> {
             Tensor::from_slice(&pairs.table.pairs.iter().map(|p| p.responses[side] as f64).collect::<Vec<_>>())
         };
         let lengths = PairLengths { chosen: length(0), rejected: length(1) };
-        let output = self.loss.evaluate(&logps(&policy), reference.as_ref().map(logps).as_ref(), &lengths)?;
+        let (policies, references) = (logps(&policy), reference.as_ref().map(logps));
+        let weights = (!weights.is_empty()).then(|| Tensor::from_slice(&weights));
+        let all_of_them = Pairs {
+            reference: references.as_ref(),
+            lengths: Some(&lengths),
+            weights: weights.as_ref(),
+            ..Pairs::new(&policies)
+        };
+        let output = self.loss.evaluate_pairs(&all_of_them)?;
         let (losses, chosen, rejected) =
             (values(&output.loss), values(&output.chosen_rewards), values(&output.rejected_rewards));
         let stats = |i: usize| PairStats {

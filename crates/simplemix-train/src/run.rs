@@ -254,6 +254,7 @@ impl Run {
             logits_bytes: self.config.logits_bytes,
             activation_checkpointing: self.config.activation_checkpointing,
             token_metrics: self.config.token_metrics,
+            wpo: self.config.wpo,
             ld_alpha: self.config.ld_alpha,
         }
     }

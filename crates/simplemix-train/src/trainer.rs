@@ -282,7 +282,7 @@ fn update<L: Learner>(
 
     let entries = batch.iter().map(|&pair| table.pairs[pair]);
     let tokens: usize = entries.clone().map(|pair| pair.tokens).sum();
-    let trls: usize = entries.map(|pair| 2 * pair.prompt + pair.responses[0] + pair.responses[1]).sum();
+    let trls: usize = entries.map(|pair| learner.metrics().tokens(&pair)).sum();
     progress.step = step;
     progress.tokens += trls as u64;
     let seconds = started.elapsed().as_secs_f64();

@@ -1,0 +1,112 @@
+"""Trajectories of TRL's trainers on the tiny random model, as crates/simplemix-train/tests/trl.rs must retrace them.
+
+Python 3.11, torch 2.11.0, transformers 5.23.0, trl 1.16.0, datasets 5.2.0, peft 0.21.2; f32 on the CPU. Usage:
+
+    cargo run -p simplemix-model --example tiny -- /tmp/tiny 1
+    python tests/golden/train_trl.py /tmp/tiny
+
+writes tests/golden/train/trl.json and tests/golden/train/adapter (LoRA's initial weights).
+"""
+import json
+import pathlib
+import shutil
+import sys
+import tempfile
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+folder = sys.argv[1]
+here = pathlib.Path(__file__).parent / "train"
+here.mkdir(exist_ok=True)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+words = "one two three four five six seven eight nine ten and but so then now here there maybe never always".split()
+
+
+def sentence(seed, count):
+    return " ".join(words[(seed * 7 + i * (seed % 5 + 1)) % len(words)] for i in range(count))
+
+
+def pair(i):
+    turn = lambda role, text: [{"role": role, "content": text}]
+    return {"prompt": turn("user", f"{sentence(i, 3 + i % 6)}?"),
+            "chosen": turn("assistant", sentence(i + 50, 2 + i % 5)),
+            "rejected": turn("assistant", sentence(3 * i + 91, 1 + i % 7))}
+
+
+pairs = [pair(i) for i in range(32)]
+held_back = [pair(i) for i in range(100, 104)]
+common = dict(per_device_train_batch_size=4, per_device_eval_batch_size=4, learning_rate=5e-4, logging_steps=1, bf16=False,
+              gradient_checkpointing=False, report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, seed=42,
+              train_sampling_strategy="sequential", num_train_epochs=20)
+keep = ["loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "entropy", "mean_token_accuracy", "rewards/chosen",
+        "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected", "logits/chosen",
+        "logits/rejected"]
+
+
+def numbers(log):
+    return {key: float(f"{value:.8g}") for key, value in log.items()
+            if key.removeprefix("eval_") in keep and isinstance(value, (int, float))}
+
+
+def model():
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def run(trainer):
+    trainer.train()
+    lines = [numbers(log) for log in trainer.state.log_history if "loss" in log]
+    return {"log": lines, "eval": numbers(trainer.evaluate())}
+
+
+def dpo(policy=None, steps=10, rows=32, **options):
+    with tempfile.TemporaryDirectory() as out:
+        config = DPOConfig(output_dir=out, max_steps=steps, **{**common, **options})
+        return run(DPOTrainer(policy or model(), args=config, processing_class=tokenizer,
+                              train_dataset=Dataset.from_list(pairs[:rows]), eval_dataset=Dataset.from_list(held_back)))
+
+
+def sft():
+    rows = lambda all: Dataset.from_list([{"prompt": p["prompt"], "completion": p["chosen"]} for p in all])
+    with tempfile.TemporaryDirectory() as out:
+        config = SFTConfig(output_dir=out, max_steps=10, **common)
+        return run(SFTTrainer(model(), args=config, processing_class=tokenizer, train_dataset=rows(pairs),
+                              eval_dataset=rows(held_back)))
+
+
+def lora():
+    torch.manual_seed(7)
+    policy = get_peft_model(model(), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    shutil.rmtree(here / "adapter", ignore_errors=True)
+    policy.save_pretrained(here / "adapter")
+    (here / "adapter" / "README.md").unlink(missing_ok=True)
+    settings = json.loads((here / "adapter" / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "tiny"
+    (here / "adapter" / "adapter_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    return dpo(policy, steps=10, learning_rate=5e-3)
+
+
+runs = {
+    "sigmoid": ({}, dpo(steps=50)),
+    "hinge": ({"loss": "hinge"}, dpo(loss_type=["hinge"])),
+    "ipo": ({"loss": "ipo"}, dpo(loss_type=["ipo"])),
+    "robust": ({"loss": "robust", "label_smoothing": 0.1}, dpo(loss_type=["robust"], label_smoothing=0.1)),
+    "apo_zero": ({"loss": "apo_zero"}, dpo(loss_type=["apo_zero"])),
+    "sppo_hard": ({"loss": "sppo_hard"}, dpo(loss_type=["sppo_hard"])),
+    "wpo": ({"wpo": "uncapped"}, dpo(use_weighting=True)),
+    "ld": ({"ld_alpha": 0.5}, dpo(ld_alpha=0.5)),
+    # 30 pairs: every epoch ends with a batch of two.
+    "random_order": ({"shuffle": "trl"}, dpo(steps=18, rows=30, train_sampling_strategy="random")),
+    "decay_and_warmup": ({"warmup_ratio": 0.2, "schedule": "cosine", "adamw": {"weight_decay": 0.1}},
+                         dpo(warmup_steps=2, lr_scheduler_type="cosine", weight_decay=0.1)),
+    "accumulation": ({"batch_size": 8}, dpo(gradient_accumulation_steps=2)),
+    "lora": ({"adapter": "adapter", "learning_rate": 5e-3}, lora()),
+    "sft": ({"objective": "sft"}, sft()),
+}
+out = {"pairs": pairs, "held_back": held_back, "runs": {name: {"settings": s, **r} for name, (s, r) in runs.items()}}
+(here / "trl.json").write_text(json.dumps(out, indent=0) + "\n")
+for name, (_, result) in runs.items():
+    print(name, len(result["log"]), result["log"][0], result["eval"])
