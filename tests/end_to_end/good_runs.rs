@@ -4,19 +4,19 @@ use serde_json::Value;
 
 use crate::{Dir, exists, stderr, stdout};
 
-fn lines(dir: &Dir, file: &str) -> Vec<Value> {
+pub(crate) fn lines(dir: &Dir, file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(dir.path(file)).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[track_caller]
-fn succeeds(dir: &Dir, args: &[&str]) -> String {
+pub(crate) fn succeeds(dir: &Dir, args: &[&str]) -> String {
     let output = dir.simplemix(args);
     assert!(output.status.success(), "{}", stderr(&output));
     stdout(&output)
 }
 
-fn mixed(dir: &Dir) {
+pub(crate) fn mixed(dir: &Dir) {
     dir.pairs("off.jsonl", "off", 30);
     dir.pairs("on.jsonl", "on", 20);
     succeeds(
@@ -155,7 +155,7 @@ fn a_resumed_run_ends_on_the_same_weights() {
 #[test]
 fn help_teaches_by_example_and_completions_are_scripts() {
     let dir = Dir::new();
-    for command in ["inspect", "convert", "tokenize", "mix", "train", "import-gguf"] {
+    for command in ["inspect", "convert", "tokenize", "mix", "train", "logps", "import-gguf"] {
         let help = succeeds(&dir, &[command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("simplemix {command}")), "{help}");
     }

@@ -6,12 +6,11 @@ mod bad_input;
 mod data;
 mod good_runs;
 mod mixing;
+mod training;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::Output;
-
-use assert_cmd::Command;
+use std::process::{Command, Output};
 
 /// A folder of its own for each test, with the files that most need.
 pub(crate) struct Dir(tempfile::TempDir);
@@ -55,7 +54,14 @@ impl Dir {
     }
 
     pub(crate) fn simplemix(&self, args: &[&str]) -> Output {
-        Command::new(assert_cmd::cargo::cargo_bin!("simplemix")).current_dir(self.0.path()).args(args).output().unwrap()
+        self.command(args).output().unwrap()
+    }
+
+    /// The command with a cache of its own, to be run in whatever way.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("simplemix"));
+        command.current_dir(self.0.path()).env("SIMPLEMIX_CACHE", self.path("cache")).args(args);
+        command
     }
 
     /// Names of everything in the folder, hidden things too.

@@ -6,6 +6,7 @@ mod convert;
 mod failure;
 mod import;
 mod inspect;
+mod logps;
 mod mix;
 mod progress;
 mod reading;
@@ -45,6 +46,7 @@ enum Command {
     Tokenize(Box<tokenize::Args>),
     Mix(mix::Args),
     Train(Box<train::Args>),
+    Logps(Box<logps::Args>),
     ImportGguf(import::Args),
     Completions(Completions),
 }
@@ -78,6 +80,7 @@ fn run(command: Command) -> Result {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Logps(args) => logps::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Completions(Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut std::io::stdout());

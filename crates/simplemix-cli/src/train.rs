@@ -16,14 +16,17 @@ use crate::progress::{bar, print};
 /// Settings come from --config and from flags; flags win. The run folder gets the resolved settings, metrics.jsonl,
 /// checkpoints and the trained model. Ctrl-C saves a checkpoint; --resume goes on from it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    args_override_self = true,
+    after_help = "Examples:\n  \
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first\n  \
   simplemix train --config run.toml --beta 0.05 --output runs/beta05\n  \
   simplemix train --config run.toml --dry-run\n  \
   simplemix train --config run.toml --resume\n  \
   simplemix train --model ./smollm2 --mix on=on.parquet:1 --mix off=uf.parquet:1 --lora-rank 16 --output runs/lora\n  \
   simplemix train --objective reward --model ./smollm2 --train pairs.parquet --output runs/reward\n\n\
-  run.toml holds the same names with underscores: beta = 0.1, learning_rate = 1e-6, batch_size = 8")]
+  run.toml holds the same names with underscores: beta = 0.1, learning_rate = 1e-6, batch_size = 8"
+)]
 pub(crate) struct Args {
     /// Settings in TOML
     #[arg(long, value_name = "FILE")]

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::collective::Alone;
 use crate::config::{Dtype, Objective, ReferenceSource, TrainConfig};
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 use crate::events::Events;
 use crate::forward::ForwardOptions;
 use crate::learner::Learner;
@@ -520,6 +520,10 @@ impl Drive<'_> {
         }
         if let Some(best) = progress.best {
             learner.restore_weights(&folder.checkpoint(best.step))?;
+        }
+        // What a run left that was killed after this point, and has come here again.
+        for old in [folder.model(), folder.path().join("adapter")].iter().filter(|old| old.exists()) {
+            std::fs::remove_dir_all(old).at(old, "replace")?;
         }
         let model = save(learner, &folder)?;
         report::write(&folder, self.config, self.train)?;

@@ -43,7 +43,9 @@ impl RunFolder {
             return Err(exists).at(path, "start a run here");
         }
         std::fs::create_dir_all(path).at(path, "create")?;
-        Ok(Self { path: path.to_owned() })
+        let folder = Self { path: path.to_owned() };
+        folder.tidy()?;
+        Ok(folder)
     }
 
     /// Opens the folder of a run that was stopped.

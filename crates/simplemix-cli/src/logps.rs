@@ -1,0 +1,110 @@
+//! `simplemix logps`: log-probabilities of pairs under a model, as columns beside the pairs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
+use simplemix_model::CausalLm;
+use simplemix_train::{ForwardOptions, PairSet, reference_logps};
+use tch::{Device, Kind};
+
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::{bar, print};
+use crate::reading::Reading;
+
+/// Score both responses of every pair under a model: summed log-probabilities, in nats
+///
+/// The file written holds the pairs as they were, with two more columns under TRL's names, ref_chosen_logps and
+/// ref_rejected_logps; they are empty for pairs that training would leave out.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.parquet\n  \
+  simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.jsonl --max-length 2048")]
+pub(crate) struct Args {
+    /// Model folder, or its id on the hub
+    #[arg(long, value_name = "DIR|ID")]
+    model: PathBuf,
+    /// Pairs to score
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// File to write: .parquet, .arrow or .jsonl
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Tokens of prompt and response; longer pairs are cut at their end
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    max_length: usize,
+    /// Tokens of a forward pass: memory grows with it, results do not change
+    #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
+    micro_batch_tokens: usize,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// TRL's names of the columns.
+const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
+
+pub(crate) fn run(args: &Args) -> Result {
+    let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
+    let model = simplemix_model::hub::resolve(&args.model).input()?;
+    let options = TokenizeOptions { max_length: args.max_length, ..TokenizeOptions::default() };
+    let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
+    let reader = PairReader::open(&args.data, &args.reading.options()?).input()?;
+    if let Some(name) = COLUMNS.into_iter().find(|name| reader.schema().field_with_name(name).is_ok()) {
+        let data = args.data.display();
+        return Err(Failure::input(format!("{data}: has a column `{name}` already, expected pairs without")));
+    }
+    let batches = reader.collect::<simplemix_data::Result<Vec<_>>>().input()?;
+    let mut pairs = Vec::new();
+    for batch in &batches {
+        pairs.extend(schema::pairs_from_batch(batch).input()?);
+    }
+    if pairs.is_empty() {
+        return Err(Failure::input(format!("{}: no pair to score", args.data.display())));
+    }
+    let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
+    let device = Device::cuda_if_available();
+    let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
+    let model = CausalLm::load(&model, kind, device).input()?;
+    let bar = bar("scoring", set.len() as u64);
+    let options = ForwardOptions {
+        micro_batch_tokens: args.micro_batch_tokens,
+        logits_bytes: 256 << 20,
+        activation_checkpointing: false,
+        token_metrics: false,
+        wpo: None,
+        ld_alpha: None,
+    };
+    let logps = reference_logps(&model, &set, &options, &mut |done| bar.set_position(done as u64)).run()?;
+    bar.finish_and_clear();
+
+    let mut of_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
+    for (entry, logps) in set.table.pairs.iter().zip(&logps) {
+        of_row[entry.row] = logps.map(Some);
+    }
+    let mut rows = of_row.into_iter();
+    for batch in &batches {
+        let of_batch: Vec<[Option<f64>; 2]> = rows.by_ref().take(batch.num_rows()).collect();
+        writer.write_batch(&with_columns(batch, &of_batch).run()?).run()?;
+    }
+    let written = writer.finish().run()?;
+    let mean = |side: usize| logps.iter().map(|pair| pair[side]).sum::<f64>() / logps.len().max(1) as f64;
+    print(&format!("{}: {written} pairs; {}", args.output.display(), set.summary()));
+    print(&format!("  mean log-probability {:.2} chosen, {:.2} rejected", mean(0), mean(1)));
+    Ok(())
+}
+
+fn with_columns(
+    batch: &RecordBatch,
+    logps: &[[Option<f64>; 2]],
+) -> std::result::Result<RecordBatch, arrow::error::ArrowError> {
+    let mut fields = batch.schema().fields().to_vec();
+    let mut columns = batch.columns().to_vec();
+    for (side, name) in COLUMNS.into_iter().enumerate() {
+        fields.push(Arc::new(Field::new(name, DataType::Float64, true)));
+        let values: Float64Array = logps.iter().map(|pair| pair[side]).collect();
+        columns.push(Arc::new(values) as ArrayRef);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}

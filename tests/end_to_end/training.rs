@@ -1,0 +1,168 @@
+//! Training as a user runs it: killed, stopped, on several sources, as LoRA, as a reward model.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::good_runs::{lines, mixed, succeeds};
+use crate::{Dir, exists};
+
+const RUN: &[&str] = &[
+    "train",
+    "--model",
+    "model",
+    "--train",
+    "mix.parquet",
+    "--eval",
+    "on.jsonl",
+    "--batch-size",
+    "4",
+    "--learning-rate",
+    "1e-3",
+    "--epochs",
+    "2",
+    "--save-every-steps",
+    "1",
+    "--output",
+];
+
+fn prepared() -> Dir {
+    let dir = Dir::new();
+    dir.model();
+    mixed(&dir);
+    dir
+}
+
+fn weights(dir: &Dir, run: &str) -> Vec<u8> {
+    std::fs::read(dir.path(run).join("model/model.safetensors")).unwrap()
+}
+
+/// Thirty kills without warning, at moments spread over the whole run, and the same bits as without any.
+#[test]
+fn a_run_that_is_killed_goes_on_from_its_last_whole_checkpoint() {
+    let dir = prepared();
+    let started = Instant::now();
+    succeeds(&dir, &[RUN, &["whole"]].concat());
+    let duration = started.elapsed();
+    let (mut finished, mut resumed) = (0, 0);
+    for kill in 0..30u32 {
+        let mut child = dir.command(&[RUN, &["cut", "--resume", "auto"]].concat());
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // A golden-section sequence: any number of moments covers the run evenly.
+        let moment = (f64::from(kill) * 0.618_033_988_75).fract();
+        std::thread::sleep(duration.mul_f64(moment));
+        child.kill().unwrap();
+        let ended = child.wait().unwrap();
+        resumed += u32::from(exists(&dir.path("cut/checkpoints")));
+        if ended.success() {
+            assert!(weights(&dir, "whole") == weights(&dir, "cut"), "kill {kill}");
+            std::fs::remove_dir_all(dir.path("cut")).unwrap();
+            finished += 1;
+        }
+    }
+    succeeds(&dir, &[RUN, &["cut", "--resume", "auto"]].concat());
+    assert!(weights(&dir, "whole") == weights(&dir, "cut"), "{finished} of 30 had finished before they were killed");
+    assert!(resumed > 5, "kills came after the first checkpoint in {resumed} of 30");
+    // Nothing half-written is left.
+    for folder in ["cut", "cut/checkpoints"] {
+        for entry in std::fs::read_dir(dir.path(folder)).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(!name.to_string_lossy().starts_with('.'), "{name:?}");
+        }
+    }
+    let steps = |run: &str| -> Vec<Value> {
+        lines(&dir, &format!("{run}/metrics.jsonl")).iter().map(|line| line["step"].clone()).collect()
+    };
+    assert_eq!(steps("cut"), steps("whole"));
+}
+
+/// A polite end: a checkpoint is saved, and the exit code says so.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_asked_to_stop_saves_a_checkpoint() {
+    let dir = prepared();
+    let many = ["--epochs", "400", "--save-every-steps", "100000"];
+    let mut child = dir.command(&[RUN, &["run"], &many].concat());
+    let child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !std::fs::read_to_string(dir.path("run/metrics.jsonl")).is_ok_and(|text| text.lines().count() > 2) {
+        assert!(Instant::now() < deadline, "no update within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("go on with --resume run"));
+    let checkpoints = std::fs::read_dir(dir.path("run/checkpoints")).unwrap().count();
+    assert_eq!(checkpoints, 1);
+}
+
+#[test]
+fn sources_are_mixed_on_the_way_and_every_batch_holds_the_shares() {
+    let dir = Dir::new();
+    dir.model();
+    dir.pairs("on.jsonl", "sampled", 12);
+    dir.pairs("off.jsonl", "written", 40);
+    let mix = ["--mix", "on=on.jsonl:1", "--mix", "off=off.jsonl:3", "--batch-size", "8", "--output", "run"];
+    succeeds(&dir, &[&["train", "--model", "model"][..], &mix].concat());
+    let metrics = lines(&dir, "run/metrics.jsonl");
+    assert_eq!(metrics.len(), 6, "48 of the 52 pairs, a quarter of them sampled");
+    for line in metrics {
+        assert_eq!((line["share@on"].as_f64(), line["share@off"].as_f64()), (Some(0.25), Some(0.75)));
+    }
+}
+
+#[test]
+fn logps_are_columns_under_trls_names_and_those_that_training_starts_from() {
+    let dir = prepared();
+    let said = succeeds(&dir, &["logps", "--model", "model", "--data", "on.jsonl", "-o", "scored.jsonl"]);
+    assert!(said.contains("mean log-probability"), "{said}");
+    let (pairs, scored) = (lines(&dir, "on.jsonl"), lines(&dir, "scored.jsonl"));
+    assert_eq!(pairs.len(), scored.len());
+    succeeds(&dir, &[RUN, &["run", "--max-steps", "1", "--train", "on.jsonl"]].concat());
+    let first = &lines(&dir, "run/metrics.jsonl")[0];
+    let mean = scored[..4].iter().map(|row| row["ref_chosen_logps"].as_f64().unwrap()).sum::<f64>() / 4.0;
+    assert!((mean - first["logps/chosen"].as_f64().unwrap()).abs() < 1e-3);
+    let again = dir.simplemix(&["logps", "--model", "model", "--data", "scored.jsonl", "-o", "twice.jsonl"]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("has a column `ref_chosen_logps` already"));
+    assert!(!exists(&dir.path("twice.jsonl")));
+}
+
+#[test]
+fn adapters_reward_models_and_responses_are_trained_by_flags() {
+    let dir = prepared();
+    let said = succeeds(&dir, &[RUN, &["lora", "--lora-rank", "4", "--lora-targets", "q_proj,v_proj"]].concat());
+    assert!(said.contains(" of ") && said.contains("weights trained"), "{said}");
+    assert!(exists(&dir.path("lora/adapter/adapter_model.safetensors")) && exists(&dir.path("lora/model/config.json")));
+    succeeds(&dir, &[RUN, &["reward", "--objective", "reward"]].concat());
+    assert!(lines(&dir, "reward/metrics.jsonl")[0]["accuracy"].is_number());
+    succeeds(
+        &dir,
+        &[RUN, &["sft", "--objective", "sft", "--best-metric", "eval_loss", "--eval-every-steps", "2"]].concat(),
+    );
+    assert!(exists(&dir.path("sft/report.html")));
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_before_anything_is_written() {
+    let dir = prepared();
+    for (flags, expected) in [
+        (&["--lora-rank", "4", "--lora-targets", "nothing"][..], "nothing"),
+        (&["--freeze", "layers.9.*"], "`freeze`: the pattern `layers.9.*` matches none of"),
+        (&["--objective", "reward", "--lora-rank", "4"], "`objective` is reward, with an adapter"),
+        (&["--early-stopping-patience", "2"], "`best_metric` with it"),
+        (&["--objective", "rewards"], "rewards"),
+    ] {
+        let output = dir.simplemix(&[RUN, &["run"], flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(!exists(&dir.path("run")), "{flags:?}");
+    }
+    dir.write("run.toml", "learning_rat = 1e-3\n");
+    let output = dir.simplemix(&["train", "--config", "run.toml"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Did you mean `learning_rate`?"));
+}
