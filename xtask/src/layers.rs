@@ -9,9 +9,10 @@ use crate::checkout::Checkout;
 use crate::say;
 
 /// Crates of the workspace by height: each may depend on lower ones only.
-const LEVELS: [&[&str]; 4] = [
+const LEVELS: [&[&str]; 5] = [
     &["simplemix-data", "simplemix-mix", "simplemix-loss", "simplemix-model"],
-    &["simplemix-rollout", "simplemix-train", "simplemix-eval"],
+    &["simplemix-eval"],
+    &["simplemix-rollout", "simplemix-train"],
     &["simplemix"],
     &["simplemix-cli"],
 ];

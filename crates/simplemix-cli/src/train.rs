@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use simplemix_train::{MixSource, Outcome, Record, Run, Stage, TrainConfig, Watcher};
+use simplemix_train::{MixSource, Outcome, Record, Run, Stage, TrainConfig, Watcher, from_trl};
 
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Fails, Failure, Result, read_text};
 use crate::progress::{bar, print};
 
 /// Train a model on preference pairs
@@ -24,6 +24,7 @@ use crate::progress::{bar, print};
   simplemix train --config run.toml --dry-run\n  \
   simplemix train --config run.toml --resume\n  \
   simplemix train --model ./smollm2 --mix on=on.parquet:1 --mix off=uf.parquet:1 --lora-rank 16 --output runs/lora\n  \
+  simplemix train --trl-config dpo.yaml --output runs/as-trl\n  \
   simplemix train --objective reward --model ./smollm2 --train pairs.parquet --output runs/reward\n\n\
   run.toml holds the same names with underscores: beta = 0.1, learning_rate = 1e-6, batch_size = 8"
 )]
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// Settings in TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Settings of TRL in YAML, with TRL's defaults; what has no meaning here is listed
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    trl_config: Option<PathBuf>,
     /// Go on with a run that was stopped: `auto` for the one in --output if there is any, or its folder
     #[arg(long, value_name = "auto|PATH", num_args = 0..=1, default_missing_value = "auto")]
     resume: Option<String>,
@@ -281,15 +285,23 @@ pub(crate) fn run(args: &Args) -> Result {
 
 /// Defaults, then the file, then flags: merged as one table and checked once.
 fn resolve(args: &Args) -> Result<TrainConfig> {
-    let path = args.config.clone().unwrap_or_else(|| PathBuf::from("flags"));
-    let text = match &args.config {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Failure::input(format!("{}: cannot read: {error}", path.display())))?,
-        None => String::new(),
+    let path = args.config.as_ref().or(args.trl_config.as_ref()).cloned().unwrap_or_else(|| PathBuf::from("flags"));
+    let mut table = match (&args.config, &args.trl_config) {
+        (Some(path), _) => {
+            let text = read_text(path)?;
+            // The file alone first, so that its errors point into it.
+            TrainConfig::from_toml(&text, path).input()?;
+            text.parse().input()?
+        }
+        (None, Some(path)) => {
+            let (table, unused) = from_trl(&read_text(path)?, path).input()?;
+            if !unused.is_empty() {
+                print(&format!("{}: without meaning here: {}", path.display(), unused.join(", ")));
+            }
+            table
+        }
+        (None, None) => toml::Table::new(),
     };
-    // The file alone first, so that its errors point into it.
-    TrainConfig::from_toml(&text, &path).input()?;
-    let mut table: toml::Table = text.parse().input()?;
     table.extend(toml::Table::try_from(&args.settings).input()?);
     TrainConfig::from_toml(&table.to_string(), &path).input()
 }

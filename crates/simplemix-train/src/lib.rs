@@ -36,6 +36,7 @@ mod sft;
 mod table;
 mod trainee;
 mod trainer;
+mod trl_config;
 
 pub use adamw::{AdamW, AdamWOptions, ParameterGroup};
 pub use collective::{Alone, Collective};
@@ -58,6 +59,7 @@ pub use schedule::Schedule;
 pub use sft::SftLearner;
 pub use table::{PairEntry, PairTable};
 pub use trainee::Trainee;
+pub use trl_config::from_trl;
 pub use trainer::{
     Best, BestRule, LoopSettings, NonFinite, Observer, Occasion, OnNonFinite, Outcome, Progress, Tables, evaluate,
     train,
