@@ -151,7 +151,7 @@ fn main() -> Result<()> {
     let finished = run.start(false, &mut Bars::default())?;
 
     // 6. The same questions again.
-    let trained = finished.model.as_ref().and_then(Trained::policy).ok_or("training was interrupted")?;
+    let trained = finished.model.as_ref().and_then(Trained::policy).context("training was interrupted")?;
     let mut policy = LocalGenerator::new(trained, &tokenizer, &input.name, BATCH_ROWS);
     let after = answers(&mut policy, &held_back, &config.sampling)?;
     let right = |texts: &[String]| -> Vec<bool> {

@@ -1,5 +1,7 @@
 //! Training as a user runs it: killed, stopped, on several sources, as LoRA, as a reward model.
 
+#![expect(clippy::disallowed_methods, reason = "kills come at moments")]
+
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 

@@ -48,7 +48,7 @@ impl Failure {
 
 /// The text of a file that the user names.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: {e}", path.display())))
+    std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: cannot read: {e}", path.display())))
 }
 
 /// Settings of a file that the user names.

@@ -31,7 +31,8 @@ impl CausalLm {
     /// On a CPU without bf16 matrix units choose [`Kind::Float`]: bf16 was measured 450 times slower there.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Json`], [`Error::Config`], [`Error::Safetensors`] or [`Error::Weights`].
+    /// [`crate::Error::MissingFile`], [`crate::Error::Json`], [`crate::Error::Config`], [`crate::Error::Safetensors`]
+    /// or [`crate::Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         let (config, parameters) = network::load(folder, kind, device, ModelConfig::head_tensor)?;
         let model = Self::from_tensors(config, parameters, kind, device);
@@ -44,7 +45,7 @@ impl CausalLm {
     /// A model with normally distributed weights (standard deviation 0.02, norms 1), the same for the same seed.
     ///
     /// # Errors
-    /// [`Error::Torch`] where memory does not suffice.
+    /// [`crate::Error::Torch`] where memory does not suffice.
     pub fn random(config: ModelConfig, seed: u64, device: Device) -> Result<Self> {
         let mut named = Vec::new();
         for (index, (name, shape)) in config.tensors().into_iter().enumerate() {
@@ -121,7 +122,7 @@ impl CausalLm {
     /// Hidden states `[T, H]` of all packed tokens after the final norm.
     ///
     /// # Errors
-    /// [`Error::Input`] for a token id outside the vocabulary or no token at all; [`Error::Torch`].
+    /// [`crate::Error::Input`] for a token id outside the vocabulary or no token at all; [`crate::Error::Torch`].
     pub fn hidden_states(&self, packed: &Packed) -> Result<Tensor> {
         self.network.hidden_states(packed)
     }
@@ -138,7 +139,7 @@ impl CausalLm {
     /// Logits `[N, V]` of hidden states `[N, H]`.
     ///
     /// # Errors
-    /// [`Error::Torch`] where memory does not suffice.
+    /// [`crate::Error::Torch`] where memory does not suffice.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = few_rows::linear(hidden, &[Weights { weight: &self.lm_head, bias: None }])?.remove(0);
         Ok(match self.config().logit_soft_cap {
@@ -154,7 +155,7 @@ impl CausalLm {
     /// The folder appears whole or not at all: it is written beside its place and renamed.
     ///
     /// # Errors
-    /// [`Error::Io`] if `folder` exists already or cannot be written.
+    /// [`crate::Error::Io`] if `folder` exists already or cannot be written.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         self.save_in_shards(folder, source, weights::MAX_SHARD_BYTES)
     }

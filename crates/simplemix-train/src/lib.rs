@@ -59,8 +59,8 @@ pub use schedule::Schedule;
 pub use sft::SftLearner;
 pub use table::{PairEntry, PairTable};
 pub use trainee::Trainee;
-pub use trl_config::from_trl;
 pub use trainer::{
     Best, BestRule, LoopSettings, NonFinite, Observer, Occasion, OnNonFinite, Outcome, Progress, Tables, evaluate,
     train,
 };
+pub use trl_config::from_trl;

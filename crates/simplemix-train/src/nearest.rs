@@ -3,7 +3,7 @@
 /// The name that is nearest to `found`, if it is near at all.
 pub(crate) fn nearest<'a>(found: &str, names: &[&'a str]) -> Option<&'a str> {
     let near = |name: &&str| strsim::damerau_levenshtein(found, name);
-    let best = names.iter().copied().min_by_key(|name| near(&name))?;
+    let best = names.iter().copied().min_by_key(|name| near(name))?;
     (near(&best) <= 1 + found.len() / 4).then_some(best)
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -
         })?;
         folder.write(&format!("plots/{}.svg", plot.name), &drawn)?;
         let label = format!("{} over the updates", plot.title);
-        let _ = write!(figures, "<figure role=\"img\" aria-label=\"{}\">{}</figure>\n", escape(&label), drawn);
+        let _ = writeln!(figures, "<figure role=\"img\" aria-label=\"{}\">{}</figure>", escape(&label), drawn);
     }
     let settings = config.to_toml()?;
     folder.write("report.html", &page(folder, &curves, &settings, train, &figures))?;
@@ -133,11 +133,11 @@ fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, fi
     let name = folder.path().file_name().unwrap_or_default().to_string_lossy();
     let mut rows = String::new();
     for (name, value) in last_values(curves) {
-        let _ = write!(rows, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), number(value));
+        let _ = writeln!(rows, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escape(name), number(value));
     }
     let mut shares = String::new();
     for (source, pairs, share) in train.shares() {
-        let _ = write!(shares, "<li>{}: {pairs} pairs, {share:.4}</li>\n", escape(source));
+        let _ = writeln!(shares, "<li>{}: {pairs} pairs, {share:.4}</li>", escape(source));
     }
     PAGE.replace("{name}", &escape(&name))
         .replace("{pairs}", &escape(&train.summary()))
@@ -200,11 +200,11 @@ fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) 
     };
     let mut sources = String::new();
     for (source, pairs, share) in train.shares() {
-        let _ = write!(sources, "| {source} | {pairs} | {share:.4} |\n");
+        let _ = writeln!(sources, "| {source} | {pairs} | {share:.4} |");
     }
     let mut values = String::new();
     for (name, value) in last_values(curves).into_iter().filter(|(name, _)| name.starts_with("eval_")) {
-        let _ = write!(values, "| `{name}` | {} |\n", number(value));
+        let _ = writeln!(values, "| `{name}` | {} |", number(value));
     }
     if values.is_empty() {
         values.push_str("| no held-back pairs | |\n");

@@ -83,7 +83,7 @@ pub struct Run {
 #[derive(Debug)]
 enum Start {
     Policy(Box<CausalLm>),
-    Reward(RewardModel),
+    Reward(Box<RewardModel>),
 }
 
 /// A model as training left it.
@@ -92,7 +92,7 @@ pub enum Trained {
     /// A language model, its adapter merged where one was trained.
     Policy(Box<CausalLm>),
     /// A reward model.
-    Reward(RewardModel),
+    Reward(Box<RewardModel>),
 }
 
 impl Trained {
@@ -276,11 +276,11 @@ impl Run {
         match self.start {
             Start::Reward(model) => {
                 let center = self.config.center_rewards;
-                let learner = RewardLearner::new(model, trainee, options, center, &self.train, &self.eval);
+                let learner = RewardLearner::new(*model, trainee, options, center, &self.train, &self.eval);
                 drive.run(learner, folder, resume, watcher, |learner, folder| {
                     let model = learner.into_model();
                     model.save(&folder.model(), source.as_deref())?;
-                    Ok(Trained::Reward(model))
+                    Ok(Trained::Reward(Box::new(model)))
                 })
             }
             Start::Policy(policy) if self.config.objective == Objective::Sft => {
@@ -329,7 +329,7 @@ impl Start {
             } else {
                 RewardModel::on_top_of(CausalLm::load(folder, kind, device)?)?
             };
-            return Ok(Self::Reward(model));
+            return Ok(Self::Reward(Box::new(model)));
         }
         let mut model = CausalLm::load(folder, kind, device)?;
         if let Some(adapter) = &config.adapter {

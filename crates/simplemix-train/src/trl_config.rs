@@ -71,13 +71,47 @@ const KEYS: &[(&str, Meaning)] = &[
 
 /// Keys that say how, where or how often TRL does something that is done otherwise here, or always.
 const WITHOUT_MEANING: &[&str] = &[
-    "report_to", "logging_steps", "logging_strategy", "logging_dir", "logging_first_step", "log_level", "run_name",
-    "disable_tqdm", "push_to_hub", "hub_model_id", "hub_token", "hub_strategy", "overwrite_output_dir", "do_train",
-    "do_eval", "attn_implementation", "trust_remote_code", "tf32", "optim", "use_liger_kernel", "padding_free",
-    "gradient_checkpointing_kwargs", "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc",
-    "dataset_train_split", "dataset_test_split", "ddp_find_unused_parameters", "ddp_timeout", "deepspeed", "fsdp",
-    "fsdp_config", "per_device_eval_batch_size", "remove_unused_columns", "load_best_model_at_end",
-    "precompute_ref_batch_size", "disable_dropout", "pad_to_multiple_of", "torch_compile", "use_cpu", "truncation_mode",
+    "report_to",
+    "logging_steps",
+    "logging_strategy",
+    "logging_dir",
+    "logging_first_step",
+    "log_level",
+    "run_name",
+    "disable_tqdm",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_token",
+    "hub_strategy",
+    "overwrite_output_dir",
+    "do_train",
+    "do_eval",
+    "attn_implementation",
+    "trust_remote_code",
+    "tf32",
+    "optim",
+    "use_liger_kernel",
+    "padding_free",
+    "gradient_checkpointing_kwargs",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataset_num_proc",
+    "dataset_train_split",
+    "dataset_test_split",
+    "ddp_find_unused_parameters",
+    "ddp_timeout",
+    "deepspeed",
+    "fsdp",
+    "fsdp_config",
+    "per_device_eval_batch_size",
+    "remove_unused_columns",
+    "load_best_model_at_end",
+    "precompute_ref_batch_size",
+    "disable_dropout",
+    "pad_to_multiple_of",
+    "torch_compile",
+    "use_cpu",
+    "truncation_mode",
 ];
 
 /// Settings as a TOML table, with TRL's defaults where they differ from ours, and the keys that have no meaning here.
@@ -86,8 +120,7 @@ const WITHOUT_MEANING: &[&str] = &[
 /// [`Error::Config`] naming a key that is not known, with the nearest that is, or a value that cannot be followed.
 pub fn from_trl(text: &str, path: &Path) -> Result<(toml::Table, Vec<String>)> {
     let wrong = |message: String| Error::Config { path: path.to_owned(), message };
-    let all: serde_json::Map<String, Value> =
-        serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let all: serde_json::Map<String, Value> = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
     let (mut table, mut adamw, mut unused) = (toml::Table::new(), toml::Table::new(), Vec::new());
     for (key, value) in all.iter().filter(|(_, value)| !value.is_null()) {
         let toml = || toml::Value::try_from(value).map_err(|error| wrong(format!("`{key}`: {error}")));
@@ -97,7 +130,8 @@ pub fn from_trl(text: &str, path: &Path) -> Result<(toml::Table, Vec<String>)> {
             Some((_, Together)) => {}
             None if WITHOUT_MEANING.contains(&key.as_str()) => unused.push(key.clone()),
             None => {
-                let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).chain(WITHOUT_MEANING.iter().copied()).collect();
+                let names: Vec<&str> =
+                    KEYS.iter().map(|(name, _)| *name).chain(WITHOUT_MEANING.iter().copied()).collect();
                 let meant = nearest(key, &names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
                 return Err(wrong(format!("`{key}` is no key of TRL's that is known here{meant}")));
             }
@@ -138,7 +172,9 @@ pub fn from_trl(text: &str, path: &Path) -> Result<(toml::Table, Vec<String>)> {
         Some((_, Some(name @ ("linear" | "cosine" | "constant")))) => set("schedule", name.into()),
         Some((_, Some("constant_with_warmup"))) => set("schedule", "constant".into()),
         Some((value, _)) => {
-            return Err(wrong(format!("`lr_scheduler_type` is {value}, expected linear, cosine, constant or constant_with_warmup")));
+            return Err(wrong(format!(
+                "`lr_scheduler_type` is {value}, expected linear, cosine, constant or constant_with_warmup"
+            )));
         }
     }
     let max_steps = whole("max_steps", -1)?;
@@ -149,7 +185,9 @@ pub fn from_trl(text: &str, path: &Path) -> Result<(toml::Table, Vec<String>)> {
     match warmup {
         share if share < 1.0 => set("warmup_ratio", share.into()),
         steps if max_steps > 0 => set("warmup_ratio", (steps / max_steps as f64).into()),
-        steps => return Err(wrong(format!("`warmup_steps` is {steps}, expected `max_steps` with it, or a share below 1"))),
+        steps => {
+            return Err(wrong(format!("`warmup_steps` is {steps}, expected `max_steps` with it, or a share below 1")));
+        }
     }
     set("seed", whole("data_seed", whole("seed", 42)?)?.into());
     let sequential = get("train_sampling_strategy").and_then(Value::as_str) == Some("sequential");

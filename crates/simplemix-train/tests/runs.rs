@@ -46,7 +46,7 @@ impl Dir {
 fn pairs(count: usize) -> Vec<Pair> {
     let turn = |role: &str, text: String| Text::Messages(vec![Message::new(role, text)]);
     let pair = |i: usize| {
-        let source = if i % 3 == 0 { "on" } else { "off" };
+        let source = if i.is_multiple_of(3) { "on" } else { "off" };
         let mut pair = Pair::new(
             turn("user", format!("question {i}{}", " and more".repeat(i % 4))),
             turn("assistant", format!("a good answer {i}{}", ", indeed".repeat(i % 3))),
@@ -54,7 +54,7 @@ fn pairs(count: usize) -> Vec<Pair> {
             source,
             Policy::Off,
         );
-        pair.task = Some(if i % 2 == 0 { "math" } else { "chat" }.to_owned());
+        pair.task = Some(if i.is_multiple_of(2) { "math" } else { "chat" }.to_owned());
         pair
     };
     (0..count).map(pair).collect()
