@@ -101,6 +101,42 @@ fn a_run_that_is_asked_to_stop_saves_a_checkpoint() {
     assert_eq!(checkpoints, 1);
 }
 
+/// A checkpoint that does not fit, as on a full disk: one error that names the file, and the last good one is intact.
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole() {
+    let dir = prepared();
+    succeeds(&dir, &[RUN, &["run", "--max-steps", "3"]].concat());
+    std::fs::remove_dir_all(dir.path("run/model")).unwrap();
+    let checkpoints = || {
+        let names = std::fs::read_dir(dir.path("run/checkpoints")).unwrap();
+        let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(checkpoints(), ["step-1", "step-2"]);
+    // No file may grow beyond 64 blocks of 512 bytes: metrics fit, weights do not.
+    let go_on = [RUN, &["run", "--max-steps", "6", "--resume", "auto"]].concat();
+    let limited = dir.command(&go_on);
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .current_dir(limited.get_current_dir().unwrap())
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]);
+    shell.arg(limited.get_program()).args(limited.get_args());
+    shell.envs(limited.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let output = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("safetensors") && said.contains("File too large"), "{said}");
+    assert_eq!(checkpoints(), ["step-1", "step-2"]);
+    assert!(!exists(&dir.path("run/model")));
+
+    succeeds(&dir, &go_on);
+    succeeds(&dir, &[RUN, &["whole", "--max-steps", "6"]].concat());
+    // The shorter run had a schedule of its own up to its second update.
+    assert_eq!(lines(&dir, "run/metrics.jsonl").len(), lines(&dir, "whole/metrics.jsonl").len());
+}
+
 #[test]
 fn sources_are_mixed_on_the_way_and_every_batch_holds_the_shares() {
     let dir = Dir::new();
