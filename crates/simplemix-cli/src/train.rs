@@ -104,6 +104,27 @@ struct Settings {
     #[arg(long, value_name = "UPDATES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     sync_reference_every: Option<u64>,
+    /// HyPO: weight of the KL divergence to the reference, from answers that the policy writes in every update, such as
+    /// 1e-3 [default: 0, none]
+    #[arg(long, value_name = "WEIGHT", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypo_lambda: Option<f64>,
+    /// HyPO: answers to each prompt [default: 2]
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypo_samples: Option<u64>,
+    /// HyPO: prompts that are answered in an update, 0 for those of all its pairs [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypo_prompts: Option<u64>,
+    /// HyPO: tokens after which an answer is cut [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypo_max_new_tokens: Option<u64>,
+    /// HyPO: bound of an answer's log-ratio in the gradient, nats [default: none]
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hypo_clip: Option<f64>,
     /// Rank of a LoRA adapter that is trained in place of all weights [default: 0, none]
     #[arg(long, value_name = "RANK")]
     #[serde(skip_serializing_if = "Option::is_none")]

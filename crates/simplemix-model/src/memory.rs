@@ -25,4 +25,9 @@ impl ModelConfig {
         let floats = if checkpointed { layer + (layers + 1.0) * h } else { layers * layer };
         (floats * tokens as f64) as u64 * element as u64
     }
+
+    /// Bytes of keys and values that generation keeps for a token of a row, of numbers of `element` bytes.
+    pub fn cache_bytes(&self, element: usize) -> u64 {
+        2 * self.num_hidden_layers as u64 * self.key_width() as u64 * element as u64
+    }
 }

@@ -11,6 +11,7 @@ use simplemix_mix::Weight;
 
 use crate::adamw::{AdamWOptions, ParameterGroup};
 use crate::error::{Error, Result};
+use crate::hypo::HypoSettings;
 use crate::nearest::nearest;
 use crate::order::Order;
 use crate::schedule::Schedule;
@@ -65,6 +66,18 @@ pub struct TrainConfig {
     pub sync_reference_every: u64,
     /// The policy's share in it.
     pub sync_reference_mixup: f64,
+
+    /// HyPO: weight of the KL divergence to the reference, estimated from answers that the policy writes in every update
+    /// (arXiv:2406.01462); 0 for none. 1e-4 to 1e-2 are usual.
+    pub hypo_lambda: f64,
+    /// Answers to each prompt.
+    pub hypo_samples: usize,
+    /// Prompts that are answered in an update, those of its first pairs; 0 for those of all.
+    pub hypo_prompts: usize,
+    /// Tokens after which an answer is cut.
+    pub hypo_max_new_tokens: usize,
+    /// Bound of an answer's log-ratio in the gradient, nats; none in the paper.
+    pub hypo_clip: Option<f64>,
 
     /// Rank of a LoRA adapter that is trained in place of all weights; 0 for none.
     pub lora_rank: i64,
@@ -263,6 +276,11 @@ impl Default for TrainConfig {
             reference_cache: None,
             sync_reference_every: 0,
             sync_reference_mixup: 0.6,
+            hypo_lambda: 0.0,
+            hypo_samples: 2,
+            hypo_prompts: 0,
+            hypo_max_new_tokens: 128,
+            hypo_clip: None,
             lora_rank: 0,
             lora_alpha: 32.0,
             lora_dropout: 0.0,
@@ -323,6 +341,17 @@ impl TrainConfig {
     /// [`Error::Config`] if a number does not fit TOML.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::Config { path: PathBuf::from("config.toml"), message: e.to_string() })
+    }
+
+    /// HyPO's settings, if it is on.
+    pub fn hypo(&self) -> Option<HypoSettings> {
+        (self.hypo_lambda != 0.0).then_some(HypoSettings {
+            lambda: self.hypo_lambda,
+            samples: self.hypo_samples,
+            prompts: self.hypo_prompts,
+            max_new_tokens: self.hypo_max_new_tokens,
+            clip: self.hypo_clip,
+        })
     }
 
     /// What the loop needs, for a training set of `pairs` pairs; `mixture` is the order of several sources.
@@ -410,6 +439,13 @@ impl TrainConfig {
         if self.lora_rank < 0 {
             return Err(Error::Setting { key: "lora_rank", found: self.lora_rank.to_string(), expected: "0 or above" });
         }
+        if let Some(hypo) = self.hypo() {
+            hypo.check()?;
+            if hypo.prompts > self.batch_size {
+                let found = hypo.prompts.to_string();
+                return Err(Error::Setting { key: "hypo_prompts", found, expected: "at most `batch_size`" });
+            }
+        }
         let together = |key, found: &str, expected| Err(Error::Setting { key, found: found.to_owned(), expected });
         let adapts = self.lora_rank > 0 || self.adapter.is_some();
         if self.lora_rank > 0 && self.adapter.is_some() {
@@ -427,6 +463,9 @@ impl TrainConfig {
         }
         if !self.mix.is_empty() && (self.train.is_some() || self.shuffle != Shuffle::None) {
             return together("mix", "set, with `train` or `shuffle`", "sources alone: they have an order");
+        }
+        if self.hypo_lambda != 0.0 && self.objective != Objective::Preference {
+            return together("hypo_lambda", "set", "`objective = \"preference\"`");
         }
         if self.max_length < 2 {
             let found = self.max_length.to_string();

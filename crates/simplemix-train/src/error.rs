@@ -68,7 +68,7 @@ pub enum Error {
     NonFinite {
         /// The update, counted from one.
         step: u64,
-        /// `loss` or `grad_norm`.
+        /// `loss`, `grad_norm`, or what a learner reports beside them, as `kl`.
         what: &'static str,
         /// Its value.
         found: f64,

@@ -41,11 +41,21 @@ impl<'a> Pass<'a> {
     /// Forward pass of `pairs`, of which every response is scored.
     pub(crate) fn new(model: &'a CausalLm, set: &PairSet, pairs: &[usize], options: &ForwardOptions) -> Result<Self> {
         let (packed, targets) = pack(set, pairs)?;
+        Self::packed(model, &packed, &targets, options)
+    }
+
+    /// Forward pass of what is packed already.
+    pub(crate) fn packed(
+        model: &'a CausalLm,
+        packed: &Packed,
+        targets: &Targets,
+        options: &ForwardOptions,
+    ) -> Result<Self> {
         let keep = options.activation_checkpointing && tch_keeps_gradients(model);
-        let checkpointed = if keep { Some(model.checkpointed(&packed)?) } else { None };
+        let checkpointed = if keep { Some(model.checkpointed(packed)?) } else { None };
         let hidden = match &checkpointed {
             Some(pass) => pass.hidden().shallow_clone(),
-            None => model.hidden_states(&packed)?,
+            None => model.hidden_states(packed)?,
         };
         let vector = |values: &[i64]| Tensor::from_slice(values).to_device(model.device());
         let positions = Positions {

@@ -109,6 +109,20 @@ pub trait Learner {
     /// Whatever the forward pass reports.
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>>;
 
+    /// Adds the gradient of what an update has beside the losses of its pairs, once all of them have gone through; gives
+    /// what is to be logged of it, over all processes. A value that is no number has the batch left out.
+    ///
+    /// # Errors
+    /// Whatever is computed for it reports.
+    fn regularise(
+        &mut self,
+        _step: u64,
+        _batch: &[usize],
+        _collective: &dyn Collective,
+    ) -> Result<Vec<(&'static str, f64)>> {
+        Ok(Vec::new())
+    }
+
     /// Adds up the gradients that processes have gathered, so that each has the sum.
     ///
     /// # Errors

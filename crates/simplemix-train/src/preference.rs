@@ -13,6 +13,7 @@ use tch::{Kind, Tensor};
 use crate::collective::Collective;
 use crate::error::{Error, Result};
 use crate::forward::{ForwardOptions, Pass, Scored, head, score_pairs, values};
+use crate::hypo::{Asked, Hypo, HypoSums};
 use crate::learner::{Learner, PairStats};
 use crate::pairs::PairSet;
 use crate::trainee::Trainee;
@@ -71,6 +72,7 @@ pub struct PreferenceLearner<'a> {
     train: &'a PairSet,
     eval: &'a [NamedSet],
     reference: Reference,
+    hypo: Option<Hypo>,
 }
 
 /// Summed log-probabilities of the responses of a whole set under `model`.
@@ -109,7 +111,25 @@ impl<'a> PreferenceLearner<'a> {
             return Err(Error::Setting { key: "loss", found, expected: "a reference for this loss" });
         }
         let in_training = policy.with_adapter(policy.active_adapter())?;
-        Ok(Self { policy, in_training, trainee, loss, options, seed, starts_at_reference, train, eval, reference })
+        Ok(Self {
+            policy,
+            in_training,
+            trainee,
+            loss,
+            options,
+            seed,
+            starts_at_reference,
+            train,
+            eval,
+            reference,
+            hypo: None,
+        })
+    }
+
+    /// The same with HyPO's divergence to the reference, whatever the loss of the pairs.
+    #[must_use]
+    pub fn with_hypo(self, hypo: Hypo) -> Self {
+        Self { hypo: Some(hypo), ..self }
     }
 
     /// The policy as it is now.
@@ -209,6 +229,28 @@ impl Learner for PreferenceLearner<'_> {
             rejected: tokens[2 * i + 1],
         };
         Ok((0..pairs.len()).map(stats).collect())
+    }
+
+    fn regularise(
+        &mut self,
+        step: u64,
+        batch: &[usize],
+        collective: &dyn Collective,
+    ) -> Result<Vec<(&'static str, f64)>> {
+        let Some(hypo) = &self.hypo else { return Ok(Vec::new()) };
+        let count = hypo.settings().prompts_of(batch.len());
+        let prompts = batch[..count].iter().enumerate();
+        let asked: Vec<Asked<'_>> = prompts
+            .skip(collective.rank())
+            .step_by(collective.size())
+            .map(|(place, &pair)| Asked { place, prompt: &self.train.tokens[pair].prompt })
+            .collect();
+        // The policy itself, which drops no inputs: samples and their log-probabilities have to be of one distribution.
+        let answered = hypo.draw(&self.policy, &asked, step)?;
+        let weight = hypo.settings().lambda / count as f64;
+        let mut sums = hypo.accumulate(&self.policy, &answered, weight, &self.options)?.to_array();
+        collective.sum(&mut sums)?;
+        Ok(HypoSums::from_array(sums).metrics())
     }
 
     fn share_gradients(&mut self, collective: &dyn Collective) -> Result<()> {

@@ -47,6 +47,13 @@ const PLOTS: &[Plot] = &[
         metrics: &["lengths/chosen", "lengths/rejected"],
         smooth: true,
     },
+    Plot { name: "kl", title: "KL divergence to the reference (nats)", metrics: &["kl"], smooth: true },
+    Plot {
+        name: "completions",
+        title: "Tokens of a sampled answer",
+        metrics: &["completions/mean_length"],
+        smooth: true,
+    },
     Plot { name: "shares", title: "Share of the batch", metrics: &["share@"], smooth: false },
     Plot { name: "entropy", title: "Entropy of a token", metrics: &["entropy"], smooth: true },
     Plot { name: "grad_norm", title: "Gradient norm", metrics: &["grad_norm"], smooth: true },

@@ -14,6 +14,7 @@ use crate::config::{Dtype, Objective, ReferenceSource, TrainConfig};
 use crate::error::{At, Error, Result};
 use crate::events::Events;
 use crate::forward::ForwardOptions;
+use crate::hypo::Hypo;
 use crate::learner::Learner;
 use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
 use crate::metrics::Record;
@@ -73,6 +74,8 @@ pub struct Run {
     settings: LoopSettings,
     start: Start,
     trained: i64,
+    /// What ends an answer of the policy, for HyPO.
+    stop_tokens: Vec<u32>,
     /// Training pairs.
     pub train: PairSet,
     /// Held-back pairs by name.
@@ -127,7 +130,7 @@ impl Run {
         for (name, path) in config.eval.iter().flat_map(|files| files.all()) {
             eval.push((name, read(path, &config, &tokenizer)?));
         }
-        Self::assemble(config, &model, train, mixture, eval)
+        Self::assemble(config, &model, train, mixture, eval, &tokenizer)
     }
 
     /// The same with pairs that are in memory already; `train`, `mix` and `eval` of the settings are not read.
@@ -140,7 +143,7 @@ impl Run {
         let train = PairSet::tokenize(pairs, &tokenizer)?;
         let eval = PairSet::tokenize(held_back, &tokenizer)?;
         let eval = if eval.is_empty() { Vec::new() } else { vec![(String::new(), eval)] };
-        Self::assemble(config, model, train, None, eval)
+        Self::assemble(config, model, train, None, eval, &tokenizer)
     }
 
     fn assemble(
@@ -149,6 +152,7 @@ impl Run {
         mut train: PairSet,
         mixture: Option<Order>,
         mut eval: Vec<NamedSet>,
+        tokenizer: &PairTokenizer,
     ) -> Result<Self> {
         let loss = preference_loss(&config)?;
         let feed = match (config.objective, config.share_prompts) {
@@ -164,7 +168,8 @@ impl Run {
         }
         let settings = config.loop_settings(train.len(), mixture)?;
         let start = Start::load(&config, model)?;
-        let mut run = Self { loss, settings, start, trained: 0, train, eval, config };
+        let stop_tokens = tokenizer.eos_ids().to_vec();
+        let mut run = Self { loss, settings, start, trained: 0, stop_tokens, train, eval, config };
         // Refused here rather than after the reference has been scored.
         run.trained = run.trainee()?.count();
         Ok(run)
@@ -207,8 +212,15 @@ impl Run {
                 largest = largest.max((tokens, entries().map(|pair| pair.responses[0] + pair.responses[1]).sum()));
             }
         }
-        let (tokens, scored) = largest;
         let bytes = if self.start.kind() == Kind::Float { 4 } else { 2 };
+        let mut cache = 0;
+        if let Some(hypo) = self.config.hypo() {
+            let longest = self.train.table.pairs.iter().map(|pair| pair.prompt).max().unwrap_or(0);
+            largest = largest.max(hypo.pass_tokens(longest, settings.micro_batch_tokens, settings.batch_size));
+            let row = (longest + hypo.max_new_tokens) as u64 * model.cache_bytes(bytes as usize);
+            cache = hypo.rows(settings.batch_size) as u64 * row;
+        }
+        let (tokens, scored) = largest;
         let (weights, trained) = (model.parameters() as u64 * bytes, self.trained as u64);
         let head = if self.config.objective == Objective::Reward { 0 } else { model.vocab_size };
         let logits = (self.config.logits_bytes as u64).min((scored as i64 * head) as u64 * 4);
@@ -220,7 +232,10 @@ impl Run {
             weights: weights + second,
             gradients: trained * bytes,
             optimizer: 2 * 4 * trained + copies,
-            activations: model.activation_bytes(tokens, bytes as usize, self.config.activation_checkpointing),
+            // Answers are written and let go before activations are kept.
+            activations: model
+                .activation_bytes(tokens, bytes as usize, self.config.activation_checkpointing)
+                .max(cache),
             logits,
             micro_batch_tokens: tokens,
         })
@@ -233,7 +248,8 @@ impl Run {
     fn holds_second_model(&self) -> bool {
         let on_the_fly = self.config.reference == ReferenceSource::OnTheFly;
         let has_reference = self.config.objective == Objective::Preference && needs_reference(&self.loss);
-        has_reference && on_the_fly && (self.config.reference_model.is_some() || !self.adapts())
+        let held = (has_reference && on_the_fly) || self.config.hypo().is_some();
+        held && (self.config.reference_model.is_some() || !self.adapts())
     }
 
     /// What is trained, with a fresh optimiser.
@@ -290,21 +306,32 @@ impl Run {
                 })
             }
             Start::Policy(policy) => {
-                let reference = ReferenceMaker {
+                let maker = ReferenceMaker {
                     config: &self.config,
                     loss: &self.loss,
                     options: &options,
                     train: &self.train,
                     eval: &self.eval,
-                }
-                .make(&policy, watcher)?;
+                };
+                let reference = maker.make(&policy, watcher)?;
+                let hypo = match self.config.hypo() {
+                    Some(settings) => {
+                        let frozen = maker.frozen(&policy, &reference)?;
+                        Some(Hypo::new(settings, frozen, self.stop_tokens, seed)?)
+                    }
+                    None => None,
+                };
                 let settings = PreferenceOptions {
                     loss: self.loss,
                     forward: options,
                     seed,
                     starts_at_reference: self.config.reference_model.is_none() && self.config.adapter.is_none(),
                 };
-                let learner = PreferenceLearner::new(*policy, trainee, settings, &self.train, &self.eval, reference)?;
+                let mut learner =
+                    PreferenceLearner::new(*policy, trainee, settings, &self.train, &self.eval, reference)?;
+                if let Some(hypo) = hypo {
+                    learner = learner.with_hypo(hypo);
+                }
                 drive.run(learner, folder, resume, watcher, |learner, folder| {
                     save_policy(learner.into_model(), folder, source.as_deref())
                 })
@@ -441,6 +468,20 @@ impl ReferenceMaker<'_> {
         let train = logps(self.train, watcher)?;
         let eval = self.eval.iter().map(|(_, set)| logps(set, watcher)).collect::<Result<_>>()?;
         Ok(Reference::Known(train, eval))
+    }
+
+    /// The reference as a model that stays while the policy moves; a second handle of the one that is held already, if
+    /// there is one.
+    fn frozen(&self, policy: &CausalLm, reference: &Reference) -> Result<CausalLm> {
+        if let Reference::Model(model, _) = reference {
+            return Ok(model.with_adapter(None)?);
+        }
+        let own = self.config.reference_model.as_deref();
+        if own.is_none() && policy.active_adapter().is_some() {
+            return Ok(policy.with_adapter(None)?);
+        }
+        let folder = required("model", own.or(self.config.model.as_deref()))?;
+        Ok(CausalLm::load(folder, policy.kind(), policy.device())?)
     }
 
     /// Log-probabilities out of the cache, or computed and kept there.

@@ -106,7 +106,7 @@ pub enum Outcome {
 pub struct NonFinite {
     /// The update, counted from one.
     pub step: u64,
-    /// `loss` or `grad_norm`.
+    /// `loss`, `grad_norm`, or what a learner reports beside them, as `kl`.
     pub what: &'static str,
     /// Its pairs, by number.
     pub pairs: Vec<usize>,
@@ -249,13 +249,16 @@ fn update<L: Learner>(
     let step = progress.step + 1;
     let gathered = gather(settings, table, learner, &batch, weight, collective)?;
     let loss = gathered.iter().map(|pair| pair.loss).sum::<f64>() * weight;
-    let mut found = [("loss", loss), ("grad_norm", 0.0)];
+    let (mut found, mut beside, mut norm) = (vec![("loss", loss)], Vec::new(), 0.0);
     if loss.is_finite() {
         if progress.step == 0 {
             check_first(learner.first_loss(), &gathered)?;
         }
+        beside = learner.regularise(progress.step, &batch, collective)?;
+        found.extend(&beside);
         learner.share_gradients(collective)?;
-        found[1].1 = learner.gradient_norm();
+        norm = learner.gradient_norm();
+        found.push(("grad_norm", norm));
     }
     let rate = settings.learning_rate * settings.schedule.factor(progress.step, settings.steps, settings.warmup_steps);
     if let Some((what, found)) = found.into_iter().find(|(_, value)| !value.is_finite()) {
@@ -276,7 +279,6 @@ fn update<L: Learner>(
             }
         }
     }
-    let norm = found[1].1;
     // PyTorch's clip_grad_norm_ has the same small constant.
     learner.update(rate, (settings.max_grad_norm / (norm + 1e-6)).min(1.0));
 
@@ -287,6 +289,9 @@ fn update<L: Learner>(
     progress.tokens += trls as u64;
     let seconds = started.elapsed().as_secs_f64();
     let mut record = Record { step, values: metrics(learner.metrics(), "", table, &batch, &gathered, weight) };
+    for (name, value) in beside {
+        record.push(name, value);
+    }
     record.push("grad_norm", norm);
     record.push("learning_rate", rate);
     record.push("epoch", epoch(settings, step, all));

@@ -167,6 +167,11 @@ fn an_interrupted_run_ends_on_the_same_bits() {
         sync_reference_every: 1,
         ..dir.config(output)
     });
+    resumes("answers drawn on the way", |dir, output| TrainConfig {
+        lora_rank: 4,
+        lora_dropout: 0.3,
+        ..hypo(dir, output)
+    });
     resumes("half precision", |dir, output| TrainConfig { dtype: Dtype::Bfloat16, ..dir.config(output) });
     resumes("a reward model", |dir, output| TrainConfig { objective: Objective::Reward, ..dir.config(output) });
     resumes("responses", |dir, output| TrainConfig { objective: Objective::Sft, ..dir.config(output) });
@@ -311,4 +316,77 @@ fn the_best_checkpoint_becomes_the_result() {
         assert_eq!(tensor, kept[&name], "{name}");
     }
     assert_eq!(finished.folder.checkpoints().unwrap().len(), 2, "the newest and the best");
+}
+
+/// HyPO with answers that are short enough for a test.
+fn hypo(dir: &Dir, output: &str) -> TrainConfig {
+    TrainConfig { hypo_lambda: 0.1, hypo_max_new_tokens: 8, ..dir.config(output) }
+}
+
+#[test]
+fn a_divergence_of_no_weight_changes_no_bit() {
+    let dir = Dir::new();
+    let plain = train(dir.config("plain"));
+    let none = train(TrainConfig { hypo_lambda: 0.0, hypo_samples: 4, hypo_prompts: 3, ..hypo(&dir, "none") });
+    assert_eq!(
+        (metrics_differ(&plain.records, &none.records), furthest(&dir.path("plain"), &dir.path("none"))),
+        (0.0, 0.0)
+    );
+    assert_eq!(none.records[0].get("kl"), None);
+}
+
+#[test]
+fn the_divergence_begins_at_nothing_and_enters_the_update() {
+    let dir = Dir::new();
+    let (plain, run) = (train(dir.config("plain")), train(hypo(&dir, "hypo")));
+    let kl: Vec<f64> = run.records.iter().filter_map(|record| record.get("kl")).collect();
+    assert_eq!(kl.len(), 3);
+    // Before the first update policy and reference are one, and so are the gradients with and without.
+    assert!(kl[0].abs() < 1e-4 && kl[2].abs() > 1e-3, "{kl:?}");
+    let norms = |run: &Finished| [0, 2].map(|at| run.records[at].get("grad_norm").unwrap());
+    let (with, without) = (norms(&run), norms(&plain));
+    assert!((with[0] - without[0]).abs() < 1e-3 * without[0] && (with[1] - without[1]).abs() > 1e-4 * without[1]);
+    let of = |name: &str| run.records[1].get(name).unwrap();
+    assert_eq!(of("completions/tokens"), 16.0 * of("completions/mean_length"));
+    assert!((1.0..=8.0).contains(&of("completions/mean_length")));
+    assert!((0.0..=1.0).contains(&of("completions/clipped_ratio")));
+    assert!(dir.path("hypo/plots/kl.svg").is_file());
+}
+
+#[test]
+fn every_reference_serves_the_divergence() {
+    let dir = Dir::new();
+    let other = dir.path("other");
+    tiny::write_folder(&other, 2).unwrap();
+    let kl = |name: &str, config: TrainConfig| {
+        let records = train(TrainConfig { output: Some(dir.path(name)), ..config }).records;
+        records.iter().filter_map(|record| record.get("kl")).collect::<Vec<_>>()
+    };
+    let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3) && a.len() == b.len();
+    let config = |prompts| TrainConfig { hypo_prompts: prompts, ..hypo(&dir, "") };
+    let computed = kl("computed", config(3));
+    assert!(computed.len() == 3 && computed[2] != 0.0);
+    let fly = |lora_rank| TrainConfig { reference: ReferenceSource::OnTheFly, lora_rank, ..config(3) };
+    assert!(near(&kl("fly", fly(0)), &computed));
+    assert!(near(&kl("fly with adapter", fly(4)), &kl("adapter", TrainConfig { lora_rank: 4, ..config(3) })));
+    // The policy starts away from another model, and losses without a reference have one here.
+    assert!(kl("other", TrainConfig { reference_model: Some(other), ..config(0) })[0].abs() > 1e-3);
+    assert!(kl("simpo", TrainConfig { loss: "simpo".to_owned(), beta: 2.0, ..config(0) })[0].abs() < 1e-4);
+    let refused = |config: TrainConfig| config.check().unwrap_err().to_string();
+    assert_eq!(refused(config(9)), "`hypo_prompts` is 9, expected at most `batch_size`");
+    let reward = TrainConfig { objective: Objective::Reward, ..config(0) };
+    assert_eq!(refused(reward), "`hypo_lambda` is set, expected `objective = \"preference\"`");
+}
+
+#[test]
+fn a_second_model_and_the_answers_are_in_the_memory_estimate() {
+    let dir = Dir::new();
+    let estimate = |config| Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap().memory_estimate().unwrap();
+    let (plain, with) = (estimate(dir.config("a")), estimate(hypo(&dir, "b")));
+    assert_eq!(with.weights, 2 * plain.weights);
+    let adapted = estimate(TrainConfig { lora_rank: 4, ..hypo(&dir, "c") });
+    assert!(adapted.weights < with.weights);
+    let long = estimate(TrainConfig { hypo_max_new_tokens: 2000, ..hypo(&dir, "d") });
+    // Sixteen rows of more than 2000 tokens, each a key and a value of 32 numbers in two layers.
+    assert!(long.activations > 16 * 2000 * 2 * 2 * 32 * 4, "{}", long.activations);
 }

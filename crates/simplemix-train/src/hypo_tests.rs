@@ -1,0 +1,214 @@
+//! The term's gradient against exact enumeration: a model of four tokens, of which the last ends an answer, and answers
+//! of at most two tokens. There are thirteen of them.
+
+use std::path::Path;
+
+use simplemix_model::{ModelConfig, tiny};
+use tch::{Device, Kind, Tensor};
+
+use super::*;
+
+const PROMPT: [u32; 3] = [0, 2, 1];
+const END: u32 = 3;
+
+const SETTINGS: HypoSettings = HypoSettings { lambda: 1.0, samples: 2, prompts: 0, max_new_tokens: 2, clip: None };
+
+const OPTIONS: ForwardOptions = ForwardOptions {
+    micro_batch_tokens: 64,
+    logits_bytes: 1 << 20,
+    activation_checkpointing: false,
+    token_metrics: true,
+    wpo: None,
+    ld_alpha: None,
+};
+
+fn model(seed: u64) -> CausalLm {
+    let mut json = tiny::config().to_json();
+    for (key, value) in [("vocab_size", 4), ("hidden_size", 8), ("intermediate_size", 12), ("head_dim", 2)] {
+        json[key] = value.into();
+    }
+    let config = ModelConfig::from_json(&json.to_string(), Path::new("four/config.json")).unwrap();
+    let model = CausalLm::random(config, seed, Device::Cpu).unwrap();
+    // Random weights of 0.02 make every token as likely as any other.
+    for (name, tensor) in model.named_parameters() {
+        if !name.ends_with("norm.weight") {
+            let _ = tch::no_grad(|| tensor.shallow_clone().g_mul_scalar_(25.0));
+        }
+    }
+    model
+}
+
+fn hypo() -> (CausalLm, Hypo) {
+    let policy = model(1);
+    policy.set_trainable(true);
+    (policy, Hypo::new(SETTINGS, model(2), vec![END], 7).unwrap())
+}
+
+/// Every answer.
+fn answers() -> Vec<Vec<u32>> {
+    let longer = (0..END).flat_map(|first| (0..=END).map(move |second| vec![first, second]));
+    std::iter::once(vec![END]).chain(longer).collect()
+}
+
+/// Log-probability of an answer by the plain way: all logits, no packing, no shared prompt.
+fn logp(model: &CausalLm, prompt: &[u32], answer: &[u32]) -> Tensor {
+    let mut packed = Packed::new();
+    packed.push(&[prompt, answer].concat()).unwrap();
+    let logits = model.logits(&model.hidden_states(&packed).unwrap()).unwrap().to_kind(Kind::Double);
+    let rows = logits.log_softmax(-1, None).narrow(0, prompt.len() as i64 - 1, answer.len() as i64);
+    let tokens = Tensor::from_slice(&answer.iter().map(|&token| i64::from(token)).collect::<Vec<_>>());
+    rows.gather(1, &tokens.unsqueeze(1), false).sum(Kind::Double)
+}
+
+fn log_ratio(policy: &CausalLm, hypo: &Hypo, prompt: &[u32], answer: &[u32]) -> f64 {
+    tch::no_grad(|| logp(policy, prompt, answer) - logp(&hypo.reference, prompt, answer)).double_value(&[])
+}
+
+/// Takes the gathered gradient, all parameters in a row.
+fn take_gradient(policy: &CausalLm) -> Tensor {
+    let _guard = tch::no_grad_guard();
+    let parts: Vec<Tensor> = policy
+        .named_parameters()
+        .iter()
+        .map(|(_, tensor)| {
+            let mut gradient = tensor.grad();
+            let part = gradient.flatten(0, -1).to_kind(Kind::Double).copy();
+            let _ = gradient.zero_();
+            part
+        })
+        .collect();
+    Tensor::cat(&parts, 0)
+}
+
+fn norm(t: &Tensor) -> f64 {
+    t.norm().double_value(&[])
+}
+
+/// The divergence and its gradient, and the variance of an answer's log-ratio: sums over every answer.
+fn exact(policy: &CausalLm, hypo: &Hypo) -> (f64, Tensor, f64) {
+    let logps: Vec<Tensor> = answers().iter().map(|answer| logp(policy, &PROMPT, answer)).collect();
+    let logps = Tensor::stack(&logps, 0);
+    let theirs: Vec<Tensor> =
+        answers().iter().map(|answer| tch::no_grad(|| logp(&hypo.reference, &PROMPT, answer))).collect();
+    let (probs, ratios) = (logps.exp(), &logps - Tensor::stack(&theirs, 0));
+    assert!((probs.sum(Kind::Double).double_value(&[]) - 1.0).abs() < 1e-6);
+    let kl = (&probs * &ratios).sum(Kind::Double);
+    let second = (&probs * ratios.square()).sum(Kind::Double).double_value(&[]);
+    kl.backward();
+    let value = kl.double_value(&[]);
+    (value, take_gradient(policy), second - value * value)
+}
+
+/// The expected gradient and its squared norm's mean: every ordered pair of answers, as likely as it is drawn.
+fn expected(policy: &CausalLm, hypo: &Hypo) -> (Tensor, f64) {
+    let answers = answers();
+    let probs: Vec<f64> =
+        answers.iter().map(|answer| tch::no_grad(|| logp(policy, &PROMPT, answer)).exp().double_value(&[])).collect();
+    let (mut mean, mut squares) = (None, 0.0);
+    for (i, first) in answers.iter().enumerate() {
+        for (j, second) in answers.iter().enumerate() {
+            let drawn = Answered { prompt: &PROMPT, answers: vec![first.clone(), second.clone()], ended: 0 };
+            hypo.accumulate(policy, &[drawn], 1.0, &OPTIONS).unwrap();
+            let gradient = take_gradient(policy);
+            let weight = probs[i] * probs[j];
+            squares += weight * norm(&gradient).powi(2);
+            mean = Some(mean.map_or_else(|| &gradient * weight, |sum: Tensor| sum + &gradient * weight));
+        }
+    }
+    (mean.unwrap(), squares)
+}
+
+#[test]
+fn the_expected_gradient_is_that_of_the_divergence() {
+    let (policy, hypo) = hypo();
+    let (kl, truth, _) = exact(&policy, &hypo);
+    let (mean, _) = expected(&policy, &hypo);
+    assert!(kl > 0.1 && norm(&truth) > 0.1, "{kl} {}", norm(&truth));
+    assert!(norm(&(&mean - &truth)) < 1e-5 * norm(&truth), "{} {}", norm(&(&mean - &truth)), norm(&truth));
+}
+
+/// Answers that were drawn, not enumerated: both means are where they should be for as many.
+#[test]
+fn drawn_answers_give_the_divergence_and_its_gradient() {
+    let (policy, hypo) = hypo();
+    let (kl, truth, variance) = exact(&policy, &hypo);
+    let (_, squares) = expected(&policy, &hypo);
+    let (updates, prompts) = (8, 64);
+    let count = f64::from(updates * prompts);
+    let asked: Vec<Asked<'_>> = (0..prompts as usize).map(|place| Asked { place, prompt: &PROMPT }).collect();
+    let at_once = ForwardOptions { micro_batch_tokens: 4096, ..OPTIONS };
+    let mut sums = [0.0; 4];
+    for step in 0..updates as u64 {
+        let answered = hypo.draw(&policy, &asked, step).unwrap();
+        let of_update = hypo.accumulate(&policy, &answered, 1.0 / count, &at_once).unwrap().to_array();
+        sums.iter_mut().zip(of_update).for_each(|(sum, value)| *sum += value);
+    }
+    let metrics = HypoSums::from_array(sums).metrics();
+    let error = (metrics[0].1 - kl) / (variance / (2.0 * count)).sqrt();
+    assert!(error.abs() < 4.0, "{metrics:?} {kl} {variance}");
+    // The squared error's mean is the gradient's variance over the number of draws.
+    let mean_error = (squares - norm(&truth).powi(2)) / count;
+    let error = norm(&(take_gradient(&policy) - &truth)).powi(2);
+    assert!(error < 4.0 * mean_error && mean_error < 0.1 * norm(&truth).powi(2), "{error} {mean_error}");
+}
+
+/// One update's gradient, in parts and with checkpointing, against the formula on plain log-probabilities.
+#[test]
+fn an_updates_gradient_is_the_formulas() {
+    let (policy, hypo) = hypo();
+    let prompts: [&[u32]; 4] = [&PROMPT, &[1], &[2, 2, 0, 1, 2], &[0, 1]];
+    let asked: Vec<Asked<'_>> = prompts.iter().enumerate().map(|(place, prompt)| Asked { place, prompt }).collect();
+    let answered = hypo.draw(&policy, &asked, 5).unwrap();
+    let mut all = Vec::new();
+    for Answered { prompt, answers, .. } in &answered {
+        let [first, second] = [0, 1].map(|i| log_ratio(&policy, &hypo, prompt, &answers[i]));
+        // Leave-one-out of two: the half of (R_1 - R_2) (grad ln pi_1 - grad ln pi_2).
+        let difference = logp(&policy, prompt, &answers[0]) - logp(&policy, prompt, &answers[1]);
+        all.push(difference * ((first - second) / 2.0 * 0.25));
+    }
+    Tensor::stack(&all, 0).sum(Kind::Double).backward();
+    let truth = take_gradient(&policy);
+    for options in [
+        OPTIONS,
+        ForwardOptions { micro_batch_tokens: 1, ..OPTIONS },
+        ForwardOptions { micro_batch_tokens: 12, activation_checkpointing: true, ..OPTIONS },
+    ] {
+        let sums = hypo.accumulate(&policy, &answered, 0.25, &options).unwrap();
+        let gradient = take_gradient(&policy);
+        assert!(norm(&(gradient - &truth)) < 1e-5 * norm(&truth));
+        assert_eq!(sums.answers, 8.0);
+        assert_eq!(sums.tokens, answered.iter().flat_map(|a| &a.answers).map(Vec::len).sum::<usize>() as f64);
+    }
+}
+
+#[test]
+fn what_is_drawn_follows_from_update_and_place() {
+    let (policy, hypo) = hypo();
+    let asked = [0, 1, 2].map(|place| Asked { place, prompt: &PROMPT });
+    let draw = |asked: &[Asked<'_>], step| -> Vec<Vec<Vec<u32>>> {
+        hypo.draw(&policy, asked, step).unwrap().into_iter().map(|answered| answered.answers).collect()
+    };
+    let all = draw(&asked, 4);
+    // Another process has every second place.
+    assert_eq!(draw(&asked[1..2], 4), all[1..2]);
+    assert_ne!(draw(&asked, 5), all);
+    for answer in all.iter().flatten() {
+        assert!(answer.len() <= 2 && answer[..answer.len() - 1].iter().all(|&token| token != END));
+    }
+}
+
+#[test]
+fn prompts_are_grouped_within_the_budget_and_settings_checked() {
+    let answered = |length: usize| Answered { prompt: &PROMPT, answers: vec![vec![0; length], vec![0]], ended: 0 };
+    let all = [answered(1), answered(2), answered(90), answered(1)];
+    let sizes = |budget| parts(&all, budget).iter().map(|part| part.len()).collect::<Vec<_>>();
+    assert_eq!((sizes(11), sizes(1), sizes(1000)), (vec![2, 1, 1], vec![1; 4], vec![4]));
+    let text = |settings: HypoSettings| settings.check().unwrap_err().to_string();
+    assert_eq!(text(HypoSettings { lambda: -1.0, ..SETTINGS }), "`hypo_lambda` is -1, expected a number above 0");
+    assert_eq!(text(HypoSettings { clip: Some(0.0), ..SETTINGS }), "`hypo_clip` is 0, expected a number above 0");
+    assert_eq!(text(HypoSettings { samples: 0, ..SETTINGS }), "`hypo_samples` is 0, expected at least 1");
+    // A thousand tokens hold three prompts of 50 tokens with two answers of 128.
+    let settings = HypoSettings { max_new_tokens: 128, ..SETTINGS };
+    assert_eq!(settings.pass_tokens(50, 1000, 8), (3 * 306, 3 * 256));
+    assert_eq!((settings.pass_tokens(50, 10, 8).0, settings.rows(8)), (306, 16));
+}
