@@ -6,6 +6,7 @@ mod bad_input;
 mod data;
 mod good_runs;
 mod mixing;
+mod pipeline;
 mod training;
 
 use std::fmt::Write;

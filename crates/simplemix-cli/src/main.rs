@@ -8,9 +8,11 @@ mod failure;
 mod generate;
 mod import;
 mod inspect;
+mod interrupt;
 mod logps;
 mod mix;
 mod pair;
+mod pipeline;
 mod progress;
 mod reading;
 mod score;
@@ -56,6 +58,7 @@ enum Command {
     Mix(mix::Args),
     Train(Box<train::Args>),
     Logps(Box<logps::Args>),
+    Run(Box<pipeline::Args>),
     ImportGguf(import::Args),
     Completions(Completions),
 }
@@ -94,6 +97,7 @@ fn run(command: Command) -> Result {
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Logps(args) => logps::run(&args),
+        Command::Run(args) => pipeline::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Completions(Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut std::io::stdout());

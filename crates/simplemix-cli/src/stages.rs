@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indicatif::ProgressBar;
 use simplemix_rollout::{Error, Watch};
 
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::progress::bar;
 
 /// The terminal while a stage works.
@@ -18,10 +18,7 @@ pub(crate) struct Stages {
 
 impl Stages {
     pub(crate) fn new() -> Result<Self> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = interrupted.clone();
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).run()?;
-        Ok(Self { bar: ProgressBar::hidden(), stage: "", interrupted })
+        Ok(Self { bar: ProgressBar::hidden(), stage: "", interrupted: crate::interrupt::flag()? })
     }
 
     /// Takes the bar off the screen.

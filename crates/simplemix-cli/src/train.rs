@@ -291,7 +291,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let mut screen = Screen::new()?;
     let finished = run.start(resume, &mut screen).run()?;
-    screen.bar.finish_and_clear();
+    screen.clear();
     match finished.outcome {
         Outcome::Finished | Outcome::StoppedEarly => {
             if finished.outcome == Outcome::StoppedEarly {
@@ -369,18 +369,20 @@ fn estimate(run: &Run) -> Result {
 }
 
 /// The terminal: a bar for each stage, a line for each evaluation, Ctrl-C.
-struct Screen {
+pub(crate) struct Screen {
     bar: ProgressBar,
     stage: Option<Stage>,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Screen {
-    fn new() -> Result<Self> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = interrupted.clone();
-        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).run()?;
-        Ok(Self { bar: ProgressBar::hidden(), stage: None, interrupted })
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { bar: ProgressBar::hidden(), stage: None, interrupted: crate::interrupt::flag()? })
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
     }
 }
 

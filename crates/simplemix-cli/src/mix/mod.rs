@@ -9,7 +9,9 @@ mod sources;
 use std::path::PathBuf;
 
 use simplemix_eval::{Panel, Series, write_svg};
-use simplemix_mix::{Mixture, Planned, SourceSpec};
+use simplemix_mix::{Achieved, Mixture, Planned, SourceSpec};
+
+pub(crate) use settings::{Settings, Source};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::print;
@@ -108,9 +110,8 @@ pub(crate) fn run(args: &Args) -> Result {
         return receipt::verify(path);
     }
     let settings = settings::resolve(args)?;
-    let output = settings.output.clone().ok_or_else(|| Failure::input("`output` is not set, expected a file"))?;
-    let plan = execute::Plan::new(&settings)?;
-    let achieved = plan.write(&output)?;
+    let output = output(&settings)?;
+    let (plan, achieved) = carry_out(&settings)?;
     let mixture = &plan.mixture;
     let promise = mixture.promise();
     print(&format!("{}: {} pairs", output.display(), achieved.pairs));
@@ -124,13 +125,29 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let within = promise.prefix.map_or("chance decides".to_owned(), |bound| format!("at most {bound:.3} promised"));
     print(&format!("  furthest from its share in any prefix: {:.3} pairs ({within})", achieved.prefix_discrepancy));
+    Ok(())
+}
+
+/// Writes the mixture of `settings`, its receipt and its plot, and says what it holds.
+pub(crate) fn write(settings: &Settings) -> Result<Achieved> {
+    carry_out(settings).map(|(_, achieved)| achieved)
+}
+
+fn output(settings: &Settings) -> Result<PathBuf> {
+    settings.output.clone().ok_or_else(|| Failure::input("`output` is not set, expected a file"))
+}
+
+fn carry_out(settings: &Settings) -> Result<(execute::Plan, Achieved)> {
+    let output = output(settings)?;
+    let plan = execute::Plan::new(settings)?;
+    let achieved = plan.write(&output)?;
     if let Some(path) = &settings.plot {
-        draw(mixture, path)?;
+        draw(&plan.mixture, path)?;
     }
     if let Some(path) = &settings.report {
-        receipt::write(path, &settings, &plan, &achieved, &output)?;
+        receipt::write(path, settings, &plan, &achieved, &output)?;
     }
-    Ok(())
+    Ok((plan, achieved))
 }
 
 /// Shares of the sources up to each pair, as curves.

@@ -13,42 +13,49 @@ use crate::failure::{Fails, Failure, Result, read_toml};
 /// A mixture as it is written in a file; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Settings {
-    pub(super) size: Option<u64>,
-    pub(super) size_tokens: Option<u64>,
-    pub(super) seed: u64,
-    pub(super) shares: Shares,
-    pub(super) batch: Option<u64>,
-    pub(super) order: BatchOrder,
-    pub(super) exhaustion: Exhaustion,
-    pub(super) rows: RowOrder,
-    pub(super) prompts: Prompts,
-    pub(super) ranks: usize,
-    pub(super) tokenizer: Option<PathBuf>,
-    pub(super) memory: u64,
-    pub(super) output: Option<PathBuf>,
-    pub(super) report: Option<PathBuf>,
-    pub(super) plot: Option<PathBuf>,
+pub(crate) struct Settings {
+    pub(crate) size: Option<u64>,
+    pub(crate) size_tokens: Option<u64>,
+    pub(crate) seed: u64,
+    pub(crate) shares: Shares,
+    pub(crate) batch: Option<u64>,
+    pub(crate) order: BatchOrder,
+    pub(crate) exhaustion: Exhaustion,
+    pub(crate) rows: RowOrder,
+    pub(crate) prompts: Prompts,
+    pub(crate) ranks: usize,
+    pub(crate) tokenizer: Option<PathBuf>,
+    pub(crate) memory: u64,
+    pub(crate) output: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
+    pub(crate) plot: Option<PathBuf>,
     #[serde(rename = "source")]
-    pub(super) sources: Vec<Source>,
-    pub(super) schedule: Option<Schedule>,
-    pub(super) routing: Option<Routing>,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) schedule: Option<Schedule>,
+    pub(crate) routing: Option<Routing>,
 }
 
 /// A source of a mixture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Source {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
     #[serde(default)]
-    pub(super) weight: Option<Weight>,
+    pub(crate) weight: Option<Weight>,
+}
+
+impl Source {
+    /// A source of a weight.
+    pub(crate) fn new(name: &str, path: &std::path::Path, weight: Weight) -> Self {
+        Self { name: name.to_owned(), path: path.to_owned(), weight: Some(weight) }
+    }
 }
 
 /// What happens with prompts that several sources have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Prompts {
+pub(crate) enum Prompts {
     /// Nothing.
     #[default]
     Any,
@@ -88,7 +95,7 @@ impl Default for Settings {
 }
 
 /// The settings of a call.
-pub(super) fn resolve(args: &Args) -> Result<Settings> {
+pub(crate) fn resolve(args: &Args) -> Result<Settings> {
     let mut settings = args.config.as_deref().map_or(Ok(Settings::default()), read_toml)?;
     if !args.sources.is_empty() {
         settings.sources = args
@@ -167,7 +174,7 @@ fn weigh(sources: &mut [Source], text: &str, from_file: bool) -> Result {
 
 impl Settings {
     /// The mixture over sources of so many rows (and response tokens).
-    pub(super) fn mixture(&self, rows: &[u64], tokens: &[Option<u64>]) -> MixtureConfig {
+    pub(crate) fn mixture(&self, rows: &[u64], tokens: &[Option<u64>]) -> MixtureConfig {
         let source = |((source, &rows), &tokens): ((&Source, &u64), &Option<u64>)| SourceConfig {
             name: source.name.clone(),
             rows,

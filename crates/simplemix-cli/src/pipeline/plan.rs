@@ -1,0 +1,449 @@
+//! Which stages there are, what each one needs, and where its result lies.
+//!
+//! A stage's folder is named by a key of everything that its result depends on: its settings, the content of the files
+//! that it reads, and the keys of the stages before it. So a changed setting makes new folders for what follows from it,
+//! and everything else is found again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use simplemix_mix::Weight;
+use simplemix_rollout::{
+    GenerateSettings, GeneratorSettings, LocalSettings, PairSettings, PromptSettings, RewardSettings, SamplingConfig,
+    ScoreSettings, ScorerKind, ScorerSettings,
+};
+use simplemix_train::{EvalFiles, TrainConfig};
+
+use super::settings::{PipelineConfig, Sampler, needed};
+use crate::failure::{Fails, Failure, Result};
+use crate::mix;
+use crate::reading::named;
+
+/// Stages in the order that they are done in.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) stages: Vec<Stage>,
+    /// The training whose model is the result.
+    pub(super) result: usize,
+    /// Graded answers to the prompts of the evaluation: before, and after each round.
+    pub(super) grades: Vec<usize>,
+}
+
+/// A step with a result of its own.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// `generate`, or `generate-2` where there are rounds.
+    pub(super) name: String,
+    /// Names the result.
+    pub(super) key: String,
+    /// Where the result lies.
+    pub(super) folder: PathBuf,
+    pub(super) job: Job,
+}
+
+/// What a stage does.
+#[derive(Debug)]
+pub(super) enum Job {
+    Generate(Box<GenerateSettings>, Answerer),
+    Score(ScoreSettings, Vec<ScorerSettings>),
+    Pair(PairSettings),
+    Mix(Box<mix::Settings>),
+    /// A policy or a reward model.
+    Train(Box<TrainConfig>),
+}
+
+/// Who answers.
+#[derive(Debug)]
+pub(super) enum Answerer {
+    Backend(GeneratorSettings),
+    /// Policy and reference, mixed.
+    MixP {
+        policy: PathBuf,
+        reference: PathBuf,
+        plain_share: f64,
+        batch_rows: usize,
+    },
+}
+
+/// A model folder: given, or made by a stage.
+#[derive(Debug, Clone)]
+struct Model {
+    path: PathBuf,
+    /// Hash of its files, or the key of its stage.
+    key: String,
+}
+
+struct Planner<'a> {
+    config: &'a PipelineConfig,
+    stages: Vec<Stage>,
+    root: PathBuf,
+    hashes: HashMap<PathBuf, String>,
+}
+
+/// Changes with what a stage's result means, so that results of older versions are not taken for new ones.
+const VERSION: u32 = 1;
+
+impl Plan {
+    /// Hashes the files that are read, and looks at nothing else.
+    pub(super) fn new(config: &PipelineConfig) -> Result<Self> {
+        let output = needed("output", config.output.as_deref(), "a folder")?;
+        let first =
+            simplemix_model::hub::resolve(needed("model", config.model.as_deref(), "a model folder")?).input()?;
+        let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
+        let mut planner = Planner { config, stages: Vec::new(), root, hashes: HashMap::new() };
+        let first = Model { key: planner.hash(&first)?, path: first };
+        let reward = planner.reward(&first)?;
+        let mut plan = Self { stages: Vec::new(), result: 0, grades: Vec::new() };
+        if config.evaluate.prompts.is_some() {
+            plan.grades.push(planner.grade("before", &first, reward.as_ref())?);
+        }
+        let mut policy = first.clone();
+        let mut pairs: Vec<(PathBuf, String)> = Vec::new();
+        for round in 1..=config.rounds {
+            let suffix = if config.rounds == 1 { String::new() } else { format!("-{round}") };
+            if config.collects() {
+                pairs.push(planner.collect(round, &suffix, &policy, &first, reward.as_ref())?);
+            }
+            let mixture = planner.mix(round, &suffix, &pairs)?;
+            plan.result = planner.train(&suffix, &policy, &first, mixture)?;
+            let trained = &planner.stages[plan.result];
+            policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone() };
+            if config.evaluate.prompts.is_some() {
+                plan.grades.push(planner.grade(&format!("after{suffix}"), &policy, reward.as_ref())?);
+            }
+        }
+        plan.stages = planner.stages;
+        Ok(plan)
+    }
+}
+
+impl Planner<'_> {
+    /// A stage whose result depends on `material` and on what `inputs`, which are keys or hashes, stand for.
+    fn add(
+        &mut self,
+        name: String,
+        material: Value,
+        inputs: &[&str],
+        job: impl FnOnce(&Path) -> Result<Job>,
+    ) -> Result<usize> {
+        let kind = name.split('-').next().unwrap_or_default();
+        let whole = json!({ "version": VERSION, "kind": kind, "settings": material, "inputs": inputs });
+        let key = blake3::hash(whole.to_string().as_bytes()).to_hex()[..16].to_owned();
+        let folder = self.root.join(format!("{name}-{}", &key[..8]));
+        let job = job(&folder)?;
+        self.stages.push(Stage { name, key, folder, job });
+        Ok(self.stages.len() - 1)
+    }
+
+    fn folder(&self, stage: usize) -> PathBuf {
+        self.stages[stage].folder.clone()
+    }
+
+    fn key(&self, stage: usize) -> String {
+        self.stages[stage].key.clone()
+    }
+
+    /// Hash of a file, of all files that a pattern names, or of a model folder's files.
+    fn hash(&mut self, path: &Path) -> Result<String> {
+        if let Some(known) = self.hashes.get(path) {
+            return Ok(known.clone());
+        }
+        let wrong = |file: &Path| {
+            let file = file.display().to_string();
+            move |error: std::io::Error| Failure::input(format!("{file}: cannot read: {error}"))
+        };
+        let files = if path.join("config.json").is_file() {
+            let counts = |file: &PathBuf| {
+                let end = file.extension().unwrap_or_default().to_string_lossy().into_owned();
+                ["safetensors", "json", "jinja", "model"].contains(&end.as_str()) && file.is_file()
+            };
+            let entries = std::fs::read_dir(path).map_err(wrong(path))?;
+            let mut files: Vec<PathBuf> =
+                entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(counts).collect();
+            files.sort();
+            files
+        } else {
+            named(path)?
+        };
+        let mut hasher = blake3::Hasher::new();
+        for file in files {
+            let mut of_file = blake3::Hasher::new();
+            of_file.update_reader(std::fs::File::open(&file).map_err(wrong(&file))?).map_err(wrong(&file))?;
+            hasher.update(of_file.finalize().as_bytes());
+        }
+        let hash = hasher.finalize().to_hex()[..32].to_owned();
+        self.hashes.insert(path.to_owned(), hash.clone());
+        Ok(hash)
+    }
+
+    /// What prompts a stage's result depends on.
+    fn prompts(&mut self, prompts: &PromptSettings) -> Result<Value> {
+        let files = prompts.files.iter().map(|file| self.hash(file)).collect::<Result<Vec<_>>>()?;
+        Ok(json!([files, prompts.limit, prompts.system, prompts.messages]))
+    }
+
+    /// Prompts with their patterns resolved.
+    fn resolved(prompts: &PromptSettings) -> Result<PromptSettings> {
+        let files = prompts.files.iter().map(|file| named(file)).collect::<Result<Vec<_>>>()?.concat();
+        Ok(PromptSettings { files, ..prompts.clone() })
+    }
+
+    fn reward(&mut self, first: &Model) -> Result<Option<Model>> {
+        let Some(config) = self.config.reward_config()? else { return Ok(None) };
+        let stage = self.training("reward".to_owned(), config, first, None, None)?;
+        Ok(Some(Model { path: self.folder(stage).join("run/model"), key: self.key(stage) }))
+    }
+
+    /// Training of `start`; on `mixture` (its file and key) where there is one, else on the data that `config` names.
+    fn training(
+        &mut self,
+        name: String,
+        config: TrainConfig,
+        start: &Model,
+        reference: Option<&Model>,
+        mixture: Option<(PathBuf, String)>,
+    ) -> Result<usize> {
+        let mut inputs = vec![start.key.clone()];
+        inputs.extend(reference.map(|model| model.key.clone()));
+        inputs.extend(mixture.iter().map(|(_, key)| key.clone()));
+        let mut data: Vec<PathBuf> = config.train.iter().cloned().collect();
+        data.extend(config.mix.iter().map(|source| source.path.clone()));
+        data.extend(config.eval.iter().flat_map(EvalFiles::all).map(|(_, path)| path.to_owned()));
+        data.extend(config.adapter.clone());
+        for path in &data {
+            inputs.push(self.hash(path)?);
+        }
+        let mut material = serde_json::to_value(&config).input()?;
+        // Paths are known by their content; caches and threads change no result.
+        for key in
+            ["model", "train", "output", "adapter", "reference_cache", "token_cache", "cache_tokens", "tensorboard"]
+        {
+            material[key] = Value::Null;
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let (model, reference) = (start.path.clone(), reference.map(|model| model.path.clone()));
+        self.add(name, material, &inputs, |folder| {
+            let train = mixture.map_or(config.train.clone(), |(file, _)| Some(file));
+            Ok(Job::Train(Box::new(TrainConfig {
+                model: Some(model),
+                train,
+                reference_model: reference,
+                output: Some(folder.join("run")),
+                ..config
+            })))
+        })
+    }
+
+    fn train(&mut self, suffix: &str, policy: &Model, first: &Model, mixture: (PathBuf, String)) -> Result<usize> {
+        let config = self.config.train_config()?;
+        // The first model is the policy's own reference in the first round.
+        let reference = (policy.key != first.key && !self.config.renew_reference).then_some(first);
+        self.training(format!("train{suffix}"), config, policy, reference, Some(mixture))
+    }
+
+    /// File of on-policy pairs of a round, and their key.
+    fn collect(
+        &mut self,
+        round: u32,
+        suffix: &str,
+        policy: &Model,
+        first: &Model,
+        reward: Option<&Model>,
+    ) -> Result<(PathBuf, String)> {
+        let collect = &self.config.collect;
+        let prompts = needed("prompts", self.config.prompts.as_ref(), "files of prompts, for on-policy pairs")?.clone();
+        let own_seed = collect.sampling.seed;
+        // Rounds ask the same prompts; they must not draw the same answers.
+        let seed = own_seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
+        let sampling = SamplingConfig { seed, ..collect.sampling };
+        let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
+        let by = match (&collect.server, mixes) {
+            (Some(server), _) => Answerer::Backend(GeneratorSettings::Server(server.clone())),
+            (None, true) => Answerer::MixP {
+                policy: policy.path.clone(),
+                reference: first.path.clone(),
+                plain_share: collect.plain_share,
+                batch_rows: collect.batch_rows,
+            },
+            (None, false) => self.local(policy),
+        };
+        let generated = self.generate(
+            format!("generate{suffix}"),
+            &prompts,
+            sampling,
+            by,
+            [policy, first][..1 + usize::from(mixes)].to_vec(),
+        )?;
+        let scored = self.score(
+            format!("score{suffix}"),
+            generated,
+            &collect.scorer,
+            reward,
+            collect.select.uses_reference(),
+            "collect.scorer",
+        )?;
+        let (candidates, key) = (self.folder(scored).join(SCORED), self.key(scored));
+        let select = collect.select;
+        let paired = self.add(format!("pair{suffix}"), json!(select), &[&key], |folder| {
+            Ok(Job::Pair(PairSettings {
+                select,
+                source: "on".to_owned(),
+                ..PairSettings::new(candidates, folder.join(PAIRS))
+            }))
+        })?;
+        Ok((self.folder(paired).join(PAIRS), self.key(paired)))
+    }
+
+    fn local(&self, model: &Model) -> Answerer {
+        let mut settings = LocalSettings::new(&model.path);
+        settings.batch_rows = self.config.collect.batch_rows;
+        // Folders of stages are all called `model`.
+        settings.name = Some(self.model_name(model));
+        Answerer::Backend(GeneratorSettings::Local(settings))
+    }
+
+    /// Name of a model in the column `generator`.
+    fn model_name(&self, model: &Model) -> String {
+        match self.stages.iter().find(|stage| stage.key == model.key) {
+            Some(stage) => format!("{}-{}", stage.name, &stage.key[..8]),
+            None => model.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+
+    fn generate(
+        &mut self,
+        name: String,
+        prompts: &PromptSettings,
+        sampling: SamplingConfig,
+        by: Answerer,
+        models: Vec<&Model>,
+    ) -> Result<usize> {
+        let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
+        match &by {
+            // Last bits of log-probabilities depend on the answers made together.
+            Answerer::Backend(GeneratorSettings::Local(settings)) => {
+                material["batch_rows"] = json!(settings.batch_rows)
+            }
+            Answerer::Backend(backend) => material["backend"] = json!(backend),
+            Answerer::MixP { plain_share, .. } => material["plain_share"] = json!(plain_share),
+        }
+        let keys: Vec<String> = models.iter().map(|model| model.key.clone()).collect();
+        let inputs: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let prompts = Self::resolved(prompts)?;
+        self.add(name, material, &inputs, |folder| {
+            let output = folder.join(CANDIDATES);
+            Ok(Job::Generate(Box::new(GenerateSettings { prompts, sampling, output, overwrite: false }), by))
+        })
+    }
+
+    /// Scores of what stage `generated` made, by `scorers` or by the reward model.
+    fn score(
+        &mut self,
+        name: String,
+        generated: usize,
+        scorers: &[ScorerSettings],
+        reward: Option<&Model>,
+        with_references: bool,
+        key: &str,
+    ) -> Result<usize> {
+        let (candidates, generated) = (self.folder(generated).join(CANDIDATES), self.key(generated));
+        let mut inputs = vec![generated];
+        let scorers = match (scorers, reward) {
+            ([], Some(reward)) => {
+                inputs.push(reward.key.clone());
+                vec![ScorerSettings::new(ScorerKind::RewardModel(RewardSettings::new(&reward.path)))]
+            }
+            ([], None) => return needed(key, None, "at least one scorer, or a section [reward]"),
+            (scorers, _) => scorers.to_vec(),
+        };
+        let mut material = json!([scorers, with_references]);
+        for (at, scorer) in scorers.iter().enumerate() {
+            if let ScorerKind::RewardModel(settings) = &scorer.kind {
+                material[0][at]["model"] = Value::Null;
+                // That of a stage may not be there yet; its key is among the inputs.
+                if reward.is_none_or(|reward| reward.path != settings.model) {
+                    inputs.push(self.hash(&settings.model)?);
+                }
+            }
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.add(name, material, &inputs, |folder| {
+            let output = folder.join(SCORED);
+            let settings = ScoreSettings { candidates, output, reference: with_references, overwrite: false };
+            Ok(Job::Score(settings, scorers))
+        })
+    }
+
+    /// File of a round's mixture, and its key.
+    fn mix(&mut self, round: u32, suffix: &str, pairs: &[(PathBuf, String)]) -> Result<(PathBuf, String)> {
+        let config = self.config;
+        let mut settings = config.mix_settings()?;
+        // Batches hold the shares, unless the settings say otherwise.
+        if settings.batch.is_none() && settings.schedule.is_none() && settings.routing.is_none() {
+            settings.batch = Some(config.train_config()?.batch_size as u64);
+        }
+        settings.seed = settings.seed.wrapping_add(u64::from(round - 1));
+        let mut inputs = Vec::new();
+        if !config.mix.off.is_zero() {
+            let path = needed("off_policy", config.off_policy.as_deref(), "a file of pairs, for `mix.off` above 0")?;
+            inputs.push(self.hash(path)?);
+            settings.sources.push(mix::Source::new("off", path, config.mix.off));
+        }
+        let kept = pairs.iter().rev().take(1 + config.max_age as usize).collect::<Vec<_>>();
+        for (age, (path, key)) in kept.iter().enumerate() {
+            inputs.push(key.clone());
+            let name = if age == 0 { "on".to_owned() } else { format!("on-{age}") };
+            settings.sources.push(mix::Source::new(&name, path, part(config.mix.on, kept.len() as u64)?));
+        }
+        let mut material = serde_json::to_value(&settings).input()?;
+        if let Some(tokenizer) = &settings.tokenizer {
+            inputs.push(self.hash(&tokenizer.join("tokenizer.json"))?);
+        }
+        for source in material["source"].as_array_mut().into_iter().flatten() {
+            source["path"] = Value::Null;
+        }
+        for key in ["tokenizer", "memory"] {
+            material[key] = Value::Null;
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let stage = self.add(format!("mix{suffix}"), material, &inputs, |folder| {
+            settings.output = Some(folder.join(MIXTURE));
+            settings.report = Some(folder.join("receipt.json"));
+            settings.plot = Some(folder.join("shares.svg"));
+            Ok(Job::Mix(Box::new(settings)))
+        })?;
+        Ok((self.folder(stage).join(MIXTURE), self.key(stage)))
+    }
+
+    /// The model's likeliest answers to the evaluation's prompts, graded.
+    fn grade(&mut self, when: &str, model: &Model, reward: Option<&Model>) -> Result<usize> {
+        let evaluate = &self.config.evaluate;
+        let prompts = needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts")?.clone();
+        let collect = &self.config.collect;
+        let sampling = SamplingConfig {
+            samples: 1,
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            max_new_tokens: evaluate.max_new_tokens.unwrap_or(collect.sampling.max_new_tokens),
+            seed: 0,
+        };
+        let by = self.local(model);
+        let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, vec![model])?;
+        let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };
+        self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
+    }
+}
+
+/// One of `parts` equal parts of a weight.
+fn part(weight: Weight, parts: u64) -> Result<Weight> {
+    let (above, below) = weight.parts();
+    format!("{above}/{}", below * parts).parse().input()
+}
+
+const CANDIDATES: &str = "candidates.parquet";
+pub(super) const SCORED: &str = "scored.parquet";
+const PAIRS: &str = "pairs.parquet";
+const MIXTURE: &str = "mixture.parquet";

@@ -1,0 +1,194 @@
+//! One report over all stages: a page, and the numbers as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use simplemix_eval::html::{escape, number, page};
+use simplemix_eval::{Share, mcnemar};
+use simplemix_rollout::CandidateReader;
+
+use super::execute::{Done, write_whole};
+use super::plan::{Job, Plan, SCORED, Stage};
+use super::settings::PipelineConfig;
+use crate::failure::{Fails, Result};
+
+/// Scores of the evaluation's answers, by prompt.
+pub(super) struct Grades {
+    name: String,
+    scores: BTreeMap<String, f64>,
+}
+
+impl Grades {
+    fn read(stage: &Stage) -> Result<Self> {
+        let mut scores = BTreeMap::new();
+        for group in CandidateReader::open(&stage.folder.join(SCORED)).run()? {
+            let group = group.run()?;
+            let score = group.rows.first().and_then(|row| row.scores.get("score").copied().flatten());
+            if let Some(score) = score {
+                scores.insert(group.prompt.id, score);
+            }
+        }
+        Ok(Self { name: stage.name.trim_start_matches("grade-").to_owned(), scores })
+    }
+
+    fn mean(&self) -> f64 {
+        self.scores.values().sum::<f64>() / self.scores.len().max(1) as f64
+    }
+
+    /// Whether every answer is right or wrong.
+    fn is_binary(&self) -> bool {
+        self.scores.values().all(|score| *score == 0.0 || *score == 1.0)
+    }
+
+    /// Mean score, and how it compares with `before`.
+    fn line(&self, before: &Self) -> Value {
+        let mut line = json!({ "answers": self.name, "prompts": self.scores.len(), "mean_score": self.mean() });
+        if self.is_binary() && before.is_binary() {
+            let (low, high) = Share::of(self.scores.values().map(|score| *score == 1.0)).interval(1.96);
+            line["interval_95"] = json!([low, high]);
+        }
+        if std::ptr::eq(self, before) {
+            return line;
+        }
+        let both = || self.scores.iter().filter_map(|(id, after)| Some((before.scores.get(id)?, after)));
+        let gained = both().filter(|(before, after)| after > before).count() as u64;
+        let lost = both().filter(|(before, after)| after < before).count() as u64;
+        line["better"] = json!(gained);
+        line["worse"] = json!(lost);
+        // Of scores that are not right or wrong this is the sign test, which is the same sum.
+        line["p_value"] = json!(mcnemar(gained, lost));
+        line
+    }
+}
+
+/// What came of all stages.
+pub(super) struct Results<'a> {
+    pub(super) config: &'a PipelineConfig,
+    pub(super) plan: &'a Plan,
+    pub(super) done: &'a [Done],
+}
+
+impl Results<'_> {
+    /// The numbers.
+    pub(super) fn summary(&self) -> Result<Value> {
+        let stages: Vec<Value> = self
+            .plan
+            .stages
+            .iter()
+            .zip(self.done)
+            .map(|(stage, done)| {
+                json!({ "stage": stage.name, "key": stage.key, "folder": stage.folder, "seconds": done.seconds, "report": done.report })
+            })
+            .collect();
+        let grades =
+            self.plan.grades.iter().map(|&at| Grades::read(&self.plan.stages[at])).collect::<Result<Vec<_>>>()?;
+        let evaluation: Vec<Value> = grades.iter().map(|grade| grade.line(&grades[0])).collect();
+        let result = self.plan.stages[self.plan.result].folder.join("run/model");
+        Ok(json!({ "model": result, "evaluation": evaluation, "stages": stages }))
+    }
+
+    /// Writes `summary.json` and `report.html`.
+    pub(super) fn write(&self, output: &Path, summary: &Value) -> Result<()> {
+        write_whole(&output.join("summary.json"), &format!("{summary:#}\n"))?;
+        write_whole(&output.join("report.html"), &self.page(output, summary)?)
+    }
+
+    fn page(&self, output: &Path, summary: &Value) -> Result<String> {
+        let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut body = format!("<h1>{}</h1>\n", escape(&name));
+        let _ = writeln!(body, "<p>Result: <code>{}</code></p>", escape(text(&summary["model"])));
+        if let Some(lines) = summary["evaluation"].as_array().filter(|lines| !lines.is_empty()) {
+            body.push_str("<h2>Evaluation</h2>\n<div class=\"scroll\"><table><thead><tr>");
+            for heading in ["Answers", "Prompts", "Mean score", "95 % interval", "Better", "Worse", "p"] {
+                let _ = write!(body, "<th scope=\"col\">{heading}</th>");
+            }
+            body.push_str("</tr></thead><tbody>\n");
+            for line in lines {
+                let cell = |key: &str| line[key].as_f64().map_or(String::new(), number);
+                let count = |key: &str| line[key].as_u64().map_or(String::new(), |count| count.to_string());
+                let interval = line["interval_95"].as_array().map_or(String::new(), |bounds| {
+                    bounds.iter().filter_map(Value::as_f64).map(number).collect::<Vec<_>>().join(" to ")
+                });
+                let _ = write!(body, "<tr><th scope=\"row\">{}</th>", escape(text(&line["answers"])));
+                for cell in
+                    [count("prompts"), cell("mean_score"), interval, count("better"), count("worse"), cell("p_value")]
+                {
+                    let _ = write!(body, "<td>{cell}</td>");
+                }
+                body.push_str("</tr>\n");
+            }
+            body.push_str(
+                "</tbody></table></div>\n<p>Better and worse: prompts whose answer scores higher or lower than before \
+                           training; p: of a split at least as uneven by chance (McNemar, or sign test).</p>\n",
+            );
+        }
+        body.push_str(
+            "<h2>Stages</h2>\n<div class=\"scroll\"><table><thead><tr><th scope=\"col\">Stage</th>\
+                       <th scope=\"col\">Seconds</th><th scope=\"col\">What came of it</th></tr></thead><tbody>\n",
+        );
+        for (stage, done) in self.plan.stages.iter().zip(self.done) {
+            let link = link(stage, output);
+            let _ = writeln!(
+                body,
+                "<tr><th scope=\"row\">{link}</th><td>{:.1}</td><td class=\"text\">{}</td></tr>",
+                done.seconds,
+                escape(&words(&done.report))
+            );
+        }
+        body.push_str("</tbody></table></div>\n");
+        let settings = toml::to_string(self.config).run()?;
+        let _ = writeln!(body, "<h2>Settings</h2>\n<pre tabindex=\"0\">{}</pre>", escape(&settings));
+        Ok(page(&format!("{name}: pipeline"), &body))
+    }
+}
+
+/// A stage's name, linked to its own report where it has one.
+fn link(stage: &Stage, output: &Path) -> String {
+    let file = match &stage.job {
+        Job::Train(_) => "run/report.html",
+        Job::Mix(_) => "shares.svg",
+        _ => return escape(&stage.name),
+    };
+    let path = stage.folder.join(file);
+    let path = path.strip_prefix(output).map_or_else(|_| path.clone(), Path::to_path_buf);
+    format!("<a href=\"{}\">{}</a>", escape(&path.display().to_string()), escape(&stage.name))
+}
+
+/// The numbers of a report as one line.
+pub(super) fn words(report: &Value) -> String {
+    let mut parts = Vec::new();
+    gather("", report, &mut parts);
+    parts.join(", ")
+}
+
+fn gather(name: &str, value: &Value, parts: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                // Means, counts by reason: the inner names say enough.
+                gather(&key.replace('_', " "), value, parts);
+            }
+        }
+        Value::Array(rows) => {
+            for row in rows {
+                let name = text(&row["name"]);
+                if let Some(share) = row["share"].as_f64() {
+                    parts.push(format!("{name} {share:.4}"));
+                }
+            }
+        }
+        Value::Number(count) if count.is_u64() => {
+            if count.as_u64() != Some(0) {
+                parts.push(format!("{count} {name}"));
+            }
+        }
+        Value::Number(x) => parts.push(format!("{name} {}", number(x.as_f64().unwrap_or(f64::NAN)))),
+        _ => {}
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

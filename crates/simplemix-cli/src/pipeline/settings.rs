@@ -1,0 +1,348 @@
+//! A pipeline as it is written: a preset, a file over it, flags over both; unknown keys are refused.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use simplemix_mix::Weight;
+use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings, ServerSettings};
+use simplemix_train::TrainConfig;
+
+use crate::failure::{Fails, Failure, Result, read_text};
+use crate::mix;
+
+/// All stages. Sections that are TOML tables here have the settings of the command of their name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PipelineConfig {
+    /// Folder for the report, the resolved settings and the result.
+    pub(super) output: Option<PathBuf>,
+    /// Folder of the stages' results, `stages` in the output without. Arms that share one share what is equal in them.
+    pub(super) stages: Option<PathBuf>,
+    /// The model to start from, which is also the reference.
+    pub(super) model: Option<PathBuf>,
+    /// Everything random follows from it.
+    #[serde(default = "seed")]
+    pub(super) seed: u64,
+    /// Times that on-policy pairs are collected, mixed and trained on.
+    #[serde(default = "one")]
+    pub(super) rounds: u32,
+    /// Whether a round's reference is the model that it starts from, in place of the first one.
+    #[serde(default)]
+    pub(super) renew_reference: bool,
+    /// Rounds that on-policy pairs are kept: 0 takes those of the current model only.
+    #[serde(default)]
+    pub(super) max_age: u32,
+    /// Pairs written by others: file, folder of shards, or pattern.
+    pub(super) off_policy: Option<PathBuf>,
+    /// Prompts that the model answers.
+    pub(super) prompts: Option<PromptSettings>,
+    /// How on-policy pairs are made.
+    #[serde(default)]
+    pub(super) collect: CollectConfig,
+    /// A reward model that is trained first and scores where `collect.scorer` is empty: settings of `simplemix train`.
+    pub(super) reward: Option<toml::Table>,
+    /// Shares `on` and `off`, and settings of `simplemix mix`.
+    #[serde(default)]
+    pub(super) mix: MixConfig,
+    /// Settings of `simplemix train`.
+    #[serde(default)]
+    pub(super) train: toml::Table,
+    /// What the result is held against.
+    #[serde(default)]
+    pub(super) evaluate: EvaluateConfig,
+}
+
+/// How on-policy pairs are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CollectConfig {
+    /// Who answers.
+    pub(super) sampler: Sampler,
+    /// Of the sampler `mix-p`: share of prompts that the policy alone answers.
+    pub(super) plain_share: f64,
+    /// How answers are drawn.
+    pub(super) sampling: SamplingConfig,
+    /// Which answers become pairs.
+    pub(super) select: SelectSettings,
+    /// What answers are worth; the reward model of the stage before, if there is none.
+    pub(super) scorer: Vec<ScorerSettings>,
+    /// A server that has the model, in place of this process; first round only.
+    pub(super) server: Option<ServerSettings>,
+    /// Answers made together in this process.
+    pub(super) batch_rows: usize,
+}
+
+impl Default for CollectConfig {
+    fn default() -> Self {
+        Self {
+            sampler: Sampler::Policy,
+            plain_share: 0.0,
+            sampling: SamplingConfig::simplemix(),
+            select: SelectSettings::default(),
+            scorer: Vec::new(),
+            server: None,
+            batch_rows: 64,
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sampler {
+    /// The model as it is.
+    Policy,
+    /// Policy and reference mixed, either way: DPO-Mix-P, from the second round on.
+    MixP,
+}
+
+/// Shares of the sources, and the rest of a mixture's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct MixConfig {
+    /// Share of on-policy pairs.
+    #[serde(default = "half")]
+    pub(super) on: Weight,
+    /// Share of off-policy pairs.
+    #[serde(default = "half")]
+    pub(super) off: Weight,
+    #[serde(flatten)]
+    pub(super) settings: toml::Table,
+}
+
+impl Default for MixConfig {
+    fn default() -> Self {
+        Self { on: half(), off: half(), settings: toml::Table::new() }
+    }
+}
+
+/// What the result is held against.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct EvaluateConfig {
+    /// Prompts that are answered by the model before and after.
+    pub(super) prompts: Option<PromptSettings>,
+    /// Tokens of an answer.
+    pub(super) max_new_tokens: Option<usize>,
+    /// What the answers are worth; as in `collect` if there is none.
+    pub(super) scorer: Vec<ScorerSettings>,
+}
+
+fn seed() -> u64 {
+    42
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn half() -> Weight {
+    Weight::whole(1)
+}
+
+const PRESETS: [(&str, &str); 6] = [
+    ("simplemix", include_str!("presets/simplemix.toml")),
+    ("off-policy", include_str!("presets/off-policy.toml")),
+    ("on-policy", include_str!("presets/on-policy.toml")),
+    ("hypo", include_str!("presets/hypo.toml")),
+    ("dpo-mix-p", include_str!("presets/dpo-mix-p.toml")),
+    ("iterative", include_str!("presets/iterative.toml")),
+];
+
+/// The text of a preset.
+pub(super) fn preset(name: &str) -> Result<&'static str> {
+    let known = || PRESETS.map(|(name, _)| name).join(", ");
+    PRESETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
+        .ok_or_else(|| Failure::input(format!("--preset is `{name}`, expected one of {}", known())))
+}
+
+/// Preset, file and flags as one table. A file may name its own preset in the key `preset`.
+pub(super) fn resolve(
+    named: Option<&str>,
+    file: Option<&Path>,
+    flags: toml::Table,
+    sets: &[String],
+) -> Result<PipelineConfig> {
+    let mut of_file: toml::Table = match file {
+        Some(path) => read_text(path)?.parse().map_err(|error: toml::de::Error| {
+            Failure::input(format!("{}: {}", path.display(), error.to_string().trim_end()))
+        })?,
+        None => toml::Table::new(),
+    };
+    let own = match of_file.remove("preset") {
+        Some(toml::Value::String(name)) => Some(name),
+        Some(other) => return Err(Failure::input(format!("`preset` is {other}, expected a name"))),
+        None => None,
+    };
+    let mut table: toml::Table = match named.map(str::to_owned).or(own) {
+        Some(name) => preset(&name)?.parse().input()?,
+        None => toml::Table::new(),
+    };
+    merge(&mut table, of_file);
+    merge(&mut table, flags);
+    for text in sets {
+        merge(&mut table, assignment(text)?);
+    }
+    let place = file.map_or_else(|| "flags".to_owned(), |path| path.display().to_string());
+    let config: PipelineConfig = toml::Value::Table(table)
+        .try_into()
+        .map_err(|error: toml::de::Error| Failure::input(format!("{place}: {}", error.to_string().trim_end())))?;
+    config.check()?;
+    Ok(config)
+}
+
+/// `over` replaces what it names; tables are merged.
+pub(super) fn merge(table: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `train.beta=0.05` as a table. What is no TOML value is text.
+fn assignment(text: &str) -> Result<toml::Table> {
+    let (path, value) = text
+        .split_once('=')
+        .ok_or_else(|| Failure::input(format!("--set is `{text}`, expected KEY=VALUE, such as train.beta=0.05")))?;
+    let line = |value: &str| format!("{} = {value}", path.trim()).parse::<toml::Table>();
+    line(value.trim())
+        .or_else(|_| line(&toml::Value::from(value.trim()).to_string()))
+        .map_err(|error| Failure::input(format!("--set is `{text}`: {}", error.to_string().trim_end())))
+}
+
+impl PipelineConfig {
+    /// Whether on-policy pairs are collected.
+    pub(super) fn collects(&self) -> bool {
+        !self.mix.on.is_zero()
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |key: &str, found: &str, expected: &str| {
+            Err(Failure::input(format!("`{key}` is {found}, expected {expected}")))
+        };
+        if self.rounds == 0 {
+            return refuse("rounds", "0", "at least 1");
+        }
+        if self.mix.on.is_zero() && self.mix.off.is_zero() {
+            return refuse("mix.on", "0, as `mix.off`", "a share of one of them");
+        }
+        if !self.collects() && self.rounds > 1 {
+            return refuse("rounds", &self.rounds.to_string(), "1 without on-policy pairs: nothing would change");
+        }
+        if self.collect.server.is_some() && self.rounds > 1 {
+            return refuse("collect.server", "given", "none with several rounds: it has the first model only");
+        }
+        if self.collect.server.is_some() && self.collect.sampler == Sampler::MixP {
+            return refuse("collect.server", "given", "none with the sampler `mix-p`, which mixes logits");
+        }
+        if !(0.0..=1.0).contains(&self.collect.plain_share) {
+            return refuse("collect.plain_share", &self.collect.plain_share.to_string(), "a number from 0 to 1");
+        }
+        if self.collects() {
+            self.collect.sampling.check().input()?;
+            self.collect.select.check().input()?;
+        }
+        for key in ["model", "train", "mix", "output", "reference_model"] {
+            if self.train.contains_key(key) {
+                return refuse(&format!("train.{key}"), "given", "none: the pipeline knows it");
+            }
+        }
+        for key in ["model", "output"] {
+            if self.reward.as_ref().is_some_and(|reward| reward.contains_key(key)) {
+                return refuse(&format!("reward.{key}"), "given", "none: the pipeline knows it");
+            }
+        }
+        for key in ["source", "output", "report", "plot"] {
+            if self.mix.settings.contains_key(key) {
+                return refuse(&format!("mix.{key}"), "given", "none: the pipeline knows it");
+            }
+        }
+        self.train_config()?;
+        self.reward_config()?;
+        self.mix_settings()?;
+        Ok(())
+    }
+
+    /// Settings of training, without model and data.
+    pub(super) fn train_config(&self) -> Result<TrainConfig> {
+        let config = table_config("train", &self.train)?;
+        Ok(TrainConfig { seed: seed_of(&self.train, self.seed, config.seed), ..config })
+    }
+
+    /// Settings of the reward model's training.
+    pub(super) fn reward_config(&self) -> Result<Option<TrainConfig>> {
+        let Some(table) = &self.reward else { return Ok(None) };
+        let config = table_config("reward", table)?;
+        let seed = seed_of(table, self.seed, config.seed);
+        Ok(Some(TrainConfig { objective: simplemix_train::Objective::Reward, seed, ..config }))
+    }
+
+    /// Settings of mixing, without sources.
+    pub(super) fn mix_settings(&self) -> Result<mix::Settings> {
+        let settings: mix::Settings = toml::Value::Table(self.mix.settings.clone())
+            .try_into()
+            .map_err(|error: toml::de::Error| Failure::input(format!("[mix]: {}", error.to_string().trim_end())))?;
+        Ok(mix::Settings { seed: seed_of(&self.mix.settings, self.seed, settings.seed), ..settings })
+    }
+}
+
+/// A section's own seed, or the pipeline's.
+fn seed_of(table: &toml::Table, pipeline: u64, own: u64) -> u64 {
+    if table.contains_key("seed") { own } else { pipeline }
+}
+
+fn table_config(section: &str, table: &toml::Table) -> Result<TrainConfig> {
+    let config = TrainConfig::from_toml(&table.to_string(), Path::new(&format!("[{section}]"))).input()?;
+    config.check().input()?;
+    Ok(config)
+}
+
+/// A setting that a pipeline cannot do without.
+pub(super) fn needed<'a, T: ?Sized>(key: &str, value: Option<&'a T>, expected: &str) -> Result<&'a T> {
+    value.ok_or_else(|| Failure::input(format!("`{key}` is not set, expected {expected}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(sets: &[&str]) -> Result<PipelineConfig> {
+        let sets: Vec<String> = sets.iter().map(|&text| text.to_owned()).collect();
+        resolve(Some("simplemix"), None, toml::Table::new(), &sets)
+    }
+
+    #[test]
+    fn every_preset_is_sound() {
+        for (name, _) in PRESETS {
+            let config = resolve(Some(name), None, toml::Table::new(), &[]).unwrap();
+            let again: PipelineConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
+            assert_eq!(again, config, "{name}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_presets() {
+        let config = of(&["train.beta=0.05", "seed = 7", "mix.size=10", "model=some/folder"]).unwrap();
+        assert_eq!(config.train_config().unwrap().beta, 0.05);
+        assert_eq!((config.train_config().unwrap().seed, config.mix_settings().unwrap().seed), (7, 7));
+        assert_eq!(config.model, Some(PathBuf::from("some/folder")));
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let message = |sets: &[&str]| of(sets).unwrap_err().message().unwrap();
+        assert!(message(&["rounds=0"]).contains("`rounds` is 0, expected at least 1"));
+        assert!(message(&["train.betta=1"]).contains("betta"));
+        assert!(message(&["train.model='x'"]).contains("`train.model` is given"));
+        assert!(message(&["mix.on=0", "mix.off=0"]).contains("`mix.on` is 0"));
+        assert!(message(&["mix.sice=3"]).contains("sice"));
+        assert!(message(&["nothing=3"]).contains("nothing"));
+        assert!(message(&["beta"]).contains("expected KEY=VALUE"));
+    }
+}

@@ -1,0 +1,219 @@
+//! `simplemix run`: all stages as one, each done once.
+
+#![expect(clippy::disallowed_methods, reason = "kills come at moments")]
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::good_runs::succeeds;
+use crate::{Dir, exists};
+
+/// Settings that make the presets small.
+const SMALL: &[&str] = &[
+    "--model",
+    "model",
+    "--prompts",
+    "prompts.jsonl",
+    "--off-policy",
+    "off.jsonl",
+    "--scorer",
+    "digit-share",
+    "--size",
+    "8",
+    "--set",
+    "train.batch_size=4",
+    "--set",
+    "train.max_length=256",
+    "--set",
+    "train.learning_rate=1e-3",
+    "--set",
+    "collect.sampling.max_new_tokens=10",
+];
+
+fn prepared() -> Dir {
+    let dir = Dir::new();
+    dir.model();
+    dir.pairs("off.jsonl", "written", 24);
+    for (name, count) in [("prompts.jsonl", 12), ("held.jsonl", 5)] {
+        let rows: Vec<String> = (0..count)
+            .map(|i| {
+                format!(
+                    r#"{{"prompt":[{{"role":"user","content":"{name}: what is {i} + {i}?"}}],"answer":"{}"}}"#,
+                    2 * i
+                )
+            })
+            .collect();
+        dir.write(name, rows.join("\n"));
+    }
+    dir
+}
+
+fn run(dir: &Dir, more: &[&str]) -> String {
+    succeeds(dir, &[&["run"], SMALL, more].concat())
+}
+
+fn weights(dir: &Dir, output: &str) -> Vec<u8> {
+    std::fs::read(dir.path(output).join("model/model.safetensors")).unwrap()
+}
+
+fn summary(dir: &Dir, output: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(dir.path(output).join("summary.json")).unwrap()).unwrap()
+}
+
+fn report<'a>(summary: &'a Value, stage: &str) -> &'a Value {
+    let stages = summary["stages"].as_array().unwrap();
+    &stages.iter().find(|found| found["stage"] == stage).unwrap_or_else(|| panic!("{stage}: {summary:#}"))["report"]
+}
+
+#[test]
+fn a_changed_setting_does_again_only_what_follows_from_it() {
+    let dir = prepared();
+    let arm = ["--preset", "simplemix", "--eval-prompts", "held.jsonl", "--stages", "stages", "--output"];
+    let said = run(&dir, &[&arm[..], &["first"]].concat());
+    assert!(said.contains("[9/9] grade-after") && !said.contains("done before"), "{said}");
+    let found = summary(&dir, "first");
+    let mix = report(&found, "mix");
+    assert_eq!(mix["pairs"], 8);
+    for source in mix["sources"].as_array().unwrap() {
+        assert_eq!(source["share"], 0.5);
+    }
+    assert_eq!(report(&found, "generate")["candidates"], 48);
+    assert_eq!(report(&found, "train")["updates"], 2);
+    let evaluation = found["evaluation"].as_array().unwrap();
+    assert_eq!((evaluation.len(), &evaluation[1]["prompts"]), (2, &5.into()));
+    assert!(evaluation[1]["p_value"].is_number());
+    let page = std::fs::read_to_string(dir.path("first/report.html")).unwrap();
+    assert!(page.contains("grade-after") && page.contains("learning_rate = 0.001"));
+
+    // Again: nothing is done.
+    let said = run(&dir, &[&arm[..], &["first"]].concat());
+    assert_eq!(said.matches("done before").count(), 9, "{said}");
+    assert_eq!(summary(&dir, "first"), found);
+    // Another strength of the pull to the reference: training and what comes after.
+    let said = run(&dir, &[&arm[..], &["second", "--set", "train.beta=0.5"]].concat());
+    assert_eq!(said.matches("done before").count(), 6, "{said}");
+    assert!(weights(&dir, "first") != weights(&dir, "second"));
+    // Another arm on the same stages: on-policy pairs are those that are there.
+    let arm = ["--preset", "on-policy", "--stages", "stages", "--output", "third"];
+    let said = run(&dir, &arm);
+    assert_eq!(said.matches("done before").count(), 3, "{said}");
+    // Another file of off-policy pairs under the same name.
+    dir.pairs("off.jsonl", "rewritten", 24);
+    let said = run(&dir, &["--preset", "simplemix", "--stages", "stages", "--output", "fourth"]);
+    assert_eq!(said.matches("done before").count(), 3, "{said}");
+}
+
+/// Kills without warning at moments spread over the whole of it, and the same bits as without any.
+#[test]
+fn a_pipeline_that_is_killed_goes_on() {
+    let dir = prepared();
+    let arm =
+        ["--preset", "simplemix", "--eval-prompts", "held.jsonl", "--set", "train.save_every_steps=1", "--output"];
+    let started = Instant::now();
+    run(&dir, &[&arm[..], &["whole"]].concat());
+    let duration = started.elapsed();
+    let mut killed = 0;
+    for kill in 0..8u32 {
+        let mut child = dir.command(&[&["run"], SMALL, &arm[..], &["cut"]].concat());
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(duration.mul_f64((0.1 + f64::from(kill) * 0.618_033_988_75).fract()));
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+    }
+    let said = run(&dir, &[&arm[..], &["cut"]].concat());
+    assert!(weights(&dir, "whole") == weights(&dir, "cut"), "{said}");
+    assert!(killed > 0);
+    assert_eq!(summary(&dir, "whole")["evaluation"], summary(&dir, "cut")["evaluation"]);
+}
+
+#[test]
+fn what_would_be_done_is_said_and_nothing_is_written() {
+    let dir = prepared();
+    let before = dir.entries();
+    let said = run(&dir, &["--preset", "simplemix", "--eval-prompts", "held.jsonl", "--output", "runs", "--dry-run"]);
+    for stage in ["answer-before", "generate", "score", "pair", "mix", "train", "grade-after"] {
+        assert!(said.lines().any(|line| line.starts_with(stage) && line.contains("to do")), "{said}");
+    }
+    assert!(said.contains("GB") && said.contains("Nothing was written"), "{said}");
+    assert_eq!(dir.entries(), before);
+}
+
+#[test]
+fn rounds_go_on_from_each_other_and_keep_the_first_reference() {
+    let dir = prepared();
+    let arm =
+        ["--preset", "iterative", "--set", "rounds=2", "--set", "max_age=1", "--set", "collect.sampling.samples=3"];
+    run(&dir, &[&arm[..], &["--output", "runs"]].concat());
+    let found = summary(&dir, "runs");
+    let sources: Vec<&Value> = report(&found, "mix-2")["sources"].as_array().unwrap().iter().collect();
+    let share = |name: &str| sources.iter().find(|source| source["name"] == name).unwrap()["share"].clone();
+    assert_eq!((share("off"), share("on"), share("on-1")), (0.5.into(), 0.25.into(), 0.25.into()));
+    let second = found["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "train-2").unwrap();
+    let config = std::fs::read_to_string(dir.path(second["folder"].as_str().unwrap()).join("run/config.toml")).unwrap();
+    assert!(config.contains("reference_model = \"model\""), "{config}");
+    assert!(config.lines().any(|line| line.starts_with("model = ") && line.contains("train-1-")), "{config}");
+}
+
+#[test]
+fn the_other_methods_of_the_paper_run() {
+    let dir = prepared();
+    let small = ["--set", "train.epochs=1", "--stages", "stages"];
+    run(&dir, &[&["--preset", "off-policy", "--output", "off"][..], &small].concat());
+    let hypo = ["--preset", "hypo", "--output", "hypo", "--set", "train.hypo_max_new_tokens=6"];
+    run(&dir, &[&hypo[..], &small].concat());
+    assert!(report(&summary(&dir, "hypo"), "train")["last"]["kl"].is_number());
+    let mix_p =
+        ["--preset", "dpo-mix-p", "--output", "mix-p", "--set", "collect.sampling.samples=4", "--set", "mix.size=4"];
+    run(&dir, &[&mix_p[..], &small].concat());
+    assert_eq!(report(&summary(&dir, "mix-p"), "generate-2")["candidates"], 48);
+    assert!(exists(&dir.path("mix-p/model/config.json")));
+}
+
+/// A reward model that is trained first scores the answers.
+#[test]
+fn a_reward_model_may_be_one_of_the_stages() {
+    let dir = prepared();
+    let without: Vec<&str> = SMALL.iter().filter(|flag| !["--scorer", "digit-share"].contains(flag)).copied().collect();
+    let arm = ["--preset", "simplemix", "--set", "reward.train=off.jsonl", "--set", "reward.learning_rate=1e-3"];
+    let said = succeeds(&dir, &[&["run"], &without[..], &arm, &["--output", "runs"]].concat());
+    assert!(said.contains("] reward ("), "{said}");
+    let found = summary(&dir, "runs");
+    assert!(report(&found, "reward")["last"]["accuracy"].is_number());
+    assert_eq!(report(&found, "score")["candidates"], 48);
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named_before_anything_is_done() {
+    let dir = prepared();
+    let no_scorer: Vec<&str> =
+        SMALL.iter().filter(|flag| !["--scorer", "digit-share"].contains(flag)).copied().collect();
+    for (flags, expected) in [
+        ([&["run"], SMALL, &["--preset", "simplemix"]].concat(), "`output` is not set"),
+        (
+            [&["run"], &no_scorer[..], &["--preset", "simplemix", "--output", "runs"]].concat(),
+            "`collect.scorer` is not set",
+        ),
+        (
+            [&["run"], SMALL, &["--preset", "simple", "--output", "runs"]].concat(),
+            "--preset is `simple`, expected one of",
+        ),
+        (
+            [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--off-policy", "none.jsonl"]].concat(),
+            "none.jsonl",
+        ),
+        (
+            [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--set", "train.learning_rat=1"]].concat(),
+            "Did you mean `learning_rate`?",
+        ),
+    ] {
+        let output = dir.simplemix(&flags);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(!exists(&dir.path("runs")), "{flags:?}");
+    }
+    let said = succeeds(&dir, &["run", "--preset", "hypo", "--show"]);
+    assert!(said.contains("# HyPO") && said.contains("hypo_lambda"), "{said}");
+}
