@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod convert;
+mod eval;
 mod failure;
 mod import;
 mod inspect;
@@ -10,6 +11,7 @@ mod logps;
 mod mix;
 mod progress;
 mod reading;
+mod report;
 mod tokenize;
 mod train;
 
@@ -37,6 +39,8 @@ Examples:
   simplemix convert hh.jsonl.gz -o hh.parquet
   simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
+  simplemix eval alpaca --annotations annotations.json
+  simplemix report runs/* -o comparison
   simplemix import-gguf model.gguf ./model";
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +51,8 @@ enum Command {
     Mix(mix::Args),
     Train(Box<train::Args>),
     Logps(Box<logps::Args>),
+    Eval(Box<eval::Args>),
+    Report(report::Args),
     ImportGguf(import::Args),
     Completions(Completions),
 }
@@ -81,6 +87,8 @@ fn run(command: Command) -> Result {
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Logps(args) => logps::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Completions(Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut std::io::stdout());
