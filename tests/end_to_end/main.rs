@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod data;
+mod eval;
 mod good_runs;
 mod mixing;
 mod pipeline;

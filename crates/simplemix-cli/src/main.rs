@@ -4,6 +4,7 @@
 
 mod collect;
 mod convert;
+mod eval;
 mod failure;
 mod generate;
 mod import;
@@ -15,6 +16,7 @@ mod pair;
 mod pipeline;
 mod progress;
 mod reading;
+mod report;
 mod score;
 mod stages;
 mod tokenize;
@@ -44,6 +46,8 @@ Examples:
   simplemix convert hh.jsonl.gz -o hh.parquet
   simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
+  simplemix eval alpaca --annotations annotations.json
+  simplemix report runs/* -o comparison
   simplemix import-gguf model.gguf ./model";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +63,8 @@ enum Command {
     Train(Box<train::Args>),
     Logps(Box<logps::Args>),
     Run(Box<pipeline::Args>),
+    Eval(Box<eval::Args>),
+    Report(report::Args),
     ImportGguf(import::Args),
     Completions(Completions),
 }
@@ -98,6 +104,8 @@ fn run(command: Command) -> Result {
         Command::Train(args) => train::run(&args),
         Command::Logps(args) => logps::run(&args),
         Command::Run(args) => pipeline::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Completions(Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut std::io::stdout());

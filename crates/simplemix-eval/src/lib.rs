@@ -5,16 +5,34 @@
 //! | count successes, with an interval | [`Share`] |
 //! | compare outcomes before and after on the same cases | [`mcnemar`] |
 //! | lay out results | [`table`] |
-//! | draw curves | [`Panel`], [`write_svg`] |
+//! | draw curves, bars, points, as SVG or PNG | [`Panel`], [`BarPanel`], [`ScatterPanel`], [`write_svg`], [`png`](fn@png) |
+//! | compare runs on one page | [`report`] |
+//! | compute AlpacaEval 2.0, length-controlled win rates included | [`alpaca`] |
+//! | fit a small logistic regression with an L1 penalty | [`fit_l1`] |
+//! | test paired differences | [`paired_t_test`], [`holm`] |
 //!
-//! No tensors, no libtorch.
+//! No tensors, no libtorch, no network.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod alpaca;
+mod curves;
+mod error;
+pub mod html;
+mod logistic;
 mod plot;
+pub mod report;
 mod share;
+mod stats;
 mod table;
 
-pub use plot::{Panel, PlotError, Series, svg, write_svg};
+pub use curves::{Curves, read_curves};
+pub use error::{Error, Result};
+pub use logistic::{Sample, fit_l1, sigmoid};
+pub use plot::{
+    Band, Bar, BarPanel, Dot, Panel, PlotError, PngFonts, ScatterPanel, Series, banded_svg, bars_svg, png, scatter_svg,
+    svg, thinned, write_svg,
+};
 pub use share::{Share, mcnemar};
+pub use stats::{half_width_95, holm, paired_t_test};
 pub use table::table;

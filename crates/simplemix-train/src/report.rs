@@ -1,17 +1,14 @@
 //! What a finished run looks like: plots, a page with all of them, a model card.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use simplemix_eval::{Panel, Series, svg};
+use simplemix_eval::html::{self, escape, number};
+use simplemix_eval::{Curves, Panel, Series, read_curves, svg};
 
 use crate::config::{Objective, TrainConfig};
 use crate::error::{At, Error, Result};
 use crate::pairs::PairSet;
 use crate::run_folder::RunFolder;
-
-/// Curves by the name of their metric.
-type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
 /// A plot: its file's name, headline and what it shows. Metrics that end in `@` are shown for each source.
 struct Plot {
@@ -65,7 +62,12 @@ const PLOTS: &[Plot] = &[
 /// # Errors
 /// [`Error::Io`] if something cannot be read or written.
 pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -> Result<()> {
-    let curves = read(folder)?;
+    let metrics = folder.path().join("metrics.jsonl");
+    let curves = read_curves(&metrics).map_err(|error| Error::Io {
+        path: metrics,
+        action: "read",
+        source: std::io::Error::other(error),
+    })?;
     let plots = folder.path().join("plots");
     std::fs::create_dir_all(&plots).at(&plots, "create")?;
     let mut figures = String::new();
@@ -83,32 +85,11 @@ pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -
         })?;
         folder.write(&format!("plots/{}.svg", plot.name), &drawn)?;
         let label = format!("{} over the updates", plot.title);
-        let _ = writeln!(figures, "<figure role=\"img\" aria-label=\"{}\">{}</figure>", escape(&label), drawn);
+        figures.push_str(&html::figure(&drawn, &label, ""));
     }
     let settings = config.to_toml()?;
     folder.write("report.html", &page(folder, &curves, &settings, train, &figures))?;
     folder.write("model/README.md", &card(config, &curves, &settings, train))
-}
-
-/// All numbers of `metrics.jsonl`, of this process and those before it.
-fn read(folder: &RunFolder) -> Result<Curves> {
-    let path = folder.path().join("metrics.jsonl");
-    let text = std::fs::read_to_string(&path).at(&path, "read")?;
-    let mut curves = Curves::new();
-    for line in text.lines() {
-        let values: BTreeMap<String, Option<f64>> = serde_json::from_str(line).map_err(|error| Error::Config {
-            path: path.clone(),
-            message: format!("not a line of metrics: {error}"),
-        })?;
-        let step = values.get("step").copied().flatten().unwrap_or_default();
-        for (name, value) in values.into_iter().filter(|(name, _)| name != "step") {
-            // What is no number is no point of a curve.
-            if let Some(value) = value {
-                curves.entry(name).or_default().push((step, value));
-            }
-        }
-    }
-    Ok(curves)
 }
 
 fn series(plot: &Plot, curves: &Curves) -> Vec<Series> {
@@ -146,56 +127,17 @@ fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, fi
     for (source, pairs, share) in train.shares() {
         let _ = writeln!(shares, "<li>{}: {pairs} pairs, {share:.4}</li>", escape(source));
     }
-    PAGE.replace("{name}", &escape(&name))
-        .replace("{pairs}", &escape(&train.summary()))
-        .replace("{shares}", &shares)
-        .replace("{figures}", figures)
-        .replace("{rows}", &rows)
-        .replace("{settings}", &escape(settings))
+    let body = format!(
+        "<h1>{}</h1>\n<p>Trained on {}:</p>\n<ul>\n{shares}</ul>\n\
+        <section aria-label=\"Curves\" class=\"figures\">\n{figures}</section>\n\
+        <section>\n<h2>Last values</h2>\n<table>\n<tbody>\n{rows}</tbody>\n</table>\n</section>\n\
+        <section>\n<h2>Settings</h2>\n<pre tabindex=\"0\">{}</pre>\n</section>\n",
+        escape(&name),
+        escape(&train.summary()),
+        escape(settings),
+    );
+    html::page(&name, &body)
 }
-
-const PAGE: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title>
-<style>
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-main > section { margin-block: 2rem; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; background: #fff; border-radius: 6px; max-width: 100%; }
-figure svg { max-width: 100%; height: auto; display: block; }
-table { border-collapse: collapse; }
-th, td { padding: .15rem 1rem .15rem 0; text-align: left; font-weight: normal; border-bottom: 1px solid #8884; }
-td { text-align: right; font-variant-numeric: tabular-nums; }
-pre { overflow-x: auto; }
-</style>
-</head>
-<body>
-<main>
-<h1>{name}</h1>
-<p>Trained on {pairs}:</p>
-<ul>
-{shares}</ul>
-<section aria-label="Curves" class="figures">
-{figures}</section>
-<section>
-<h2>Last values</h2>
-<table>
-<tbody>
-{rows}</tbody>
-</table>
-</section>
-<section>
-<h2>Settings</h2>
-<pre>{settings}</pre>
-</section>
-</main>
-</body>
-</html>
-"#;
 
 /// A model card, as the Hugging Face hub shows it.
 fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) -> String {
@@ -224,15 +166,6 @@ fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) 
         version = env!("CARGO_PKG_VERSION"),
         pairs = train.summary(),
     )
-}
-
-fn number(value: f64) -> String {
-    let size = value.abs();
-    if size != 0.0 && !(1e-3..1e6).contains(&size) { format!("{value:.3e}") } else { format!("{value:.4}") }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -1,11 +1,23 @@
 //! Figures of a run: panels of curves side by side, as SVG.
 
+mod bars;
+mod png;
+mod scatter;
+mod thin;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::FontStyle;
+
+pub use bars::{Bar, BarPanel, bars_svg};
+pub use png::{PngFonts, png};
+pub use scatter::{Dot, ScatterPanel, scatter_svg};
+pub use thin::thinned;
+
+use thin::{outline, running_mean};
 
 /// A curve.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,15 +70,28 @@ pub enum PlotError {
 }
 
 const SIZE: (u32, u32) = (420, 320);
+/// Size of the axes' labels.
+const LABEL: i32 = 14;
+/// Points of a drawn line; longer curves are thinned to it ([`thinned`]).
+const LINE_POINTS: usize = 400;
+/// Most points of a line that are marked by dots too.
+const DOTS: usize = 60;
+/// Stretches of which a longer curve's lowest and highest points are drawn.
+const OUTLINE: usize = 150;
 /// Okabe and Ito's colours, told apart by colour-blind readers too.
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
+    RGBColor(176, 122, 0),
+    RGBColor(120, 94, 240),
 ];
 const INK: RGBColor = RGBColor(60, 60, 60);
+
+/// Where a series lies over several runs: `x`, lowest and highest value.
+pub type Band = Vec<(f64, f64, f64)>;
 
 /// Writes `panels` in a row to an SVG file; the same panels give the same bytes.
 ///
@@ -83,7 +108,7 @@ pub fn write_svg(path: &Path, panels: &[Panel]) -> Result<(), PlotError> {
 }
 
 /// A new file, as readable as any other; temporary files are private by default.
-fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+pub(crate) fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -95,14 +120,51 @@ fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
 /// # Errors
 /// [`PlotError::Empty`] or [`PlotError::Draw`].
 pub fn svg(panels: &[Panel]) -> Result<String, PlotError> {
+    let count = panels.len().max(1);
+    on_canvas((SIZE.0 * count as u32, SIZE.1), |root| {
+        root.split_evenly((1, count))
+            .iter()
+            .zip(panels)
+            .try_for_each(|(area, panel)| draw(area, panel, &[], Surroundings::Wanted))
+    })
+}
+
+/// One panel as SVG text, with a shaded band behind each series that has one; `bands` are in the order of the series.
+///
+/// # Errors
+/// [`PlotError::Empty`] or [`PlotError::Draw`].
+pub fn banded_svg(panel: &Panel, bands: &[Band]) -> Result<String, PlotError> {
+    let names: Vec<&str> = panel.series.iter().map(|series| series.name.as_str()).collect();
+    let legend = if names.len() > 1 { bars::legend_height(names.len(), BANDED_LEGEND) } else { 0 };
+    on_canvas((SIZE.0, SIZE.1 + legend as u32), |root| {
+        // Names of arms are long: they stand above the curves, not among them.
+        let (head, chart) = root.split_vertically(30 + legend);
+        let title = ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(root);
+        head.draw_text(&panel.title, &title, (14, 12)).map_err(failed)?;
+        if names.len() > 1 {
+            bars::legend(&head, &names, BANDED_LEGEND)?;
+        }
+        draw(&chart, panel, bands, Surroundings::Drawn)
+    })
+}
+
+/// Names to a row of the legend, and pixels for each.
+const BANDED_LEGEND: (usize, i32) = (2, 200);
+
+/// Whether the headline and the legend are still to be drawn.
+#[derive(Clone, Copy, PartialEq)]
+enum Surroundings {
+    Wanted,
+    Drawn,
+}
+
+/// What `draw` draws on white, as SVG text.
+fn on_canvas(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<(), PlotError>) -> Result<String, PlotError> {
     let mut text = String::new();
     {
-        let width = SIZE.0 * panels.len().max(1) as u32;
-        let root = SVGBackend::with_string(&mut text, (width, SIZE.1)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
         root.fill(&WHITE).map_err(failed)?;
-        for (area, panel) in root.split_evenly((1, panels.len().max(1))).iter().zip(panels) {
-            draw(area, panel)?;
-        }
+        draw(&root)?;
         root.present().map_err(failed)?;
     }
     Ok(text)
@@ -115,12 +177,15 @@ fn failed(error: impl std::fmt::Display) -> PlotError {
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), PlotError> {
-    let (x, y) = bounds(panel).ok_or_else(|| PlotError::Empty { title: panel.title.clone() })?;
+fn draw(area: &Area<'_>, panel: &Panel, bands: &[Band], around: Surroundings) -> Result<(), PlotError> {
+    let (x, y) = bounds(panel, bands).ok_or_else(|| PlotError::Empty { title: panel.title.clone() })?;
     let title = ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(area);
-    let mut chart = ChartBuilder::on(area)
+    let mut builder = ChartBuilder::on(area);
+    if around == Surroundings::Wanted {
+        builder.caption(&panel.title, title);
+    }
+    let mut chart = builder
         .margin(14)
-        .caption(&panel.title, title)
         .x_label_area_size(34)
         .y_label_area_size(52)
         .build_cartesian_2d(x.clone(), y.clone())
@@ -134,17 +199,23 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), PlotError> {
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(228, 228, 228))
         .axis_style(RGBColor(150, 150, 150))
-        .label_style(("sans-serif", 12, &INK))
+        .label_style(("sans-serif", LABEL, &INK))
         .draw()
         .map_err(failed)?;
     if let Some(level) = panel.baseline {
         let line = DashedLineSeries::new([(x.start, level), (x.end, level)], 4, 4, INK.mix(0.5).stroke_width(1));
         chart.draw_series(line).map_err(failed)?;
     }
+    for (band, colour) in bands.iter().zip(COLOURS.iter().cycle()) {
+        let there = band.iter().map(|p| (p.0, p.1));
+        let back = band.iter().rev().map(|p| (p.0, p.2));
+        let outline: Vec<(f64, f64)> = there.chain(back).filter(|p| p.1.is_finite()).collect();
+        chart.draw_series(std::iter::once(Polygon::new(outline, colour.mix(0.18).filled()))).map_err(failed)?;
+    }
     for (series, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
         curve(&mut chart, series, *colour, panel.smooth)?;
     }
-    if panel.series.len() > 1 {
+    if panel.series.len() > 1 && around == Surroundings::Wanted {
         chart
             .configure_series_labels()
             .position(freest_corner(panel, &x, &y))
@@ -160,28 +231,21 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), PlotError> {
 fn curve(chart: &mut Chart<'_, '_>, series: &Series, colour: RGBColor, smooth: bool) -> Result<(), PlotError> {
     let points: Vec<(f64, f64)> = series.points.iter().copied().filter(|p| p.1.is_finite()).collect();
     let line = if smooth { running_mean(&points) } else { points.clone() };
-    if smooth {
-        chart.draw_series(points.iter().map(|&p| Circle::new(p, 2, colour.mix(0.35).filled()))).map_err(failed)?;
-    } else {
-        chart.draw_series(points.iter().map(|&p| Circle::new(p, 3, colour.filled()))).map_err(failed)?;
+    let is_long = points.len() > LINE_POINTS;
+    if smooth && is_long {
+        let noise = outline(&points, OUTLINE);
+        chart.draw_series(LineSeries::new(noise, colour.mix(0.25).stroke_width(1))).map_err(failed)?;
+    } else if smooth || points.len() <= DOTS {
+        let (size, share) = if smooth { (2, 0.35) } else { (3, 1.0) };
+        let dots = points.iter().map(|&p| Circle::new(p, size, colour.mix(share).filled()));
+        chart.draw_series(dots).map_err(failed)?;
     }
     chart
-        .draw_series(LineSeries::new(line, colour.stroke_width(2)))
+        .draw_series(LineSeries::new(thinned(&line, LINE_POINTS), colour.stroke_width(2)))
         .map_err(failed)?
         .label(&series.name)
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
     Ok(())
-}
-
-/// Mean of each point and its neighbours, an eighth of the curve to either side.
-fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let reach = (points.len() / 8).max(1);
-    (0..points.len())
-        .map(|i| {
-            let near = &points[i.saturating_sub(reach)..(i + reach + 1).min(points.len())];
-            (points[i].0, near.iter().map(|p| p.1).sum::<f64>() / near.len() as f64)
-        })
-        .collect()
 }
 
 /// The corner with the fewest points, for the legend.
@@ -207,17 +271,20 @@ fn freest_corner(panel: &Panel, x: &Bounds, y: &Bounds) -> SeriesLabelPosition {
 type Bounds = std::ops::Range<f64>;
 
 /// Ranges that hold every finite point, with some air.
-fn bounds(panel: &Panel) -> Option<(Bounds, Bounds)> {
+fn bounds(panel: &Panel, bands: &[Band]) -> Option<(Bounds, Bounds)> {
     let finite = || panel.series.iter().flat_map(|s| &s.points).filter(|p| p.0.is_finite() && p.1.is_finite());
-    let range = |values: Vec<f64>, air: f64| {
-        let low = values.iter().copied().reduce(f64::min)?;
-        let high = values.iter().copied().reduce(f64::max)?;
-        let pad = if high > low { (high - low) * air } else { low.abs().max(1.0) * 0.1 };
-        Some(low - pad..high + pad)
-    };
-    let heights = finite().map(|p| p.1).chain(panel.baseline).collect();
+    let edges = bands.iter().flatten().flat_map(|p| [p.1, p.2]).filter(|y| y.is_finite());
+    let heights = finite().map(|p| p.1).chain(panel.baseline).chain(edges).collect();
     finite().next()?;
     Some((range(finite().map(|p| p.0).collect(), 0.02)?, range(heights, 0.12)?))
+}
+
+/// A range that holds all values, with a share of air at either end; none for no values.
+fn range(values: Vec<f64>, air: f64) -> Option<Bounds> {
+    let low = values.iter().copied().reduce(f64::min)?;
+    let high = values.iter().copied().reduce(f64::max)?;
+    let pad = if high > low { (high - low) * air } else { low.abs().max(1.0) * 0.1 };
+    Some(low - pad..high + pad)
 }
 
 #[cfg(test)]
@@ -250,11 +317,5 @@ mod tests {
         assert!(svg(&[panel(vec![(0.0, 1.0), (1.0, f64::NAN)])]).is_ok());
         let error = svg(&[panel(vec![(0.0, f64::NAN)])]).unwrap_err();
         assert_eq!(error.to_string(), "panel `Loss` has no point to draw");
-    }
-
-    #[test]
-    fn smoothing_keeps_a_straight_line() {
-        let line: Vec<(f64, f64)> = (0..9).map(|i| (f64::from(i), 2.0 * f64::from(i))).collect();
-        assert_eq!(running_mean(&line)[1..8], line[1..8]);
     }
 }

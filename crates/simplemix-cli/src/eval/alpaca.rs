@@ -1,0 +1,228 @@
+//! `simplemix eval alpaca`: AlpacaEval 2.0's figures from annotations.
+
+use std::path::PathBuf;
+
+use simplemix_eval::alpaca::{
+    Annotations, Bootstrap, Comparison, Entry, Instruction, Interval, LeaderboardOptions, LengthControl, compare,
+    is_extreme_change, leaderboard, read_annotations, read_categories, read_weights,
+};
+use simplemix_eval::table;
+
+use crate::eval::alpaca_inputs::length_control;
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::{print, warn};
+use crate::reading::files;
+
+/// Win rates of AlpacaEval 2.0 from a judge's annotations, length-controlled ones included
+///
+/// Reads the official package's annotations (JSON) and Parquet with the columns preference, model, row, instruction_id,
+/// len_1 and len_2; either may hold many models. The length-controlled win rate needs two constant files of the official
+/// package; docs/evaluation.md says where they come from.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  simplemix eval alpaca --annotations results/*/annotations.json\n  \
+  simplemix eval alpaca --annotations verdicts.parquet --gamed df_gamed.csv --json\n  \
+  simplemix eval alpaca --annotations a.json b.json --pairwise --by-category")]
+pub(crate) struct Args {
+    /// Verdicts: the official package's JSON, or Parquet; .gz too
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    annotations: Vec<PathBuf>,
+    /// Difficulty of the instructions [default: the gamed file's, or the official package's cache]
+    #[arg(long, value_name = "FILE")]
+    difficulty: Option<PathBuf>,
+    /// Verdicts about the baseline told to be verbose or concise, df_gamed.csv [default: the official package's cache]
+    #[arg(long, value_name = "FILE")]
+    gamed: Option<PathBuf>,
+    /// Download the two from the Hugging Face hub where they are missing
+    #[arg(long)]
+    fetch: bool,
+    /// Weights of the regression that are not to be fitted, by model: the official package's baseline_*.csv
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// The model compared with, for files that do not say
+    #[arg(long, value_name = "NAME", default_value = "gpt4_1106_preview")]
+    baseline: String,
+    /// Categories of the instructions: CSV or JSON with category and instruction or instruction_id
+    #[arg(long, value_name = "FILE")]
+    categories: Option<PathBuf>,
+    /// Also tell the figures of each category; the annotations' data sets without --categories
+    #[arg(long)]
+    by_category: bool,
+    /// Draws for the 95 % intervals; 0 for none [default: 1000, and none with --json]
+    #[arg(long, value_name = "N")]
+    bootstrap: Option<u32>,
+    /// What the draws follow from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Also compare all pairs of models on the instructions that they share
+    #[arg(long)]
+    pairwise: bool,
+    /// Print a JSON list of objects under the official leaderboard's column names
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let mut models = read(args)?;
+    let control = length_control(args.gamed.as_deref(), args.difficulty.as_deref(), args.fetch)?;
+    let weights = args.weights.as_deref().map(read_weights).transpose().input()?;
+    if let Some(path) = &args.categories {
+        categorise(&mut models, path)?;
+    }
+    let replicates = args.bootstrap.unwrap_or(if args.json { 0 } else { 1000 });
+    let options = LeaderboardOptions {
+        length_control: control.as_ref(),
+        weights: weights.as_ref(),
+        bootstrap: (replicates > 0).then_some(Bootstrap { replicates, seed: args.seed }),
+        by_category: args.by_category || args.categories.is_some(),
+    };
+    let entries = leaderboard(&models, &options);
+    tell_notes(&models, &entries);
+    let comparisons = if args.pairwise { comparisons(&models, &entries, control.as_ref()) } else { Vec::new() };
+    if args.json {
+        print(&json(&entries, &comparisons).run()?);
+    } else {
+        print(&leaderboard_table(&entries));
+        if options.by_category {
+            print(&format!("\n{}", category_table(&entries)));
+        }
+        if args.pairwise {
+            print(&format!("\n{}", comparison_table(&comparisons)));
+        }
+    }
+    Ok(())
+}
+
+/// All models of all files, each of them once.
+fn read(args: &Args) -> Result<Vec<Annotations>> {
+    let mut models: Vec<Annotations> = Vec::new();
+    for path in files(&args.annotations)? {
+        for mut model in read_annotations(&path).input()? {
+            if models.iter().any(|known| known.model == model.model) {
+                let (path, name) = (path.display(), &model.model);
+                return Err(Failure::input(format!("{path}: has verdicts about {name}, as an earlier file has")));
+            }
+            model.baseline.get_or_insert_with(|| args.baseline.clone());
+            models.push(model);
+        }
+    }
+    Ok(models)
+}
+
+fn categorise(models: &mut [Annotations], path: &std::path::Path) -> Result {
+    let categories = read_categories(path).input()?;
+    let mut unknown = 0;
+    for row in models.iter_mut().flat_map(|model| &mut model.rows) {
+        let place = || Instruction::Number(row.row as i64);
+        row.category = row.instruction.clone().or_else(|| Some(place())).and_then(|key| categories.get(&key).cloned());
+        unknown += usize::from(row.category.is_none());
+    }
+    if unknown > 0 {
+        warn(&format!("{}: {unknown} rows have an instruction without a category there", path.display()));
+    }
+    Ok(())
+}
+
+/// What is unusual, on standard error.
+fn tell_notes(models: &[Annotations], entries: &[Entry]) {
+    for model in models {
+        let clauses = model.findings().clauses();
+        if !clauses.is_empty() {
+            warn(&format!("{}: {} rows, {}", model.model, model.rows.len(), clauses.join("; ")));
+        }
+    }
+    for entry in entries {
+        if let Some(note) = &entry.note {
+            warn(note);
+        }
+        let controlled = entry.length_controlled_winrate;
+        if let Some(rate) = controlled.filter(|rate| is_extreme_change(entry.plain.win_rate, *rate)) {
+            let (model, plain) = (&entry.model, entry.plain.win_rate);
+            warn(&format!(
+                "{model}: {rate:.1} at equal lengths is far from the plain {plain:.1}; the regression may have failed"
+            ));
+        }
+    }
+}
+
+fn comparisons(models: &[Annotations], entries: &[Entry], control: Option<&LengthControl>) -> Vec<Comparison> {
+    let of = |entry: &Entry| models.iter().find(|model| model.model == entry.model);
+    let ordered: Vec<&Annotations> = entries.iter().filter_map(of).collect();
+    let weights: Vec<_> = entries.iter().map(|entry| entry.glm_weights).collect();
+    compare(&ordered, &weights, control.map_or(&[], LengthControl::difficulty))
+}
+
+fn json(entries: &[Entry], comparisons: &[Comparison]) -> serde_json::Result<String> {
+    let mut rows = Vec::new();
+    for entry in entries {
+        let mut row = serde_json::to_value(entry)?;
+        let own: Vec<&Comparison> = comparisons.iter().filter(|c| c.model == entry.model).collect();
+        if !own.is_empty() {
+            row["pairwise"] = serde_json::to_value(own)?;
+        }
+        rows.push(row);
+    }
+    serde_json::to_string_pretty(&rows)
+}
+
+fn leaderboard_table(entries: &[Entry]) -> String {
+    let headings =
+        ["model", "LC win rate", "95 %", "win rate", "95 %", "s.e.", "wins", "losses", "draws", "verdicts", "length"];
+    let row = |entry: &Entry| {
+        let plain = &entry.plain;
+        vec![
+            entry.model.clone(),
+            entry.length_controlled_winrate.map_or_else(|| "-".to_owned(), rate),
+            entry.lc_interval.map_or_else(String::new, bounds),
+            rate(plain.win_rate),
+            entry.win_rate_interval.map_or_else(String::new, bounds),
+            rate(plain.standard_error),
+            plain.n_wins.to_string(),
+            plain.n_wins_base.to_string(),
+            plain.n_draws.to_string(),
+            plain.n_total.to_string(),
+            plain.avg_length.map_or_else(|| "-".to_owned(), |length| length.to_string()),
+        ]
+    };
+    table(&headings, &entries.iter().map(row).collect::<Vec<_>>())
+}
+
+fn category_table(entries: &[Entry]) -> String {
+    let rows = entries.iter().flat_map(|entry| {
+        entry.categories.iter().map(|found| {
+            let name = if found.category.is_empty() { "(none)" } else { &found.category };
+            vec![
+                format!("{}: {name}", entry.model),
+                found.length_controlled_winrate.map_or_else(|| "-".to_owned(), rate),
+                rate(found.win_rate),
+                rate(found.standard_error),
+                found.n.to_string(),
+            ]
+        })
+    });
+    table(&["model: category", "LC win rate", "win rate", "s.e.", "verdicts"], &rows.collect::<Vec<_>>())
+}
+
+fn comparison_table(comparisons: &[Comparison]) -> String {
+    let row = |c: &Comparison| {
+        vec![
+            format!("{} - {}", c.model, c.other),
+            format!("{:+.2}", c.difference),
+            rate(c.standard_error),
+            format!("{:.4}", c.p_value),
+            format!("{:.4}", c.p_holm),
+            c.length_controlled_winrate.map_or_else(|| "-".to_owned(), rate),
+            c.n.to_string(),
+        ]
+    };
+    let headings = ["difference of win rates", "points", "s.e.", "p", "p (Holm)", "LC head to head", "shared"];
+    table(&headings, &comparisons.iter().map(row).collect::<Vec<_>>())
+}
+
+fn rate(value: f64) -> String {
+    if value.is_nan() { "-".to_owned() } else { format!("{value:.2}") }
+}
+
+fn bounds(interval: Interval) -> String {
+    format!("{:.1} to {:.1}", interval.low, interval.high)
+}

@@ -1,0 +1,56 @@
+//! The constant inputs of AlpacaEval's length control: by flag, out of the official package's cache, or from the hub.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::ApiBuilder;
+use hf_hub::{Cache, Repo, RepoType};
+use simplemix_eval::alpaca::{LengthControl, read_difficulty, read_gamed};
+
+use crate::failure::{Fails, Result};
+use crate::progress::warn;
+
+/// The data set that the official package downloads them from.
+const DATASET: &str = "tatsu-lab/alpaca_eval";
+const GAMED: &str = "df_gamed.csv";
+const DIFFICULTY: &str = "instruction_difficulty.csv";
+
+/// What there is: none without both of them; without the gamed rows, published weights can be used, but none fitted.
+pub(crate) fn length_control(
+    gamed: Option<&Path>,
+    difficulty: Option<&Path>,
+    may_fetch: bool,
+) -> Result<Option<LengthControl>> {
+    let gamed = gamed.map(Path::to_owned).or_else(|| found(GAMED, may_fetch));
+    // The gamed rows hold the difficulties too, so that file alone is enough.
+    let difficulty = match (&gamed, difficulty) {
+        (_, Some(path)) => Some(path.to_owned()),
+        (None, None) => found(DIFFICULTY, may_fetch),
+        (Some(_), None) => None,
+    };
+    if gamed.is_none() {
+        warn(&format!(
+            "length-controlled win rates need {GAMED} of the data set {DATASET}: give --gamed, or --fetch to download it"
+        ));
+    }
+    let difficulty = difficulty.map(|path| read_difficulty(&path)).transpose().input()?;
+    let rows = gamed.map(|path| read_gamed(&path)).transpose().input()?;
+    Ok(match (rows, difficulty) {
+        (None, None) => None,
+        (rows, difficulty) => Some(LengthControl::new(&rows.unwrap_or_default(), difficulty)),
+    })
+}
+
+fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
+    let repo = || Repo::new(DATASET.to_owned(), RepoType::Dataset);
+    let cache = std::env::var_os("HF_HUB_CACHE").map_or_else(Cache::from_env, |path| Cache::new(path.into()));
+    cache.repo(repo()).get(name).or_else(|| {
+        let api = may_fetch.then(|| ApiBuilder::from_cache(cache).with_progress(false).build())?;
+        match api.and_then(|api| api.repo(repo()).get(name)) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                warn(&format!("{name} cannot be fetched: {error}"));
+                None
+            }
+        }
+    })
+}

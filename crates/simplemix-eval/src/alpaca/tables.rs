@@ -1,0 +1,170 @@
+//! The constant inputs of the official package, its published weights, and categories of instructions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::alpaca::annotation::{Instruction, read_bytes};
+use crate::alpaca::length_control::GlmWeights;
+use crate::alpaca::read_json;
+use crate::error::{Error, Result};
+
+/// A verdict about the baseline told to be verbose or concise: a row of `df_gamed.csv`.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct GamedRow {
+    /// Verdict from 0 to 1; none where there is none.
+    pub preference: Option<f64>,
+    /// Number of the instruction.
+    pub index: usize,
+    /// Difference of lengths over its standard deviation.
+    pub std_delta_len: f64,
+    /// Difficulty of the instruction.
+    pub instruction_difficulty: f64,
+}
+
+/// Reads `df_gamed.csv`.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Malformed`] with line and column.
+pub fn read_gamed(path: &Path) -> Result<Vec<GamedRow>> {
+    let rows: Vec<GamedRow> = records(path)?;
+    let wrong = |row: &&GamedRow| {
+        !(row.std_delta_len.is_finite() && row.instruction_difficulty.is_finite())
+            || row.preference.is_some_and(|p| !(0.0..=1.0).contains(&p))
+    };
+    if let Some(place) = rows.iter().position(|row| wrong(&row)) {
+        let expected = "a preference from 0 to 1, and finite numbers";
+        return Err(Error::malformed(path, format!("row {place} is {:?}, expected {expected}", rows[place])));
+    }
+    match rows.is_empty() {
+        true => Err(Error::malformed(path, "no row in it")),
+        false => Ok(rows),
+    }
+}
+
+/// Reads `instruction_difficulty.csv`: the number of an instruction, then its difficulty.
+///
+/// # Errors
+/// As [`read_gamed`]; also if the numbers are not 0, 1, 2, ...
+pub fn read_difficulty(path: &Path) -> Result<Vec<f64>> {
+    let rows: Vec<(usize, f64)> = records(path)?;
+    for (place, (index, difficulty)) in rows.iter().enumerate() {
+        if *index != place || !difficulty.is_finite() {
+            let found = format!("row {place} is {index}, {difficulty}");
+            return Err(Error::malformed(path, format!("{found}, expected {place} and a finite number")));
+        }
+    }
+    match rows.is_empty() {
+        true => Err(Error::malformed(path, "no row in it")),
+        false => Ok(rows.into_iter().map(|(_, difficulty)| difficulty).collect()),
+    }
+}
+
+/// Reads published weights by model: the official package's `baseline_*.csv`.
+///
+/// # Errors
+/// As [`read_gamed`].
+pub fn read_weights(path: &Path) -> Result<BTreeMap<String, GlmWeights>> {
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(rename = "", alias = "model")]
+        model: String,
+        #[serde(rename = "np.tanh(std_delta_len)", alias = "theta_len")]
+        length: f64,
+        #[serde(rename = "instruction_difficulty", alias = "b_difficulty")]
+        difficulty: f64,
+        #[serde(rename = "not_gamed_baseline.astype(float)", alias = "a_model")]
+        model_weight: f64,
+    }
+    let rows: Vec<Row> = records(path)?;
+    let weights = |row: &Row| GlmWeights { length: row.length, difficulty: row.difficulty, model: row.model_weight };
+    Ok(rows.iter().map(|row| (row.model.clone(), weights(row))).collect())
+}
+
+fn records<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let bytes = read_bytes(path)?;
+    let mut reader = csv::Reader::from_reader(bytes.as_slice());
+    reader.deserialize().collect::<std::result::Result<_, _>>().map_err(|e| Error::malformed(path, e))
+}
+
+/// Categories by instruction.
+pub type Categories = BTreeMap<Instruction, String>;
+
+/// Reads categories: CSV, a JSON array or JSON lines, with `category` (or `dataset`) and `instruction`,
+/// `instruction_id` or both.
+///
+/// # Errors
+/// As [`read_gamed`].
+pub fn read_categories(path: &Path) -> Result<Categories> {
+    #[derive(Deserialize)]
+    struct Row {
+        instruction: Option<String>,
+        instruction_id: Option<i64>,
+        category: Option<String>,
+        dataset: Option<String>,
+    }
+    let bytes = read_bytes(path)?;
+    let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| b"[{".contains(b));
+    let rows: Vec<Row> = if is_json { read_json::objects(path, &bytes)? } else { records(path)? };
+    let mut categories = Categories::new();
+    for (place, row) in rows.into_iter().enumerate() {
+        let Some(category) = row.category.or(row.dataset) else {
+            return Err(Error::malformed(path, format!("row {place} has neither `category` nor `dataset`")));
+        };
+        if row.instruction.is_none() && row.instruction_id.is_none() {
+            let found = format!("row {place} has neither `instruction` nor `instruction_id`");
+            return Err(Error::malformed(path, found));
+        }
+        categories.extend(row.instruction.map(|text| (Instruction::Text(text), category.clone())));
+        categories.extend(row.instruction_id.map(|number| (Instruction::Number(number), category)));
+    }
+    Ok(categories)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn official_tables_are_read() {
+        let gamed = file(
+            "preference,index,model,std_delta_len,instruction_difficulty,not_gamed_baseline\n0.8,0,v,-1.5,0,False\n,1,v,2,-0.1,False\n",
+        );
+        let rows = read_gamed(gamed.path()).unwrap();
+        assert_eq!((rows[0].preference, rows[1].preference, rows[1].index), (Some(0.8), None, 1));
+        let difficulty = file(",instruction_difficulty\n0,0.0\n1,-0.25\n");
+        assert_eq!(read_difficulty(difficulty.path()).unwrap(), [0.0, -0.25]);
+        let weights = file(
+            ",np.tanh(std_delta_len),instruction_difficulty,not_gamed_baseline.astype(float)\nclaude-2,-1.8,0.9,-1.1\n",
+        );
+        let found = read_weights(weights.path()).unwrap();
+        assert_eq!(found["claude-2"], GlmWeights { length: -1.8, difficulty: 0.9, model: -1.1 });
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let of = |text: &str| read_difficulty(file(text).path()).unwrap_err().to_string();
+        assert!(of("index,d\n0,0.0\n2,1.0\n").ends_with("row 1 is 2, 1, expected 1 and a finite number"));
+        assert!(of("index,d\n0,hard\n").contains("line: 2"), "{}", of("index,d\n0,hard\n"));
+        assert!(of("").ends_with("no row in it"));
+        let gamed = file("preference,index,std_delta_len,instruction_difficulty\n1.8,0,1,1\n");
+        assert!(read_gamed(gamed.path()).unwrap_err().to_string().contains("row 0 is"));
+    }
+
+    #[test]
+    fn categories_go_by_text_or_number() {
+        let csv = read_categories(file("instruction,category\n\"a, b\",koala\n").path()).unwrap();
+        assert_eq!(csv[&Instruction::Text("a, b".into())], "koala");
+        let json = read_categories(file("{\"instruction_id\":3,\"dataset\":\"oasst\"}\n").path()).unwrap();
+        assert_eq!(json[&Instruction::Number(3)], "oasst");
+        let error = read_categories(file("[{\"category\":\"x\"}]").path()).unwrap_err().to_string();
+        assert!(error.ends_with("row 0 has neither `instruction` nor `instruction_id`"), "{error}");
+    }
+}

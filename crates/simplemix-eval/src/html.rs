@@ -1,0 +1,106 @@
+//! The frame of a page that stands alone: no network, readable without scripts, light and dark as the reader's system is.
+
+use std::fmt::Write;
+
+/// A whole page around the body of its `<main>`; `title` is text, `body` is HTML.
+pub fn page(title: &str, body: &str) -> String {
+    // In this order, so that braces in the body are left alone.
+    let (head, tail) = FRAME.split_once("{body}").unwrap_or((FRAME, ""));
+    format!("{}{body}{tail}", head.replace("{title}", &escape(title)))
+}
+
+const FRAME: &str = r##"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText; }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #8886; padding-bottom: .25rem; }
+.skip { position: absolute; left: -100rem; }
+.skip:focus { position: static; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; list-style: none; }
+a { color: LinkText; }
+:focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.5rem; }
+figure { margin: 0; min-width: 0; }
+figure svg { max-width: 100%; height: auto; display: block; }
+figcaption { font-size: .875rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: .25rem 1.25rem .25rem 0; text-align: left; font-weight: normal; border-bottom: 1px solid #8884; vertical-align: top; }
+thead th { font-weight: bold; }
+tbody th { min-width: 12rem; }
+td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.text { text-align: left; white-space: normal; }
+pre { overflow-x: auto; }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; margin-block: 1rem; }
+.answers section { border: 1px solid #8886; border-radius: 6px; padding: .25rem .75rem; overflow-wrap: anywhere; }
+.answers h3 { margin: .25rem 0; }
+.answers p, .prompt { white-space: pre-wrap; margin: .25rem 0; }
+summary { cursor: pointer; padding-block: .25rem; }
+@media print { nav, .skip { display: none; } }
+</style>
+</head>
+<body>
+<a class="skip" href="#main">To the content</a>
+<main id="main">
+{body}</main>
+</body>
+</html>
+"##;
+
+/// A plot of this crate as a figure that follows the page's colours; `label` tells those who do not see it what it shows.
+pub fn figure(svg: &str, label: &str, caption: &str) -> String {
+    let mut html = String::from("<figure>");
+    let inner = svg
+        .replace("fill=\"#FFFFFF\"", "fill=\"Canvas\"")
+        .replace("fill=\"#3C3C3C\"", "fill=\"CanvasText\"")
+        .replace("stroke=\"#3C3C3C\"", "stroke=\"CanvasText\"")
+        .replace("stroke=\"#E4E4E4\"", "stroke=\"#88888844\"");
+    html.push_str(&inner.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escape(label)), 1));
+    if !caption.is_empty() {
+        let _ = write!(html, "<figcaption>{}</figcaption>", escape(caption));
+    }
+    html.push_str("</figure>\n");
+    html
+}
+
+/// Text for HTML, also within an attribute.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A number as people read it: four decimals, or powers of ten where these tell nothing.
+///
+/// ```
+/// use simplemix_eval::html::number;
+/// assert_eq!((number(0.25), number(1e-6), number(0.0)), ("0.2500".into(), "1.000e-6".into(), "0.0000".into()));
+/// ```
+pub fn number(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-3..1e6).contains(&size) { format!("{value:.3e}") } else { format!("{value:.4}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_escapes_its_title_and_leaves_its_body() {
+        let text = page("a<b {body}", "<p>{title}</p>\n");
+        assert!(text.contains("<title>a&lt;b ") && text.contains("<p>{title}</p>\n</main>"), "{text}");
+    }
+
+    #[test]
+    fn figures_are_named_for_those_who_do_not_see_them() {
+        let html = figure("<svg width=\"1\"><rect fill=\"#FFFFFF\"/></svg>", "a \"label\"", "");
+        assert_eq!(
+            html,
+            "<figure><svg role=\"img\" aria-label=\"a &quot;label&quot;\" width=\"1\"><rect fill=\"Canvas\"/></svg></figure>\n"
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! The numbers of a comparison: for each figure, a value a run, and mean and interval an arm.
+
+use crate::report::arms::Arm;
+use crate::report::run_data::RunData;
+use crate::stats::{half_width_95, mean};
+
+/// One column of the tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// Its name in files: the metric's.
+    pub name: String,
+    /// Its heading.
+    pub title: String,
+    /// A value a run; none where it has none.
+    pub of_runs: Vec<Option<f64>>,
+    /// Mean and half the width of the 95 % interval of each arm; the latter is not a number for a single run.
+    pub of_arms: Vec<Option<(f64, f64)>>,
+}
+
+/// Metrics by their names, with headings. Those of evaluations are last values, those of training means over the last
+/// tenth of the updates.
+const METRICS: [(&str, &str); 9] = [
+    ("eval_rewards/accuracies", "accuracy, held back"),
+    ("eval_rewards/margins", "margin, held back"),
+    ("eval_loss", "loss, held back"),
+    ("eval_accuracy", "reward accuracy, held back"),
+    ("rewards/accuracies", "accuracy, training"),
+    ("rewards/margins", "margin, training"),
+    ("accuracy", "reward accuracy, training"),
+    ("loss", "loss, training"),
+    ("lengths/chosen", "chosen tokens"),
+];
+
+/// The figures that at least one run has.
+pub fn figures(runs: &[RunData], arms: &[Arm]) -> Vec<Figure> {
+    let alpaca: [(&str, &str, fn(&RunData) -> Option<f64>); 3] = [
+        ("length_controlled_winrate", "LC win rate, %", |run| run.alpaca.as_ref()?.length_controlled_winrate),
+        ("win_rate", "win rate, %", |run| run.alpaca.as_ref()?.win_rate),
+        ("avg_length", "characters", |run| run.alpaca.as_ref()?.avg_length),
+    ];
+    let from_alpaca =
+        alpaca.into_iter().map(|(name, title, of)| figure(name, title, runs.iter().map(of).collect(), arms));
+    let from_metrics = METRICS
+        .into_iter()
+        .map(|(name, title)| figure(name, title, runs.iter().map(|run| at_end(run, name)).collect(), arms));
+    from_alpaca.chain(from_metrics).filter(|figure| figure.of_runs.iter().any(Option::is_some)).collect()
+}
+
+fn figure(name: &str, title: &str, of_runs: Vec<Option<f64>>, arms: &[Arm]) -> Figure {
+    let of_arms = arms.iter().map(|arm| over_runs(arm.runs.iter().filter_map(|run| of_runs[*run]).collect())).collect();
+    Figure { name: name.to_owned(), title: title.to_owned(), of_runs, of_arms }
+}
+
+/// Mean and half width over runs; none for no run.
+pub(crate) fn over_runs(values: Vec<f64>) -> Option<(f64, f64)> {
+    (!values.is_empty()).then(|| (mean(&values), half_width_95(&values)))
+}
+
+/// The last value of an evaluation's metric, the mean over the last tenth of a training metric's.
+pub(crate) fn at_end(run: &RunData, metric: &str) -> Option<f64> {
+    let points = run.curves.get(metric)?;
+    let last = points.last()?;
+    if metric.starts_with("eval_") {
+        return Some(last.1);
+    }
+    let first = points[0].0;
+    let start = last.0 - (last.0 - first) / 10.0;
+    let tail: Vec<f64> = points.iter().filter(|point| point.0 >= start).map(|point| point.1).collect();
+    Some(mean(&tail))
+}
+
+/// A figure of an arm as people read it; both numbers have the decimals that suit the mean.
+pub(crate) fn shown(value: Option<(f64, f64)>) -> String {
+    let Some((mean, half)) = value else { return "-".to_owned() };
+    let decimals = match mean.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 2,
+        _ => 4,
+    };
+    if half.is_nan() { format!("{mean:.decimals$}") } else { format!("{mean:.decimals$} ± {half:.decimals$}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn arms_have_means_and_intervals() {
+        let run = |scale: f64| RunData {
+            name: String::new(),
+            path: "".into(),
+            settings: BTreeMap::new(),
+            curves: BTreeMap::from([
+                ("loss".to_owned(), (0..100).map(|i| (f64::from(i), if i < 90 { 9.0 } else { scale })).collect()),
+                ("eval_loss".to_owned(), vec![(10.0, 5.0), (20.0, scale)]),
+            ]),
+            alpaca: None,
+            answers: Vec::new(),
+        };
+        let runs = [run(1.0), run(2.0), run(4.0)];
+        let arms = [Arm { name: "a".into(), runs: vec![0, 1, 2] }, Arm { name: "b".into(), runs: vec![1] }];
+        let found = figures(&runs, &arms);
+        assert_eq!(found.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["eval_loss", "loss"]);
+        for figure in &found {
+            assert_eq!(figure.of_runs, [Some(1.0), Some(2.0), Some(4.0)]);
+            let (mean, half) = figure.of_arms[0].unwrap();
+            // scipy: t.ppf(0.975, 2) * sem([1, 2, 4])
+            assert!((mean - 7.0 / 3.0).abs() < 1e-12 && (half - 3.794_583).abs() < 1e-5);
+            assert_eq!(shown(figure.of_arms[1]), "2.0000");
+        }
+        assert_eq!(shown(Some((1234.4, 5.0))), "1234 ± 5");
+    }
+}
