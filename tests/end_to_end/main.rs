@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod collecting;
 mod data;
 mod good_runs;
 mod mixing;
 mod training;
+
+#[path = "../../crates/simplemix-rollout/tests/support/mod.rs"]
+mod server;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
