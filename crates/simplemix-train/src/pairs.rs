@@ -28,6 +28,8 @@ pub struct PairSet {
     pub tokens: Vec<TokenizedPair>,
     /// Content hashes, in the table's order.
     pub ids: Vec<String>,
+    /// Score of the chosen response minus that of the rejected one, in the table's order; none where one is not known.
+    pub score_margins: Vec<Option<f64>>,
     /// Pairs left out, by reason.
     pub dropped: BTreeMap<String, usize>,
     /// Pairs kept with the end of a response cut off.
@@ -54,6 +56,7 @@ impl PairSet {
             set.table.pairs.push(PairEntry { row, tokens: 0, prompt: tokens.prompt.len(), responses, source, task });
             set.tokens.push(tokens);
             set.ids.push(pairs[row].id.clone());
+            set.score_margins.push(pairs[row].margin().filter(|margin| margin.is_finite()));
         }
         set.set_feed(Feed::default());
         Ok(set)
@@ -87,6 +90,7 @@ impl PairSet {
         }
         self.tokens.extend(other.tokens);
         self.ids.extend(other.ids);
+        self.score_margins.extend(other.score_margins);
         self.cut += other.cut;
         for (reason, count) in other.dropped {
             *self.dropped.entry(reason).or_default() += count;
