@@ -88,7 +88,7 @@ fn extremes(answers: &[Candidate], scores: &[f64]) -> Result<(usize, usize), NoP
 }
 
 /// A response in the form of its prompt.
-fn response(prompt: &Text, text: &str) -> Text {
+pub(crate) fn response(prompt: &Text, text: &str) -> Text {
     match prompt {
         Text::Plain(_) => Text::Plain(text.to_owned()),
         Text::Messages(_) => Text::Messages(vec![Message::assistant(text)]),
