@@ -101,7 +101,7 @@ fn main() -> Result<()> {
         false => inputs::real(args.model.as_deref(), args.off_policy.as_deref())?,
     };
     let output = args.output.clone().unwrap_or_else(free_folder);
-    let scorer: &dyn Scorer = if args.fast { &DigitShare } else { &ExactAnswer };
+    let scorer: &mut dyn Scorer = if args.fast { &mut DigitShare } else { &mut ExactAnswer };
 
     // 1. The model, and problems it is to get better at.
     let model = CausalLm::load(&input.model, Kind::Float, Device::cuda_if_available())?;
@@ -190,11 +190,9 @@ fn free_folder() -> PathBuf {
 fn prompts(config: &PromptConfig) -> Vec<Prompt> {
     problems::problems(config.seed, config.training + config.held_back)
         .into_iter()
-        .map(|problem| Prompt {
-            id: problem.question.clone(),
-            prompt: Text::Messages(vec![Message::user(problem.question)]),
-            task: Some(problem.task.to_owned()),
-            answer: Some(problem.answer),
+        .map(|problem| {
+            let prompt = Text::Messages(vec![Message::user(problem.question.as_str())]);
+            Prompt::new(problem.question, prompt).with_task(problem.task).with_answer(problem.answer)
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "kills come at moments")]
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,82 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole() {
     succeeds(&dir, &[RUN, &["whole", "--max-steps", "6"]].concat());
     // The shorter run had a schedule of its own up to its second update.
     assert_eq!(lines(&dir, "run/metrics.jsonl").len(), lines(&dir, "whole/metrics.jsonl").len());
+}
+
+/// A folder that cannot be written: one error that names it, nothing lost, and the run goes on once it can be.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_is_read_only_is_named_and_the_last_checkpoint_stays() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = prepared();
+    let allow = |name: &str, mode: u32| {
+        std::fs::set_permissions(dir.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // Root may write anywhere, unless it gives up its capabilities.
+    let unprivileged = |args: &[&str]| {
+        let plain = dir.command(args);
+        let probe = std::process::Command::new("setpriv").arg("--version").output();
+        let mut command = if probe.is_ok_and(|output| output.status.success()) {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(plain.get_program());
+            command
+        } else {
+            std::process::Command::new(plain.get_program())
+        };
+        command.args(plain.get_args()).current_dir(plain.get_current_dir().unwrap());
+        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.output().unwrap()
+    };
+    std::fs::create_dir(dir.path("closed")).unwrap();
+    allow("closed", 0o555);
+    if std::fs::write(dir.path("closed/probe"), "").is_ok() && !unprivileged(&["--version"]).status.success() {
+        println!("skipped: this user can write anywhere, and there is no setpriv");
+        return;
+    }
+    let _ = std::fs::remove_file(dir.path("closed/probe"));
+    let output = unprivileged(&[RUN, &["closed/run"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    assert!(said.contains("closed/run") && said.contains("Permission denied"), "{said}");
+    assert_eq!(std::fs::read_dir(dir.path("closed")).unwrap().count(), 0);
+
+    succeeds(&dir, &[RUN, &["run", "--max-steps", "3"]].concat());
+    std::fs::remove_dir_all(dir.path("run/model")).unwrap();
+    let go_on = [RUN, &["run", "--max-steps", "6", "--resume", "auto"]].concat();
+    allow("run/checkpoints", 0o555);
+    let output = unprivileged(&go_on);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("run/checkpoints") && said.contains("Permission denied"), "{said}");
+    assert!(exists(&dir.path("run/checkpoints/step-2")) && !exists(&dir.path("run/model")));
+    allow("run/checkpoints", 0o755);
+    succeeds(&dir, &go_on);
+    assert!(exists(&dir.path("run/model/model.safetensors")));
+}
+
+/// Token ids are made once; a file of them that was cut short is made anew.
+#[test]
+fn token_ids_are_kept_between_runs() {
+    let dir = prepared();
+    succeeds(&dir, &[RUN, &["none", "--cache-tokens", "false"]].concat());
+    assert!(!exists(&dir.path("cache/tokens")));
+    succeeds(&dir, &[RUN, &["first"]].concat());
+    let kept = || -> Vec<(PathBuf, Vec<u8>)> {
+        let files = std::fs::read_dir(dir.path("cache/tokens")).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+        files.sort();
+        files
+    };
+    let first = kept();
+    assert_eq!(first.len(), 2, "of training and of held-back pairs");
+    succeeds(&dir, &[RUN, &["second"]].concat());
+    assert!(first == kept());
+    std::fs::write(&first[0].0, &first[0].1[..first[0].1.len() / 2]).unwrap();
+    succeeds(&dir, &[RUN, &["third"]].concat());
+    assert!(first == kept());
+    for run in ["first", "second", "third"] {
+        assert!(weights(&dir, "none") == weights(&dir, run), "{run}");
+    }
 }
 
 #[test]

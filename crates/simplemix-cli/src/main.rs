@@ -2,14 +2,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod collect;
 mod convert;
 mod failure;
+mod generate;
 mod import;
 mod inspect;
 mod logps;
 mod mix;
+mod pair;
 mod progress;
 mod reading;
+mod score;
+mod stages;
 mod tokenize;
 mod train;
 
@@ -44,6 +49,10 @@ enum Command {
     Inspect(inspect::Args),
     Convert(Box<convert::Args>),
     Tokenize(Box<tokenize::Args>),
+    Generate(Box<generate::Args>),
+    Score(score::Args),
+    Pair(pair::Args),
+    Collect(Box<collect::Args>),
     Mix(mix::Args),
     Train(Box<train::Args>),
     Logps(Box<logps::Args>),
@@ -78,6 +87,10 @@ fn run(command: Command) -> Result {
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Score(args) => score::run(&args),
+        Command::Pair(args) => pair::run(&args),
+        Command::Collect(args) => collect::run(&args),
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Logps(args) => logps::run(&args),

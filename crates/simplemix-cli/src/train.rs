@@ -189,6 +189,10 @@ struct Settings {
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_length: Option<u64>,
+    /// Keep token ids on disk, so that another run on the same pairs starts at once [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_tokens: Option<bool>,
     /// Tokens of a forward pass: memory grows with it, results do not change [default: 1024]
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -39,4 +39,4 @@ pub use tokenize::{
     Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
 };
 pub use validate::{Finding, Findings, Validator};
-pub use write::{PairWriter, WriteOptions};
+pub use write::{PairWriter, TableWriter, WriteOptions};

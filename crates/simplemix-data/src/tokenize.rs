@@ -330,7 +330,13 @@ impl PairTokenizer {
         })
     }
 
-    fn encode_with_response(&self, prompt: &Text, response: &Text) -> Result<Vec<u32>> {
+    /// Token ids of a prompt with a response to it, as they stand in training: plain text ends in the end-of-sequence
+    /// token, a conversation in what its template writes. Not cut.
+    ///
+    /// # Errors
+    /// [`Error::NoTemplate`] or [`Error::Template`] for conversations, [`Error::NoEos`] for plain text,
+    /// [`Error::Tokenizer`].
+    pub fn encode_with_response(&self, prompt: &Text, response: &Text) -> Result<Vec<u32>> {
         match (prompt, response) {
             (Text::Plain(prompt), Text::Plain(response)) => {
                 let Some(eos) = self.special_tokens.get("eos_token") else {

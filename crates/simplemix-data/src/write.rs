@@ -12,6 +12,7 @@ use arrow::ipc::writer::FileWriter;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use tempfile::NamedTempFile;
@@ -56,19 +57,27 @@ impl Default for WriteOptions {
 /// assert_eq!(read_pairs(&path, &ReadOptions::default())?, [pair]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Debug)]
 pub struct PairWriter {
+    table: TableWriter,
+    empty_form: Form,
+}
+
+/// Writes one file of batches of any schema, as [`PairWriter`] does those of pairs.
+pub struct TableWriter {
     path: PathBuf,
     options: WriteOptions,
     kind: Kind,
     temporary: Option<NamedTempFile>,
     sink: Option<Sink>,
     schema: Option<SchemaRef>,
+    metadata: Vec<(String, String)>,
     rows: u64,
 }
 
-impl std::fmt::Debug for PairWriter {
+impl std::fmt::Debug for TableWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PairWriter").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("TableWriter").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
     }
 }
 
@@ -133,6 +142,58 @@ impl PairWriter {
     /// # Errors
     /// [`Error::Extension`] if the name says no format, [`Error::Io`] if nothing can be created in its folder.
     pub fn create(path: impl AsRef<Path>, options: &WriteOptions) -> Result<Self> {
+        Ok(Self { table: TableWriter::create(path, options)?, empty_form: options.empty_form })
+    }
+
+    /// Adds a canonical batch. All batches of a file must have the same columns.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] if the batch is not canonical or differs from the first one, [`Error::Io`], [`Error::Parquet`]
+    /// or [`Error::Arrow`] if it cannot be written.
+    pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
+        schema::form_of(batch.schema_ref())?;
+        self.table.write_batch(batch)
+    }
+
+    /// Adds pairs, in the form of the file's first pair.
+    ///
+    /// # Errors
+    /// As [`PairWriter::write_batch`]; also [`Error::Value`] for messages in a file of plain text.
+    pub fn write_pairs(&mut self, pairs: &[Pair]) -> Result<()> {
+        let Some(first) = pairs.first() else { return Ok(()) };
+        let form = match &self.table.schema {
+            Some(schema) => schema::form_of_written(schema),
+            None => first.form(),
+        };
+        for pairs in pairs.chunks(1024) {
+            self.write_batch(&schema::batch_from_pairs(pairs, form)?)?;
+        }
+        Ok(())
+    }
+
+    /// As [`TableWriter::add_metadata`].
+    pub fn add_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.table.add_metadata(key, value);
+    }
+
+    /// Completes the file, flushes it to disk, gives it its name, and returns how many pairs it holds.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; the file does not appear then.
+    pub fn finish(mut self) -> Result<u64> {
+        if self.table.sink.is_none() {
+            self.write_batch(&RecordBatch::new_empty(schema::schema(self.empty_form)))?;
+        }
+        self.table.finish()
+    }
+}
+
+impl TableWriter {
+    /// Starts a file; an existing one of this name stays as it is until [`TableWriter::finish`].
+    ///
+    /// # Errors
+    /// [`Error::Extension`] if the name says no format, [`Error::Io`] if nothing can be created in its folder.
+    pub fn create(path: impl AsRef<Path>, options: &WriteOptions) -> Result<Self> {
         let path = path.as_ref();
         let kind = Kind::of(path)?;
         let temporary = temporary_beside(path).map_err(Error::io(path, "create"))?;
@@ -143,17 +204,17 @@ impl PairWriter {
             temporary: Some(temporary),
             sink: None,
             schema: None,
+            metadata: Vec::new(),
             rows: 0,
         })
     }
 
-    /// Adds a canonical batch. All batches of a file must have the same columns.
+    /// Adds a batch. All batches of a file must have the same columns.
     ///
     /// # Errors
-    /// [`Error::Schema`] if the batch is not canonical or differs from the first one, [`Error::Io`], [`Error::Parquet`]
-    /// or [`Error::Arrow`] if it cannot be written.
+    /// [`Error::Schema`] if the batch differs from the first one, [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`] if
+    /// it cannot be written.
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        schema::form_of(batch.schema_ref())?;
         let batch = plain_strings(batch).map_err(Error::arrow(&self.path))?;
         match &self.schema {
             Some(schema) => same_schema(schema, batch.schema_ref())?,
@@ -167,35 +228,32 @@ impl PairWriter {
         }
     }
 
-    /// Adds pairs, in the form of the file's first pair.
-    ///
-    /// # Errors
-    /// As [`PairWriter::write_batch`]; also [`Error::Value`] for messages in a file of plain text.
-    pub fn write_pairs(&mut self, pairs: &[Pair]) -> Result<()> {
-        let Some(first) = pairs.first() else { return Ok(()) };
-        let form = match &self.schema {
-            Some(schema) => schema::form_of_written(schema),
-            None => first.form(),
-        };
-        for pairs in pairs.chunks(1024) {
-            self.write_batch(&schema::batch_from_pairs(pairs, form)?)?;
-        }
-        Ok(())
+    /// Leaves a remark in the file, which [`crate::read::metadata`] finds under `key`. JSON lines have no place for it.
+    pub fn add_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.metadata.push((key.into(), value.into()));
     }
 
-    /// Completes the file, flushes it to disk, gives it its name, and returns how many pairs it holds.
+    /// Completes the file, flushes it to disk, gives it its name, and returns how many rows it holds. A file that no batch
+    /// was written to has no rows and no columns.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; the file does not appear then.
     pub fn finish(mut self) -> Result<u64> {
         if self.sink.is_none() {
-            let empty = RecordBatch::new_empty(schema::schema(self.options.empty_form));
-            self.write_batch(&empty)?;
+            self.open(Arc::new(Schema::empty()))?;
         }
         let path = &self.path;
-        match self.sink.take().expect("the empty batch has set the sink") {
-            Sink::Parquet(writer) => drop(writer.close().map_err(Error::parquet(path))?),
+        match self.sink.take().expect("`open` has set the sink") {
+            Sink::Parquet(mut writer) => {
+                for (key, value) in self.metadata {
+                    writer.append_key_value_metadata(KeyValue::new(key, value));
+                }
+                drop(writer.close().map_err(Error::parquet(path))?);
+            }
             Sink::Arrow(mut writer) => {
+                for (key, value) in self.metadata {
+                    writer.write_metadata(key, value);
+                }
                 writer.finish().map_err(Error::arrow(path))?;
                 writer.get_mut().flush().map_err(Error::io(path, "write"))?;
             }

@@ -10,8 +10,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::counter::mix;
+use crate::counter::unit;
 use crate::error::{Error, Result};
+use crate::generator::mix;
 use crate::mix_r::log_pair_weight;
 
 /// How pairs are drawn: each with a probability in proportion to a weight.
@@ -231,11 +232,6 @@ impl Alias {
         let (own, other) = self.cells[cell];
         if coin < own { cell } else { other }
     }
-}
-
-/// Uniform on [0, 1) out of random bits.
-fn unit(bits: u64) -> f64 {
-    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 fn sigmoid(x: f64) -> f64 {

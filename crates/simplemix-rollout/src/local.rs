@@ -1,12 +1,154 @@
 //! Answers from a model in this process.
 
-use simplemix_data::PairTokenizer;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, Sampling};
+use tch::{Device, Kind};
 
-use crate::error::Result;
-use crate::generator::{Candidate, Finish, Generator, Prompt, SamplingConfig};
+use crate::error::{At, Error, Result};
+use crate::generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, SamplingConfig, stream};
 
-/// A model with its tokenizer.
+/// A model folder, and how it is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalSettings {
+    /// Model folder in Hugging Face's layout.
+    pub model: PathBuf,
+    /// Name for the `generator` column; the folder's if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Answers made together.
+    #[serde(default = "batch_rows")]
+    pub batch_rows: usize,
+    /// Element type of the weights.
+    #[serde(default)]
+    pub dtype: Dtype,
+}
+
+fn batch_rows() -> usize {
+    64
+}
+
+impl LocalSettings {
+    /// The folder `model` with everything else as usual.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self { model: model.into(), name: None, batch_rows: batch_rows(), dtype: Dtype::Auto }
+    }
+}
+
+/// Element type of weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// bfloat16 on a GPU, else float32.
+    #[default]
+    Auto,
+    /// 32 bits.
+    Float32,
+    /// 16 bits.
+    Bfloat16,
+}
+
+impl Dtype {
+    /// The type on `device`.
+    pub fn kind(self, device: Device) -> Kind {
+        match self {
+            Self::Auto if device.is_cuda() => Kind::BFloat16,
+            Self::Auto | Self::Float32 => Kind::Float,
+            Self::Bfloat16 => Kind::BFloat16,
+        }
+    }
+}
+
+/// A loaded model that answers prompts.
+pub struct LocalModel {
+    model: CausalLm,
+    tokenizer: PairTokenizer,
+    name: String,
+    batch_rows: usize,
+    fingerprint: String,
+}
+
+impl LocalModel {
+    /// Loads a folder, on a GPU if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] naming what is wrong with it.
+    pub fn load(settings: &LocalSettings) -> Result<Self> {
+        if settings.batch_rows == 0 {
+            return Err(Error::Setting { key: "batch_rows", found: "0".into(), expected: "at least 1" });
+        }
+        let folder = &settings.model;
+        let device = Device::cuda_if_available();
+        let kind = settings.dtype.kind(device);
+        let tokenizer = PairTokenizer::from_dir(folder, TokenizeOptions::default())?;
+        let fingerprint = format!("{} {kind:?} {device:?} {}", folder_hash(folder)?, settings.batch_rows);
+        let name = settings.name.clone().unwrap_or_else(|| folder_name(folder));
+        let model = CausalLm::load(folder, kind, device)?;
+        Ok(Self { model, tokenizer, name, batch_rows: settings.batch_rows, fingerprint })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &CausalLm {
+        &self.model
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &PairTokenizer {
+        &self.tokenizer
+    }
+}
+
+impl Generator for LocalModel {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn answer(
+        &mut self,
+        jobs: &mut dyn Iterator<Item = Result<Job>>,
+        sampling: &SamplingConfig,
+        sink: &mut dyn AnswerSink,
+    ) -> Result<()> {
+        LocalGenerator::new(&self.model, &self.tokenizer, self.name.as_str(), self.batch_rows)
+            .answer(jobs, sampling, sink)
+    }
+}
+
+/// The last part of a folder's path.
+pub(crate) fn folder_name(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    whole.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// A hash of the files of a model folder that say what it answers: weights, configuration, tokenizer, template.
+pub(crate) fn folder_hash(folder: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).at(folder, "read")? {
+        let path = entry.at(folder, "read")?.path();
+        let counts = path.extension().is_some_and(|end| ["safetensors", "json", "jinja"].iter().any(|e| end == *e));
+        if counts && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut hasher = blake3::Hasher::new();
+    for path in files {
+        let mut of_file = blake3::Hasher::new();
+        of_file.update_reader(std::fs::File::open(&path).at(&path, "read")?).at(&path, "read")?;
+        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hasher.update(of_file.finalize().as_bytes());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// A model and a tokenizer of someone else's, such as a policy that is being trained.
 pub struct LocalGenerator<'a> {
     model: &'a CausalLm,
     tokenizer: &'a PairTokenizer,
@@ -14,13 +156,17 @@ pub struct LocalGenerator<'a> {
     batch_rows: usize,
 }
 
+/// Batches of answers that are made and kept together. Larger groups waste less on the end of each, smaller ones lose less
+/// when a run is killed.
+const BATCHES_TOGETHER: usize = 4;
+
 impl<'a> LocalGenerator<'a> {
     /// `name` is what pairs will have as their generator; `batch_rows` answers are made together.
     pub fn new(model: &'a CausalLm, tokenizer: &'a PairTokenizer, name: impl Into<String>, batch_rows: usize) -> Self {
         Self { model, tokenizer, name: name.into(), batch_rows }
     }
 
-    fn candidate(&self, answer: &Generated) -> Result<Candidate> {
+    fn candidate(&self, answer: &Generated, seed: u64) -> Result<Candidate> {
         Ok(Candidate {
             text: self.tokenizer.decode(&answer.tokens)?,
             tokens: answer.tokens.len(),
@@ -29,7 +175,44 @@ impl<'a> LocalGenerator<'a> {
                 simplemix_model::Finish::Stop => Finish::Stop,
                 simplemix_model::Finish::Length => Finish::Length,
             },
+            seed: Some(seed),
         })
+    }
+
+    /// Answers all of `jobs` together: the last bits of a log-probability depend on what else is in the batch.
+    fn together(&self, jobs: &[Job], sampling: &SamplingConfig, sink: &mut dyn AnswerSink) -> Result<()> {
+        let request = |job: &Job| {
+            let prompt = self.tokenizer.encode_prompt(&job.prompt.prompt)?;
+            Ok(Request { prompt, stream: stream(&job.prompt.id) })
+        };
+        let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let options = GenerateOptions {
+            samples: sampling.samples,
+            max_new_tokens: sampling.max_new_tokens,
+            stop_tokens: self.tokenizer.eos_ids().to_vec(),
+            sampling: Sampling {
+                temperature: sampling.temperature,
+                top_k: sampling.top_k,
+                top_p: sampling.top_p,
+                min_p: sampling.min_p,
+                seed: sampling.seed,
+                ..Sampling::default()
+            },
+            batch_rows: self.batch_rows,
+            ..GenerateOptions::default()
+        };
+        let answers = self.model.generate_while(&requests, &options, &mut |done, _| {
+            sink.under_way(done);
+            !sink.stopped()
+        })?;
+        let mut answered = Vec::with_capacity(jobs.len() * sampling.samples);
+        for (job, of_prompt) in jobs.iter().zip(answers.ok_or(Error::Interrupted)?) {
+            for (sample, answer) in of_prompt.iter().enumerate() {
+                let answer = Some(self.candidate(answer, sampling.seed)?);
+                answered.push(Answered { place: job.place, sample, answer });
+            }
+        }
+        sink.answered(answered)
     }
 }
 
@@ -38,43 +221,32 @@ impl Generator for LocalGenerator<'_> {
         &self.name
     }
 
-    fn generate(
+    fn answer(
         &mut self,
-        prompts: &[Prompt],
+        jobs: &mut dyn Iterator<Item = Result<Job>>,
         sampling: &SamplingConfig,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Vec<Candidate>>> {
-        let requests = prompts
-            .iter()
-            .map(|p| Ok(Request { prompt: self.tokenizer.encode_prompt(&p.prompt)?, stream: stream(&p.id) }))
-            .collect::<Result<Vec<_>>>()?;
-        let options = GenerateOptions {
-            samples: sampling.samples,
-            max_new_tokens: sampling.max_new_tokens,
-            stop_tokens: self.tokenizer.eos_ids().to_vec(),
-            sampling: Sampling {
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                seed: sampling.seed,
-                ..Sampling::default()
-            },
-            batch_rows: self.batch_rows,
-            ..GenerateOptions::default()
-        };
-        let answers = self.model.generate(&requests, &options, progress)?;
-        answers.iter().map(|of_prompt| of_prompt.iter().map(|answer| self.candidate(answer)).collect()).collect()
+        sink: &mut dyn AnswerSink,
+    ) -> Result<()> {
+        let size = (self.batch_rows * BATCHES_TOGETHER).div_ceil(sampling.samples.max(1)) as u64;
+        let mut waiting: Vec<Job> = Vec::new();
+        for job in jobs {
+            let job = job?;
+            // Groups are of places, so that a run that goes on makes the same ones.
+            if waiting.first().is_some_and(|first| first.place / size != job.place / size) {
+                self.together(&waiting, sampling, sink)?;
+                waiting.clear();
+            }
+            waiting.push(job);
+        }
+        if waiting.is_empty() { Ok(()) } else { self.together(&waiting, sampling, sink) }
     }
-}
-
-/// A prompt's random stream, from its id alone (FNV-1a), so that neither order nor company of prompts matters.
-fn stream(id: &str) -> u64 {
-    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simplemix_data::{Message, Text, TokenizeOptions};
+    use crate::generator::Prompt;
+    use simplemix_data::{Message, Text};
     use simplemix_model::tiny;
 
     #[test]
@@ -82,19 +254,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("tiny");
         tiny::write_folder(&folder, 3).unwrap();
-        let model = CausalLm::load(&folder, tch::Kind::Float, tch::Device::Cpu).unwrap();
-        let tokenizer = PairTokenizer::from_dir(&folder, TokenizeOptions::default()).unwrap();
-        let prompt = |i: usize| Prompt {
-            id: format!("p{i}"),
-            prompt: Text::Messages(vec![Message::user("x".repeat(i + 1))]),
-            task: None,
-            answer: None,
+        let mut model = LocalModel::load(&LocalSettings { batch_rows: 2, ..LocalSettings::new(&folder) }).unwrap();
+        assert_eq!(model.name(), "tiny");
+        let prompt =
+            |i: usize| Prompt::new(format!("p{i}"), Text::Messages(vec![Message::user("x".repeat(i % 5 + 1))]));
+        let prompts: Vec<Prompt> = (0..9).map(prompt).collect();
+        let sampling = SamplingConfig {
+            samples: 2,
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            max_new_tokens: 6,
+            seed: 9,
         };
-        let sampling = SamplingConfig { samples: 2, temperature: 1.0, top_p: 1.0, max_new_tokens: 6, seed: 9 };
-        let mut generator = LocalGenerator::new(&model, &tokenizer, "tiny", 8);
-        let all = generator.generate(&[prompt(0), prompt(1)], &sampling, &mut |_, _| {}).unwrap();
-        let second = generator.generate(&[prompt(1)], &sampling, &mut |_, _| {}).unwrap();
-        assert_eq!(all[1], second[0]);
+        let all = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
+        assert_eq!(all.len(), 9);
+        let texts = |answers: &[Candidate]| answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>();
+        let second = model.generate(&[prompt(1)], &sampling, &mut |_, _| {}).unwrap();
+        assert_eq!(texts(&all[1]), texts(&second[0]));
         assert!(all.iter().flatten().all(|c| c.tokens <= 6 && c.logp.is_some_and(|l| l < 0.0)));
     }
 }

@@ -12,15 +12,17 @@
 //! see [`MixPNotice`]. The authors train a first round on plain on-policy pairs, and use the mixed ones from the second.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::PairTokenizer;
+use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, Sampling};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use crate::counter::{mix, stream, uniform};
+use crate::counter::uniform;
 use crate::error::{Error, Result};
-use crate::generator::{Candidate, Finish, Generator, Prompt, SamplingConfig};
+use crate::generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, SamplingConfig, mix, stream};
+use crate::local::{LocalSettings, folder_hash, folder_name};
 use crate::mix_r::{check_scale, check_share};
 
 /// Weights of the policy's and the reference's logits, of both samplers. Each pair sums to 1.
@@ -69,6 +71,8 @@ impl MixPSettings {
             samples: 2 * self.per_sampler,
             temperature: self.temperature,
             top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
             max_new_tokens: self.max_new_tokens,
             seed,
         }
@@ -134,7 +138,7 @@ impl<'a> MixPGenerator<'a> {
         same_weights(self.policy, self.reference).then_some(MixPNotice::PolicyIsReference)
     }
 
-    fn candidate(&self, answer: &Generated) -> Result<Candidate> {
+    fn candidate(&self, answer: &Generated, seed: u64) -> Result<Candidate> {
         Ok(Candidate {
             text: self.tokenizer.decode(&answer.tokens)?,
             tokens: answer.tokens.len(),
@@ -143,47 +147,164 @@ impl<'a> MixPGenerator<'a> {
                 simplemix_model::Finish::Stop => Finish::Stop,
                 simplemix_model::Finish::Length => Finish::Length,
             },
+            seed: Some(seed),
         })
     }
 }
 
-impl Generator for MixPGenerator<'_> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn generate(
-        &mut self,
-        prompts: &[Prompt],
-        sampling: &SamplingConfig,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Vec<Vec<Candidate>>> {
-        sampling.check()?;
-        if !sampling.samples.is_multiple_of(2) {
-            let expected = "an even number, half from each sampler";
-            return Err(Error::Setting { key: "samples", found: sampling.samples.to_string(), expected });
-        }
-        let asked = |prompt: &Prompt| {
-            let stream = stream(&prompt.id);
+impl MixPGenerator<'_> {
+    /// Answers all of `jobs` together: the last bits of a log-probability depend on what else is in the batch.
+    fn together(&self, jobs: &[Job], sampling: &SamplingConfig, sink: &mut dyn AnswerSink) -> Result<()> {
+        let asked = |job: &Job| {
+            let stream = stream(&job.prompt.id);
             let plain = is_plain(self.plain_share, sampling.seed, stream);
-            Ok(Asked { request: Request { prompt: self.tokenizer.encode_prompt(&prompt.prompt)?, stream }, plain })
+            let prompt = self.tokenizer.encode_prompt(&job.prompt.prompt)?;
+            Ok(Asked { request: Request { prompt, stream }, plain })
         };
-        let asked = prompts.iter().map(asked).collect::<Result<Vec<_>>>()?;
+        let asked = jobs.iter().map(asked).collect::<Result<Vec<_>>>()?;
         let options = GenerateOptions {
             samples: sampling.samples,
             max_new_tokens: sampling.max_new_tokens,
             stop_tokens: self.tokenizer.eos_ids().to_vec(),
             sampling: Sampling {
                 temperature: sampling.temperature,
+                top_k: sampling.top_k,
                 top_p: sampling.top_p,
+                min_p: sampling.min_p,
                 seed: sampling.seed,
                 ..Sampling::default()
             },
             batch_rows: self.batch_rows,
             ..GenerateOptions::default()
         };
-        let answers = draw([self.policy, self.reference], &asked, &options, progress)?;
-        answers.iter().map(|of_prompt| of_prompt.iter().map(|answer| self.candidate(answer)).collect()).collect()
+        let answers = draw([self.policy, self.reference], &asked, &options, &mut |done, _| sink.under_way(done))?;
+        let mut answered = Vec::with_capacity(jobs.len() * sampling.samples);
+        for (job, of_prompt) in jobs.iter().zip(&answers) {
+            for (sample, answer) in of_prompt.iter().enumerate() {
+                let answer = Some(self.candidate(answer, sampling.seed)?);
+                answered.push(Answered { place: job.place, sample, answer });
+            }
+        }
+        sink.answered(answered)
+    }
+}
+
+/// Batches of answers that are made and kept together, as [`crate::LocalGenerator`] has them.
+const BATCHES_TOGETHER: usize = 4;
+
+impl Generator for MixPGenerator<'_> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn answer(
+        &mut self,
+        jobs: &mut dyn Iterator<Item = Result<Job>>,
+        sampling: &SamplingConfig,
+        sink: &mut dyn AnswerSink,
+    ) -> Result<()> {
+        sampling.check()?;
+        if !sampling.samples.is_multiple_of(2) {
+            let expected = "an even number, half from each sampler";
+            return Err(Error::Setting { key: "samples", found: sampling.samples.to_string(), expected });
+        }
+        let size = (self.batch_rows * BATCHES_TOGETHER).div_ceil(sampling.samples).max(1) as u64;
+        let mut waiting: Vec<Job> = Vec::new();
+        for job in jobs {
+            let job = job?;
+            // Groups are of places, so that a run that goes on makes the same ones.
+            if waiting.first().is_some_and(|first| first.place / size != job.place / size) {
+                if sink.stopped() {
+                    return Err(Error::Interrupted);
+                }
+                self.together(&waiting, sampling, sink)?;
+                waiting.clear();
+            }
+            waiting.push(job);
+        }
+        if waiting.is_empty() { Ok(()) } else { self.together(&waiting, sampling, sink) }
+    }
+}
+
+/// Two model folders, and how they are run together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixPFolders {
+    /// The policy: folder, name, rows and element type.
+    pub policy: LocalSettings,
+    /// Folder of the reference: the model before the first round.
+    pub reference: PathBuf,
+    /// Share of prompts with plain answers only.
+    #[serde(default)]
+    pub plain_share: f64,
+}
+
+/// Policy and reference out of their folders. Its answers go into one file only under the same two models and share.
+pub struct MixPModel {
+    policy: CausalLm,
+    reference: CausalLm,
+    tokenizer: PairTokenizer,
+    name: String,
+    plain_share: f64,
+    batch_rows: usize,
+    fingerprint: String,
+}
+
+impl MixPModel {
+    /// Loads both folders, on a GPU if there is one; the tokenizer is the policy's.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] naming what is wrong.
+    pub fn load(folders: &MixPFolders) -> Result<Self> {
+        let MixPFolders { policy: settings, reference, plain_share } = folders;
+        if settings.batch_rows == 0 {
+            return Err(Error::Setting { key: "batch_rows", found: "0".into(), expected: "at least 1" });
+        }
+        let device = Device::cuda_if_available();
+        let kind = settings.dtype.kind(device);
+        let hashes = [folder_hash(&settings.model)?, folder_hash(reference)?];
+        let fingerprint =
+            format!("mix-p {} {} {plain_share} {kind:?} {device:?} {}", hashes[0], hashes[1], settings.batch_rows);
+        let model = Self {
+            tokenizer: PairTokenizer::from_dir(&settings.model, TokenizeOptions::default())?,
+            policy: CausalLm::load(&settings.model, kind, device)?,
+            reference: CausalLm::load(reference, kind, device)?,
+            name: settings.name.clone().unwrap_or_else(|| folder_name(&settings.model)),
+            plain_share: *plain_share,
+            batch_rows: settings.batch_rows,
+            fingerprint,
+        };
+        model.generator()?;
+        Ok(model)
+    }
+
+    /// See [`MixPGenerator::notice`].
+    pub fn notice(&self) -> Option<MixPNotice> {
+        same_weights(&self.policy, &self.reference).then_some(MixPNotice::PolicyIsReference)
+    }
+
+    fn generator(&self) -> Result<MixPGenerator<'_>> {
+        let Self { policy, reference, tokenizer, name, plain_share, batch_rows, .. } = self;
+        MixPGenerator::new(policy, reference, tokenizer, name.as_str(), *plain_share, *batch_rows)
+    }
+}
+
+impl Generator for MixPModel {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn answer(
+        &mut self,
+        jobs: &mut dyn Iterator<Item = Result<Job>>,
+        sampling: &SamplingConfig,
+        sink: &mut dyn AnswerSink,
+    ) -> Result<()> {
+        self.generator()?.answer(jobs, sampling, sink)
     }
 }
 

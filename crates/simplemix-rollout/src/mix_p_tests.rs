@@ -7,6 +7,7 @@ use simplemix_model::{LoraConfig, ModelConfig, Packed, tiny};
 use tch::{Device, Kind};
 
 use super::*;
+use crate::generator::Prompt;
 
 const PROMPT: [u32; 3] = [0, 2, 1];
 const END: u32 = 3;
@@ -169,12 +170,7 @@ fn a_prompts_answers_do_not_depend_on_the_others() {
     let reference = CausalLm::random(tiny::config(), 4, Device::Cpu).unwrap();
     let tokenizer = PairTokenizer::from_dir(&folder, TokenizeOptions::default()).unwrap();
     let mut generator = MixPGenerator::new(&policy, &reference, &tokenizer, "tiny", 0.3, 8).unwrap();
-    let prompt = |i: usize| Prompt {
-        id: format!("p{i}"),
-        prompt: Text::Messages(vec![Message::user("x".repeat(i + 1))]),
-        task: None,
-        answer: None,
-    };
+    let prompt = |i: usize| Prompt::new(format!("p{i}"), Text::Messages(vec![Message::user("x".repeat(i + 1))]));
     let prompts: Vec<Prompt> = (0..6).map(prompt).collect();
     let sampling = MixPSettings { max_new_tokens: 5, ..MixPSettings::ITERATIVE_PROMPT }.sampling(9);
     let mut last = (0, 0);
@@ -183,6 +179,17 @@ fn a_prompts_answers_do_not_depend_on_the_others() {
     let alone = generator.generate(&prompts[4..5], &sampling, &mut |_, _| {}).unwrap();
     let texts = |answers: &[Candidate]| answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>();
     assert_eq!(texts(&all[4]), texts(&alone[0]));
+    // The same out of folders.
+    let second = dir.path().join("second");
+    reference.save(&second, Some(&folder)).unwrap();
+    let policy = LocalSettings { batch_rows: 8, ..LocalSettings::new(&folder) };
+    let folders = |plain_share| MixPFolders { policy: policy.clone(), reference: second.clone(), plain_share };
+    let mut model = MixPModel::load(&folders(0.3)).unwrap();
+    let again = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
+    assert!(again.iter().zip(&all).all(|(a, b)| texts(a) == texts(b)));
+    assert_eq!((model.name(), model.notice()), ("tiny", None));
+    assert_ne!(model.fingerprint(), MixPModel::load(&folders(0.2)).unwrap().fingerprint());
+    assert!(MixPModel::load(&folders(1.2)).is_err());
     let odd = SamplingConfig { samples: 3, ..sampling };
     let error = generator.generate(&prompts, &odd, &mut |_, _| {}).unwrap_err();
     assert_eq!(error.to_string(), "`samples` is 3, expected an even number, half from each sampler");

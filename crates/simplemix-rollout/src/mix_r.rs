@@ -9,12 +9,11 @@
 //! Whichever of the two has the higher score is chosen. Train on the pairs with `soft_label` and the same scale.
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::{Pair, Policy};
 
-use crate::counter::{stream, uniform};
+use crate::counter::uniform;
 use crate::error::{Error, Result};
-use crate::generator::{Candidate, Prompt};
-use crate::select::{NoPair, Selection, response};
+use crate::generator::{Candidate, Prompt, stream};
+use crate::select::{Choice, NoPair, Scored, Selection, pair_of};
 
 /// Settings of DPO-Mix-R.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,7 +59,7 @@ pub(crate) fn check_share(share: f64) -> Result<()> {
 pub fn mix_r(
     prompts: &[Prompt],
     answers: &[Vec<Candidate>],
-    scores: &[Vec<f64>],
+    scores: &[Vec<Option<f64>>],
     settings: &MixRSettings,
     source: &str,
     generator: &str,
@@ -68,14 +67,15 @@ pub fn mix_r(
     settings.check()?;
     let mut selection = Selection::default();
     for ((prompt, answers), scores) in prompts.iter().zip(answers).zip(scores) {
-        let texts: Vec<&str> = answers.iter().map(|answer| answer.text.trim()).collect();
-        match drawn(&prompt.id, &texts, scores, settings) {
-            Ok((chosen, rejected)) => {
-                let side = |at: usize| response(&prompt.prompt, &answers[at].text);
-                let mut pair = Pair::new(prompt.prompt.clone(), side(chosen), side(rejected), source, Policy::On);
+        let scored: Vec<Scored<'_>> = answers
+            .iter()
+            .zip(scores)
+            .map(|(answer, score)| Scored { text: &answer.text, score: *score, is_reference: false })
+            .collect();
+        match drawn(&prompt.id, &scored, settings) {
+            Ok(choice) => {
+                let mut pair = pair_of(prompt, &scored, choice, source);
                 pair.generator = Some(generator.to_owned());
-                pair.task = prompt.task.clone();
-                (pair.score_chosen, pair.score_rejected) = (Some(scores[chosen]), Some(scores[rejected]));
                 selection.pairs.push(pair);
             }
             Err(reason) => *selection.dropped.entry(reason).or_default() += 1,
@@ -85,22 +85,21 @@ pub fn mix_r(
 }
 
 /// Places of a prompt's chosen and rejected answer.
-pub(crate) fn drawn(
-    id: &str,
-    texts: &[&str],
-    scores: &[f64],
-    settings: &MixRSettings,
-) -> Result<(usize, usize), NoPair> {
-    if scores.iter().any(|score| !score.is_finite()) {
-        return Err(NoPair::NotANumber);
+pub(crate) fn drawn(id: &str, scored: &[Scored<'_>], settings: &MixRSettings) -> Result<Choice, NoPair> {
+    let mut scores = Vec::with_capacity(scored.len());
+    for answer in scored {
+        scores.push(answer.score.filter(|score| score.is_finite()).ok_or(NoPair::NotANumber)?);
     }
-    let (stream, count) = (stream(id), texts.len().min(scores.len()));
+    if scores.len() < 2 {
+        return Err(NoPair::TooFew);
+    }
+    let stream = stream(id);
     let plain = settings.plain_share.map(|share| uniform(settings.seed, stream, 0) < share);
     let mut pairs = Vec::new();
     let mut same_text = false;
-    for chosen in 0..count {
-        for rejected in (0..count).filter(|&rejected| scores[chosen] > scores[rejected]) {
-            if texts[chosen] == texts[rejected] {
+    for chosen in 0..scores.len() {
+        for rejected in (0..scores.len()).filter(|&rejected| scores[chosen] > scores[rejected]) {
+            if scored[chosen].text.trim() == scored[rejected].text.trim() {
                 same_text = true;
                 continue;
             }
@@ -141,19 +140,26 @@ fn log_apart(d: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use simplemix_data::Policy;
+
     use super::*;
     use crate::generator::Finish;
 
     const SETTINGS: MixRSettings = MixRSettings { reward_margin_scale: 2.0, plain_share: None, seed: 3 };
     const SCORES: [f64; 4] = [0.1, 1.0, -0.4, 0.5];
 
+    fn scored<'a>(texts: &[&'a str], scores: &[f64]) -> Vec<Scored<'a>> {
+        let one = |(text, score): (&&'a str, &f64)| Scored { text, score: Some(*score), is_reference: false };
+        texts.iter().zip(scores).map(one).collect()
+    }
+
     /// How often each pair comes over many prompts, against its weight: chi-squared of six pairs, five degrees of
     /// freedom, of which 99.9 % of draws stay below 20.5.
     fn chi_squared(settings: &MixRSettings, weight: impl Fn(f64) -> f64) -> f64 {
-        let texts = ["a", "b", "c", "d"];
+        let texts = scored(&["a", "b", "c", "d"], &SCORES);
         let mut counts = [[0.0; 4]; 4];
         for i in 0..20_000 {
-            let (chosen, rejected) = drawn(&format!("prompt {i}"), &texts, &SCORES, settings).unwrap();
+            let (chosen, rejected) = drawn(&format!("prompt {i}"), &texts, settings).unwrap();
             counts[chosen][rejected] += 1.0;
         }
         let all: Vec<(usize, usize)> =
@@ -181,13 +187,15 @@ mod tests {
 
     #[test]
     fn pairs_have_scores_and_prompts_without_one_are_counted() {
-        let prompt = |id: &str| Prompt { id: id.into(), prompt: "?".into(), task: None, answer: None };
+        let prompt = |id: &str| Prompt::new(id, "?");
         let answers = |texts: [&str; 2]| {
-            texts.map(|text| Candidate { text: text.into(), tokens: 1, logp: None, finish: Finish::Stop }).to_vec()
+            let answer =
+                |text: &str| Candidate { text: text.into(), tokens: 1, logp: None, finish: Finish::Stop, seed: None };
+            texts.map(answer).to_vec()
         };
         let prompts = ["a", "b", "c", "d"].map(prompt);
         let answers = [answers(["x", "y"]), answers(["x", "y"]), answers(["x", "x "]), answers(["x", "y"])];
-        let scores = [vec![0.0, 2.0], vec![1.0, 1.0], vec![1.0, 2.0], vec![f64::NAN, 0.0]];
+        let scores = [[0.0, 2.0], [1.0, 1.0], [1.0, 2.0], [f64::NAN, 0.0]].map(|pair| pair.map(Some).to_vec());
         let selection = mix_r(&prompts, &answers, &scores, &SETTINGS, "on", "tiny").unwrap();
         assert_eq!(selection.pairs.len(), 1);
         let pair = &selection.pairs[0];
@@ -199,7 +207,7 @@ mod tests {
 
     #[test]
     fn huge_differences_and_settings_out_of_range() {
-        assert_eq!(drawn("p", &["a", "b"], &[1e300, -1e300], &SETTINGS).unwrap(), (0, 1));
+        assert_eq!(drawn("p", &scored(&["a", "b"], &[1e300, -1e300]), &SETTINGS).unwrap(), (0, 1));
         assert!((log_pair_weight(1.0) - (2.0 + 1f64.exp() + (-1f64).exp()).ln()).abs() < 1e-15);
         let text = |settings: MixRSettings| settings.check().unwrap_err().to_string();
         let scale = MixRSettings { reward_margin_scale: 0.0, ..SETTINGS };

@@ -125,6 +125,10 @@ pub struct TrainConfig {
 
     /// Tokens of prompt and response together; longer pairs are cut at their end.
     pub max_length: usize,
+    /// Whether token ids are kept on disk, so that another run on the same pairs starts at once.
+    pub cache_tokens: bool,
+    /// Folder of the kept token ids; simplemix's cache folder without.
+    pub token_cache: Option<PathBuf>,
     /// Tokens of a forward pass, a pair's prompt counted once. Memory grows with it, results do not change.
     pub micro_batch_tokens: usize,
     /// Bytes of logits held at a time. Results do not change.
@@ -301,6 +305,8 @@ impl Default for TrainConfig {
             on_nonfinite: NonFinitePolicy::Stop,
             max_skipped: 10,
             max_length: 1024,
+            cache_tokens: true,
+            token_cache: None,
             micro_batch_tokens: 1024,
             logits_bytes: 256 << 20,
             activation_checkpointing: false,

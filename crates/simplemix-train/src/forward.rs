@@ -1,7 +1,7 @@
 //! Pairs through a policy: what is packed, what is scored, what a token sums up to. Letters: B pairs, N scored
 //! positions, S responses, H width.
 
-use simplemix_data::TokenizedPair;
+use simplemix_data::TokenRow;
 use simplemix_loss::{
     Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
@@ -150,7 +150,7 @@ pub(crate) fn score_pairs(
 pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
     for &pair in pairs {
-        let TokenizedPair { prompt, chosen, rejected, .. } = &set.tokens[pair];
+        let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
         let first = packed.push(prompt)?;
         packed.push_response(first, chosen, &mut targets)?;
         match set.feed() {

@@ -49,7 +49,7 @@ pub use learner::{Learner, PairStats, TokenSums};
 pub use memory::{MemoryEstimate, peak_bytes};
 pub use metrics::{MetricSet, Record, metrics};
 pub use order::Order;
-pub use pairs::{Feed, PairSet};
+pub use pairs::{Feed, PairSet, PairTokens};
 pub use preference::{
     NamedSet, PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, reference_logps,
 };

@@ -1,8 +1,10 @@
 //! A tokenised set with what the loop and the learner need of it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
-use simplemix_data::{Pair, PairTokenizer, TokenizedPair};
+use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair};
 
 use crate::error::Result;
 use crate::table::{PairEntry, PairTable};
@@ -25,7 +27,7 @@ pub struct PairSet {
     /// Lengths and sources.
     pub table: PairTable,
     /// Token ids, in the table's order.
-    pub tokens: Vec<TokenizedPair>,
+    pub tokens: PairTokens,
     /// Content hashes, in the table's order.
     pub ids: Vec<String>,
     /// Score of the chosen response minus that of the rejected one, in the table's order; none where one is not known.
@@ -37,6 +39,53 @@ pub struct PairSet {
     pub(crate) feed: Feed,
 }
 
+/// Token ids of pairs: held in memory, or borrowed from mapped files, of which only what is used is read.
+#[derive(Debug, Default)]
+pub struct PairTokens(Vec<Ids>);
+
+/// Where a pair's ids are, and its number among the pairs that were tokenised.
+#[derive(Debug)]
+enum Ids {
+    Held(usize, TokenizedPair),
+    Mapped(Arc<TokenSet>, usize),
+}
+
+impl PairTokens {
+    /// Ids of pair number `pair`.
+    ///
+    /// # Panics
+    /// If there is no such pair, as a slice does.
+    pub fn get(&self, pair: usize) -> TokenRow<'_> {
+        match &self.0[pair] {
+            Ids::Held(index, ids) => {
+                TokenRow { index: *index as u64, prompt: &ids.prompt, chosen: &ids.chosen, rejected: &ids.rejected }
+            }
+            Ids::Mapped(set, row) => set.get(*row),
+        }
+    }
+
+    /// Ids of all pairs in order.
+    pub fn iter(&self) -> impl Iterator<Item = TokenRow<'_>> {
+        (0..self.len()).map(|pair| self.get(pair))
+    }
+
+    /// Number of pairs.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<TokenizedPair> for PairTokens {
+    fn from_iter<I: IntoIterator<Item = TokenizedPair>>(pairs: I) -> Self {
+        Self(pairs.into_iter().enumerate().map(|(index, ids)| Ids::Held(index, ids)).collect())
+    }
+}
+
 impl PairSet {
     /// Tokenises `pairs`; the row of an entry is the pair's number here.
     ///
@@ -44,22 +93,51 @@ impl PairSet {
     /// What the chat template or the tokenizer reports.
     pub fn tokenize(pairs: &[Pair], tokenizer: &PairTokenizer) -> Result<Self> {
         let encoded = tokenizer.encode_all(pairs)?;
+        let tokens = PairTokens(encoded.pairs.into_iter().map(|(index, ids)| Ids::Held(index, ids)).collect());
+        Ok(Self::of(pairs, tokens, &encoded.dropped, encoded.cut))
+    }
+
+    /// The same, with the ids in a file of `folder` that is made if it is not there yet. A folder that cannot be
+    /// written is no reason to stop: the ids are held in memory then.
+    ///
+    /// # Errors
+    /// As [`PairSet::tokenize`].
+    pub fn tokenize_cached(pairs: &[Pair], tokenizer: &PairTokenizer, folder: &Path) -> Result<Self> {
+        use simplemix_data::Error as DataError;
+        let set = match tokenizer.encode_cached(pairs, folder) {
+            Ok(set) => Arc::new(set),
+            Err(error @ (DataError::Io { .. } | DataError::Arrow { .. })) => {
+                tracing::warn!("token ids are not kept: {error}");
+                return Self::tokenize(pairs, tokenizer);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if set.iter().any(|row| row.index >= pairs.len() as u64) {
+            tracing::warn!("{}: token ids of other pairs under this name; not used", set.path().display());
+            return Self::tokenize(pairs, tokenizer);
+        }
+        let tokens = PairTokens((0..set.len()).map(|row| Ids::Mapped(set.clone(), row)).collect());
+        Ok(Self::of(pairs, tokens, set.dropped(), set.cut() as usize))
+    }
+
+    fn of(pairs: &[Pair], tokens: PairTokens, dropped: &BTreeMap<DropReason, usize>, cut: usize) -> Self {
         let mut set = Self {
-            dropped: encoded.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
-            cut: encoded.cut,
+            dropped: dropped.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+            cut,
             ..Self::default()
         };
-        for (row, tokens) in encoded.pairs {
+        for ids in tokens.iter() {
+            let row = ids.index as usize;
             let (source, task) = (set.table.source(&pairs[row].source), &pairs[row].task);
             let task = task.as_ref().map(|task| set.table.task(task));
-            let responses = [tokens.chosen.len(), tokens.rejected.len()];
-            set.table.pairs.push(PairEntry { row, tokens: 0, prompt: tokens.prompt.len(), responses, source, task });
-            set.tokens.push(tokens);
+            let responses = [ids.chosen.len(), ids.rejected.len()];
+            set.table.pairs.push(PairEntry { row, tokens: 0, prompt: ids.prompt.len(), responses, source, task });
             set.ids.push(pairs[row].id.clone());
             set.score_margins.push(pairs[row].margin().filter(|margin| margin.is_finite()));
         }
+        set.tokens = tokens;
         set.set_feed(Feed::default());
-        Ok(set)
+        set
     }
 
     /// What of each pair goes through the network.
@@ -88,7 +166,7 @@ impl PairSet {
             pair.task = pair.task.map(|task| self.table.task(&other.table.tasks[task]));
             self.table.pairs.push(pair);
         }
-        self.tokens.extend(other.tokens);
+        self.tokens.0.extend(other.tokens.0);
         self.ids.extend(other.ids);
         self.score_margins.extend(other.score_margins);
         self.cut += other.cut;

@@ -269,7 +269,7 @@ impl Learner for PreferenceLearner<'_> {
         let asked: Vec<Asked<'_>> = prompts
             .skip(collective.rank())
             .step_by(collective.size())
-            .map(|(place, &pair)| Asked { place, prompt: &self.train.tokens[pair].prompt })
+            .map(|(place, &pair)| Asked { place, prompt: self.train.tokens.get(pair).prompt })
             .collect();
         // The policy itself, which drops no inputs: samples and their log-probabilities have to be of one distribution.
         let answered = hypo.draw(&self.policy, &asked, step)?;

@@ -40,8 +40,8 @@ impl ReferenceKey {
                 hasher.update(of_file.finalize().as_bytes());
             }
         }
-        for pair in &set.tokens {
-            for part in [&pair.prompt, &pair.chosen, &pair.rejected] {
+        for pair in set.tokens.iter() {
+            for part in [pair.prompt, pair.chosen, pair.rejected] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
                 let bytes: Vec<u8> = part.iter().flat_map(|id| id.to_le_bytes()).collect();
                 hasher.update(&bytes);
@@ -100,7 +100,7 @@ mod tests {
 
     fn set(token: u32) -> PairSet {
         let pair = TokenizedPair { prompt: vec![1, 2], chosen: vec![token], rejected: vec![4], ..Default::default() };
-        PairSet { tokens: vec![pair], ..PairSet::default() }
+        PairSet { tokens: [pair].into_iter().collect(), ..PairSet::default() }
     }
 
     #[test]

@@ -121,14 +121,14 @@ impl Run {
         required("output", config.output.as_deref())?;
         let tokenizer = tokenizer(&config, &model)?;
         let (train, mixture) = if config.mix.is_empty() {
-            (read(required("train", config.train.as_deref())?, &tokenizer)?, None)
+            (read(required("train", config.train.as_deref())?, &config, &tokenizer)?, None)
         } else {
             let (train, mixture) = mixed(&config, &tokenizer)?;
             (train, Some(mixture))
         };
         let mut eval = Vec::new();
         for (name, path) in config.eval.iter().flat_map(|files| files.all()) {
-            eval.push((name, read(path, &tokenizer)?));
+            eval.push((name, read(path, &config, &tokenizer)?));
         }
         Self::assemble(config, &model, train, mixture, eval, &tokenizer)
     }
@@ -499,7 +499,7 @@ impl ReferenceMaker<'_> {
     ) -> Result<ReferenceLogps> {
         let compute = |progress: &mut dyn FnMut(usize)| reference_logps(model, set, self.options, progress);
         let cache = match self.config.reference {
-            ReferenceSource::Cached => self.config.reference_cache.clone().or_else(cache_folder),
+            ReferenceSource::Cached => self.config.reference_cache.clone().or_else(|| cache_folder("logps")),
             _ => None,
         };
         let (Some(cache), Some(folder)) = (cache, folder) else { return compute(progress) };
@@ -518,13 +518,13 @@ impl ReferenceMaker<'_> {
     }
 }
 
-/// `logps` in simplemix's cache folder.
-fn cache_folder() -> Option<PathBuf> {
+/// `part` of simplemix's cache folder.
+fn cache_folder(part: &str) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let root = variable("SIMPLEMIX_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("simplemix")))
         .or_else(|| Some(variable("HOME")?.join(".cache").join("simplemix")))?;
-    Some(root.join("logps"))
+    Some(root.join(part))
 }
 
 /// What every objective's run has in common.
@@ -687,19 +687,28 @@ fn tokenizer(config: &TrainConfig, model: &Path) -> Result<PairTokenizer> {
     Ok(PairTokenizer::from_dir(model, options)?)
 }
 
-fn read(path: &Path, tokenizer: &PairTokenizer) -> Result<PairSet> {
+fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
     let (pairs, report) = read_pairs_with_report(path, &ReadOptions::default())?;
     if pairs.is_empty() {
         return Err(Error::Empty { path: path.to_owned(), reason: refusals(&report) });
     }
-    PairSet::tokenize(&pairs, tokenizer)
+    tokenize(&pairs, config, tokenizer)
+}
+
+/// Token ids out of the cache, or made and kept there.
+fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
+    let cache = config.cache_tokens.then(|| config.token_cache.clone().or_else(|| cache_folder("tokens"))).flatten();
+    match cache {
+        Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, &folder),
+        None => PairSet::tokenize(pairs, tokenizer),
+    }
 }
 
 /// Pairs of all sources, and the mixture of those that are kept: shares hold of what is trained on.
 fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Order)> {
     let (mut all, mut starts, mut sources) = (PairSet::default(), Vec::new(), Vec::new());
     for source in &config.mix {
-        let set = read(&source.path, tokenizer)?;
+        let set = read(&source.path, config, tokenizer)?;
         starts.push(all.len());
         sources.push(SourceConfig::new(&source.name, set.len() as u64, source.weight));
         all.append(set, &source.name);

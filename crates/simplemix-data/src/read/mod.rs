@@ -9,10 +9,12 @@ mod json;
 mod options;
 mod regroup;
 mod report;
+mod rows;
 
 pub use container::Container;
 pub use options::{ExtraColumns, PolicyRule, ReadOptions, SourceRule};
 pub use report::ReadReport;
+pub use rows::{RowReader, metadata};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

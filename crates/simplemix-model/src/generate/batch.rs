@@ -80,14 +80,16 @@ impl<'a> Batch<'a> {
         self.answers
     }
 
-    /// Until every answer has ended.
-    pub(super) fn run(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    /// Until every answer has ended; false if `go_on` said no before.
+    pub(super) fn run(&mut self, go_on: &mut dyn FnMut(usize, usize) -> bool) -> Result<bool> {
         let total = self.requests.len() * self.options.samples;
         loop {
-            progress(self.done, total);
+            if !go_on(self.done, total) {
+                return Ok(false);
+            }
             self.refill()?;
             if self.rows.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             self.step()?;
         }

@@ -88,7 +88,25 @@ impl CausalLm {
         options: &GenerateOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Vec<Generated>>> {
-        run(&[(self, 1.0)], requests, options, progress)
+        let answers = self.generate_while(requests, options, &mut |done, total| {
+            progress(done, total);
+            true
+        })?;
+        Ok(answers.unwrap_or_default())
+    }
+
+    /// As [`CausalLm::generate`], for as long as `go_on(done, total)`, which is asked before each step, says so; nothing
+    /// if it does not.
+    ///
+    /// # Errors
+    /// As [`CausalLm::generate`].
+    pub fn generate_while(
+        &self,
+        requests: &[Request],
+        options: &GenerateOptions,
+        go_on: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Vec<Vec<Generated>>>> {
+        run(&[(self, 1.0)], requests, options, go_on)
     }
 
     /// As [`CausalLm::generate`], from a geometric mixture of two models: before the temperature, logits are
@@ -115,7 +133,11 @@ impl CausalLm {
         if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
             return refuse("weight of a model", weight.to_string(), "a number".to_owned());
         }
-        run(&[(self, weights[0]), (other, weights[1])], requests, options, progress)
+        let answers = run(&[(self, weights[0]), (other, weights[1])], requests, options, &mut |done, total| {
+            progress(done, total);
+            true
+        })?;
+        Ok(answers.unwrap_or_default())
     }
 }
 
@@ -123,13 +145,12 @@ fn run(
     models: &[(&CausalLm, f64)],
     requests: &[Request],
     options: &GenerateOptions,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Vec<Vec<Generated>>> {
+    go_on: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Option<Vec<Vec<Generated>>>> {
     options.check()?;
     let _guard = tch::no_grad_guard();
     let mut batch = Batch::new(models, requests, options)?;
-    batch.run(progress)?;
-    Ok(batch.answers())
+    Ok(batch.run(go_on)?.then(|| batch.answers()))
 }
 
 impl GenerateOptions {

@@ -1,0 +1,126 @@
+//! `simplemix pair`: on-policy pairs of scored candidates.
+
+use std::path::PathBuf;
+
+use simplemix_rollout::{PairReport, PairSettings, Select, SelectSettings, pair};
+
+use crate::failure::{Fails, Result};
+use crate::generate::choice;
+use crate::progress::print;
+use crate::stages::{Stages, failed};
+
+/// Make preference pairs of scored candidates, and count the prompts that give none by reason
+///
+/// The file has the canonical columns, policy on, and prompt_id, temperature, candidates (how many a pair was chosen
+/// from), reference (the side that is the reference response, if one is), tokens and log-probabilities of both sides.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  simplemix pair --candidates scored.parquet -o on.parquet\n  \
+  simplemix pair --candidates scored.parquet --select all-gaps --min-gap 2 -o on.parquet\n  \
+  simplemix pair --candidates scored.parquet --preset dno --min-gap 1 -o on.parquet")]
+pub(crate) struct Args {
+    /// Scored candidates
+    #[arg(long, value_name = "FILE")]
+    candidates: PathBuf,
+    #[command(flatten)]
+    rule: Rule,
+    /// Column of scores to go by
+    #[arg(long, value_name = "COLUMN", default_value = "score")]
+    by: String,
+    /// Name of the pairs' source
+    #[arg(long, value_name = "NAME", default_value = "on_policy")]
+    source_name: String,
+    /// File to write: .parquet, .arrow or .jsonl
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace an output of other arguments
+    #[arg(long)]
+    overwrite: bool,
+    /// The account as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which responses become pairs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Pairs")]
+pub(crate) struct Rule {
+    /// A rule of the literature, which other flags change: simplemix and simpo (best against worst), rs-dpo (every gap
+    /// that is large enough), dno (large gaps, the reference as a teacher)
+    #[arg(long, value_name = "simplemix|simpo|rs-dpo|dno")]
+    pub(crate) preset: Option<String>,
+    /// best-worst: one pair; max-min-gap: one pair, the largest gap within the bounds; all-gaps: every pair within the
+    /// bounds; threshold: good against bad in turn; dno: as all-gaps, the reference on the better side only
+    /// [default: best-worst]
+    #[arg(long, value_name = "best-worst|max-min-gap|all-gaps|threshold|dno")]
+    select: Option<String>,
+    /// Take the reference response as one more candidate; it must have been scored
+    #[arg(long)]
+    reference: bool,
+    /// Least gap between the scores of a pair [default: any above 0]
+    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    min_gap: Option<f64>,
+    /// Largest gap [default: none]
+    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    max_gap: Option<f64>,
+    /// Score from which a response is good, for --select threshold
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    threshold: Option<f64>,
+    /// Most pairs of a prompt [default: all that the rule gives]
+    #[arg(long, value_name = "N")]
+    max_pairs: Option<u64>,
+}
+
+impl Rule {
+    pub(crate) fn settings(&self) -> Result<SelectSettings> {
+        let base = match &self.preset {
+            Some(name) => SelectSettings::preset(name).input()?,
+            None => SelectSettings::default(),
+        };
+        let expected = "best-worst, max-min-gap, all-gaps, threshold or dno";
+        let select = self.select.as_deref().map(|word| choice::<Select>("select", word, expected)).transpose()?;
+        let settings = SelectSettings {
+            select: select.unwrap_or(base.select),
+            reference: self.reference || base.reference,
+            min_gap: self.min_gap.unwrap_or(base.min_gap),
+            max_gap: self.max_gap.or(base.max_gap),
+            threshold: self.threshold.or(base.threshold),
+            max_pairs: self.max_pairs.or(base.max_pairs),
+        };
+        settings.check().input()?;
+        Ok(settings)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let settings = PairSettings {
+        select: args.rule.settings()?,
+        by: args.by.clone(),
+        source: args.source_name.clone(),
+        overwrite: args.overwrite,
+        ..PairSettings::new(&args.candidates, &args.output)
+    };
+    let mut stages = Stages::new()?;
+    let report = pair(&settings, &mut stages);
+    stages.clear();
+    let report = report.map_err(failed)?;
+    if args.json {
+        print(&serde_json::to_string(&report).run()?);
+        return Ok(());
+    }
+    say(&report, &settings);
+    Ok(())
+}
+
+/// What was paired, in words.
+pub(crate) fn say(report: &PairReport, settings: &PairSettings) {
+    let output = settings.output.display();
+    let PairReport { prompts, paired, pairs, mean_gap, .. } = report;
+    print(&format!("{output}: {pairs} pairs of {paired} of {prompts} prompts; mean gap {mean_gap:.3}"));
+    if report.with_reference > 0 {
+        print(&format!("  {} pairs with a reference response", report.with_reference));
+    }
+    for (reason, count) in &report.dropped {
+        print(&format!("  {count} prompts dropped: {}", reason.name()));
+    }
+}

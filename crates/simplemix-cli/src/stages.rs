@@ -1,0 +1,63 @@
+//! What the commands of collecting share: a bar for each stage, Ctrl-C, exit codes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::ProgressBar;
+use simplemix_rollout::{Error, Watch};
+
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::bar;
+
+/// The terminal while a stage works.
+pub(crate) struct Stages {
+    bar: ProgressBar,
+    stage: &'static str,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Stages {
+    pub(crate) fn new() -> Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = interrupted.clone();
+        ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).run()?;
+        Ok(Self { bar: ProgressBar::hidden(), stage: "", interrupted })
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Watch for Stages {
+    fn progress(&mut self, stage: &'static str, done: u64, total: u64) {
+        if self.stage != stage {
+            self.bar.finish_and_clear();
+            self.bar = bar(stage, total);
+            self.stage = stage;
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    fn stopped(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+}
+
+/// What kind of failure an error of a stage is.
+pub(crate) fn failed(error: Error) -> Failure {
+    match error {
+        Error::Interrupted => Failure::Interrupted,
+        Error::Setting { .. }
+        | Error::Prompt { .. }
+        | Error::Row { .. }
+        | Error::Columns { .. }
+        | Error::Exists { .. }
+        | Error::OtherWork { .. }
+        | Error::Busy { .. }
+        | Error::Data(_) => Failure::Input(error.into()),
+        error => Failure::Run(error.into()),
+    }
+}

@@ -1,0 +1,158 @@
+//! Rows as they stand in a file, for tables that hold no pairs, and the remarks that a file carries.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use arrow::ipc::reader::FileReader;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::format::detect;
+use crate::read::bounded::BoundedFile;
+use crate::read::container::{Chunk, Chunks, Container, Source};
+use crate::read::guard::guarded;
+use crate::read::ipc::check_file;
+
+/// Rows that columns are told from.
+const SAMPLE_ROWS: usize = 256;
+/// Rows decoded at a time.
+const CHUNK_ROWS: usize = 1024;
+
+/// Reads the rows of any container as JSON objects. Memory is bounded by a chunk of rows.
+///
+/// # Examples
+/// ```
+/// use simplemix_data::read::RowReader;
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("questions.jsonl");
+/// std::fs::write(&path, r#"{"prompt": "2 + 2?", "answer": "4"}"#)?;
+/// let mut reader = RowReader::open(&path)?;
+/// assert_eq!(reader.columns(), ["prompt", "answer"]);
+/// assert_eq!(reader.next().unwrap()?["answer"], "4");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct RowReader {
+    path: PathBuf,
+    columns: Vec<String>,
+    holds_pairs: bool,
+    chunks: Chunks,
+    current: Option<(Chunk, usize)>,
+    row: u64,
+}
+
+impl std::fmt::Debug for RowReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowReader").field("path", &self.path).field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+impl RowReader {
+    /// Opens a file; no row is read yet but a sample.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the like
+    /// if it holds nothing readable.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let source = Source::open(path)?;
+        let sample = source.sample(SAMPLE_ROWS)?;
+        let holds_pairs = detect(&sample.columns(), path).is_ok();
+        let chunks = source.chunks(&|_| true, CHUNK_ROWS)?;
+        Ok(Self { path: path.to_path_buf(), columns: sample.names(), holds_pairs, chunks, current: None, row: 0 })
+    }
+
+    /// Names of the columns; of JSON, those of the first rows.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Whether [`crate::PairReader`] would recognise the file.
+    pub fn holds_pairs(&self) -> bool {
+        self.holds_pairs
+    }
+}
+
+impl Iterator for RowReader {
+    type Item = Result<Map<String, Value>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((chunk, at)) = self.current.as_mut().filter(|(chunk, at)| *at < chunk.rows()) {
+                let row = chunk.row(*at).map(|cells| cells.to_json());
+                *at += 1;
+                self.row += 1;
+                let damaged = |problem: crate::Problem| Error::Damaged {
+                    path: self.path.clone(),
+                    message: format!("row {}: {}", self.row - 1, problem.name()),
+                };
+                return Some(row.map_err(damaged));
+            }
+            match self.chunks.next()? {
+                Ok(chunk) => self.current = Some((chunk, 0)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// The remarks in a Parquet or Arrow IPC file, as [`crate::TableWriter::add_metadata`] leaves them; none in others.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the like if
+/// it is damaged.
+pub fn metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
+    let path = path.as_ref();
+    let container = Source::open(path)?.container();
+    let open = || File::open(path).map_err(Error::io(path, "open"));
+    match container {
+        Container::Parquet => guarded(path, || {
+            let loaded = ArrowReaderMetadata::load(&BoundedFile(open()?), ArrowReaderOptions::default());
+            let loaded = loaded.map_err(Error::parquet(path))?;
+            let pairs = loaded.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+            Ok(pairs.filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect())
+        }),
+        Container::ArrowFile => guarded(path, || {
+            let mut file = BufReader::new(open()?);
+            check_file(&mut file).map_err(Error::arrow(path))?;
+            let reader = FileReader::try_new(BufReader::new(open()?), None).map_err(Error::arrow(path))?;
+            Ok(reader.custom_metadata().clone().into_iter().collect())
+        }),
+        _ => Ok(BTreeMap::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::{TableWriter, WriteOptions};
+
+    #[test]
+    fn a_table_and_its_remarks_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let fields = vec![Field::new("n", DataType::Int64, false), Field::new("t", DataType::Utf8, true)];
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(Int64Array::from(vec![1, 2])), Arc::new(StringArray::from(vec![Some("a"), None]))];
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+        for (name, keeps) in [("t.parquet", true), ("t.arrow", true), ("t.jsonl", false)] {
+            let path = dir.path().join(name);
+            let mut writer = TableWriter::create(&path, &WriteOptions::default()).unwrap();
+            writer.write_batch(&batch).unwrap();
+            writer.add_metadata("remark", "made by a test");
+            assert_eq!(writer.finish().unwrap(), 2);
+            let reader = RowReader::open(&path).unwrap();
+            assert_eq!((reader.columns(), reader.holds_pairs()), (&["n".to_owned(), "t".to_owned()][..], false));
+            let rows: Vec<Value> = reader.map(|row| Value::Object(row.unwrap())).collect();
+            assert_eq!(rows, [serde_json::json!({"n": 1, "t": "a"}), serde_json::json!({"n": 2, "t": null})]);
+            let remark = metadata(&path).unwrap().remove("remark");
+            assert_eq!(remark, keeps.then(|| "made by a test".to_owned()), "{name}");
+        }
+    }
+}

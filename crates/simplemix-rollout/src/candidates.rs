@@ -1,0 +1,361 @@
+//! The file of candidates that generating writes and scoring and pairing read: one row a response, rows of a prompt
+//! together.
+//!
+//! | column | type | |
+//! | --- | --- | --- |
+//! | `prompt_id` | text | |
+//! | `prompt` | text or messages | |
+//! | `task`, `answer`, `reference` | text, nullable | what the file of prompts said |
+//! | `sample` | integer | number of the sample, from 0 |
+//! | `response` | text | |
+//! | `tokens` | integer, nullable | tokens drawn |
+//! | `logp` | number, nullable | summed log-probability under the model itself, nats |
+//! | `finish` | text, nullable | `stop` or `length` |
+//! | `generator` | text, nullable | model |
+//! | `temperature` | number, nullable | |
+//! | `seed` | integer, nullable | what the backend was given for this sample |
+//! | `is_reference` | boolean | a response that the file of prompts brought along |
+//! | `score`, `score_NAME` | number, nullable | after scoring: the weighted sum, and each scorer's own |
+//!
+//! Of other programs' files only `prompt` and `response` are needed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::json::ReaderBuilder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use simplemix_data::read::RowReader;
+use simplemix_data::{Form, Message, TableWriter, Text, WriteOptions, schema};
+
+use crate::error::{Error, Result};
+use crate::generator::{Finish, Prompt};
+use crate::prompts::prompt_id;
+
+/// The column of weighted sums.
+pub const SCORE: &str = "score";
+
+/// A response with all that is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CandidateRow {
+    /// Names the prompt; its content's hash where the file has no such column.
+    #[serde(default)]
+    pub prompt_id: String,
+    /// The prompt.
+    pub prompt: Text,
+    /// Kind of task.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// The right answer.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// A response by someone else.
+    #[serde(default)]
+    pub reference: Option<String>,
+    /// Number of the sample.
+    #[serde(default)]
+    pub sample: i64,
+    /// The response.
+    pub response: String,
+    /// Tokens drawn.
+    #[serde(default)]
+    pub tokens: Option<i64>,
+    /// Summed log-probability, nats.
+    #[serde(default)]
+    pub logp: Option<f64>,
+    /// Why it ended.
+    #[serde(default)]
+    pub finish: Option<Finish>,
+    /// Model.
+    #[serde(default)]
+    pub generator: Option<String>,
+    /// Temperature it was drawn at.
+    #[serde(default)]
+    pub temperature: Option<f64>,
+    /// Seed the backend was given.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Whether it is the reference response.
+    #[serde(default)]
+    pub is_reference: bool,
+    /// Scores by column.
+    #[serde(skip)]
+    pub scores: BTreeMap<String, Option<f64>>,
+}
+
+impl CandidateRow {
+    /// A response to a prompt of which nothing else is known.
+    pub(crate) fn new(prompt: &Prompt, sample: i64, response: String) -> Self {
+        Self {
+            prompt_id: prompt.id.clone(),
+            prompt: prompt.prompt.clone(),
+            task: prompt.task.clone(),
+            answer: prompt.answer.clone(),
+            reference: prompt.reference.clone(),
+            sample,
+            response,
+            tokens: None,
+            logp: None,
+            finish: None,
+            generator: None,
+            temperature: None,
+            seed: None,
+            is_reference: false,
+            scores: BTreeMap::new(),
+        }
+    }
+
+    fn of_cells(cells: Map<String, Value>) -> std::result::Result<Self, String> {
+        let scores = cells
+            .iter()
+            .filter(|(name, _)| *name == SCORE || name.starts_with("score_"))
+            .filter(|(_, value)| value.is_number() || value.is_null())
+            .map(|(name, value)| (name.clone(), value.as_f64()))
+            .collect();
+        let mut row: Self = serde_json::from_value(Value::Object(cells)).map_err(|error| error.to_string())?;
+        if row.prompt_id.is_empty() {
+            row.prompt_id = prompt_id(&row.prompt);
+        }
+        row.scores = scores;
+        Ok(row)
+    }
+
+    fn prompt(&self) -> Prompt {
+        Prompt {
+            id: self.prompt_id.clone(),
+            prompt: self.prompt.clone(),
+            task: self.task.clone(),
+            answer: self.answer.clone(),
+            reference: self.reference.clone(),
+        }
+    }
+}
+
+/// A prompt with all its rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateGroup {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Its responses, in the order of the file.
+    pub rows: Vec<CandidateRow>,
+}
+
+/// A response in the form of its prompt.
+pub(crate) fn response_text(prompt: &Text, text: &str) -> Text {
+    match prompt {
+        Text::Plain(_) => Text::Plain(text.to_owned()),
+        Text::Messages(_) => Text::Messages(vec![Message::assistant(text)]),
+    }
+}
+
+/// Reads a file of candidates prompt by prompt.
+#[derive(Debug)]
+pub struct CandidateReader {
+    path: PathBuf,
+    rows: std::iter::Enumerate<RowReader>,
+    next: Option<CandidateRow>,
+    seen: HashSet<String>,
+    started: bool,
+}
+
+impl CandidateReader {
+    /// Opens a file in any container.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it cannot be read, [`Error::Columns`] if it has no `prompt` or no `response`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let reader = RowReader::open(path)?;
+        for needed in ["prompt", "response"] {
+            if !reader.columns().iter().any(|column| column == needed) {
+                return Err(Error::Columns {
+                    path: path.to_path_buf(),
+                    found: reader.columns().join(", "),
+                    expected: "`prompt` and `response`, one row a response",
+                });
+            }
+        }
+        let (rows, seen) = (reader.enumerate(), HashSet::new());
+        Ok(Self { path: path.to_path_buf(), rows, next: None, seen, started: false })
+    }
+
+    fn row(&mut self) -> Result<Option<CandidateRow>> {
+        let Some((row, cells)) = self.rows.next() else { return Ok(None) };
+        let wrong = |found| Error::Row {
+            path: self.path.clone(),
+            row: row as u64,
+            found,
+            expected: "a row of candidates, with `prompt` and `response`".to_owned(),
+        };
+        CandidateRow::of_cells(cells?).map(Some).map_err(wrong)
+    }
+
+    fn group(&mut self) -> Result<Option<CandidateGroup>> {
+        if !self.started {
+            self.started = true;
+            self.next = self.row()?;
+        }
+        let Some(first) = self.next.take() else { return Ok(None) };
+        if !self.seen.insert(first.prompt_id.clone()) {
+            return Err(Error::Row {
+                path: self.path.clone(),
+                row: 0,
+                found: format!("rows of prompt `{}` in several places", first.prompt_id),
+                expected: "the rows of a prompt together".to_owned(),
+            });
+        }
+        let mut group = CandidateGroup { prompt: first.prompt(), rows: vec![first] };
+        while let Some(row) = self.row()? {
+            if row.prompt_id != group.prompt.id {
+                self.next = Some(row);
+                break;
+            }
+            group.rows.push(row);
+        }
+        Ok(Some(group))
+    }
+}
+
+impl Iterator for CandidateReader {
+    type Item = Result<CandidateGroup>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.group().transpose()
+    }
+}
+
+/// Rows written at a time.
+const BATCH_ROWS: usize = 1024;
+
+/// Writes a file of candidates.
+pub(crate) struct CandidateWriter {
+    path: PathBuf,
+    table: TableWriter,
+    schema: SchemaRef,
+    rows: Vec<Value>,
+}
+
+impl CandidateWriter {
+    /// `plain` prompts or messages, and scores under these columns.
+    pub(crate) fn create(path: &Path, plain: bool, scores: &[String]) -> Result<Self> {
+        check_output(path)?;
+        let form = if plain { Form::Plain } else { Form::Messages };
+        let table = TableWriter::create(path, &WriteOptions::default())?;
+        Ok(Self { path: path.to_path_buf(), table, schema: schema_of(form, scores), rows: Vec::new() })
+    }
+
+    pub(crate) fn write(&mut self, row: &CandidateRow) -> Result<()> {
+        let mut cells = serde_json::to_value(row).unwrap_or_default();
+        for (name, score) in &row.scores {
+            cells[name] = (*score).into();
+        }
+        self.rows.push(cells);
+        if self.rows.len() == BATCH_ROWS { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let failed = |source| Error::Arrow { path: self.path.clone(), source };
+        let mut decoder = ReaderBuilder::new(self.schema.clone()).build_decoder().map_err(failed)?;
+        decoder.serialize(&self.rows).map_err(failed)?;
+        if let Some(batch) = decoder.flush().map_err(failed)? {
+            self.table.write_batch(&batch)?;
+        }
+        self.rows.clear();
+        Ok(())
+    }
+
+    /// Completes the file, with `remarks`.
+    pub(crate) fn finish(mut self, remarks: impl IntoIterator<Item = (&'static str, String)>) -> Result<u64> {
+        self.flush()?;
+        for (key, value) in remarks {
+            self.table.add_metadata(key, value);
+        }
+        Ok(self.table.finish()?)
+    }
+}
+
+/// Only these containers keep the key by which work is known again.
+pub(crate) fn check_output(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    if name.ends_with(".parquet") || name.ends_with(".arrow") {
+        return Ok(());
+    }
+    let found = path.display().to_string();
+    Err(Error::Setting { key: "output", found, expected: "a name that ends in .parquet or .arrow" })
+}
+
+fn schema_of(form: Form, scores: &[String]) -> SchemaRef {
+    let prompt = schema::schema(form).field(0).clone();
+    let field = |name: &str, kind, nullable| Arc::new(Field::new(name, kind, nullable));
+    let mut fields: Vec<FieldRef> = vec![
+        field("prompt_id", DataType::Utf8, false),
+        Arc::new(prompt),
+        field("task", DataType::Utf8, true),
+        field("answer", DataType::Utf8, true),
+        field("reference", DataType::Utf8, true),
+        field("sample", DataType::Int64, false),
+        field("response", DataType::Utf8, false),
+        field("tokens", DataType::Int64, true),
+        field("logp", DataType::Float64, true),
+        field("finish", DataType::Utf8, true),
+        field("generator", DataType::Utf8, true),
+        field("temperature", DataType::Float64, true),
+        field("seed", DataType::Int64, true),
+        field("is_reference", DataType::Boolean, false),
+    ];
+    fields.extend(scores.iter().map(|name| field(name, DataType::Float64, true)));
+    Arc::new(Schema::new(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_in_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let prompts = [
+            Prompt::new("a", Text::Messages(vec![Message::user("2 + 2?")])).with_answer("4").with_reference("four"),
+            Prompt::new("b", Text::Messages(vec![Message::user("\"é\"?")])).with_task("words"),
+        ];
+        let mut rows = Vec::new();
+        for prompt in &prompts {
+            for sample in 0..2 {
+                let mut row = CandidateRow::new(prompt, sample, format!("answer\n{sample}"));
+                (row.tokens, row.logp, row.finish) = (Some(3), Some(-0.1 - 1e-17), Some(Finish::Length));
+                (row.generator, row.temperature, row.seed) = (Some("m".into()), Some(0.7), Some(i64::MAX));
+                row.scores = [("score".to_owned(), Some(0.1 + 0.2)), ("score_x".to_owned(), None)].into();
+                rows.push(row);
+            }
+        }
+        for name in ["c.parquet", "c.arrow"] {
+            let path = dir.path().join(name);
+            let mut writer = CandidateWriter::create(&path, false, &["score".into(), "score_x".into()]).unwrap();
+            rows.iter().for_each(|row| writer.write(row).unwrap());
+            assert_eq!(writer.finish([]).unwrap(), 4);
+            let groups: Vec<CandidateGroup> = CandidateReader::open(&path).unwrap().map(Result::unwrap).collect();
+            assert_eq!(groups.iter().map(|group| &group.prompt).collect::<Vec<_>>(), prompts.each_ref());
+            let read: Vec<CandidateRow> = groups.into_iter().flat_map(|group| group.rows).collect();
+            assert_eq!(read, rows);
+        }
+    }
+
+    #[test]
+    fn files_of_others_need_two_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.jsonl");
+        std::fs::write(&path, "{\"prompt\": \"x\", \"response\": \"1\"}\n{\"prompt\": \"x\", \"response\": \"2\"}")
+            .unwrap();
+        let groups: Vec<CandidateGroup> = CandidateReader::open(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!((groups.len(), groups[0].rows.len()), (1, 2));
+        std::fs::write(&path, "{\"prompt\": \"x\", \"text\": \"1\"}").unwrap();
+        let error = CandidateReader::open(&path).unwrap_err().to_string();
+        assert!(error.contains("columns prompt, text, expected `prompt` and `response`"), "{error}");
+        let apart = ["x", "y", "x"].map(|p| format!("{{\"prompt\": \"{p}\", \"response\": \"1\"}}")).join("\n");
+        std::fs::write(&path, apart).unwrap();
+        let last = CandidateReader::open(&path).unwrap().last().unwrap();
+        assert!(last.unwrap_err().to_string().contains("in several places"));
+    }
+}

@@ -1,0 +1,228 @@
+//! Scores from a program: a line of JSON for each response in, a line of JSON with its score out.
+//!
+//! In: `{"id", "prompt", "response", "answer", "task"}`, `prompt` being text or messages. Out: `{"score": 0.5}` or
+//! `{"score": null}`, in the order of the lines in. The program is started once for each group of prompts, so that it may
+//! load a model, and is ended when it takes too long or says too much.
+
+use std::io::{BufWriter, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::scorer::{Group, ScoreSink, Scorer};
+
+/// A program, and its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandSettings {
+    /// A line for the shell: `sh -c` (on Windows `cmd /C`).
+    pub command: String,
+    /// Seconds for a group of prompts.
+    #[serde(default = "timeout_secs")]
+    pub timeout_secs: f64,
+    /// Bytes of output for each response, at most.
+    #[serde(default = "max_line_bytes")]
+    pub max_line_bytes: u64,
+}
+
+fn timeout_secs() -> f64 {
+    600.0
+}
+
+fn max_line_bytes() -> u64 {
+    4096
+}
+
+impl CommandSettings {
+    /// A command with the usual limits.
+    pub fn new(command: impl Into<String>) -> Self {
+        Self { command: command.into(), timeout_secs: timeout_secs(), max_line_bytes: max_line_bytes() }
+    }
+}
+
+/// Asks a program.
+#[derive(Debug)]
+pub struct CommandScorer(CommandSettings);
+
+impl CommandScorer {
+    /// # Errors
+    /// [`Error::Setting`] for settings out of range.
+    pub fn new(settings: CommandSettings) -> Result<Self> {
+        if settings.command.trim().is_empty() {
+            return Err(Error::Setting { key: "command", found: "empty".into(), expected: "a command" });
+        }
+        if !(settings.timeout_secs > 0.0 && settings.timeout_secs <= 1e6) {
+            let found = settings.timeout_secs.to_string();
+            return Err(Error::Setting { key: "timeout_secs", found, expected: "above 0 and at most a million" });
+        }
+        Ok(Self(settings))
+    }
+
+    fn error(&self, found: impl Into<String>, expected: &'static str) -> Error {
+        Error::Command { command: self.0.command.clone(), found: found.into(), expected }
+    }
+
+    fn start(&self) -> Result<Child> {
+        let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+        let mut command = Command::new(shell);
+        command.args([flag, &self.0.command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A group of its own, so that what the shell has started ends with it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.spawn().map_err(|error| self.error(error.to_string(), "a program that starts"))
+    }
+
+    fn run(&self, groups: &[Group], sink: &dyn ScoreSink) -> Result<Vec<Vec<Option<f64>>>> {
+        let lines: Vec<String> = groups.iter().flat_map(lines_of).collect();
+        let most = self.0.max_line_bytes.saturating_mul(lines.len() as u64 + 1);
+        let mut child = Ended(self.start()?);
+        let (stdin, stdout) = (child.0.stdin.take(), child.0.stdout.take());
+        // Both ends on threads of their own: a program may answer before it has read all, or never read.
+        let input = lines.join("\n") + "\n";
+        std::thread::spawn(move || {
+            if let Some(stdin) = stdin {
+                // A program that ends early says so by its output.
+                let _ = BufWriter::new(stdin).write_all(input.as_bytes());
+            }
+        });
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let read = stdout.map_or(Ok(0), |stdout| stdout.take(most + 1).read_to_end(&mut bytes));
+            let _ = sender.send(read.map(|_| bytes));
+        });
+        let until = now() + Duration::from_secs_f64(self.0.timeout_secs);
+        let bytes = loop {
+            match output.recv_timeout(Duration::from_millis(50)) {
+                Ok(read) => break read.map_err(|error| self.error(error.to_string(), "output"))?,
+                Err(RecvTimeoutError::Timeout) if sink.stopped() => return Err(Error::Interrupted),
+                Err(RecvTimeoutError::Timeout) if now() < until => {}
+                Err(_) => {
+                    let found = format!("not done in {} s", self.0.timeout_secs);
+                    return Err(self.error(found, "an end within the limit"));
+                }
+            }
+        };
+        if bytes.len() as u64 > most {
+            let found = format!("more than {most} bytes for {} responses", lines.len());
+            return Err(self.error(found, "a short line of JSON for each"));
+        }
+        let status = child.0.wait().map_err(|error| self.error(error.to_string(), "an end"))?;
+        if !status.success() {
+            return Err(self.error(status.to_string(), "exit status 0"));
+        }
+        self.parse(&bytes, groups, lines.len())
+    }
+
+    fn parse(&self, bytes: &[u8], groups: &[Group], expected: usize) -> Result<Vec<Vec<Option<f64>>>> {
+        #[derive(Deserialize)]
+        struct Line {
+            score: Option<f64>,
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let mut scores = Vec::with_capacity(expected);
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let line: Line = serde_json::from_str(line).map_err(|error| {
+                let shown: String = line.chars().take(80).collect();
+                self.error(format!("line {}: {shown}: {error}", scores.len() + 1), "{\"score\": NUMBER}")
+            })?;
+            scores.push(line.score);
+        }
+        if scores.len() != expected {
+            let found = format!("{} scores for {expected} responses", scores.len());
+            return Err(self.error(found, "one for each"));
+        }
+        let mut scores = scores.into_iter();
+        Ok(groups.iter().map(|group| scores.by_ref().take(group.responses.len()).collect()).collect())
+    }
+}
+
+fn lines_of(group: &Group) -> Vec<String> {
+    let prompt = &group.prompt;
+    let line = |response: &String| {
+        serde_json::json!({
+            "id": prompt.id, "prompt": prompt.prompt, "response": response, "answer": prompt.answer, "task": prompt.task,
+        })
+        .to_string()
+    };
+    group.responses.iter().map(line).collect()
+}
+
+/// A program that does not outlive its use.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        #[cfg(unix)]
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).stderr(Stdio::null()).status();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a limit of time; no result depends on it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Scorer for CommandScorer {
+    fn name(&self) -> &str {
+        "command"
+    }
+
+    fn fingerprint(&self) -> String {
+        self.0.command.clone()
+    }
+
+    fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
+        let scores = self.run(groups, sink)?;
+        sink.scored(scores.into_iter().enumerate().collect())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::generator::Prompt;
+    use crate::scorer::score_all;
+
+    fn groups() -> Vec<Group> {
+        let group = |id: &str, responses: &[&str]| Group {
+            prompt: Prompt::new(id, "q\n?").with_answer("4"),
+            responses: responses.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        vec![group("a", &["x", "y\nz"]), group("b", &[]), group("c", &["w"])]
+    }
+
+    fn run(command: &str, timeout_secs: f64) -> Result<Vec<Vec<Option<f64>>>> {
+        let settings = CommandSettings { timeout_secs, ..CommandSettings::new(command) };
+        score_all(&mut CommandScorer::new(settings).unwrap(), &groups())
+    }
+
+    #[test]
+    fn every_response_is_a_line_and_every_line_a_score() {
+        let numbers = run("awk '{print \"{\\\"score\\\": \" NR \"}\"}'", 60.0).unwrap();
+        assert_eq!(numbers, [vec![Some(1.0), Some(2.0)], vec![], vec![Some(3.0)]]);
+        let grep = "while read -r line; do case $line in *'\"response\":\"w\"'*) echo '{\"score\": 1}';; *) echo '{\"score\": null}';; esac; done";
+        assert_eq!(run(grep, 60.0).unwrap(), [vec![None, None], vec![], vec![Some(1.0)]]);
+    }
+
+    #[test]
+    fn what_goes_wrong_is_said_and_bounded() {
+        let said = |command: &str, timeout: f64| run(command, timeout).unwrap_err().to_string();
+        assert!(said("true", 60.0).contains("0 scores for 3 responses"));
+        assert!(said("cat > /dev/null; echo 5; echo 6; echo 7", 60.0).contains("line 1: 5"));
+        assert!(said("cat > /dev/null; exit 3", 60.0).contains("exit status: 3"));
+        assert!(said("yes", 60.0).contains("more than 16384 bytes"));
+        let before = now();
+        assert!(said("sleep 600", 0.2).contains("not done in 0.2 s"));
+        assert!(before.elapsed() < Duration::from_secs(30));
+        assert!(CommandScorer::new(CommandSettings::new(" ")).is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! Exact answers: the value, the choice or the words that a response ends on, compared with the right ones.
+//!
+//! | the right answer is | compared are |
+//! | --- | --- |
+//! | one number, perhaps with a unit: `72`, `$1,250.00`, `1/2`, `\frac{3}{4}`, `12 apples` | values |
+//! | one letter from A to J: `B`, `(B)` | letters |
+//! | anything else: `Paris`, `3:30`, `x^2 + 1` | words, in a normal form |
+//!
+//! Where an answer is marked, the mark decides: `\boxed{}`, GSM8K's `####`, "the answer is". Else the last number counts,
+//! the letter that stands alone, or the words at the end.
+
+mod find;
+mod number;
+mod text;
+
+use crate::error::{Error, Result};
+use crate::generator::Prompt;
+use crate::scorer::Rule;
+use find::{Found, answer_in};
+use number::{Value, numbers};
+
+/// Scores 1 where the response's answer equals the prompt's, else 0.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExactAnswer;
+
+impl Rule for ExactAnswer {
+    fn name(&self) -> &str {
+        "exact-answer"
+    }
+
+    fn fingerprint(&self) -> String {
+        "exact-answer 2".to_owned()
+    }
+
+    fn score(&self, prompt: &Prompt, response: &str) -> Result<f64> {
+        let missing = || Error::Prompt { id: prompt.id.clone(), field: "answer", scorer: "exact-answer".to_owned() };
+        let expected = prompt.answer.as_deref().ok_or_else(missing)?;
+        Ok(f64::from(u8::from(is_right(response, expected))))
+    }
+}
+
+/// Whether the answer in `response` is `expected`.
+///
+/// ```
+/// use simplemix_rollout::is_right;
+/// assert!(is_right("7 + 5 makes 12, so Anna has 12 apples.", "12"));
+/// assert!(is_right("That is \\boxed{1,250.00}.", "1250"));
+/// assert!(is_right("The share is $\\frac{1}{2}$", "50%"));
+/// assert!(!is_right("It is 13, not 12 as some say; 13.", "12"));
+/// assert!(is_right("The answer is (B).", "b"));
+/// ```
+pub fn is_right(response: &str, expected: &str) -> bool {
+    let (response, expected) = (text::plain(response), text::plain(expected));
+    // A worked solution as the right answer, such as GSM8K's own, has its answer marked too.
+    let expected = match answer_in(&expected) {
+        Found::Marked(answer) => answer.to_owned(),
+        Found::Unmarked(answer) => answer.to_owned(),
+    };
+    let found = answer_in(&response);
+    match Kind::of(&expected) {
+        Kind::Value(value) => found.value().is_some_and(|found| found.equals(&value)),
+        Kind::Letter(letter) => found.letter() == Some(letter),
+        Kind::Words => found.holds_words(&expected),
+    }
+}
+
+/// What the right answer is.
+enum Kind {
+    Value(Value),
+    Letter(char),
+    Words,
+}
+
+impl Kind {
+    fn of(expected: &str) -> Self {
+        if let Some(letter) = text::only_letter(expected) {
+            return Self::Letter(letter);
+        }
+        let all = numbers(expected);
+        match all.as_slice() {
+            [(value, place)] if text::is_unit(&expected[..place.start], &expected[place.end..]) => Self::Value(*value),
+            [] => number::in_words(expected).map_or(Self::Words, Self::Value),
+            _ => Self::Words,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_value_are_equal() {
+        for (response, expected) in [
+            ("12", "12"),
+            ("12.", "12"),
+            ("x = 12.0", "12"),
+            ("It costs $1,234.50 in all", "1234.5"),
+            ("#### 1,000,000", "1000000"),
+            ("about 50%", "0.5"),
+            ("about 50%", "50"),
+            ("1/2", "50%"),
+            ("\u{2212}3", "-3"),
+            ("-$4", "-4"),
+            ("\\boxed{\\text{total } 42}", "42"),
+            ("\\boxed{\\frac{3}{4}}", "0.75"),
+            ("$\\dfrac{-3}{4}$", "-3/4"),
+            ("$-\\tfrac34$", "-0.75"),
+            ("1\\frac{1}{2}", "3/2"),
+            ("1 1/2 cups", "1.5"),
+            ("2½ hours", "2.5"),
+            ("about 3 \\times 10^{4} m", "30,000"),
+            ("1.5e3", "1500"),
+            ("2 million people", "2,000,000"),
+            ("\\boxed{1{,}250\\,\\text{km}}", "1250"),
+            ("The answer is **15**.", "15"),
+            ("She has twenty-one marbles.", "21"),
+            ("One hundred and five", "105"),
+            ("21", "twenty-one"),
+            ("The answer is 8. Check: 8 - 3 = 5", "8"),
+            ("The answer is 3 + 4 = 7.", "7"),
+            ("First 9, then the answer is 7\nas 2 + 5 = 7, 100 % sure", "7"),
+            ("Final answer: 40 minutes, or 2/3 of an hour", "40"),
+            ("5-3=2", "2"),
+            ("12 apples", "12 apples"),
+            ("72", "Half of 48 is 24, so 48 + 24 = 72.\n#### 72"),
+        ] {
+            assert!(is_right(response, expected), "{response:?} is not read as {expected}");
+        }
+    }
+
+    #[test]
+    fn other_values_are_not() {
+        for (response, expected) in [
+            ("13", "12"),
+            ("", "12"),
+            ("no number", "0"),
+            ("1,23", "123"),
+            ("2-", "-2"),
+            ("\\boxed{", "1"),
+            ("\\boxed{3} or 4", "4"),
+            ("0.333", "1/3"),
+            ("12%", "1200"),
+        ] {
+            assert!(!is_right(response, expected), "{response:?} is read as {expected}");
+        }
+    }
+
+    #[test]
+    fn choices_are_letters_that_stand_alone() {
+        for (response, expected) in [
+            ("B", "B"),
+            ("(b)", "B"),
+            ("B. Because it floats.", "B"),
+            ("The answer is (B).", "b"),
+            ("The correct option is B) iron", "B"),
+            ("**Answer: C**", "C"),
+            ("I would say (A) at first, but it is (D)", "D"),
+            ("\\boxed{\\text{E}}", "E"),
+            ("A thorough look shows the answer is D", "D"),
+        ] {
+            assert!(is_right(response, expected), "{response:?} is not read as {expected}");
+        }
+        for (response, expected) in
+            [("A train leaves", "A"), ("I think so", "I"), ("", "A"), ("The answer is C, not B", "B")]
+        {
+            assert!(!is_right(response, expected), "{response:?} is read as {expected}");
+        }
+    }
+
+    #[test]
+    fn words_are_compared_in_a_normal_form() {
+        for (response, expected) in [
+            ("The answer is Paris.", "paris"),
+            ("The capital of France is Paris.", "Paris"),
+            ("Yes, since both are even.", "yes"),
+            ("The train leaves at 3:30.", "3:30"),
+            ("\\boxed{x^2+1}", "x^{2} + 1"),
+            ("$\\boxed{\\left(3, \\frac{\\pi}{2}\\right)}$", "(3,\\dfrac{\\pi}{2})"),
+            ("\\boxed{3\\sqrt{2}}", "3\\sqrt2"),
+        ] {
+            assert!(is_right(response, expected), "{response:?} is not read as {expected}");
+        }
+        for (response, expected) in [("Not Paris but Lyon", "Paris"), ("No.", "yes"), ("\\boxed{(3,4)}", "(4,3)")] {
+            assert!(!is_right(response, expected), "{response:?} is read as {expected}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_without_answer_is_an_error() {
+        let error = ExactAnswer.score(&Prompt::new("p7", "?"), "1").unwrap_err();
+        assert_eq!(error.to_string(), "prompt `p7`: no `answer`, which scorer `exact-answer` needs");
+    }
+}

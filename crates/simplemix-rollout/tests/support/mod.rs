@@ -1,0 +1,170 @@
+//! A server with OpenAI's interface that does as it is told, badly too.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// A request as the server sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Path with query.
+    pub(crate) path: String,
+    /// The header of that name.
+    pub(crate) authorization: Option<String>,
+    /// The body; null if there is none.
+    pub(crate) body: Value,
+    /// How many requests came before, of all.
+    pub(crate) number: usize,
+    /// How often this same body came before.
+    pub(crate) tries: usize,
+}
+
+impl Seen {
+    /// The prompt: the last turn's content, or the text.
+    pub(crate) fn prompt(&self) -> String {
+        let turns = self.body["messages"].as_array();
+        let content = turns.and_then(|turns| turns.last()).map(|turn| &turn["content"]);
+        content.unwrap_or(&self.body["prompt"]).as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// What the server does.
+pub(crate) enum Does {
+    /// Answers with this text.
+    Answers(String),
+    /// Sends a status, further headers and a body.
+    Sends(u16, Vec<(&'static str, String)>, String),
+    /// Closes the connection without a word.
+    HangsUp,
+    /// Promises more bytes than it sends, then closes.
+    CutsOff,
+    /// Takes a while.
+    Waits(Duration, Box<Does>),
+}
+
+type Behaviour = dyn Fn(&Seen) -> Does + Send + Sync;
+
+/// A running server; it ends with the test's process.
+pub(crate) struct Mock {
+    pub(crate) address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Mock {
+    pub(crate) fn start(behaviour: impl Fn(&Seen) -> Does + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let (kept, behaviour): (_, Arc<Behaviour>) = (seen.clone(), Arc::new(behaviour));
+        let tries: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (kept, behaviour, tries) = (kept.clone(), behaviour.clone(), tries.clone());
+                std::thread::spawn(move || serve(stream, &kept, behaviour.as_ref(), &tries));
+            }
+        });
+        Self { address, seen }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// All requests so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// An answer that depends on prompt and seed alone.
+pub(crate) fn echo(seen: &Seen) -> Does {
+    Does::Answers(format!("{} #{}", seen.prompt(), seen.body["seed"]))
+}
+
+fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>, behaviour: &Behaviour, tries: &Mutex<HashMap<String, usize>>) {
+    stream.set_nodelay(true).unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut stream = stream;
+    while let Some((path, authorization, body)) = request(&mut reader) {
+        let before = {
+            let mut tries = tries.lock().unwrap();
+            let count = tries.entry(format!("{path} {body}")).or_default();
+            *count += 1;
+            *count - 1
+        };
+        let seen = {
+            let mut kept = kept.lock().unwrap();
+            let body = serde_json::from_str(&body).unwrap_or_default();
+            let seen = Seen { path, authorization, body, number: kept.len(), tries: before };
+            kept.push(seen.clone());
+            seen
+        };
+        if !respond(&mut stream, &seen, behaviour(&seen)) {
+            return;
+        }
+    }
+}
+
+fn request(reader: &mut impl BufRead) -> Option<(String, Option<String>, String)> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let (mut length, mut authorization) = (0, None);
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().ok()?,
+            "authorization" => authorization = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((path, authorization, String::from_utf8(body).ok()?))
+}
+
+/// Whether the connection stays open.
+fn respond(stream: &mut TcpStream, seen: &Seen, does: Does) -> bool {
+    match does {
+        Does::HangsUp => false,
+        Does::Waits(wait, then) => {
+            std::thread::sleep(wait);
+            respond(stream, seen, *then)
+        }
+        Does::CutsOff => {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n";
+            let _ = stream.write_all(format!("{head}{{\"choices\": [{{\"mess").as_bytes());
+            false
+        }
+        Does::Sends(status, headers, body) => {
+            let mut head = format!("HTTP/1.1 {status} Words\r\ncontent-length: {}\r\n", body.len());
+            for (name, value) in headers {
+                head.push_str(&format!("{name}: {value}\r\n"));
+            }
+            stream.write_all(format!("{head}\r\n{body}").as_bytes()).is_ok()
+        }
+        Does::Answers(text) => {
+            let body = if seen.path.ends_with("/models") {
+                json!({ "data": [{ "id": text }] })
+            } else if seen.path.contains("chat/") {
+                let content = json!([{ "token": text, "logprob": -1.5, "top_logprobs": [] }]);
+                json!({ "choices": [{ "index": 0, "message": { "role": "assistant", "content": text },
+                    "finish_reason": "stop", "logprobs": { "content": content } }],
+                    "usage": { "completion_tokens": 7 } })
+            } else {
+                json!({ "choices": [{ "index": 0, "text": text, "finish_reason": "length",
+                    "logprobs": { "tokens": [text], "token_logprobs": [-2.5] } }] })
+            };
+            let headers = vec![("content-type", "application/json".to_owned())];
+            respond(stream, seen, Does::Sends(200, headers, body.to_string()))
+        }
+    }
+}
