@@ -88,6 +88,10 @@ struct Settings {
     #[arg(long = "loss-constant", value_name = "NAME=VALUE", value_parser = constant, allow_negative_numbers = true)]
     #[serde(serialize_with = "as_table", skip_serializing_if = "Vec::is_empty")]
     loss_constants: Vec<(String, f64)>,
+    /// Factor of a pair's score difference in the label of the loss soft_label [default: 1]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reward_margin_scale: Option<f64>,
     /// Weight of what a response has more of than the other one: LD-DPO [default: none]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,27 @@ use crate::score::{Scores, score_in};
 use crate::weights::wpo_weights;
 use crate::workspace::Workspace;
 
+/// What is known of pairs before the policy has seen them. Made from the reference's log-probabilities, or from `None`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// Log-probabilities under the reference, `[B]` each; none for reference-free losses.
+    pub reference: Option<&'a PairLogps>,
+    /// Probability that the chosen response is the better one, `[B]`, for soft labels.
+    pub label_probs: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a PairLogps> for Known<'a> {
+    fn from(reference: &'a PairLogps) -> Self {
+        Self { reference: Some(reference), label_probs: None }
+    }
+}
+
+impl<'a> From<Option<&'a PairLogps>> for Known<'a> {
+    fn from(reference: Option<&'a PairLogps>) -> Self {
+        Self { reference, label_probs: None }
+    }
+}
+
 /// What [`fused_preference_loss`] gives.
 #[derive(Debug)]
 pub struct Fused {
@@ -36,8 +57,8 @@ pub struct Fused {
 /// the loss has WPO weights, they come from the same pass.
 ///
 /// # Shapes
-/// `head` `[V, H]`; `hidden` `[N, H]`, part of a graph; `reference` vectors `[B]` with `positions.responses = 2 B`, or
-/// none for reference-free losses; `options`, or a number of bytes.
+/// `head` `[V, H]`; `hidden` `[N, H]`, part of a graph; vectors of `known` `[B]` with `positions.responses = 2 B`;
+/// `options`, or a number of bytes.
 ///
 /// # Errors
 /// As [`crate::score`] and [`Objective::evaluate_pairs`].
@@ -46,16 +67,19 @@ pub fn fused_preference_loss<'a>(
     head: impl Into<Head<'a>>,
     hidden: &Tensor,
     positions: &Positions,
-    reference: impl Into<Option<&'a PairLogps>>,
+    known: impl Into<Known<'a>>,
     weight: f64,
     options: impl Into<ScoreOptions<'a>>,
 ) -> Result<Fused> {
-    let (head, reference, mut options) = (head.into(), reference.into(), options.into());
+    let (head, known, mut options) = (head.into(), known.into(), options.into());
     options.stats.log_sum_sq_probs |= loss.wpo().is_some();
     let pairs = positions.responses / 2;
-    if let Some(reference) = reference {
+    if let Some(reference) = known.reference {
         float_vector("reference.chosen", &reference.chosen, pairs)?;
         float_vector("reference.rejected", &reference.rejected, pairs)?;
+    }
+    if let Some(probs) = known.label_probs {
+        float_vector("label_probs", probs, pairs)?;
     }
     if let Some(weights) = options.token_weights {
         float_vector("token_weights", weights, positions.owners.numel() as i64)?;
@@ -66,7 +90,8 @@ pub fn fused_preference_loss<'a>(
     let (mut gradients, mut outputs, mut policies, mut scores) = (vec![], vec![], vec![], vec![]);
     for group in groups.unwrap_or_else(|| vec![Group::all(positions)]) {
         let part = positions.narrow(&group);
-        let reference = reference.map(|logps| logps.narrow(group.pair, group.pairs));
+        let reference = known.reference.map(|logps| logps.narrow(group.pair, group.pairs));
+        let label_probs = known.label_probs.map(|probs| probs.narrow(0, group.pair, group.pairs));
         let token_weights = options.token_weights.map(|weights| weights.narrow(0, group.row, group.rows));
         let options = ScoreOptions { token_weights: token_weights.as_ref(), ..options };
         let evaluate = |logps: &Tensor, scores: &Scores| {
@@ -79,6 +104,7 @@ pub fn fused_preference_loss<'a>(
             let pairs = Pairs {
                 reference: reference.as_ref(),
                 lengths: Some(&lengths),
+                label_probs: label_probs.as_ref(),
                 weights: weights.as_ref(),
                 ..Pairs::new(&policy)
             };

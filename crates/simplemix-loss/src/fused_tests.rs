@@ -21,6 +21,10 @@ fn reference() -> PairLogps {
     PairLogps { chosen: Tensor::from_slice(&[-3.0, -4.0]), rejected: Tensor::from_slice(&[-5.0, -2.0]) }
 }
 
+fn label_probs() -> Tensor {
+    Tensor::from_slice(&[0.9, 0.2])
+}
+
 fn below(embedding: &Tensor) -> Tensor {
     embedding.index_select(0, &Tensor::from_slice(&[1i64, 2, 3, 4, 5, 6, 7, 8])).tanh()
 }
@@ -43,9 +47,11 @@ fn naive(loss: &dyn Objective, weight: f64) -> (LossOutput, Tensor) {
     let weights = loss.wpo().map(|wpo| wpo_weights(wpo, &positions, &token.detach(), &squares).unwrap());
     let policy = PairLogps::from_alternating(&logps).unwrap();
     let lengths = PairLengths::from_alternating(&positions.counts().to_kind(Kind::Double)).unwrap();
+    let probs = label_probs();
     let pairs = Pairs {
         reference: Some(&reference),
         lengths: Some(&lengths),
+        label_probs: Some(&probs),
         weights: weights.as_ref(),
         ..Pairs::new(&policy)
     };
@@ -58,9 +64,10 @@ fn naive(loss: &dyn Objective, weight: f64) -> (LossOutput, Tensor) {
 #[test]
 fn gradients_reach_a_tied_head_from_both_sides() {
     let loss = |name: &str| PreferenceLoss::new(name.parse().unwrap(), 0.7, 0.0).unwrap();
-    let losses: [Box<dyn Objective>; 5] = [
+    let losses: [Box<dyn Objective>; 6] = [
         Box::new(loss("sigmoid_norm")),
         Box::new(loss("aot")),
+        Box::new(loss("soft_label")),
         Box::new(LossSum::rpo(0.7, 0.3).unwrap()),
         Box::new(loss("sigmoid").with_wpo(Wpo::Capped).unwrap()),
         Box::new(loss("ipo").with_wpo(Wpo::Uncapped).unwrap()),
@@ -69,10 +76,10 @@ fn gradients_reach_a_tied_head_from_both_sides() {
         let (plain, want) = naive(loss.as_ref(), 0.25);
         for budget in [1, 5 * 9 * 8, 1 << 20] {
             let embedding = embedding();
-            let (hidden, reference) = (below(&embedding), reference());
+            let (hidden, reference, probs) = (below(&embedding), reference(), label_probs());
+            let known = Known { reference: Some(&reference), label_probs: Some(&probs) };
             let fused =
-                fused_preference_loss(loss.as_ref(), &embedding, &hidden, &positions(), &reference, 0.25, budget)
-                    .unwrap();
+                fused_preference_loss(loss.as_ref(), &embedding, &hidden, &positions(), known, 0.25, budget).unwrap();
             fused.surrogate.backward();
             assert!(off(&embedding.grad(), &want) < 1e-12, "{budget}: {}", off(&embedding.grad(), &want));
             assert!(off(&fused.output.loss, &plain.loss) < 1e-12);
@@ -99,6 +106,9 @@ fn a_reference_of_another_length_is_refused() {
     let embedding = embedding();
     let short = PairLogps { chosen: Tensor::from_slice(&[-3.0]), rejected: Tensor::from_slice(&[-5.0]) };
     for budget in [1, 1 << 20] {
+        let probs = Known { label_probs: Some(&short.chosen), ..Known::default() };
+        let run = fused_preference_loss(&loss, &embedding, &below(&embedding), &positions(), probs, 1.0, budget);
+        assert!(run.unwrap_err().to_string().contains("label_probs"));
         let run = fused_preference_loss(&loss, &embedding, &below(&embedding), &positions(), &short, 1.0, budget);
         assert!(run.is_err());
     }

@@ -25,7 +25,7 @@ mod workspace;
 pub use divergence::Divergence;
 pub use error::{Error, Result};
 pub use formula::{Constant, Formula, MAX_CONSTANTS, Need, Rewards, Terms};
-pub use fused::{Fused, fused_logps, fused_preference_loss};
+pub use fused::{Fused, Known, fused_logps, fused_preference_loss};
 pub use head::Head;
 pub use inputs::{Positions, ScoreOptions, TokenStats};
 pub use losses::absolute::RewardMean;

@@ -77,6 +77,28 @@ fn golden_values() {
     }
 }
 
+/// `alignment/dpo_iteration/dpo.py` of srzer/Samplers-in-Online-DPO, `loss_type="rev_kl"`, in torch 2.11 and f64:
+///
+/// ```python
+/// p = F.sigmoid(margin); -p * F.logsigmoid(0.1 * d) - (1 - p) * F.logsigmoid(-0.1 * d)
+/// ```
+#[test]
+fn soft_labels_are_those_of_dpo_mix_p() {
+    let soft_label = loss("soft_label", 0.1, &[]);
+    for (d, margin, want) in [
+        (1.5, 2.0, 0.6388374860928497),
+        (1.5, -0.5, 0.7143259474698103),
+        (-3.0, 1.0, 0.7736728180575286),
+        (40.0, 4.0, 0.09009476776617593),
+        (0.0, 0.3, 0.6931471805599453),
+    ] {
+        let (policy, reference, probs) = (logps(d, 0.0), logps(0.0, 0.0), vector(margin).sigmoid());
+        let pairs = Pairs { reference: Some(&reference), label_probs: Some(&probs), ..Pairs::new(&policy) };
+        let got = soft_label.evaluate_pairs(&pairs).unwrap().loss.double_value(&[0]);
+        assert!((got - want).abs() < 1e-14, "{d} {margin}: {got} {want}");
+    }
+}
+
 /// BCO shifted by the batch's mean reward, 0.1 (1 - 0.5) / 2, and KTO with a baseline of 0.3.
 #[test]
 fn golden_values_of_what_is_no_plain_pair() {

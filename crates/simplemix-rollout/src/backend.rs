@@ -6,10 +6,12 @@ use crate::error::Result;
 use crate::generator::Generator;
 #[cfg(feature = "local")]
 use crate::local::{LocalModel, LocalSettings};
+#[cfg(feature = "local")]
+use crate::mix_p::{MixPFolders, MixPModel};
 #[cfg(feature = "server")]
 use crate::server::{ServerGenerator, ServerSettings};
 
-/// Who answers: a table `local` or `server` with its settings.
+/// Who answers: a table `local`, `mix_p` or `server` with its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -17,6 +19,10 @@ pub enum GeneratorSettings {
     /// A model in this process.
     #[cfg(feature = "local")]
     Local(LocalSettings),
+    /// Two models in this process, as DPO-Mix-P has them.
+    #[cfg(feature = "local")]
+    #[serde(rename = "mix_p")]
+    MixP(MixPFolders),
     /// A server with OpenAI's interface.
     #[cfg(feature = "server")]
     Server(ServerSettings),
@@ -31,6 +37,8 @@ impl GeneratorSettings {
         match self {
             #[cfg(feature = "local")]
             Self::Local(settings) => Ok(Box::new(LocalModel::load(settings)?)),
+            #[cfg(feature = "local")]
+            Self::MixP(folders) => Ok(Box::new(MixPModel::load(folders)?)),
             #[cfg(feature = "server")]
             Self::Server(settings) => Ok(Box::new(ServerGenerator::new(settings.clone())?)),
             #[cfg(not(any(feature = "local", feature = "server")))]

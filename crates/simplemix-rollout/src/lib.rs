@@ -11,6 +11,9 @@
 //! | score by a reward model, a judge, a program | [`RewardScorer`], [`Judge`], [`CommandScorer`] |
 //! | score by a rule of your own | implement [`Rule`], or [`Scorer`] for many responses at a time |
 //! | choose pairs by a rule of the literature | [`SelectSettings`], [`choose`] |
+//! | draw pairs as DPO-Mix-P does | [`MixPGenerator`], [`MixPModel`], [`MixPSettings`] (feature `local`) |
+//! | draw pairs as DPO-Mix-R does | [`mix_r()`], [`MixRSettings`] |
+//! | see what a sampler of pairs does, on a table | [`bandit`] |
 //!
 //! Each stage is a struct of settings, which serde reads, and a function that takes it with a [`Watch`] to report to:
 //! [`GenerateSettings`], [`ScoreSettings`] with [`ScorerSettings`], [`PairSettings`], [`CollectSettings`]. Stages keep what
@@ -21,9 +24,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backend;
+pub mod bandit;
 mod candidates;
 mod collect;
 mod command;
+mod counter;
 mod error;
 mod exact;
 mod generate;
@@ -33,6 +38,9 @@ mod journal;
 mod judge;
 #[cfg(feature = "local")]
 mod local;
+#[cfg(feature = "local")]
+mod mix_p;
+mod mix_r;
 mod pair;
 mod prompts;
 #[cfg(feature = "local")]
@@ -58,6 +66,9 @@ pub use generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, Pro
 pub use judge::{Judge, JudgeMode, JudgeSettings};
 #[cfg(feature = "local")]
 pub use local::{Dtype, LocalGenerator, LocalModel, LocalSettings};
+#[cfg(feature = "local")]
+pub use mix_p::{MixPFolders, MixPGenerator, MixPModel, MixPNotice, MixPSettings, SAMPLERS};
+pub use mix_r::{MixRSettings, mix_r};
 pub use pair::{PairReport, PairSettings, pair};
 pub use prompts::PromptSettings;
 #[cfg(feature = "local")]

@@ -47,6 +47,9 @@ pub struct TrainConfig {
     /// f-divergence to the reference, for losses of differences: `reverse_kl`, `forward_kl`, `js_divergence`, or
     /// `{ alpha_divergence = 0.5 }`.
     pub f_divergence_type: Divergence,
+    /// Factor of a pair's score difference in the label of `soft_label`: the chosen response is the better one with
+    /// probability `sigmoid(reward_margin_scale * (score_chosen - score_rejected))`.
+    pub reward_margin_scale: f64,
     /// Weights of pairs by how likely the policy is to write them: `capped` or `uncapped`; none without.
     pub wpo: Option<Wpo>,
 
@@ -268,6 +271,7 @@ impl Default for TrainConfig {
             label_smoothing: 0.0,
             loss_constants: BTreeMap::new(),
             f_divergence_type: Divergence::default(),
+            reward_margin_scale: 1.0,
             wpo: None,
             ld_alpha: None,
             center_rewards: 0.0,
@@ -411,6 +415,7 @@ impl TrainConfig {
                 (0.0..0.5).contains(&self.label_smoothing),
                 "from 0 to below 0.5",
             ),
+            ("reward_margin_scale", self.reward_margin_scale, self.reward_margin_scale > 0.0, POSITIVE),
             ("learning_rate", self.learning_rate, self.learning_rate > 0.0, POSITIVE),
             ("warmup_ratio", self.warmup_ratio, share(self.warmup_ratio), SHARE),
             ("epochs", self.epochs, self.epochs > 0.0, POSITIVE),

@@ -32,6 +32,14 @@ pub enum Error {
         /// What became of its rows.
         reason: String,
     },
+    /// A loss of soft labels has no score to make one of.
+    #[error("row {row}: no `score_chosen` and `score_rejected`, which the loss `{loss}` needs")]
+    NoScores {
+        /// Row of the data file.
+        row: usize,
+        /// The loss.
+        loss: String,
+    },
     /// A pattern of parameter names does not do what it is there for.
     #[error("`{key}`: the pattern `{pattern}` {problem}")]
     Pattern {

@@ -30,6 +30,8 @@ pub struct PairSet {
     pub tokens: PairTokens,
     /// Content hashes, in the table's order.
     pub ids: Vec<String>,
+    /// Score of the chosen response minus that of the rejected one, in the table's order; none where one is not known.
+    pub score_margins: Vec<Option<f64>>,
     /// Pairs left out, by reason.
     pub dropped: BTreeMap<String, usize>,
     /// Pairs kept with the end of a response cut off.
@@ -131,6 +133,7 @@ impl PairSet {
             let responses = [ids.chosen.len(), ids.rejected.len()];
             set.table.pairs.push(PairEntry { row, tokens: 0, prompt: ids.prompt.len(), responses, source, task });
             set.ids.push(pairs[row].id.clone());
+            set.score_margins.push(pairs[row].margin().filter(|margin| margin.is_finite()));
         }
         set.tokens = tokens;
         set.set_feed(Feed::default());
@@ -165,6 +168,7 @@ impl PairSet {
         }
         self.tokens.0.extend(other.tokens.0);
         self.ids.extend(other.ids);
+        self.score_margins.extend(other.score_margins);
         self.cut += other.cut;
         for (reason, count) in other.dropped {
             *self.dropped.entry(reason).or_default() += count;

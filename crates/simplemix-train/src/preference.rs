@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use simplemix_loss::{Need, Objective, PairLengths, PairLogps, Pairs, PreferenceLoss, fused_preference_loss};
+use simplemix_loss::{Known, Need, Objective, PairLengths, PairLogps, Pairs, PreferenceLoss, fused_preference_loss};
 use simplemix_model::CausalLm;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::collective::Collective;
 use crate::error::{Error, Result};
@@ -51,6 +51,8 @@ pub struct PreferenceOptions {
     pub loss: PreferenceLoss,
     /// Of the forward pass.
     pub forward: ForwardOptions,
+    /// Factor of a pair's score difference in a soft label.
+    pub reward_margin_scale: f64,
     /// Dropped inputs follow from it.
     pub seed: u64,
     /// Whether the policy is the reference before the first update, so that the first loss is known.
@@ -67,6 +69,7 @@ pub struct PreferenceLearner<'a> {
     trainee: Trainee,
     loss: PreferenceLoss,
     options: ForwardOptions,
+    reward_margin_scale: f64,
     seed: u64,
     starts_at_reference: bool,
     train: &'a PairSet,
@@ -105,7 +108,7 @@ impl<'a> PreferenceLearner<'a> {
         eval: &'a [NamedSet],
         reference: Reference,
     ) -> Result<Self> {
-        let PreferenceOptions { loss, forward: options, seed, starts_at_reference } = options;
+        let PreferenceOptions { loss, forward: options, reward_margin_scale, seed, starts_at_reference } = options;
         if matches!(reference, Reference::Absent) && needs_reference(&loss) {
             let found = format!("{} without a reference", loss.kind().name());
             return Err(Error::Setting { key: "loss", found, expected: "a reference for this loss" });
@@ -117,6 +120,7 @@ impl<'a> PreferenceLearner<'a> {
             trainee,
             loss,
             options,
+            reward_margin_scale,
             seed,
             starts_at_reference,
             train,
@@ -168,6 +172,21 @@ impl<'a> PreferenceLearner<'a> {
         Ok(Some(PairLogps { chosen: side(0), rejected: side(1) }))
     }
 
+    /// How likely the pairs' labels are to be right, in f32 on `device`, if the loss asks for it:
+    /// `sigmoid(scale * (score_chosen - score_rejected))`.
+    fn label_probs(&self, set: &PairSet, pairs: &[usize], device: Device) -> Result<Option<Tensor>> {
+        if !self.loss.kind().formula().needs.contains(&Need::LabelProbs) {
+            return Ok(None);
+        }
+        let margin = |&pair: &usize| {
+            let known = set.score_margins.get(pair).copied().flatten();
+            known.ok_or_else(|| no_scores(set, pair, &self.loss))
+        };
+        let margins = pairs.iter().map(margin).collect::<Result<Vec<f64>>>()?;
+        let probs = (Tensor::from_slice(&margins) * self.reward_margin_scale).sigmoid();
+        Ok(Some(probs.to_kind(Kind::Float).to_device(device)))
+    }
+
     /// Moves the reference towards the policy, if it is time.
     fn synchronise(&self, step: u64) {
         let Reference::Model(model, Some(rule)) = &self.reference else { return };
@@ -179,6 +198,11 @@ impl<'a> PreferenceLearner<'a> {
             let _ = reference.shallow_clone().lerp_(policy, rule.mixup);
         }
     }
+}
+
+/// A pair without the scores that a soft label is made of.
+pub(crate) fn no_scores(set: &PairSet, pair: usize, loss: &PreferenceLoss) -> Error {
+    Error::NoScores { row: set.table.pairs[pair].row, loss: loss.kind().name().to_owned() }
 }
 
 /// Whether a loss looks at a reference.
@@ -199,6 +223,8 @@ impl Learner for PreferenceLearner<'_> {
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let reference = self.of_batch(pairs)?;
+        let label_probs = self.label_probs(self.train, pairs, self.policy.device())?;
+        let known = Known { reference: reference.as_ref(), label_probs: label_probs.as_ref() };
         let model = &self.in_training;
         let pass = Pass::new(model, self.train, pairs, &self.options)?;
         let fused = match fused_preference_loss(
@@ -206,7 +232,7 @@ impl Learner for PreferenceLearner<'_> {
             head(model),
             &pass.rows,
             &pass.positions,
-            reference.as_ref(),
+            known,
             weight,
             pass.scoring(&self.options),
         ) {
@@ -243,7 +269,7 @@ impl Learner for PreferenceLearner<'_> {
         let asked: Vec<Asked<'_>> = prompts
             .skip(collective.rank())
             .step_by(collective.size())
-            .map(|(place, &pair)| Asked { place, prompt: &self.train.tokens[pair].prompt })
+            .map(|(place, &pair)| Asked { place, prompt: self.train.tokens.get(pair).prompt })
             .collect();
         // The policy itself, which drops no inputs: samples and their log-probabilities have to be of one distribution.
         let answered = hypo.draw(&self.policy, &asked, step)?;
@@ -297,8 +323,10 @@ impl Learner for PreferenceLearner<'_> {
         let lengths = PairLengths { chosen: length(0), rejected: length(1) };
         let (policies, references) = (logps(&policy), reference.as_ref().map(logps));
         let weights = (!weights.is_empty()).then(|| Tensor::from_slice(&weights));
+        let label_probs = self.label_probs(pairs, &all, Device::Cpu)?;
         let all_of_them = Pairs {
             reference: references.as_ref(),
+            label_probs: label_probs.as_ref(),
             lengths: Some(&lengths),
             weights: weights.as_ref(),
             ..Pairs::new(&policies)

@@ -22,7 +22,7 @@ use crate::order::Order;
 use crate::pairs::{Feed, PairSet};
 use crate::patterns::matching;
 use crate::preference::{
-    NamedSet, PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, needs_reference,
+    NamedSet, PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, needs_reference, no_scores,
     reference_logps,
 };
 use crate::reference_cache::ReferenceKey;
@@ -165,6 +165,10 @@ impl Run {
         if train.is_empty() {
             let path = config.train.clone().unwrap_or_default();
             return Err(Error::Empty { path, reason: train.summary() });
+        }
+        if config.objective == Objective::Preference && loss.kind().formula().needs.contains(&Need::LabelProbs) {
+            let sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
+            sets.map(|set| scored(set, &loss)).collect::<Result<()>>()?;
         }
         let settings = config.loop_settings(train.len(), mixture)?;
         let start = Start::load(&config, model)?;
@@ -325,6 +329,7 @@ impl Run {
                     loss: self.loss,
                     forward: options,
                     seed,
+                    reward_margin_scale: self.config.reward_margin_scale,
                     starts_at_reference: self.config.reference_model.is_none() && self.config.adapter.is_none(),
                 };
                 let mut learner =
@@ -715,11 +720,6 @@ fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Or
 
 fn preference_loss(config: &TrainConfig) -> Result<PreferenceLoss> {
     let kind: LossKind = config.loss.parse()?;
-    // Refused here rather than at the first step: files of pairs do not say how likely their labels are.
-    if kind.formula().needs.contains(&Need::LabelProbs) {
-        let expected = "a loss that needs no label probabilities";
-        return Err(Error::Setting { key: "loss", found: config.loss.clone(), expected });
-    }
     let mut constants = config.loss_constants.clone();
     if config.label_smoothing != 0.0 {
         constants.insert("label_smoothing".to_owned(), config.label_smoothing);
@@ -727,6 +727,14 @@ fn preference_loss(config: &TrainConfig) -> Result<PreferenceLoss> {
     let loss =
         PreferenceLoss::with_constants(kind, config.beta, &constants)?.with_divergence(config.f_divergence_type)?;
     Ok(config.wpo.map_or(Ok(loss), |wpo| loss.with_wpo(wpo))?)
+}
+
+/// Refuses a set with a pair that has no scores, before anything is computed.
+fn scored(set: &PairSet, loss: &PreferenceLoss) -> Result<()> {
+    match set.score_margins.iter().position(Option::is_none) {
+        Some(pair) => Err(no_scores(set, pair, loss)),
+        None => Ok(()),
+    }
 }
 
 fn required<'a>(key: &'static str, path: Option<&'a Path>) -> Result<&'a Path> {
@@ -746,13 +754,16 @@ fn refusals(report: &ReadReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::PairEntry;
 
     #[test]
-    fn a_loss_that_files_cannot_feed_is_refused_before_anything_is_read() {
-        let config = |loss: &str| TrainConfig { loss: loss.to_owned(), ..TrainConfig::default() };
-        assert!(preference_loss(&config("sigmoid")).is_ok());
-        let error = preference_loss(&config("soft_label")).unwrap_err().to_string();
-        assert_eq!(error, "`loss` is soft_label, expected a loss that needs no label probabilities");
+    fn a_set_without_scores_is_refused_for_soft_labels() {
+        let loss = preference_loss(&TrainConfig { loss: "soft_label".to_owned(), ..TrainConfig::default() }).unwrap();
+        let mut set = PairSet { score_margins: vec![Some(1.0), None], ..PairSet::default() };
+        set.table.pairs =
+            vec![PairEntry { row: 4, ..PairEntry::default() }, PairEntry { row: 7, ..PairEntry::default() }];
+        let error = scored(&set, &loss).unwrap_err().to_string();
+        assert_eq!(error, "row 7: no `score_chosen` and `score_rejected`, which the loss `soft_label` needs");
     }
 
     #[test]

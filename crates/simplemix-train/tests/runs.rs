@@ -390,3 +390,39 @@ fn a_second_model_and_the_answers_are_in_the_memory_estimate() {
     // Sixteen rows of more than 2000 tokens, each a key and a value of 32 numbers in two layers.
     assert!(long.activations > 16 * 2000 * 2 * 2 * 32 * 4, "{}", long.activations);
 }
+
+/// Pairs whose scores are `margin(i)` apart.
+fn scored_pairs(count: usize, margin: impl Fn(usize) -> f64) -> Vec<Pair> {
+    let mut pairs = pairs(count);
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        (pair.score_chosen, pair.score_rejected) = (Some(1.0 + margin(i)), Some(1.0));
+    }
+    pairs
+}
+
+#[test]
+fn soft_labels_come_from_scores() {
+    let dir = Dir::new();
+    let run = |name: &str, loss: &str, scale: f64, margin: fn(usize) -> f64| {
+        let config = TrainConfig { loss: loss.to_owned(), reward_margin_scale: scale, ..dir.config(name) };
+        let run = Run::with_pairs(config, &dir.model(), &scored_pairs(24, margin), &scored_pairs(1, margin)).unwrap();
+        run.start(false, &mut StopAt(u64::MAX, Cell::new(0))).unwrap()
+    };
+    // Scores that are sure make plain DPO of it, on every pair.
+    run("dpo", "sigmoid", 1.0, |_| 50.0);
+    run("sure", "soft_label", 2.0, |_| 50.0);
+    assert_eq!(furthest(&dir.path("dpo"), &dir.path("sure")), 0.0);
+    // A held-back pair's loss is that of its margin and its label, `p softplus(-m) + (1 - p) softplus(m)`.
+    let finished = run("soft", "soft_label", 2.0, |i| 0.4 + i as f64 / 100.0);
+    let of = |name: &str| finished.records.last().unwrap().get(name).unwrap();
+    let (margin, p) = (of("eval_rewards/margins"), 1.0 / (1.0 + (-0.8f64).exp()));
+    let softplus = |x: f64| x.exp().ln_1p();
+    let want = p * softplus(-margin) + (1.0 - p) * softplus(margin);
+    assert!(margin.abs() > 1e-3 && (of("eval_loss") - want).abs() < 1e-6, "{margin} {} {want}", of("eval_loss"));
+    // Scores that say the label is wrong turn the pair round.
+    let wrong = run("wrong", "soft_label", 1.0, |_| -50.0);
+    assert!(wrong.records[2].get("rewards/margins").unwrap() < 0.0);
+    let config = TrainConfig { loss: "soft_label".to_owned(), ..dir.config("none") };
+    let error = Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap_err().to_string();
+    assert_eq!(error, "row 0: no `score_chosen` and `score_rejected`, which the loss `soft_label` needs");
+}
