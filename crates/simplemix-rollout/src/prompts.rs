@@ -47,6 +47,14 @@ pub(crate) struct Survey {
 }
 
 impl PromptSettings {
+    /// Number of different prompts.
+    ///
+    /// # Errors
+    /// What reading the files reports.
+    pub fn count(&self) -> Result<u64> {
+        Ok(self.survey()?.prompts)
+    }
+
     /// Goes through all prompts once.
     pub(crate) fn survey(&self) -> Result<Survey> {
         let mut hasher = blake3::Hasher::new();

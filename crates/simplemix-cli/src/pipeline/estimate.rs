@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use simplemix_model::ModelConfig;
-use simplemix_rollout::PromptSettings;
+use simplemix_rollout::GeneratorSettings;
 use simplemix_train::TrainConfig;
 use tch::{Device, Kind, Tensor};
 
-use super::plan::{Answerer, Job, Plan, Stage};
+use super::plan::{Job, Stage};
 use crate::failure::{Fails, Result};
 
 /// What a stage is expected to take.
@@ -39,32 +39,31 @@ impl Estimator {
         Ok(Self { model, flops: measured_flops(), pairs: pairs.map(|pairs| pairs as f64) })
     }
 
-    pub(super) fn of(&self, stage: &Stage, plan: &Plan) -> Estimate {
+    pub(super) fn of(&self, stage: &Stage) -> Estimate {
         match &stage.job {
             Job::Generate(settings, by) => {
-                let Some(prompts) = count(&settings.prompts) else { return Estimate::default() };
-                let tokens = prompts * (settings.sampling.samples * settings.sampling.max_new_tokens) as f64;
+                let Ok(prompts) = settings.prompts.count() else { return Estimate::default() };
+                let tokens = prompts as f64 * (settings.sampling.samples * settings.sampling.max_new_tokens) as f64;
                 let (models, rows) = match by {
-                    Answerer::Backend(simplemix_rollout::GeneratorSettings::Local(local)) => (1.0, local.batch_rows),
-                    Answerer::MixP { batch_rows, .. } => (2.0, *batch_rows),
+                    GeneratorSettings::Local(local) => (1.0, local.batch_rows as f64),
+                    GeneratorSettings::MixP(folders) => (2.0, folders.policy.batch_rows as f64),
                     // Somebody else's machine.
-                    Answerer::Backend(_) => return Estimate { tokens: Some(tokens), ..Estimate::default() },
+                    _ => return Estimate { tokens: Some(tokens), ..Estimate::default() },
                 };
-                // A cache of keys and values for the answers made together.
-                let width = (self.model.key_width() * 2 * self.model.num_hidden_layers as i64) as f64;
-                let cache = rows as f64 * 2.0 * settings.sampling.max_new_tokens as f64 * width * 4.0;
+                // Keys and values of the answers made together, their prompts taken to be as long.
+                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * self.model.cache_bytes(4) as f64;
                 Estimate {
                     tokens: Some(tokens),
                     memory: Some(models * self.weights() + cache),
-                    seconds: Some(models * self.seconds(2.0, tokens, DECODING * (rows as f64 / 32.0).min(1.0))),
+                    seconds: Some(models * self.seconds(2.0, tokens, DECODING * (rows / 32.0).min(1.0))),
                 }
             }
-            Job::Train(config) => self.training(config, plan),
+            Job::Train(config) => self.training(config),
             Job::Score(..) | Job::Pair(_) | Job::Mix(_) => Estimate::default(),
         }
     }
 
-    fn training(&self, config: &TrainConfig, _: &Plan) -> Estimate {
+    fn training(&self, config: &TrainConfig) -> Estimate {
         let trained = if config.lora_rank > 0 { 0.02 } else { 1.0 } * self.model.parameters() as f64;
         let activations = self.model.activation_bytes(
             config.micro_batch_tokens.max(2 * config.max_length.min(1024)),
@@ -88,16 +87,6 @@ impl Estimator {
     fn seconds(&self, operations: f64, tokens: f64, share: f64) -> f64 {
         operations * self.model.parameters() as f64 * tokens / (self.flops * share)
     }
-}
-
-/// Prompts of the files, if they can be read.
-fn count(prompts: &PromptSettings) -> Option<f64> {
-    let mut count = 0.0;
-    for prompt in prompts.read() {
-        prompt.ok()?;
-        count += 1.0;
-    }
-    Some(count)
 }
 
 /// Operations a second of a large matrix product, here and now.

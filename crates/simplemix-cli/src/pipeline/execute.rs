@@ -8,17 +8,15 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simplemix_eval::read_curves;
-use simplemix_model::CausalLm;
 use simplemix_rollout::{
-    Dtype, GenerateSettings, Generator, MixPGenerator, ScoreSettings, ScorerSettings, Weighted, generate, pair, score,
+    GenerateSettings, GeneratorSettings, ScoreSettings, ScorerSettings, Weighted, generate, pair, score,
 };
 use simplemix_train::{Outcome, Run, TrainConfig};
-use tch::Device;
 
-use super::plan::{Answerer, Job, Stage};
+use super::plan::{Job, Stage};
 use crate::failure::{Fails, Failure, Result};
 use crate::mix;
-use crate::progress::{print, warn};
+use crate::progress::print;
 use crate::stages::{Stages, failed};
 use crate::train::Screen;
 
@@ -78,7 +76,7 @@ impl Stage {
             Job::Mix(settings) => {
                 let achieved = mix::write(settings)?;
                 let sources = achieved.sources.iter().map(|source| {
-                    json!({ "name": source.name, "asked": source.asked, "share": source.share, "pairs": source.pairs })
+                    json!({ "name": source.name, "asked": source.asked, "share": source.share, "pairs": source.tally.pairs })
                 });
                 json!({ "pairs": achieved.pairs, "sources": sources.collect::<Vec<_>>() })
             }
@@ -95,28 +93,10 @@ impl Stage {
         Ok(done)
     }
 
-    fn generate(&self, settings: &GenerateSettings, by: &Answerer) -> Result<Value> {
-        match by {
-            Answerer::Backend(backend) => self.answer(settings, backend.open().map_err(failed)?.as_mut()),
-            Answerer::MixP { policy, reference, plain_share, batch_rows } => {
-                let device = Device::cuda_if_available();
-                let load = |folder: &Path| CausalLm::load(folder, Dtype::Auto.kind(device), device).run();
-                let (policies, references) = (load(policy)?, load(reference)?);
-                let tokenizer = simplemix_data::PairTokenizer::from_dir(policy, Default::default()).input()?;
-                let mut generator =
-                    MixPGenerator::new(&policies, &references, &tokenizer, &self.name, *plain_share, *batch_rows)
-                        .map_err(failed)?;
-                if let Some(notice) = generator.notice() {
-                    warn(&format!("{}: {notice}", self.name));
-                }
-                self.answer(settings, &mut generator)
-            }
-        }
-    }
-
-    fn answer(&self, settings: &GenerateSettings, generator: &mut dyn Generator) -> Result<Value> {
+    fn generate(&self, settings: &GenerateSettings, by: &GeneratorSettings) -> Result<Value> {
+        let mut generator = by.open().map_err(failed)?;
         let mut screen = Stages::new()?;
-        let report = generate(settings, generator, &mut screen);
+        let report = generate(settings, generator.as_mut(), &mut screen);
         screen.clear();
         Ok(json!(report.map_err(failed)?))
     }

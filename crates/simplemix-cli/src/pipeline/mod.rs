@@ -167,7 +167,7 @@ fn describe(config: &PipelineConfig, plan: &Plan) -> Result {
             (false, true) => "to go on with",
             (false, false) => "to do",
         };
-        let estimate = if stage.done().is_some() { estimate::Estimate::default() } else { estimator.of(stage, plan) };
+        let estimate = if stage.done().is_some() { estimate::Estimate::default() } else { estimator.of(stage) };
         total += estimate.seconds.unwrap_or_default();
         let cell = |value: Option<f64>, scale: f64, unit: &str| {
             value.map_or(String::new(), |value| format!("{:.1} {unit}", value / scale))

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use simplemix_mix::Weight;
 use simplemix_rollout::{
-    GenerateSettings, GeneratorSettings, LocalSettings, PairSettings, PromptSettings, RewardSettings, SamplingConfig,
-    ScoreSettings, ScorerKind, ScorerSettings,
+    GenerateSettings, GeneratorSettings, LocalSettings, MixPFolders, PairSettings, PromptSettings, RewardSettings,
+    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings,
 };
 use simplemix_train::{EvalFiles, TrainConfig};
 
@@ -45,25 +45,12 @@ pub(super) struct Stage {
 /// What a stage does.
 #[derive(Debug)]
 pub(super) enum Job {
-    Generate(Box<GenerateSettings>, Answerer),
+    Generate(Box<GenerateSettings>, GeneratorSettings),
     Score(ScoreSettings, Vec<ScorerSettings>),
     Pair(PairSettings),
     Mix(Box<mix::Settings>),
     /// A policy or a reward model.
     Train(Box<TrainConfig>),
-}
-
-/// Who answers.
-#[derive(Debug)]
-pub(super) enum Answerer {
-    Backend(GeneratorSettings),
-    /// Policy and reference, mixed.
-    MixP {
-        policy: PathBuf,
-        reference: PathBuf,
-        plain_share: f64,
-        batch_rows: usize,
-    },
 }
 
 /// A model folder: given, or made by a stage.
@@ -259,14 +246,13 @@ impl Planner<'_> {
         let sampling = SamplingConfig { seed, ..collect.sampling };
         let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
         let by = match (&collect.server, mixes) {
-            (Some(server), _) => Answerer::Backend(GeneratorSettings::Server(server.clone())),
-            (None, true) => Answerer::MixP {
-                policy: policy.path.clone(),
+            (Some(server), _) => GeneratorSettings::Server(server.clone()),
+            (None, true) => GeneratorSettings::MixP(MixPFolders {
+                policy: self.local(policy),
                 reference: first.path.clone(),
                 plain_share: collect.plain_share,
-                batch_rows: collect.batch_rows,
-            },
-            (None, false) => self.local(policy),
+            }),
+            (None, false) => GeneratorSettings::Local(self.local(policy)),
         };
         let generated = self.generate(
             format!("generate{suffix}"),
@@ -295,12 +281,12 @@ impl Planner<'_> {
         Ok((self.folder(paired).join(PAIRS), self.key(paired)))
     }
 
-    fn local(&self, model: &Model) -> Answerer {
+    fn local(&self, model: &Model) -> LocalSettings {
         let mut settings = LocalSettings::new(&model.path);
         settings.batch_rows = self.config.collect.batch_rows;
         // Folders of stages are all called `model`.
         settings.name = Some(self.model_name(model));
-        Answerer::Backend(GeneratorSettings::Local(settings))
+        settings
     }
 
     /// Name of a model in the column `generator`.
@@ -316,17 +302,15 @@ impl Planner<'_> {
         name: String,
         prompts: &PromptSettings,
         sampling: SamplingConfig,
-        by: Answerer,
+        by: GeneratorSettings,
         models: Vec<&Model>,
     ) -> Result<usize> {
         let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
         match &by {
             // Last bits of log-probabilities depend on the answers made together.
-            Answerer::Backend(GeneratorSettings::Local(settings)) => {
-                material["batch_rows"] = json!(settings.batch_rows)
-            }
-            Answerer::Backend(backend) => material["backend"] = json!(backend),
-            Answerer::MixP { plain_share, .. } => material["plain_share"] = json!(plain_share),
+            GeneratorSettings::Local(settings) => material["batch_rows"] = json!(settings.batch_rows),
+            GeneratorSettings::MixP(folders) => material["plain_share"] = json!(folders.plain_share),
+            backend => material["backend"] = json!(backend),
         }
         let keys: Vec<String> = models.iter().map(|model| model.key.clone()).collect();
         let inputs: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -354,7 +338,10 @@ impl Planner<'_> {
                 inputs.push(reward.key.clone());
                 vec![ScorerSettings::new(ScorerKind::RewardModel(RewardSettings::new(&reward.path)))]
             }
-            ([], None) => return needed(key, None, "at least one scorer, or a section [reward]"),
+            ([], None) => {
+                let expected = "at least one scorer, or a section [reward]";
+                return Err(Failure::input(format!("`{key}` is not set, expected {expected}")));
+            }
             (scorers, _) => scorers.to_vec(),
         };
         let mut material = json!([scorers, with_references]);
@@ -430,7 +417,7 @@ impl Planner<'_> {
             max_new_tokens: evaluate.max_new_tokens.unwrap_or(collect.sampling.max_new_tokens),
             seed: 0,
         };
-        let by = self.local(model);
+        let by = GeneratorSettings::Local(self.local(model));
         let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, vec![model])?;
         let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };
         self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
