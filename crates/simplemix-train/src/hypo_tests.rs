@@ -133,7 +133,7 @@ fn drawn_answers_give_the_divergence_and_its_gradient() {
     let (policy, hypo) = hypo();
     let (kl, truth, variance) = exact(&policy, &hypo);
     let (_, squares) = expected(&policy, &hypo);
-    let (updates, prompts) = (8, 64);
+    let (updates, prompts) = (4, 64);
     let count = f64::from(updates * prompts);
     let asked: Vec<Asked<'_>> = (0..prompts as usize).map(|place| Asked { place, prompt: &PROMPT }).collect();
     let at_once = ForwardOptions { micro_batch_tokens: 4096, ..OPTIONS };
@@ -149,7 +149,7 @@ fn drawn_answers_give_the_divergence_and_its_gradient() {
     // The squared error's mean is the gradient's variance over the number of draws.
     let mean_error = (squares - norm(&truth).powi(2)) / count;
     let error = norm(&(take_gradient(&policy) - &truth)).powi(2);
-    assert!(error < 4.0 * mean_error && mean_error < 0.1 * norm(&truth).powi(2), "{error} {mean_error}");
+    assert!(error < 4.0 * mean_error && mean_error < 0.2 * norm(&truth).powi(2), "{error} {mean_error}");
 }
 
 /// One update's gradient, in parts and with checkpointing, against the formula on plain log-probabilities.
