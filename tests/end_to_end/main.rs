@@ -6,6 +6,7 @@ mod bad_input;
 mod data;
 mod eval;
 mod good_runs;
+mod judging;
 mod mixing;
 mod training;
 

@@ -16,6 +16,7 @@ mod progress;
 mod reading;
 mod report;
 mod score;
+mod scoring;
 mod stages;
 mod tokenize;
 mod train;
