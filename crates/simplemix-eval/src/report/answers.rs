@@ -38,12 +38,12 @@ pub fn write_outputs(path: &Path, answers: &[Answer]) -> Result<()> {
     crate::report::write_whole(path, (text + "\n").as_bytes())
 }
 
+/// A prompt, and who answered what.
+pub(crate) type Given<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
 /// Prompts that several have answered, the most widely answered first, each with who said what.
-pub(crate) fn side_by_side<'a>(
-    answers: &'a [(String, Vec<Answer>)],
-    most: usize,
-) -> Vec<(&'a str, Vec<(&'a str, &'a str)>)> {
-    let mut prompts: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
+pub(crate) fn side_by_side(answers: &[(String, Vec<Answer>)], most: usize) -> Vec<Given<'_>> {
+    let mut prompts: Vec<Given<'_>> = Vec::new();
     let mut places = std::collections::BTreeMap::new();
     for (name, answers) in answers {
         for answer in answers {
