@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod collecting;
 mod data;
 mod eval;
 mod good_runs;
 mod judging;
 mod mixing;
 mod training;
+
+#[path = "../../crates/simplemix-rollout/tests/support/mod.rs"]
+mod server;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

@@ -87,6 +87,12 @@ pub(crate) struct ServerFlags {
     /// What happens when the server refuses a prompt, such as one that is too long: stop, or skip and count it
     #[arg(long, value_name = "stop|skip", default_value = "stop")]
     on_refused: String,
+    /// Ask for log-probabilities, which some servers have not got
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", value_name = "true|false", action = clap::ArgAction::Set)]
+    logps: bool,
+    /// Further fields of every request, as a JSON object; null takes one out
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    extra: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// Which prompts.
@@ -170,6 +176,8 @@ impl ServerFlags {
             timeout_secs: self.timeout,
             retries: self.retries,
             on_refused: choice::<OnRefused>("on-refused", &self.on_refused, "stop or skip")?,
+            logps: self.logps,
+            extra: self.extra.clone().unwrap_or_default(),
             ..ServerSettings::new(url)
         })
     }
@@ -206,6 +214,11 @@ impl Sampling {
             seed: self.seed.unwrap_or(base.seed),
         }
     }
+}
+
+/// `{"top_k": 20}`.
+fn object(text: &str) -> std::result::Result<serde_json::Map<String, serde_json::Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("no JSON object: {error}"))
 }
 
 /// A word of a flag as one of a list.

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use simplemix_rollout::{Error, Watch};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::bar;
+use crate::progress::{bar, warn};
 
 /// The terminal while a stage works.
 pub(crate) struct Stages {
@@ -49,7 +49,10 @@ impl Watch for Stages {
 /// What kind of failure an error of a stage is.
 pub(crate) fn failed(error: Error) -> Failure {
     match error {
-        Error::Interrupted => Failure::Interrupted,
+        Error::Interrupted => {
+            warn("stopped; what is done is kept, and the same command goes on from there");
+            Failure::Interrupted
+        }
         Error::Setting { .. }
         | Error::Prompt { .. }
         | Error::Row { .. }

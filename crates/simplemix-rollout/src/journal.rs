@@ -118,7 +118,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let mut journal = Self { path, file, end: 0, offsets: Vec::new(), done: 0, recent: None, results: PhantomData };
         match journal.scan()? {
             Some(header) if header.key == key.0 => {}
-            Some(_) if !overwrite => return Err(Error::OtherWork { path: journal.path }),
+            Some(_) if !overwrite => return Err(Error::OtherWork { path: journal.path.clone() }),
             _ => {
                 (journal.end, journal.done) = (0, 0);
                 journal.offsets.clear();
@@ -208,6 +208,15 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
     /// Removes the journal, whose results are in the output now.
     pub(crate) fn remove(self) -> Result<()> {
         std::fs::remove_file(&self.path).at(&self.path, "remove")
+    }
+}
+
+impl<T> Drop for Journal<T> {
+    /// A journal of nothing is of no use.
+    fn drop(&mut self) {
+        if self.done == 0 {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -1,0 +1,351 @@
+//! Collecting as a user runs it: whole, killed, stopped, from servers that fail.
+
+#![expect(clippy::disallowed_methods, reason = "kills come at moments")]
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::good_runs::{lines, succeeds};
+use crate::server::{Does, Mock, echo};
+use crate::{Dir, exists, stderr, stdout};
+
+/// `count` prompts with right answers.
+fn prompts(dir: &Dir, count: usize) {
+    let mut text = String::new();
+    for i in 0..count {
+        writeln!(
+            text,
+            r#"{{"id":"p{i}","prompt":[{{"role":"user","content":"What is {i} + 1?"}}],"answer":"{}","reference":"It is {}."}}"#,
+            i + 1,
+            i + 1
+        )
+        .unwrap();
+    }
+    dir.write("prompts.jsonl", text);
+}
+
+const SAMPLING: &[&str] =
+    &["--prompts", "prompts.jsonl", "--samples", "3", "--temperature", "1", "--max-new-tokens", "12"];
+
+fn files(dir: &Dir, names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| std::fs::read(dir.path(name)).unwrap()).collect()
+}
+
+/// Runs a command whole, then again and again, killed without warning at moments spread over the whole run until it ends
+/// by itself; the outputs must be the same bytes, and some of the kills must have come after there was work to keep. How
+/// often it was done from the start.
+#[track_caller]
+fn survives_kills(dir: &Dir, args: &[&str], outputs: &[&str], kills: u32) -> usize {
+    let started = Instant::now();
+    succeeds(dir, args);
+    let duration = started.elapsed();
+    let whole = files(dir, outputs);
+    let hidden = |dir: &Dir| dir.entries().into_iter().filter(|name| name.ends_with(".partial")).count();
+    assert_eq!(hidden(dir), 0);
+    outputs.iter().for_each(|name| std::fs::remove_file(dir.path(name)).unwrap());
+    let (mut kept, mut ended) = (0, 0usize);
+    for kill in 0..kills {
+        let mut child = dir.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // A golden-section sequence: any number of moments covers the run evenly.
+        let moment = (f64::from(kill) * 0.618_033_988_75 + 0.3).fract();
+        std::thread::sleep(duration.mul_f64(moment));
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            assert!(files(dir, outputs) == whole, "kill {kill}");
+            outputs.iter().for_each(|name| std::fs::remove_file(dir.path(name)).unwrap());
+            ended += 1;
+        } else {
+            kept += usize::from(hidden(dir) > 0 || outputs.iter().any(|name| exists(&dir.path(name))));
+        }
+    }
+    succeeds(dir, args);
+    assert!(files(dir, outputs) == whole, "after {kills} kills, of which {ended} came too late");
+    assert_eq!(hidden(dir), 0);
+    assert!(kept > 0, "no kill came while there was work to keep");
+    2 + ended
+}
+
+fn candidates(dir: &Dir, prompts: usize) {
+    let mut text = String::new();
+    for i in 0..prompts {
+        for sample in 0..3 {
+            let right = i + sample;
+            writeln!(text, r#"{{"prompt":"What is {i} + 1?","answer":"{}","response":"It is {right}."}}"#, i + 1)
+                .unwrap();
+        }
+    }
+    dir.write("candidates.jsonl", text);
+}
+
+#[test]
+fn generating_in_this_process_survives_kills() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 40);
+    let args = [&["generate", "--model", "model", "--batch-rows", "3", "-o", "c.parquet"], SAMPLING].concat();
+    survives_kills(&dir, &args, &["c.parquet"], 8);
+}
+
+#[test]
+fn generating_by_a_server_survives_kills_and_asks_nothing_twice() {
+    let dir = Dir::new();
+    prompts(&dir, 60);
+    let mock = Mock::start(|seen| Does::Waits(Duration::from_millis(4), Box::new(echo(seen))));
+    let url = mock.url();
+    let server = ["generate", "--server", &url, "--server-model", "m", "--concurrency", "2", "-o", "c.parquet"];
+    let args = [&server, SAMPLING].concat();
+    let times = survives_kills(&dir, &args, &["c.parquet"], 8);
+    // Beside whole runs only what was under way at each of the eight kills.
+    let asked = mock.seen().len();
+    assert!(asked <= times * 180 + 8 * 2, "{asked} requests in {times} runs");
+}
+
+#[cfg(unix)]
+#[test]
+fn scoring_survives_kills() {
+    let dir = Dir::new();
+    candidates(&dir, 300);
+    let command = "command:sleep 0.05; awk '{print \"{\\\"score\\\": \" NR % 7 \"}\"}'";
+    let args = [
+        "score",
+        "--candidates",
+        "candidates.jsonl",
+        "--scorer",
+        "exact-answer",
+        "--scorer",
+        command,
+        "-o",
+        "s.parquet",
+    ];
+    survives_kills(&dir, &args, &["s.parquet"], 8);
+}
+
+#[test]
+fn pairing_starts_again_and_gives_the_same() {
+    let dir = Dir::new();
+    candidates(&dir, 500);
+    succeeds(&dir, &["score", "--candidates", "candidates.jsonl", "--scorer", "exact-answer", "-o", "s.parquet"]);
+    let args = ["pair", "--candidates", "s.parquet", "--select", "all-gaps", "-o", "on.parquet"];
+    succeeds(&dir, &args);
+    let whole = files(&dir, &["on.parquet"]);
+    for kill in 1..6 {
+        std::fs::remove_file(dir.path("on.parquet")).unwrap();
+        let mut child = dir.command(&args).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(8 * kill));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        succeeds(&dir, &args);
+        assert!(files(&dir, &["on.parquet"]) == whole);
+    }
+}
+
+#[test]
+fn collecting_survives_kills_in_every_stage() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 30);
+    let collect = ["collect", "--model", "model", "--batch-rows", "4", "--scorer", "digit-share", "-o", "on.parquet"];
+    let args = [&collect, SAMPLING].concat();
+    survives_kills(&dir, &args, &["on.candidates.parquet", "on.scored.parquet", "on.parquet"], 8);
+}
+
+#[test]
+fn stages_alone_and_together_give_the_same_pairs() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 20);
+    let model = ["--model", "model"];
+    let said = succeeds(
+        &dir,
+        &[&["collect", "--scorer", "digit-share", "-o", "on.parquet", "--reference"], &model[..], SAMPLING].concat(),
+    );
+    assert!(said.contains("60 answers to 20 prompts by model") && said.contains("mean gap"), "{said}");
+    succeeds(&dir, &[&["generate", "-o", "c.parquet"], &model[..], SAMPLING].concat());
+    let score = ["score", "--candidates", "c.parquet", "--scorer", "digit-share", "--reference", "-o", "s.parquet"];
+    succeeds(&dir, &score);
+    succeeds(&dir, &["pair", "--candidates", "s.parquet", "--reference", "-o", "p.parquet"]);
+    assert!(files(&dir, &["on.candidates.parquet"]) == files(&dir, &["c.parquet"]));
+    succeeds(&dir, &["convert", "on.parquet", "-o", "on.jsonl"]);
+    succeeds(&dir, &["convert", "p.parquet", "-o", "p.jsonl"]);
+    let pairs = lines(&dir, "on.jsonl");
+    assert_eq!(pairs, lines(&dir, "p.jsonl"));
+    for pair in &pairs {
+        assert_eq!((&pair["policy"], &pair["source"]), (&Value::from("on"), &Value::from("on_policy")));
+        assert_eq!((&pair["candidates"], &pair["temperature"]), (&Value::from(4), &Value::from(1.0)));
+        assert!(pair["score_chosen"].as_f64() > pair["score_rejected"].as_f64());
+        let by_model = pair["reference"].is_null();
+        assert_eq!(pair["generator"], if by_model { Value::from("model") } else { Value::Null });
+    }
+    assert!(pairs.iter().any(|pair| !pair["reference"].is_null()), "references take part");
+    // The file trains.
+    succeeds(&dir, &["train", "--model", "model", "--train", "on.parquet", "--max-steps", "1", "--output", "run"]);
+
+    // Once more, and nothing is done; with other arguments, nothing is harmed.
+    let again = succeeds(&dir, &score);
+    assert!(again.contains("80 responses to 20 prompts"), "{again}");
+    let other = dir.simplemix(&["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet"]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(
+        stderr(&other).contains("s.parquet: there already, and not made with these arguments"),
+        "{}",
+        stderr(&other)
+    );
+    succeeds(&dir, &["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet", "--overwrite"]);
+}
+
+#[test]
+fn a_reward_model_that_was_trained_here_scores() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 6);
+    candidates(&dir, 20);
+    dir.pairs("pairs.jsonl", "off", 8);
+    let train =
+        ["train", "--model", "model", "--train", "pairs.jsonl", "--objective", "reward", "--learning-rate", "1e-3"];
+    succeeds(&dir, &[&train[..], &["--max-steps", "2", "--batch-size", "4", "--output", "reward"]].concat());
+    let scorers = r#"
+        [[scorer]]
+        kind = "reward-model"
+        model = "reward/model"
+        batch_tokens = 512
+        [[scorer]]
+        kind = "format"
+        weight = 2
+        contains = ["."]
+        [[scorer]]
+        kind = "length"
+        min = 1
+        max = 2
+        weight = -1
+    "#;
+    dir.write("scorers.toml", scorers);
+    let score = ["score", "--candidates", "candidates.jsonl", "--scorers", "scorers.toml", "-o", "s.parquet", "--json"];
+    let report: Value = serde_json::from_str(&succeeds(&dir, &score)).unwrap();
+    let mean = |name: &str| report["means"][name].as_f64().unwrap();
+    assert_eq!((report["candidates"].as_u64(), mean("score_format"), mean("score_length")), (Some(60), 1.0, 0.5));
+    let sum = mean("score_reward_model") + 2.0 * mean("score_format") - mean("score_length");
+    assert!((mean("score") - sum).abs() < 1e-9 && mean("score_reward_model") != 0.0);
+    let by = ["pair", "--candidates", "s.parquet", "--by", "score_reward_model", "-o", "on.parquet"];
+    assert!(succeeds(&dir, &by).contains("20 prompts"));
+    dir.write("wrong.toml", "[[scorer]]\nkind = \"length\"\nmax = 0\n");
+    let wrong = ["score", "--candidates", "candidates.jsonl", "--scorers", "wrong.toml", "-o", "w.parquet"];
+    assert_eq!(dir.simplemix(&wrong).status.code(), Some(2));
+}
+
+/// A polite end: what is done is kept, and the exit code says so.
+#[cfg(unix)]
+#[test]
+fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
+    let dir = Dir::new();
+    prompts(&dir, 100);
+    let mock = Mock::start(|seen| Does::Waits(Duration::from_millis(20), Box::new(echo(seen))));
+    let url = mock.url();
+    let server = ["collect", "--server", &url, "--server-model", "m", "--concurrency", "2"];
+    let args = [&server[..], &["--scorer", "exact-answer", "-o", "on.parquet"], SAMPLING].concat();
+    let child = dir.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while mock.seen().len() < 20 {
+        assert!(Instant::now() < deadline, "no request within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(stderr(&output).contains("the same command goes on from there"), "{}", stderr(&output));
+    let journal = std::fs::read_to_string(dir.path(".on.candidates.parquet.partial")).unwrap();
+    assert!(journal.lines().count() > 15);
+
+    // Unfinished work of other arguments is not gone on with.
+    let other = [&args[..], &["--seed", "7"]].concat();
+    let refused = dir.simplemix(&other);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("unfinished work with other arguments"), "{}", stderr(&refused));
+    let said = succeeds(&dir, &args);
+    assert!(said.contains("300 answers to 100 prompts by m"), "{said}");
+}
+
+/// The key is in the header of requests, and nowhere else: not in logs at their most talkative, not in errors, not in files.
+#[test]
+fn the_key_is_never_shown() {
+    const KEY: &str = "sk-very-secret-9876543210";
+    let dir = Dir::new();
+    prompts(&dir, 8);
+    let mock = Mock::start(|seen| match seen.number {
+        0..6 => echo(seen),
+        6 => Does::Sends(429, vec![("retry-after-ms", "1".to_owned())], format!("slow down, {KEY}")),
+        7..15 => echo(seen),
+        _ => Does::Sends(401, vec![], format!(r#"{{"error": {{"message": "{KEY} is no key"}}}}"#)),
+    });
+    let url = mock.url();
+    let server = ["-vv", "generate", "--server", &url, "--server-model", "m", "--concurrency", "1", "-o", "c.parquet"];
+    let output =
+        dir.command(&[&server, SAMPLING].concat()).env("OPENAI_API_KEY", KEY).env("RUST_LOG", "trace").output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output) + &stdout(&output);
+    assert!(said.contains("status 401: [key] is no key") && said.contains("slow down, [key]"), "{said}");
+    assert_eq!(mock.seen()[0].authorization, Some(format!("Bearer {KEY}")));
+    let mut texts = vec![said];
+    for name in dir.entries() {
+        texts.push(String::from_utf8_lossy(&std::fs::read(dir.path(&name)).unwrap()).into_owned());
+    }
+    assert_eq!(texts.len(), 3, "what was said, the prompts, the journal");
+    assert!(texts.iter().all(|text| !text.contains(KEY)));
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_is_written() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 2);
+    dir.write("bare.jsonl", "{\"prompt\": \"What?\"}\n");
+    dir.write("columns.jsonl", "{\"text\": \"What?\"}\n");
+    dir.write("unscored.jsonl", "{\"prompt\": \"What?\", \"response\": \"That.\"}\n");
+    let before = dir.entries();
+    let generate = ["generate", "--model", "model", "--samples", "2", "--max-new-tokens", "2"];
+    let cases: [(&[&str], &str); 9] = [
+        (&["--prompts", "columns.jsonl", "-o", "c.parquet"], "columns text, expected preference pairs, or a column"),
+        (&["--prompts", "none.jsonl", "-o", "c.parquet"], "none.jsonl"),
+        (
+            &["--prompts", "prompts.jsonl", "-o", "c.jsonl"],
+            "`output` is c.jsonl, expected a name that ends in .parquet",
+        ),
+        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--top-p", "0"], "`top_p` is 0, expected above 0"),
+        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--batch-rows", "0"], "`batch_rows` is 0"),
+        (&["score", "--candidates", "unscored.jsonl", "--scorer", "exact", "-o", "s.parquet"], "`scorer` is `exact`"),
+        (
+            &["score", "--candidates", "unscored.jsonl", "--scorer", "exact-answer", "-o", "s.parquet"],
+            "no `answer`, which scorer `exact-answer` needs",
+        ),
+        (&["pair", "--candidates", "unscored.jsonl", "-o", "p.parquet"], "without scores, expected a column `score`"),
+        (
+            &["pair", "--candidates", "unscored.jsonl", "--select", "threshold", "-o", "p.parquet"],
+            "`threshold` is none, expected a score",
+        ),
+    ];
+    for (flags, expected) in cases {
+        let of_generate = flags[0] == "--prompts";
+        let output = dir.simplemix(&if of_generate { [&generate, flags].concat() } else { flags.to_vec() });
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    assert_eq!(dir.entries(), before);
+
+    // Nobody there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = dir.simplemix(
+        &[&["generate", "--server", &url, "--server-model", "m", "--retries", "1", "-o", "c.parquet"], SAMPLING]
+            .concat(),
+    );
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("{url}/v1: prompt `p0`")) && said.contains("(2 attempts)"), "{said}");
+    assert!(!exists(Path::new("c.parquet")));
+}
