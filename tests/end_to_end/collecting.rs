@@ -197,6 +197,45 @@ fn stages_alone_and_together_give_the_same_pairs() {
     succeeds(&dir, &["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet", "--overwrite"]);
 }
 
+#[test]
+fn a_reward_model_that_was_trained_here_scores() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 6);
+    candidates(&dir, 20);
+    dir.pairs("pairs.jsonl", "off", 8);
+    let train =
+        ["train", "--model", "model", "--train", "pairs.jsonl", "--objective", "reward", "--learning-rate", "1e-3"];
+    succeeds(&dir, &[&train[..], &["--max-steps", "2", "--batch-size", "4", "--output", "reward"]].concat());
+    let scorers = r#"
+        [[scorer]]
+        kind = "reward-model"
+        model = "reward/model"
+        batch_tokens = 512
+        [[scorer]]
+        kind = "format"
+        weight = 2
+        contains = ["."]
+        [[scorer]]
+        kind = "length"
+        min = 1
+        max = 2
+        weight = -1
+    "#;
+    dir.write("scorers.toml", scorers);
+    let score = ["score", "--candidates", "candidates.jsonl", "--scorers", "scorers.toml", "-o", "s.parquet", "--json"];
+    let report: Value = serde_json::from_str(&succeeds(&dir, &score)).unwrap();
+    let mean = |name: &str| report["means"][name].as_f64().unwrap();
+    assert_eq!((report["candidates"].as_u64(), mean("score_format"), mean("score_length")), (Some(60), 1.0, 0.5));
+    let sum = mean("score_reward_model") + 2.0 * mean("score_format") - mean("score_length");
+    assert!((mean("score") - sum).abs() < 1e-9 && mean("score_reward_model") != 0.0);
+    let by = ["pair", "--candidates", "s.parquet", "--by", "score_reward_model", "-o", "on.parquet"];
+    assert!(succeeds(&dir, &by).contains("20 prompts"));
+    dir.write("wrong.toml", "[[scorer]]\nkind = \"length\"\nmax = 0\n");
+    let wrong = ["score", "--candidates", "candidates.jsonl", "--scorers", "wrong.toml", "-o", "w.parquet"];
+    assert_eq!(dir.simplemix(&wrong).status.code(), Some(2));
+}
+
 /// A polite end: what is done is kept, and the exit code says so.
 #[cfg(unix)]
 #[test]

@@ -7,6 +7,7 @@ mod collecting;
 mod data;
 mod eval;
 mod good_runs;
+mod judging;
 mod mixing;
 mod pipeline;
 mod training;

@@ -183,6 +183,13 @@ impl ServerFlags {
     }
 }
 
+impl ServerFlags {
+    /// The server at `url` with the model that `--server-model` names.
+    pub(crate) fn for_judge(&self, url: &str) -> Result<ServerSettings> {
+        Ok(ServerSettings { model: self.server_model.clone(), ..self.settings(url)? })
+    }
+}
+
 impl Prompts {
     pub(crate) fn settings(&self) -> Result<PromptSettings> {
         Ok(PromptSettings {

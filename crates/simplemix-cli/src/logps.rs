@@ -6,13 +6,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
-use simplemix_model::CausalLm;
-use simplemix_train::{ForwardOptions, PairSet, reference_logps};
-use tch::{Device, Kind};
+use simplemix_train::PairSet;
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{bar, print};
+use crate::progress::print;
 use crate::reading::Reading;
+use crate::scoring::log_probabilities;
 
 /// Score both responses of every pair under a model: summed log-probabilities, in nats
 ///
@@ -64,20 +63,7 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err(Failure::input(format!("{}: no pair to score", args.data.display())));
     }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
-    let device = Device::cuda_if_available();
-    let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
-    let model = CausalLm::load(&model, kind, device).input()?;
-    let bar = bar("scoring", set.len() as u64);
-    let options = ForwardOptions {
-        micro_batch_tokens: args.micro_batch_tokens,
-        logits_bytes: 256 << 20,
-        activation_checkpointing: false,
-        token_metrics: false,
-        wpo: None,
-        ld_alpha: None,
-    };
-    let logps = reference_logps(&model, &set, &options, &mut |done| bar.set_position(done as u64)).run()?;
-    bar.finish_and_clear();
+    let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring")?;
 
     let mut of_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
     for (entry, logps) in set.table.pairs.iter().zip(&logps) {

@@ -18,6 +18,7 @@ mod progress;
 mod reading;
 mod report;
 mod score;
+mod scoring;
 mod stages;
 mod tokenize;
 mod train;

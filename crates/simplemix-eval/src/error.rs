@@ -40,6 +40,19 @@ pub enum Error {
         /// Iterations done.
         iterations: usize,
     },
+    /// A judge failed.
+    #[error("{judge}: no verdict about comparison {row}")]
+    Judge {
+        /// The judge.
+        judge: String,
+        /// Place of the comparison.
+        row: usize,
+        /// What it says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The caller wanted to stop; what was done is kept.
+    #[error("stopped; the same call goes on from here")]
+    Stopped,
     /// A figure cannot be drawn.
     #[error(transparent)]
     Plot(#[from] crate::plot::PlotError),

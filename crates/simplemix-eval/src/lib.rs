@@ -7,6 +7,8 @@
 //! | lay out results | [`table`] |
 //! | draw curves, bars, points, as SVG or PNG | [`Panel`], [`BarPanel`], [`ScatterPanel`], [`write_svg`], [`png`](fn@png) |
 //! | compare runs on one page | [`report`] |
+//! | judge pairs of answers as AlpacaEval does | [`judge`] |
+//! | tell how well rewards order preference pairs | [`preference_figures`] |
 //! | compute AlpacaEval 2.0, length-controlled win rates included | [`alpaca`] |
 //! | fit a small logistic regression with an L1 penalty | [`fit_l1`] |
 //! | test paired differences | [`paired_t_test`], [`holm`] |
@@ -19,8 +21,10 @@ pub mod alpaca;
 mod curves;
 mod error;
 pub mod html;
+pub mod judge;
 mod logistic;
 mod plot;
+mod preferences;
 pub mod report;
 mod share;
 mod stats;
@@ -32,6 +36,9 @@ pub use logistic::{Sample, fit_l1, sigmoid};
 pub use plot::{
     Band, Bar, BarPanel, Dot, Panel, PlotError, PngFonts, ScatterPanel, Series, banded_svg, bars_svg, png, scatter_svg,
     svg, thinned, write_svg,
+};
+pub use preferences::{
+    Bin, Calibration, LengthBias, PreferenceFigures, ScoredPair, preference_figures, preference_groups,
 };
 pub use share::{Share, mcnemar};
 pub use stats::{half_width_95, holm, paired_t_test};

@@ -109,21 +109,14 @@ pub(crate) fn derivatives<const D: usize>(samples: &[Sample<D>], c: f64, beta: &
     for s in samples {
         let p = sigmoid(dot(&s.features, beta));
         let (slope, curve) = (s.weight * (p - s.target), s.weight * (p * (1.0 - p)).max(LEAST_CURVE));
-        for i in 0..D {
-            gradient[i] += slope * s.features[i];
-            for j in 0..=i {
-                hessian[i][j] += curve * s.features[i] * s.features[j];
+        for ((g, row), x) in gradient.iter_mut().zip(&mut hessian).zip(s.features) {
+            *g += slope * x;
+            for (h, other) in row.iter_mut().zip(s.features) {
+                *h += curve * x * other;
             }
         }
     }
-    for i in 0..D {
-        gradient[i] *= c;
-        for j in 0..=i {
-            hessian[i][j] *= c;
-            hessian[j][i] = hessian[i][j];
-        }
-    }
-    (gradient, hessian)
+    (gradient.map(|g| c * g), hessian.map(|row| row.map(|h| c * h)))
 }
 
 /// The step `d` that minimises `g·d + d·Hd/2 + |beta + d|_1`, coordinate by coordinate.
@@ -141,7 +134,7 @@ pub(crate) fn newton_step<const D: usize>(beta: &[f64; D], gradient: &[f64; D], 
             change = change.max((target - beta[j] - step[j]).abs());
             step[j] = target - beta[j];
         }
-        if !(change > 1e-15 * (1.0 + largest(beta))) {
+        if change <= 1e-15 * (1.0 + largest(beta)) {
             break;
         }
     }

@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 use simplemix_data::read::RowReader;
 use simplemix_data::{Form, Message, TableWriter, Text, WriteOptions, schema};
 
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
 use crate::generator::{Finish, Prompt};
 use crate::prompts::prompt_id;
 
@@ -224,6 +224,18 @@ impl Iterator for CandidateReader {
     fn next(&mut self) -> Option<Self::Item> {
         self.group().transpose()
     }
+}
+
+/// The hash of a file of candidates, and the number of its prompts.
+pub(crate) fn survey(path: &Path) -> Result<(String, u64)> {
+    let mut groups = 0;
+    for group in CandidateReader::open(path)? {
+        group?;
+        groups += 1;
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(std::fs::File::open(path).at(path, "read")?).at(path, "read")?;
+    Ok((hasher.finalize().to_hex().to_string(), groups))
 }
 
 /// Rows written at a time.

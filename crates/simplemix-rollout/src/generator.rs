@@ -256,17 +256,20 @@ impl SamplingConfig {
 
 /// The seed of one sample for a backend that takes one for each request: from the run's seed, the prompt's id and the
 /// sample's number alone. 31 bits, which every server takes.
+#[cfg(feature = "server")]
 pub(crate) fn sample_seed(seed: u64, id: &str, sample: usize) -> u64 {
     let mixed = mix(mix(seed ^ stream(id)) ^ sample as u64);
     mixed >> 33
 }
 
 /// A prompt's random stream, from its id alone (FNV-1a), so that neither order nor company of prompts matters.
+#[cfg(any(feature = "local", feature = "server"))]
 pub(crate) fn stream(id: &str) -> u64 {
     id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A step of SplitMix64: spreads a counter over all bits.
+#[cfg(feature = "server")]
 pub(crate) fn mix(counter: u64) -> u64 {
     let mut z = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

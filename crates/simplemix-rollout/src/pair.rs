@@ -9,8 +9,8 @@ use arrow::datatypes::{Field, FieldRef, Schema};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Form, Pair, PairWriter, WriteOptions, schema};
 
-use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE};
-use crate::error::{At, Error, Result};
+use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE, survey};
+use crate::error::{Error, Result};
 use crate::journal::{WorkKey, finished};
 use crate::select::{NoPair, Scored, SelectSettings, choose, pair_of};
 use crate::watch::Watch;
@@ -92,10 +92,9 @@ const BATCH_PAIRS: usize = 1024;
 pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport> {
     settings.select.check()?;
     let path = &settings.candidates;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path).at(path, "read")?).at(path, "read")?;
+    let (hash, total) = survey(path)?;
     let rule = serde_json::to_string(&settings.select).unwrap_or_default();
-    let key = WorkKey::new("pair", &[&hasher.finalize().to_hex(), &rule, &settings.by, &settings.source]);
+    let key = WorkKey::new("pair", &[&hash, &rule, &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return Ok(report);
     }
@@ -127,7 +126,7 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
             writer.write_batch(&batch(&waiting, &settings.output)?)?;
             waiting.clear();
         }
-        watch.progress("pair", report.prompts, report.prompts);
+        watch.progress("pair", report.prompts, total);
     }
     writer.write_batch(&batch(&waiting, &settings.output)?)?;
     report.mean_gap = gaps / report.pairs.max(1) as f64;

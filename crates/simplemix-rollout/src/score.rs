@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateWriter, SCORE, check_output};
-use crate::error::{At, Error, Result};
+use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateWriter, SCORE, check_output, survey};
+use crate::error::{Error, Result};
 use crate::journal::{Journal, Work, WorkKey};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
 use crate::watch::Watch;
@@ -72,7 +72,7 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
     }
     check_output(&settings.output)?;
     let columns = columns(scorers);
-    let (hash, groups) = survey(settings)?;
+    let (hash, groups) = survey(&settings.candidates)?;
     let mut parts = vec![hash, settings.reference.to_string()];
     for (weighted, column) in scorers.iter().zip(&columns) {
         parts.extend([column.clone(), weighted.scorer.fingerprint(), weighted.weight.to_string()]);
@@ -110,19 +110,6 @@ fn columns(scorers: &[Weighted]) -> Vec<String> {
         columns.push(if again == 0 { name } else { format!("{name}_{}", again + 1) });
     }
     columns
-}
-
-/// The hash of the candidates' bytes, and the number of prompts.
-fn survey(settings: &ScoreSettings) -> Result<(String, u64)> {
-    let path = &settings.candidates;
-    let mut groups = 0;
-    for group in CandidateReader::open(path)? {
-        group?;
-        groups += 1;
-    }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path).at(path, "read")?).at(path, "read")?;
-    Ok((hasher.finalize().to_hex().to_string(), groups))
 }
 
 fn to_score(group: &CandidateGroup, reference: bool) -> Result<Group> {

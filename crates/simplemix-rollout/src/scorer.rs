@@ -47,6 +47,23 @@ pub trait Scorer {
 }
 
 /// A scorer that looks at one response at a time.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{Group, Prompt, Result, Rule, score_all};
+/// struct Polite;
+/// impl Rule for Polite {
+///     fn name(&self) -> &str {
+///         "polite"
+///     }
+///     fn score(&self, _: &Prompt, response: &str) -> Result<f64> {
+///         Ok(f64::from(u8::from(response.contains("please"))))
+///     }
+/// }
+/// let group = Group { prompt: Prompt::new("a", "Ask me."), responses: vec!["Tell me, please.".into(), "Tell me.".into()] };
+/// assert_eq!(score_all(&mut Polite, &[group])?, [[Some(1.0), Some(0.0)]]);
+/// # Ok::<(), simplemix_rollout::Error>(())
+/// ```
 pub trait Rule {
     /// Name, for reports and columns.
     fn name(&self) -> &str;

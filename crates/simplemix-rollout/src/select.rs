@@ -171,6 +171,15 @@ pub type Choice = (usize, usize);
 ///
 /// # Errors
 /// The reason, which is to be counted.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{NoPair, Scored, SelectSettings, choose};
+/// let scored = |text, score| Scored { text, score: Some(score), is_reference: false };
+/// let responses = [scored("four", 1.0), scored("5", 0.0), scored("4", 1.0)];
+/// assert_eq!(choose(&responses, &SelectSettings::default()), Ok(vec![(2, 1)]));
+/// assert_eq!(choose(&[responses[0], responses[2]], &SelectSettings::default()), Err(NoPair::AllAlike));
+/// ```
 pub fn choose(candidates: &[Scored<'_>], settings: &SelectSettings) -> Result<Vec<Choice>, NoPair> {
     let mut scores = Vec::with_capacity(candidates.len());
     for candidate in candidates {

@@ -2,6 +2,10 @@
 
 mod alpaca;
 mod alpaca_inputs;
+mod generate;
+mod judge;
+mod judges;
+mod preferences;
 
 use crate::failure::Result;
 
@@ -15,10 +19,16 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Measure {
     Alpaca(Box<alpaca::Args>),
+    Generate(Box<generate::Args>),
+    Judge(Box<judge::Args>),
+    Preferences(Box<preferences::Args>),
 }
 
 pub(crate) fn run(args: &Args) -> Result {
     match &args.measure {
         Measure::Alpaca(args) => alpaca::run(args),
+        Measure::Generate(args) => generate::run(args),
+        Measure::Judge(args) => judge::run(args),
+        Measure::Preferences(args) => preferences::run(args),
     }
 }

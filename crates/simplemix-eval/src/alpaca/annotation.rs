@@ -123,7 +123,7 @@ pub fn read_annotations(path: &Path) -> Result<Vec<Annotations>> {
     let bytes = read_bytes(path)?;
     let name = model_of(path);
     let mut models = if bytes.starts_with(b"PAR1") {
-        read_parquet::read(path, bytes.into(), &name)?
+        read_parquet::read(path, bytes, &name)?
     } else {
         read_json::read(path, &bytes, &name)?
     };

@@ -31,3 +31,5 @@ pub use leaderboard::{CategoryRow, Entry, LeaderboardOptions, leaderboard};
 pub use length_control::{GlmWeights, LengthControl, LengthControlled, is_extreme_change, predict};
 pub use tables::{Categories, GamedRow, read_categories, read_difficulty, read_gamed, read_weights};
 pub use win_rate::WinRate;
+
+pub(crate) use read_json::objects_of;

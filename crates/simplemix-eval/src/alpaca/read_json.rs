@@ -43,6 +43,11 @@ pub(crate) fn read(path: &Path, bytes: &[u8], name: &str) -> Result<Vec<Annotati
     Ok(models)
 }
 
+/// The objects of a file, which may be gzip's.
+pub(crate) fn objects_of<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    objects(path, &crate::alpaca::annotation::read_bytes(path)?)
+}
+
 /// The objects of a JSON array or of JSON lines; an error names the object by its number from 0.
 pub(crate) fn objects<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<T>> {
     let is_array = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');

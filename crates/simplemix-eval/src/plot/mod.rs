@@ -194,7 +194,7 @@ fn draw(area: &Area<'_>, panel: &Panel, bands: &[Band], around: Surroundings) ->
         .configure_mesh()
         .x_desc(&panel.x)
         .x_labels(6)
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&|value| if x.end - x.start < 5.0 { format!("{value:.2}") } else { format!("{value:.0}") })
         .y_labels(6)
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(228, 228, 228))

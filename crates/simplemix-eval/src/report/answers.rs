@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 
 /// What a model answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,16 +26,24 @@ pub struct Answer {
 /// # Errors
 /// [`Error::Io`] or [`Error::Malformed`].
 pub fn read_outputs(path: &Path) -> Result<Vec<Answer>> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
-    serde_json::from_str(&text).map_err(|e| Error::malformed(path, e))
+    crate::alpaca::objects_of(path)
 }
 
+/// Writes answers as the official package reads them, whole or not at all.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_outputs(path: &Path, answers: &[Answer]) -> Result<()> {
+    let text = serde_json::to_string_pretty(answers).map_err(|e| Error::malformed(path, e))?;
+    crate::report::write_whole(path, (text + "\n").as_bytes())
+}
+
+/// A prompt, and who answered what.
+pub(crate) type Given<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
 /// Prompts that several have answered, the most widely answered first, each with who said what.
-pub(crate) fn side_by_side<'a>(
-    answers: &'a [(String, Vec<Answer>)],
-    most: usize,
-) -> Vec<(&'a str, Vec<(&'a str, &'a str)>)> {
-    let mut prompts: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
+pub(crate) fn side_by_side(answers: &[(String, Vec<Answer>)], most: usize) -> Vec<Given<'_>> {
+    let mut prompts: Vec<Given<'_>> = Vec::new();
     let mut places = std::collections::BTreeMap::new();
     for (name, answers) in answers {
         for answer in answers {

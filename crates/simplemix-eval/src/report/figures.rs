@@ -33,7 +33,8 @@ const METRICS: [(&str, &str); 9] = [
 
 /// The figures that at least one run has.
 pub fn figures(runs: &[RunData], arms: &[Arm]) -> Vec<Figure> {
-    let alpaca: [(&str, &str, fn(&RunData) -> Option<f64>); 3] = [
+    type Read = fn(&RunData) -> Option<f64>;
+    let alpaca: [(&str, &str, Read); 3] = [
         ("length_controlled_winrate", "LC win rate, %", |run| run.alpaca.as_ref()?.length_controlled_winrate),
         ("win_rate", "win rate, %", |run| run.alpaca.as_ref()?.win_rate),
         ("avg_length", "characters", |run| run.alpaca.as_ref()?.avg_length),

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use crate::error::{At, Result};
 use crate::plot::{PngFonts, png};
 
-pub use answers::{Answer, read_outputs};
+pub use answers::{Answer, read_outputs, write_outputs};
 pub use arms::{Arm, group};
 pub use figures::{Figure, figures};
 pub use plots::ReportPlot;

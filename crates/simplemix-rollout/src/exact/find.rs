@@ -57,6 +57,13 @@ fn sentence(text: &str) -> &str {
     text.char_indices().find(ends).map_or(text, |(at, _)| &text[..at])
 }
 
+/// What follows the last end of a sentence but the one that ends the text.
+fn last_sentence(text: &str) -> &str {
+    let text = text.trim_end().trim_end_matches(['.', '!', '?']);
+    let end = ["\n", ". ", "! ", "? "].iter().filter_map(|end| text.rfind(end).map(|at| at + end.len())).max();
+    &text[end.unwrap_or(0)..]
+}
+
 impl Found<'_> {
     /// The number that is the answer: of a marked part the one after the last `=`, else the first; of a whole text the
     /// last. Numbers in words count where there are no others.
@@ -104,7 +111,12 @@ impl Found<'_> {
             Self::Unmarked(text) => {
                 let whole = normal(text);
                 let verdict = ["yes", "no", "true", "false"].contains(&expected.as_str());
-                ends(&whole) || verdict && begins(&whole)
+                // `It is Paris, the city of light.`
+                let mut clauses = last_sentence(text).split(", ");
+                let affirmed = |clause: &str| !["not ", "n't ", "never "].iter().any(|no| clause.contains(no));
+                ends(&whole)
+                    || verdict && begins(&whole)
+                    || clauses.any(|clause| affirmed(clause) && ends(&normal(clause)))
             }
         }
     }

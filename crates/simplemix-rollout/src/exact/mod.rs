@@ -50,7 +50,7 @@ impl Rule for ExactAnswer {
 /// assert!(is_right("The answer is (B).", "b"));
 /// ```
 pub fn is_right(response: &str, expected: &str) -> bool {
-    let (response, expected) = (text::plain(response), text::plain(expected));
+    let (response, expected) = (text::plain(tail(response)), text::plain(tail(expected)));
     // A worked solution as the right answer, such as GSM8K's own, has its answer marked too.
     let expected = match answer_in(&expected) {
         Found::Marked(answer) => answer.to_owned(),
@@ -62,6 +62,13 @@ pub fn is_right(response: &str, expected: &str) -> bool {
         Kind::Letter(letter) => found.letter() == Some(letter),
         Kind::Words => found.holds_words(&expected),
     }
+}
+
+/// Bytes of a text that are looked at: answers stand at the end, and what others wrote may be of any size.
+const LOOKED_AT: usize = 20_000;
+
+fn tail(text: &str) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(LOOKED_AT))..]
 }
 
 /// What the right answer is.
@@ -173,6 +180,7 @@ mod tests {
         for (response, expected) in [
             ("The answer is Paris.", "paris"),
             ("The capital of France is Paris.", "Paris"),
+            ("It has a river. The capital is Paris, the city of light.", "Paris"),
             ("Yes, since both are even.", "yes"),
             ("The train leaves at 3:30.", "3:30"),
             ("\\boxed{x^2+1}", "x^{2} + 1"),
@@ -181,9 +189,67 @@ mod tests {
         ] {
             assert!(is_right(response, expected), "{response:?} is not read as {expected}");
         }
-        for (response, expected) in [("Not Paris but Lyon", "Paris"), ("No.", "yes"), ("\\boxed{(3,4)}", "(4,3)")] {
+        for (response, expected) in [
+            ("Not Paris but Lyon", "Paris"),
+            ("Some say Paris. It is Lyon.", "Paris"),
+            ("It is not Paris, I think", "Paris"),
+            ("No.", "yes"),
+            ("\\boxed{(3,4)}", "(4,3)"),
+        ] {
             assert!(!is_right(response, expected), "{response:?} is read as {expected}");
         }
+    }
+
+    /// Texts put together at random from what the rules look for.
+    #[test]
+    fn every_text_is_read() {
+        const PARTS: [&str; 32] = [
+            "\\boxed{",
+            "}",
+            "{",
+            "####",
+            "the answer is",
+            "Answer:",
+            "\\frac",
+            "\\text{",
+            "1",
+            "23",
+            ",456",
+            ".5",
+            "-",
+            "/",
+            "%",
+            " ",
+            "\n",
+            "e3",
+            "× 10^{",
+            "10^",
+            "million",
+            "½",
+            "é",
+            "\u{2212}",
+            "(B)",
+            "B.",
+            "$",
+            "**",
+            "=",
+            "twenty",
+            "hundred",
+            "\\",
+        ];
+        let mut state = 1u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..4_000 {
+            let text: String = (0..next(12)).map(|_| PARTS[next(PARTS.len())]).collect();
+            for expected in ["12", "B", "1/2", "Paris", text.as_str()] {
+                is_right(&text, expected);
+            }
+        }
+        let long = "\\text{\\frac".repeat(10_000);
+        assert!(!is_right(&long, "7") && is_right(&(long + " 7"), "7"));
     }
 
     #[test]

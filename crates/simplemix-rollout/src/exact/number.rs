@@ -28,13 +28,20 @@ pub(super) fn numbers(text: &str) -> Vec<(Value, Range<usize>)> {
     while at < chars.len() {
         match number(&chars, at) {
             Some((value, end)) => {
-                found.push((value, byte(at)..byte(end)));
+                if !is_exponent(&chars, at) {
+                    found.push((value, byte(at)..byte(end)));
+                }
                 at = end;
             }
             None => at += 1,
         }
     }
     found
+}
+
+/// Whether what stands at `at` is a power: `15 m^2` is 15.
+fn is_exponent(chars: &[char], at: usize) -> bool {
+    matches!(&chars[..at], [.., '^'] | [.., '^', '{'])
 }
 
 /// The number that starts at `at`, with its end.
@@ -234,6 +241,7 @@ mod tests {
             ("5 millionaires", vec![5.0]),
             ("$-4", vec![-4.0]),
             ("7.8.9", vec![7.8, 9.0]),
+            ("15 m^2, 3 m^{-1}", vec![15.0, 3.0]),
         ] {
             assert_eq!(values(text), expected, "{text}");
         }

@@ -14,6 +14,8 @@ pub struct Reply {
     pub finish: Finish,
     /// Tokens of the answer, where the server tells.
     pub tokens: Option<usize>,
+    /// Tokens of the question, where the server tells.
+    pub prompt_tokens: Option<usize>,
     /// Log-probabilities of its tokens, where they were asked for and the server tells.
     pub logps: Option<Vec<TokenLogp>>,
 }
@@ -48,6 +50,8 @@ struct Body {
 struct Usage {
     #[serde(default)]
     completion_tokens: Option<usize>,
+    #[serde(default)]
+    prompt_tokens: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +100,7 @@ struct TopToken {
 pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, String> {
     let body: Body =
         serde_json::from_slice(body).map_err(|error| format!("an answer that is not understood: {error}"))?;
+    let prompt_tokens = body.usage.as_ref().and_then(|usage| usage.prompt_tokens);
     let usage = body.usage.and_then(|usage| usage.completion_tokens);
     let count = body.choices.len();
     let Some(choice) = body.choices.into_iter().next().filter(|_| count == 1) else {
@@ -109,7 +114,7 @@ pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, String> {
     };
     let logps = choice.logprobs.map(logps).transpose()?.flatten();
     let tokens = usage.or_else(|| logps.as_ref().map(Vec::len));
-    Ok(Reply { text, finish, tokens, logps })
+    Ok(Reply { text, finish, tokens, prompt_tokens, logps })
 }
 
 fn logps(logprobs: Logprobs) -> Result<Option<Vec<TokenLogp>>, String> {

@@ -1,0 +1,130 @@
+//! Who judges two answers: a model behind a server, a reward model, or the right answer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use simplemix_data::{Message, Text};
+use simplemix_eval::judge::{Judge, JudgeError, Verdict, preference, question, read_asked};
+use simplemix_eval::sigmoid;
+use simplemix_rollout::{
+    Ask, Group, Prompt, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right, score_all,
+};
+
+use crate::failure::{Fails, Failure, Result};
+
+type Judged = std::result::Result<Verdict, JudgeError>;
+
+/// AlpacaEval 2.0's judge: one token, weighted by its probability.
+pub(crate) struct ServerJudge {
+    client: ServerClient,
+    name: String,
+    stopped: Arc<AtomicBool>,
+}
+
+impl ServerJudge {
+    pub(crate) fn new(settings: ServerSettings, name: Option<&str>, stopped: Arc<AtomicBool>) -> Result<Self> {
+        let client = match ServerClient::new(settings) {
+            Err(error @ simplemix_rollout::Error::Server { .. }) => return Err(Failure::Run(error.into())),
+            client => client.input()?,
+        };
+        let name = name.map_or_else(|| format!("weighted_alpaca_eval_{}", client.model()), str::to_owned);
+        Ok(Self { client, name, stopped })
+    }
+}
+
+impl Judge for ServerJudge {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
+        let turns = question(instruction, outputs).into_iter().map(|turn| Message::new(turn.role, turn.content));
+        // As alpaca_eval's weighted_alpaca_eval_gpt4_turbo asks.
+        let ask =
+            Ask { max_tokens: Some(1), temperature: Some(1.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
+        let reply = self.client.ask(&Text::Messages(turns.collect()), &ask, &|| self.stopped.load(Ordering::SeqCst))?;
+        let first = reply.logps.as_ref().and_then(|tokens| tokens.first());
+        let mut tokens = first.map(|token| token.top.clone()).unwrap_or_default();
+        if tokens.is_empty() {
+            // A server that tells the drawn token only, or none: its word counts for all.
+            tokens.push((reply.text.trim().to_owned(), 0.0));
+        }
+        let count = |tokens: Option<usize>| tokens.unwrap_or_default() as u64;
+        Ok(Verdict {
+            preference: preference(&tokens),
+            raw: json!({ "text": reply.text, "top_logprobs": tokens }),
+            tokens: [count(reply.prompt_tokens), count(reply.tokens)],
+        })
+    }
+}
+
+/// A reward model: the probability that it gives to the second answer by Bradley and Terry.
+pub(crate) struct RewardJudge {
+    scorer: Mutex<RewardScorer>,
+    name: String,
+}
+
+impl RewardJudge {
+    pub(crate) fn load(folder: &Path, name: Option<&str>) -> Result<Self> {
+        let scorer = RewardScorer::load(RewardSettings::new(folder)).input()?;
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let last = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { scorer: Mutex::new(scorer), name: name.map_or_else(|| format!("reward_{last}"), str::to_owned) })
+    }
+}
+
+impl Judge for RewardJudge {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
+        let prompt = Prompt::new(instruction, Text::Messages(vec![Message::user(instruction)]));
+        let group = Group { prompt, responses: outputs.map(str::to_owned).to_vec() };
+        let mut scorer = self.scorer.lock().map_err(|_| "the reward model failed before")?;
+        let scores: Vec<f64> = score_all(&mut *scorer, &[group])?.into_iter().flatten().flatten().collect();
+        let [first, second] = scores[..] else { return Err("the reward model has no score for an answer".into()) };
+        let preference = Some(1.0 + sigmoid(second - first));
+        Ok(Verdict { preference, raw: json!({ "rewards": scores }), tokens: [0, 0] })
+    }
+}
+
+/// The right answer: whoever has it wins, and it is a draw if both or neither have.
+pub(crate) struct ExactJudge {
+    answers: BTreeMap<String, String>,
+    name: String,
+}
+
+impl ExactJudge {
+    pub(crate) fn read(path: &Path, name: Option<&str>) -> Result<Self> {
+        let asked = read_asked(path).input()?;
+        let answers: BTreeMap<String, String> =
+            asked.into_iter().filter_map(|asked| Some((asked.instruction, asked.answer?))).collect();
+        if answers.is_empty() {
+            return Err(Failure::input(format!("{}: no row has an `answer`", path.display())));
+        }
+        Ok(Self { answers, name: name.unwrap_or("exact_answer").to_owned() })
+    }
+}
+
+impl Judge for ExactJudge {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
+        let Some(answer) = self.answers.get(instruction) else {
+            return Ok(Verdict { preference: None, raw: json!("no right answer is known"), tokens: [0, 0] });
+        };
+        let right = outputs.map(|output| is_right(output, answer));
+        let preference = Some(match right {
+            [true, false] => 1.0,
+            [false, true] => 2.0,
+            _ => 1.5,
+        });
+        Ok(Verdict { preference, raw: json!({ "right": right }), tokens: [0, 0] })
+    }
+}

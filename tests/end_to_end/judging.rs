@@ -1,0 +1,227 @@
+//! Judges and preference metrics as a user runs them, with tiny models and a server of the tests' own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::good_runs::succeeds;
+use crate::{Dir, exists, stderr};
+
+fn value(dir: &Dir, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(dir.path(name)).unwrap()).unwrap()
+}
+
+/// Answers of a model to `count` questions.
+fn outputs(dir: &Dir, name: &str, generator: &str, count: usize, answer: impl Fn(usize) -> String) {
+    let row = |i| json!({"instruction": format!("question {i}"), "output": answer(i), "generator": generator, "dataset": "koala"});
+    dir.write(name, json!((0..count).map(row).collect::<Vec<_>>()).to_string());
+}
+
+/// A judge that prefers the longer output: the probability of its token is 0.75. Requests beyond `patience` are refused
+/// for good.
+fn server(patience: usize) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let count = count.clone();
+            std::thread::spawn(move || answer(stream, &count, patience));
+        }
+    });
+    (url, asked)
+}
+
+fn answer(mut stream: TcpStream, asked: &AtomicUsize, patience: usize) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((body["max_tokens"].as_u64(), body["top_logprobs"].as_u64()), (Some(1), Some(5)), "{body}");
+    let user = body["messages"][1]["content"].as_str().unwrap();
+    let outputs: Vec<&str> =
+        user.split("\"output\": \"\"\"").skip(1).map(|rest| rest.split("\"\"\"").next().unwrap()).collect();
+    let (likely, other) = if outputs[0].len() > outputs[1].len() { ("m", "M") } else { ("M", "m") };
+    let top = json!([
+        {"token": likely, "logprob": 0.6f64.ln()}, {"token": other, "logprob": 0.2f64.ln()}, {"token": "The", "logprob": -3.0},
+    ]);
+    let reply = json!({
+        "choices": [{"message": {"role": "assistant", "content": likely}, "finish_reason": "length",
+            "logprobs": {"content": [{"token": likely, "logprob": 0.6f64.ln(), "top_logprobs": top}]}}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 1},
+    })
+    .to_string();
+    let (status, reply) = match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => ("503 Service Unavailable", "{}".to_owned()),
+        number if number <= patience => ("200 OK", reply),
+        _ => ("400 Bad Request", "{\"error\":{\"message\":\"no more\"}}".to_owned()),
+    };
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{reply}",
+        reply.len()
+    );
+}
+
+#[test]
+fn a_server_judges_in_the_official_format_and_goes_on_after_a_failure() {
+    let dir = Dir::new();
+    // The model's answers are longer, except to every third question.
+    outputs(&dir, "base.json", "base", 12, |_| "x".repeat(20));
+    outputs(&dir, "model.json", "model", 12, |i| "y".repeat(if i % 3 == 0 { 10 } else { 30 }));
+    let args = |url: &str| {
+        let text = format!(
+            "eval judge --outputs model.json --baseline base.json --server {url} --server-model j --concurrency 2"
+        );
+        text.split(' ').map(str::to_owned).collect::<Vec<String>>()
+    };
+    let run = |url: &str| {
+        let args = args(url);
+        dir.simplemix(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let (url, _) = server(5);
+    let output = run(&url);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no more") && !exists(&dir.path("annotations.json")), "{}", stderr(&output));
+    assert!(exists(&dir.path(".annotations.json.partial")));
+
+    let (url, asked) = server(100);
+    let output = run(&url);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = crate::stdout(&output);
+    assert!(
+        said.contains("12 verdicts of weighted_alpaca_eval_j") && said.contains("5 of them were there already"),
+        "{said}"
+    );
+    assert!(said.contains("1200 tokens asked, 12 answered") && said.contains("model: win rate 58.33"), "{said}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1 + 7, "the first was refused for a moment");
+    assert!(!exists(&dir.path(".annotations.json.partial")));
+
+    let rows = value(&dir, "annotations.json");
+    for (i, row) in rows.as_array().unwrap().iter().enumerate() {
+        let expected = if i % 3 == 0 { 1.25 } else { 1.75 };
+        assert!((row["preference"].as_f64().unwrap() - expected).abs() < 1e-12, "{row}");
+        assert_eq!((row["generator_1"].as_str(), row["generator_2"].as_str()), (Some("base"), Some("model")));
+        assert_eq!(
+            (row["dataset"].as_str(), row["annotator"].as_str()),
+            (Some("koala"), Some("weighted_alpaca_eval_j"))
+        );
+    }
+    let table = succeeds(&dir, &["eval", "alpaca", "--annotations", "annotations.json", "--bootstrap", "0"]);
+    assert!(table.contains("model") && table.contains("58.33"), "{table}");
+}
+
+#[test]
+fn right_answers_and_reward_models_judge_too() {
+    let dir = Dir::new();
+    outputs(&dir, "base.json", "base", 4, |i| format!("The answer is {}.", i % 2));
+    outputs(&dir, "model.json", "model", 5, |_| "The answer is 1.".to_owned());
+    let right: Vec<Value> = (0..3).map(|i| json!({"question": format!("question {i}"), "answer": "1"})).collect();
+    dir.write("right.json", json!(right).to_string());
+    let judge = ["eval", "judge", "--outputs", "model.json", "--baseline", "base.json"];
+    let said = succeeds(&dir, &[&judge[..], &["--answers", "right.json", "-o", "exact.json"]].concat());
+    assert!(said.contains("1 without a preference"), "{said}");
+    let preferences: Vec<Option<f64>> =
+        value(&dir, "exact.json").as_array().unwrap().iter().map(|row| row["preference"].as_f64()).collect();
+    assert_eq!(preferences, [Some(2.0), Some(1.5), Some(2.0), None]);
+
+    dir.model();
+    dir.pairs("pairs.jsonl", "on", 8);
+    let train = "train --model model --train pairs.jsonl --objective reward --learning-rate 1e-3 --output reward";
+    succeeds(&dir, &train.split(' ').collect::<Vec<_>>());
+    succeeds(&dir, &[&judge[..], &["--reward-model", "reward/model", "-o", "reward.json"]].concat());
+    let rows = value(&dir, "reward.json");
+    for row in rows.as_array().unwrap() {
+        let rewards: Vec<f64> = serde_json::from_value(row["raw_completion"]["rewards"].clone()).unwrap();
+        assert!(rewards.len() == 2 && (1.0..=2.0).contains(&row["preference"].as_f64().unwrap()));
+    }
+    // Equal answers, equal rewards but for rounding: a draw.
+    assert!((rows[1]["preference"].as_f64().unwrap() - 1.5).abs() < 1e-5, "{}", rows[1]);
+
+    for (args, expected) in [
+        (&["eval", "judge", "--outputs", "model.json", "--baseline", "base.json"][..], "--server <URL>"),
+        (
+            &["eval", "judge", "--outputs", "right.json", "--baseline", "base.json", "--answers", "right.json"],
+            "right.json: ",
+        ),
+    ] {
+        let output = dir.simplemix(args);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn answers_to_an_evaluation_set_are_written_as_the_official_package_reads_them() {
+    let dir = Dir::new();
+    dir.model();
+    let prompts: Vec<Value> = (0..5)
+        .map(|i| json!({"instruction": format!("say {i}"), "dataset": "koala", "output": "x", "generator": "b"}))
+        .collect();
+    dir.write("prompts.json", json!(prompts).to_string());
+    let args = "eval generate --model model --prompts prompts.json --max-new-tokens 6 --generator-name mine -o model_outputs.json";
+    let args: Vec<&str> = args.split(' ').collect();
+    let said = succeeds(&dir, &args);
+    assert!(said.contains("5 answers of mine"), "{said}");
+    let first = value(&dir, "model_outputs.json");
+    let rows = first.as_array().unwrap();
+    assert_eq!(rows.len(), 5);
+    assert_eq!((rows[2]["instruction"].as_str(), rows[2]["dataset"].as_str()), (Some("say 2"), Some("koala")));
+    assert!(rows.iter().all(|row| row["output"].is_string() && row["generator"] == "mine"));
+    assert_eq!(dir.simplemix(&args).status.code(), Some(2), "it exists already");
+    succeeds(&dir, &[&args[..], &["--overwrite"]].concat());
+    assert_eq!(first, value(&dir, "model_outputs.json"));
+    let left: Vec<String> = dir.entries().into_iter().filter(|name| name.contains("candidates")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn preferences_are_measured_against_the_reference() {
+    let dir = Dir::new();
+    dir.model();
+    simplemix_model::tiny::write_folder(&dir.path("other"), 2).unwrap();
+    dir.pairs("pairs.jsonl", "on", 10);
+    let args =
+        "eval preferences --model model --reference model --data pairs.jsonl --kl-prompts 2 --kl-tokens 5 --json";
+    let same: Value = serde_json::from_str(&succeeds(&dir, &args.split(' ').collect::<Vec<_>>())).unwrap();
+    assert_eq!((same["all"]["margin"].as_f64(), same["all"]["accuracy"].as_f64()), (Some(0.0), Some(0.0)));
+    assert!((same["all"]["loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-12);
+    assert_eq!((same["kl"]["mean"].as_f64(), same["kl"]["answers"].as_u64()), (Some(0.0), Some(4)));
+    assert_eq!(same["all"]["length"]["chosen_longer"].as_f64(), Some(1.0));
+
+    // The same log-probabilities as `simplemix logps` tells.
+    let mut expected = 0.0;
+    for (model, sign) in [("model", 1.0), ("other", -1.0)] {
+        let file = format!("{model}.jsonl");
+        succeeds(&dir, &["logps", "--model", model, "--data", "pairs.jsonl", "-o", &file]);
+        for row in crate::good_runs::lines(&dir, &file) {
+            let logp = |name: &str| row[name].as_f64().unwrap();
+            expected += sign * 0.5 * (logp("ref_chosen_logps") - logp("ref_rejected_logps")) / 10.0;
+        }
+    }
+    let args =
+        "eval preferences --model model --reference other --data pairs.jsonl --beta 0.5 --json --plot reliability.svg";
+    let found: Value = serde_json::from_str(&succeeds(&dir, &args.split(' ').collect::<Vec<_>>())).unwrap();
+    let margin = found["all"]["margin"].as_f64().unwrap();
+    assert!((margin - expected).abs() < 1e-6, "{margin}, expected {expected}");
+    assert_eq!(found["groups"]["pairs"]["pairs"].as_u64(), Some(10));
+    assert!(exists(&dir.path("reliability.svg")));
+    let text = succeeds(&dir, &["eval", "preferences", "--model", "model", "--data", "pairs.jsonl"]);
+    assert!(text.contains("accuracy") && text.contains("reliability of the preferred side"), "{text}");
+    let output = dir.simplemix(&["eval", "preferences", "--model", "model", "--data", "pairs.jsonl", "--beta", "0"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("--beta is 0, expected a number above 0"));
+}
