@@ -22,7 +22,7 @@ use crate::progress::print;
 /// Every stage has a folder named by all that its result depends on, so a changed setting does again only what follows from
 /// it, and arms that share --stages share what is equal in them. Stopped or killed at any moment, the same command goes on.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  \
+#[command(args_override_self = true, after_help = "Examples:\n  \
   simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet \\\n    \
     --scorer exact-answer --size 1000 --output runs/simplemix\n  \
   simplemix run pipeline.toml --dry-run\n  \
