@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use simplemix_rollout::{
-    Dtype, Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, OnRefused,
-    PromptSettings, SamplingConfig, ServerSettings, generate,
+    Dtype, Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPFolders,
+    OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::print;
+use crate::progress::{print, warn};
 use crate::reading::files;
 use crate::stages::{Stages, failed};
 
@@ -49,6 +49,13 @@ pub(crate) struct Backend {
     /// Address of a server with OpenAI's interface: vLLM, SGLang, llama.cpp, Ollama, ...
     #[arg(long, value_name = "URL")]
     server: Option<String>,
+    /// DPO-Mix-P: the model before the first round. Half of a prompt's answers come from logits 1.5 of --model's less 0.5 of
+    /// these, half from 0.5 and 0.5
+    #[arg(long, value_name = "DIR|ID", requires = "model")]
+    mix_p_reference: Option<PathBuf>,
+    /// DPO-Mix-P: share of prompts whose answers are --model's own [default: 0]
+    #[arg(long, value_name = "SHARE", requires = "mix_p_reference", allow_negative_numbers = true)]
+    plain_share: Option<f64>,
     /// Name for the generator column [default: the folder's, or the server's model]
     #[arg(long, value_name = "NAME")]
     generator_name: Option<String>,
@@ -149,21 +156,33 @@ impl Backend {
             return Ok(GeneratorSettings::Server(settings));
         }
         let model = self.model.as_deref().unwrap_or_else(|| std::path::Path::new(""));
-        Ok(GeneratorSettings::Local(LocalSettings {
+        let local = LocalSettings {
             name: self.generator_name.clone(),
             batch_rows: self.batch_rows,
             dtype: choice::<Dtype>("dtype", &self.dtype, "auto, float32 or bfloat16")?,
             ..LocalSettings::new(simplemix_model::hub::resolve(model).input()?)
-        }))
+        };
+        Ok(match &self.mix_p_reference {
+            None => GeneratorSettings::Local(local),
+            Some(reference) => GeneratorSettings::MixP(MixPFolders {
+                policy: local,
+                reference: simplemix_model::hub::resolve(reference).input()?,
+                plain_share: self.plain_share.unwrap_or(0.0),
+            }),
+        })
     }
 
     /// The model, ready to answer. What is wrong with it is an error of the input.
     pub(crate) fn open(&self) -> Result<Box<dyn Generator>> {
         let settings = self.settings()?;
-        match settings.open() {
+        let generator = match settings.open() {
             Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
             opened => opened.input(),
+        }?;
+        if let Some(remark) = generator.remark() {
+            warn(&format!("note: {remark}"));
         }
+        Ok(generator)
     }
 }
 

@@ -90,7 +90,7 @@ fn soft_labels_are_those_of_dpo_mix_p() {
         (1.5, -0.5, 0.7143259474698103),
         (-3.0, 1.0, 0.7736728180575286),
         (40.0, 4.0, 0.09009476776617593),
-        (0.0, 0.3, 0.6931471805599453),
+        (0.0, 0.3, std::f64::consts::LN_2),
     ] {
         let (policy, reference, probs) = (logps(d, 0.0), logps(0.0, 0.0), vector(margin).sigmoid());
         let pairs = Pairs { reference: Some(&reference), label_probs: Some(&probs), ..Pairs::new(&policy) };

@@ -149,6 +149,11 @@ pub trait Generator {
         self.name().to_owned()
     }
 
+    /// Something about its answers that its user should know before time is spent on them.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// Answers jobs. What is told in one call of [`AnswerSink::answered`] was made together; a generator whose answers
     /// depend on the company they are made in tells the whole company at once, so that all of it is kept or made again.
     ///

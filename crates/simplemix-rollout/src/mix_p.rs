@@ -197,6 +197,10 @@ impl Generator for MixPGenerator<'_> {
         &self.name
     }
 
+    fn remark(&self) -> Option<String> {
+        self.notice().map(|notice| notice.to_string())
+    }
+
     fn answer(
         &mut self,
         jobs: &mut dyn Iterator<Item = Result<Job>>,
@@ -292,6 +296,10 @@ impl MixPModel {
 impl Generator for MixPModel {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.notice().map(|notice| notice.to_string())
     }
 
     fn fingerprint(&self) -> String {

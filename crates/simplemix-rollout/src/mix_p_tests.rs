@@ -147,6 +147,8 @@ fn a_policy_that_is_the_reference_is_noticed() {
     let notice =
         |policy: &CausalLm| MixPGenerator::new(policy, &reference, &tokenizer, "tiny", 0.0, 8).unwrap().notice();
     assert_eq!(notice(&policy), Some(MixPNotice::PolicyIsReference));
+    let same = MixPGenerator::new(&policy, &reference, &tokenizer, "tiny", 0.0, 8).unwrap();
+    assert_eq!(same.remark(), Some(MixPNotice::PolicyIsReference.to_string()));
     assert!(MixPNotice::PolicyIsReference.to_string().ends_with("this round is on-policy DPO"));
     assert_eq!(notice(&other), None);
     // An adapter is nothing before training.
@@ -187,7 +189,7 @@ fn a_prompts_answers_do_not_depend_on_the_others() {
     let mut model = MixPModel::load(&folders(0.3)).unwrap();
     let again = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
     assert!(again.iter().zip(&all).all(|(a, b)| texts(a) == texts(b)));
-    assert_eq!((model.name(), model.notice()), ("tiny", None));
+    assert_eq!((model.name(), model.notice(), model.remark()), ("tiny", None, None));
     assert_ne!(model.fingerprint(), MixPModel::load(&folders(0.2)).unwrap().fingerprint());
     assert!(MixPModel::load(&folders(1.2)).is_err());
     let odd = SamplingConfig { samples: 3, ..sampling };

@@ -167,8 +167,8 @@ impl Run {
             return Err(Error::Empty { path, reason: train.summary() });
         }
         if config.objective == Objective::Preference && loss.kind().formula().needs.contains(&Need::LabelProbs) {
-            let sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
-            sets.map(|set| scored(set, &loss)).collect::<Result<()>>()?;
+            let mut sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
+            sets.try_for_each(|set| scored(set, &loss))?;
         }
         let settings = config.loop_settings(train.len(), mixture)?;
         let start = Start::load(&config, model)?;
