@@ -257,3 +257,24 @@ fn official_json_and_parquet_agree() {
         assert_eq!((a.preference, a.lengths), (b.preference, b.lengths), "row {}", a.row);
     }
 }
+
+/// Which answer the judge saw first, for all 805 instructions of AlpacaEval.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
+fn the_judges_order_is_the_published_one() {
+    let Some(folder) = shared() else {
+        eprintln!("passed over: no shared data; SIMPLEMIX_SHARED_DATA names their folder");
+        return;
+    };
+    let text = std::fs::read_to_string(folder.join("instructions.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 805);
+    for row in rows {
+        let instruction = row["instruction"].as_str().unwrap();
+        assert_eq!(
+            Some(simplemix_eval::judge::is_switched(instruction, 0)),
+            row["is_switched"].as_bool(),
+            "{instruction}"
+        );
+    }
+}

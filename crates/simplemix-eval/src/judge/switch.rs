@@ -1,7 +1,6 @@
 //! Whether a judge sees two answers in the other order. It depends on the instruction alone, as in the official package:
 //! `random.Random("is_switched_outputs" + instruction + "0").choices([False, True])[0]` of Python.
 
-use rand_mt::Mt;
 use sha2::{Digest, Sha512};
 
 /// Whether the answers to an instruction are swapped before the judge sees them, under a seed; the official one is 0.
@@ -25,9 +24,56 @@ fn python_random(text: &str) -> f64 {
     while key.len() > 1 && key.last() == Some(&0) {
         key.pop();
     }
-    let mut random = Mt::new_with_key(key);
-    let (high, low) = (random.next_u32() >> 5, random.next_u32() >> 6);
-    (f64::from(high) * 67_108_864.0 + f64::from(low)) / 9_007_199_254_740_992.0
+    let (high, low) = first_two(seeded(&key));
+    (f64::from(high >> 5) * 67_108_864.0 + f64::from(low >> 6)) / 9_007_199_254_740_992.0
+}
+
+/// Words of the generator's state.
+const N: usize = 624;
+
+/// The state of MT19937 after `init_by_array` (Matsumoto and Nishimura 2002), for keys of any length.
+fn seeded(key: &[u32]) -> [u32; N] {
+    let mut state = [0u32; N];
+    state[0] = 19_650_218;
+    for i in 1..N {
+        state[i] = spread(state[i - 1]).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
+    }
+    let mut i = 1;
+    let mut advance = |state: &mut [u32; N], change: &dyn Fn(u32, u32, usize) -> u32| {
+        state[i] = change(state[i], spread(state[i - 1]), i);
+        i += 1;
+        if i == N {
+            state[0] = state[N - 1];
+            i = 1;
+        }
+    };
+    for (j, word) in (0..key.len()).cycle().zip(key.iter().cycle()).take(N.max(key.len())) {
+        advance(&mut state, &|old, before, _| {
+            (old ^ before.wrapping_mul(1_664_525)).wrapping_add(*word).wrapping_add(j as u32)
+        });
+    }
+    for _ in 1..N {
+        advance(&mut state, &|old, before, i| (old ^ before.wrapping_mul(1_566_083_941)).wrapping_sub(i as u32));
+    }
+    state[0] = 1 << 31;
+    state
+}
+
+fn spread(word: u32) -> u32 {
+    word ^ (word >> 30)
+}
+
+/// The first two numbers that a state gives.
+fn first_two(state: [u32; N]) -> (u32, u32) {
+    let number = |i: usize| {
+        let mixed = (state[i] & 0x8000_0000) | (state[i + 1] & 0x7fff_ffff);
+        let mut y = state[i + 397] ^ (mixed >> 1) ^ if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    };
+    (number(0), number(1))
 }
 
 #[cfg(test)]
@@ -38,6 +84,7 @@ mod tests {
     #[test]
     fn numbers_are_pythons() {
         assert_eq!(python_random("is_switched_outputsa0"), 0.719_058_498_655_510_4);
+        // Longer than the generator's state.
         assert_eq!(python_random(&"x".repeat(5000)), 0.576_183_544_442_993_9);
     }
 }

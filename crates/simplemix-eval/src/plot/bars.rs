@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, COLOURS, INK, LABEL, PlotError, failed, on_canvas};
+use super::{Area, COLOURS, INK, LABEL, PlotError, failed, on_canvas, tick};
 
 /// A bar.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ const LEGEND: (usize, i32) = (3, 208);
 /// Heights of a bar, of the air between groups, and of what is around them.
 const BAR: i32 = 16;
 const AIR: i32 = 12;
-const AROUND: i32 = 84;
+const AROUND: i32 = 94;
 
 /// The bars as SVG text.
 ///
@@ -72,7 +72,8 @@ fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], serie
     let mut chart = ChartBuilder::on(&chart)
         .margin(14)
         .margin_left(label + 14)
-        .x_label_area_size(30)
+        .margin_right(26)
+        .x_label_area_size(40)
         .build_cartesian_2d(least..most, 0.0..size)
         .map_err(failed)?;
     chart
@@ -81,6 +82,7 @@ fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], serie
         .disable_y_axis()
         .x_desc(&panel.x)
         .x_labels(6)
+        .x_label_formatter(&|value| tick(*value, &(least..most)))
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(228, 228, 228))
         .axis_style(RGBColor(150, 150, 150))

@@ -186,6 +186,7 @@ fn draw(area: &Area<'_>, panel: &Panel, bands: &[Band], around: Surroundings) ->
     }
     let mut chart = builder
         .margin(14)
+        .margin_right(26)
         .x_label_area_size(34)
         .y_label_area_size(52)
         .build_cartesian_2d(x.clone(), y.clone())
@@ -194,7 +195,8 @@ fn draw(area: &Area<'_>, panel: &Panel, bands: &[Band], around: Surroundings) ->
         .configure_mesh()
         .x_desc(&panel.x)
         .x_labels(6)
-        .x_label_formatter(&|value| if x.end - x.start < 5.0 { format!("{value:.2}") } else { format!("{value:.0}") })
+        .x_label_formatter(&|value| tick(*value, &x))
+        .y_label_formatter(&|value| tick(*value, &y))
         .y_labels(6)
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(228, 228, 228))
@@ -279,6 +281,19 @@ fn bounds(panel: &Panel, bands: &[Band]) -> Option<(Bounds, Bounds)> {
     Some((range(finite().map(|p| p.0).collect(), 0.02)?, range(heights, 0.12)?))
 }
 
+/// A number beside an axis, with the decimals that tell it from the next one.
+fn tick(value: f64, range: &Bounds) -> String {
+    let span = range.end - range.start;
+    match span {
+        _ if value == 0.0 => "0".to_owned(),
+        _ if span >= 20.0 => format!("{value:.0}"),
+        _ if span >= 2.0 => format!("{value:.1}"),
+        _ if span >= 0.2 => format!("{value:.2}"),
+        _ if span >= 0.01 => format!("{value:.3}"),
+        _ => format!("{value:.1e}"),
+    }
+}
+
 /// A range that holds all values, with a share of air at either end; none for no values.
 fn range(values: Vec<f64>, air: f64) -> Option<Bounds> {
     let low = values.iter().copied().reduce(f64::min)?;
@@ -310,6 +325,12 @@ mod tests {
         for part in ["<svg", "Loss", "update", "off", "on"] {
             assert!(text.contains(part), "{part}");
         }
+    }
+
+    #[test]
+    fn ticks_have_the_decimals_that_tell_them_apart() {
+        assert_eq!((tick(2000.0, &(0.0..1e4)), tick(0.5, &(0.0..1.0))), ("2000".into(), "0.50".into()));
+        assert_eq!((tick(4e-7, &(0.0..1e-6)), tick(0.0, &(-1.0..1.0))), ("4.0e-7".into(), "0".into()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::FontStyle;
 
 use super::bars::{names, shortened};
-use super::{Area, COLOURS, INK, LABEL, PlotError, SIZE, failed, on_canvas, range};
+use super::{Area, COLOURS, INK, LABEL, PlotError, SIZE, failed, on_canvas, range, tick};
 
 /// A point.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,10 +44,11 @@ fn draw(area: &Area<'_>, panel: &ScatterPanel) -> Result<(), PlotError> {
     let title = ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(area);
     let mut chart = ChartBuilder::on(area)
         .margin(14)
+        .margin_right(26)
         .caption(&panel.title, title)
         .x_label_area_size(34)
         .y_label_area_size(56)
-        .build_cartesian_2d(x, y)
+        .build_cartesian_2d(x.clone(), y.clone())
         .map_err(failed)?;
     chart
         .configure_mesh()
@@ -55,7 +56,8 @@ fn draw(area: &Area<'_>, panel: &ScatterPanel) -> Result<(), PlotError> {
         .y_desc(&panel.y)
         .x_labels(6)
         .y_labels(6)
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&|value| tick(*value, &x))
+        .y_label_formatter(&|value| tick(*value, &y))
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(228, 228, 228))
         .axis_style(RGBColor(150, 150, 150))
