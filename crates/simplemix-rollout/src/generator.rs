@@ -51,7 +51,7 @@ impl Prompt {
 
 /// How answers are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
     /// Answers for each prompt.
     pub samples: usize,
@@ -60,10 +60,8 @@ pub struct SamplingConfig {
     /// Draws from the fewest likeliest tokens that hold this share of the probability.
     pub top_p: f64,
     /// Draws from so many likeliest tokens; 0 keeps all.
-    #[serde(default)]
     pub top_k: usize,
     /// Draws from tokens at least this share as likely as the likeliest; 0 keeps all.
-    #[serde(default)]
     pub min_p: f64,
     /// Tokens after which an answer is cut.
     pub max_new_tokens: usize,
@@ -217,6 +215,13 @@ impl AnswerSink for Memory<'_> {
     fn under_way(&mut self, answers: usize) {
         let total = self.answers.iter().map(Vec::len).sum();
         (self.progress)(self.done + answers, total);
+    }
+}
+
+impl Default for SamplingConfig {
+    /// As [`SamplingConfig::simplemix`].
+    fn default() -> Self {
+        Self::simplemix()
     }
 }
 

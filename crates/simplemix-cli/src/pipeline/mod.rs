@@ -22,13 +22,16 @@ use crate::progress::print;
 /// Every stage has a folder named by all that its result depends on, so a changed setting does again only what follows from
 /// it, and arms that share --stages share what is equal in them. Stopped or killed at any moment, the same command goes on.
 #[derive(Debug, clap::Args)]
-#[command(args_override_self = true, after_help = "Examples:\n  \
+#[command(
+    args_override_self = true,
+    after_help = "Examples:\n  \
   simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet \\\n    \
     --scorer exact-answer --size 1000 --output runs/simplemix\n  \
   simplemix run pipeline.toml --dry-run\n  \
   simplemix run pipeline.toml --set train.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
   simplemix run --preset hypo --show > hypo.toml\n\n\
-  pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` to start from")]
+  pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` to start from"
+)]
 pub(crate) struct Args {
     /// Settings in TOML, over those of the preset
     #[arg(value_name = "FILE")]
