@@ -140,6 +140,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_last_one_whole() {
 
 /// A folder that cannot be written: one error that names it, nothing lost, and the run goes on once it can be.
 #[cfg(unix)]
+#[expect(clippy::print_stderr, reason = "a test says that it is skipped")]
 #[test]
 fn a_folder_that_is_read_only_is_named_and_the_last_checkpoint_stays() {
     use std::os::unix::fs::PermissionsExt;
@@ -165,7 +166,7 @@ fn a_folder_that_is_read_only_is_named_and_the_last_checkpoint_stays() {
     std::fs::create_dir(dir.path("closed")).unwrap();
     allow("closed", 0o555);
     if std::fs::write(dir.path("closed/probe"), "").is_ok() && !unprivileged(&["--version"]).status.success() {
-        println!("skipped: this user can write anywhere, and there is no setpriv");
+        eprintln!("skipped: this user can write anywhere, and there is no setpriv");
         return;
     }
     let _ = std::fs::remove_file(dir.path("closed/probe"));

@@ -179,11 +179,8 @@ fn gather(name: &str, value: &Value, parts: &mut Vec<String>) {
                 }
             }
         }
-        Value::Number(count) if count.is_u64() => {
-            if count.as_u64() != Some(0) {
-                parts.push(format!("{count} {name}"));
-            }
-        }
+        Value::Number(count) if count.as_u64() == Some(0) => {}
+        Value::Number(count) if count.is_u64() => parts.push(format!("{count} {name}")),
         Value::Number(x) => parts.push(format!("{name} {}", number(x.as_f64().unwrap_or(f64::NAN)))),
         _ => {}
     }
