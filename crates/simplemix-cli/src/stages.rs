@@ -53,6 +53,10 @@ pub(crate) fn failed(error: Error) -> Failure {
             warn("stopped; what is done is kept, and the same command goes on from there");
             Failure::Interrupted
         }
+        // What cannot be written is no fault of the input.
+        Error::Data(simplemix_data::Error::Io { action: "create" | "write" | "rename", .. }) => {
+            Failure::Run(error.into())
+        }
         Error::Setting { .. }
         | Error::Prompt { .. }
         | Error::Row { .. }

@@ -4,11 +4,11 @@
 //! | --- | --- |
 //! | make pairs in one call, in memory | [`collect()`] |
 //! | make pairs from file to file, resumable | [`collect_to_files`], or [`generate()`], [`score()`] and [`pair()`] |
-//! | sample from a model in this process | [`LocalModel`], [`LocalGenerator`] (feature `local`) |
-//! | sample from a server | [`ServerGenerator`] (feature `server`); [`ServerClient`] asks single questions |
+//! | sample from a model in this process | `LocalModel`, `LocalGenerator` (feature `local`) |
+//! | sample from a server | `ServerGenerator` (feature `server`); `ServerClient` asks single questions |
 //! | sample from anything else | implement [`Generator`] |
 //! | check answers that have a right value | [`ExactAnswer`], [`is_right`] |
-//! | score by a reward model, a judge, a program | [`RewardScorer`], [`Judge`], [`CommandScorer`] |
+//! | score by a reward model, a judge, a program | `RewardScorer` (`local`), `Judge` (`server`), [`CommandScorer`] |
 //! | score by a rule of your own | implement [`Rule`], or [`Scorer`] for many responses at a time |
 //! | choose pairs by a rule of the literature | [`SelectSettings`], [`choose`] |
 //!

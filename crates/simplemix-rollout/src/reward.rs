@@ -144,7 +144,7 @@ mod tests {
         let model = RewardModel::on_top_of(model).unwrap();
         let _guard = tch::no_grad_guard();
         let mut head = model.score_head().shallow_clone();
-        let _ = head.copy_(&tch::Tensor::linspace(-1.0, 1.0, 64, (tch::Kind::Float, Device::Cpu)).unsqueeze(0));
+        head.copy_(&tch::Tensor::linspace(-1.0, 1.0, 64, (tch::Kind::Float, Device::Cpu)).unsqueeze(0));
         model.save(&reward, Some(&policy)).unwrap();
 
         let group = |id: &str, responses: &[&str]| Group {

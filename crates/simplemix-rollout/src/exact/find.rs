@@ -26,7 +26,7 @@ pub(super) fn answer_in(text: &str) -> Found<'_> {
     // ASCII folding keeps byte positions.
     let lower = text.to_ascii_lowercase();
     let after = |mark: &&str| lower.rfind(*mark).map(|at| at + mark.len());
-    match MARKS.iter().filter_map(|mark| after(&mark)).max().map(|at| sentence(&text[at..])) {
+    match MARKS.iter().filter_map(after).max().map(|at| sentence(&text[at..])) {
         Some(answer) if !answer.trim().is_empty() => Found::Marked(answer),
         _ => Found::Unmarked(text),
     }

@@ -195,7 +195,12 @@ impl ServerClient {
                 return Err(self.error(failed.status, failed.found, attempt));
             }
             let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
-            tracing::debug!("{}: {}; again in {wait:.1?}", self.address.shown(), self.clean(&failed.found));
+            let (url, said, of) = (self.address.shown(), self.clean(&failed.found), self.settings.retries);
+            match attempt {
+                // Trouble that lasts is worth a word; the rest is for those who ask.
+                3 => tracing::warn!("{url}: {said}; tried again, up to {of} times"),
+                _ => tracing::debug!("{url}: {said}; again in {wait:.1?}"),
+            }
             if failed.status == Some(429) {
                 // One request too many is one of all.
                 self.gate.pause(wait);
