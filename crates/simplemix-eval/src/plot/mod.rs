@@ -212,7 +212,10 @@ fn draw(area: &Area<'_>, panel: &Panel, bands: &[Band], around: Surroundings) ->
         let there = band.iter().map(|p| (p.0, p.1));
         let back = band.iter().rev().map(|p| (p.0, p.2));
         let outline: Vec<(f64, f64)> = there.chain(back).filter(|p| p.1.is_finite()).collect();
-        chart.draw_series(std::iter::once(Polygon::new(outline, colour.mix(0.18).filled()))).map_err(failed)?;
+        if !outline.is_empty() {
+            let area = Polygon::new(outline, colour.mix(0.18).filled());
+            chart.draw_series(std::iter::once(area)).map_err(failed)?;
+        }
     }
     for (series, colour) in panel.series.iter().zip(COLOURS.iter().cycle()) {
         curve(&mut chart, series, *colour, panel.smooth)?;
