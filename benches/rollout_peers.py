@@ -3,10 +3,10 @@
 Python 3.11, torch 2.11.0, transformers 5.23.0. Usage, from the repository's root, after
 `cargo build --release -p simplemix-cli`:
 
-    python benches/rollout_peers.py MODEL_FOLDER PROMPTS.jsonl [OUT.json] [TURNS]
+    python benches/rollout_peers.py MODEL_FOLDER PROMPTS.jsonl [OUT.json] [TURNS] [COUNT]
 
 MODEL_FOLDER is a Hugging Face folder (`simplemix import-gguf` makes one of SmolLM2's GGUF file); PROMPTS.jsonl has
-`prompt` (messages) and `answer`, such as GSM8K's questions. Both take the first 64 prompts, draw 4 answers to each at
+`prompt` (messages) and `answer`, such as GSM8K's questions. Both take the first COUNT prompts (64), draw 4 answers to each at
 temperature 0.7 and top-p 0.9, at most 128 new tokens, in f32 on the CPU, score them by the last number and a rule of
 length, and write the best against the worst of each prompt as pairs. Everything counts, from the start of the process:
 imports, loading, sampling, scoring, writing. Theirs runs with several batch sizes, ours with its default; the best of
@@ -22,12 +22,12 @@ import sys
 import tempfile
 import time
 
-PROMPTS, SAMPLES, NEW_TOKENS = 64, 4, 128
-THEIR_ROWS = [32, 64, 256]
-BINARY = os.path.join("target", "release", "simplemix")
+SAMPLES, NEW_TOKENS = 4, 128
+THEIR_ROWS = [32, 64]
+BINARY = os.environ.get("SIMPLEMIX", os.path.join("target", "release", "simplemix"))
 
 
-def theirs(model, prompts, rows, output):
+def theirs(model, prompts, count, rows, output):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,7 +37,7 @@ def theirs(model, prompts, rows, output):
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    items = [json.loads(line) for line in open(prompts)][:PROMPTS]
+    items = [json.loads(line) for line in open(prompts)][:count]
     texts = [tokenizer.apply_chat_template(i["prompt"], tokenize=False, add_generation_prompt=True) for i in items]
     # Prompts of like length together, as a careful user would.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -72,8 +72,8 @@ def theirs(model, prompts, rows, output):
     return {"pairs": len(pairs), "tokens": tokens}
 
 
-def ours(model, prompts, output):
-    command = [BINARY, "collect", "--model", model, "--prompts", prompts, "--limit", str(PROMPTS), "--samples", str(SAMPLES),
+def ours(model, prompts, count, output):
+    command = [BINARY, "collect", "--model", model, "--prompts", prompts, "--limit", str(count), "--samples", str(SAMPLES),
                "--temperature", "0.7", "--top-p", "0.9", "--max-new-tokens", str(NEW_TOKENS), "--scorer", "exact-answer",
                "--scorer", "0.1*length:40", "-o", output, "--json"]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -89,23 +89,24 @@ def timed(*args):
 
 def main():
     if sys.argv[1] == "--point":
-        who, model, prompts, *rest = sys.argv[2:]
+        who, model, prompts, count, *rest = sys.argv[2:]
         with tempfile.TemporaryDirectory() as folder:
             if who == "ours":
-                print(json.dumps(ours(model, prompts, os.path.join(folder, "on.parquet"))))
+                print(json.dumps(ours(model, prompts, count, os.path.join(folder, "on.parquet"))))
             else:
-                print(json.dumps(theirs(model, prompts, int(rest[0]), os.path.join(folder, "on.jsonl"))))
+                print(json.dumps(theirs(model, prompts, int(count), int(rest[0]), os.path.join(folder, "on.jsonl"))))
         return
     model, prompts = sys.argv[1:3]
     out = sys.argv[3] if len(sys.argv) > 3 else None
     turns = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+    count = sys.argv[5] if len(sys.argv) > 5 else "64"
     points = [("ours",)] + [("theirs", str(rows)) for rows in THEIR_ROWS]
     runs = {point: [] for point in points}
     for turn in range(turns):
         for point in points:
-            runs[point].append(timed(point[0], model, prompts, *point[1:]))
+            runs[point].append(timed(point[0], model, prompts, count, *point[1:]))
             print(turn, *point, runs[point][-1], flush=True)
-    result = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "turns": turns, "points": []}
+    result = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "turns": turns, "prompts": int(count), "points": []}
     for point, of_point in runs.items():
         seconds = statistics.median(run["seconds"] for run in of_point)
         speed = statistics.median(run["pairs"] / run["seconds"] for run in of_point)

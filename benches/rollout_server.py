@@ -18,7 +18,7 @@ import tempfile
 import time
 
 RATE, LATENCY, CONCURRENCY, SAMPLES = 1000, 0.05, 128, 4
-BINARY = os.path.join("target", "release", "simplemix")
+BINARY = os.environ.get("SIMPLEMIX", os.path.join("target", "release", "simplemix"))
 
 
 async def serve():
