@@ -76,7 +76,8 @@ def ours(way, model, pairs, out):
     data = os.path.join(out, "pairs.jsonl")
     with open(data, "w") as file:
         file.writelines(json.dumps(pair) + "\n" for pair in pairs)
-    more = {"ours": [], "ours lora": ["--lora-rank", "16"], "ours checkpointed": ["--activation-checkpointing"]}[way]
+    more = {"ours": [], "ours lora": ["--lora-rank", "16"], "ours checkpointed": ["--activation-checkpointing"],
+            "ours lora checkpointed": ["--lora-rank", "16", "--activation-checkpointing"]}[way]
     run = os.path.join(out, "run")
     command = [os.environ.get("SIMPLEMIX", "simplemix"), "train", "--model", model, "--train", data, "--output", run,
                "--batch-size", str(BATCH), "--max-steps", str(STEPS), "--learning-rate", str(RATE), "--reference", "computed",
@@ -93,7 +94,7 @@ def ours(way, model, pairs, out):
             "peak_gb": max(line["peak_memory_gb"] for line in lines)}
 
 
-WAYS = ["ours", "trl", "ours lora", "trl lora", "trl precomputed", "ours checkpointed"]
+WAYS = ["ours", "trl", "ours lora", "trl lora", "trl precomputed", "ours checkpointed", "ours lora checkpointed"]
 
 
 def main(args):

@@ -261,9 +261,12 @@ impl Lora {
                 Some(dropout) => x.f_mul(&dropout.mask(&x)?)?,
                 None => x,
             };
-            let low = x.f_linear(&self.a, None::<&Tensor>)?; // [T, r]
-            let high = low.f_linear(&self.b, None::<&Tensor>)?;
-            y.f_add(&(high * self.scale).f_to_kind(y.kind())?)
+            // Scaled where it is narrow, and added by the product itself: nothing as wide as `y` is written in between.
+            let low = x.f_linear(&self.a, None::<&Tensor>)? * self.scale; // [T, r]
+            if low.kind() == y.kind() {
+                return y.f_addmm(&low, &self.b.tr());
+            }
+            y.f_add(&low.f_linear(&self.b, None::<&Tensor>)?.f_to_kind(y.kind())?)
         };
         added().doing("an adapter")
     }

@@ -102,7 +102,11 @@ pub(crate) fn run(args: &Args) -> Result {
         let (done, how) = match stage.done() {
             Some(done) => (done, "done before".to_owned()),
             None => {
-                let done = stage.run()?;
+                let done = stage.run().inspect_err(|failure| {
+                    if matches!(failure, Failure::Interrupted) {
+                        print(&format!("{head}: stopped; the same command goes on"));
+                    }
+                })?;
                 let how = format!("{:.1} s", done.seconds);
                 (done, how)
             }

@@ -152,7 +152,11 @@ fn link(stage: &Stage, output: &Path) -> String {
         _ => return escape(&stage.name),
     };
     let path = stage.folder.join(file);
-    let path = path.strip_prefix(output).map_or_else(|_| path.clone(), Path::to_path_buf);
+    // Relative where it lies in the output, so that the folder can be moved as a whole.
+    let path = match path.strip_prefix(output) {
+        Ok(inside) => inside.to_owned(),
+        Err(_) => path.canonicalize().unwrap_or(path),
+    };
     format!("<a href=\"{}\">{}</a>", escape(&path.display().to_string()), escape(&stage.name))
 }
 
