@@ -4,6 +4,8 @@
 //!
 //!     cargo run --release --example bandit -- --plot bandit.svg
 
+#![allow(clippy::print_stdout, reason = "a demo talks to its user")]
+
 use std::path::PathBuf;
 
 use anyhow::Result;

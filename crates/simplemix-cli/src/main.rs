@@ -45,8 +45,10 @@ const EXAMPLES: &str = "\
 Examples:
   simplemix inspect uf.parquet
   simplemix convert hh.jsonl.gz -o hh.parquet
-  simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
+  simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --scorer exact-answer -o on.parquet
+  simplemix mix --source off=uf.parquet --source on=on.parquet --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
+  simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet --scorer exact-answer --output runs/all
   simplemix eval alpaca --annotations annotations.json
   simplemix report runs/* -o comparison
   simplemix import-gguf model.gguf ./model";

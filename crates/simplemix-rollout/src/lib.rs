@@ -33,6 +33,8 @@ mod error;
 mod exact;
 mod generate;
 mod generator;
+#[cfg(feature = "local")]
+mod groups;
 mod journal;
 #[cfg(feature = "server")]
 mod judge;
@@ -65,7 +67,7 @@ pub use generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, Pro
 #[cfg(feature = "server")]
 pub use judge::{Judge, JudgeMode, JudgeSettings};
 #[cfg(feature = "local")]
-pub use local::{Dtype, LocalGenerator, LocalModel, LocalSettings};
+pub use local::{Dtype, LocalGenerator, LocalModel, LocalSettings, folder_hash};
 #[cfg(feature = "local")]
 pub use mix_p::{MixPFolders, MixPGenerator, MixPModel, MixPNotice, MixPSettings, SAMPLERS};
 pub use mix_r::{MixRSettings, mix_r};

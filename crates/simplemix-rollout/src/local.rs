@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
-use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, Sampling};
+use simplemix_model::{CausalLm, Request};
 use tch::{Device, Kind};
 
 use crate::error::{At, Error, Result};
-use crate::generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, SamplingConfig, stream};
+use crate::generator::{AnswerSink, Generator, Job, SamplingConfig, stream};
+use crate::groups::{answered, in_groups, options};
 
 /// A model folder, and how it is run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,7 +129,10 @@ pub(crate) fn folder_name(folder: &Path) -> String {
 }
 
 /// A hash of the files of a model folder that say what it answers: weights, configuration, tokenizer, template.
-pub(crate) fn folder_hash(folder: &Path) -> Result<String> {
+///
+/// # Errors
+/// [`Error::Io`] if one cannot be read.
+pub fn folder_hash(folder: &Path) -> Result<String> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).at(folder, "read")? {
         let path = entry.at(folder, "read")?.path();
@@ -156,27 +160,10 @@ pub struct LocalGenerator<'a> {
     batch_rows: usize,
 }
 
-/// Batches of answers that are made and kept together. Larger groups waste less on the end of each, smaller ones lose less
-/// when a run is killed.
-const BATCHES_TOGETHER: usize = 4;
-
 impl<'a> LocalGenerator<'a> {
     /// `name` is what pairs will have as their generator; `batch_rows` answers are made together.
     pub fn new(model: &'a CausalLm, tokenizer: &'a PairTokenizer, name: impl Into<String>, batch_rows: usize) -> Self {
         Self { model, tokenizer, name: name.into(), batch_rows }
-    }
-
-    fn candidate(&self, answer: &Generated, seed: u64) -> Result<Candidate> {
-        Ok(Candidate {
-            text: self.tokenizer.decode(&answer.tokens)?,
-            tokens: answer.tokens.len(),
-            logp: Some(answer.logps.iter().map(|&logp| f64::from(logp)).sum()),
-            finish: match answer.finish {
-                simplemix_model::Finish::Stop => Finish::Stop,
-                simplemix_model::Finish::Length => Finish::Length,
-            },
-            seed: Some(seed),
-        })
     }
 
     /// Answers all of `jobs` together: the last bits of a log-probability depend on what else is in the batch.
@@ -186,33 +173,12 @@ impl<'a> LocalGenerator<'a> {
             Ok(Request { prompt, stream: stream(&job.prompt.id) })
         };
         let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
-        let options = GenerateOptions {
-            samples: sampling.samples,
-            max_new_tokens: sampling.max_new_tokens,
-            stop_tokens: self.tokenizer.eos_ids().to_vec(),
-            sampling: Sampling {
-                temperature: sampling.temperature,
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-                seed: sampling.seed,
-                ..Sampling::default()
-            },
-            batch_rows: self.batch_rows,
-            ..GenerateOptions::default()
-        };
+        let options = options(self.tokenizer, sampling, self.batch_rows);
         let answers = self.model.generate_while(&requests, &options, &mut |done, _| {
             sink.under_way(done);
             !sink.stopped()
         })?;
-        let mut answered = Vec::with_capacity(jobs.len() * sampling.samples);
-        for (job, of_prompt) in jobs.iter().zip(answers.ok_or(Error::Interrupted)?) {
-            for (sample, answer) in of_prompt.iter().enumerate() {
-                let answer = Some(self.candidate(answer, sampling.seed)?);
-                answered.push(Answered { place: job.place, sample, answer });
-            }
-        }
-        sink.answered(answered)
+        sink.answered(answered(self.tokenizer, jobs, &answers.ok_or(Error::Interrupted)?, sampling.seed)?)
     }
 }
 
@@ -227,25 +193,14 @@ impl Generator for LocalGenerator<'_> {
         sampling: &SamplingConfig,
         sink: &mut dyn AnswerSink,
     ) -> Result<()> {
-        let size = (self.batch_rows * BATCHES_TOGETHER).div_ceil(sampling.samples.max(1)) as u64;
-        let mut waiting: Vec<Job> = Vec::new();
-        for job in jobs {
-            let job = job?;
-            // Groups are of places, so that a run that goes on makes the same ones.
-            if waiting.first().is_some_and(|first| first.place / size != job.place / size) {
-                self.together(&waiting, sampling, sink)?;
-                waiting.clear();
-            }
-            waiting.push(job);
-        }
-        if waiting.is_empty() { Ok(()) } else { self.together(&waiting, sampling, sink) }
+        in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| self.together(jobs, sampling, sink))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generator::Prompt;
+    use crate::generator::{Candidate, Prompt};
     use simplemix_data::{Message, Text};
     use simplemix_model::tiny;
 

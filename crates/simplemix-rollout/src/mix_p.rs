@@ -16,12 +16,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
-use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, Sampling};
+use simplemix_model::{CausalLm, GenerateOptions, Generated, Request};
 use tch::{Device, Tensor};
 
 use crate::counter::uniform;
 use crate::error::{Error, Result};
-use crate::generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, SamplingConfig, mix, stream};
+use crate::generator::{AnswerSink, Generator, Job, SamplingConfig, mix, stream};
+use crate::groups::{answered, in_groups, options};
 use crate::local::{LocalSettings, folder_hash, folder_name};
 use crate::mix_r::{check_scale, check_share};
 
@@ -137,19 +138,6 @@ impl<'a> MixPGenerator<'a> {
     pub fn notice(&self) -> Option<MixPNotice> {
         same_weights(self.policy, self.reference).then_some(MixPNotice::PolicyIsReference)
     }
-
-    fn candidate(&self, answer: &Generated, seed: u64) -> Result<Candidate> {
-        Ok(Candidate {
-            text: self.tokenizer.decode(&answer.tokens)?,
-            tokens: answer.tokens.len(),
-            logp: Some(answer.logps.iter().map(|&logp| f64::from(logp)).sum()),
-            finish: match answer.finish {
-                simplemix_model::Finish::Stop => Finish::Stop,
-                simplemix_model::Finish::Length => Finish::Length,
-            },
-            seed: Some(seed),
-        })
-    }
 }
 
 impl MixPGenerator<'_> {
@@ -162,35 +150,11 @@ impl MixPGenerator<'_> {
             Ok(Asked { request: Request { prompt, stream }, plain })
         };
         let asked = jobs.iter().map(asked).collect::<Result<Vec<_>>>()?;
-        let options = GenerateOptions {
-            samples: sampling.samples,
-            max_new_tokens: sampling.max_new_tokens,
-            stop_tokens: self.tokenizer.eos_ids().to_vec(),
-            sampling: Sampling {
-                temperature: sampling.temperature,
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-                seed: sampling.seed,
-                ..Sampling::default()
-            },
-            batch_rows: self.batch_rows,
-            ..GenerateOptions::default()
-        };
+        let options = options(self.tokenizer, sampling, self.batch_rows);
         let answers = draw([self.policy, self.reference], &asked, &options, &mut |done, _| sink.under_way(done))?;
-        let mut answered = Vec::with_capacity(jobs.len() * sampling.samples);
-        for (job, of_prompt) in jobs.iter().zip(&answers) {
-            for (sample, answer) in of_prompt.iter().enumerate() {
-                let answer = Some(self.candidate(answer, sampling.seed)?);
-                answered.push(Answered { place: job.place, sample, answer });
-            }
-        }
-        sink.answered(answered)
+        sink.answered(answered(self.tokenizer, jobs, &answers, sampling.seed)?)
     }
 }
-
-/// Batches of answers that are made and kept together, as [`crate::LocalGenerator`] has them.
-const BATCHES_TOGETHER: usize = 4;
 
 impl Generator for MixPGenerator<'_> {
     fn name(&self) -> &str {
@@ -212,21 +176,12 @@ impl Generator for MixPGenerator<'_> {
             let expected = "an even number, half from each sampler";
             return Err(Error::Setting { key: "samples", found: sampling.samples.to_string(), expected });
         }
-        let size = (self.batch_rows * BATCHES_TOGETHER).div_ceil(sampling.samples).max(1) as u64;
-        let mut waiting: Vec<Job> = Vec::new();
-        for job in jobs {
-            let job = job?;
-            // Groups are of places, so that a run that goes on makes the same ones.
-            if waiting.first().is_some_and(|first| first.place / size != job.place / size) {
-                if sink.stopped() {
-                    return Err(Error::Interrupted);
-                }
-                self.together(&waiting, sampling, sink)?;
-                waiting.clear();
+        in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| {
+            if sink.stopped() {
+                return Err(Error::Interrupted);
             }
-            waiting.push(job);
-        }
-        if waiting.is_empty() { Ok(()) } else { self.together(&waiting, sampling, sink) }
+            self.together(jobs, sampling, sink)
+        })
     }
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use simplemix_data::{Message, Text, TokenizeOptions};
-use simplemix_model::{LoraConfig, ModelConfig, Packed, tiny};
+use simplemix_model::{LoraConfig, ModelConfig, Packed, Sampling, tiny};
 use tch::{Device, Kind};
 
 use super::*;
-use crate::generator::Prompt;
+use crate::generator::{Candidate, Prompt};
 
 const PROMPT: [u32; 3] = [0, 2, 1];
 const END: u32 = 3;

@@ -16,7 +16,7 @@ use simplemix_train::{Outcome, Run, TrainConfig};
 use super::plan::{Job, Stage};
 use crate::failure::{Fails, Failure, Result};
 use crate::mix;
-use crate::progress::print;
+use crate::progress::{print, warn};
 use crate::stages::{Stages, failed};
 use crate::train::Screen;
 
@@ -95,6 +95,9 @@ impl Stage {
 
     fn generate(&self, settings: &GenerateSettings, by: &GeneratorSettings) -> Result<Value> {
         let mut generator = by.open().map_err(failed)?;
+        if let Some(remark) = generator.remark() {
+            warn(&format!("{}: {remark}", self.name));
+        }
         let mut screen = Stages::new()?;
         let report = generate(settings, generator.as_mut(), &mut screen);
         screen.clear();

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use simplemix_mix::Weight;
 use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPFolders, PairSettings, PromptSettings, RewardSettings,
-    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings,
+    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, folder_hash,
 };
 use simplemix_train::{EvalFiles, TrainConfig};
 
@@ -136,30 +136,18 @@ impl Planner<'_> {
         if let Some(known) = self.hashes.get(path) {
             return Ok(known.clone());
         }
-        let wrong = |file: &Path| {
-            let file = file.display().to_string();
-            move |error: std::io::Error| Failure::input(format!("{file}: cannot read: {error}"))
-        };
-        let files = if path.join("config.json").is_file() {
-            let counts = |file: &PathBuf| {
-                let end = file.extension().unwrap_or_default().to_string_lossy().into_owned();
-                ["safetensors", "json", "jinja", "model"].contains(&end.as_str()) && file.is_file()
-            };
-            let entries = std::fs::read_dir(path).map_err(wrong(path))?;
-            let mut files: Vec<PathBuf> =
-                entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(counts).collect();
-            files.sort();
-            files
+        let hash = if path.join("config.json").is_file() {
+            folder_hash(path).input()?
         } else {
-            named(path)?
+            let mut hasher = blake3::Hasher::new();
+            for file in named(path)? {
+                let wrong = |e: std::io::Error| Failure::input(format!("{}: cannot read: {e}", file.display()));
+                let mut of_file = blake3::Hasher::new();
+                of_file.update_reader(std::fs::File::open(&file).map_err(wrong)?).map_err(wrong)?;
+                hasher.update(of_file.finalize().as_bytes());
+            }
+            hasher.finalize().to_hex().to_string()
         };
-        let mut hasher = blake3::Hasher::new();
-        for file in files {
-            let mut of_file = blake3::Hasher::new();
-            of_file.update_reader(std::fs::File::open(&file).map_err(wrong(&file))?).map_err(wrong(&file))?;
-            hasher.update(of_file.finalize().as_bytes());
-        }
-        let hash = hasher.finalize().to_hex()[..32].to_owned();
         self.hashes.insert(path.to_owned(), hash.clone());
         Ok(hash)
     }
