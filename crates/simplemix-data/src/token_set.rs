@@ -152,7 +152,7 @@ impl PairTokenizer {
     pub fn encode_cached(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<TokenSet> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(Error::io(folder, "make"))?;
-        let path = folder.join(format!("{}.arrow", self.key(pairs)?));
+        let path = self.token_set_path(pairs, folder)?;
         if let Ok(set) = TokenSet::open(&path) {
             return Ok(set);
         }
@@ -176,25 +176,16 @@ impl PairTokenizer {
     /// As [`PairTokenizer::encode_cached`].
     pub fn write_token_set(&self, pairs: &[Pair], path: &Path) -> Result<TokenizedSet> {
         let set = self.encode_all(pairs)?;
-        let mut metadata = std::collections::HashMap::from([
-            ("version".to_owned(), VERSION.to_owned()),
-            ("cut".to_owned(), set.cut.to_string()),
-            ("shifted".to_owned(), set.shifted.to_string()),
-        ]);
-        metadata.extend(set.dropped.iter().map(|(reason, count)| (format!("dropped.{reason}"), count.to_string())));
-        let schema = Arc::new(schema().as_ref().clone().with_metadata(metadata));
-        let file = crate::write::temporary_beside(path).map_err(Error::io(path, "write"))?;
-        let arrow = |source| Error::Arrow { path: path.to_owned(), source };
-        let mut writer = FileWriter::try_new(std::io::BufWriter::new(file), &schema).map_err(arrow)?;
-        for rows in set.pairs.chunks(BATCH_ROWS) {
-            writer.write(&batch(rows, &schema).map_err(arrow)?).map_err(arrow)?;
-        }
-        writer.finish().map_err(arrow)?;
-        let file = writer.into_inner().map_err(arrow)?;
-        let file = file.into_inner().map_err(|e| Error::io(path, "write")(e.into_error()))?;
-        file.as_file().sync_all().map_err(Error::io(path, "write"))?;
-        file.persist(path).map_err(|e| Error::io(path, "rename")(e.error))?;
+        set.write(path)?;
         Ok(set)
+    }
+
+    /// Where in `folder` the token ids of `pairs` are kept: the file's name is a hash of all that they depend on.
+    ///
+    /// # Errors
+    /// What the tokenizer reports.
+    pub fn token_set_path(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<PathBuf> {
+        Ok(folder.as_ref().join(format!("{}.arrow", self.key(pairs)?)))
     }
 
     /// Everything that the ids depend on, in hex.
@@ -212,6 +203,34 @@ impl PairTokenizer {
             part(pair.id.as_bytes());
         }
         Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
+}
+
+impl TokenizedSet {
+    /// Writes the ids to an Arrow IPC file, whole or not at all, for [`TokenSet::open`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Arrow`] if it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut metadata = std::collections::HashMap::from([
+            ("version".to_owned(), VERSION.to_owned()),
+            ("cut".to_owned(), self.cut.to_string()),
+            ("shifted".to_owned(), self.shifted.to_string()),
+        ]);
+        metadata.extend(self.dropped.iter().map(|(reason, count)| (format!("dropped.{reason}"), count.to_string())));
+        let schema = Arc::new(schema().as_ref().clone().with_metadata(metadata));
+        let file = crate::write::temporary_beside(path).map_err(Error::io(path, "write"))?;
+        let arrow = |source| Error::Arrow { path: path.to_owned(), source };
+        let mut writer = FileWriter::try_new(std::io::BufWriter::new(file), &schema).map_err(arrow)?;
+        for rows in self.pairs.chunks(BATCH_ROWS) {
+            writer.write(&batch(rows, &schema).map_err(arrow)?).map_err(arrow)?;
+        }
+        writer.finish().map_err(arrow)?;
+        let file = writer.into_inner().map_err(arrow)?;
+        let file = file.into_inner().map_err(|e| Error::io(path, "write")(e.into_error()))?;
+        file.as_file().sync_all().map_err(Error::io(path, "write"))?;
+        file.persist(path).map_err(|e| Error::io(path, "rename")(e.error))?;
+        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
 //! A tokenised set with what the loop and the learner need of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair};
+use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair, TokenizedSet};
 
 use crate::error::Result;
 use crate::table::{PairEntry, PairTable};
@@ -37,16 +37,18 @@ pub struct PairSet {
     /// Pairs kept with the end of a response cut off.
     pub cut: usize,
     pub(crate) feed: Feed,
+    /// Ids that no file has yet, and the file.
+    pub(crate) unkept: Vec<(PathBuf, Arc<TokenizedSet>)>,
 }
 
 /// Token ids of pairs: held in memory, or borrowed from mapped files, of which only what is used is read.
 #[derive(Debug, Default)]
 pub struct PairTokens(Vec<Ids>);
 
-/// Where a pair's ids are, and its number among the pairs that were tokenised.
+/// Where a pair's ids are: a set, and the row in it.
 #[derive(Debug)]
 enum Ids {
-    Held(usize, TokenizedPair),
+    Held(Arc<TokenizedSet>, usize),
     Mapped(Arc<TokenSet>, usize),
 }
 
@@ -57,8 +59,9 @@ impl PairTokens {
     /// If there is no such pair, as a slice does.
     pub fn get(&self, pair: usize) -> TokenRow<'_> {
         match &self.0[pair] {
-            Ids::Held(index, ids) => {
-                TokenRow { index: *index as u64, prompt: &ids.prompt, chosen: &ids.chosen, rejected: &ids.rejected }
+            Ids::Held(set, row) => {
+                let (index, TokenizedPair { prompt, chosen, rejected, .. }) = &set.pairs[*row];
+                TokenRow { index: *index as u64, prompt, chosen, rejected }
             }
             Ids::Mapped(set, row) => set.get(*row),
         }
@@ -80,9 +83,15 @@ impl PairTokens {
     }
 }
 
+impl From<Arc<TokenizedSet>> for PairTokens {
+    fn from(set: Arc<TokenizedSet>) -> Self {
+        Self((0..set.pairs.len()).map(|row| Ids::Held(set.clone(), row)).collect())
+    }
+}
+
 impl FromIterator<TokenizedPair> for PairTokens {
     fn from_iter<I: IntoIterator<Item = TokenizedPair>>(pairs: I) -> Self {
-        Self(pairs.into_iter().enumerate().map(|(index, ids)| Ids::Held(index, ids)).collect())
+        Arc::new(TokenizedSet { pairs: pairs.into_iter().enumerate().collect(), ..TokenizedSet::default() }).into()
     }
 }
 
@@ -92,32 +101,40 @@ impl PairSet {
     /// # Errors
     /// What the chat template or the tokenizer reports.
     pub fn tokenize(pairs: &[Pair], tokenizer: &PairTokenizer) -> Result<Self> {
-        let encoded = tokenizer.encode_all(pairs)?;
-        let tokens = PairTokens(encoded.pairs.into_iter().map(|(index, ids)| Ids::Held(index, ids)).collect());
-        Ok(Self::of(pairs, tokens, &encoded.dropped, encoded.cut))
+        Ok(Self::held(pairs, &Arc::new(tokenizer.encode_all(pairs)?)))
     }
 
-    /// The same, with the ids in a file of `folder` that is made if it is not there yet. A folder that cannot be
-    /// written is no reason to stop: the ids are held in memory then.
+    /// The same with ids out of the file that an earlier run has kept in `folder`, where there is a sound one. Where there
+    /// is none, [`PairSet::keep`] writes it.
     ///
     /// # Errors
     /// As [`PairSet::tokenize`].
     pub fn tokenize_cached(pairs: &[Pair], tokenizer: &PairTokenizer, folder: &Path) -> Result<Self> {
-        use simplemix_data::Error as DataError;
-        let set = match tokenizer.encode_cached(pairs, folder) {
-            Ok(set) => Arc::new(set),
-            Err(error @ (DataError::Io { .. } | DataError::Arrow { .. })) => {
-                tracing::warn!("token ids are not kept: {error}");
-                return Self::tokenize(pairs, tokenizer);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if set.iter().any(|row| row.index >= pairs.len() as u64) {
-            tracing::warn!("{}: token ids of other pairs under this name; not used", set.path().display());
-            return Self::tokenize(pairs, tokenizer);
+        let path = tokenizer.token_set_path(pairs, folder)?;
+        if let Ok(set) = TokenSet::open(&path)
+            && set.iter().all(|row| row.index < pairs.len() as u64)
+        {
+            let set = Arc::new(set);
+            let tokens = PairTokens((0..set.len()).map(|row| Ids::Mapped(set.clone(), row)).collect());
+            return Ok(Self::of(pairs, tokens, set.dropped(), set.cut() as usize));
         }
-        let tokens = PairTokens((0..set.len()).map(|row| Ids::Mapped(set.clone(), row)).collect());
-        Ok(Self::of(pairs, tokens, set.dropped(), set.cut() as usize))
+        let made = Arc::new(tokenizer.encode_all(pairs)?);
+        Ok(Self { unkept: vec![(path, made.clone())], ..Self::held(pairs, &made) })
+    }
+
+    /// Writes the files of ids that [`PairSet::tokenize_cached`] has not found. What cannot be written is no reason to stop.
+    pub fn keep(&self) {
+        for (path, set) in &self.unkept {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let made = std::fs::create_dir_all(folder).map_err(|error| error.to_string());
+            if let Err(error) = made.and_then(|()| set.write(path).map_err(|error| error.to_string())) {
+                tracing::warn!("token ids are not kept: {error}");
+            }
+        }
+    }
+
+    fn held(pairs: &[Pair], set: &Arc<TokenizedSet>) -> Self {
+        Self::of(pairs, set.clone().into(), &set.dropped, set.cut)
     }
 
     fn of(pairs: &[Pair], tokens: PairTokens, dropped: &BTreeMap<DropReason, usize>, cut: usize) -> Self {
@@ -167,6 +184,7 @@ impl PairSet {
             self.table.pairs.push(pair);
         }
         self.tokens.0.extend(other.tokens.0);
+        self.unkept.extend(other.unkept);
         self.ids.extend(other.ids);
         self.score_margins.extend(other.score_margins);
         self.cut += other.cut;

@@ -290,6 +290,8 @@ impl Run {
         let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
         folder.write("config.toml", &self.config.to_toml()?)?;
         folder.write("environment.json", &environment(self.start.device()))?;
+        self.train.keep();
+        self.eval.iter().for_each(|(_, set)| set.keep());
         let (trainee, options, seed) = (self.trainee()?, self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let drive = Drive { config: &self.config, settings: &self.settings, train: &self.train, eval: &self.eval };
@@ -695,7 +697,7 @@ fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<
     tokenize(&pairs, config, tokenizer)
 }
 
-/// Token ids out of the cache, or made and kept there.
+/// Token ids out of the cache, or made; they are kept there once the run starts.
 fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
     let cache = config.cache_tokens.then(|| config.token_cache.clone().or_else(|| cache_folder("tokens"))).flatten();
     match cache {
