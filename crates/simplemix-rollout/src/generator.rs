@@ -279,7 +279,6 @@ pub(crate) fn stream(id: &str) -> u64 {
 }
 
 /// A step of SplitMix64: spreads a counter over all bits.
-#[cfg(feature = "server")]
 pub(crate) fn mix(counter: u64) -> u64 {
     let mut z = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
