@@ -21,6 +21,8 @@ pub(crate) enum Step {
     Licences,
     /// clippy of all targets, warnings denied
     Clippy,
+    /// The same of simplemix-rollout without its features, which need no libtorch
+    Features,
     /// rustdoc, warnings denied
     Doc,
     /// All tests and doctests, with all features
@@ -31,7 +33,7 @@ pub(crate) enum Step {
 
 impl Step {
     fn needs_libtorch(self) -> bool {
-        !matches!(self, Self::Fmt | Self::Layers | Self::Licences)
+        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Features)
     }
 
     fn name(self) -> String {
@@ -54,6 +56,9 @@ impl Step {
                 "-D",
                 "warnings",
             ]),
+            Self::Features => command
+                .args(["clippy", "--package", "simplemix-rollout", "--no-default-features", "--lib", "--locked"])
+                .args(["--", "-D", "warnings"]),
             Self::Doc => command
                 .args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"])
                 .env("RUSTDOCFLAGS", "-D warnings"),

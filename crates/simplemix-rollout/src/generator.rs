@@ -273,7 +273,6 @@ pub(crate) fn sample_seed(seed: u64, id: &str, sample: usize) -> u64 {
 }
 
 /// A prompt's random stream, from its id alone (FNV-1a), so that neither order nor company of prompts matters.
-#[cfg(any(feature = "local", feature = "server"))]
 pub(crate) fn stream(id: &str) -> u64 {
     id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
