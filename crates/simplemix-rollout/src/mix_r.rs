@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::counter::uniform;
 use crate::error::{Error, Result};
 use crate::generator::{Candidate, Prompt, stream};
-use crate::select::{Choice, NoPair, Scored, Selection, pair_of};
+use crate::select::{Choice, NoPair, Scored, Selection, own_answers, pair_of};
 
 /// Settings of DPO-Mix-R.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -67,11 +67,7 @@ pub fn mix_r(
     settings.check()?;
     let mut selection = Selection::default();
     for ((prompt, answers), scores) in prompts.iter().zip(answers).zip(scores) {
-        let scored: Vec<Scored<'_>> = answers
-            .iter()
-            .zip(scores)
-            .map(|(answer, score)| Scored { text: &answer.text, score: *score, is_reference: false })
-            .collect();
+        let scored = own_answers(answers, scores);
         match drawn(&prompt.id, &scored, settings) {
             Ok(choice) => {
                 let mut pair = pair_of(prompt, &scored, choice, source);

@@ -163,6 +163,12 @@ pub struct Scored<'a> {
     pub is_reference: bool,
 }
 
+/// The policy's own answers with their scores.
+pub(crate) fn own_answers<'a>(answers: &'a [Candidate], scores: &[Option<f64>]) -> Vec<Scored<'a>> {
+    let scored = answers.iter().zip(scores);
+    scored.map(|(answer, &score)| Scored { text: &answer.text, score, is_reference: false }).collect()
+}
+
 /// Places of chosen and rejected.
 pub type Choice = (usize, usize);
 
@@ -266,11 +272,7 @@ pub fn best_worst(
 ) -> Selection {
     let mut selection = Selection::default();
     for ((prompt, answers), scores) in prompts.iter().zip(answers).zip(scores) {
-        let scored: Vec<Scored<'_>> = answers
-            .iter()
-            .zip(scores)
-            .map(|(answer, score)| Scored { text: &answer.text, score: *score, is_reference: false })
-            .collect();
+        let scored = own_answers(answers, scores);
         match choose(&scored, &SelectSettings::default()) {
             Ok(pairs) => selection.pairs.extend(pairs.into_iter().map(|choice| {
                 let mut pair = pair_of(prompt, &scored, choice, source);

@@ -100,10 +100,10 @@ pub(super) enum Sampler {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct MixConfig {
     /// Share of on-policy pairs.
-    #[serde(default = "half")]
+    #[serde(default = "equal")]
     pub(super) on: Weight,
     /// Share of off-policy pairs.
-    #[serde(default = "half")]
+    #[serde(default = "equal")]
     pub(super) off: Weight,
     #[serde(flatten)]
     pub(super) settings: toml::Table,
@@ -111,7 +111,7 @@ pub(super) struct MixConfig {
 
 impl Default for MixConfig {
     fn default() -> Self {
-        Self { on: half(), off: half(), settings: toml::Table::new() }
+        Self { on: equal(), off: equal(), settings: toml::Table::new() }
     }
 }
 
@@ -135,7 +135,7 @@ fn one() -> u32 {
     1
 }
 
-fn half() -> Weight {
+fn equal() -> Weight {
     Weight::whole(1)
 }
 
