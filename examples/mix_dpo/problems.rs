@@ -10,6 +10,8 @@ use rand_chacha::ChaCha8Rng;
 /// A question and the number that answers it.
 pub(crate) struct Problem {
     pub(crate) question: String,
+    /// What has to be worked out, such as `3 + 4`.
+    pub(crate) expression: String,
     pub(crate) answer: String,
     pub(crate) task: &'static str,
 }
@@ -43,6 +45,7 @@ fn arithmetic(rng: &mut ChaCha8Rng) -> Problem {
     };
     Problem {
         question: format!("What is {text}? Answer with the number only."),
+        expression: text,
         answer: answer.to_string(),
         task: "arithmetic",
     }
@@ -51,20 +54,35 @@ fn arithmetic(rng: &mut ChaCha8Rng) -> Problem {
 fn story(rng: &mut ChaCha8Rng) -> Problem {
     let (name, thing) = (pick(rng, NAMES), pick(rng, THINGS));
     let (a, b) = (rng.random_range(3..=20u32), rng.random_range(2..=12u32));
-    let (text, answer) = match rng.random_range(0..4) {
-        0 => (format!("{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?"), a + b),
-        1 => (format!("{name} had {} {thing} and gave away {b}. How many {thing} are left?", a + b), a),
+    let sum = a + b;
+    let (text, expression, answer) = match rng.random_range(0..4) {
+        0 => (
+            format!("{name} has {a} {thing} and gets {b} more. How many {thing} does {name} have now?"),
+            format!("{a} + {b}"),
+            sum,
+        ),
+        1 => (
+            format!("{name} had {sum} {thing} and gave away {b}. How many {thing} are left?"),
+            format!("{sum} - {b}"),
+            a,
+        ),
         2 => {
             let (a, b) = (a % 8 + 2, b % 5 + 2);
-            (format!("{name} fills {a} boxes with {b} {thing} each. How many {thing} are in the boxes?"), a * b)
+            (
+                format!("{name} fills {a} boxes with {b} {thing} each. How many {thing} are in the boxes?"),
+                format!("{a} * {b}"),
+                a * b,
+            )
         }
         _ => (
-            format!("{name} has {} {thing}, which is {b} more than last week. How many were there last week?", a + b),
+            format!("{name} has {sum} {thing}, which is {b} more than last week. How many were there last week?"),
+            format!("{sum} - {b}"),
             a,
         ),
     };
     Problem {
         question: format!("{text} Answer with the number only."),
+        expression,
         answer: answer.to_string(),
         task: "word-problem",
     }

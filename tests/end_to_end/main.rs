@@ -10,6 +10,7 @@ mod good_runs;
 mod judging;
 mod mixing;
 mod pipeline;
+mod reproduction;
 mod training;
 
 #[path = "../../crates/simplemix-rollout/tests/support/mod.rs"]

@@ -105,6 +105,70 @@ fn a_changed_setting_does_again_only_what_follows_from_it() {
     assert_eq!(said.matches("done before").count(), 3, "{said}");
 }
 
+/// Prompts of two tasks, each with a scorer of its own, in shares of tasks that a file below the arm's names.
+#[test]
+fn tasks_are_scored_mixed_and_evaluated_each_in_its_way() {
+    let dir = prepared();
+    let rows = |name: &str, count: usize| {
+        let row = |i: usize| match i % 3 {
+            0 => format!(r#"{{"prompt":[{{"role":"user","content":"{name}: a poem {i}?"}}],"task":"poems"}}"#),
+            _ => format!(
+                r#"{{"prompt":[{{"role":"user","content":"{name}: what is {i}?"}}],"task":"sums","answer":"{i}"}}"#
+            ),
+        };
+        dir.write(&format!("{name}.jsonl"), (0..count).map(row).collect::<Vec<_>>().join("\n"));
+    };
+    rows("asked", 24);
+    rows("held", 9);
+    dir.write(
+        "base.toml",
+        r#"
+        preset = "on-policy"
+        [collect.sampling]
+        temperature = 1.0
+        top_p = 1.0
+        [[collect.scorer]]
+        kind = "digit-share"
+        tasks = ["sums"]
+        [[collect.scorer]]
+        kind = "length"
+        min = 12
+        max = 100
+        unit = "characters"
+        tasks = ["poems"]
+        [mix.routing]
+        shares = { sums = 1, poems = 1 }
+        [evaluate]
+        prompts = { files = ["held.jsonl"] }
+        kl_prompts = 2
+        "#,
+    );
+    dir.write("arm.toml", "preset = \"base.toml\"\n[train]\nbeta = 0.2\n");
+    let small = ["--model", "model", "--size", "4", "--set", "train.batch_size=2", "--set", "train.max_length=256"];
+    let more = ["--set", "train.learning_rate=1e-3", "--set", "collect.sampling.max_new_tokens=10"];
+    let arm = ["run", "arm.toml", "--prompts", "asked.jsonl", "--output", "out"];
+    succeeds(&dir, &[&arm[..], &small, &more].concat());
+    let found = summary(&dir, "out");
+    assert_eq!(report(&found, "mix")["pairs"], 4);
+    // In the file there are twice as many sums.
+    let mixture = std::fs::read_dir(dir.path("out/stages")).unwrap().map(|entry| entry.unwrap().path());
+    let mixture = mixture.into_iter().find(|path| path.display().to_string().contains("/mix-")).unwrap();
+    let pairs = simplemix_data::read_pairs(mixture.join("mixture.parquet"), &Default::default()).unwrap();
+    assert_eq!(pairs.iter().filter(|pair| pair.task.as_deref() == Some("poems")).count(), 2);
+    let lines = found["evaluation"].as_array().unwrap();
+    let names: Vec<_> = lines.iter().map(|line| (line["answers"].as_str(), line["task"].as_str())).collect();
+    let both = |when| [(Some(when), None), (Some(when), Some("poems")), (Some(when), Some("sums"))];
+    assert_eq!(names, [both("before"), both("after")].concat());
+    assert_eq!([&lines[3]["prompts"], &lines[4]["prompts"], &lines[5]["prompts"]], [9, 3, 6]);
+    assert!(lines[3]["mean_tokens"].as_f64().unwrap() <= 10.0);
+    // Two answers to two prompts of either task.
+    assert_eq!(report(&found, "divergence")["answers"], 8);
+    assert_eq!(report(&found, "divergence")["tasks"]["sums"]["answers"], 4);
+    for line in &lines[3..] {
+        assert!(line["kl"].as_f64().unwrap() != 0.0 && line["kl_standard_error"].as_f64().unwrap() > 0.0);
+    }
+}
+
 /// Kills without warning at moments spread over the whole of it, and the same bits as without any.
 #[test]
 fn a_pipeline_that_is_killed_goes_on() {

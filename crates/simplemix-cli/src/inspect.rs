@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use simplemix_data::{
-    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Validator,
+    Finding, Findings, Pair, PairReader, PairTokenizer, Policy, ReadOptions, ReadReport, Text, TokenizeOptions,
+    Validator,
 };
+use simplemix_rollout::PromptSettings;
 
 use crate::failure::{Fails, Result};
 use crate::progress::{bar, print};
@@ -18,6 +20,7 @@ use crate::reading::{Reading, check_denied, deny, files};
   simplemix inspect uf.parquet\n  \
   simplemix inspect train.parquet test.parquet --deny shared-prompt,identical-sides\n  \
   simplemix inspect train.parquet test.parquet --similar\n  \
+  simplemix inspect train.parquet --held-back prompts.jsonl --deny shared-prompt,similar-prompt\n  \
   simplemix inspect shards/ --tokenizer ./smollm2\n  \
   simplemix inspect --json *.jsonl | jq .refused\n\n\
   docs/data.md lists formats, problems and the fields of --json")]
@@ -34,6 +37,9 @@ pub(crate) struct Args {
     /// Also look for prompts of other files that say nearly the same (0.7 kB of memory a prompt)
     #[arg(long)]
     similar: bool,
+    /// Files of prompts (or pairs) that the others must not have: they count as another file
+    #[arg(long, value_name = "FILE")]
+    held_back: Vec<PathBuf>,
     /// Problems that are errors, by name, or any
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     deny: Vec<String>,
@@ -86,13 +92,20 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.similar || args.deny.iter().any(|name| name == Finding::SimilarPrompt.name()) {
         validator = validator.with_similar_prompts(0.8);
     }
+    if !args.held_back.is_empty() {
+        validator.file();
+        for prompt in held_back(&args.held_back)? {
+            validator.see(&Pair::new(prompt, "".into(), "".into(), "held back", Policy::Off));
+        }
+    }
     for file in &files {
         validator.file();
         all.push(found(file, &options, tokenizer.as_ref(), &mut validator)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    for (found, findings) in all.iter_mut().zip(validator.finish()) {
+    let findings = validator.finish().into_iter().skip(usize::from(!args.held_back.is_empty()));
+    for (found, findings) in all.iter_mut().zip(findings) {
         found.findings = findings;
         if args.json {
             print(&serde_json::to_string(&found).run()?);
@@ -101,6 +114,12 @@ pub(crate) fn run(args: &Args) -> Result {
         }
     }
     all.iter().try_for_each(|found| deny(&args.deny, &found.report, &found.findings))
+}
+
+/// Prompts of files of prompts or pairs.
+fn held_back(paths: &[PathBuf]) -> Result<Vec<Text>> {
+    let settings = PromptSettings { files: files(paths)?, ..PromptSettings::default() };
+    Ok(settings.prompts().input()?.into_iter().map(|prompt| prompt.prompt).collect())
 }
 
 fn found(

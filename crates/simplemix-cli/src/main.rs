@@ -4,6 +4,7 @@
 
 mod collect;
 mod convert;
+mod divergence;
 mod eval;
 mod failure;
 mod generate;

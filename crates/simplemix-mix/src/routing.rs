@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::mixture::{Mixture, MixtureConfig, SourceConfig};
 use crate::order::integers;
+use crate::schedule::{Point, Schedule};
 use crate::weight::Weight;
 
 /// Shares of the sources, task by task.
@@ -26,7 +27,9 @@ pub struct Routing {
     /// Weights of the sources in each task that has its own.
     #[serde(default)]
     pub tasks: BTreeMap<String, BTreeMap<String, Weight>>,
-    /// Weights of the sources in every other task, and in rows without one.
+    /// Weights of the sources in every other task, and in rows without one; the sources' own without. With a schedule
+    /// there are none, here and in `tasks`, and the schedule's hold in every task.
+    #[serde(default)]
     pub default: BTreeMap<String, Weight>,
     /// Weights of the tasks in the mixture; without them, each has its part of the sources' rows.
     #[serde(default)]
@@ -43,7 +46,7 @@ pub struct Routed {
 }
 
 impl Routing {
-    /// Weights of the sources in a task.
+    /// Weights of the sources in a task; none for the sources' own.
     pub fn of(&self, task: &str) -> &BTreeMap<String, Weight> {
         self.tasks.get(task).unwrap_or(&self.default)
     }
@@ -52,7 +55,8 @@ impl Routing {
     /// `s`, empty for none.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a source that is not there, and whatever [`Mixture::new`] reports.
+    /// [`Error::Unknown`] for a source that is not there, [`Error::Setting`] for weights of sources beside a schedule, and
+    /// whatever [`Mixture::new`] reports.
     pub fn route(&self, config: &MixtureConfig, tasks: &[Vec<&str>]) -> Result<Routed> {
         let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
         for name in self.tasks.values().chain([&self.default]).flat_map(BTreeMap::keys) {
@@ -66,9 +70,28 @@ impl Routing {
                 rows.entry((*task, source)).or_default().push(row as u64);
             }
         }
+        let scheduled = config.schedule.as_ref().map_or(&[][..], |schedule| &schedule.points);
+        if !scheduled.is_empty() && !(self.tasks.is_empty() && self.default.is_empty()) {
+            let found = "weights of sources beside a schedule".to_owned();
+            return Err(Error::Setting { key: "routing", found, expected: "`shares` of tasks only" });
+        }
+        if let Some(point) = scheduled.iter().find(|point| point.weights.len() != names.len()) {
+            let found = format!("{} weights at {}", point.weights.len(), point.at);
+            return Err(Error::Setting { key: "schedule", found, expected: "one for each source" });
+        }
+        let own: Vec<Weight> = config.sources.iter().map(|source| source.weight).collect();
+        let mut points: Vec<Point> =
+            scheduled.iter().map(|point| Point { at: point.at, weights: Vec::new() }).collect();
         let (mut sources, mut cells, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         for ((task, source), rows) in rows {
-            let weight = self.cell(task, source, &names, tasks)?;
+            for (point, of_cells) in scheduled.iter().zip(&mut points) {
+                of_cells.weights.push(self.cell(task, source, &point.weights, tasks)?);
+            }
+            let weights = match self.of(task) {
+                none if none.is_empty() => own.clone(),
+                of_task => names.iter().map(|name| of_task.get(*name).copied().unwrap_or(Weight::whole(0))).collect(),
+            };
+            let weight = self.cell(task, source, &weights, tasks)?;
             let name = if task.is_empty() { names[source].to_owned() } else { format!("{}/{task}", names[source]) };
             // Cells are taken to be as long-winded as their source.
             let whole = &config.sources[source];
@@ -77,15 +100,16 @@ impl Routing {
             cells.push((source, task.to_owned()));
             kept.push(rows);
         }
-        let mut mixture = Mixture::new(MixtureConfig { sources, ..config.clone() })?;
+        let schedule = config.schedule.as_ref().map(|schedule| Schedule { points, ..schedule.clone() });
+        let mut mixture = Mixture::new(MixtureConfig { sources, schedule, ..config.clone() })?;
         for (cell, rows) in kept.into_iter().enumerate() {
             mixture = mixture.with_rows(cell, rows)?;
         }
         Ok(Routed { mixture, cells })
     }
 
-    /// Weight of a task times the source's share of it.
-    fn cell(&self, task: &str, source: usize, names: &[&str], tasks: &[Vec<&str>]) -> Result<Weight> {
+    /// Weight of a task times the source's share of it, where `weights` are those of the sources.
+    fn cell(&self, task: &str, source: usize, weights: &[Weight], tasks: &[Vec<&str>]) -> Result<Weight> {
         let of_task = match self.shares.get(task) {
             Some(weight) => *weight,
             None if self.shares.is_empty() => {
@@ -94,13 +118,8 @@ impl Routing {
             None => Weight::whole(0),
         };
         // Sources without rows of the task leave their share to the others.
-        let weights: Vec<Weight> = names
-            .iter()
-            .enumerate()
-            .map(|(i, name)| match tasks[i].contains(&task) {
-                true => self.of(task).get(*name).copied().unwrap_or(Weight::whole(0)),
-                false => Weight::whole(0),
-            })
+        let weights: Vec<Weight> = (weights.iter().zip(tasks))
+            .map(|(weight, tasks)| if tasks.contains(&task) { *weight } else { Weight::whole(0) })
             .collect();
         match integers(&weights) {
             Ok(shares) => of_task.times(shares[source], shares.iter().sum()),
@@ -152,6 +171,38 @@ mod tests {
         };
         let routed = routing.route(&config(40), &[vec!["math"; 100], vec!["poetry"; 100]]).unwrap();
         assert_eq!(routed.mixture.plan().iter().map(|p| p.rows).collect::<Vec<_>>(), [30, 10]);
+    }
+
+    #[test]
+    fn shares_of_tasks_go_with_the_sources_own_weights_and_with_a_schedule() {
+        let routing: Routing = serde_json::from_str(r#"{"shares": {"math": 1, "poetry": 1}}"#).unwrap();
+        let tasks: Vec<&str> = (0..100).map(|i| if i < 30 { "math" } else { "poetry" }).collect();
+        let of = |config: &MixtureConfig| {
+            let routed = routing.route(config, &[tasks.clone(), tasks.clone()]).unwrap();
+            routed.mixture.iter().map(|draw| routed.cells[draw.source].clone()).collect::<Vec<_>>()
+        };
+        let count = |drawn: &[(usize, String)], source: usize, task: &str| {
+            drawn.iter().filter(|(s, t)| *s == source && t == task).count()
+        };
+        let mut config = config(40);
+        config.sources[0].weight = Weight::whole(3);
+        let drawn = of(&config);
+        for (source, expected) in [(0, 15), (1, 5)] {
+            assert_eq!(["math", "poetry"].map(|task| count(&drawn, source, task)), [expected; 2]);
+        }
+        // The first source alone, then the second alone; both tasks in both halves.
+        let half = "1/2".parse().unwrap();
+        config.schedule = Some(Schedule { curve: crate::Curve::Step, ..Schedule::hand_over(Weight::whole(0), half) });
+        let drawn = of(&config);
+        for (source, half) in drawn.chunks(20).enumerate() {
+            assert_eq!(["math", "poetry"].map(|task| count(half, source, task)), [10; 2]);
+        }
+        let routing = Routing { default: weights("1", "1"), ..routing.clone() };
+        let error = routing.route(&config, &[tasks.clone(), tasks.clone()]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`routing` is weights of sources beside a schedule, expected `shares` of tasks only"
+        );
     }
 
     #[test]

@@ -55,6 +55,14 @@ impl PromptSettings {
         Ok(self.survey()?.prompts)
     }
 
+    /// The different prompts, in order.
+    ///
+    /// # Errors
+    /// What reading the files reports.
+    pub fn prompts(&self) -> Result<Vec<Prompt>> {
+        self.read().collect()
+    }
+
     /// Goes through all prompts once.
     pub(crate) fn survey(&self) -> Result<Survey> {
         let mut hasher = blake3::Hasher::new();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateWriter, SCORE, check_output, survey};
 use crate::error::{Error, Result};
+use crate::generator::Prompt;
 use crate::journal::{Journal, Work, WorkKey};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
 use crate::watch::Watch;
@@ -33,6 +34,15 @@ pub struct Weighted {
     pub scorer: Box<dyn Scorer>,
     /// What its scores are multiplied by.
     pub weight: f64,
+    /// Tasks whose responses it scores; all if none.
+    pub tasks: Vec<String>,
+}
+
+impl Weighted {
+    /// Whether it scores the responses to this prompt.
+    fn scores(&self, prompt: &Prompt) -> bool {
+        self.tasks.is_empty() || prompt.task.as_ref().is_some_and(|task| self.tasks.contains(task))
+    }
 }
 
 /// What came of it.
@@ -54,7 +64,9 @@ pub struct ScoreReport {
 /// Prompts that are scored together. Part of the result: reward models' last bits depend on it.
 const GROUPS_TOGETHER: usize = 64;
 
-/// Scores candidates by the weighted sum of `scorers`; every scorer's own score stays beside the sum.
+/// Scores candidates by the weighted sum of `scorers`; every scorer's own score stays beside the sum. A scorer for some
+/// tasks leaves the others' responses alone: it adds nothing to their sum, and has no score for them. A response that
+/// nobody scores has no sum.
 ///
 /// What is done is kept beside the output, for each scorer on its own. Killed and called again with the same settings it
 /// goes on and gives the same file, if the scorers give the same scores.
@@ -76,6 +88,9 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
     let mut parts = vec![hash, settings.reference.to_string()];
     for (weighted, column) in scorers.iter().zip(&columns) {
         parts.extend([column.clone(), weighted.scorer.fingerprint(), weighted.weight.to_string()]);
+        if !weighted.tasks.is_empty() {
+            parts.push(weighted.tasks.join("\n"));
+        }
     }
     let key = WorkKey::new("score", &parts.iter().map(String::as_str).collect::<Vec<_>>());
     let mut journal: Journal<Vec<Option<f64>>> = match Work::begin(&settings.output, &key, settings.overwrite)? {
@@ -142,7 +157,12 @@ fn score_chunk(
             return Err(Error::Interrupted);
         }
         let number = |place: usize| (first + place as u64) * of + at as u64;
-        let places: Vec<usize> = (0..chunk.len()).filter(|&place| !journal.has(number(place))).collect();
+        let open = (0..chunk.len()).filter(|&place| !journal.has(number(place)));
+        let (places, others): (Vec<usize>, Vec<usize>) = open.partition(|&place| weighted.scores(&chunk[place].prompt));
+        let none = |&place: &usize| (number(place), vec![None; chunk[place].responses.len()]);
+        if !others.is_empty() {
+            journal.append(&others.iter().map(none).collect::<Vec<_>>())?;
+        }
         if places.is_empty() {
             continue;
         }
@@ -200,6 +220,7 @@ fn write(
     for (place, group) in CandidateReader::open(&settings.candidates)?.enumerate() {
         let group = group?;
         let mut scores = Vec::with_capacity(scorers.len());
+        let asked: Vec<bool> = scorers.iter().map(|weighted| weighted.scores(&group.prompt)).collect();
         for (at, weighted) in scorers.iter().enumerate() {
             let found = journal.get((place * scorers.len() + at) as u64)?.cloned();
             scores.push(checked(weighted.scorer.name(), &to_score(&group, settings.reference)?, found)?);
@@ -207,10 +228,12 @@ fn write(
         report.prompts += 1;
         for (at, mut row) in rows(&group, settings.reference).into_iter().enumerate() {
             let own = scores.iter().map(|scores| scores[at]);
-            let sum: Option<f64> =
-                own.clone().zip(scorers).map(|(score, weighted)| Some(score? * weighted.weight)).sum();
+            let asked_alone = own.clone().zip(scorers).zip(&asked).filter(|(_, asked)| **asked);
+            let sum: Option<f64> = asked_alone.map(|((score, weighted), _)| Some(score? * weighted.weight)).sum();
+            let sum = sum.filter(|_| asked.contains(&true));
             row.scores = names.iter().cloned().zip(std::iter::once(sum).chain(own)).collect();
-            for (name, score) in &row.scores {
+            let is_asked = |name: &str| name == SCORE || columns.iter().zip(&asked).any(|(of, is)| of == name && *is);
+            for (name, score) in row.scores.iter().filter(|(name, _)| is_asked(name)) {
                 let of_name = sums.entry(name.clone()).or_default();
                 match score {
                     Some(score) => *of_name = (of_name.0 + score, of_name.1 + 1),
@@ -233,4 +256,50 @@ fn write(
     let writer = writer.map_or_else(|| CandidateWriter::create(&settings.output, false, &names), Ok)?;
     writer.finish(key.remarks(&report))?;
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scorers::ScorerSettings;
+    use crate::watch::Unwatched;
+    use std::path::Path;
+
+    /// The sum, exact answers and lengths of every row, and the report.
+    fn scored(dir: &Path, scorers: &str) -> (Vec<[Option<f64>; 3]>, ScoreReport) {
+        let rows = [
+            r#"{"prompt": "1 + 1?", "task": "sums", "answer": "2", "response": "2"}"#,
+            r#"{"prompt": "A poem?", "task": "poems", "response": "one two three four"}"#,
+            r#"{"prompt": "Well?", "response": "one two"}"#,
+        ];
+        let candidates = dir.join("c.jsonl");
+        std::fs::write(&candidates, rows.join("\n")).unwrap();
+        let output = dir.join("s.parquet");
+        let settings = ScoreSettings { candidates, output: output.clone(), reference: false, overwrite: true };
+        let scorers: Vec<ScorerSettings> = serde_json::from_str(scorers).unwrap();
+        let mut opened: Vec<Weighted> = scorers.iter().map(|scorer| scorer.open().unwrap()).collect();
+        let report = score(&settings, &mut opened, &mut Unwatched).unwrap();
+        let of_row = |row: &CandidateRow| ["score", "score_exact_answer", "score_length"].map(|name| row.scores[name]);
+        let groups = CandidateReader::open(&output).unwrap().map(Result::unwrap);
+        (groups.flat_map(|group| group.rows).map(|row| of_row(&row)).collect(), report)
+    }
+
+    #[test]
+    fn scorers_of_some_tasks_leave_the_others_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        // Without `tasks`, exact answers would be an error: two prompts have none.
+        let scorers = r#"[{"kind": "exact-answer", "tasks": ["sums"]},
+            {"kind": "length", "max": 2, "weight": 0.5, "tasks": ["poems", "sums"]}]"#;
+        let (rows, report) = scored(dir.path(), scorers);
+        assert_eq!(rows[0], [Some(1.5), Some(1.0), Some(1.0)]);
+        assert_eq!(rows[1], [Some(0.0), None, Some(0.0)]);
+        assert_eq!(rows[2], [None; 3]);
+        assert_eq!(report.means["score_exact_answer"], 1.0);
+        // Only those that somebody was to score can go without.
+        assert_eq!(report.without, [("score".to_owned(), 1)].into());
+
+        let everywhere = scorers.replace(r#""poems", "sums""#, r#""poems""#);
+        let (rows, _) = scored(dir.path(), &everywhere);
+        assert_eq!([rows[0][0], rows[1][0]], [Some(1.0), Some(0.0)]);
+    }
 }

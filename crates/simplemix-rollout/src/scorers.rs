@@ -21,6 +21,9 @@ pub struct ScorerSettings {
     /// What its scores are multiplied by.
     #[serde(default = "one")]
     pub weight: f64,
+    /// Tasks whose responses it scores, by the column `task`; all if none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<String>,
     /// Which scorer, with its own settings.
     #[serde(flatten)]
     pub kind: ScorerKind,
@@ -56,7 +59,7 @@ pub enum ScorerKind {
 impl ScorerSettings {
     /// A scorer of weight 1.
     pub fn new(kind: ScorerKind) -> Self {
-        Self { weight: one(), kind }
+        Self { weight: one(), tasks: Vec::new(), kind }
     }
 
     /// Makes it ready.
@@ -81,7 +84,7 @@ impl ScorerSettings {
             }
             ScorerKind::DigitShare => Box::new(DigitShare),
         };
-        Ok(Weighted { scorer, weight: self.weight })
+        Ok(Weighted { scorer, weight: self.weight, tasks: self.tasks.clone() })
     }
 }
 
@@ -129,7 +132,7 @@ impl FromStr for ScorerSettings {
         if let Some(argument) = argument.filter(|_| takes_none) {
             return Err(refused("scorer", format!("`{name}:{argument}`"), "no argument"));
         }
-        Ok(Self { weight, kind })
+        Ok(Self { weight, tasks: Vec::new(), kind })
     }
 }
 

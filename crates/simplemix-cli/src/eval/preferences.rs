@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use simplemix_data::{Message, Pair, PairReader, PairTokenizer, Policy, Text, TokenizeOptions, schema};
+use simplemix_data::{Pair, PairReader, PairTokenizer, TokenizeOptions, schema};
 use simplemix_eval::{
     Panel, PreferenceFigures, ScoredPair, Series, preference_figures, preference_groups, table, write_svg,
 };
-use simplemix_rollout::{Generator, LocalModel, LocalSettings, Prompt, SamplingConfig};
+use simplemix_rollout::Prompt;
 use simplemix_train::PairSet;
 
+use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{bar, print};
+use crate::progress::print;
 use crate::reading::Reading;
 use crate::scoring::log_probabilities;
 
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let scored = scored(&set, &pairs, &logps(args, &model, reference.as_deref(), &set)?);
     let kl = match &reference {
-        Some(reference) if args.kl_prompts > 0 => Some(divergence(args, &model, reference, &pairs, &tokenizer)?),
+        Some(reference) if args.kl_prompts > 0 => Some(divergence(args, &model, reference, &pairs)?),
         _ => None,
     };
     let all = preference_figures(&scored, args.beta);
@@ -88,8 +89,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.json {
         let figures = json!({
             "data": args.data, "beta": args.beta, "reference": args.reference, "left_out": set.dropped, "cut": set.cut,
-            "all": all, "groups": groups, "kl": kl.as_ref().map(|kl| json!({ "mean": kl.mean, "standard_error": kl.error,
-            "per_token": kl.per_token, "answers": kl.answers })),
+            "all": all, "groups": groups, "kl": kl,
         });
         print(&serde_json::to_string_pretty(&figures).run()?);
         return Ok(());
@@ -132,69 +132,23 @@ fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[Vec<[f64; 2]>; 2
     entries.map(pair).collect()
 }
 
-/// An estimate of the divergence of the model from its reference.
-struct Divergence {
-    /// Nats an answer.
-    mean: f64,
-    /// Standard error of the mean.
-    error: f64,
-    /// Nats a token.
-    per_token: f64,
-    answers: usize,
-}
-
-/// The mean log-ratio of the model's own answers, two to a prompt, scored as pairs are.
-fn divergence(
-    args: &Args,
-    model: &Path,
-    reference: &Path,
-    pairs: &[Pair],
-    tokenizer: &PairTokenizer,
-) -> Result<Divergence> {
-    let sampled = {
-        let mut local = LocalModel::load(&LocalSettings::new(model)).input()?;
-        let mut prompts: Vec<Prompt> = Vec::new();
-        for pair in pairs {
-            if prompts.len() < args.kl_prompts && !prompts.iter().any(|known| known.prompt == pair.prompt) {
-                prompts.push(Prompt::new(&pair.id, pair.prompt.clone()));
-            }
+/// The divergence of the model from its reference on the first prompts of the pairs.
+fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Result<Divergence> {
+    let mut prompts: Vec<Prompt> = Vec::new();
+    for pair in pairs {
+        if prompts.len() < args.kl_prompts && !prompts.iter().any(|known| known.prompt == pair.prompt) {
+            prompts.push(Prompt::new(&pair.id, pair.prompt.clone()));
         }
-        let sampling = SamplingConfig {
-            samples: 2,
-            temperature: 1.0,
-            top_p: 1.0,
-            max_new_tokens: args.kl_tokens,
-            seed: args.seed,
-            ..SamplingConfig::simplemix()
-        };
-        let bar = bar("sampling", 2 * prompts.len() as u64);
-        let answers = local.generate(&prompts, &sampling, &mut |done, _| bar.set_position(done as u64)).run()?;
-        bar.finish_and_clear();
-        let response = |prompt: &Text, text: &str| match prompt {
-            Text::Plain(_) => Text::Plain(text.to_owned()),
-            Text::Messages(_) => Text::Messages(vec![Message::assistant(text)]),
-        };
-        let pair = |(prompt, answers): (&Prompt, &Vec<simplemix_rollout::Candidate>)| {
-            let [a, b] = [0, 1].map(|side| response(&prompt.prompt, &answers[side].text));
-            Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On)
-        };
-        prompts.iter().zip(&answers).map(pair).collect::<Vec<_>>()
-    };
-    let set = PairSet::tokenize(&sampled, tokenizer).input()?;
-    let [policy, reference] = logps(args, model, Some(reference), &set)?;
-    let ratios: Vec<f64> = policy.iter().zip(&reference).flat_map(|(p, r)| [p[0] - r[0], p[1] - r[1]]).collect();
-    if ratios.is_empty() {
-        return Err(Failure::input(format!("--kl-prompts: no answer could be scored; {}", set.summary())));
     }
-    let (count, sum) = (ratios.len() as f64, ratios.iter().sum::<f64>());
-    let tokens: usize = set.table.pairs.iter().flat_map(|entry| entry.responses).sum();
-    let spread = ratios.iter().map(|ratio| (ratio - sum / count).powi(2)).sum::<f64>() / (count - 1.0);
-    Ok(Divergence {
-        mean: sum / count,
-        error: (spread / count).sqrt(),
-        per_token: sum / tokens.max(1) as f64,
-        answers: ratios.len(),
-    })
+    let settings = DivergenceSettings {
+        model: model.to_owned(),
+        reference: reference.to_owned(),
+        max_new_tokens: args.kl_tokens,
+        max_length: args.max_length,
+        micro_batch_tokens: args.micro_batch_tokens,
+        seed: args.seed,
+    };
+    Ok(Divergence::of(&log_ratios(&settings, &prompts)?))
 }
 
 fn reliability(figures: &PreferenceFigures) -> Panel {
@@ -247,7 +201,7 @@ fn say(
         print(&format!("  confidence {:.3}: right {:.3} of {} pairs", bin.confidence, bin.accuracy, bin.pairs));
     }
     if let Some(kl) = kl {
-        let Divergence { mean, error, per_token, answers } = kl;
+        let Divergence { mean, standard_error: error, per_token, answers } = kl;
         print(&format!(
             "divergence from the reference {mean:.3} ± {error:.3} nats an answer, {per_token:.5} a token, on {answers} answers"
         ));

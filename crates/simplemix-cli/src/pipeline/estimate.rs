@@ -59,7 +59,7 @@ impl Estimator {
                 }
             }
             Job::Train(config) => self.training(config),
-            Job::Score(..) | Job::Pair(_) | Job::Mix(_) => Estimate::default(),
+            Job::Score(..) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
         }
     }
 

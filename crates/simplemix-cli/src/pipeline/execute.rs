@@ -1,5 +1,6 @@
 //! Doing a stage, once: what is done is found again by its key, what was stopped goes on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
@@ -9,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simplemix_eval::read_curves;
 use simplemix_rollout::{
-    GenerateSettings, GeneratorSettings, ScoreSettings, ScorerSettings, Weighted, generate, pair, score,
+    GenerateSettings, GeneratorSettings, Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score,
 };
 use simplemix_train::{Outcome, Run, TrainConfig};
 
 use super::plan::{Job, Stage};
+use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
 use crate::failure::{Fails, Failure, Result};
 use crate::mix;
 use crate::progress::{print, warn};
@@ -81,6 +83,7 @@ impl Stage {
                 json!({ "pairs": achieved.pairs, "sources": sources.collect::<Vec<_>>() })
             }
             Job::Train(config) => self.train(config)?,
+            Job::Diverge(settings, prompts, each) => diverge(settings, &prompts.prompts().input()?, *each)?,
         };
         let done = Done {
             stage: self.name.clone(),
@@ -136,6 +139,24 @@ impl Stage {
             .collect();
         Ok(json!({ "pairs": pairs, "updates": steps, "last": last }))
     }
+}
+
+/// The divergence over all answers, and task by task, on the first `each` prompts of a task.
+fn diverge(settings: &DivergenceSettings, prompts: &[Prompt], each: usize) -> Result<Value> {
+    let mut taken: BTreeMap<Option<String>, usize> = BTreeMap::new();
+    let mut is_taken = |prompt: &Prompt| {
+        let count = taken.entry(prompt.task.clone()).or_default();
+        *count += 1;
+        *count <= each
+    };
+    let prompts: Vec<Prompt> = prompts.iter().filter(|prompt| is_taken(prompt)).cloned().collect();
+    let ratios = log_ratios(settings, &prompts)?;
+    let mut report = json!(Divergence::of(&ratios));
+    for task in ratios.iter().filter_map(|ratio| ratio.task.as_ref()).collect::<BTreeSet<_>>() {
+        let of_task = ratios.iter().filter(|ratio| ratio.task.as_ref() == Some(task));
+        report["tasks"][task] = json!(Divergence::of(of_task));
+    }
+    Ok(report)
 }
 
 /// Metrics of training that the pipeline's report shows.

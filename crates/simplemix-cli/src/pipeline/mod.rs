@@ -30,13 +30,14 @@ use crate::progress::print;
   simplemix run pipeline.toml --dry-run\n  \
   simplemix run pipeline.toml --set train.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
   simplemix run --preset hypo --show > hypo.toml\n\n\
-  pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` to start from"
+  pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` or `preset = \"base.toml\"`, a file \
+  beside it, to start from"
 )]
 pub(crate) struct Args {
     /// Settings in TOML, over those of the preset
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A method of the paper: simplemix, off-policy, on-policy, hypo, dpo-mix-p or iterative
+    /// A method of the paper: simplemix, off-policy, on-policy, hypo, dpo-mix-p or iterative; or a file of settings
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Model folder, or its id on the hub
@@ -78,9 +79,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    if args.show && args.file.is_none() && args.set.is_empty() {
+    let name = args.preset.as_deref();
+    if args.show && args.file.is_none() && args.set.is_empty() && !name.is_some_and(|name| name.ends_with(".toml")) {
         // With its comments, which say where the values are from.
-        let name = args.preset.as_deref();
         print(settings::preset(needed("preset", name, "--preset NAME or a file, to show")?)?.trim_end());
         return Ok(());
     }
@@ -118,7 +119,8 @@ pub(crate) fn run(args: &Args) -> Result {
     let summary = results.summary()?;
     results.write(output, &summary)?;
     for line in summary["evaluation"].as_array().into_iter().flatten() {
-        print(&format!("{}: {}", line["answers"].as_str().unwrap_or_default(), report::words(line)));
+        let task = line["task"].as_str().map(|task| format!(", {task}")).unwrap_or_default();
+        print(&format!("{}{task}: {}", line["answers"].as_str().unwrap_or_default(), report::words(line)));
     }
     let model = plan.stages[plan.result].folder.join("run/model");
     print(&format!("model: {}", link_result(output, &model).display()));

@@ -16,6 +16,7 @@ use simplemix_rollout::{
 use simplemix_train::{EvalFiles, TrainConfig};
 
 use super::settings::{PipelineConfig, Sampler, needed};
+use crate::divergence::DivergenceSettings;
 use crate::failure::{Fails, Failure, Result};
 use crate::mix;
 use crate::reading::named;
@@ -28,6 +29,8 @@ pub(super) struct Plan {
     pub(super) result: usize,
     /// Graded answers to the prompts of the evaluation: before, and after each round.
     pub(super) grades: Vec<usize>,
+    /// Divergences from the first model after each round, where they are asked for.
+    pub(super) divergences: Vec<usize>,
 }
 
 /// A step with a result of its own.
@@ -51,6 +54,8 @@ pub(super) enum Job {
     Mix(Box<mix::Settings>),
     /// A policy or a reward model.
     Train(Box<TrainConfig>),
+    /// How far a model is from the first one: on these prompts, the first so many of each task.
+    Diverge(Box<DivergenceSettings>, PromptSettings, usize),
 }
 
 /// A model folder: given, or made by a stage.
@@ -81,7 +86,7 @@ impl Plan {
         let mut planner = Planner { config, stages: Vec::new(), root, hashes: HashMap::new() };
         let first = Model { key: planner.hash(&first)?, path: first };
         let reward = planner.reward(&first)?;
-        let mut plan = Self { stages: Vec::new(), result: 0, grades: Vec::new() };
+        let mut plan = Self { stages: Vec::new(), result: 0, grades: Vec::new(), divergences: Vec::new() };
         if config.evaluate.prompts.is_some() {
             plan.grades.push(planner.grade("before", &first, reward.as_ref())?);
         }
@@ -98,6 +103,9 @@ impl Plan {
             policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone() };
             if config.evaluate.prompts.is_some() {
                 plan.grades.push(planner.grade(&format!("after{suffix}"), &policy, reward.as_ref())?);
+            }
+            if config.evaluate.kl_prompts > 0 {
+                plan.divergences.push(planner.diverge(&suffix, &policy, &first)?);
             }
         }
         plan.stages = planner.stages;
@@ -402,13 +410,41 @@ impl Planner<'_> {
             top_p: 1.0,
             top_k: 0,
             min_p: 0.0,
-            max_new_tokens: evaluate.max_new_tokens.unwrap_or(collect.sampling.max_new_tokens),
+            max_new_tokens: self.answer_tokens(),
             seed: 0,
         };
         let by = GeneratorSettings::Local(self.local(model));
         let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, vec![model])?;
         let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };
         self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
+    }
+
+    /// Tokens of an answer of the evaluation.
+    fn answer_tokens(&self) -> usize {
+        self.config.evaluate.max_new_tokens.unwrap_or(self.config.collect.sampling.max_new_tokens)
+    }
+
+    /// How far `model` is from the first one, on the prompts of the evaluation.
+    fn diverge(&mut self, suffix: &str, model: &Model, first: &Model) -> Result<usize> {
+        let evaluate = &self.config.evaluate;
+        let prompts =
+            needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts, for `kl_prompts`")?.clone();
+        let train = self.config.train_config()?;
+        let settings = DivergenceSettings {
+            model: model.path.clone(),
+            reference: first.path.clone(),
+            max_new_tokens: self.answer_tokens(),
+            max_length: train.max_length,
+            micro_batch_tokens: train.micro_batch_tokens,
+            // The same draws for every model.
+            seed: 0,
+        };
+        let each = evaluate.kl_prompts;
+        let material = json!([self.prompts(&prompts)?, each, settings.max_new_tokens, settings.max_length]);
+        let prompts = Self::resolved(&prompts)?;
+        self.add(format!("divergence{suffix}"), material, &[&model.key, &first.key], |_| {
+            Ok(Job::Diverge(Box::new(settings), prompts, each))
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One report over all stages: a page, and the numbers as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -17,42 +17,67 @@ use crate::failure::{Fails, Result};
 /// Scores of the evaluation's answers, by prompt.
 pub(super) struct Grades {
     name: String,
-    scores: BTreeMap<String, f64>,
+    answers: BTreeMap<String, Graded>,
+}
+
+/// An answer.
+struct Graded {
+    task: Option<String>,
+    score: f64,
+    tokens: Option<i64>,
 }
 
 impl Grades {
     fn read(stage: &Stage) -> Result<Self> {
-        let mut scores = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         for group in CandidateReader::open(&stage.folder.join(SCORED)).run()? {
             let group = group.run()?;
-            let score = group.rows.first().and_then(|row| row.scores.get("score").copied().flatten());
-            if let Some(score) = score {
-                scores.insert(group.prompt.id, score);
+            let Some(row) = group.rows.first() else { continue };
+            if let Some(score) = row.scores.get("score").copied().flatten() {
+                let graded = Graded { task: group.prompt.task.clone(), score, tokens: row.tokens };
+                answers.insert(group.prompt.id, graded);
             }
         }
-        Ok(Self { name: stage.name.trim_start_matches("grade-").to_owned(), scores })
+        Ok(Self { name: stage.name.trim_start_matches("grade-").to_owned(), answers })
     }
 
-    fn mean(&self) -> f64 {
-        self.scores.values().sum::<f64>() / self.scores.len().max(1) as f64
+    fn tasks(&self) -> BTreeSet<&str> {
+        self.answers.values().filter_map(|graded| graded.task.as_deref()).collect()
+    }
+
+    /// Answers to the prompts of a task, or to all.
+    fn of(&self, task: Option<&str>) -> impl Iterator<Item = (&String, &Graded)> {
+        self.answers.iter().filter(move |(_, graded)| task.is_none() || graded.task.as_deref() == task)
     }
 
     /// Whether every answer is right or wrong.
-    fn is_binary(&self) -> bool {
-        self.scores.values().all(|score| *score == 0.0 || *score == 1.0)
+    fn is_binary(&self, task: Option<&str>) -> bool {
+        self.of(task).all(|(_, graded)| graded.score == 0.0 || graded.score == 1.0)
     }
 
-    /// Mean score, and how it compares with `before`.
-    fn line(&self, before: &Self) -> Value {
-        let mut line = json!({ "answers": self.name, "prompts": self.scores.len(), "mean_score": self.mean() });
-        if self.is_binary() && before.is_binary() {
-            let (low, high) = Share::of(self.scores.values().map(|score| *score == 1.0)).interval(1.96);
+    /// Mean score and length in a task, or over all, and how the scores compare with those of `before`.
+    fn line(&self, before: &Self, task: Option<&str>) -> Value {
+        let count = self.of(task).count();
+        let mean = self.of(task).map(|(_, graded)| graded.score).sum::<f64>() / count.max(1) as f64;
+        let mut line = json!({ "answers": self.name, "prompts": count, "mean_score": mean });
+        if let Some(task) = task {
+            line["task"] = json!(task);
+        }
+        if self.is_binary(task) && before.is_binary(task) {
+            let (low, high) = Share::of(self.of(task).map(|(_, graded)| graded.score == 1.0)).interval(1.96);
             line["interval_95"] = json!([low, high]);
+        }
+        let tokens: Vec<i64> = self.of(task).filter_map(|(_, graded)| graded.tokens).collect();
+        if !tokens.is_empty() {
+            line["mean_tokens"] = json!(tokens.iter().sum::<i64>() as f64 / tokens.len() as f64);
         }
         if std::ptr::eq(self, before) {
             return line;
         }
-        let both = || self.scores.iter().filter_map(|(id, after)| Some((before.scores.get(id)?, after)));
+        let both = || {
+            let with_before = |(id, after): (&String, &Graded)| Some((before.answers.get(id)?.score, after.score));
+            self.of(task).filter_map(with_before)
+        };
         let gained = both().filter(|(before, after)| after > before).count() as u64;
         let lost = both().filter(|(before, after)| after < before).count() as u64;
         line["better"] = json!(gained);
@@ -84,7 +109,22 @@ impl Results<'_> {
             .collect();
         let grades =
             self.plan.grades.iter().map(|&at| Grades::read(&self.plan.stages[at])).collect::<Result<Vec<_>>>()?;
-        let evaluation: Vec<Value> = grades.iter().map(|grade| grade.line(&grades[0])).collect();
+        let mut evaluation = Vec::new();
+        for (at, grade) in grades.iter().enumerate() {
+            // Of one task only, the line over all says it.
+            let tasks = Some(grade.tasks()).filter(|tasks| tasks.len() > 1).unwrap_or_default();
+            let divergence = at.checked_sub(1).and_then(|round| self.plan.divergences.get(round));
+            let divergence = divergence.map_or(&Value::Null, |&stage| &self.done[stage].report);
+            for task in std::iter::once(None).chain(tasks.into_iter().map(Some)) {
+                let mut line = grade.line(&grades[0], task);
+                let of_task = task.map_or(divergence, |task| &divergence["tasks"][task]);
+                if of_task.is_object() {
+                    line["kl"] = of_task["mean"].clone();
+                    line["kl_standard_error"] = of_task["standard_error"].clone();
+                }
+                evaluation.push(line);
+            }
+        }
         let result = self.plan.stages[self.plan.result].folder.join("run/model");
         Ok(json!({ "model": result, "evaluation": evaluation, "stages": stages }))
     }
@@ -101,7 +141,9 @@ impl Results<'_> {
         let _ = writeln!(body, "<p>Result: <code>{}</code></p>", escape(text(&summary["model"])));
         if let Some(lines) = summary["evaluation"].as_array().filter(|lines| !lines.is_empty()) {
             body.push_str("<h2>Evaluation</h2>\n<div class=\"scroll\"><table><thead><tr>");
-            for heading in ["Answers", "Prompts", "Mean score", "95 % interval", "Better", "Worse", "p"] {
+            for heading in
+                ["Answers", "Task", "Prompts", "Mean score", "95 % interval", "Better", "Worse", "p", "Tokens", "KL"]
+            {
                 let _ = write!(body, "<th scope=\"col\">{heading}</th>");
             }
             body.push_str("</tr></thead><tbody>\n");
@@ -112,16 +154,25 @@ impl Results<'_> {
                     bounds.iter().filter_map(Value::as_f64).map(number).collect::<Vec<_>>().join(" to ")
                 });
                 let _ = write!(body, "<tr><th scope=\"row\">{}</th>", escape(text(&line["answers"])));
-                for cell in
-                    [count("prompts"), cell("mean_score"), interval, count("better"), count("worse"), cell("p_value")]
-                {
+                let _ = write!(body, "<td class=\"text\">{}</td>", escape(line["task"].as_str().unwrap_or("all")));
+                for cell in [
+                    count("prompts"),
+                    cell("mean_score"),
+                    interval,
+                    count("better"),
+                    count("worse"),
+                    cell("p_value"),
+                    cell("mean_tokens"),
+                    cell("kl"),
+                ] {
                     let _ = write!(body, "<td>{cell}</td>");
                 }
                 body.push_str("</tr>\n");
             }
             body.push_str(
                 "</tbody></table></div>\n<p>Better and worse: prompts whose answer scores higher or lower than before \
-                           training; p: of a split at least as uneven by chance (McNemar, or sign test).</p>\n",
+                           training; p: of a split at least as uneven by chance (McNemar, or sign test). Tokens: of an answer, on average. \
+                           KL: divergence of the answers' distribution from the first model's, nats an answer.</p>\n",
             );
         }
         body.push_str(

@@ -125,6 +125,8 @@ pub(super) struct EvaluateConfig {
     pub(super) max_new_tokens: Option<usize>,
     /// What the answers are worth; as in `collect` if there is none.
     pub(super) scorer: Vec<ScorerSettings>,
+    /// Prompts, the first of each task, on which the divergence of each model from the first is estimated; 0 for none.
+    pub(super) kl_prompts: usize,
 }
 
 fn seed() -> u64 {
@@ -158,29 +160,33 @@ pub(super) fn preset(name: &str) -> Result<&'static str> {
         .ok_or_else(|| Failure::input(format!("--preset is `{name}`, expected one of {}", known())))
 }
 
-/// Preset, file and flags as one table. A file may name its own preset in the key `preset`.
+/// Presets, file and flags as one table. A file names in its key `preset` what it goes over: one of the presets, or another
+/// file.
 pub(super) fn resolve(
     named: Option<&str>,
     file: Option<&Path>,
     flags: toml::Table,
     sets: &[String],
 ) -> Result<PipelineConfig> {
-    let mut of_file: toml::Table = match file {
-        Some(path) => read_text(path)?.parse().map_err(|error: toml::de::Error| {
-            Failure::input(format!("{}: {}", path.display(), error.to_string().trim_end()))
-        })?,
-        None => toml::Table::new(),
-    };
-    let own = match of_file.remove("preset") {
-        Some(toml::Value::String(name)) => Some(name),
-        Some(other) => return Err(Failure::input(format!("`preset` is {other}, expected a name"))),
-        None => None,
-    };
-    let mut table: toml::Table = match named.map(str::to_owned).or(own) {
-        Some(name) => preset(&name)?.parse().input()?,
-        None => toml::Table::new(),
-    };
-    merge(&mut table, of_file);
+    let (own, of_file) = file.map_or_else(|| Ok((None, toml::Table::new())), read_layer)?;
+    // From the file to what is below it: what a file names as its preset, what that one names, and so on.
+    let mut layers = vec![of_file];
+    let mut next = named.map(|name| Below::of(name, None)).or(own);
+    while let Some(below) = next {
+        if layers.len() > MOST_LAYERS {
+            return Err(Failure::input(format!("`preset` goes through {MOST_LAYERS} files, and on: a circle?")));
+        }
+        let (own, table) = match below {
+            Below::Preset(name) => (None, preset(&name)?.parse().input()?),
+            Below::File(path) => read_layer(&path)?,
+        };
+        layers.push(table);
+        next = own;
+    }
+    let mut table = toml::Table::new();
+    for layer in layers.into_iter().rev() {
+        merge(&mut table, layer);
+    }
     merge(&mut table, flags);
     for text in sets {
         merge(&mut table, assignment(text)?);
@@ -191,6 +197,40 @@ pub(super) fn resolve(
         .map_err(|error: toml::de::Error| Failure::input(format!("{place}: {}", error.to_string().trim_end())))?;
     config.check()?;
     Ok(config)
+}
+
+/// Files that may stand on each other.
+const MOST_LAYERS: usize = 8;
+
+/// What a file's settings go over.
+enum Below {
+    Preset(String),
+    File(PathBuf),
+}
+
+impl Below {
+    /// A name that ends in `.toml` is a file, seen from the one that names it.
+    fn of(name: &str, by: Option<&Path>) -> Self {
+        match name.ends_with(".toml") {
+            true => Self::File(by.and_then(Path::parent).unwrap_or(Path::new("")).join(name)),
+            false => Self::Preset(name.to_owned()),
+        }
+    }
+}
+
+/// A file's own settings, and what it names as its preset.
+fn read_layer(path: &Path) -> Result<(Option<Below>, toml::Table)> {
+    let mut table: toml::Table = read_text(path)?.parse().map_err(|error: toml::de::Error| {
+        Failure::input(format!("{}: {}", path.display(), error.to_string().trim_end()))
+    })?;
+    let below = match table.remove("preset") {
+        Some(toml::Value::String(name)) => Some(Below::of(&name, Some(path))),
+        Some(other) => {
+            return Err(Failure::input(format!("{}: `preset` is {other}, expected a name", path.display())));
+        }
+        None => None,
+    };
+    Ok((below, table))
 }
 
 /// `over` replaces what it names; tables are merged.
@@ -332,6 +372,24 @@ mod tests {
         assert_eq!(config.train_config().unwrap().beta, 0.05);
         assert_eq!((config.train_config().unwrap().seed, config.mix_settings().unwrap().seed), (7, 7));
         assert_eq!(config.model, Some(PathBuf::from("some/folder")));
+    }
+
+    #[test]
+    fn files_stand_on_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("base.toml", "preset = \"on-policy\"\nseed = 7\n[train]\nbeta = 0.2\nbatch_size = 4");
+        std::fs::create_dir(dir.path().join("arms")).unwrap();
+        write("arms/arm.toml", "preset = \"../base.toml\"\n[train]\nbeta = 0.3");
+        let of = |name: &str| resolve(None, Some(&dir.path().join(name)), toml::Table::new(), &[]);
+        let config = of("arms/arm.toml").unwrap();
+        let train = config.train_config().unwrap();
+        assert_eq!((config.seed, train.beta, train.batch_size), (7, 0.3, 4));
+        assert!(config.mix.off.is_zero());
+        write("base.toml", "preset = \"arms/arm.toml\"");
+        assert!(of("arms/arm.toml").unwrap_err().message().unwrap().contains("a circle?"));
+        write("base.toml", "preset = \"missing.toml\"");
+        assert!(of("base.toml").unwrap_err().message().unwrap().contains("missing.toml"));
     }
 
     #[test]

@@ -1,0 +1,97 @@
+//! The paper's comparison, at a size that can be run: `docs/reproduction.md` tells what came of it.
+//!
+//! ```text
+//! cargo run --release --example reproduction -- prepare examples/reproduction/cpu.toml
+//! cargo run --release --example reproduction -- run examples/reproduction/cpu.toml
+//! cargo run --release --example reproduction -- report examples/reproduction/cpu.toml -o docs/reproduction
+//! ```
+//!
+//! Arms are files for `simplemix run` beside this one; `run` does all of a grid, one after the other, and goes on where
+//! it was stopped.
+
+#![allow(clippy::print_stdout, reason = "a script talks to its user")]
+
+mod data;
+mod grid;
+#[path = "../mix_dpo/inputs.rs"]
+#[allow(dead_code, reason = "the other example takes more of it")]
+mod inputs;
+mod outcome;
+#[path = "../mix_dpo/problems.rs"]
+mod problems;
+mod results;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::grid::Grid;
+
+/// The paper's comparison: its data, its runs, its tables
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the data, and link the model
+    Prepare {
+        /// What is compared, such as examples/reproduction/cpu.toml
+        grid: PathBuf,
+        /// Folder with further real data: preferences/gsm8k_pairs.jsonl, alpacaeval_pairs.parquet and others
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Model folder in place of SmolLM2-135M-Instruct, or its id on the hub
+        #[arg(long, value_name = "DIR|ID")]
+        model: Option<PathBuf>,
+        /// File of open-ended pairs in place of the demo's
+        #[arg(long, value_name = "FILE")]
+        pairs: Option<PathBuf>,
+    },
+    /// Train the reward models and do all runs; stopped at any moment, the same command goes on
+    Run {
+        /// What is compared
+        grid: PathBuf,
+        /// One arm only
+        #[arg(long, value_name = "ARM")]
+        only: Option<String>,
+        /// The command line [default: target/release/simplemix]
+        #[arg(long, value_name = "FILE", default_value = "target/release/simplemix", hide_default_value = true)]
+        simplemix: PathBuf,
+    },
+    /// Tables, tests and figures of what is done
+    Report {
+        /// What is compared
+        grid: PathBuf,
+        /// Folder for them
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Prepare { grid, data, model, pairs } => {
+            let grid = Grid::read(&grid)?;
+            let input = inputs::real(model.as_deref(), pairs.as_deref())?;
+            fs::create_dir_all(&grid.root).with_context(|| format!("cannot make {}", grid.root.display()))?;
+            link(&input.model, &grid.root.join("model"))?;
+            data::prepare(&grid.data, &input.model, &input.pairs, data.as_deref(), &grid.root.join("data"))
+        }
+        Command::Run { grid, only, simplemix } => Grid::read(&grid)?.run(&simplemix, only.as_deref()),
+        Command::Report { grid, output } => results::write(&Grid::read(&grid)?, &output),
+    }
+}
+
+/// The model under the name that all arms have for it.
+fn link(model: &Path, name: &Path) -> Result<()> {
+    let target = model.canonicalize().with_context(|| format!("{}: not there", model.display()))?;
+    if name.is_symlink() {
+        fs::remove_file(name).with_context(|| format!("cannot replace {}", name.display()))?;
+    }
+    std::os::unix::fs::symlink(target, name).with_context(|| format!("cannot link {}", name.display()))
+}
