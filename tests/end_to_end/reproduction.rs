@@ -33,6 +33,7 @@ fn arms_differ_in_what_they_are_about_and_in_nothing_else() {
 }
 
 /// The example's program, where the tests' call has built it.
+#[expect(clippy::print_stderr, reason = "a test says that it is skipped")]
 fn example() -> Option<PathBuf> {
     let command = Path::new(assert_cmd::cargo::cargo_bin!("simplemix"));
     let path = command.parent().unwrap().join("examples/reproduction");

@@ -71,7 +71,8 @@ impl Routing {
             }
         }
         let scheduled = config.schedule.as_ref().map_or(&[][..], |schedule| &schedule.points);
-        if !scheduled.is_empty() && !(self.tasks.is_empty() && self.default.is_empty()) {
+        let has_weights = !self.tasks.is_empty() || !self.default.is_empty();
+        if !scheduled.is_empty() && has_weights {
             let found = "weights of sources beside a schedule".to_owned();
             return Err(Error::Setting { key: "routing", found, expected: "`shares` of tasks only" });
         }
