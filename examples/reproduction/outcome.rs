@@ -197,7 +197,7 @@ fn graded(folder: &Path, start: Option<&BTreeMap<String, Answer>>) -> Result<BTr
         let place = seen.entry(task.clone()).or_default();
         let before = start.and_then(|start| start.get(&group.prompt.id)).map_or(score, |answer| answer.score);
         let value = if task == OPEN_ENDED { sigmoid(score - before) } else { score };
-        let is_development = *place % DEVELOPMENT == 0;
+        let is_development = place.is_multiple_of(DEVELOPMENT);
         *place += 1;
         let tokens = row.tokens.unwrap_or_default() as f64;
         answers.insert(group.prompt.id, Answer { task, score, value, tokens, is_development });
