@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "a demo talks to its user")]
 
 mod inputs;
+#[expect(dead_code, reason = "the example of the comparison takes more of it")]
 mod problems;
 mod report;
 
