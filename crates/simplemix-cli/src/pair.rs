@@ -69,6 +69,9 @@ pub(crate) struct Rule {
     /// Most pairs of a prompt [default: all that the rule gives]
     #[arg(long, value_name = "N")]
     max_pairs: Option<u64>,
+    /// Only responses that ended by themselves, none that was cut at the limit of new tokens
+    #[arg(long)]
+    finished: bool,
 }
 
 impl Rule {
@@ -86,6 +89,7 @@ impl Rule {
             max_gap: self.max_gap.or(base.max_gap),
             threshold: self.threshold.or(base.threshold),
             max_pairs: self.max_pairs.or(base.max_pairs),
+            finished: self.finished || base.finished,
         };
         settings.check().input()?;
         Ok(settings)

@@ -11,6 +11,7 @@ use simplemix_data::{Form, Pair, PairWriter, WriteOptions, schema};
 
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE, survey};
 use crate::error::{Error, Result};
+use crate::generator::Finish;
 use crate::journal::{WorkKey, finished};
 use crate::select::{NoPair, Scored, SelectSettings, choose, pair_of};
 use crate::watch::Watch;
@@ -162,7 +163,10 @@ fn check_column(group: &CandidateGroup, settings: &PairSettings) -> Result<()> {
 
 fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<Made>, NoPair> {
     let with_reference = settings.select.uses_reference();
-    let rows: Vec<&CandidateRow> = group.rows.iter().filter(|row| with_reference || !row.is_reference).collect();
+    let is_cut = |row: &CandidateRow| row.finish == Some(Finish::Length);
+    let takes_part =
+        |row: &&CandidateRow| (with_reference || !row.is_reference) && !(settings.select.finished && is_cut(row));
+    let rows: Vec<&CandidateRow> = group.rows.iter().filter(takes_part).collect();
     let scored: Vec<Scored<'_>> = rows
         .iter()
         .map(|row| Scored {
@@ -213,4 +217,36 @@ fn batch(made: &[Made], output: &Path) -> Result<RecordBatch> {
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
         .map_err(|source| Error::Arrow { path: output.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::Unwatched;
+
+    #[test]
+    fn cut_responses_can_be_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |prompt: &str, response: &str, finish: &str, score: f64| {
+            format!(r#"{{"prompt": "{prompt}", "response": "{response}", "finish": "{finish}", "score": {score}}}"#)
+        };
+        let rows = [
+            row("a", "best, and", "length", 3.0),
+            row("a", "good", "stop", 2.0),
+            row("a", "bad", "stop", 1.0),
+            row("b", "good", "stop", 2.0),
+            row("b", "bad, and", "length", 1.0),
+        ];
+        let candidates = dir.path().join("scored.jsonl");
+        std::fs::write(&candidates, rows.join("\n")).unwrap();
+        let chosen = |finished: bool| {
+            let mut settings = PairSettings::new(&candidates, dir.path().join(format!("{finished}.jsonl")));
+            settings.select.finished = finished;
+            let report = pair(&settings, &mut Unwatched).unwrap();
+            let pairs = simplemix_data::read_pairs(&settings.output, &Default::default()).unwrap();
+            (pairs.into_iter().map(|pair| pair.chosen).collect::<Vec<_>>(), report.dropped)
+        };
+        assert_eq!(chosen(false), (vec!["best, and".into(), "good".into()], BTreeMap::new()));
+        assert_eq!(chosen(true), (vec!["good".into()], [(NoPair::TooFew, 1)].into()));
+    }
 }

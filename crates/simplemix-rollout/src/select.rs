@@ -47,6 +47,10 @@ pub struct SelectSettings {
     /// Most pairs of a prompt, for rules that give several; none if there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_pairs: Option<u64>,
+    /// Only responses that ended by themselves. One that was cut at the limit of new tokens is trained on with an end that
+    /// its model did not write, unless training cuts it shorter still.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
 }
 
 impl Default for SelectSettings {
@@ -59,6 +63,7 @@ impl Default for SelectSettings {
             max_gap: None,
             threshold: None,
             max_pairs: None,
+            finished: false,
         }
     }
 }
