@@ -37,14 +37,18 @@ const RATIOS: [(&str, f64); 7] = [
 ];
 
 /// The paper's claims as comparisons: which arm is better than which, by what.
-const CLAIMS: [(&str, &str, &str, usize); 8] = [
+const CLAIMS: [(&str, &str, &str, usize); 12] = [
     ("1: on-policy pairs are better on reasoning", "on-policy", "off-policy", 0),
+    ("1, at 3e-5", "on-policy-3e-5", "off-policy-3e-5", 0),
     ("2: off-policy pairs are better on open-ended tasks", "off-policy", "on-policy", 1),
+    ("2, at 3e-5", "off-policy-3e-5", "on-policy-3e-5", 1),
     ("3: the mixture is better than off-policy pairs", "simplemix", "off-policy", 2),
+    ("3, at 3e-5", "simplemix-3e-5", "off-policy-3e-5", 2),
     ("3: the mixture is better than on-policy pairs", "simplemix", "on-policy", 2),
+    ("3, at 3e-5", "simplemix-3e-5", "on-policy-3e-5", 2),
     ("3: the mixture is better than HyPO", "simplemix", "hypo", 2),
     ("3: the mixture is better than DPO-Mix-P", "simplemix", "dpo-mix-p", 2),
-    ("(two on-policy rounds against DPO-Mix-P)", "on-policy-2", "dpo-mix-p", 2),
+    ("(DPO-Mix-P against two on-policy rounds)", "dpo-mix-p", "on-policy-2", 2),
     ("(training against the start)", "simplemix", "start", 2),
 ];
 
