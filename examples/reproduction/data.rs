@@ -228,6 +228,15 @@ fn open_ended(
         }
     }
     let mut groups: Vec<Vec<Pair>> = by_prompt.into_values().collect();
+    let asked_for = sizes.open_ended + sizes.reward_test.max(sizes.held_back_open_ended) + 2;
+    ensure!(
+        groups.len() >= asked_for,
+        "{}: {} prompts of pairs are of at most {} tokens, expected {asked_for} and more, most of them for reward models; \
+         --pairs names a larger file, such as UltraFeedback's, --data a folder with several",
+        pairs.display(),
+        groups.len(),
+        sizes.prompt_tokens
+    );
     groups.shuffle(rng);
     let mut open = OpenEnded { train: Vec::new(), held_back: Vec::new(), reward: Vec::new(), test: Vec::new() };
     for (place, mut group) in groups.into_iter().enumerate() {
@@ -244,11 +253,6 @@ fn open_ended(
             open.reward.append(&mut group);
         }
     }
-    ensure!(
-        !open.reward.is_empty(),
-        "{}: no pair is left for reward models; ask for fewer or give --data",
-        pairs.display()
-    );
     Ok(open)
 }
 

@@ -48,7 +48,7 @@ enum Command {
         /// Model folder in place of SmolLM2-135M-Instruct, or its id on the hub
         #[arg(long, value_name = "DIR|ID")]
         model: Option<PathBuf>,
-        /// File of open-ended pairs in place of the demo's
+        /// File of open-ended pairs in place of the demo's 300, of which too few have short prompts
         #[arg(long, value_name = "FILE")]
         pairs: Option<PathBuf>,
     },
