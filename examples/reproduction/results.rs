@@ -55,6 +55,9 @@ const CLAIMS: [(&str, &str, &str, usize); 12] = [
 /// Arms whose training curves are drawn.
 const CURVES: [&str; 5] = ["off-policy", "on-policy", "simplemix", "hypo", "dpo-mix-p"];
 
+/// Arms whose runs are drawn against their divergence.
+const DOTS: [&str; 6] = ["off-policy", "on-policy", "simplemix", "off-policy-3e-5", "on-policy-3e-5", "simplemix-3e-5"];
+
 /// Writes tables, results and figures to `folder`; runs that are not done yet are left out, and said to be.
 pub(crate) fn write(grid: &Grid, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -263,7 +266,7 @@ impl Arms {
             series: run.arm.clone(),
             at: ((run.kl[REASONING] + run.kl[OPEN_ENDED]) / 2.0, 100.0 * run.value(None)),
         };
-        let shown = self.arms.iter().filter(|(arm, _)| CURVES.contains(&arm.as_str()));
+        let shown = self.arms.iter().filter(|(arm, _)| DOTS.contains(&arm.as_str()));
         let panel = ScatterPanel {
             title: "Both tasks against divergence".to_owned(),
             x: "KL to the start, nats an answer".to_owned(),
