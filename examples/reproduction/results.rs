@@ -156,21 +156,21 @@ impl Arms {
         format!("Trials (learning rate, beta: both tasks, % on the development prompts):\n\n{text}\n")
     }
 
-    /// Differences of arms, prompt by prompt over the mean of the seeds, with tests.
+    /// Differences of arms, prompt by prompt over the mean of the seeds that both have, with tests.
     fn claims(&self) -> String {
         let mut rows = Vec::new();
         for (claim, better, worse, measure) in CLAIMS {
             let (Some(better_runs), Some(worse_runs)) = (self.of(better), self.of(worse)) else { continue };
-            let differences = differences(better_runs, worse_runs, MEASURES[measure].1);
-            let seeds: Vec<f64> = (better_runs.iter())
-                .filter_map(|run| {
-                    let other = if worse == "start" {
-                        Some(&worse_runs[0])
-                    } else {
-                        worse_runs.iter().find(|o| o.seed == run.seed)
-                    };
-                    Some(run.value(MEASURES[measure].1) - other?.value(MEASURES[measure].1))
-                })
+            // Of seeds that both have; the start has none.
+            let has = |runs: &[Outcome], seed: u64| worse == "start" || runs.iter().any(|run| run.seed == seed);
+            let common = |runs: &[Outcome], others: &[Outcome]| -> Vec<Outcome> {
+                runs.iter().filter(|run| has(others, run.seed)).cloned().collect()
+            };
+            let (better_runs, worse_runs) = (common(better_runs, worse_runs), common(worse_runs, better_runs));
+            let task = MEASURES[measure].1;
+            let differences = differences(&better_runs, &worse_runs, task);
+            let seeds: Vec<f64> = (better_runs.iter().zip(worse_runs.iter().cycle()))
+                .map(|(better, worse)| better.value(task) - worse.value(task))
                 .collect();
             rows.push((claim, better, worse, MEASURES[measure].0, differences, seeds));
         }
