@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use simplemix_data::{Message, Pair, PairTokenizer, Policy, Text, TokenizeOptions};
+use simplemix_data::{Pair, PairTokenizer, Policy, TokenizeOptions};
+use simplemix_eval::{mean, standard_error};
 use simplemix_rollout::{Candidate, Generator, LocalModel, LocalSettings, Prompt, SamplingConfig};
 use simplemix_train::PairSet;
 
@@ -49,7 +50,7 @@ pub(crate) struct Ratio {
 pub(crate) fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt]) -> Result<Vec<Ratio>> {
     let answers = answers(settings, prompts)?;
     let pair = |(prompt, answers): (&Prompt, &Vec<Candidate>)| {
-        let [a, b] = [0, 1].map(|side| response(&prompt.prompt, &answers[side].text));
+        let [a, b] = [0, 1].map(|side| prompt.prompt.response(&answers[side].text));
         let mut pair = Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On);
         pair.task.clone_from(&prompt.task);
         pair
@@ -91,26 +92,15 @@ fn answers(settings: &DivergenceSettings, prompts: &[Prompt]) -> Result<Vec<Vec<
     Ok(answers)
 }
 
-/// An answer in the form of its prompt.
-fn response(prompt: &Text, text: &str) -> Text {
-    match prompt {
-        Text::Plain(_) => Text::Plain(text.to_owned()),
-        Text::Messages(_) => Text::Messages(vec![Message::assistant(text)]),
-    }
-}
-
 impl Divergence {
     /// The mean of some ratios, at least one.
     pub(crate) fn of<'a>(ratios: impl IntoIterator<Item = &'a Ratio>) -> Self {
-        let ratios: Vec<&Ratio> = ratios.into_iter().collect();
-        let (count, sum) = (ratios.len() as f64, ratios.iter().map(|ratio| ratio.nats).sum::<f64>());
-        let tokens: usize = ratios.iter().map(|ratio| ratio.tokens).sum();
-        let spread = ratios.iter().map(|ratio| (ratio.nats - sum / count).powi(2)).sum::<f64>() / (count - 1.0);
+        let (nats, tokens): (Vec<f64>, Vec<usize>) = ratios.into_iter().map(|ratio| (ratio.nats, ratio.tokens)).unzip();
         Self {
-            mean: sum / count,
-            standard_error: (spread / count).sqrt(),
-            per_token: sum / tokens.max(1) as f64,
-            answers: ratios.len(),
+            mean: mean(&nats),
+            standard_error: standard_error(&nats),
+            per_token: nats.iter().sum::<f64>() / tokens.iter().sum::<usize>().max(1) as f64,
+            answers: nats.len(),
         }
     }
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use simplemix_data::{
-    Finding, Findings, Pair, PairReader, PairTokenizer, Policy, ReadOptions, ReadReport, Text, TokenizeOptions,
-    Validator,
+    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, Text, TokenizeOptions, Validator,
 };
 use simplemix_rollout::PromptSettings;
 
@@ -95,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if !args.held_back.is_empty() {
         validator.file();
         for prompt in held_back(&args.held_back)? {
-            validator.see(&Pair::new(prompt, "".into(), "".into(), "held back", Policy::Off));
+            validator.see_prompt(&prompt);
         }
     }
     for file in &files {

@@ -58,6 +58,22 @@ impl Text {
         }
     }
 
+    /// A response to this prompt, in its form: bare text, or a turn of the model.
+    ///
+    /// ```
+    /// use simplemix_data::{Message, Text};
+    /// assert_eq!(Text::from("2 + 2?").response("4"), Text::from("4"));
+    /// let asked = Text::Messages(vec![Message::user("2 + 2?")]);
+    /// assert_eq!(asked.response("4"), Text::Messages(vec![Message::assistant("4")]));
+    /// ```
+    #[must_use]
+    pub fn response(&self, text: &str) -> Self {
+        match self {
+            Text::Plain(_) => Text::Plain(text.to_owned()),
+            Text::Messages(_) => Text::Messages(vec![Message::assistant(text)]),
+        }
+    }
+
     /// Characters of all content, roles left out.
     pub fn chars(&self) -> usize {
         match self {

@@ -145,17 +145,7 @@ impl Validator {
         if self.files.is_empty() {
             self.file();
         }
-        let number = self.files.len() as u32 - 1;
-        let prompt = hash_of(&pair.prompt);
-        let (place, here) = (self.prompts.len() as u32, Spread::In(number));
-        match self.prompts.entry(prompt) {
-            Entry::Occupied(mut entry) => entry.get_mut().1 = entry.get().1.and(here),
-            Entry::Vacant(entry) => {
-                entry.insert((place, here));
-                let similar = self.near.as_mut().map(|near| near.add(&asked(&pair.prompt)));
-                self.similar.extend(similar.unwrap_or_default().into_iter().map(|other| (other, place)));
-            }
-        }
+        let prompt = self.prompt(&pair.prompt);
         let twice = self.pairs.insert(u64::from_str_radix(&pair.id[..16.min(pair.id.len())], 16).unwrap_or(prompt), ());
         let Some(file) = self.files.last_mut() else { return };
         let row = file.rows.len() as u64;
@@ -170,6 +160,32 @@ impl Validator {
                 add(&mut file.findings, finding, row);
             }
         }
+    }
+
+    /// The next prompt, of a file of prompts: what else has it is told, and nothing about pairs.
+    pub fn see_prompt(&mut self, prompt: &Text) {
+        if self.files.is_empty() {
+            self.file();
+        }
+        let prompt = self.prompt(prompt);
+        if let Some(file) = self.files.last_mut() {
+            file.rows.push((prompt, 0));
+        }
+    }
+
+    /// Notes that the last file has this prompt, and gives its hash.
+    fn prompt(&mut self, text: &Text) -> u64 {
+        let prompt = hash_of(text);
+        let (place, here) = (self.prompts.len() as u32, Spread::In(self.files.len() as u32 - 1));
+        match self.prompts.entry(prompt) {
+            Entry::Occupied(mut entry) => entry.get_mut().1 = entry.get().1.and(here),
+            Entry::Vacant(entry) => {
+                entry.insert((place, here));
+                let similar = self.near.as_mut().map(|near| near.add(&asked(text)));
+                self.similar.extend(similar.unwrap_or_default().into_iter().map(|other| (other, place)));
+            }
+        }
+        prompt
     }
 
     /// What was found, file by file; rows are numbers of pairs, counted from 0 in their file.

@@ -41,5 +41,5 @@ pub use preferences::{
     Bin, Calibration, LengthBias, PreferenceFigures, ScoredPair, preference_figures, preference_groups,
 };
 pub use share::{Share, mcnemar};
-pub use stats::{half_width_95, holm, paired_t_test};
+pub use stats::{half_width_95, holm, mean, paired_t_test, standard_error};
 pub use table::table;

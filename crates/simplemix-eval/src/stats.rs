@@ -1,7 +1,7 @@
 //! Means, standard errors, paired tests.
 
 /// Mean; not a number for no values.
-pub(crate) fn mean(values: &[f64]) -> f64 {
+pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
@@ -14,8 +14,8 @@ pub(crate) fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
 }
 
-/// Standard error of the mean, as pandas' `sem`.
-pub(crate) fn standard_error(values: &[f64]) -> f64 {
+/// Standard error of the mean, as pandas' `sem`; not a number below two values.
+pub fn standard_error(values: &[f64]) -> f64 {
     deviation(values) / (values.len() as f64).sqrt()
 }
 

@@ -76,10 +76,7 @@ impl Routing {
             let found = "weights of sources beside a schedule".to_owned();
             return Err(Error::Setting { key: "routing", found, expected: "`shares` of tasks only" });
         }
-        if let Some(point) = scheduled.iter().find(|point| point.weights.len() != names.len()) {
-            let found = format!("{} weights at {}", point.weights.len(), point.at);
-            return Err(Error::Setting { key: "schedule", found, expected: "one for each source" });
-        }
+        config.schedule.as_ref().map_or(Ok(()), |schedule| schedule.check(names.len()))?;
         let own: Vec<Weight> = config.sources.iter().map(|source| source.weight).collect();
         let mut points: Vec<Point> =
             scheduled.iter().map(|point| Point { at: point.at, weights: Vec::new() }).collect();

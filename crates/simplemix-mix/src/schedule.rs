@@ -66,17 +66,26 @@ impl Schedule {
         Self { curve: Curve::Linear, points }
     }
 
+    /// Whether every point has a weight for each source.
+    pub(crate) fn check(&self, sources: usize) -> Result<()> {
+        match self.points.iter().find(|point| point.weights.len() != sources) {
+            None => Ok(()),
+            Some(point) => {
+                let found = format!("{} weights at {}", point.weights.len(), point.at);
+                Err(Error::Setting { key: "schedule", found, expected: "one for each source" })
+            }
+        }
+    }
+
     /// The pieces of a run of `total` rows.
     pub(crate) fn pieces(&self, sources: usize, total: u64) -> Result<Vec<Piece>> {
         let wrong = |found: String, expected: &'static str| Error::Setting { key: "schedule", found, expected };
         let (Some(first), Some(last)) = (self.points.first(), self.points.last()) else {
             return Err(wrong("no point".to_owned(), "at least one point"));
         };
+        self.check(sources)?;
         let mut places = Vec::new();
         for point in &self.points {
-            if point.weights.len() != sources {
-                return Err(wrong(format!("{} weights at {}", point.weights.len(), point.at), "one for each source"));
-            }
             let (above, below) = point.at.parts();
             if above > below {
                 return Err(wrong(format!("a point at {}", point.at), "points from 0 to 1"));

@@ -28,7 +28,7 @@ use arrow::json::ReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simplemix_data::read::RowReader;
-use simplemix_data::{Form, Message, TableWriter, Text, WriteOptions, schema};
+use simplemix_data::{Form, TableWriter, Text, WriteOptions, schema};
 
 use crate::error::{At, Error, Result};
 use crate::generator::{Finish, Prompt};
@@ -141,14 +141,6 @@ pub struct CandidateGroup {
     pub prompt: Prompt,
     /// Its responses, in the order of the file.
     pub rows: Vec<CandidateRow>,
-}
-
-/// A response in the form of its prompt.
-pub(crate) fn response_text(prompt: &Text, text: &str) -> Text {
-    match prompt {
-        Text::Plain(_) => Text::Plain(text.to_owned()),
-        Text::Messages(_) => Text::Messages(vec![Message::assistant(text)]),
-    }
 }
 
 /// Reads a file of candidates prompt by prompt.
@@ -324,6 +316,7 @@ fn schema_of(form: Form, scores: &[String]) -> SchemaRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use simplemix_data::Message;
 
     #[test]
     fn rows_come_back_in_groups() {

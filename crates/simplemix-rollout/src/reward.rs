@@ -7,7 +7,6 @@ use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_model::RewardModel;
 use tch::Device;
 
-use crate::candidates::response_text;
 use crate::error::{Error, Result};
 use crate::local::{Dtype, folder_hash};
 use crate::scorer::{Group, ScoreSink, Scorer};
@@ -77,7 +76,7 @@ impl RewardScorer {
         let mut all = Vec::new();
         for group in groups {
             for response in &group.responses {
-                let response = response_text(&group.prompt.prompt, response);
+                let response = group.prompt.prompt.response(response);
                 let mut ids = self.tokenizer.encode_with_response(&group.prompt.prompt, &response)?;
                 ids.truncate(self.settings.max_length);
                 all.push(ids);

@@ -231,15 +231,16 @@ fn write(
             let asked_alone = own.clone().zip(scorers).zip(&asked).filter(|(_, asked)| **asked);
             let sum: Option<f64> = asked_alone.map(|((score, weighted), _)| Some(score? * weighted.weight)).sum();
             let sum = sum.filter(|_| asked.contains(&true));
-            row.scores = names.iter().cloned().zip(std::iter::once(sum).chain(own)).collect();
-            let is_asked = |name: &str| name == SCORE || columns.iter().zip(&asked).any(|(of, is)| of == name && *is);
-            for (name, score) in row.scores.iter().filter(|(name, _)| is_asked(name)) {
+            let cells: Vec<Option<f64>> = std::iter::once(sum).chain(own).collect();
+            let told = names.iter().zip(&cells).zip(std::iter::once(&true).chain(&asked)).filter(|(_, asked)| **asked);
+            for ((name, score), _) in told {
                 let of_name = sums.entry(name.clone()).or_default();
                 match score {
                     Some(score) => *of_name = (of_name.0 + score, of_name.1 + 1),
                     None => *report.without.entry(name.clone()).or_default() += 1,
                 }
             }
+            row.scores = names.iter().cloned().zip(cells).collect();
             report.candidates += 1;
             report.references += u64::from(row.is_reference);
             let writer = match &mut writer {

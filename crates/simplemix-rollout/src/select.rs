@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Pair, Policy};
 
-use crate::candidates::response_text;
 use crate::error::{Error, Result};
 use crate::generator::{Candidate, Prompt};
 
@@ -292,7 +291,7 @@ pub fn best_worst(
 
 /// A chosen pair of a prompt, with its scores.
 pub(crate) fn pair_of(prompt: &Prompt, scored: &[Scored<'_>], (chosen, rejected): Choice, source: &str) -> Pair {
-    let response = |at: usize| response_text(&prompt.prompt, scored[at].text);
+    let response = |at: usize| prompt.prompt.response(scored[at].text);
     let mut pair = Pair::new(prompt.prompt.clone(), response(chosen), response(rejected), source, Policy::On);
     pair.task = prompt.task.clone();
     pair.score_chosen = scored[chosen].score;

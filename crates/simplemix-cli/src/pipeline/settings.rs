@@ -7,7 +7,7 @@ use simplemix_mix::Weight;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings, ServerSettings};
 use simplemix_train::TrainConfig;
 
-use crate::failure::{Fails, Failure, Result, read_text};
+use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::mix;
 
 /// All stages. Sections that are TOML tables here have the settings of the command of their name.
@@ -168,25 +168,11 @@ pub(super) fn resolve(
     flags: toml::Table,
     sets: &[String],
 ) -> Result<PipelineConfig> {
-    let (own, of_file) = file.map_or_else(|| Ok((None, toml::Table::new())), read_layer)?;
-    // From the file to what is below it: what a file names as its preset, what that one names, and so on.
-    let mut layers = vec![of_file];
-    let mut next = named.map(|name| Below::of(name, None)).or(own);
-    while let Some(below) = next {
-        if layers.len() > MOST_LAYERS {
-            return Err(Failure::input(format!("`preset` goes through {MOST_LAYERS} files, and on: a circle?")));
-        }
-        let (own, table) = match below {
-            Below::Preset(name) => (None, preset(&name)?.parse().input()?),
-            Below::File(path) => read_layer(&path)?,
-        };
-        layers.push(table);
-        next = own;
-    }
-    let mut table = toml::Table::new();
-    for layer in layers.into_iter().rev() {
-        merge(&mut table, layer);
-    }
+    let mut table = match (file, named) {
+        (Some(path), _) => of_file(path, named, MOST_LAYERS)?,
+        (None, Some(name)) => below(name, Path::new(""), MOST_LAYERS)?,
+        (None, None) => toml::Table::new(),
+    };
     merge(&mut table, flags);
     for text in sets {
         merge(&mut table, assignment(text)?);
@@ -202,35 +188,34 @@ pub(super) fn resolve(
 /// Files that may stand on each other.
 const MOST_LAYERS: usize = 8;
 
-/// What a file's settings go over.
-enum Below {
-    Preset(String),
-    File(PathBuf),
-}
-
-impl Below {
-    /// A name that ends in `.toml` is a file, seen from the one that names it.
-    fn of(name: &str, by: Option<&Path>) -> Self {
-        match name.ends_with(".toml") {
-            true => Self::File(by.and_then(Path::parent).unwrap_or(Path::new("")).join(name)),
-            false => Self::Preset(name.to_owned()),
-        }
-    }
-}
-
-/// A file's own settings, and what it names as its preset.
-fn read_layer(path: &Path) -> Result<(Option<Below>, toml::Table)> {
-    let mut table: toml::Table = read_text(path)?.parse().map_err(|error: toml::de::Error| {
-        Failure::input(format!("{}: {}", path.display(), error.to_string().trim_end()))
-    })?;
-    let below = match table.remove("preset") {
-        Some(toml::Value::String(name)) => Some(Below::of(&name, Some(path))),
+/// A file's settings, over those of the preset that it names, or over those of `named` in its place.
+fn of_file(path: &Path, named: Option<&str>, layers: usize) -> Result<toml::Table> {
+    let mut own: toml::Table = read_toml(path)?;
+    let preset = match own.remove("preset") {
+        Some(toml::Value::String(name)) => Some(name),
         Some(other) => {
             return Err(Failure::input(format!("{}: `preset` is {other}, expected a name", path.display())));
         }
         None => None,
     };
-    Ok((below, table))
+    let mut table = match (named, &preset) {
+        (Some(name), _) => below(name, Path::new(""), layers)?,
+        (None, Some(name)) => below(name, path.parent().unwrap_or(Path::new("")), layers)?,
+        (None, None) => toml::Table::new(),
+    };
+    merge(&mut table, own);
+    Ok(table)
+}
+
+/// The settings that a preset's name stands for; one that ends in `.toml` is a file, seen from `folder`.
+fn below(name: &str, folder: &Path, layers: usize) -> Result<toml::Table> {
+    if !name.ends_with(".toml") {
+        return preset(name)?.parse().input();
+    }
+    if layers == 0 {
+        return Err(Failure::input(format!("`preset` goes through {MOST_LAYERS} files, and on: a circle?")));
+    }
+    of_file(&folder.join(name), None, layers - 1)
 }
 
 /// `over` replaces what it names; tables are merged.
