@@ -1,5 +1,6 @@
 //! The data of the comparison: prompts with checkable answers, open-ended pairs by others, and what is held back.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use simplemix::data::{
     Finding, Message, Pair, PairTokenizer, PairWriter, Policy, ReadOptions, Text, TokenizeOptions, Validator,
     WriteOptions, read_pairs,
 };
+use simplemix::eval::mean;
+use simplemix::rollout::Prompt;
 
 use crate::problems::{Problem, problems};
 
@@ -41,14 +44,8 @@ pub(crate) struct Sizes {
     reward_test: usize,
     /// Most tokens of a real prompt, its template included.
     prompt_tokens: usize,
-}
-
-/// A prompt with what is known of it.
-struct Asked {
-    id: String,
-    task: &'static str,
-    question: Text,
-    answer: Option<String>,
+    /// Tokens of prompt and response that reward models see.
+    seen_tokens: usize,
 }
 
 /// Writes all files of the comparison to `folder`; `given` is the folder with GSM8K's and further open-ended pairs.
@@ -57,53 +54,52 @@ pub(crate) fn prepare(sizes: &Sizes, model: &Path, pairs: &Path, given: Option<&
     let mut rng = ChaCha8Rng::seed_from_u64(sizes.seed);
     let tokenizer = PairTokenizer::from_dir(model, TokenizeOptions::default())?;
     let is_short = |prompt: &Text| Ok(tokenizer.encode_prompt(prompt)?.len() <= sizes.prompt_tokens);
-    let mut reasoning = generated(sizes, &mut rng);
+    let mut split = generated(sizes, &mut rng);
     if let Some(given) = given {
-        reasoning.add(gsm8k(given, sizes, &is_short, &mut rng)?);
+        split.add(gsm8k(given, sizes, &is_short, &mut rng)?);
     }
-    let mut open = open_ended(sizes, pairs, given, &is_short, &mut rng)?;
-    let mut held_back = reasoning.held_back;
-    held_back.append(&mut open.held_back);
+    let OpenEnded { split: open, mut reward, test } = open_ended(sizes, pairs, given, &is_short, &mut rng)?;
+    split.add(open);
+    let Split { mut train, mut held_back } = split;
 
     // Nothing that is held back may be near to anything that is trained on.
-    let mut train = reasoning.train;
-    train.append(&mut open.train);
     let is_leak = leak_check(&held_back);
-    let all = train.len() + open.reward.len();
+    let all = train.len() + reward.len();
     train.retain(|(_, pair)| !is_leak(pair));
-    open.reward.retain(|pair| !is_leak(pair));
+    reward.retain(|pair| !is_leak(pair));
+    let leaks = all - train.len() - reward.len();
     // Both tasks in any first part of the prompts.
     train.shuffle(&mut rng);
     held_back.shuffle(&mut rng);
-    let leaks = all - train.len() - open.reward.len();
-    let (scorer, judge): (Vec<_>, Vec<_>) = open.reward.into_iter().enumerate().partition(|(place, _)| place % 2 == 0);
+    let (prompts, off): (Vec<Prompt>, Vec<Pair>) = train.into_iter().unzip();
+    let scorer: Vec<Pair> = reward.iter().step_by(2).cloned().collect();
+    let judge: Vec<Pair> = reward.iter().skip(1).step_by(2).cloned().collect();
 
-    let off: Vec<Pair> = train.iter().map(|(_, pair)| pair.clone()).collect();
-    let of = |numbered: Vec<(usize, Pair)>| numbered.into_iter().map(|(_, pair)| pair).collect::<Vec<_>>();
-    let (scorer, judge) = (of(scorer), of(judge));
-    write_prompts(&folder.join("prompts.jsonl"), train.iter().map(|(asked, _)| asked))?;
+    write_prompts(&folder.join("prompts.jsonl"), &prompts)?;
     write_prompts(&folder.join("held-back.jsonl"), &held_back)?;
     for (name, pairs) in
-        [("off-policy", &off), ("reward-scorer", &scorer), ("reward-judge", &judge), ("reward-test", &open.test)]
+        [("off-policy", &off), ("reward-scorer", &scorer), ("reward-judge", &judge), ("reward-test", &test)]
     {
         let mut writer = PairWriter::create(folder.join(format!("{name}.parquet")), &WriteOptions::default())?;
         writer.write_pairs(pairs)?;
         writer.finish()?;
     }
-    let count = |task: &str, asked: &mut dyn Iterator<Item = &Asked>| asked.filter(|a| a.task == task).count();
+    let count = |prompts: &[Prompt], task: &str| prompts.iter().filter(|p| p.task.as_deref() == Some(task)).count();
+    let seen = PairTokenizer::from_dir(
+        model,
+        TokenizeOptions { max_length: sizes.seen_tokens, ..TokenizeOptions::default() },
+    )?;
     let counts = json!({
         "data_folder_given": given.is_some(),
-        "prompts": { REASONING: count(REASONING, &mut train.iter().map(|(a, _)| a)),
-                     OPEN_ENDED: count(OPEN_ENDED, &mut train.iter().map(|(a, _)| a)) },
-        "held_back": { REASONING: count(REASONING, &mut held_back.iter()),
-                       OPEN_ENDED: count(OPEN_ENDED, &mut held_back.iter()) },
-        "reward_pairs": { "scorer": scorer.len(), "judge": judge.len(), "test": open.test.len() },
-        "reward_test_chosen_longer": chosen_longer(&open.test),
+        "prompts": { REASONING: count(&prompts, REASONING), OPEN_ENDED: count(&prompts, OPEN_ENDED) },
+        "held_back": { REASONING: count(&held_back, REASONING), OPEN_ENDED: count(&held_back, OPEN_ENDED) },
+        "reward_pairs": { "scorer": scorer.len(), "judge": judge.len(), "test": test.len() },
+        "reward_test_longer": longer(&test, &tokenizer)?,
+        "reward_test_longer_as_seen": longer(&test, &seen)?,
         "left_out_as_leaks": leaks,
     });
     println!("data: {counts}");
-    fs::write(folder.join("counts.json"), format!("{counts:#}\n")).context("cannot write counts.json")?;
-    Ok(())
+    fs::write(folder.join("counts.json"), format!("{counts:#}\n")).context("cannot write counts.json")
 }
 
 /// Whether a prompt is short enough.
@@ -112,8 +108,8 @@ type IsShort<'a> = dyn Fn(&Text) -> Result<bool> + 'a;
 /// Prompts to train on with a pair by others each, and prompts that are held back.
 #[derive(Default)]
 struct Split {
-    train: Vec<(Asked, Pair)>,
-    held_back: Vec<Asked>,
+    train: Vec<(Prompt, Pair)>,
+    held_back: Vec<Prompt>,
 }
 
 impl Split {
@@ -128,15 +124,11 @@ impl Split {
 fn generated(sizes: &Sizes, rng: &mut ChaCha8Rng) -> Split {
     let mut split = Split::default();
     for (place, problem) in problems(sizes.seed, sizes.problems + sizes.held_back_problems).into_iter().enumerate() {
-        let asked = Asked {
-            id: format!("{}-{place:04}", problem.task),
-            task: REASONING,
-            question: Text::Messages(vec![Message::user(problem.question.as_str())]),
-            answer: Some(problem.answer.clone()),
-        };
+        let id = format!("{}-{place:04}", problem.task);
+        let asked = prompt(id, REASONING, user(&problem.question)).with_answer(problem.answer.as_str());
         if place < sizes.problems {
-            let worked = |answer: &str| answer_of(&format!("{} = {answer}", problem.expression));
-            let pair = pair(&asked, worked(&problem.answer), worked(&slip(&problem, rng)));
+            let worked = |answer: &str| format!("{} = {answer}", problem.expression);
+            let pair = pair(&asked, &worked(&problem.answer), &worked(&slip(&problem, rng)));
             split.train.push((asked, pair));
         } else {
             split.held_back.push(asked);
@@ -171,34 +163,28 @@ fn gsm8k(given: &Path, sizes: &Sizes, is_short: &IsShort<'_>, rng: &mut ChaCha8R
         if split.train.len() == sizes.gsm8k {
             break;
         }
-        let asked = Asked {
-            id: text(&row["id"]).to_owned(),
-            task: REASONING,
-            question: Text::Messages(vec![Message::user(question)]),
-            answer: Some(answer.to_owned()),
-        };
-        if answer.is_empty() || !is_short(&asked.question)? || !seen.insert(question.to_owned()) {
+        let asked = prompt(text(&row["id"]), REASONING, user(question)).with_answer(answer);
+        if answer.is_empty() || !is_short(&asked.prompt)? || !seen.insert(question.to_owned()) {
             continue;
         }
-        let pair = pair(&asked, answer_of(chosen), answer_of(rejected));
+        let pair = pair(&asked, chosen, rejected);
         split.train.push((asked, pair));
     }
     let mut lines = json_lines(&given.join("preferences/gsm8k_prompts.jsonl"))?;
     lines.shuffle(rng);
     for row in lines.iter().filter(|row| text(&row["split"]) == "train") {
-        let question = Text::Messages(vec![Message::user(text(&row["prompt"][0]["content"]))]);
+        let question = user(text(&row["prompt"][0]["content"]));
         if split.held_back.len() < sizes.held_back_gsm8k && is_short(&question)? {
-            let answer = Some(text(&row["answer"]).to_owned());
-            split.held_back.push(Asked { id: text(&row["id"]).to_owned(), task: REASONING, question, answer });
+            split.held_back.push(prompt(text(&row["id"]), REASONING, question).with_answer(text(&row["answer"])));
         }
     }
     Ok(split)
 }
 
 /// Open-ended pairs by what they are for.
+#[derive(Default)]
 struct OpenEnded {
-    train: Vec<(Asked, Pair)>,
-    held_back: Vec<Asked>,
+    split: Split,
     /// To train reward models on.
     reward: Vec<Pair>,
     /// To measure them on: pairs of held-back prompts, and more.
@@ -238,15 +224,14 @@ fn open_ended(
         sizes.prompt_tokens
     );
     groups.shuffle(rng);
-    let mut open = OpenEnded { train: Vec::new(), held_back: Vec::new(), reward: Vec::new(), test: Vec::new() };
+    let mut open = OpenEnded::default();
     for (place, mut group) in groups.into_iter().enumerate() {
-        let asked =
-            Asked { id: format!("open-{place:04}"), task: OPEN_ENDED, question: group[0].prompt.clone(), answer: None };
-        if open.held_back.len() < sizes.held_back_open_ended {
-            open.held_back.push(asked);
+        let asked = prompt(format!("open-{place:04}"), OPEN_ENDED, group[0].prompt.clone());
+        if open.split.held_back.len() < sizes.held_back_open_ended {
+            open.split.held_back.push(asked);
             open.test.append(&mut group);
-        } else if open.train.len() < sizes.open_ended {
-            open.train.push((asked, group.swap_remove(0)));
+        } else if open.split.train.len() < sizes.open_ended {
+            open.split.train.push((asked, group.swap_remove(0)));
         } else if open.test.len() < sizes.reward_test {
             open.test.append(&mut group);
         } else {
@@ -256,12 +241,12 @@ fn open_ended(
     Ok(open)
 }
 
-/// Tells of a pair whether its prompt is a held-back one, or nearly; `simplemix inspect --similar` looks for the same.
-fn leak_check(held_back: &[Asked]) -> impl Fn(&Pair) -> bool + use<> {
+/// Tells of a pair whether its prompt is a held-back one, or nearly; `simplemix inspect --held-back` looks for the same.
+fn leak_check(held_back: &[Prompt]) -> impl Fn(&Pair) -> bool + use<> {
     let mut known = Validator::default().with_similar_prompts(SIMILAR);
     known.file();
     for asked in held_back {
-        known.see(&pair(asked, answer_of("a"), answer_of("b")));
+        known.see_prompt(&asked.prompt);
     }
     move |pair| {
         let mut validator = known.clone();
@@ -272,31 +257,34 @@ fn leak_check(held_back: &[Asked]) -> impl Fn(&Pair) -> bool + use<> {
     }
 }
 
-/// How often the longer response is the chosen one: what a reward model has to beat.
-fn chosen_longer(pairs: &[Pair]) -> f64 {
-    let longer = pairs.iter().filter(|pair| pair.chosen.chars() > pair.rejected.chars()).count();
-    longer as f64 / pairs.len().max(1) as f64
+/// How often the longer response, as `tokenizer` cuts it, is the chosen one (a tie is half): what a reward model has to beat.
+fn longer(pairs: &[Pair], tokenizer: &PairTokenizer) -> Result<f64> {
+    let encoded = tokenizer.encode_all(pairs)?.pairs;
+    let longer = encoded.iter().map(|(_, pair)| match pair.chosen.len().cmp(&pair.rejected.len()) {
+        Ordering::Greater => 1.0,
+        Ordering::Equal => 0.5,
+        Ordering::Less => 0.0,
+    });
+    Ok(mean(&longer.collect::<Vec<f64>>()))
 }
 
-fn pair(asked: &Asked, chosen: Text, rejected: Text) -> Pair {
-    let mut pair = Pair::new(asked.question.clone(), chosen, rejected, "off", Policy::Off);
-    pair.task = Some(asked.task.to_owned());
+fn prompt(id: impl Into<String>, task: &str, question: Text) -> Prompt {
+    Prompt::new(id, question).with_task(task)
+}
+
+fn user(text: &str) -> Text {
+    Text::Messages(vec![Message::user(text)])
+}
+
+fn pair(asked: &Prompt, chosen: &str, rejected: &str) -> Pair {
+    let [chosen, rejected] = [chosen, rejected].map(|text| asked.prompt.response(text));
+    let mut pair = Pair::new(asked.prompt.clone(), chosen, rejected, "off", Policy::Off);
+    pair.task.clone_from(&asked.task);
     pair
 }
 
-fn answer_of(text: &str) -> Text {
-    Text::Messages(vec![Message::assistant(text)])
-}
-
-fn write_prompts<'a>(path: &Path, asked: impl IntoIterator<Item = &'a Asked>) -> Result<()> {
-    let mut lines = String::new();
-    for asked in asked {
-        let mut line = json!({ "id": asked.id, "prompt": asked.question, "task": asked.task, "answer": asked.answer });
-        if asked.answer.is_none() {
-            line.as_object_mut().map(|line| line.remove("answer"));
-        }
-        lines.push_str(&format!("{line}\n"));
-    }
+fn write_prompts(path: &Path, prompts: &[Prompt]) -> Result<()> {
+    let lines = prompts.iter().map(|prompt| Ok(serde_json::to_string(prompt)? + "\n")).collect::<Result<String>>()?;
     fs::write(path, lines).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -1,5 +1,6 @@
 //! What is compared: arms, seeds, and the settings that are tried for each; and the runs of it, one after the other.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,9 @@ use serde::Deserialize;
 
 use crate::data::Sizes;
 use crate::outcome::Outcome;
+
+/// One that on-policy pairs are chosen by, and one that answers are judged by.
+pub(crate) const REWARD_MODELS: [&str; 2] = ["scorer", "judge"];
 
 /// A grid file.
 #[derive(Debug, Deserialize)]
@@ -104,11 +108,15 @@ impl Grid {
         Ok(arm.seeds.iter().map(|&seed| self.planned(arm, seed, output(seed), tried)).collect())
     }
 
+    /// The arm that tries for `arm`: itself, or the one that it is like.
+    fn tuned<'a>(&'a self, arm: &'a Arm) -> &'a Arm {
+        arm.like.as_ref().and_then(|like| self.arm.iter().find(|other| other.name == *like)).unwrap_or(arm)
+    }
+
     /// Learning rate and beta that did best on the development prompts; none where none are tried.
     fn best(&self, arm: &Arm) -> Result<Option<(f64, f64)>> {
-        let tuned = arm.like.as_ref().and_then(|like| self.arm.iter().find(|other| other.name == *like)).unwrap_or(arm);
         let mut best = None;
-        for trial in self.trials(tuned) {
+        for trial in self.trials(self.tuned(arm)) {
             let score = Outcome::read(&trial)?.development();
             if best.is_none_or(|(most, _)| score > most) {
                 best = Some((score, trial.tried));
@@ -129,17 +137,19 @@ impl Grid {
 
     /// Does all that is not done yet. Stopped or killed at any moment, the same call goes on.
     pub(crate) fn run(&self, simplemix: &Path, only: Option<&str>) -> Result<()> {
-        for name in ["scorer", "judge"] {
+        let asked: Vec<&Arm> = self.arm.iter().filter(|arm| only.is_none_or(|only| arm.name == only)).collect();
+        ensure!(!asked.is_empty(), "no arm is called `{}`", only.unwrap_or_default());
+        for name in REWARD_MODELS {
             self.reward_model(simplemix, name)?;
         }
-        if let Some(only) = only {
-            ensure!(self.arm.iter().any(|arm| arm.name == only), "no arm is called `{only}`");
-        }
-        for arm in self.arm.iter().filter(|arm| only.is_none_or(|only| arm.name == only)) {
-            let tuned = arm.like.as_ref().and_then(|like| self.arm.iter().find(|other| other.name == *like));
-            for trial in self.trials(tuned.unwrap_or(arm)) {
+        // Arms that are like another one share its trials.
+        let tuned: BTreeSet<&str> = asked.iter().map(|arm| self.tuned(arm).name.as_str()).collect();
+        for arm in self.arm.iter().filter(|arm| tuned.contains(arm.name.as_str())) {
+            for trial in self.trials(arm) {
                 trial.run(simplemix)?;
             }
+        }
+        for arm in asked {
             for run in self.runs(arm)? {
                 run.run(simplemix)?;
             }
@@ -167,6 +177,10 @@ impl Grid {
 }
 
 impl Planned {
+    pub(crate) fn is_done(&self) -> bool {
+        self.output.join("summary.json").is_file()
+    }
+
     fn run(&self, simplemix: &Path) -> Result<()> {
         println!("--- {} seed {} -> {}", self.arm, self.seed, self.output.display());
         let mut command = Command::new(simplemix);

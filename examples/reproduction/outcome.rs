@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 use serde_json::Value;
-use simplemix::eval::{Curves, read_curves, sigmoid};
-use simplemix::rollout::CandidateReader;
+use simplemix::eval::{Curves, mean, read_curves, sigmoid};
+use simplemix::rollout::{CandidateReader, Finish, SCORE};
 
 use crate::data::{OPEN_ENDED, REASONING};
 use crate::grid::Planned;
@@ -58,33 +59,32 @@ pub(crate) struct Cost {
 impl Outcome {
     /// Reads what `simplemix run` left.
     pub(crate) fn read(run: &Planned) -> Result<Self> {
-        let summary = summary(&run.output)?;
+        let stages = stages(&run.output)?;
         let settings = run.output.join("pipeline.toml");
         let text = fs::read_to_string(&settings).with_context(|| format!("{}: cannot read", settings.display()))?;
         let settings: toml::Table = toml::from_str(&text).with_context(|| settings.display().to_string())?;
         let number = |key: &str| settings["train"].get(key).and_then(toml::Value::as_float).unwrap_or(f64::NAN);
-        let stages = stages(&summary);
-        let start = graded(&last(&stages, "grade-before")?.1, None)?;
-        let answers = graded(&last(&stages, "grade-after")?.1, Some(&start))?;
-        let divergence = &last(&stages, "divergence")?.2;
+        let start = graded(&last(&stages, "grade-before")?.folder, None)?;
+        let answers = graded(&last(&stages, "grade-after")?.folder, Some(&start))?;
+        let divergence = &last(&stages, "divergence")?.report;
         let kl = [REASONING, OPEN_ENDED]
             .map(|task| (task.to_owned(), divergence["tasks"][task]["mean"].as_f64().unwrap_or(f64::NAN)));
         let (mut cost, mut curves) = (Cost::default(), Curves::new());
-        for (name, folder, report, seconds) in &stages {
-            let number = |key: &str| report[key].as_f64().unwrap_or_default();
-            match name.split('-').next().unwrap_or_default() {
+        for stage in &stages {
+            let number = |key: &str| stage.report[key].as_f64().unwrap_or_default();
+            match stage.kind() {
                 "generate" => cost.tokens += number("tokens"),
                 "train" => {
                     cost.updates += number("updates");
                     cost.pairs += number("pairs");
-                    curves = read_curves(&folder.join("run/metrics.jsonl"))?;
+                    curves = read_curves(&stage.folder.join("run/metrics.jsonl"))?;
                     let drawn = curves.get("completions/tokens").into_iter().flatten();
                     cost.tokens += drawn.map(|(_, tokens)| tokens).sum::<f64>();
                 }
                 "score" | "pair" | "mix" => {}
                 _ => continue,
             }
-            cost.seconds += seconds;
+            cost.seconds += stage.seconds;
         }
         Ok(Self {
             arm: run.arm.clone(),
@@ -100,100 +100,133 @@ impl Outcome {
 
     /// The model before training, as any run of the comparison found it.
     pub(crate) fn start(run: &Planned) -> Result<Self> {
-        let summary = summary(&run.output)?;
-        let stages = stages(&summary);
-        let folder = &last(&stages, "grade-before")?.1;
-        let start = graded(folder, None)?;
+        let folder = &last(&stages(&run.output)?, "grade-before")?.folder.clone();
         Ok(Self {
             arm: "start".to_owned(),
             seed: 0,
             learning_rate: f64::NAN,
             beta: f64::NAN,
-            answers: graded(folder, Some(&start))?,
+            answers: graded(folder, None)?,
             kl: BTreeMap::new(),
             cost: Cost::default(),
             curves: Curves::new(),
         })
     }
 
-    /// Mean value of a task's answers: those for choosing settings, or the others.
-    fn mean(&self, task: &str, development: bool) -> f64 {
-        mean(self.of(task, development).map(|answer| answer.value))
+    /// Mean over a task's answers: those for choosing settings, or the others.
+    fn over(&self, task: &str, development: bool, of: impl Fn(&Answer) -> f64) -> f64 {
+        let asked = |answer: &&Answer| answer.task == task && answer.is_development == development;
+        mean(&self.answers.values().filter(asked).map(of).collect::<Vec<_>>())
     }
 
-    fn of(&self, task: &str, development: bool) -> impl Iterator<Item = &Answer> {
-        self.answers.values().filter(move |answer| answer.task == task && answer.is_development == development)
+    /// Mean value of both tasks alike.
+    fn both(&self, development: bool) -> f64 {
+        [REASONING, OPEN_ENDED].map(|task| self.over(task, development, |answer| answer.value)).iter().sum::<f64>()
+            / 2.0
     }
 
     /// What settings are chosen by: both tasks alike, on the development prompts.
     pub(crate) fn development(&self) -> f64 {
-        (self.mean(REASONING, true) + self.mean(OPEN_ENDED, true)) / 2.0
+        self.both(true)
     }
 
     /// Mean value of a task; of both alike without.
     pub(crate) fn value(&self, task: Option<&str>) -> f64 {
         match task {
-            Some(task) => self.mean(task, false),
-            None => (self.mean(REASONING, false) + self.mean(OPEN_ENDED, false)) / 2.0,
+            Some(task) => self.over(task, false, |answer| answer.value),
+            None => self.both(false),
         }
     }
 
     /// Mean tokens of a task's answers.
     pub(crate) fn tokens(&self, task: &str) -> f64 {
-        mean(self.of(task, false).map(|answer| answer.tokens))
+        self.over(task, false, |answer| answer.tokens)
     }
 
     /// Mean score of a task's answers, as its scorer gives it.
     pub(crate) fn score(&self, task: &str) -> f64 {
-        mean(self.of(task, false).map(|answer| answer.score))
+        self.over(task, false, |answer| answer.score)
     }
 }
 
-pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
-    let (mut sum, mut count) = (0.0, 0.0);
-    for value in values {
-        sum += value;
-        count += 1.0;
-    }
-    sum / count
+/// A stage of a run, as summary.json tells it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Stage {
+    stage: String,
+    pub(crate) folder: PathBuf,
+    report: Value,
+    pub(crate) seconds: f64,
 }
 
-fn summary(output: &Path) -> Result<Value> {
+impl Stage {
+    /// Its name without when and which round.
+    fn kind(&self) -> &str {
+        self.stage.split('-').next().unwrap_or_default()
+    }
+}
+
+/// The stages of a run that is done.
+pub(crate) fn stages(output: &Path) -> Result<Vec<Stage>> {
+    #[derive(Deserialize)]
+    struct Summary {
+        stages: Vec<Stage>,
+    }
     let path = output.join("summary.json");
     let text = fs::read_to_string(&path).with_context(|| format!("{}: the run is not done", path.display()))?;
-    serde_json::from_str(&text).with_context(|| path.display().to_string())
-}
-
-/// Name, folder, report and seconds of a stage.
-type Stage = (String, PathBuf, Value, f64);
-
-fn stages(summary: &Value) -> Vec<Stage> {
-    let of = |stage: &Value| {
-        let text = |key: &str| stage[key].as_str().unwrap_or_default();
-        (
-            text("stage").to_owned(),
-            text("folder").into(),
-            stage["report"].clone(),
-            stage["seconds"].as_f64().unwrap_or(0.0),
-        )
-    };
-    summary["stages"].as_array().into_iter().flatten().map(of).collect()
+    Ok(serde_json::from_str::<Summary>(&text).with_context(|| path.display().to_string())?.stages)
 }
 
 fn last<'a>(stages: &'a [Stage], name: &str) -> Result<&'a Stage> {
-    let found = stages.iter().rfind(|(stage, ..)| stage.starts_with(name));
+    let found = stages.iter().rfind(|stage| stage.stage.starts_with(name));
     found.with_context(|| format!("the run has no stage `{name}`"))
 }
+
+/// Own answers to the prompts of a kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Drawn {
+    pub(crate) prompts: u32,
+    /// Prompts whose answers differ in score, so that there is a better one and a worse one.
+    pub(crate) differing: u32,
+    pub(crate) answers: u32,
+    /// Answers that were cut at the limit of new tokens.
+    pub(crate) cut: u32,
+    /// Right ones, of prompts that have a right answer.
+    pub(crate) right: u32,
+}
+
+/// Adds what a run collected, by kinds of prompts.
+pub(crate) fn add_drawn(run: &Planned, kinds: &mut BTreeMap<String, Drawn>) -> Result<()> {
+    for stage in stages(&run.output)?.iter().filter(|stage| stage.kind() == "score") {
+        for group in CandidateReader::open(&stage.folder.join(SCORED))? {
+            let group = group?;
+            let scores: Vec<f64> =
+                group.rows.iter().filter_map(|row| row.scores.get(SCORE).copied().flatten()).collect();
+            // `arithmetic-0012`, `word-problem-0189`, `gsm8k-7-human`, `open-0010`.
+            let kind = group.prompt.id.trim_end_matches("-human").trim_end_matches(|c: char| c.is_ascii_digit());
+            let drawn = kinds.entry(kind.trim_end_matches('-').to_owned()).or_default();
+            drawn.prompts += 1;
+            drawn.differing += u32::from(scores.windows(2).any(|two| two[0] != two[1]));
+            drawn.answers += group.rows.len() as u32;
+            drawn.cut += group.rows.iter().filter(|row| row.finish == Some(Finish::Length)).count() as u32;
+            if group.prompt.answer.is_some() {
+                drawn.right += scores.iter().filter(|score| **score == 1.0).count() as u32;
+            }
+        }
+    }
+    Ok(())
+}
+
+const SCORED: &str = "scored.parquet";
 
 /// Scored answers by prompt; against `start`, or against themselves.
 fn graded(folder: &Path, start: Option<&BTreeMap<String, Answer>>) -> Result<BTreeMap<String, Answer>> {
     let mut answers = BTreeMap::new();
     // Every so many of each task, in the order of the file.
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for group in CandidateReader::open(&folder.join("scored.parquet"))? {
+    for group in CandidateReader::open(&folder.join(SCORED))? {
         let group = group?;
         let (Some(row), Some(task)) = (group.rows.first(), group.prompt.task.clone()) else { continue };
-        let Some(score) = row.scores.get("score").copied().flatten() else { continue };
+        let Some(score) = row.scores.get(SCORE).copied().flatten() else { continue };
         let place = seen.entry(task.clone()).or_default();
         let before = start.and_then(|start| start.get(&group.prompt.id)).map_or(score, |answer| answer.score);
         let value = if task == OPEN_ENDED { sigmoid(score - before) } else { score };

@@ -6,14 +6,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use simplemix::eval::{
-    Band, Curves, Dot, Panel, ScatterPanel, Series, banded_svg, half_width_95, holm, paired_t_test, scatter_svg,
-    write_svg,
+    Band, Dot, Panel, ScatterPanel, Series, Share, banded_svg, half_width_95, holm, mean, paired_t_test, read_curves,
+    scatter_svg, write_svg,
 };
 
 use crate::data::{OPEN_ENDED, REASONING};
-use crate::grid::Grid;
-use crate::outcome::{Outcome, mean};
+use crate::grid::{Grid, REWARD_MODELS};
+use crate::outcome::{Drawn, Outcome, add_drawn, stages};
 
 /// Runs by arm, in the grid's order.
 struct Arms {
@@ -22,8 +23,11 @@ struct Arms {
 }
 
 /// What is measured: a task, or both alike.
-type Measure = (&'static str, Option<&'static str>);
-const MEASURES: [Measure; 3] = [("reasoning", Some(REASONING)), ("open-ended", Some(OPEN_ENDED)), ("both", None)];
+const MEASURES: [Option<&str>; 3] = [Some(REASONING), Some(OPEN_ENDED), None];
+
+fn name(measure: Option<&str>) -> &str {
+    measure.unwrap_or("both")
+}
 
 /// Arms whose pairs are one mixture of both sources, by the share of on-policy pairs.
 const RATIOS: [(&str, f64); 7] = [
@@ -37,19 +41,19 @@ const RATIOS: [(&str, f64); 7] = [
 ];
 
 /// The paper's claims as comparisons: which arm is better than which, by what.
-const CLAIMS: [(&str, &str, &str, usize); 12] = [
-    ("1: on-policy pairs are better on reasoning", "on-policy", "off-policy", 0),
-    ("1, at 3e-5", "on-policy-3e-5", "off-policy-3e-5", 0),
-    ("2: off-policy pairs are better on open-ended tasks", "off-policy", "on-policy", 1),
-    ("2, at 3e-5", "off-policy-3e-5", "on-policy-3e-5", 1),
-    ("3: the mixture is better than off-policy pairs", "simplemix", "off-policy", 2),
-    ("3, at 3e-5", "simplemix-3e-5", "off-policy-3e-5", 2),
-    ("3: the mixture is better than on-policy pairs", "simplemix", "on-policy", 2),
-    ("3, at 3e-5", "simplemix-3e-5", "on-policy-3e-5", 2),
-    ("3: the mixture is better than HyPO", "simplemix", "hypo", 2),
-    ("3: the mixture is better than DPO-Mix-P", "simplemix", "dpo-mix-p", 2),
-    ("(DPO-Mix-P against two on-policy rounds)", "dpo-mix-p", "on-policy-2", 2),
-    ("(training against the start)", "simplemix", "start", 2),
+const CLAIMS: [(&str, &str, &str, Option<&str>); 12] = [
+    ("1: on-policy pairs are better on reasoning", "on-policy", "off-policy", Some(REASONING)),
+    ("1, at 3e-5", "on-policy-3e-5", "off-policy-3e-5", Some(REASONING)),
+    ("2: off-policy pairs are better on open-ended tasks", "off-policy", "on-policy", Some(OPEN_ENDED)),
+    ("2, at 3e-5", "off-policy-3e-5", "on-policy-3e-5", Some(OPEN_ENDED)),
+    ("3: the mixture is better than off-policy pairs", "simplemix", "off-policy", None),
+    ("3, at 3e-5", "simplemix-3e-5", "off-policy-3e-5", None),
+    ("3: the mixture is better than on-policy pairs", "simplemix", "on-policy", None),
+    ("3, at 3e-5", "simplemix-3e-5", "on-policy-3e-5", None),
+    ("3: the mixture is better than HyPO", "simplemix", "hypo", None),
+    ("3: the mixture is better than DPO-Mix-P", "simplemix", "dpo-mix-p", None),
+    ("(DPO-Mix-P against two on-policy rounds)", "dpo-mix-p", "on-policy-2", None),
+    ("(training against the start)", "simplemix", "start", None),
 ];
 
 /// Arms whose training curves are drawn.
@@ -65,14 +69,76 @@ pub(crate) fn write(grid: &Grid, folder: &Path) -> Result<()> {
     let mut text = arms.table();
     text.push_str(&arms.chosen(grid));
     text.push_str(&arms.claims());
+    text.push_str(&judges(grid)?);
+    text.push_str(&drawn(grid)?);
+    text.push_str(&work(grid));
     print!("{text}");
-    for (name, text) in [("tables.md", text), ("runs.csv", arms.runs()), ("answers.csv", arms.answers())] {
+    let files = [
+        ("tables.md", text),
+        ("runs.csv", arms.runs()),
+        ("answers.csv", arms.answers()),
+        ("ratios.svg", arms.ratios()?),
+        ("divergence.svg", arms.divergences()?),
+    ];
+    for (name, text) in files {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    arms.ratios(folder)?;
-    arms.divergences(folder)?;
     arms.learning(folder)
+}
+
+/// How well the reward models order pairs that neither was trained on.
+fn judges(grid: &Grid) -> Result<String> {
+    let path = grid.root.join("data/counts.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+    let counts: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let pairs = counts["reward_pairs"]["test"].as_u64().unwrap_or_default();
+    let mut text = format!("Right order of {pairs} held-apart pairs:\n\n");
+    for name in REWARD_MODELS {
+        let curves = read_curves(&grid.root.join(format!("reward-{name}/metrics.jsonl")))?;
+        let accuracy = curves.get("eval_accuracy").and_then(|points| points.last()).map_or(f64::NAN, |point| point.1);
+        let share = Share { hits: (accuracy * pairs as f64).round() as u64, total: pairs };
+        let (low, high) = share.interval(1.96);
+        let [value, low, high] = [share.value(), low, high].map(|share| 100.0 * share);
+        let _ = writeln!(text, "- {name}: {} of {pairs}, {value:.1} % ({low:.1} to {high:.1})", share.hits);
+    }
+    let length = |key: &str| 100.0 * counts[key].as_f64().unwrap_or(f64::NAN);
+    let (whole, seen) = (length("reward_test_longer"), length("reward_test_longer_as_seen"));
+    let _ =
+        writeln!(text, "- the longer response: {whole:.1} % of whole texts, {seen:.1} % of what a reward model sees\n");
+    Ok(text)
+}
+
+/// What the on-policy arm collected in one round, by kinds of prompts, over its seeds.
+fn drawn(grid: &Grid) -> Result<String> {
+    let mut kinds = BTreeMap::new();
+    for arm in grid.arm.iter().filter(|arm| arm.name == "on-policy") {
+        for run in grid.runs(arm)?.iter().filter(|run| run.is_done()) {
+            add_drawn(run, &mut kinds)?;
+        }
+    }
+    let mut text = String::from(
+        "Own answers, all seeds:\n\n| prompts | asked | with answers that differ in score | answers | right | cut |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for (kind, drawn) in kinds {
+        let right = if kind == "open" { String::from("-") } else { drawn.right.to_string() };
+        let Drawn { prompts, differing, answers, cut, .. } = drawn;
+        let _ = writeln!(text, "| {kind} | {prompts} | {differing} | {answers} | {right} | {cut} |");
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// Time of all stages, each once, however many runs share it.
+fn work(grid: &Grid) -> String {
+    let runs = grid.arm.iter().flat_map(|arm| {
+        let runs = grid.runs(arm).unwrap_or_default();
+        runs.into_iter().chain(grid.trials(arm))
+    });
+    let stages = runs.filter_map(|run| stages(&run.output).ok()).flatten();
+    let once: BTreeMap<_, f64> = stages.map(|stage| (stage.folder, stage.seconds)).collect();
+    format!("{} stages, each once: {:.0} minutes\n", once.len(), once.values().sum::<f64>() / 60.0)
 }
 
 fn read(grid: &Grid) -> Result<Arms> {
@@ -105,6 +171,11 @@ impl Arms {
         self.arms.iter().find(|(arm, _)| arm == name).map(|(_, runs)| runs.as_slice())
     }
 
+    /// The start, and all runs.
+    fn all(&self) -> impl Iterator<Item = &Outcome> {
+        std::iter::once(&self.start).chain(self.arms.iter().flat_map(|(_, runs)| runs))
+    }
+
     /// Means over seeds, with half of Student's 95 % interval where there are several.
     fn table(&self) -> String {
         let mut text = String::from(
@@ -113,8 +184,8 @@ impl Arms {
         );
         let start = (String::from("start"), vec![self.start.clone()]);
         for (name, runs) in std::iter::once(&start).chain(&self.arms) {
-            let over = |value: &dyn Fn(&Outcome) -> f64| mean(runs.iter().map(value));
-            let measures = MEASURES.map(|(_, task)| with_interval(runs.iter().map(|run| 100.0 * run.value(task)), 1));
+            let over = |value: &dyn Fn(&Outcome) -> f64| mean(&runs.iter().map(value).collect::<Vec<_>>());
+            let measures = MEASURES.map(|task| with_interval(runs.iter().map(|run| 100.0 * run.value(task)), 1));
             let both = |of: &dyn Fn(&Outcome, &str) -> f64, digits: usize| {
                 let [a, b] = [REASONING, OPEN_ENDED].map(|task| over(&|run| of(run, task)));
                 format!("{a:.digits$} / {b:.digits$}")
@@ -159,7 +230,7 @@ impl Arms {
     /// Differences of arms, prompt by prompt over the mean of the seeds that both have, with tests.
     fn claims(&self) -> String {
         let mut rows = Vec::new();
-        for (claim, better, worse, measure) in CLAIMS {
+        for (claim, better, worse, task) in CLAIMS {
             let (Some(better_runs), Some(worse_runs)) = (self.of(better), self.of(worse)) else { continue };
             // Of seeds that both have; the start has none.
             let has = |runs: &[Outcome], seed: u64| worse == "start" || runs.iter().any(|run| run.seed == seed);
@@ -167,12 +238,11 @@ impl Arms {
                 runs.iter().filter(|run| has(others, run.seed)).cloned().collect()
             };
             let (better_runs, worse_runs) = (common(better_runs, worse_runs), common(worse_runs, better_runs));
-            let task = MEASURES[measure].1;
             let differences = differences(&better_runs, &worse_runs, task);
             let seeds: Vec<f64> = (better_runs.iter().zip(worse_runs.iter().cycle()))
                 .map(|(better, worse)| better.value(task) - worse.value(task))
                 .collect();
-            rows.push((claim, better, worse, MEASURES[measure].0, differences, seeds));
+            rows.push((claim, better, worse, name(task), differences, seeds));
         }
         let corrected = holm(&rows.iter().map(|row| paired_t_test(&row.4)).collect::<Vec<_>>());
         let mut text = String::from(
@@ -183,7 +253,7 @@ impl Arms {
             let _ = writeln!(
                 text,
                 "| {claim} | {better} - {worse} | {by} | {:+.1} ± {:.1} | {:.3} | {holm:.3} | {} |",
-                100.0 * mean(differences.iter().copied()),
+                100.0 * mean(differences),
                 100.0 * half_width_95(differences),
                 paired_t_test(differences),
                 by_seed.join(", "),
@@ -198,7 +268,7 @@ impl Arms {
             "arm,seed,learning_rate,beta,reasoning,open_ended,open_ended_reward,tokens_reasoning,tokens_open_ended,\
              kl_reasoning,kl_open_ended,tokens_drawn,updates,pairs,seconds\n",
         );
-        for run in std::iter::once(&self.start).chain(self.arms.iter().flat_map(|(_, runs)| runs)) {
+        for run in self.all() {
             let kl = |task: &str| run.kl.get(task).copied().unwrap_or_default();
             let _ = writeln!(
                 text,
@@ -225,7 +295,7 @@ impl Arms {
 
     fn answers(&self) -> String {
         let mut text = String::from("arm,seed,prompt,part,score,tokens\n");
-        for run in std::iter::once(&self.start).chain(self.arms.iter().flat_map(|(_, runs)| runs)) {
+        for run in self.all() {
             for (id, answer) in &run.answers {
                 let part = if answer.is_development { "development" } else { "test" };
                 let _ = writeln!(text, "{},{},{id},{part},{:.4},{}", run.arm, run.seed, answer.score, answer.tokens);
@@ -235,18 +305,19 @@ impl Arms {
     }
 
     /// What the share of on-policy pairs does; bands from the lowest to the highest seed.
-    fn ratios(&self, folder: &Path) -> Result<()> {
+    fn ratios(&self) -> Result<String> {
         let (mut series, mut bands) = (Vec::new(), Vec::new());
-        for (name, task) in MEASURES {
+        for task in MEASURES {
             let (mut points, mut band) = (Vec::new(), Band::new());
             for (arm, share) in RATIOS {
                 let Some(runs) = self.of(arm) else { continue };
                 let values: Vec<f64> = runs.iter().map(|run| 100.0 * run.value(task)).collect();
-                points.push((share, mean(values.iter().copied())));
-                let ends = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-                band.push((share, ends.0, ends.1));
+                points.push((share, mean(&values)));
+                let [low, high] =
+                    [f64::min as fn(f64, f64) -> f64, f64::max].map(|of| values.iter().copied().fold(values[0], of));
+                band.push((share, low, high));
             }
-            series.push(Series { name: name.to_owned(), points });
+            series.push(Series { name: name(task).to_owned(), points });
             bands.push(band);
         }
         let panel = Panel {
@@ -256,12 +327,11 @@ impl Arms {
             smooth: false,
             baseline: None,
         };
-        let path = folder.join("ratios.svg");
-        fs::write(&path, banded_svg(&panel, &bands)?).with_context(|| format!("cannot write {}", path.display()))
+        Ok(banded_svg(&panel, &bands)?)
     }
 
     /// Gains against the divergence that they cost.
-    fn divergences(&self, folder: &Path) -> Result<()> {
+    fn divergences(&self) -> Result<String> {
         let dot = |run: &Outcome| Dot {
             series: run.arm.clone(),
             at: ((run.kl[REASONING] + run.kl[OPEN_ENDED]) / 2.0, 100.0 * run.value(None)),
@@ -273,8 +343,7 @@ impl Arms {
             y: "%".to_owned(),
             dots: shown.flat_map(|(_, runs)| runs).map(dot).collect(),
         };
-        let path = folder.join("divergence.svg");
-        fs::write(&path, scatter_svg(&panel)?).with_context(|| format!("cannot write {}", path.display()))
+        Ok(scatter_svg(&panel)?)
     }
 
     /// Training by update, means over seeds.
@@ -296,17 +365,18 @@ impl Arms {
 /// A metric by update, as the mean of the runs that have it.
 fn averaged(runs: &[Outcome], metric: &str) -> Vec<(f64, f64)> {
     let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    let points = |curves: &'_ Curves| curves.get(metric).cloned().unwrap_or_default();
-    for (step, value) in runs.iter().flat_map(|run| points(&run.curves)) {
-        by_step.entry(step as u64).or_default().push(value);
+    for (step, value) in runs.iter().filter_map(|run| run.curves.get(metric)).flatten() {
+        by_step.entry(*step as u64).or_default().push(*value);
     }
-    by_step.into_iter().map(|(step, values)| (step as f64, mean(values))).collect()
+    by_step.into_iter().map(|(step, values)| (step as f64, mean(&values))).collect()
 }
 
 /// Differences prompt by prompt, each the mean of an arm's seeds. Over both tasks they are weighted so that their mean is
 /// that of the tasks' means.
 fn differences(better: &[Outcome], worse: &[Outcome], task: Option<&str>) -> Vec<f64> {
-    let by_prompt = |runs: &[Outcome], id: &str| mean(runs.iter().filter_map(|run| Some(run.answers.get(id)?.value)));
+    let by_prompt = |runs: &[Outcome], id: &str| {
+        mean(&runs.iter().filter_map(|run| Some(run.answers.get(id)?.value)).collect::<Vec<_>>())
+    };
     let prompts: Vec<_> = (better[0].answers.iter())
         .filter(|(_, answer)| !answer.is_development && task.is_none_or(|task| answer.task == task))
         .collect();
@@ -321,6 +391,6 @@ fn differences(better: &[Outcome], worse: &[Outcome], task: Option<&str>) -> Vec
 fn with_interval(values: impl Iterator<Item = f64>, digits: usize) -> String {
     let values: Vec<f64> = values.collect();
     let half = half_width_95(&values);
-    let mean = mean(values);
+    let mean = mean(&values);
     if half.is_finite() { format!("{mean:.digits$} ± {half:.digits$}") } else { format!("{mean:.digits$}") }
 }

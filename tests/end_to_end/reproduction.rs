@@ -62,6 +62,7 @@ open_ended = 8
 held_back_open_ended = 6
 reward_test = 12
 prompt_tokens = 160
+seen_tokens = 160
 
 [tuning]
 seed = 1
