@@ -19,6 +19,7 @@ pub mod template;
 mod token_set;
 pub mod tokenize;
 mod validate;
+mod watch;
 pub mod write;
 
 pub use error::{Error, Result};
@@ -39,4 +40,5 @@ pub use tokenize::{
     Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
 };
 pub use validate::{Finding, Findings, Validator};
+pub use watch::{Metrics, Unwatched, Watch};
 pub use write::{PairWriter, TableWriter, WriteOptions};
