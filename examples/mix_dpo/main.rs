@@ -20,13 +20,13 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use simplemix::data::{Message, Pair, PairTokenizer, PairWriter, Text, TokenizeOptions, WriteOptions};
+use simplemix::data::{Message, Metrics, Pair, PairTokenizer, PairWriter, Text, TokenizeOptions, Watch, WriteOptions};
 use simplemix::mix::{Exhaustion, Mixture, MixtureConfig, SourceConfig, Weight};
 use simplemix::model::CausalLm;
 use simplemix::rollout::{
     DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
 };
-use simplemix::train::{PairSet, Record, Run, Stage, TrainConfig, Trained, Watcher, peak_bytes};
+use simplemix::train::{PairSet, Run, TrainConfig, Trained, peak_bytes};
 use tch::{Device, Kind};
 
 /// Mix on-policy and off-policy pairs, train with DPO, compare before and after
@@ -268,29 +268,28 @@ fn bar(name: &str) -> ProgressBar {
 #[derive(Default)]
 struct Bars {
     bar: Option<ProgressBar>,
-    stage: Option<Stage>,
+    stage: String,
 }
 
-impl Watcher for Bars {
-    fn stage(&mut self, stage: Stage, done: usize, total: usize) {
-        if self.stage != Some(stage) {
-            self.stage = Some(stage);
-            self.bar = Some(bar(if stage == Stage::Reference { "reference" } else { "evaluating" }));
+impl Watch for Bars {
+    fn progress(&mut self, stage: &str, done: u64, total: u64) {
+        if self.stage != stage {
+            self.stage = stage.to_owned();
+            self.bar = Some(bar(stage));
         }
         if let Some(bar) = &self.bar {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
+            bar.set_length(total);
+            bar.set_position(done);
         }
     }
 
-    fn step(&mut self, record: &Record, steps: u64) {
-        if self.stage.take().is_some() || self.bar.is_none() {
-            self.bar = Some(bar("training"));
+    fn metrics(&mut self, metrics: &Metrics<'_>) {
+        if metrics.is_evaluation {
+            return;
         }
+        self.progress("training", metrics.step, metrics.steps);
         if let Some(bar) = &self.bar {
-            let value = |name| record.get(name).unwrap_or(f64::NAN);
-            bar.set_length(steps);
-            bar.set_position(record.step);
+            let value = |name| metrics.get(name).unwrap_or(f64::NAN);
             bar.set_message(format!("loss {:.3}, margin {:+.3}", value("loss"), value("rewards/margins")));
         }
     }

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
 use serde::Serialize;
-use simplemix_train::{MixSource, Outcome, Record, Run, Stage, TrainConfig, Watcher, from_trl};
+use simplemix_data::{Metrics, Watch};
+use simplemix_train::{MixSource, Outcome, Run, TrainConfig, from_trl};
 
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::progress::{bar, print};
+use crate::progress::{bar, print, warn};
 
 /// Train a model on preference pairs
 ///
@@ -372,43 +373,29 @@ fn estimate(run: &Run) -> Result {
     Ok(())
 }
 
-/// The terminal: a bar for each stage, a line for each evaluation, Ctrl-C.
+/// Shows training on the terminal: a bar for each stage, a line for each evaluation; Ctrl-C interrupts.
 pub(crate) struct Screen {
     bar: ProgressBar,
-    stage: Option<Stage>,
+    stage: String,
     interrupted: Arc<AtomicBool>,
 }
 
+/// The stage whose progress the metrics of updates are.
+const TRAINING: &str = "training";
+
 impl Screen {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { bar: ProgressBar::hidden(), stage: None, interrupted: crate::interrupt::flag()? })
+        Ok(Self { bar: ProgressBar::hidden(), stage: String::new(), interrupted: crate::interrupt::flag()? })
     }
 
     /// Takes the bar off the screen.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(&mut self) {
         self.bar.finish_and_clear();
-    }
-}
-
-impl Watcher for Screen {
-    fn stage(&mut self, stage: Stage, done: usize, total: usize) {
-        if self.stage != Some(stage) {
-            self.bar.finish_and_clear();
-            let name = match stage {
-                Stage::Reference => "reference",
-                Stage::Evaluation => "evaluating",
-            };
-            self.bar = bar(name, total as u64);
-            self.stage = Some(stage);
-        }
-        self.bar.set_position(done as u64);
+        self.bar = ProgressBar::hidden();
+        self.stage.clear();
     }
 
-    fn step(&mut self, record: &Record, steps: u64) {
-        if self.stage.take().is_some() || self.bar.length() != Some(steps) {
-            self.bar.finish_and_clear();
-            self.bar = bar("training", steps);
-        }
+    fn update(&mut self, metrics: &Metrics<'_>) {
         let shown = [
             ("loss", "loss"),
             ("rewards/margins", "margin"),
@@ -417,25 +404,43 @@ impl Watcher for Screen {
             ("accuracy", "accuracy"),
             ("mean_token_accuracy", "token accuracy"),
         ];
-        let values = shown.iter().filter_map(|(name, short)| Some(format!("{short} {:.3}", record.get(name)?)));
-        let speed = record.get("tokens_per_second").unwrap_or_default();
-        self.bar.set_position(record.step);
-        self.bar.set_message(format!("{} {speed:.0} tok/s", values.collect::<Vec<_>>().join(" ")));
+        let values = shown.iter().filter_map(|(name, short)| Some(format!("{short} {:.3}", metrics.get(name)?)));
+        let speed = metrics.get("tokens_per_second").map_or(String::new(), |speed| format!(" {speed:.0} tok/s"));
+        self.progress(TRAINING, metrics.step, metrics.steps);
+        self.bar.set_message(values.collect::<Vec<_>>().join(" ") + &speed);
     }
 
-    fn evaluated(&mut self, record: &Record) {
-        self.bar.finish_and_clear();
-        self.stage = None;
-        self.bar = ProgressBar::hidden();
+    fn evaluation(&mut self, metrics: &Metrics<'_>) {
+        self.clear();
         let shown = ["loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy", "accuracy", "margin"];
-        let all = record.values.iter().filter(|(name, _)| !name.contains('@'));
+        let all = metrics.values.iter().filter(|(name, _)| !name.contains('@'));
         let values = all
             .filter(|(name, _)| shown.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.ends_with('_'))));
         let values: Vec<String> = values.map(|(name, value)| format!("{name} {value:.4}")).collect();
-        print(&format!("step {:>6}: {}", record.step, values.join(", ")));
+        print(&format!("step {:>6}: {}", metrics.step, values.join(", ")));
+    }
+}
+
+impl Watch for Screen {
+    fn progress(&mut self, stage: &str, done: u64, total: u64) {
+        if self.stage != stage {
+            self.clear();
+            self.bar = bar(stage, total);
+            self.stage = stage.to_owned();
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
     }
 
-    fn interrupted(&self) -> bool {
+    fn metrics(&mut self, metrics: &Metrics<'_>) {
+        if metrics.is_evaluation { self.evaluation(metrics) } else { self.update(metrics) }
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.bar.suspend(|| warn(text));
+    }
+
+    fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
     }
 }

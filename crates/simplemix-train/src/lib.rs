@@ -55,7 +55,7 @@ pub use preference::{
 };
 pub use reference_cache::ReferenceKey;
 pub use reward::RewardLearner;
-pub use run::{Finished, Run, Stage, Trained, Unwatched, Watcher};
+pub use run::{Finished, Run, Trained};
 pub use run_folder::{MetricsFile, RunFolder};
 pub use schedule::Schedule;
 pub use sft::SftLearner;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
+use simplemix_data::{
+    Metrics, Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, Watch, read_pairs_with_report,
+};
 use simplemix_loss::{LossKind, Need, PreferenceLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
 use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, RewardModel};
@@ -33,38 +35,6 @@ use crate::sft::SftLearner;
 use crate::table::PairTable;
 use crate::trainee::Trainee;
 use crate::trainer::{LoopSettings, NonFinite, Observer, Occasion, Outcome, Progress, Tables, train};
-
-/// Sees a run from outside; every method may be left as it is.
-pub trait Watcher {
-    /// A long stage begins or goes on: `done` of `total`.
-    fn stage(&mut self, _stage: Stage, _done: usize, _total: usize) {}
-
-    /// An update is done.
-    fn step(&mut self, _record: &Record, _steps: u64) {}
-
-    /// The held-back set was scored.
-    fn evaluated(&mut self, _record: &Record) {}
-
-    /// Whether to save a checkpoint and stop before the next update.
-    fn interrupted(&self) -> bool {
-        false
-    }
-}
-
-/// Sees nothing, stops nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unwatched;
-
-impl Watcher for Unwatched {}
-
-/// Parts of a run that take a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Log-probabilities of all pairs under the reference.
-    Reference,
-    /// Log-probabilities of the held-back pairs under the policy.
-    Evaluation,
-}
 
 /// A run whose input is read and checked, ready to start.
 #[derive(Debug)]
@@ -281,11 +251,13 @@ impl Run {
 
     /// Trains, and writes the run folder: settings, metrics, checkpoints and the resulting model.
     ///
-    /// With `resume`, a run that was stopped goes on from its newest checkpoint.
+    /// With `resume`, a run that was stopped goes on from its newest checkpoint. `watch` hears of the stages `reference`
+    /// and `evaluation` in pairs, and of the metrics of every update and evaluation; when it interrupts, a checkpoint is
+    /// saved before the next update.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be made, [`Error::NonFinite`], and whatever training reports.
-    pub fn start(self, resume: bool, watcher: &mut dyn Watcher) -> Result<Finished> {
+    pub fn start(self, resume: bool, watch: &mut dyn Watch) -> Result<Finished> {
         let output = required("output", self.config.output.as_deref())?;
         let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
         folder.write("config.toml", &self.config.to_toml()?)?;
@@ -299,7 +271,7 @@ impl Run {
             Start::Reward(model) => {
                 let center = self.config.center_rewards;
                 let learner = RewardLearner::new(*model, trainee, options, center, &self.train, &self.eval);
-                drive.run(learner, folder, resume, watcher, |learner, folder| {
+                drive.run(learner, folder, resume, watch, |learner, folder| {
                     let model = learner.into_model();
                     model.save(&folder.model(), source.as_deref())?;
                     Ok(Trained::Reward(Box::new(model)))
@@ -307,7 +279,7 @@ impl Run {
             }
             Start::Policy(policy) if self.config.objective == Objective::Sft => {
                 let learner = SftLearner::new(*policy, trainee, options, seed, &self.train, &self.eval)?;
-                drive.run(learner, folder, resume, watcher, |learner, folder| {
+                drive.run(learner, folder, resume, watch, |learner, folder| {
                     save_policy(learner.into_model(), folder, source.as_deref())
                 })
             }
@@ -319,7 +291,7 @@ impl Run {
                     train: &self.train,
                     eval: &self.eval,
                 };
-                let reference = maker.make(&policy, watcher)?;
+                let reference = maker.make(&policy, watch)?;
                 let hypo = match self.config.hypo() {
                     Some(settings) => {
                         let frozen = maker.frozen(&policy, &reference)?;
@@ -339,7 +311,7 @@ impl Run {
                 if let Some(hypo) = hypo {
                     learner = learner.with_hypo(hypo);
                 }
-                drive.run(learner, folder, resume, watcher, |learner, folder| {
+                drive.run(learner, folder, resume, watch, |learner, folder| {
                     save_policy(learner.into_model(), folder, source.as_deref())
                 })
             }
@@ -444,7 +416,7 @@ struct ReferenceMaker<'a> {
 }
 
 impl ReferenceMaker<'_> {
-    fn make(&self, policy: &CausalLm, watcher: &mut dyn Watcher) -> Result<Reference> {
+    fn make(&self, policy: &CausalLm, watch: &mut dyn Watch) -> Result<Reference> {
         let config = self.config;
         if !needs_reference(self.loss) {
             return Ok(Reference::Absent);
@@ -466,14 +438,15 @@ impl ReferenceMaker<'_> {
         }
         let total = self.train.len() + self.eval.iter().map(|(_, set)| set.len()).sum::<usize>();
         let mut done = 0;
-        let mut logps = |set: &PairSet, watcher: &mut dyn Watcher| {
-            let known =
-                self.known(set, &model, folder, &mut |of_set| watcher.stage(Stage::Reference, done + of_set, total));
+        let mut logps = |set: &PairSet, watch: &mut dyn Watch| {
+            let known = self.known(set, &model, folder, &mut |of_set| {
+                watch.progress("reference", (done + of_set) as u64, total as u64);
+            });
             done += set.len();
             known
         };
-        let train = logps(self.train, watcher)?;
-        let eval = self.eval.iter().map(|(_, set)| logps(set, watcher)).collect::<Result<_>>()?;
+        let train = logps(self.train, watch)?;
+        let eval = self.eval.iter().map(|(_, set)| logps(set, watch)).collect::<Result<_>>()?;
         Ok(Reference::Known(train, eval))
     }
 
@@ -543,7 +516,7 @@ impl Drive<'_> {
         mut learner: L,
         folder: RunFolder,
         resume: bool,
-        watcher: &mut dyn Watcher,
+        watch: &mut dyn Watch,
         save: impl FnOnce(L, &RunFolder) -> Result<Trained>,
     ) -> Result<Finished> {
         let mut progress = if resume { folder.restore(&mut learner)?.unwrap_or_default() } else { Progress::default() };
@@ -553,7 +526,7 @@ impl Drive<'_> {
             folder: &folder,
             metrics,
             events,
-            watcher,
+            watch,
             steps: self.settings.steps,
             keep: self.config.keep_checkpoints,
             ids: &self.train.ids,
@@ -620,7 +593,7 @@ struct Recorder<'a> {
     folder: &'a RunFolder,
     metrics: MetricsFile,
     events: Option<Events>,
-    watcher: &'a mut dyn Watcher,
+    watch: &'a mut dyn Watch,
     steps: u64,
     keep: usize,
     ids: &'a [String],
@@ -641,18 +614,18 @@ impl Recorder<'_> {
 impl<L: Learner> Observer<L> for Recorder<'_> {
     fn step(&mut self, record: &Record) -> Result<()> {
         self.record(record)?;
-        self.watcher.step(record, self.steps);
+        self.watch.metrics(&Metrics::update(record.step, self.steps, &record.values));
         Ok(())
     }
 
     fn evaluated(&mut self, record: &Record) -> Result<()> {
         self.record(record)?;
-        self.watcher.evaluated(record);
+        self.watch.metrics(&Metrics::evaluation(record.step, self.steps, &record.values));
         Ok(())
     }
 
     fn evaluating(&mut self, done: usize, total: usize) {
-        self.watcher.stage(Stage::Evaluation, done, total);
+        self.watch.progress("evaluation", done as u64, total as u64);
     }
 
     fn checkpoint(&mut self, learner: &L, progress: &Progress, _: Occasion) -> Result<()> {
@@ -666,7 +639,7 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
     }
 
     fn interrupted(&self) -> bool {
-        self.watcher.interrupted()
+        self.watch.is_interrupted()
     }
 }
 

@@ -6,11 +6,10 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use simplemix_data::{Message, Pair, Policy, Text};
+use simplemix_data::{Message, Metrics, Pair, Policy, Text, Watch};
 use simplemix_model::{CausalLm, RewardModel, tiny, weights};
 use simplemix_train::{
     Dtype, Finished, Objective, Outcome, ParameterGroup, Record, ReferenceSource, Run, Shuffle, TrainConfig, Trained,
-    Watcher,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -63,12 +62,12 @@ fn pairs(count: usize) -> Vec<Pair> {
 /// Stops before a given update.
 struct StopAt(u64, Cell<u64>);
 
-impl Watcher for StopAt {
-    fn step(&mut self, record: &Record, _: u64) {
-        self.1.set(record.step);
+impl Watch for StopAt {
+    fn metrics(&mut self, metrics: &Metrics<'_>) {
+        self.1.set(metrics.step);
     }
 
-    fn interrupted(&self) -> bool {
+    fn is_interrupted(&self) -> bool {
         self.1.get() == self.0
     }
 }

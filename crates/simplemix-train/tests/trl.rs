@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use simplemix_data::{ReadOptions, read_pairs};
+use simplemix_data::{ReadOptions, Unwatched, read_pairs};
 use simplemix_model::tiny;
-use simplemix_train::{Record, Run, TrainConfig, Unwatched};
+use simplemix_train::{Record, Run, TrainConfig};
 
 #[derive(serde::Deserialize)]
 struct Golden {
