@@ -359,11 +359,7 @@ impl TrainConfig {
     }
 
     /// What the loop needs, for a training set of `pairs` pairs; `mixture` is the order of several sources.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
-    pub fn loop_settings(&self, pairs: usize, mixture: Option<Order>) -> Result<LoopSettings> {
-        self.check()?;
+    pub(crate) fn loop_settings(&self, pairs: usize, mixture: Option<Order>) -> LoopSettings {
         let order = mixture.unwrap_or(match self.shuffle {
             Shuffle::None => Order::File,
             Shuffle::Seed => Order::Shuffled(self.seed),
@@ -376,7 +372,7 @@ impl TrainConfig {
             _ => (self.epochs * pairs as f64 / self.batch_size as f64).floor(),
         };
         let steps = self.max_steps.unwrap_or(updates.max(1.0) as u64);
-        Ok(LoopSettings {
+        LoopSettings {
             steps,
             batch_size: self.batch_size,
             micro_batch_tokens: self.micro_batch_tokens,
@@ -396,7 +392,7 @@ impl TrainConfig {
                 metric,
                 patience: self.early_stopping_patience,
             }),
-        })
+        }
     }
 
     /// Checks every number that no data is needed for.
@@ -514,8 +510,7 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let config = TrainConfig { beta: -1.0, ..TrainConfig::default() };
-        let error = config.loop_settings(10, None).unwrap_err();
-        assert_eq!(error.to_string(), "`beta` is -1, expected a number above 0");
+        assert_eq!(config.check().unwrap_err().to_string(), "`beta` is -1, expected a number above 0");
         let config = TrainConfig { batch_size: 0, ..TrainConfig::default() };
         assert_eq!(config.check().unwrap_err().to_string(), "`batch_size` is 0, expected at least 1");
     }
@@ -523,8 +518,8 @@ mod tests {
     #[test]
     fn updates_follow_from_epochs_unless_given() {
         let config = TrainConfig { epochs: 2.0, batch_size: 8, warmup_ratio: 0.1, ..TrainConfig::default() };
-        let settings = config.loop_settings(100, None).unwrap();
+        let settings = config.loop_settings(100, None);
         assert_eq!((settings.steps, settings.warmup_steps), (25, 3));
-        assert_eq!(TrainConfig { max_steps: Some(7), ..config }.loop_settings(100, None).unwrap().steps, 7);
+        assert_eq!(TrainConfig { max_steps: Some(7), ..config }.loop_settings(100, None).steps, 7);
     }
 }

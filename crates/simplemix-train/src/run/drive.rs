@@ -1,0 +1,179 @@
+//! The loop of a run with its folder: checkpoints, metrics, events, and the result.
+
+use std::path::Path;
+
+use simplemix_data::{Metrics, Watch};
+use simplemix_model::CausalLm;
+use tch::Device;
+
+use super::{Finished, Trained};
+use crate::collective::Alone;
+use crate::config::TrainConfig;
+use crate::error::{At, Result};
+use crate::events::Events;
+use crate::learner::Learner;
+use crate::metrics::Record;
+use crate::pairs::PairSet;
+use crate::preference::{NamedSet, PreferenceLearner};
+use crate::report;
+use crate::reward::RewardLearner;
+use crate::run_folder::{MetricsFile, RunFolder};
+use crate::sft::SftLearner;
+use crate::table::PairTable;
+use crate::trainer::{LoopSettings, NonFinite, Observer, Occasion, Outcome, Progress, Tables, train};
+
+/// What every objective's run has in common.
+pub(super) struct Drive<'a> {
+    pub(super) config: &'a TrainConfig,
+    pub(super) settings: &'a LoopSettings,
+    pub(super) train: &'a PairSet,
+    pub(super) eval: &'a [NamedSet],
+}
+
+impl Drive<'_> {
+    pub(super) fn run<L: Learner + RestoreWeights>(
+        &self,
+        mut learner: L,
+        folder: RunFolder,
+        resume: bool,
+        watch: &mut dyn Watch,
+        save: impl FnOnce(L, &RunFolder) -> Result<Trained>,
+    ) -> Result<Finished> {
+        let mut progress = if resume { folder.restore(&mut learner)?.unwrap_or_default() } else { Progress::default() };
+        let metrics = folder.metrics(progress.step)?;
+        let events = if self.config.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
+        let mut recorder = Recorder {
+            folder: &folder,
+            metrics,
+            events,
+            watch,
+            steps: self.settings.steps,
+            keep: self.config.keep_checkpoints,
+            ids: &self.train.ids,
+            records: Vec::new(),
+        };
+        let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
+        let tables = Tables { train: &self.train.table, eval: &eval };
+        let outcome = train(self.settings, tables, &mut learner, &mut progress, &Alone, &mut recorder)?;
+        let records = recorder.records;
+        if outcome == Outcome::Stopped {
+            return Ok(Finished { outcome, records, model: None, folder });
+        }
+        if let Some(best) = progress.best {
+            learner.restore_weights(&folder.checkpoint(best.step))?;
+        }
+        // What a run left that was killed after this point, and has come here again.
+        for old in [folder.model(), folder.path().join("adapter")].iter().filter(|old| old.exists()) {
+            std::fs::remove_dir_all(old).at(old, "replace")?;
+        }
+        let model = save(learner, &folder)?;
+        report::write(&folder, self.config, self.train)?;
+        Ok(Finished { outcome, records, model: Some(model), folder })
+    }
+}
+
+/// A learner that can go back to the best checkpoint's weights.
+pub(super) trait RestoreWeights {
+    fn restore_weights(&self, folder: &Path) -> Result<()>;
+}
+
+impl RestoreWeights for PreferenceLearner<'_> {
+    fn restore_weights(&self, folder: &Path) -> Result<()> {
+        Self::restore_weights(self, folder)
+    }
+}
+
+impl RestoreWeights for SftLearner<'_> {
+    fn restore_weights(&self, folder: &Path) -> Result<()> {
+        Self::restore_weights(self, folder)
+    }
+}
+
+impl RestoreWeights for RewardLearner<'_> {
+    fn restore_weights(&self, folder: &Path) -> Result<()> {
+        Self::restore_weights(self, folder)
+    }
+}
+
+/// Writes what happens into the run folder and passes it on.
+struct Recorder<'a> {
+    folder: &'a RunFolder,
+    metrics: MetricsFile,
+    events: Option<Events>,
+    watch: &'a mut dyn Watch,
+    steps: u64,
+    keep: usize,
+    ids: &'a [String],
+    records: Vec<Record>,
+}
+
+impl Recorder<'_> {
+    fn record(&mut self, record: &Record) -> Result<()> {
+        self.metrics.append(record)?;
+        if let Some(events) = &mut self.events {
+            events.append(record)?;
+        }
+        self.records.push(record.clone());
+        Ok(())
+    }
+}
+
+impl<L: Learner> Observer<L> for Recorder<'_> {
+    fn step(&mut self, record: &Record) -> Result<()> {
+        self.record(record)?;
+        self.watch.metrics(&Metrics::update(record.step, self.steps, &record.values));
+        Ok(())
+    }
+
+    fn evaluated(&mut self, record: &Record) -> Result<()> {
+        self.record(record)?;
+        self.watch.metrics(&Metrics::evaluation(record.step, self.steps, &record.values));
+        Ok(())
+    }
+
+    fn evaluating(&mut self, done: usize, total: usize) {
+        self.watch.progress("evaluation", done as u64, total as u64);
+    }
+
+    fn checkpoint(&mut self, learner: &L, progress: &Progress, _: Occasion) -> Result<()> {
+        self.folder.save_checkpoint(learner, progress, self.keep).map(drop)
+    }
+
+    fn nonfinite(&mut self, report: &NonFinite) -> Result<()> {
+        let mut value = serde_json::json!(report);
+        value["ids"] = report.pairs.iter().map(|&pair| self.ids[pair].as_str()).collect();
+        self.folder.write(&format!("nonfinite-{}.json", report.step), &format!("{value:#}\n"))
+    }
+
+    fn interrupted(&self) -> bool {
+        self.watch.is_interrupted()
+    }
+}
+
+/// What the run ran on, as JSON.
+pub(super) fn environment(device: Device) -> String {
+    let value = serde_json::json!({
+        "simplemix": env!("CARGO_PKG_VERSION"),
+        "system": std::env::consts::OS,
+        "architecture": std::env::consts::ARCH,
+        "device": format!("{device:?}"),
+        "libtorch_threads": tch::get_num_threads(),
+        "threads": std::thread::available_parallelism().map_or(1, usize::from),
+        "arguments": std::env::args().collect::<Vec<_>>(),
+    });
+    format!("{value:#}\n")
+}
+
+/// Name of the adapter that is trained, as peft calls it.
+pub(super) const ADAPTER: &str = "default";
+
+pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&Path>) -> Result<Trained> {
+    if model.active_adapter().is_none() {
+        model.save(&folder.model(), source)?;
+        return Ok(Trained::Policy(Box::new(model)));
+    }
+    model.save_adapter(ADAPTER, &folder.path().join("adapter"), source.and_then(Path::to_str))?;
+    let merged = model.merged()?;
+    merged.save(&folder.model(), source)?;
+    Ok(Trained::Policy(Box::new(merged)))
+}

@@ -1,0 +1,68 @@
+//! The memory that a run will need.
+
+use tch::Kind;
+
+use super::Run;
+use crate::config::{Objective, ReferenceSource};
+use crate::error::Result;
+use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
+use crate::preference::needs_reference;
+
+impl Run {
+    /// The memory that the run is expected to need at its peak.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if micro-batches cannot be made.
+    pub fn memory_estimate(&self) -> Result<MemoryEstimate> {
+        let (settings, model) = (&self.settings, self.start.model_config());
+        let (pairs, mut largest) = (self.train.len() as u64, (0, 0));
+        // An epoch shows every pair; others differ in their order only.
+        let steps = settings.steps.min(pairs.div_ceil(settings.batch_size as u64));
+        for step in 0..steps {
+            let batch = settings.order.batch(step, settings.batch_size, pairs);
+            for part in self.train.table.micro_batches(&batch, settings.micro_batch_tokens)? {
+                let entries = || part.iter().map(|&pair| &self.train.table.pairs[pair]);
+                let tokens: usize = entries().map(|pair| pair.tokens).sum();
+                largest = largest.max((tokens, entries().map(|pair| pair.responses[0] + pair.responses[1]).sum()));
+            }
+        }
+        let bytes = if self.start.kind() == Kind::Float { 4 } else { 2 };
+        let mut cache = 0;
+        if let Some(hypo) = self.config.hypo() {
+            let longest = self.train.table.pairs.iter().map(|pair| pair.prompt).max().unwrap_or(0);
+            largest = largest.max(hypo.pass_tokens(longest, settings.micro_batch_tokens, settings.batch_size));
+            let row = (longest + hypo.max_new_tokens) as u64 * model.cache_bytes(bytes as usize);
+            cache = hypo.rows(settings.batch_size) as u64 * row;
+        }
+        let (tokens, scored) = largest;
+        let (weights, trained) = (model.parameters() as u64 * bytes, self.trained as u64);
+        let head = if self.config.objective == Objective::Reward { 0 } else { model.vocab_size };
+        let logits = (self.config.logits_bytes as u64).min((scored as i64 * head) as u64 * 4);
+        // A second model, where one is held; and the f32 copies of what is trained in half precision.
+        let second = if self.holds_second_model() { weights } else { 0 };
+        let copies = if bytes == 2 { 4 * trained } else { 0 };
+        Ok(MemoryEstimate {
+            program: PROGRAM_BYTES,
+            weights: weights + second,
+            gradients: trained * bytes,
+            optimizer: 2 * 4 * trained + copies,
+            // Answers are written and let go before activations are kept.
+            activations: model
+                .activation_bytes(tokens, bytes as usize, self.config.activation_checkpointing)
+                .max(cache),
+            logits,
+            micro_batch_tokens: tokens,
+        })
+    }
+
+    fn adapts(&self) -> bool {
+        self.config.lora_rank > 0 || self.config.adapter.is_some()
+    }
+
+    fn holds_second_model(&self) -> bool {
+        let on_the_fly = self.config.reference == ReferenceSource::OnTheFly;
+        let has_reference = self.config.objective == Objective::Preference && needs_reference(&self.loss);
+        let held = (has_reference && on_the_fly) || self.config.hypo().is_some();
+        held && (self.config.reference_model.is_some() || !self.adapts())
+    }
+}

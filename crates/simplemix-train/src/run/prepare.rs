@@ -1,0 +1,277 @@
+//! From settings to a run that is ready to start: data read and tokenised, the model loaded, everything checked.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
+use simplemix_loss::{LossKind, Need, PreferenceLoss};
+use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
+use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, RewardModel};
+use tch::{Device, Kind, Tensor};
+
+use super::Run;
+use super::drive::ADAPTER;
+use super::reference::cache_folder;
+use crate::config::{Dtype, Objective, TrainConfig};
+use crate::error::{Error, Result};
+use crate::order::Order;
+use crate::pairs::{Feed, PairSet};
+use crate::preference::{NamedSet, no_scores};
+
+/// Tokenised pairs, and the order of the training pairs where several sources are mixed.
+struct Sets {
+    train: PairSet,
+    eval: Vec<NamedSet>,
+    mixture: Option<Order>,
+}
+
+/// The model that a run starts from.
+#[derive(Debug)]
+pub(super) enum Start {
+    Policy(Box<CausalLm>),
+    Reward(Box<RewardModel>),
+}
+
+impl Run {
+    /// Reads and checks everything that the settings name. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a value missing or out of range, [`Error::Empty`] where no pair is left, and whatever
+    /// reading data and model reports.
+    pub fn prepare(config: TrainConfig) -> Result<Self> {
+        config.check()?;
+        let loss = preference_loss(&config)?;
+        let model = required("model", config.model.as_deref())?.to_owned();
+        required("output", config.output.as_deref())?;
+        let tokenizer = tokenizer(&config, &model)?;
+        let (train, mixture) = if config.mix.is_empty() {
+            (read(required("train", config.train.as_deref())?, &config, &tokenizer)?, None)
+        } else {
+            let (train, mixture) = mixed(&config, &tokenizer)?;
+            (train, Some(mixture))
+        };
+        let mut eval = Vec::new();
+        for (name, path) in config.eval.iter().flat_map(|files| files.all()) {
+            eval.push((name, read(path, &config, &tokenizer)?));
+        }
+        Self::assemble(config, loss, &model, Sets { train, eval, mixture }, &tokenizer)
+    }
+
+    /// The same with pairs that are in memory already; `train`, `mix` and `eval` of the settings are not read.
+    ///
+    /// # Errors
+    /// As [`Run::prepare`].
+    pub fn with_pairs(config: TrainConfig, model: &Path, pairs: &[Pair], held_back: &[Pair]) -> Result<Self> {
+        config.check()?;
+        let loss = preference_loss(&config)?;
+        let tokenizer = tokenizer(&config, model)?;
+        let train = PairSet::tokenize(pairs, &tokenizer)?;
+        let eval = PairSet::tokenize(held_back, &tokenizer)?;
+        let eval = if eval.is_empty() { Vec::new() } else { vec![(String::new(), eval)] };
+        Self::assemble(config, loss, model, Sets { train, eval, mixture: None }, &tokenizer)
+    }
+
+    fn assemble(
+        config: TrainConfig,
+        loss: PreferenceLoss,
+        model: &Path,
+        sets: Sets,
+        tokenizer: &PairTokenizer,
+    ) -> Result<Self> {
+        let Sets { mut train, mut eval, mixture } = sets;
+        let feed = match (config.objective, config.share_prompts) {
+            (Objective::Sft, _) => Feed::Chosen,
+            (_, true) => Feed::Shared,
+            (_, false) => Feed::Apart,
+        };
+        train.set_feed(feed);
+        eval.iter_mut().for_each(|(_, set)| set.set_feed(feed));
+        if train.is_empty() {
+            let path = config.train.clone().unwrap_or_default();
+            return Err(Error::Empty { path, reason: train.summary() });
+        }
+        if config.objective == Objective::Preference && loss.kind().formula().needs.contains(&Need::LabelProbs) {
+            let mut sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
+            sets.try_for_each(|set| scored(set, &loss))?;
+        }
+        let settings = config.loop_settings(train.len(), mixture);
+        let start = Start::load(&config, model)?;
+        let stop_tokens = tokenizer.eos_ids().to_vec();
+        let mut run = Self { loss, settings, start, trained: 0, stop_tokens, train, eval, config };
+        // Refused here rather than after the reference has been scored.
+        run.trained = run.trainee()?.count();
+        Ok(run)
+    }
+}
+
+impl Start {
+    pub(super) fn load(config: &TrainConfig, folder: &Path) -> Result<Self> {
+        let device = Device::cuda_if_available();
+        let kind = match config.dtype {
+            Dtype::Auto if device.is_cuda() => Kind::BFloat16,
+            Dtype::Auto | Dtype::Float32 => Kind::Float,
+            Dtype::Bfloat16 => Kind::BFloat16,
+        };
+        if config.objective == Objective::Reward {
+            // A folder of a reward model goes on being trained; any other gets a new score.
+            let is_reward = ends_in_a_score(folder);
+            let model = if is_reward {
+                RewardModel::load(folder, kind, device)?
+            } else {
+                RewardModel::on_top_of(CausalLm::load(folder, kind, device)?)?
+            };
+            return Ok(Self::Reward(Box::new(model)));
+        }
+        let mut model = CausalLm::load(folder, kind, device)?;
+        if let Some(adapter) = &config.adapter {
+            model.load_adapter(ADAPTER, adapter)?;
+        } else if config.lora_rank > 0 {
+            let targets = match config.lora_targets.as_slice() {
+                [] => LoraTargets::AllLinear,
+                names => LoraTargets::Named(names.to_vec()),
+            };
+            let (rank, alpha, dropout) = (config.lora_rank, config.lora_alpha, config.lora_dropout);
+            let lora = LoraConfig { rank, alpha, dropout, targets, rslora: config.lora_rslora };
+            model.add_adapter(ADAPTER, lora, config.seed)?;
+        } else {
+            return Ok(Self::Policy(Box::new(model)));
+        }
+        Ok(Self::Policy(Box::new(model.with_adapter(Some(ADAPTER))?)))
+    }
+
+    pub(super) fn model_config(&self) -> &ModelConfig {
+        match self {
+            Self::Policy(model) => model.config(),
+            Self::Reward(model) => model.config(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Policy(model) => model.kind(),
+            Self::Reward(model) => model.score_head().kind(),
+        }
+    }
+
+    pub(super) fn device(&self) -> Device {
+        match self {
+            Self::Policy(model) => model.device(),
+            Self::Reward(model) => model.score_head().device(),
+        }
+    }
+
+    pub(super) fn trainable(&self) -> Vec<(String, Tensor)> {
+        match self {
+            Self::Policy(model) => model.trainable_parameters(),
+            Self::Reward(model) => {
+                model.named_parameters().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+            }
+        }
+    }
+}
+
+/// Whether a folder's configuration is that of a reward model.
+fn ends_in_a_score(folder: &Path) -> bool {
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    config["architectures"][0].as_str().is_some_and(|name| name.ends_with("ForSequenceClassification"))
+}
+
+fn tokenizer(config: &TrainConfig, model: &Path) -> Result<PairTokenizer> {
+    let options = TokenizeOptions { max_length: config.max_length, ..TokenizeOptions::default() };
+    Ok(PairTokenizer::from_dir(model, options)?)
+}
+
+fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
+    let (pairs, report) = read_pairs_with_report(path, &ReadOptions::default())?;
+    if pairs.is_empty() {
+        return Err(Error::Empty { path: path.to_owned(), reason: refusals(&report) });
+    }
+    tokenize(&pairs, config, tokenizer)
+}
+
+/// Token ids out of the cache, or made; they are kept there once the run starts.
+fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
+    let cache = config.cache_tokens.then(|| config.token_cache.clone().or_else(|| cache_folder("tokens"))).flatten();
+    match cache {
+        Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, &folder),
+        None => PairSet::tokenize(pairs, tokenizer),
+    }
+}
+
+/// Pairs of all sources, and the mixture of those that are kept: shares hold of what is trained on.
+fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Order)> {
+    let (mut all, mut starts, mut sources) = (PairSet::default(), Vec::new(), Vec::new());
+    for source in &config.mix {
+        let set = read(&source.path, config, tokenizer)?;
+        starts.push(all.len());
+        sources.push(SourceConfig::new(&source.name, set.len() as u64, source.weight));
+        all.append(set, &source.name);
+    }
+    let mixture = MixtureConfig { batch: Some(config.batch_size as u64), ..MixtureConfig::new(sources, config.seed) };
+    let order = Order::Mixed { mixture: Arc::new(Mixture::new(mixture)?), starts: starts.into() };
+    Ok((all, order))
+}
+
+fn preference_loss(config: &TrainConfig) -> Result<PreferenceLoss> {
+    let kind: LossKind = config.loss.parse()?;
+    let mut constants = config.loss_constants.clone();
+    if config.label_smoothing != 0.0 {
+        constants.insert("label_smoothing".to_owned(), config.label_smoothing);
+    }
+    let loss =
+        PreferenceLoss::with_constants(kind, config.beta, &constants)?.with_divergence(config.f_divergence_type)?;
+    Ok(config.wpo.map_or(Ok(loss), |wpo| loss.with_wpo(wpo))?)
+}
+
+/// Refuses a set with a pair that has no scores, before anything is computed.
+fn scored(set: &PairSet, loss: &PreferenceLoss) -> Result<()> {
+    match set.score_margins.iter().position(Option::is_none) {
+        Some(pair) => Err(no_scores(set, pair, loss)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn required<'a>(key: &'static str, path: Option<&'a Path>) -> Result<&'a Path> {
+    path.ok_or(Error::Setting { key, found: "not set".to_owned(), expected: "a path" })
+}
+
+fn refusals(report: &ReadReport) -> String {
+    let reasons: Vec<String> =
+        report.refused.iter().map(|(problem, rows)| format!("{} {}", rows.count, problem.name())).collect();
+    format!(
+        "{} rows read; {}",
+        report.rows,
+        if reasons.is_empty() { "none refused".to_owned() } else { reasons.join(", ") }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::PairEntry;
+
+    #[test]
+    fn a_set_without_scores_is_refused_for_soft_labels() {
+        let loss = preference_loss(&TrainConfig { loss: "soft_label".to_owned(), ..TrainConfig::default() }).unwrap();
+        let mut set = PairSet { score_margins: vec![Some(1.0), None], ..PairSet::default() };
+        set.table.pairs =
+            vec![PairEntry { row: 4, ..PairEntry::default() }, PairEntry { row: 7, ..PairEntry::default() }];
+        let error = scored(&set, &loss).unwrap_err().to_string();
+        assert_eq!(error, "row 7: no `score_chosen` and `score_rejected`, which the loss `soft_label` needs");
+    }
+
+    #[test]
+    fn constants_of_a_loss_come_by_name() {
+        let text = "loss = \"simpo\"\nbeta = 2.0\n[loss_constants]\nsimpo_gamma = 1.2\n";
+        let mut config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
+        assert_eq!(preference_loss(&config).unwrap().constant("simpo_gamma"), Some(1.2));
+        config.loss_constants.insert("tau".to_owned(), 1.0);
+        let error = preference_loss(&config).unwrap_err().to_string();
+        assert_eq!(error, "`tau` is 1, expected nothing: `simpo` knows simpo_gamma, label_smoothing");
+        let text = "loss = \"ipo_sum\"\nf_divergence_type = { alpha_divergence = 0.5 }\nwpo = \"capped\"\n";
+        let config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
+        assert!(simplemix_loss::Objective::wpo(&preference_loss(&config).unwrap()).is_some());
+        assert_eq!(TrainConfig::from_toml(&config.to_toml().unwrap(), Path::new("run.toml")).unwrap(), config);
+    }
+}

@@ -1,0 +1,111 @@
+//! The reference of a run: absent, a model, or log-probabilities out of the cache.
+
+use std::path::{Path, PathBuf};
+
+use simplemix_data::Watch;
+use simplemix_loss::PreferenceLoss;
+use simplemix_model::CausalLm;
+
+use super::prepare::required;
+use crate::config::{ReferenceSource, TrainConfig};
+use crate::error::Result;
+use crate::forward::ForwardOptions;
+use crate::pairs::PairSet;
+use crate::preference::{NamedSet, Reference, ReferenceLogps, SyncRule, needs_reference, reference_logps};
+use crate::reference_cache::ReferenceKey;
+
+/// Makes a reference out of the settings.
+pub(super) struct ReferenceMaker<'a> {
+    pub(super) config: &'a TrainConfig,
+    pub(super) loss: &'a PreferenceLoss,
+    pub(super) options: &'a ForwardOptions,
+    pub(super) train: &'a PairSet,
+    pub(super) eval: &'a [NamedSet],
+}
+
+impl ReferenceMaker<'_> {
+    pub(super) fn make(&self, policy: &CausalLm, watch: &mut dyn Watch) -> Result<Reference> {
+        let config = self.config;
+        if !needs_reference(self.loss) {
+            return Ok(Reference::Absent);
+        }
+        let on_the_fly = config.reference == ReferenceSource::OnTheFly;
+        let own = config.reference_model.is_none();
+        let adapts = policy.active_adapter().is_some();
+        let folder = config.reference_model.as_deref().or(config.model.as_deref());
+        let model = match folder {
+            // A model of its own, since the policy's weights will move.
+            Some(folder) if !own || (on_the_fly && !adapts) => CausalLm::load(folder, policy.kind(), policy.device())?,
+            None if on_the_fly && !adapts => return required("model", None).map(|_| Reference::Absent),
+            // The policy's own weights, without the adapter.
+            _ => policy.with_adapter(None)?,
+        };
+        if on_the_fly {
+            let rule = SyncRule { every: config.sync_reference_every, mixup: config.sync_reference_mixup };
+            return Ok(Reference::Model(Box::new(model), (rule.every > 0).then_some(rule)));
+        }
+        let total = self.train.len() + self.eval.iter().map(|(_, set)| set.len()).sum::<usize>();
+        let mut done = 0;
+        let mut logps = |set: &PairSet, watch: &mut dyn Watch| {
+            let known = self.known(set, &model, folder, &mut |of_set| {
+                watch.progress("reference", (done + of_set) as u64, total as u64);
+            });
+            done += set.len();
+            known
+        };
+        let train = logps(self.train, watch)?;
+        let eval = self.eval.iter().map(|(_, set)| logps(set, watch)).collect::<Result<_>>()?;
+        Ok(Reference::Known(train, eval))
+    }
+
+    /// The reference as a model that stays while the policy moves; a second handle of the one that is held already, if
+    /// there is one.
+    pub(super) fn frozen(&self, policy: &CausalLm, reference: &Reference) -> Result<CausalLm> {
+        if let Reference::Model(model, _) = reference {
+            return Ok(model.with_adapter(None)?);
+        }
+        let own = self.config.reference_model.as_deref();
+        if own.is_none() && policy.active_adapter().is_some() {
+            return Ok(policy.with_adapter(None)?);
+        }
+        let folder = required("model", own.or(self.config.model.as_deref()))?;
+        Ok(CausalLm::load(folder, policy.kind(), policy.device())?)
+    }
+
+    /// Log-probabilities out of the cache, or computed and kept there.
+    fn known(
+        &self,
+        set: &PairSet,
+        model: &CausalLm,
+        folder: Option<&Path>,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<ReferenceLogps> {
+        let compute = |progress: &mut dyn FnMut(usize)| reference_logps(model, set, self.options, progress);
+        let cache = match self.config.reference {
+            ReferenceSource::Cached => self.config.reference_cache.clone().or_else(|| cache_folder("logps")),
+            _ => None,
+        };
+        let (Some(cache), Some(folder)) = (cache, folder) else { return compute(progress) };
+        let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
+        let key = ReferenceKey::new(&[folder], set, &settings)?;
+        if let Some(logps) = key.load(&cache, set.len()) {
+            tracing::info!(key = key.as_str(), "reference log-probabilities from {}", cache.display());
+            return Ok(logps);
+        }
+        let logps = compute(progress)?;
+        // A cache that cannot be written is no reason to stop.
+        if let Err(error) = key.store(&cache, &logps) {
+            tracing::warn!("reference log-probabilities are not kept: {error}");
+        }
+        Ok(logps)
+    }
+}
+
+/// `part` of simplemix's cache folder.
+pub(super) fn cache_folder(part: &str) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let root = variable("SIMPLEMIX_CACHE")
+        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("simplemix")))
+        .or_else(|| Some(variable("HOME")?.join(".cache").join("simplemix")))?;
+    Some(root.join(part))
+}
