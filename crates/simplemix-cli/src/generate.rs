@@ -8,7 +8,7 @@ use simplemix_rollout::{
 };
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{print, warn};
+use crate::progress::print;
 use crate::reading::files;
 use crate::stages::{Stages, failed};
 
@@ -175,14 +175,10 @@ impl Backend {
     /// The model, ready to answer. What is wrong with it is an error of the input.
     pub(crate) fn open(&self) -> Result<Box<dyn Generator>> {
         let settings = self.settings()?;
-        let generator = match settings.open() {
+        match settings.open() {
             Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
             opened => opened.input(),
-        }?;
-        if let Some(remark) = generator.remark() {
-            warn(&format!("note: {remark}"));
         }
-        Ok(generator)
     }
 }
 

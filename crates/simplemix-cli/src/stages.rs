@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::ProgressBar;
-use simplemix_rollout::{Error, Watch};
+use simplemix_data::Watch;
+use simplemix_rollout::Error;
 
 use crate::failure::{Failure, Result};
 use crate::progress::{bar, warn};
@@ -12,13 +13,13 @@ use crate::progress::{bar, warn};
 /// The terminal while a stage works.
 pub(crate) struct Stages {
     bar: ProgressBar,
-    stage: &'static str,
+    stage: String,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Stages {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { bar: ProgressBar::hidden(), stage: "", interrupted: crate::interrupt::flag()? })
+        Ok(Self { bar: ProgressBar::hidden(), stage: String::new(), interrupted: crate::interrupt::flag()? })
     }
 
     /// Takes the bar off the screen.
@@ -28,17 +29,21 @@ impl Stages {
 }
 
 impl Watch for Stages {
-    fn progress(&mut self, stage: &'static str, done: u64, total: u64) {
+    fn progress(&mut self, stage: &str, done: u64, total: u64) {
         if self.stage != stage {
             self.bar.finish_and_clear();
             self.bar = bar(stage, total);
-            self.stage = stage;
+            self.stage = stage.to_owned();
         }
         self.bar.set_length(total);
         self.bar.set_position(done);
     }
 
-    fn stopped(&self) -> bool {
+    fn notice(&mut self, text: &str) {
+        self.bar.suspend(|| warn(&format!("note: {text}")));
+    }
+
+    fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simplemix_data::Watch;
 
 use crate::error::Result;
 use crate::generate::{GenerateReport, GenerateSettings, generate};
@@ -12,7 +13,6 @@ use crate::prompts::PromptSettings;
 use crate::score::{ScoreReport, ScoreSettings, Weighted, score};
 use crate::scorer::{Group, Scorer, score_all};
 use crate::select::{SelectSettings, Selection, best_worst};
-use crate::watch::Watch;
 
 /// All three stages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use simplemix_data::Watch;
 
 use crate::candidates::{CandidateRow, CandidateWriter, check_output};
 use crate::error::{Error, Result};
 use crate::generator::{AnswerSink, Answered, Candidate, Finish, Generator, Job, Prompt, SamplingConfig};
 use crate::journal::{Journal, Work, WorkKey};
 use crate::prompts::PromptSettings;
-use crate::watch::Watch;
 
 /// What is to be generated, and where to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,9 @@ pub fn generate(
     let total = survey.prompts * samples as u64;
     watch.progress("generate", journal.done(), total);
     if journal.done() < total {
+        if let Some(remark) = generator.remark() {
+            watch.notice(&remark);
+        }
         let missing: Vec<bool> = (0..total).map(|number| !journal.has(number)).collect();
         let mut jobs = settings.prompts.read().zip(missing.chunks(samples)).enumerate().filter_map(
             |(place, (prompt, missing))| {
@@ -169,6 +172,6 @@ impl AnswerSink for Sink<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.watch.stopped()
+        self.watch.is_interrupted()
     }
 }

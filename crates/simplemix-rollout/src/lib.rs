@@ -15,9 +15,9 @@
 //! | draw pairs as DPO-Mix-R does | [`mix_r()`], [`MixRSettings`] |
 //! | see what a sampler of pairs does, on a table | [`bandit`] |
 //!
-//! Each stage is a struct of settings, which serde reads, and a function that takes it with a [`Watch`] to report to:
-//! [`GenerateSettings`], [`ScoreSettings`] with [`ScorerSettings`], [`PairSettings`], [`CollectSettings`]. Stages keep what
-//! is done beside their output, go on from there when they are called again, and tell their report if all is done.
+//! Each stage is a struct of settings, which serde reads, and a function that takes it with a [`simplemix_data::Watch`] to
+//! report to: [`GenerateSettings`], [`ScoreSettings`] with [`ScorerSettings`], [`PairSettings`], [`CollectSettings`]. Stages
+//! keep what is done beside their output, go on from there when they are called again, and tell their report if all is done.
 //!
 //! Without default features nothing here needs libtorch.
 
@@ -54,7 +54,6 @@ mod scorers;
 mod select;
 #[cfg(feature = "server")]
 mod server;
-mod watch;
 
 pub use backend::GeneratorSettings;
 pub use candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE};
@@ -82,4 +81,3 @@ pub use scorers::{ScorerKind, ScorerSettings};
 pub use select::{Choice, NoPair, Scored, Select, SelectSettings, Selection, best_worst, choose};
 #[cfg(feature = "server")]
 pub use server::{Ask, Endpoint, OnRefused, Reply, ServerClient, ServerGenerator, ServerSettings, TokenLogp};
-pub use watch::{Unwatched, Watch};

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use serde::{Deserialize, Serialize};
-use simplemix_data::{Form, Pair, PairWriter, WriteOptions, schema};
+use simplemix_data::{Form, Pair, PairWriter, Watch, WriteOptions, schema};
 
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE, survey};
 use crate::error::{Error, Result};
 use crate::generator::Finish;
 use crate::journal::{WorkKey, finished};
 use crate::select::{NoPair, Scored, SelectSettings, choose, pair_of};
-use crate::watch::Watch;
 
 /// What is to be paired, how, and where to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,7 +103,7 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     let mut waiting: Vec<Made> = Vec::new();
     for group in CandidateReader::open(path)? {
         let group = group?;
-        if watch.stopped() {
+        if watch.is_interrupted() {
             return Err(Error::Interrupted);
         }
         if report.prompts == 0 {
@@ -221,8 +220,9 @@ fn batch(made: &[Made], output: &Path) -> Result<RecordBatch> {
 
 #[cfg(test)]
 mod tests {
+    use simplemix_data::Unwatched;
+
     use super::*;
-    use crate::watch::Unwatched;
 
     #[test]
     fn cut_responses_can_be_left_out() {

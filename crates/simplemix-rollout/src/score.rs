@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use simplemix_data::Watch;
 
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateWriter, SCORE, check_output, survey};
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::journal::{Journal, Work, WorkKey};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
-use crate::watch::Watch;
 
 /// What is to be scored, and where to. By which scorers is told beside it, see [`crate::ScorerSettings`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,7 +153,7 @@ fn score_chunk(
 ) -> Result<()> {
     let of = scorers.len() as u64;
     for (at, weighted) in scorers.iter_mut().enumerate() {
-        if watch.stopped() {
+        if watch.is_interrupted() {
             return Err(Error::Interrupted);
         }
         let number = |place: usize| (first + place as u64) * of + at as u64;
@@ -203,7 +203,7 @@ impl ScoreSink for Sink<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.watch.stopped()
+        self.watch.is_interrupted()
     }
 }
 
@@ -261,10 +261,12 @@ fn write(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use simplemix_data::Unwatched;
+
     use super::*;
     use crate::scorers::ScorerSettings;
-    use crate::watch::Unwatched;
-    use std::path::Path;
 
     /// The sum, exact answers and lengths of every row, and the report.
     fn scored(dir: &Path, scorers: &str) -> (Vec<[Option<f64>; 3]>, ScoreReport) {

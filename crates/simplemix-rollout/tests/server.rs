@@ -11,10 +11,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use simplemix_data::{Unwatched, Watch};
 use simplemix_rollout::{
     Ask, CandidateReader, CandidateRow, Endpoint, Error, GenerateReport, GenerateSettings, Group, Judge, JudgeMode,
     JudgeSettings, OnRefused, Prompt, PromptSettings, SamplingConfig, ServerClient, ServerGenerator, ServerSettings,
-    Unwatched, Watch, generate, score_all,
+    generate, score_all,
 };
 use support::{Does, Mock, Seen, echo};
 
@@ -239,10 +240,10 @@ fn the_key_is_sent_and_never_shown() {
 fn a_wish_to_stop_keeps_what_is_done() {
     struct After(Cell<u32>);
     impl Watch for After {
-        fn progress(&mut self, _: &'static str, done: u64, _: u64) {
+        fn progress(&mut self, _: &str, done: u64, _: u64) {
             self.0.set(done as u32);
         }
-        fn stopped(&self) -> bool {
+        fn is_interrupted(&self) -> bool {
             self.0.get() >= 10
         }
     }
