@@ -9,7 +9,8 @@ use crate::checkout::Checkout;
 use crate::say;
 
 /// Crates of the workspace by height: each may depend on lower ones only.
-const LEVELS: [&[&str]; 5] = [
+const LEVELS: [&[&str]; 6] = [
+    &["simplemix-settings"],
     &["simplemix-data", "simplemix-mix", "simplemix-loss", "simplemix-model"],
     &["simplemix-eval"],
     &["simplemix-rollout", "simplemix-train"],
