@@ -204,7 +204,7 @@ fn paired_rows(config: &MixtureConfig, sources: &Sources, order: Prompts) -> Res
         return refuse("the sources have no prompt in common, expected some");
     }
     let most = if order == Prompts::Crossed { pairs.len() as u64 } else { 2 * pairs.len() as u64 };
-    let total = config.total.unwrap_or(most);
+    let total = config.size.unwrap_or(most);
     if total > most {
         return Err(Failure::input(format!(
             "`size` is {total}, expected at most {most}, as many as share their prompts"
@@ -238,5 +238,5 @@ fn paired_rows(config: &MixtureConfig, sources: &Sources, order: Prompts) -> Res
         ..source.clone()
     };
     let sources = vec![sized(0, a), sized(1, b)];
-    Ok((Mixture::new(MixtureConfig { sources, total: Some(total), ..config.clone() }).input()?, rows))
+    Ok((Mixture::new(MixtureConfig { sources, size: Some(total), ..config.clone() }).input()?, rows))
 }
