@@ -111,7 +111,7 @@ fn weights_and_sources_must_match() {
     let dir = Dir::new();
     dir.pairs("a.jsonl", "a", 4);
     let mix = |weights: &'static str| ["mix", "--source", "a=a.jsonl", "--weights", weights, "-o", "m.parquet"];
-    refused(&dir, &mix("b=1"), &["--weights names `b`", "[\"a\"]"]);
+    refused(&dir, &mix("b=1"), &["--weights", "source `b`: no such source, expected one of the sources a"]);
     refused(&dir, &mix("a=-0.5"), &["weight of `a` is `-0.5`"]);
 }
 

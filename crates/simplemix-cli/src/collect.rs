@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use simplemix_rollout::{CollectSettings, SamplingConfig, collect_to_files};
 
-use crate::failure::{Fails, Result};
+use crate::failure::{Fails, Result, failed};
 use crate::generate::{Backend, Prompts, Sampling};
 use crate::pair::Rule;
-use crate::progress::print;
+use crate::progress::{Terminal, print};
 use crate::score::Scorers;
-use crate::stages::{Stages, failed};
+
 use crate::{generate, pair, score};
 
 /// Collect on-policy pairs: sample answers, score them, pair them
@@ -58,9 +58,9 @@ pub(crate) fn run(args: &Args) -> Result {
     settings.generate().check().input()?;
     let mut scorers = args.scorers.open()?;
     let mut generator = args.backend.open()?;
-    let mut stages = Stages::new()?;
-    let report = collect_to_files(&settings, generator.as_mut(), &mut scorers, &mut stages);
-    stages.clear();
+    let mut terminal = Terminal::new()?;
+    let report = collect_to_files(&settings, generator.as_mut(), &mut scorers, &mut terminal);
+    terminal.clear();
     let report = report.map_err(failed)?;
     if args.json {
         print(&serde_json::to_string(&report).run()?);

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::progress::warn;
+
 /// Why the program ends early.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -43,6 +45,24 @@ impl Failure {
             }
         }
         Some(text)
+    }
+}
+
+/// The kind of failure that an error of collecting is.
+pub(crate) fn failed(error: simplemix_rollout::Error) -> Failure {
+    simplemix_pipeline::Error::from(error).into()
+}
+
+impl From<simplemix_pipeline::Error> for Failure {
+    fn from(error: simplemix_pipeline::Error) -> Self {
+        if error.is_interrupted() {
+            warn("stopped; what is done is kept, and the same command continues from there");
+            Self::Interrupted
+        } else if error.is_input() {
+            Self::Input(error.into())
+        } else {
+            Self::Run(error.into())
+        }
     }
 }
 

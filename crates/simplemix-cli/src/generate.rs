@@ -7,10 +7,9 @@ use simplemix_rollout::{
     OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
-use crate::failure::{Fails, Failure, Result};
-use crate::progress::print;
+use crate::failure::{Fails, Failure, Result, failed};
+use crate::progress::{Terminal, print};
 use crate::reading::files;
-use crate::stages::{Stages, failed};
 
 /// Sample several answers of a model to every prompt
 ///
@@ -251,9 +250,9 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     settings.check().input()?;
     let mut generator = args.backend.open()?;
-    let mut stages = Stages::new()?;
-    let report = generate(&settings, generator.as_mut(), &mut stages);
-    stages.clear();
+    let mut terminal = Terminal::new()?;
+    let report = generate(&settings, generator.as_mut(), &mut terminal);
+    terminal.clear();
     let report = report.map_err(failed)?;
     if args.json {
         print(&serde_json::to_string(&report).run()?);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
+use simplemix_pipeline::log_probabilities;
 use simplemix_train::PairSet;
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::print;
+use crate::progress::{Terminal, print};
 use crate::reading::Reading;
-use crate::scoring::log_probabilities;
 
 /// Score both responses of every pair under a model: summed log-probabilities, in nats
 ///
@@ -63,7 +63,9 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err(Failure::input(format!("{}: no pair to score", args.data.display())));
     }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
-    let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring")?;
+    let mut terminal = Terminal::passive();
+    let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring", &mut terminal)?;
+    terminal.clear();
 
     let mut of_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
     for (entry, logps) in set.table.pairs.iter().zip(&logps) {

@@ -4,7 +4,6 @@
 
 mod collect;
 mod convert;
-mod divergence;
 mod eval;
 mod failure;
 mod generate;
@@ -14,13 +13,11 @@ mod interrupt;
 mod logps;
 mod mix;
 mod pair;
-mod pipeline;
 mod progress;
 mod reading;
 mod report;
+mod run;
 mod score;
-mod scoring;
-mod stages;
 mod tokenize;
 mod train;
 
@@ -66,7 +63,7 @@ enum Command {
     Mix(mix::Args),
     Train(Box<train::Args>),
     Logps(Box<logps::Args>),
-    Run(Box<pipeline::Args>),
+    Run(Box<run::Args>),
     Eval(Box<eval::Args>),
     Report(report::Args),
     ImportGguf(import::Args),
@@ -107,7 +104,7 @@ fn run(command: Command) -> Result {
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Logps(args) => logps::run(&args),
-        Command::Run(args) => pipeline::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),

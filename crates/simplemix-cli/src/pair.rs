@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use simplemix_rollout::{PairReport, PairSettings, Select, SelectSettings, pair};
 
-use crate::failure::{Fails, Result};
+use crate::failure::{Fails, Result, failed};
 use crate::generate::choice;
-use crate::progress::print;
-use crate::stages::{Stages, failed};
+use crate::progress::{Terminal, print};
 
 /// Make preference pairs of scored candidates, and count the prompts that give none by reason
 ///
@@ -104,9 +103,9 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.overwrite,
         ..PairSettings::new(&args.candidates, &args.output)
     };
-    let mut stages = Stages::new()?;
-    let report = pair(&settings, &mut stages);
-    stages.clear();
+    let mut terminal = Terminal::new()?;
+    let report = pair(&settings, &mut terminal);
+    terminal.clear();
     let report = report.map_err(failed)?;
     if args.json {
         print(&serde_json::to_string(&report).run()?);

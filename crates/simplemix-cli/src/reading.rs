@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_data::{
-    Finding, Findings, Form, Format, Occurrences, Policy, PolicyRule, RankedRule, ReadOptions, ReadReport, inputs,
+    Finding, Findings, Form, Format, Occurrences, Policy, PolicyRule, RankedRule, ReadOptions, ReadReport,
 };
 
-use crate::failure::{Fails, Failure, Result, read_toml};
+use crate::failure::{Failure, Result, read_toml};
+use crate::progress::Terminal;
 
 /// How files are read.
 #[derive(Debug, Clone, clap::Args)]
@@ -74,24 +75,11 @@ pub(crate) fn files(texts: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 /// The files that one text names.
-#[cfg(feature = "object-store")]
 pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
-    let Some(url) = text.to_str().filter(|text| text.contains("://")) else { return inputs(text).input() };
-    let bar = crate::progress::bytes("copying");
-    let watch = &mut |transfer: simplemix_data::Transfer<'_>| {
-        bar.set_length(transfer.total);
-        bar.set_position(transfer.done);
-        bar.set_message(transfer.url.rsplit('/').next().unwrap_or_default().to_owned());
-    };
-    let files = simplemix_data::ObjectCache::from_env().inputs_with(url, watch).input();
-    bar.finish_and_clear();
-    files
-}
-
-/// The files that one text names.
-#[cfg(not(feature = "object-store"))]
-pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
-    inputs(text).input()
+    let mut terminal = Terminal::passive();
+    let files = simplemix_pipeline::files(text, &mut terminal);
+    terminal.clear();
+    Ok(files?)
 }
 
 fn ranked(rule: &str) -> Result<RankedRule> {

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, score};
 
-use crate::failure::{Fails, Failure, Result, read_toml};
-use crate::progress::print;
-use crate::stages::{Stages, failed};
+use crate::failure::{Fails, Failure, Result, failed, read_toml};
+use crate::progress::{Terminal, print};
 
 /// Score candidates: by their right answer, a reward model, a judge, a program, rules, or a weighted sum of these
 ///
@@ -100,9 +99,9 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.overwrite,
     };
     let mut scorers = args.scorers.open()?;
-    let mut stages = Stages::new()?;
-    let report = score(&settings, &mut scorers, &mut stages);
-    stages.clear();
+    let mut terminal = Terminal::new()?;
+    let report = score(&settings, &mut scorers, &mut terminal);
+    terminal.clear();
     let report = report.map_err(failed)?;
     if args.json {
         print(&serde_json::to_string(&report).run()?);

@@ -1,16 +1,12 @@
 //! `simplemix train`: a run from a settings file and flags; flags win.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::ProgressBar;
 use serde::Serialize;
-use simplemix_data::{Metrics, Watch};
 use simplemix_train::{MixSource, Outcome, Run, TrainConfig, from_trl};
 
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::progress::{bar, print, warn};
+use crate::progress::{Terminal, print};
 
 /// Train a model on preference pairs
 ///
@@ -294,9 +290,9 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.dry_run {
         return estimate(&run);
     }
-    let mut screen = Screen::new()?;
-    let finished = run.start(resume, &mut screen).run()?;
-    screen.clear();
+    let mut terminal = Terminal::new()?;
+    let finished = run.start(resume, &mut terminal).run()?;
+    terminal.clear();
     match finished.outcome {
         Outcome::Finished | Outcome::StoppedEarly => {
             if finished.outcome == Outcome::StoppedEarly {
@@ -371,76 +367,4 @@ fn estimate(run: &Run) -> Result {
     }
     print("nothing was written; leave out --dry-run to train");
     Ok(())
-}
-
-/// Shows training on the terminal: a bar for each stage, a line for each evaluation; Ctrl-C interrupts.
-pub(crate) struct Screen {
-    bar: ProgressBar,
-    stage: String,
-    interrupted: Arc<AtomicBool>,
-}
-
-/// The stage whose progress the metrics of updates are.
-const TRAINING: &str = "training";
-
-impl Screen {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self { bar: ProgressBar::hidden(), stage: String::new(), interrupted: crate::interrupt::flag()? })
-    }
-
-    /// Takes the bar off the screen.
-    pub(crate) fn clear(&mut self) {
-        self.bar.finish_and_clear();
-        self.bar = ProgressBar::hidden();
-        self.stage.clear();
-    }
-
-    fn update(&mut self, metrics: &Metrics<'_>) {
-        let shown = [
-            ("loss", "loss"),
-            ("rewards/margins", "margin"),
-            ("margin", "margin"),
-            ("rewards/accuracies", "accuracy"),
-            ("accuracy", "accuracy"),
-            ("mean_token_accuracy", "token accuracy"),
-        ];
-        let values = shown.iter().filter_map(|(name, short)| Some(format!("{short} {:.3}", metrics.get(name)?)));
-        let speed = metrics.get("tokens_per_second").map_or(String::new(), |speed| format!(" {speed:.0} tok/s"));
-        self.progress(TRAINING, metrics.step, metrics.steps);
-        self.bar.set_message(values.collect::<Vec<_>>().join(" ") + &speed);
-    }
-
-    fn evaluation(&mut self, metrics: &Metrics<'_>) {
-        self.clear();
-        let shown = ["loss", "rewards/accuracies", "rewards/margins", "mean_token_accuracy", "accuracy", "margin"];
-        let all = metrics.values.iter().filter(|(name, _)| !name.contains('@'));
-        let values = all
-            .filter(|(name, _)| shown.iter().any(|end| name.strip_suffix(end).is_some_and(|rest| rest.ends_with('_'))));
-        let values: Vec<String> = values.map(|(name, value)| format!("{name} {value:.4}")).collect();
-        print(&format!("step {:>6}: {}", metrics.step, values.join(", ")));
-    }
-}
-
-impl Watch for Screen {
-    fn progress(&mut self, stage: &str, done: u64, total: u64) {
-        if self.stage != stage {
-            self.clear();
-            self.bar = bar(stage, total);
-            self.stage = stage.to_owned();
-        }
-        self.bar.set_length(total);
-        self.bar.set_position(done);
-    }
-
-    fn metrics(&mut self, metrics: &Metrics<'_>) {
-        if metrics.is_evaluation { self.evaluation(metrics) } else { self.update(metrics) }
-    }
-
-    fn notice(&mut self, text: &str) {
-        self.bar.suspend(|| warn(text));
-    }
-
-    fn is_interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
-    }
 }

@@ -1,96 +1,93 @@
-//! Report on a mixture: the shares asked for beside those achieved, in a file that can be checked later.
+//! What a mixture held: asked for and achieved, side by side, in a file that can be checked later.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::MixtureConfig;
-use crate::mixture::Mixture;
-use crate::plan::{Planned, Promise};
+use crate::mixture::{Mixture, MixtureConfig, Planned, Promise};
 
-/// Numbers of pairs and of response tokens.
+/// Counts of pairs and response tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
-    /// Number of pairs.
+    /// Pairs.
     pub pairs: u64,
-    /// Response tokens of the pairs, or another length that the caller counts in.
+    /// Their response tokens (or whatever length the caller counts in).
     pub tokens: u64,
 }
 
-/// Achieved figures of one source.
+/// What a source came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceAchieved {
-    /// Name of the source.
+    /// The source.
     pub name: String,
     /// Share of the pairs that was asked for.
     pub asked: f64,
-    /// Share of the pairs that was achieved.
+    /// Share of the pairs that it has.
     pub share: f64,
-    /// Share of the tokens that was achieved.
+    /// Share of the tokens that it has.
     pub token_share: f64,
-    /// Pairs and tokens of the source.
+    /// Its pairs and tokens.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Pairs and tokens of the source by task.
+    /// The same in each task.
     pub tasks: BTreeMap<String, Tally>,
-    /// Pairs of the source on each rank.
+    /// Pairs on each rank.
     pub ranks: Vec<u64>,
 }
 
-/// Achieved figures of a mixture.
+/// What a mixture came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Achieved {
-    /// Number of pairs in the mixture.
+    /// Pairs in all.
     pub pairs: u64,
-    /// Figures of each source.
+    /// Source by source.
     pub sources: Vec<SourceAchieved>,
-    /// Most pairs by which any prefix strayed from a share.
+    /// Most pairs that any prefix strayed from a share.
     pub prefix_discrepancy: f64,
-    /// Most pairs by which any batch strayed from a share; `None` without a batch size.
+    /// Most pairs that any batch strayed from a share; none without batches.
     pub batch_discrepancy: Option<f64>,
 }
 
-/// Files of one source.
+/// Where a source's rows came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Name of the source.
+    /// The source.
     pub name: String,
     /// Path or URL, as given.
     pub path: String,
-    /// blake3 hash of the file, or of all files of the source in order, in hex.
+    /// blake3 of the file, or of all its files one after the other, in hex.
     pub blake3: String,
-    /// Number of usable rows.
+    /// Rows that could be used.
     pub rows: u64,
-    /// Numbers of refused rows by reason.
+    /// Rows that could not, by reason.
     pub refused: BTreeMap<String, u64>,
 }
 
-/// Receipt of a mixture: enough to make it again and to check that it is the same.
+/// A mixture's papers: enough to make it again and to check that it is the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// Version of this format.
     pub version: u32,
-    /// Name and version of the program that wrote the receipt.
+    /// Program that wrote it, with its version.
     pub tool: String,
-    /// Settings of the mixture.
+    /// The mixture.
     pub mixture: MixtureConfig,
-    /// Files of the sources.
+    /// Its sources' files.
     pub origins: Vec<Origin>,
-    /// Number of rows planned for each source.
+    /// What each source was to give.
     pub plan: Vec<Planned>,
-    /// Bounds promised by the plan.
+    /// How near to the shares it was to stay.
     pub promise: Promise,
-    /// Achieved figures.
+    /// What was achieved.
     pub achieved: Achieved,
     /// Path of the result.
     pub output: String,
-    /// blake3 hash of the result, in hex.
+    /// blake3 of the result, in hex.
     pub output_blake3: String,
 }
 
-/// Counts a mixture pair by pair.
+/// Adds up a mixture row by row.
 ///
-/// # Examples
 /// ```
 /// use simplemix_mix::{Audit, Mixture, MixtureConfig, SourceConfig};
 /// let source = |name: &str| SourceConfig::new(name, 10, "1".parse().unwrap());
@@ -99,7 +96,7 @@ pub struct Receipt {
 /// mixture.iter().for_each(|draw| audit.see(draw.source, Some("math"), 30));
 /// let achieved = audit.finish();
 /// assert_eq!(achieved.sources[1].share, 0.5);
-/// // Alternating pairs of a source all go to one of two ranks; the order batch-shuffled avoids that.
+/// // Alternating rows all go to one of two ranks: take the order batch_shuffled for several.
 /// assert_eq!(achieved.sources[1].ranks, [0, 10]);
 /// # Ok::<(), simplemix_mix::Error>(())
 /// ```
@@ -108,15 +105,15 @@ pub struct Audit<'a> {
     mixture: &'a Mixture,
     sources: Vec<SourceAchieved>,
     in_batch: Vec<u64>,
-    position: u64,
+    step: u64,
     prefix: f64,
     batch: f64,
 }
 
 impl<'a> Audit<'a> {
-    /// Starts at the first position of `mixture`, with its pairs dealt to `ranks` ranks in turn.
+    /// Nothing seen yet, of `mixture` on so many ranks.
     pub fn new(mixture: &'a Mixture, ranks: usize) -> Self {
-        let len = mixture.len();
+        let total = mixture.len();
         let sources = mixture
             .config()
             .sources
@@ -124,7 +121,7 @@ impl<'a> Audit<'a> {
             .enumerate()
             .map(|(i, source)| SourceAchieved {
                 name: source.name.clone(),
-                asked: mixture.due(i, len) / len as f64,
+                asked: mixture.due(i, total) / total as f64,
                 share: 0.0,
                 token_share: 0.0,
                 tally: Tally::default(),
@@ -132,12 +129,12 @@ impl<'a> Audit<'a> {
                 ranks: vec![0; ranks.max(1)],
             })
             .collect::<Vec<_>>();
-        Self { mixture, in_batch: vec![0; sources.len()], sources, position: 0, prefix: 0.0, batch: 0.0 }
+        Self { mixture, in_batch: vec![0; sources.len()], sources, step: 0, prefix: 0.0, batch: 0.0 }
     }
 
-    /// Counts the pair at the next position, with its source, task and length.
+    /// The next row: its source, task and length.
     pub fn see(&mut self, source: usize, task: Option<&str>, tokens: u64) {
-        let rank = (self.position % self.sources[source].ranks.len() as u64) as usize;
+        let rank = (self.step % self.sources[source].ranks.len() as u64) as usize;
         let seen = &mut self.sources[source];
         seen.ranks[rank] += 1;
         add(&mut seen.tally, tokens);
@@ -148,28 +145,28 @@ impl<'a> Audit<'a> {
             }
         }
         self.in_batch[source] += 1;
-        self.position += 1;
+        self.step += 1;
         for (i, source) in self.sources.iter().enumerate() {
-            self.prefix = self.prefix.max((source.tally.pairs as f64 - self.mixture.due(i, self.position)).abs());
+            self.prefix = self.prefix.max((source.tally.pairs as f64 - self.mixture.due(i, self.step)).abs());
         }
-        if let Some(size) = self.mixture.config().batch.filter(|size| self.position.is_multiple_of(*size)) {
+        if let Some(size) = self.mixture.config().batch.filter(|size| self.step.is_multiple_of(*size)) {
             for (i, held) in self.in_batch.iter_mut().enumerate() {
-                let due = self.mixture.due(i, self.position) - self.mixture.due(i, self.position - size);
+                let due = self.mixture.due(i, self.step) - self.mixture.due(i, self.step - size);
                 self.batch = self.batch.max((*held as f64 - due).abs());
                 *held = 0;
             }
         }
     }
 
-    /// The achieved figures.
+    /// What was seen.
     pub fn finish(mut self) -> Achieved {
         let tokens: u64 = self.sources.iter().map(|source| source.tally.tokens).sum();
         for source in &mut self.sources {
-            source.share = source.tally.pairs as f64 / self.position.max(1) as f64;
+            source.share = source.tally.pairs as f64 / self.step.max(1) as f64;
             source.token_share = source.tally.tokens as f64 / tokens.max(1) as f64;
         }
         Achieved {
-            pairs: self.position,
+            pairs: self.step,
             sources: self.sources,
             prefix_discrepancy: self.prefix,
             batch_discrepancy: self.mixture.config().batch.map(|_| self.batch),

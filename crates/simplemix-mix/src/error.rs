@@ -1,124 +1,105 @@
-//! Reasons to refuse a mixture.
+//! Why a mixture was refused.
 
-use crate::weight::Weight;
-
-/// A wrong setting of a mixture, a weight or a source.
+/// A wrong setting of a mixture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no source.
     #[error("a mixture needs at least one source, found none")]
     NoSource,
-    /// Two sources have the same name.
+    /// Two sources have one name.
     #[error("source `{name}` is named twice")]
     Twice {
         /// The name.
         name: String,
     },
-    /// A source without rows has a weight above 0.
-    #[error("source `{name}` has no rows, expected some, since its weight is {weight}")]
+    /// A source has no rows, though its weight is above zero.
+    #[error("source `{name}` has no rows, but weight {weight}")]
     Empty {
-        /// Name of the source.
+        /// The source.
         name: String,
-        /// Weight of the source.
-        weight: Weight,
+        /// Its weight.
+        weight: String,
     },
-    /// A weight cannot be read, or is not one that the shares allow.
-    #[error("weight of source `{name}` is `{found}`, expected {expected}")]
+    /// A weight is not a number that can be one.
+    #[error("weight of `{name}` is `{found}`, expected a number from 0 such as 0.5, 3 or 1/3")]
     Weight {
-        /// Name of the source.
+        /// The source, or the text it stands in.
         name: String,
-        /// The weight as it is written.
-        found: String,
-        /// What is allowed.
-        expected: &'static str,
-    },
-    /// A text is not a fraction.
-    #[error("`{found}` is not a number >= 0 such as 0.5, 3 or 1/3")]
-    Fraction {
-        /// The text.
+        /// What was written.
         found: String,
     },
-    /// No source has a weight above 0.
-    #[error("all weights are 0, expected one above 0")]
+    /// No source has a weight above zero.
+    #[error("all weights are zero")]
     ZeroSum,
     /// The weights have no common denominator below the limit.
-    #[error(
-        "the weights repeat only after {found} pairs, expected at most {limit}; round the weights, such as {nearest}"
-    )]
+    #[error("weights need {found} rows until they repeat, expected at most {limit}; round them, such as {nearest}")]
     Period {
-        /// Pairs after which the order of the sources repeats.
+        /// Rows after which the order of sources repeats.
         found: u128,
         /// The limit.
         limit: u64,
-        /// Rounded weights that would do.
+        /// Rounded weights.
         nearest: String,
     },
     /// A setting is out of range or does not go with another.
     #[error("`{key}` is {found}, expected {expected}")]
     Setting {
-        /// Key of the setting, a field of [`MixtureConfig`](crate::MixtureConfig) or
-        /// [`SourceConfig`](crate::SourceConfig), `routing`, or the parameter of a function. A program with other names
-        /// for its settings, such as flags, can look its own name up under this key.
+        /// The setting.
         key: &'static str,
-        /// The value, or what is wrong with it.
+        /// Its value.
         found: String,
         /// What is allowed.
         expected: &'static str,
     },
-    /// The number of tokens in a source is needed, but not known.
-    #[error("source `{name}` has no token count, which shares and sizes in tokens need")]
+    /// A source's tokens are needed, but not known.
+    #[error("source `{name}` has no token count, which shares and budgets in tokens need")]
     Tokens {
-        /// Name of the source.
+        /// The source.
         name: String,
     },
-    /// The number of rows given for a source is not the number in its settings.
+    /// The rows given for a source are not as many as it has.
     #[error("{found} rows are given for source `{name}`, expected {expected}")]
     Rows {
-        /// Name of the source.
+        /// The source.
         name: String,
         /// Rows given.
         found: u64,
-        /// Rows in the settings.
+        /// Rows it has.
         expected: u64,
     },
-    /// Weights name a source that does not exist.
+    /// A weight was given for a source that is not there.
     #[error("weights name `{name}`, expected one of the sources {known}")]
     Unknown {
-        /// The name.
+        /// The source.
         name: String,
-        /// Names of the sources.
+        /// The sources.
         known: String,
     },
-    /// A source would have to repeat its rows more often than [`exhaustion`](crate::MixtureConfig::exhaustion) allows.
-    #[error(
-        "source `{name}` has {rows} rows, but the mixture needs {needed}; make it smaller, or allow {epochs} epochs"
-    )]
+    /// A source would have to repeat rows more often than allowed.
+    #[error("source `{name}` has {rows} rows, but {needed} are asked of it; ask for fewer, or allow {epochs} epochs")]
     Exhausted {
-        /// Name of the source.
+        /// The source.
         name: String,
-        /// Rows of the source.
+        /// Rows it has.
         rows: u64,
-        /// Rows that the mixture needs.
+        /// Rows asked of it.
         needed: u64,
-        /// Passes over the source that would be enough.
+        /// Passes over it that would do.
         epochs: u64,
     },
-    /// A text is not in the short form of a source or of weights.
+    /// The mixture would hold no row.
+    #[error("the mixture is empty: total is 0")]
+    EmptyTotal,
+    /// A text is not of its short form.
     #[error("`{found}` is not of the form {expected}")]
     Form {
         /// The text.
         found: String,
-        /// The form.
+        /// Its form.
         expected: &'static str,
     },
 }
 
-/// Result of this crate.
+/// Results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl Error {
-    pub(crate) fn setting(key: &'static str, found: impl Into<String>, expected: &'static str) -> Self {
-        Self::Setting { key, found: found.into(), expected }
-    }
-}

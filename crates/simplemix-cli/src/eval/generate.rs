@@ -8,11 +8,10 @@ use simplemix_eval::judge::read_asked;
 use simplemix_eval::report::{Answer, write_outputs};
 use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig, generate};
 
-use crate::failure::{Fails, Failure, Result};
+use crate::failure::{Fails, Failure, Result, failed};
 use crate::generate::Backend;
-use crate::progress::print;
+use crate::progress::{Terminal, print};
 use crate::reading::files;
-use crate::stages::{Stages, failed};
 
 /// Answer the prompts of an evaluation set, and write model_outputs.json as the official alpaca_eval package reads it
 ///
@@ -81,9 +80,9 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     settings.check().input()?;
     let mut generator = args.backend.open()?;
-    let mut stages = Stages::new()?;
-    let report = generate(&settings, generator.as_mut(), &mut stages);
-    stages.clear();
+    let mut terminal = Terminal::new()?;
+    let report = generate(&settings, generator.as_mut(), &mut terminal);
+    terminal.clear();
     let report = report.map_err(failed)?;
     let answers = answers(&settings.output, generator.name(), &datasets(&prompts))?;
     write_outputs(&args.output, &answers).run()?;

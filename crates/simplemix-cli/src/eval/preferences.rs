@@ -8,14 +8,13 @@ use simplemix_data::{Pair, PairReader, PairTokenizer, TokenizeOptions, schema};
 use simplemix_eval::{
     Panel, PreferenceFigures, ScoredPair, Series, preference_figures, preference_groups, table, write_svg,
 };
+use simplemix_pipeline::{Divergence, DivergenceSettings, log_probabilities, log_ratios};
 use simplemix_rollout::Prompt;
 use simplemix_train::PairSet;
 
-use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::print;
+use crate::progress::{Terminal, print};
 use crate::reading::Reading;
-use crate::scoring::log_probabilities;
 
 /// Accuracy, margin, length bias and calibration of a model on preference pairs, also per source and task
 ///
@@ -112,11 +111,15 @@ fn read(args: &Args) -> Result<Vec<Pair>> {
 
 /// Log-probabilities under the model and the reference; zeros for none.
 fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> Result<[Vec<[f64; 2]>; 2]> {
-    let policy = log_probabilities(model, set, args.micro_batch_tokens, "model")?;
+    let mut terminal = Terminal::passive();
+    let mut logps =
+        |model: &Path, name: &str| log_probabilities(model, set, args.micro_batch_tokens, name, &mut terminal);
+    let policy = logps(model, "model")?;
     let reference = match reference {
-        Some(reference) => log_probabilities(reference, set, args.micro_batch_tokens, "reference")?,
+        Some(reference) => logps(reference, "reference")?,
         None => vec![[0.0; 2]; policy.len()],
     };
+    terminal.clear();
     Ok([policy, reference])
 }
 
@@ -148,7 +151,10 @@ fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Re
         micro_batch_tokens: args.micro_batch_tokens,
         seed: args.seed,
     };
-    Ok(Divergence::of(&log_ratios(&settings, &prompts)?))
+    let mut terminal = Terminal::passive();
+    let ratios = log_ratios(&settings, &prompts, &mut terminal)?;
+    terminal.clear();
+    Ok(Divergence::of(&ratios))
 }
 
 fn reliability(figures: &PreferenceFigures) -> Panel {

@@ -1,0 +1,218 @@
+//! `simplemix run`: collect, mix, train and evaluate as one, each stage done once.
+
+use std::path::{Path, PathBuf};
+
+use simplemix_eval::table;
+use simplemix_pipeline::{Finished, Job, Pipeline, Stage, merge, preset, resolve, words};
+
+use crate::failure::{Fails, Failure, Result};
+use crate::progress::{Terminal, print};
+
+/// Run all stages: collect on-policy pairs, mix them, train, evaluate
+///
+/// Every stage has a folder named by all that its result depends on, so a changed setting does again only what follows from
+/// it, and arms that share --stages share what is equal in them. Stopped or killed at any moment, the same command goes on.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_override_self = true,
+    after_help = "Examples:\n  \
+  simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet \\\n    \
+    --scorer exact-answer --size 1000 --output runs/simplemix\n  \
+  simplemix run pipeline.toml --dry-run\n  \
+  simplemix run pipeline.toml --set train.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
+  simplemix run --preset hypo --show > hypo.toml\n\n\
+  pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` or `preset = \"base.toml\"`, a file \
+  beside it, to start from"
+)]
+pub(crate) struct Args {
+    /// Settings in TOML, over those of the preset
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A method of the paper: simplemix, off-policy, on-policy, hypo, dpo-mix-p or iterative; or a file of settings
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Model folder, or its id on the hub
+    #[arg(long, value_name = "DIR|ID")]
+    model: Option<PathBuf>,
+    /// Prompts to answer: files, folders of shards, or patterns
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    prompts: Vec<PathBuf>,
+    /// Pairs written by others
+    #[arg(long, value_name = "FILE")]
+    off_policy: Option<PathBuf>,
+    /// What answers are worth, as in `simplemix score`; several times for a weighted sum
+    #[arg(long, value_name = "[WEIGHT*]KIND[:ARGUMENT]")]
+    scorer: Vec<simplemix_rollout::ScorerSettings>,
+    /// Prompts that the model answers before and after, as in --prompts
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    eval_prompts: Vec<PathBuf>,
+    /// Pairs of each round's mixture
+    #[arg(long, value_name = "N")]
+    size: Option<u64>,
+    /// Everything random follows from it [default: 42]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder for the report, the resolved settings and the result
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Folder of the stages' results, which arms may share [default: stages in the output]
+    #[arg(long, value_name = "DIR")]
+    stages: Option<PathBuf>,
+    /// Any other setting, such as train.beta=0.05
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Say what would be done, with tokens, memory and time, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the resolved settings, to start a file of one's own from, and stop
+    #[arg(long)]
+    show: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let name = args.preset.as_deref();
+    if args.show && args.file.is_none() && args.set.is_empty() && !name.is_some_and(|name| name.ends_with(".toml")) {
+        // The preset's own text, with the comments on where its values come from.
+        let name = name.ok_or_else(|| Failure::input("--show: nothing to show, expected --preset NAME or a file"))?;
+        print(preset(name).map_err(flagged)?.trim_end());
+        return Ok(());
+    }
+    let settings = resolve(name, args.file.as_deref(), flags(args)?, &args.set).map_err(flagged)?;
+    if args.show {
+        print(toml::to_string(&settings).run()?.trim_end());
+        return Ok(());
+    }
+    let mut terminal = Terminal::new()?;
+    let output = settings.output.clone().unwrap_or_default();
+    let pipeline = Pipeline::open(settings, &mut terminal)?;
+    if args.dry_run {
+        return describe(&pipeline);
+    }
+    let stages = pipeline.stages().len();
+    let head = |at: usize, name: &str| format!("[{}/{stages}] {name}", at + 1);
+    let mut at = 0;
+    let tell = &mut |finished: &Finished<'_>| {
+        at = finished.at + 1;
+        let how = if finished.was_done { "done before".to_owned() } else { format!("{:.1} s", finished.done.seconds) };
+        print(&format!("{} ({how}): {}", head(finished.at, &finished.stage.name), words(&finished.done.report)));
+    };
+    let summary = pipeline.run(&mut terminal, tell);
+    terminal.clear();
+    let summary = summary.inspect_err(|error| {
+        if error.is_interrupted() {
+            print(&format!("{}: stopped; the same command goes on", head(at, &pipeline.stages()[at].name)));
+        }
+    })?;
+    for line in summary["evaluation"].as_array().into_iter().flatten() {
+        let task = line["task"].as_str().map(|task| format!(", {task}")).unwrap_or_default();
+        print(&format!("{}{task}: {}", line["answers"].as_str().unwrap_or_default(), words(line)));
+    }
+    let link = output.join("model");
+    print(&format!("model: {}", if link.exists() { link } else { pipeline.model() }.display()));
+    print(&format!("report: {}", output.join("report.html").display()));
+    Ok(())
+}
+
+/// An error that names the flag in place of the key.
+fn flagged(error: simplemix_pipeline::Error) -> Failure {
+    match error {
+        simplemix_pipeline::Error::Setting { key, found, expected } if ["preset", "set"].contains(&key.as_str()) => {
+            Failure::input(format!("--{key} is {found}, expected {expected}"))
+        }
+        error => error.into(),
+    }
+}
+
+/// Flags that are settings.
+fn flags(args: &Args) -> Result<toml::Table> {
+    let mut table = toml::Table::new();
+    let text = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned());
+    for (key, path) in
+        [("model", &args.model), ("off_policy", &args.off_policy), ("output", &args.output), ("stages", &args.stages)]
+    {
+        if let Some(path) = path {
+            table.insert(key.to_owned(), text(path));
+        }
+    }
+    if let Some(seed) = args.seed {
+        table.insert("seed".to_owned(), toml::Value::try_from(seed).input()?);
+    }
+    let files = |paths: &[PathBuf]| toml::Value::Array(paths.iter().map(|path| text(path)).collect());
+    if !args.prompts.is_empty() {
+        merge(&mut table, nested(["prompts", "files"], files(&args.prompts)));
+    }
+    if !args.eval_prompts.is_empty() {
+        let prompts = nested(["prompts", "files"], files(&args.eval_prompts));
+        table.insert("evaluate".to_owned(), prompts.into());
+    }
+    if let Some(size) = args.size {
+        merge(&mut table, nested(["mix", "size"], toml::Value::try_from(size).input()?));
+    }
+    if !args.scorer.is_empty() {
+        merge(&mut table, nested(["collect", "scorer"], toml::Value::try_from(&args.scorer).input()?));
+    }
+    Ok(table)
+}
+
+/// A table with one value in a table.
+fn nested([section, key]: [&str; 2], value: toml::Value) -> toml::Table {
+    let inner = toml::Table::from_iter([(key.to_owned(), value)]);
+    toml::Table::from_iter([(section.to_owned(), inner.into())])
+}
+
+/// The plan as a table: stages that are done, and upper bounds for the others.
+fn describe(pipeline: &Pipeline) -> Result {
+    let (mut rows, mut total) = (Vec::new(), 0.0);
+    for (stage, estimate) in pipeline.stages().iter().zip(pipeline.estimate()?) {
+        let state = match (stage.done().is_some(), stage.is_begun()) {
+            (true, _) => "done",
+            (false, true) => "to go on with",
+            (false, false) => "to do",
+        };
+        total += estimate.seconds.unwrap_or_default();
+        let cell = |value: Option<f64>, scale: f64, unit: &str| {
+            value.map_or(String::new(), |value| format!("{:.1} {unit}", value / scale))
+        };
+        rows.push(vec![
+            stage.name.clone(),
+            state.to_owned(),
+            cell(estimate.tokens, 1e6, "M"),
+            cell(estimate.memory, 1e9, "GB"),
+            estimate.seconds.map_or(String::new(), duration),
+            folder_name(stage),
+        ]);
+    }
+    print(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
+    print(&format!(
+        "at most {} in all; answers that end early and pairs that are short take less. Nothing was written",
+        duration(total)
+    ));
+    Ok(())
+}
+
+fn folder_name(stage: &Stage) -> String {
+    let folder = stage.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match &stage.job {
+        Job::Train(_) => format!("{folder}/run"),
+        _ => folder,
+    }
+}
+
+/// Seconds as people say them.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_at_a_glance() {
+        assert_eq!([12.0, 600.0, 9000.0].map(duration), ["12 s", "10 min", "2.5 h"]);
+    }
+}

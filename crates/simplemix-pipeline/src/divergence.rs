@@ -1,0 +1,125 @@
+//! Divergence of a model from its reference: the mean log-ratio of its own responses.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use simplemix_data::{Pair, PairTokenizer, Policy, TokenizeOptions, Watch};
+use simplemix_eval::{mean, standard_error};
+use simplemix_rollout::{Candidate, Generator, LocalModel, LocalSettings, Prompt, SamplingConfig};
+use simplemix_train::PairSet;
+
+use crate::error::{Error, Result};
+use crate::scoring::log_probabilities;
+
+/// Settings of an estimate of the divergence.
+#[derive(Debug, Clone)]
+pub struct DivergenceSettings {
+    /// Model folder.
+    pub model: PathBuf,
+    /// Folder of the reference.
+    pub reference: PathBuf,
+    /// Limit of a response, in tokens.
+    pub max_new_tokens: usize,
+    /// Tokens of prompt and response that are scored.
+    pub max_length: usize,
+    /// Tokens of a forward pass.
+    pub micro_batch_tokens: usize,
+    /// Random seed.
+    pub seed: u64,
+}
+
+/// An estimate of the divergence of a model from its reference.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Mean log-ratio of a response, in nats.
+    pub mean: f64,
+    /// Standard error of the mean.
+    pub standard_error: f64,
+    /// Mean log-ratio of a token, in nats.
+    pub per_token: f64,
+    /// Number of responses.
+    pub answers: usize,
+}
+
+/// Log-ratio of a response, model over reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ratio {
+    /// Task of the prompt.
+    pub task: Option<String>,
+    /// Log-ratio of the response, in nats.
+    pub nats: f64,
+    /// Length of the response, in tokens.
+    pub tokens: usize,
+}
+
+/// Log-ratios of two responses of the model to each prompt, at temperature 1, scored as pairs are.
+///
+/// # Errors
+/// [`Error::NoRatio`] if none of the responses can be scored, and whatever sampling and scoring report.
+pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Ratio>> {
+    let answers = answers(settings, prompts, watch)?;
+    let pair = |(prompt, answers): (&Prompt, &Vec<Candidate>)| {
+        let [a, b] = [0, 1].map(|side| prompt.prompt.response(&answers[side].text));
+        let mut pair = Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On);
+        pair.task.clone_from(&prompt.task);
+        pair
+    };
+    let pairs: Vec<Pair> = prompts.iter().zip(&answers).map(pair).collect();
+    let options = TokenizeOptions { max_length: settings.max_length, ..TokenizeOptions::default() };
+    let set = PairSet::tokenize(&pairs, &PairTokenizer::from_dir(&settings.model, options)?).map_err(Error::Prepare)?;
+    let mut logps = |model: &Path, name: &str| log_probabilities(model, &set, settings.micro_batch_tokens, name, watch);
+    let (policy, reference) = (logps(&settings.model, "model")?, logps(&settings.reference, "reference")?);
+    let mut ratios = Vec::with_capacity(2 * set.len());
+    for (entry, (policy, reference)) in set.table.pairs.iter().zip(policy.iter().zip(&reference)) {
+        for side in 0..2 {
+            ratios.push(Ratio {
+                task: pairs[entry.row].task.clone(),
+                nats: policy[side] - reference[side],
+                tokens: entry.responses[side],
+            });
+        }
+    }
+    if ratios.is_empty() {
+        return Err(Error::NoRatio { summary: set.summary() });
+    }
+    Ok(ratios)
+}
+
+fn answers(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Vec<Candidate>>> {
+    let mut local = LocalModel::load(&LocalSettings::new(&settings.model))?;
+    let sampling = SamplingConfig {
+        samples: 2,
+        temperature: 1.0,
+        top_p: 1.0,
+        max_new_tokens: settings.max_new_tokens,
+        seed: settings.seed,
+        ..SamplingConfig::simplemix()
+    };
+    let mut progress = |done: usize, total: usize| watch.progress("sampling", done as u64, total as u64);
+    Ok(local.generate(prompts, &sampling, &mut progress)?)
+}
+
+impl Divergence {
+    /// The mean over `ratios`, of which there is at least one.
+    pub fn of<'a>(ratios: impl IntoIterator<Item = &'a Ratio>) -> Self {
+        let (nats, tokens): (Vec<f64>, Vec<usize>) = ratios.into_iter().map(|ratio| (ratio.nats, ratio.tokens)).unzip();
+        Self {
+            mean: mean(&nats),
+            standard_error: standard_error(&nats),
+            per_token: nats.iter().sum::<f64>() / tokens.iter().sum::<usize>().max(1) as f64,
+            answers: nats.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_of_answers_and_of_tokens() {
+        let ratio = |nats, tokens| Ratio { task: None, nats, tokens };
+        let found = Divergence::of(&[ratio(1.0, 2), ratio(3.0, 6)]);
+        assert_eq!(found, Divergence { mean: 2.0, standard_error: 1.0, per_token: 0.5, answers: 2 });
+    }
+}

@@ -1,0 +1,244 @@
+//! Why a mixture or a pipeline stopped, and whether its input is at fault.
+
+use std::path::{Path, PathBuf};
+
+/// Errors of mixing and of pipelines.
+///
+/// [`is_input`](Error::is_input) tells a wrong setting or file, which the user mends, from work that failed on the way;
+/// [`is_interrupted`](Error::is_interrupted) tells work that was stopped and continues when it is started again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is missing, out of range, or does not go with another one.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Setting {
+        /// Key of the setting.
+        key: String,
+        /// Value that was found.
+        found: String,
+        /// Values that are allowed.
+        expected: String,
+    },
+    /// Settings cannot be read: a TOML error, an unknown key, or a value of the wrong type.
+    #[error("{place}: {message}")]
+    Config {
+        /// File or section.
+        place: String,
+        /// Line, key, and reason.
+        message: String,
+    },
+    /// Weights name a source that the mixture does not have, or one that has a weight already.
+    #[error("weight of source `{name}`: {found}, expected {expected}")]
+    Weights {
+        /// Name of the source.
+        name: String,
+        /// Fault.
+        found: &'static str,
+        /// Values that are allowed.
+        expected: String,
+    },
+    /// A source has no usable pair.
+    #[error("{path}: no pair is left of its rows, refused: {refused}", path = path.display())]
+    EmptySource {
+        /// Path of the source.
+        path: PathBuf,
+        /// Rows left out, by reason.
+        refused: String,
+    },
+    /// A tokenizer cannot be read or used.
+    #[error("{path}: not a readable tokenizer: {message}", path = path.display())]
+    Tokenizer {
+        /// Path of `tokenizer.json`.
+        path: PathBuf,
+        /// Reason.
+        message: String,
+    },
+    /// A batch of pairs lacks a canonical column.
+    #[error("a batch has no column `{column}`, expected canonical pairs")]
+    Column {
+        /// Name of the column.
+        column: &'static str,
+    },
+    /// A file is not a receipt of a mixture, or one of another version.
+    #[error("{path}: not a receipt: {message}", path = path.display())]
+    Receipt {
+        /// Path of the file.
+        path: PathBuf,
+        /// Reason.
+        message: String,
+    },
+    /// A source of a receipt has changed since.
+    #[error("{path}: source `{name}` has changed: blake3 {found}, expected {expected}")]
+    SourceChanged {
+        /// Path of the source, as the receipt has it.
+        path: String,
+        /// Name of the source.
+        name: String,
+        /// Hash of the source now.
+        found: String,
+        /// Hash of the source in the receipt.
+        expected: String,
+    },
+    /// A mixture made again differs from its receipt.
+    #[error("{path}: {message}", path = path.display())]
+    Differs {
+        /// Path of the receipt.
+        path: PathBuf,
+        /// Difference.
+        message: String,
+    },
+    /// No pair could be made of the responses that were collected.
+    #[error("{stage}: no pair of {prompts} prompts, dropped: {dropped}")]
+    NoPairs {
+        /// Name of the stage.
+        stage: String,
+        /// Prompts with scored responses.
+        prompts: u64,
+        /// Prompts without a pair, by reason.
+        dropped: String,
+    },
+    /// No response could be scored for an estimate of the divergence.
+    #[error("divergence: no response could be scored; {summary}")]
+    NoRatio {
+        /// Count of the pairs, and of those left out.
+        summary: String,
+    },
+    /// A file or folder cannot be read or written.
+    #[error("{path}: cannot {action}", path = path.display())]
+    Io {
+        /// Path of the file or folder.
+        path: PathBuf,
+        /// Verb of the operation: `read` for input, others for output.
+        action: &'static str,
+        /// Reason from the system.
+        source: std::io::Error,
+    },
+    /// The result of a stage cannot be written as JSON or TOML.
+    #[error("cannot serialise {what}: {message}")]
+    Serialise {
+        /// Object.
+        what: &'static str,
+        /// Reason.
+        message: String,
+    },
+    /// Reading or writing pairs failed.
+    #[error(transparent)]
+    Data(#[from] simplemix_data::Error),
+    /// The sources cannot be mixed as asked.
+    #[error(transparent)]
+    Mix(#[from] simplemix_mix::Error),
+    /// A model cannot be found or loaded.
+    #[error(transparent)]
+    Model(#[from] simplemix_model::Error),
+    /// Generating, scoring or pairing failed.
+    #[error(transparent)]
+    Rollout(#[from] simplemix_rollout::Error),
+    /// Training cannot start: a setting, a file or the model is at fault.
+    #[error(transparent)]
+    Prepare(simplemix_train::Error),
+    /// Training failed on the way.
+    #[error(transparent)]
+    Train(#[from] simplemix_train::Error),
+    /// Metrics cannot be read, or a figure cannot be drawn.
+    #[error(transparent)]
+    Eval(#[from] simplemix_eval::Error),
+    /// The observer stopped the work; what is done is kept.
+    #[error("stopped; what is done is kept, and the same call goes on from there")]
+    Interrupted,
+}
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether settings or files that the user gave are at fault, and nothing was done yet.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Setting { .. }
+            | Self::Config { .. }
+            | Self::Weights { .. }
+            | Self::EmptySource { .. }
+            | Self::Tokenizer { .. }
+            | Self::Column { .. }
+            | Self::Receipt { .. }
+            | Self::SourceChanged { .. }
+            | Self::NoRatio { .. }
+            | Self::Io { action: "read", .. }
+            | Self::Mix(_)
+            | Self::Model(_)
+            | Self::Prepare(_) => true,
+            Self::Data(error) => is_input_data(error),
+            Self::Rollout(error) => is_input_rollout(error),
+            Self::Differs { .. }
+            | Self::NoPairs { .. }
+            | Self::Io { .. }
+            | Self::Serialise { .. }
+            | Self::Train(_)
+            | Self::Eval(_)
+            | Self::Interrupted => false,
+        }
+    }
+
+    /// Whether the observer stopped the work, which continues from there when it is started again.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::Rollout(simplemix_rollout::Error::Interrupted))
+    }
+
+    pub(crate) fn setting(key: &str, found: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Setting { key: key.to_owned(), found: found.to_string(), expected: expected.into() }
+    }
+
+    pub(crate) fn serialise(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
+        move |reason| Self::Serialise { what, message: reason.to_string() }
+    }
+}
+
+/// Failing to write is no fault of the input.
+fn is_input_data(error: &simplemix_data::Error) -> bool {
+    !matches!(error, simplemix_data::Error::Io { action: "create" | "write" | "rename", .. })
+}
+
+fn is_input_rollout(error: &simplemix_rollout::Error) -> bool {
+    use simplemix_rollout::Error;
+    match error {
+        Error::Data(error) => is_input_data(error),
+        Error::Setting { .. }
+        | Error::Prompt { .. }
+        | Error::Row { .. }
+        | Error::Columns { .. }
+        | Error::Exists { .. }
+        | Error::OtherWork { .. }
+        | Error::Busy { .. } => true,
+        _ => false,
+    }
+}
+
+/// Adds the path and the operation to an error of the system.
+pub(crate) trait At<T> {
+    fn at(self, path: &Path, action: &'static str) -> Result<T>;
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, path: &Path, action: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.to_owned(), action, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_to_write_is_no_fault_of_the_input() {
+        let io = |action| Error::Io { path: PathBuf::from("f"), action, source: std::io::Error::other("full") };
+        assert!(io("read").is_input() && !io("write").is_input());
+        let data = |action| simplemix_data::Error::Io {
+            path: PathBuf::from("f"),
+            action,
+            source: std::io::Error::other("full"),
+        };
+        assert!(Error::from(data("open")).is_input());
+        assert!(!Error::from(simplemix_rollout::Error::Data(data("rename"))).is_input());
+        assert!(Error::from(simplemix_rollout::Error::Interrupted).is_interrupted());
+    }
+}

@@ -1,0 +1,107 @@
+//! What stages that are not done yet will take: tokens, memory, time. Upper bounds where nothing better is known.
+
+use std::path::Path;
+
+use simplemix_model::ModelConfig;
+use simplemix_rollout::GeneratorSettings;
+use simplemix_train::TrainConfig;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::plan::{Job, Stage};
+
+/// What a stage is expected to take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Estimate {
+    /// Tokens that go through a model, at most.
+    pub tokens: Option<f64>,
+    /// Bytes at its peak.
+    pub memory: Option<f64>,
+    /// Seconds.
+    pub seconds: Option<f64>,
+}
+
+/// Share of the matrix products' speed that a training step reaches (benches/results), and decoding with full batches.
+const TRAINING: f64 = 0.6;
+const DECODING: f64 = 0.5;
+
+/// Knows the machine's speed and the size of the model.
+pub(crate) struct Estimator {
+    model: ModelConfig,
+    flops: f64,
+    pairs: Option<f64>,
+}
+
+impl Estimator {
+    /// `pairs` is the mixture's size, where the settings say it.
+    pub(crate) fn new(model: &Path, pairs: Option<u64>) -> Result<Self> {
+        let model = ModelConfig::from_folder(model)?;
+        Ok(Self { model, flops: measured_flops(), pairs: pairs.map(|pairs| pairs as f64) })
+    }
+
+    pub(crate) fn of(&self, stage: &Stage) -> Estimate {
+        match &stage.job {
+            Job::Generate(settings, by) => {
+                let Ok(prompts) = settings.prompts.count() else { return Estimate::default() };
+                let tokens = prompts as f64 * (settings.sampling.samples * settings.sampling.max_new_tokens) as f64;
+                let (models, rows) = match by {
+                    GeneratorSettings::Local(local) => (1.0, local.batch_rows as f64),
+                    GeneratorSettings::MixP(folders) => (2.0, folders.policy.batch_rows as f64),
+                    // Somebody else's machine.
+                    _ => return Estimate { tokens: Some(tokens), ..Estimate::default() },
+                };
+                // Keys and values of the answers made together, their prompts taken to be as long.
+                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * self.model.cache_bytes(4) as f64;
+                Estimate {
+                    tokens: Some(tokens),
+                    memory: Some(models * self.weights() + cache),
+                    seconds: Some(models * self.seconds(2.0, tokens, DECODING * (rows / 32.0).min(1.0))),
+                }
+            }
+            Job::Train(config) => self.training(config),
+            Job::Score(..) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
+        }
+    }
+
+    fn training(&self, config: &TrainConfig) -> Estimate {
+        let trained = if config.lora_rank > 0 { 0.02 } else { 1.0 } * self.model.parameters() as f64;
+        let activations = self.model.activation_bytes(
+            config.micro_batch_tokens.max(2 * config.max_length.min(1024)),
+            4,
+            config.activation_checkpointing,
+        ) as f64;
+        let memory = self.weights() + 12.0 * trained + activations + config.logits_bytes as f64;
+        let pairs = config.max_steps.map(|steps| (steps as usize * config.batch_size) as f64);
+        let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
+        // Every pair as long as it may be: prompt and two answers.
+        let tokens = pairs.map(|pairs| pairs * 1.5 * config.max_length as f64);
+        let seconds = tokens.map(|tokens| self.seconds(6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
+        Estimate { tokens, memory: Some(memory), seconds }
+    }
+
+    fn weights(&self) -> f64 {
+        4.0 * self.model.parameters() as f64
+    }
+
+    /// Seconds for `tokens` at so many operations a weight.
+    fn seconds(&self, operations: f64, tokens: f64, share: f64) -> f64 {
+        operations * self.model.parameters() as f64 * tokens / (self.flops * share)
+    }
+}
+
+/// Operations a second of a large matrix product, here and now.
+#[expect(clippy::disallowed_methods, reason = "a speed is measured, for an estimate only")]
+fn measured_flops() -> f64 {
+    const SIZE: i64 = 1024;
+    let _guard = tch::no_grad_guard();
+    let device = Device::cuda_if_available();
+    let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
+    let a = Tensor::ones([SIZE, SIZE], (kind, device));
+    let times = (0..4).map(|_| {
+        let start = std::time::Instant::now();
+        // Reading a number waits for the device.
+        a.matmul(&a).double_value(&[0, 0]);
+        start.elapsed().as_secs_f64()
+    });
+    2.0 * (SIZE as f64).powi(3) / times.fold(f64::INFINITY, f64::min)
+}

@@ -1,0 +1,51 @@
+//! Files and model folders that a user names.
+
+use std::path::{Path, PathBuf};
+
+use simplemix_data::Watch;
+
+use crate::error::{At, Result};
+
+/// Files that `text` names, in the order of their names: a path, a folder of shards, a pattern or, with the feature
+/// `object-store`, a URL, whose objects are copied into the cache and reported to `watch` as `copying`, in bytes.
+///
+/// # Errors
+/// [`crate::Error::Data`] if no file fits, or a store refuses.
+pub fn files(text: &Path, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
+    #[cfg(feature = "object-store")]
+    if let Some(url) = text.to_str().filter(|text| text.contains("://")) {
+        return copies(url, watch);
+    }
+    let _ = watch;
+    Ok(simplemix_data::inputs(text)?)
+}
+
+/// Local copies of the objects that a URL names.
+#[cfg(feature = "object-store")]
+fn copies(url: &str, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
+    let cache = simplemix_data::ObjectCache::from_env();
+    let copy = |reporter: &crate::background::Reporter<'_>| {
+        cache.inputs_with(url, &mut |transfer| reporter.progress(transfer.done, transfer.total))
+    };
+    Ok(crate::background::watched(watch, "copying", copy)?)
+}
+
+/// The folder of a model: `model` itself or, with the feature `hub`, the copy of the hub's model of that id.
+///
+/// # Errors
+/// [`crate::Error::Model`] if there is no such folder and the hub cannot be reached or has no such model.
+pub fn model_folder(model: &Path) -> Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    return Ok(simplemix_model::hub::resolve(model)?);
+    #[cfg(not(feature = "hub"))]
+    Ok(model.to_owned())
+}
+
+/// blake3 of the files that `text` names, one after the other, in hex.
+pub(crate) fn fingerprint(text: &Path, watch: &mut dyn Watch) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for file in files(text, watch)? {
+        std::io::copy(&mut std::fs::File::open(&file).at(&file, "read")?, &mut hasher).at(&file, "read")?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}

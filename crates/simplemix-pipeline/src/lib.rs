@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod background;
+mod divergence;
+mod error;
+mod estimate;
+mod inputs;
+mod mix;
+mod pipeline;
+mod plan;
+mod report;
+mod scoring;
+mod settings;
+mod stage;
+
+pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios};
+pub use error::{Error, Result};
+pub use estimate::Estimate;
+pub use inputs::{files, model_folder};
+pub use mix::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified, mix, verify};
+pub use pipeline::{Finished, Pipeline};
+pub use plan::{Job, Stage};
+pub use report::words;
+pub use scoring::log_probabilities;
+pub use settings::{CollectConfig, EvaluateConfig, MixConfig, PipelineConfig, Sampler, merge, preset, resolve};
+pub use stage::Done;
+
+/// Name and version of the program that wrote a file.
+const TOOL: &str = concat!("simplemix ", env!("CARGO_PKG_VERSION"));

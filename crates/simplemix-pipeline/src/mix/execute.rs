@@ -1,0 +1,256 @@
+//! Execution of a mixture: plan it over the sources, gather its rows, write them.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::mpsc::Receiver;
+
+use arrow::array::RecordBatch;
+use simplemix_data::{Form, Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema};
+use simplemix_mix::prompts::{self, Crossed};
+use simplemix_mix::{Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, Shares, SourceConfig, Weight};
+
+use super::lengths::Lengths;
+use super::settings::{MixSettings, SharedPrompts};
+use super::sources::{Sources, tasks};
+use crate::error::{Error, Result};
+
+/// Rows gathered at a time.
+const CHUNK: usize = 4096;
+
+/// Chunks that may wait to be written.
+const AHEAD: usize = 4;
+
+/// A mixture over sources that are read, ready to be written.
+pub struct Mixing {
+    pub(super) mixture: Mixture,
+    pub(super) sources: Sources,
+    pub(super) lengths: Lengths,
+    ranks: usize,
+    /// The source of each of the mixture's sources, which may be the rows of one task of a source.
+    cells: Vec<usize>,
+    rows: Rows,
+}
+
+/// Rows of the mixture.
+enum Rows {
+    /// Drawn by the mixture.
+    Drawn,
+    /// Given, since prompts decide their order.
+    Fixed(Vec<(usize, u64)>),
+    /// Pairs of a response of each of two rows.
+    Crossed(Vec<Crossed>),
+}
+
+impl std::fmt::Debug for Mixing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mixing").field("mixture", &self.mixture).finish_non_exhaustive()
+    }
+}
+
+impl Mixing {
+    /// Reads the sources and plans the mixture; nothing is written but temporary files beside `output`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], [`Error::Weights`] and [`Error::Mix`] for settings that do not fit each other or the sources,
+    /// [`Error::Data`] and [`Error::EmptySource`] for sources that cannot be used.
+    pub fn open(settings: &MixSettings, watch: &mut dyn Watch) -> Result<Self> {
+        settings.check()?;
+        let output = settings.output.as_deref().unwrap_or(Path::new("."));
+        let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let lengths = Lengths::new(settings.tokenizer.as_deref())?;
+        let sources = Sources::read(settings, folder, watch)?;
+        let tokens = match settings.shares == Shares::Tokens || settings.size_tokens.is_some() {
+            true => sources.stores.iter().map(|store| total(&lengths, store).map(Some)).collect::<Result<Vec<_>>>()?,
+            false => vec![None; sources.stores.len()],
+        };
+        let config = settings.mixture(&sources.rows(), &tokens);
+        let cells = (0..sources.stores.len()).collect();
+        let (mixture, cells, rows) = match (settings.prompts, &settings.routing) {
+            (SharedPrompts::Any, None) => (Mixture::new(config)?, cells, Rows::Drawn),
+            (_, Some(routing)) => {
+                let of_rows: Vec<Vec<&str>> = (0..sources.stores.len()).map(|i| sources.tasks(i)).collect();
+                let routed = routing.route(&config, &of_rows)?;
+                let cells = routed.cells.iter().map(|(source, _)| *source).collect();
+                (routed.mixture, cells, Rows::Drawn)
+            }
+            (SharedPrompts::Disjoint, None) => (disjoint(config, &sources)?, cells, Rows::Drawn),
+            (paired, None) => {
+                let (mixture, rows) = paired_rows(&config, &sources, paired)?;
+                (mixture, cells, rows)
+            }
+        };
+        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, cells, rows })
+    }
+
+    /// The mixture: its plan, promise and draws.
+    pub fn mixture(&self) -> &Mixture {
+        &self.mixture
+    }
+
+    /// Writes the mixture, and reports what it holds. Progress is reported as `mixing`, in pairs.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the file cannot be written, [`Error::Interrupted`] if `watch` stops it; no file is left then.
+    pub fn write(&self, output: &Path, watch: &mut dyn Watch) -> Result<Achieved> {
+        let writer = PairWriter::create(output, &WriteOptions::default())?;
+        let mut audit = Audit::new(&self.mixture, self.ranks);
+        let total = self.mixture.len();
+        // One thread gathers rows, another compresses and writes them.
+        let (sender, batches) = std::sync::mpsc::sync_channel::<Option<RecordBatch>>(AHEAD);
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || write_all(writer, batches));
+            let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
+            for start in (0..total).step_by(CHUNK) {
+                if watch.is_interrupted() {
+                    return Err(Error::Interrupted);
+                }
+                let part = start as usize..(start as usize + CHUNK).min(total as usize);
+                let (chunk, batch) = self.take(part.clone(), &mut draws)?;
+                let lengths = self.lengths.of(&batch)?;
+                for ((&(cell, _), task), length) in chunk.iter().zip(tasks(&batch)).zip(lengths) {
+                    audit.see(cell, task, length);
+                }
+                if sender.send(Some(batch)).is_err() {
+                    // The writer has stopped; its error comes below.
+                    break;
+                }
+                watch.progress("mixing", part.end as u64, total);
+            }
+            // Without this the writer gives the file up. A writer that has stopped does not receive it.
+            let _ = sender.send(None);
+            writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        Ok(audit.finish())
+    }
+
+    /// The next rows of the mixture: where they come from, and their columns.
+    fn take(
+        &self,
+        part: Range<usize>,
+        draws: &mut impl Iterator<Item = (usize, u64)>,
+    ) -> Result<(Vec<(usize, u64)>, RecordBatch)> {
+        let gather = |rows: &[(usize, u64)]| RowStore::gather(&self.sources.stores, rows);
+        Ok(match &self.rows {
+            Rows::Drawn => {
+                let chunk: Vec<(usize, u64)> = draws.take(part.len()).collect();
+                let rows: Vec<(usize, u64)> = chunk.iter().map(|&(cell, row)| (self.cells[cell], row)).collect();
+                (chunk, gather(&rows)?)
+            }
+            Rows::Fixed(rows) => (rows[part.clone()].to_vec(), gather(&rows[part])?),
+            Rows::Crossed(pairs) => {
+                let pairs = &pairs[part];
+                (pairs.iter().map(|pair| pair.chosen).collect(), self.cross(pairs)?)
+            }
+        })
+    }
+}
+
+/// Writes batches as they come, and the file's end at their end; a file whose end does not come is given up.
+fn write_all(mut writer: PairWriter, batches: Receiver<Option<RecordBatch>>) -> Result<()> {
+    for batch in batches {
+        match batch {
+            Some(batch) => writer.write_batch(&batch)?,
+            None => return Ok(writer.finish().map(drop)?),
+        }
+    }
+    Ok(())
+}
+
+impl Mixing {
+    /// Pairs of one source's chosen response and the other's rejected one; their source is `off>on` or the like.
+    fn cross(&self, crossed: &[Crossed]) -> Result<RecordBatch> {
+        let taken = |rows: Vec<(usize, u64)>| -> Result<Vec<Pair>> {
+            let batch = RowStore::gather(&self.sources.stores, &rows)?;
+            Ok(schema::pairs_from_batch(&batch)?)
+        };
+        let chosen = taken(crossed.iter().map(|pair| pair.chosen).collect())?;
+        let rejected = taken(crossed.iter().map(|pair| pair.rejected).collect())?;
+        let cross = |(good, bad): (Pair, Pair)| {
+            let source = format!("{}>{}", good.source, bad.source);
+            // On-policy only if both responses are.
+            let policy = if good.policy == bad.policy { good.policy } else { Policy::Off };
+            let mut pair = Pair::new(good.prompt, good.chosen, bad.rejected, source, policy);
+            (pair.task, pair.score_chosen, pair.score_rejected) = (good.task, good.score_chosen, bad.score_rejected);
+            pair.generator = good.generator.filter(|generator| Some(generator) == bad.generator.as_ref());
+            pair
+        };
+        let pairs: Vec<Pair> = chosen.into_iter().zip(rejected).map(cross).collect();
+        let form = pairs.first().map_or(Form::Messages, Pair::form);
+        Ok(schema::batch_from_pairs(&pairs, form)?)
+    }
+}
+
+/// Length of all of a source's responses.
+fn total(lengths: &Lengths, store: &RowStore) -> Result<u64> {
+    store.batches().iter().map(|batch| Ok(lengths.of(batch)?.into_iter().sum::<u64>())).sum()
+}
+
+/// The mixture over the rows that each source keeps when no prompt comes from two.
+fn disjoint(config: MixtureConfig, sources: &Sources) -> Result<Mixture> {
+    let of_rows = (0..sources.stores.len()).map(|i| sources.prompts(i)).collect::<Result<Vec<_>>>()?;
+    let slices: Vec<&[u64]> = of_rows.iter().map(Vec::as_slice).collect();
+    let weights: Vec<Weight> = config.sources.iter().map(|source| source.weight).collect();
+    let kept = prompts::disjoint(&slices, &weights, config.seed);
+    let shrunk = config.sources.iter().zip(&kept).map(|(source, kept)| {
+        let tokens =
+            source.tokens.map(|n| (u128::from(n) * kept.len() as u128 / u128::from(source.rows.max(1))) as u64);
+        SourceConfig { rows: kept.len() as u64, tokens, ..source.clone() }
+    });
+    let mut mixture = Mixture::new(MixtureConfig { sources: shrunk.collect(), ..config.clone() })?;
+    for (source, kept) in kept.into_iter().enumerate() {
+        mixture = mixture.with_rows(source, kept)?;
+    }
+    Ok(mixture)
+}
+
+/// The rows of prompts that both sources have, in the order asked for, and a mixture with as many rows of each.
+fn paired_rows(config: &MixtureConfig, sources: &Sources, order: SharedPrompts) -> Result<(Mixture, Rows)> {
+    let refuse = |found: &str, expected: &str| Err(Error::setting("prompts", found, expected));
+    let [a, b] = &config.sources[..] else {
+        return refuse(&format!("set, with {} sources", config.sources.len()), "two sources, whose rows it pairs");
+    };
+    let plain = config.shares == Shares::Exact && config.order == BatchOrder::Interleaved && config.schedule.is_none();
+    if !plain || (a.weight != b.weight && order != SharedPrompts::Crossed) {
+        let expected = "equal weights, exact shares and no other order: it takes a row of each source in turn";
+        return refuse("set, with weights or an order", expected);
+    }
+    let (of_a, of_b) = (sources.prompts(0)?, sources.prompts(1)?);
+    let pairs = prompts::paired(&of_a, &of_b);
+    if pairs.is_empty() {
+        return refuse("set, but the sources have no prompt in common", "sources that share prompts");
+    }
+    let most = if order == SharedPrompts::Crossed { pairs.len() as u64 } else { 2 * pairs.len() as u64 };
+    let total = config.total.unwrap_or(most);
+    if total > most {
+        return Err(Error::setting("size", total, format!("at most {most}, the pairs that share their prompts")));
+    }
+    let shuffled = |count: u64, of: u64| {
+        let order = Permutation::new(of, config.seed, 1);
+        (0..count).map(move |i| order.at(i) as usize)
+    };
+    let rows = match order {
+        SharedPrompts::Adjacent => Rows::Fixed(prompts::adjacent(&pairs, config.seed).take(total as usize).collect()),
+        SharedPrompts::Crossed => {
+            let all = prompts::crossed(&of_a, &of_b, [a.weight, b.weight], config.seed);
+            Rows::Crossed(shuffled(total, most).map(|i| all[i]).collect())
+        }
+        _ => {
+            // Fewer prompts rather than a part of all of them, so that both pairs of each are there.
+            let some: Vec<_> = shuffled(total.div_ceil(2), most / 2).map(|i| pairs[i]).collect();
+            Rows::Fixed(prompts::apart(&some, config.seed).take(total as usize).collect())
+        }
+    };
+    // The rows are decided; the mixture only names and counts them.
+    let given = |source: usize| match &rows {
+        Rows::Crossed(pairs) => pairs.iter().filter(|pair| pair.chosen.0 == source).count() as u64,
+        Rows::Fixed(rows) => rows.iter().filter(|row| row.0 == source).count() as u64,
+        Rows::Drawn => 0,
+    };
+    let sized = |i: usize, source: &SourceConfig| SourceConfig {
+        rows: given(i),
+        weight: Weight::whole(given(i)),
+        ..source.clone()
+    };
+    let sources = vec![sized(0, a), sized(1, b)];
+    Ok((Mixture::new(MixtureConfig { sources, total: Some(total), ..config.clone() })?, rows))
+}

@@ -1,0 +1,82 @@
+//! Lengths of responses: tokens of a tokenizer, or bytes without one.
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+
+use crate::error::{Error, Result};
+
+/// Measures responses.
+pub(super) enum Lengths {
+    /// UTF-8 bytes of the contents.
+    Bytes,
+    /// Tokens of the contents, by the tokenizer of this file.
+    Tokens(Box<tokenizers::Tokenizer>, PathBuf),
+}
+
+impl Lengths {
+    pub(super) fn new(folder: Option<&Path>) -> Result<Self> {
+        let Some(folder) = folder else { return Ok(Self::Bytes) };
+        let path = folder.join("tokenizer.json");
+        match tokenizers::Tokenizer::from_file(&path) {
+            Ok(tokenizer) => Ok(Self::Tokens(Box::new(tokenizer), path)),
+            Err(error) => Err(Error::Tokenizer { path, message: error.to_string() }),
+        }
+    }
+
+    pub(super) fn unit(&self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Tokens(..) => "tokens",
+        }
+    }
+
+    /// Length of chosen and rejected together, row by row.
+    pub(super) fn of(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
+        let mut lengths = vec![0u64; batch.num_rows()];
+        for name in ["chosen", "rejected"] {
+            let column = batch.column_by_name(name).ok_or(Error::Column { column: name })?;
+            match self {
+                Self::Bytes => add_bytes(column.as_ref(), &mut lengths),
+                Self::Tokens(tokenizer, path) => {
+                    let contents: Vec<String> =
+                        (0..batch.num_rows()).map(|row| contents(column.as_ref(), row)).collect();
+                    let encodings = tokenizer
+                        .encode_batch_fast(contents, false)
+                        .map_err(|error| Error::Tokenizer { path: path.clone(), message: error.to_string() })?;
+                    for (length, encoding) in lengths.iter_mut().zip(encodings) {
+                        *length += encoding.len() as u64;
+                    }
+                }
+            }
+        }
+        Ok(lengths)
+    }
+}
+
+/// Bytes from the offsets alone.
+fn add_bytes(column: &dyn Array, lengths: &mut [u64]) {
+    if let Some(plain) = column.as_string_opt::<i32>() {
+        for (length, ends) in lengths.iter_mut().zip(plain.value_offsets().windows(2)) {
+            *length += (ends[1] - ends[0]) as u64;
+        }
+        return;
+    }
+    let Some(turns) = column.as_list_opt::<i32>() else { return };
+    let content = turns.values().as_struct_opt().and_then(|fields| fields.column_by_name("content").cloned());
+    let Some(content) = content else { return };
+    let Some(content) = content.as_string_opt::<i32>() else { return };
+    for (length, ends) in lengths.iter_mut().zip(turns.value_offsets().windows(2)) {
+        let (from, to) = (ends[0] as usize, ends[1] as usize);
+        *length += (content.value_offsets()[to] - content.value_offsets()[from]) as u64;
+    }
+}
+
+/// The contents of a row's turns, or its plain text.
+fn contents(column: &dyn Array, row: usize) -> String {
+    if let Some(plain) = column.as_string_opt::<i32>() {
+        return plain.value(row).to_owned();
+    }
+    // Role and content alternate.
+    super::sources::texts(column, row).into_iter().skip(1).step_by(2).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,158 @@
+//! The sources of a mixture, read once and reachable by row.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use rayon::prelude::*;
+use simplemix_data::read::ExtraColumns;
+use simplemix_data::{Form, PairReader, ReadOptions, ReadReport, RowStore, Watch};
+
+use super::settings::{MixSettings, MixSource};
+use crate::background::{Reporter, watched};
+use crate::error::{Error, Result};
+use crate::inputs::files;
+
+/// Rows of every source, and counts of rows left out.
+pub(super) struct Sources {
+    pub(super) stores: Vec<RowStore>,
+    /// Rows left out of each source, by reason.
+    pub(super) refused: Vec<BTreeMap<String, u64>>,
+}
+
+impl Sources {
+    /// Reads the sources in one form: text becomes messages where any source has messages.
+    pub(super) fn read(settings: &MixSettings, folder: &Path, watch: &mut dyn Watch) -> Result<Self> {
+        let mut options = ReadOptions::default();
+        // Sources differ in their further columns; a mixture has the canonical ones.
+        options.extra_columns = ExtraColumns::Drop;
+        let mut messages = false;
+        let mut shards = Vec::new();
+        for source in &settings.sources {
+            let of_source = files(&source.path, watch)?;
+            for file in &of_source {
+                messages |= PairReader::open(file, &options)?.report().form == Form::Messages;
+            }
+            shards.push(of_source);
+        }
+        options.form = messages.then_some(Form::Messages);
+        let memory = ((settings.memory as usize) << 20) / settings.sources.len();
+        let total = settings.sources.len() as u64;
+        let done = AtomicU64::new(0);
+        let read = watched(watch, "reading", |reporter| {
+            reporter.progress(0, total);
+            let sources = settings.sources.par_iter().zip(shards);
+            sources
+                .map_with(reporter.clone(), |reporter, (source, files)| {
+                    let read = read_source(source, &files, &options, memory, folder, reporter);
+                    reporter.progress(1 + done.fetch_add(1, Ordering::Relaxed), total);
+                    read
+                })
+                .collect::<Result<Vec<_>>>()
+        });
+        let (stores, refused) = read?.into_iter().unzip();
+        Ok(Self { stores, refused })
+    }
+
+    pub(super) fn rows(&self) -> Vec<u64> {
+        self.stores.iter().map(RowStore::rows).collect()
+    }
+
+    /// A number for each row's prompt; equal prompts have equal numbers.
+    pub(super) fn prompts(&self, source: usize) -> Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for batch in self.stores[source].batches() {
+            let column = batch.column_by_name("prompt").ok_or(Error::Column { column: "prompt" })?;
+            for row in 0..batch.num_rows() {
+                let mut hasher = blake3::Hasher::new();
+                for text in texts(column.as_ref(), row) {
+                    // Lengths keep neighbouring texts apart.
+                    hasher.update(&(text.len() as u64).to_le_bytes());
+                    hasher.update(text.as_bytes());
+                }
+                let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+                numbers.push(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The task of each row; empty for rows without one.
+    pub(super) fn tasks(&self, source: usize) -> Vec<&str> {
+        self.stores[source].batches().iter().flat_map(tasks).map(Option::unwrap_or_default).collect()
+    }
+}
+
+/// All rows of a source, and counts of rows left out, by reason.
+fn read_source(
+    source: &MixSource,
+    files: &[PathBuf],
+    options: &ReadOptions,
+    memory: usize,
+    folder: &Path,
+    reporter: &Reporter<'_>,
+) -> Result<(RowStore, BTreeMap<String, u64>)> {
+    let options = options.clone().with_source(&source.name);
+    let reports = RefCell::new(Vec::new());
+    let batches = files.iter().flat_map(|file| shard(file, &options, &reports));
+    let store = RowStore::collect(batches.take_while(|_| !reporter.is_interrupted()), memory, folder)?;
+    if reporter.is_interrupted() {
+        return Err(Error::Interrupted);
+    }
+    let mut refused: BTreeMap<String, u64> = BTreeMap::new();
+    for report in reports.into_inner() {
+        if !report.refused.is_empty() {
+            tracing::warn!("{report}");
+        }
+        for (why, rows) in report.refused.iter() {
+            *refused.entry(why.name().to_owned()).or_default() += rows.count;
+        }
+    }
+    if store.rows() == 0 {
+        return Err(Error::EmptySource { path: source.path.clone(), refused: format!("{refused:?}") });
+    }
+    Ok((store, refused))
+}
+
+/// Batches of a file; its report is added once they have been read.
+fn shard<'a>(
+    file: &'a Path,
+    options: &'a ReadOptions,
+    reports: &'a RefCell<Vec<ReadReport>>,
+) -> Box<dyn Iterator<Item = simplemix_data::Result<RecordBatch>> + 'a> {
+    let mut reader = match PairReader::open(file, options) {
+        Ok(reader) => reader,
+        Err(error) => return Box::new(std::iter::once(Err(error))),
+    };
+    Box::new(std::iter::from_fn(move || {
+        let batch = reader.next();
+        if batch.is_none() {
+            reports.borrow_mut().push(reader.report().clone());
+        }
+        batch
+    }))
+}
+
+/// The tasks of a batch's rows.
+pub(super) fn tasks(batch: &RecordBatch) -> Vec<Option<&str>> {
+    match batch.column_by_name("task").and_then(|column| column.as_string_opt::<i32>()) {
+        Some(tasks) => tasks.iter().collect(),
+        None => vec![None; batch.num_rows()],
+    }
+}
+
+/// The texts of a row of a canonical column: one text, or role and content of each turn.
+pub(super) fn texts(column: &dyn Array, row: usize) -> Vec<&str> {
+    if let Some(plain) = column.as_string_opt::<i32>() {
+        return vec![plain.value(row)];
+    }
+    let Some(turns) = column.as_list_opt::<i32>() else { return Vec::new() };
+    let offsets = turns.value_offsets();
+    let Some(fields) = turns.values().as_struct_opt() else { return Vec::new() };
+    (offsets[row] as usize..offsets[row + 1] as usize)
+        .flat_map(|turn| fields.columns().iter().map(move |field| (field, turn)))
+        .filter_map(|(field, turn)| field.as_string_opt::<i32>().filter(|f| f.is_valid(turn)).map(|f| f.value(turn)))
+        .collect()
+}

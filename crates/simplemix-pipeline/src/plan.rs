@@ -1,0 +1,472 @@
+//! Which stages there are, what each one needs, and where its result lies.
+//!
+//! A stage's folder is named by a key of everything that its result depends on: its settings, the content of the files
+//! that it reads, and the keys of the stages before it. So a changed setting makes new folders for what follows from it,
+//! and everything else is found again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use simplemix_data::Watch;
+use simplemix_mix::Weight;
+use simplemix_rollout::{
+    GenerateSettings, GeneratorSettings, LocalSettings, MixPFolders, PairSettings, PromptSettings, RewardSettings,
+    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, folder_hash,
+};
+use simplemix_train::{EvalFiles, TrainConfig};
+
+use crate::divergence::DivergenceSettings;
+use crate::error::{At, Error, Result};
+use crate::inputs::{files, model_folder};
+use crate::mix::{MixSettings, MixSource};
+use crate::settings::{PipelineConfig, Sampler, needed};
+
+/// Stages in the order that they are done in.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) stages: Vec<Stage>,
+    /// The training whose model is the result.
+    pub(crate) result: usize,
+    /// Graded answers to the prompts of the evaluation: before, and after each round.
+    pub(crate) grades: Vec<usize>,
+    /// Divergences from the first model after each round, where they are asked for.
+    pub(crate) divergences: Vec<usize>,
+}
+
+/// A step with a result of its own.
+#[derive(Debug)]
+pub struct Stage {
+    /// `generate`, or `generate-2` where there are rounds.
+    pub name: String,
+    /// Names the result.
+    pub key: String,
+    /// Where the result lies.
+    pub folder: PathBuf,
+    /// Work to do.
+    pub job: Job,
+}
+
+/// What a stage does.
+#[derive(Debug)]
+pub enum Job {
+    /// Sample responses.
+    Generate(Box<GenerateSettings>, GeneratorSettings),
+    /// Score responses.
+    Score(ScoreSettings, Vec<ScorerSettings>),
+    /// Make pairs of scored responses.
+    Pair(PairSettings),
+    /// Mix files of pairs.
+    Mix(Box<MixSettings>),
+    /// A policy or a reward model.
+    Train(Box<TrainConfig>),
+    /// How far a model is from the first one: on these prompts, the first so many of each task.
+    Diverge(Box<DivergenceSettings>, PromptSettings, usize),
+}
+
+/// A model folder: given, or made by a stage.
+#[derive(Debug, Clone)]
+struct Model {
+    path: PathBuf,
+    /// Hash of its files, or the key of its stage.
+    key: String,
+}
+
+struct Planner<'a> {
+    config: &'a PipelineConfig,
+    stages: Vec<Stage>,
+    root: PathBuf,
+    hashes: HashMap<PathBuf, String>,
+    watch: &'a mut dyn Watch,
+}
+
+/// Changes with what a stage's result means, so that results of older versions are not taken for new ones.
+const VERSION: u32 = 1;
+
+impl Plan {
+    /// Hashes the files that are read, and looks at nothing else.
+    pub(crate) fn new(config: &PipelineConfig, watch: &mut dyn Watch) -> Result<Self> {
+        let output = needed("output", config.output.as_deref(), "a folder")?;
+        let first = model_folder(needed("model", config.model.as_deref(), "a model folder")?)?;
+        let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
+        let mut planner = Planner { config, stages: Vec::new(), root, hashes: HashMap::new(), watch };
+        let first = Model { key: planner.hash(&first)?, path: first };
+        let reward = planner.reward(&first)?;
+        let mut plan = Self { stages: Vec::new(), result: 0, grades: Vec::new(), divergences: Vec::new() };
+        if config.evaluate.prompts.is_some() {
+            plan.grades.push(planner.grade("before", &first, reward.as_ref())?);
+        }
+        let mut policy = first.clone();
+        let mut pairs: Vec<(PathBuf, String)> = Vec::new();
+        for round in 1..=config.rounds {
+            let suffix = if config.rounds == 1 { String::new() } else { format!("-{round}") };
+            if config.collects() {
+                pairs.push(planner.collect(round, &suffix, &policy, &first, reward.as_ref())?);
+            }
+            let mixture = planner.mix(round, &suffix, &pairs)?;
+            plan.result = planner.train(&suffix, &policy, &first, mixture)?;
+            let trained = &planner.stages[plan.result];
+            policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone() };
+            if config.evaluate.prompts.is_some() {
+                plan.grades.push(planner.grade(&format!("after{suffix}"), &policy, reward.as_ref())?);
+            }
+            if config.evaluate.kl_prompts > 0 {
+                plan.divergences.push(planner.diverge(&suffix, &policy, &first)?);
+            }
+        }
+        plan.stages = planner.stages;
+        Ok(plan)
+    }
+}
+
+impl Planner<'_> {
+    /// A stage whose result depends on `material` and on what `inputs`, which are keys or hashes, stand for.
+    fn add(
+        &mut self,
+        name: String,
+        material: Value,
+        inputs: &[&str],
+        job: impl FnOnce(&Path) -> Result<Job>,
+    ) -> Result<usize> {
+        let kind = name.split('-').next().unwrap_or_default();
+        let whole = json!({ "version": VERSION, "kind": kind, "settings": material, "inputs": inputs });
+        let key = blake3::hash(whole.to_string().as_bytes()).to_hex()[..16].to_owned();
+        let folder = self.root.join(format!("{name}-{}", &key[..8]));
+        let job = job(&folder)?;
+        self.stages.push(Stage { name, key, folder, job });
+        Ok(self.stages.len() - 1)
+    }
+
+    fn folder(&self, stage: usize) -> PathBuf {
+        self.stages[stage].folder.clone()
+    }
+
+    fn key(&self, stage: usize) -> String {
+        self.stages[stage].key.clone()
+    }
+
+    /// Hash of a file, of all files that a pattern names, or of a model folder's files.
+    fn hash(&mut self, path: &Path) -> Result<String> {
+        if let Some(known) = self.hashes.get(path) {
+            return Ok(known.clone());
+        }
+        let hash = if path.join("config.json").is_file() {
+            folder_hash(path)?
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            for file in files(path, self.watch)? {
+                if self.watch.is_interrupted() {
+                    return Err(Error::Interrupted);
+                }
+                let mut of_file = blake3::Hasher::new();
+                of_file.update_reader(std::fs::File::open(&file).at(&file, "read")?).at(&file, "read")?;
+                hasher.update(of_file.finalize().as_bytes());
+            }
+            hasher.finalize().to_hex().to_string()
+        };
+        self.hashes.insert(path.to_owned(), hash.clone());
+        Ok(hash)
+    }
+
+    /// What prompts a stage's result depends on.
+    fn prompts(&mut self, prompts: &PromptSettings) -> Result<Value> {
+        let files = prompts.files.iter().map(|file| self.hash(file)).collect::<Result<Vec<_>>>()?;
+        Ok(json!([files, prompts.limit, prompts.system, prompts.messages]))
+    }
+
+    /// Prompts with their patterns resolved.
+    fn resolved(&mut self, prompts: &PromptSettings) -> Result<PromptSettings> {
+        let files = prompts.files.iter().map(|text| files(text, self.watch)).collect::<Result<Vec<_>>>()?.concat();
+        Ok(PromptSettings { files, ..prompts.clone() })
+    }
+
+    fn reward(&mut self, first: &Model) -> Result<Option<Model>> {
+        let Some(config) = self.config.reward_config()? else { return Ok(None) };
+        let stage = self.training("reward".to_owned(), config, first, None, None)?;
+        Ok(Some(Model { path: self.folder(stage).join("run/model"), key: self.key(stage) }))
+    }
+
+    /// Training of `start`; on `mixture` (its file and key) where there is one, else on the data that `config` names.
+    fn training(
+        &mut self,
+        name: String,
+        config: TrainConfig,
+        start: &Model,
+        reference: Option<&Model>,
+        mixture: Option<(PathBuf, String)>,
+    ) -> Result<usize> {
+        let mut inputs = vec![start.key.clone()];
+        inputs.extend(reference.map(|model| model.key.clone()));
+        inputs.extend(mixture.iter().map(|(_, key)| key.clone()));
+        let mut data: Vec<PathBuf> = config.train.iter().cloned().collect();
+        data.extend(config.mix.iter().map(|source| source.path.clone()));
+        data.extend(config.eval.iter().flat_map(EvalFiles::all).map(|(_, path)| path.to_owned()));
+        data.extend(config.adapter.clone());
+        for path in &data {
+            inputs.push(self.hash(path)?);
+        }
+        let mut material = as_json(&config)?;
+        // Paths are known by their content; caches and threads change no result.
+        for key in
+            ["model", "train", "output", "adapter", "reference_cache", "token_cache", "cache_tokens", "tensorboard"]
+        {
+            material[key] = Value::Null;
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let (model, reference) = (start.path.clone(), reference.map(|model| model.path.clone()));
+        self.add(name, material, &inputs, |folder| {
+            let train = mixture.map_or(config.train.clone(), |(file, _)| Some(file));
+            Ok(Job::Train(Box::new(TrainConfig {
+                model: Some(model),
+                train,
+                reference_model: reference,
+                output: Some(folder.join("run")),
+                ..config
+            })))
+        })
+    }
+
+    fn train(&mut self, suffix: &str, policy: &Model, first: &Model, mixture: (PathBuf, String)) -> Result<usize> {
+        let config = self.config.train_config()?;
+        // The first model is the policy's own reference in the first round.
+        let reference = (policy.key != first.key && !self.config.renew_reference).then_some(first);
+        self.training(format!("train{suffix}"), config, policy, reference, Some(mixture))
+    }
+
+    /// File of on-policy pairs of a round, and their key.
+    fn collect(
+        &mut self,
+        round: u32,
+        suffix: &str,
+        policy: &Model,
+        first: &Model,
+        reward: Option<&Model>,
+    ) -> Result<(PathBuf, String)> {
+        let collect = &self.config.collect;
+        let prompts = needed("prompts", self.config.prompts.as_ref(), "files of prompts, for on-policy pairs")?.clone();
+        let own_seed = collect.sampling.seed;
+        // Rounds ask the same prompts; they must not draw the same answers.
+        let seed = own_seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
+        let sampling = SamplingConfig { seed, ..collect.sampling };
+        let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
+        let by = match (&collect.server, mixes) {
+            (Some(server), _) => GeneratorSettings::Server(server.clone()),
+            (None, true) => GeneratorSettings::MixP(MixPFolders {
+                policy: self.local(policy),
+                reference: first.path.clone(),
+                plain_share: collect.plain_share,
+            }),
+            (None, false) => GeneratorSettings::Local(self.local(policy)),
+        };
+        let generated = self.generate(
+            format!("generate{suffix}"),
+            &prompts,
+            sampling,
+            by,
+            [policy, first][..1 + usize::from(mixes)].to_vec(),
+        )?;
+        let scored = self.score(
+            format!("score{suffix}"),
+            generated,
+            &collect.scorer,
+            reward,
+            collect.select.uses_reference(),
+            "collect.scorer",
+        )?;
+        let (candidates, key) = (self.folder(scored).join(SCORED), self.key(scored));
+        let select = collect.select;
+        let paired = self.add(format!("pair{suffix}"), json!(select), &[&key], |folder| {
+            Ok(Job::Pair(PairSettings {
+                select,
+                source: "on".to_owned(),
+                ..PairSettings::new(candidates, folder.join(PAIRS))
+            }))
+        })?;
+        Ok((self.folder(paired).join(PAIRS), self.key(paired)))
+    }
+
+    fn local(&self, model: &Model) -> LocalSettings {
+        let mut settings = LocalSettings::new(&model.path);
+        settings.batch_rows = self.config.collect.batch_rows;
+        // Folders of stages are all called `model`.
+        settings.name = Some(self.model_name(model));
+        settings
+    }
+
+    /// Name of a model in the column `generator`.
+    fn model_name(&self, model: &Model) -> String {
+        match self.stages.iter().find(|stage| stage.key == model.key) {
+            Some(stage) => format!("{}-{}", stage.name, &stage.key[..8]),
+            None => model.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+
+    fn generate(
+        &mut self,
+        name: String,
+        prompts: &PromptSettings,
+        sampling: SamplingConfig,
+        by: GeneratorSettings,
+        models: Vec<&Model>,
+    ) -> Result<usize> {
+        let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
+        match &by {
+            // Last bits of log-probabilities depend on the answers made together.
+            GeneratorSettings::Local(settings) => material["batch_rows"] = json!(settings.batch_rows),
+            GeneratorSettings::MixP(folders) => material["plain_share"] = json!(folders.plain_share),
+            backend => material["backend"] = json!(backend),
+        }
+        let keys: Vec<String> = models.iter().map(|model| model.key.clone()).collect();
+        let inputs: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let prompts = self.resolved(prompts)?;
+        self.add(name, material, &inputs, |folder| {
+            let output = folder.join(CANDIDATES);
+            Ok(Job::Generate(Box::new(GenerateSettings { prompts, sampling, output, overwrite: false }), by))
+        })
+    }
+
+    /// Scores of what stage `generated` made, by `scorers` or by the reward model.
+    fn score(
+        &mut self,
+        name: String,
+        generated: usize,
+        scorers: &[ScorerSettings],
+        reward: Option<&Model>,
+        with_references: bool,
+        key: &str,
+    ) -> Result<usize> {
+        let (candidates, generated) = (self.folder(generated).join(CANDIDATES), self.key(generated));
+        let mut inputs = vec![generated];
+        let scorers = match (scorers, reward) {
+            ([], Some(reward)) => {
+                inputs.push(reward.key.clone());
+                vec![ScorerSettings::new(ScorerKind::RewardModel(RewardSettings::new(&reward.path)))]
+            }
+            ([], None) => {
+                let expected = "at least one scorer, or a section [reward]";
+                return Err(Error::setting(key, "not set", expected));
+            }
+            (scorers, _) => scorers.to_vec(),
+        };
+        let mut material = json!([scorers, with_references]);
+        for (at, scorer) in scorers.iter().enumerate() {
+            if let ScorerKind::RewardModel(settings) = &scorer.kind {
+                material[0][at]["model"] = Value::Null;
+                // That of a stage may not be there yet; its key is among the inputs.
+                if reward.is_none_or(|reward| reward.path != settings.model) {
+                    inputs.push(self.hash(&settings.model)?);
+                }
+            }
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        self.add(name, material, &inputs, |folder| {
+            let output = folder.join(SCORED);
+            let settings = ScoreSettings { candidates, output, reference: with_references, overwrite: false };
+            Ok(Job::Score(settings, scorers))
+        })
+    }
+
+    /// File of a round's mixture, and its key.
+    fn mix(&mut self, round: u32, suffix: &str, pairs: &[(PathBuf, String)]) -> Result<(PathBuf, String)> {
+        let config = self.config;
+        let mut settings = config.mix_settings()?;
+        // Batches hold the shares, unless the settings say otherwise.
+        if settings.batch.is_none() && settings.schedule.is_none() && settings.routing.is_none() {
+            settings.batch = Some(config.train_config()?.batch_size as u64);
+        }
+        settings.seed = settings.seed.wrapping_add(u64::from(round - 1));
+        let mut inputs = Vec::new();
+        if !config.mix.off.is_zero() {
+            let path = needed("off_policy", config.off_policy.as_deref(), "a file of pairs, for `mix.off` above 0")?;
+            inputs.push(self.hash(path)?);
+            settings.sources.push(MixSource::new("off", path, config.mix.off));
+        }
+        let kept = pairs.iter().rev().take(1 + config.max_age as usize).collect::<Vec<_>>();
+        for (age, (path, key)) in kept.iter().enumerate() {
+            inputs.push(key.clone());
+            let name = if age == 0 { "on".to_owned() } else { format!("on-{age}") };
+            settings.sources.push(MixSource::new(&name, path, part(config.mix.on, kept.len() as u64)?));
+        }
+        let mut material = as_json(&settings)?;
+        if let Some(tokenizer) = &settings.tokenizer {
+            inputs.push(self.hash(&tokenizer.join("tokenizer.json"))?);
+        }
+        for source in material["source"].as_array_mut().into_iter().flatten() {
+            source["path"] = Value::Null;
+        }
+        for key in ["tokenizer", "memory"] {
+            material[key] = Value::Null;
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let stage = self.add(format!("mix{suffix}"), material, &inputs, |folder| {
+            settings.output = Some(folder.join(MIXTURE));
+            settings.report = Some(folder.join("receipt.json"));
+            settings.plot = Some(folder.join("shares.svg"));
+            Ok(Job::Mix(Box::new(settings)))
+        })?;
+        Ok((self.folder(stage).join(MIXTURE), self.key(stage)))
+    }
+
+    /// The model's likeliest answers to the evaluation's prompts, graded.
+    fn grade(&mut self, when: &str, model: &Model, reward: Option<&Model>) -> Result<usize> {
+        let evaluate = &self.config.evaluate;
+        let prompts = needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts")?.clone();
+        let collect = &self.config.collect;
+        let sampling = SamplingConfig {
+            samples: 1,
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            max_new_tokens: self.answer_tokens(),
+            seed: 0,
+        };
+        let by = GeneratorSettings::Local(self.local(model));
+        let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, vec![model])?;
+        let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };
+        self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
+    }
+
+    /// Tokens of an answer of the evaluation.
+    fn answer_tokens(&self) -> usize {
+        self.config.evaluate.max_new_tokens.unwrap_or(self.config.collect.sampling.max_new_tokens)
+    }
+
+    /// How far `model` is from the first one, on the prompts of the evaluation.
+    fn diverge(&mut self, suffix: &str, model: &Model, first: &Model) -> Result<usize> {
+        let evaluate = &self.config.evaluate;
+        let prompts =
+            needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts, for `kl_prompts`")?.clone();
+        let train = self.config.train_config()?;
+        let settings = DivergenceSettings {
+            model: model.path.clone(),
+            reference: first.path.clone(),
+            max_new_tokens: self.answer_tokens(),
+            max_length: train.max_length,
+            micro_batch_tokens: train.micro_batch_tokens,
+            // The same draws for every model.
+            seed: 0,
+        };
+        let each = evaluate.kl_prompts;
+        let material = json!([self.prompts(&prompts)?, each, settings.max_new_tokens, settings.max_length]);
+        let prompts = self.resolved(&prompts)?;
+        self.add(format!("divergence{suffix}"), material, &[&model.key, &first.key], |_| {
+            Ok(Job::Diverge(Box::new(settings), prompts, each))
+        })
+    }
+}
+
+/// One of `parts` equal parts of a weight.
+fn part(weight: Weight, parts: u64) -> Result<Weight> {
+    let (above, below) = weight.parts();
+    Ok(format!("{above}/{}", below * parts).parse()?)
+}
+
+fn as_json(settings: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(settings).map_err(|error| Error::serialise("settings")(&error))
+}
+
+const CANDIDATES: &str = "candidates.parquet";
+pub(crate) const SCORED: &str = "scored.parquet";
+const PAIRS: &str = "pairs.parquet";
+const MIXTURE: &str = "mixture.parquet";

@@ -1,0 +1,38 @@
+//! Log-probabilities of pairs under a model in a folder.
+
+use std::path::Path;
+
+use simplemix_data::Watch;
+use simplemix_model::CausalLm;
+use simplemix_train::{ForwardOptions, PairSet, reference_logps};
+use tch::{Device, Kind};
+
+use crate::error::Result;
+
+/// Summed log-probabilities of both responses of every pair of `set`, in nats, in the set's order; on a GPU if there is
+/// one. Progress is reported as `stage`, in pairs.
+///
+/// # Errors
+/// [`crate::Error::Model`] if the model cannot be loaded, [`crate::Error::Train`] if a pair cannot be scored.
+pub fn log_probabilities(
+    model: &Path,
+    set: &PairSet,
+    micro_batch_tokens: usize,
+    stage: &str,
+    watch: &mut dyn Watch,
+) -> Result<Vec<[f64; 2]>> {
+    let device = Device::cuda_if_available();
+    let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
+    let model = CausalLm::load(model, kind, device)?;
+    let options = ForwardOptions {
+        micro_batch_tokens,
+        logits_bytes: 256 << 20,
+        activation_checkpointing: false,
+        token_metrics: false,
+        wpo: None,
+        ld_alpha: None,
+    };
+    let total = set.len() as u64;
+    let mut progress = |done: usize| watch.progress(stage, done as u64, total);
+    Ok(reference_logps(&model, set, &options, &mut progress)?)
+}
