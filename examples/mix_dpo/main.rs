@@ -237,7 +237,7 @@ fn mix(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path) -> Result<V
     let source = |name: &str, pairs: &[Pair], weight| SourceConfig::new(name, pairs.len() as u64, weight);
     let sources = vec![source("off", off, config.off), source("on", on, config.on)];
     let mixture = Mixture::new(MixtureConfig {
-        total: Some(config.total),
+        size: Some(config.total),
         exhaustion: Exhaustion::FirstExhausted,
         ..MixtureConfig::new(sources, config.seed)
     })?;

@@ -9,7 +9,8 @@ use crate::checkout::Checkout;
 use crate::say;
 
 /// Crates of the workspace by height: each may depend on lower ones only.
-const LEVELS: [&[&str]; 6] = [
+const LEVELS: [&[&str]; 7] = [
+    &["simplemix-files", "simplemix-settings"],
     &["simplemix-data", "simplemix-mix", "simplemix-loss", "simplemix-model"],
     &["simplemix-eval"],
     &["simplemix-rollout", "simplemix-train"],
@@ -21,7 +22,8 @@ const LEVELS: [&[&str]; 6] = [
 const LIBTORCH: &[&str] = &["tch", "torch-sys"];
 
 /// What must not be in the tree of a crate, under any feature.
-const WITHOUT: [(&str, &[&str]); 5] = [
+const WITHOUT: [(&str, &[&str]); 6] = [
+    ("simplemix-files", LIBTORCH),
     ("simplemix-data", LIBTORCH),
     ("simplemix-mix", LIBTORCH),
     ("simplemix-mix", &["arrow", "arrow-array", "parquet", "object_store"]),

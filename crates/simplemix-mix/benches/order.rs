@@ -1,4 +1,4 @@
-//! Draws a second of one thread, and what far steps and plans cost.
+//! Draws a second on one thread, and the cost of far positions and of plans.
 //!
 //! cargo bench -p simplemix-mix
 //!
@@ -15,11 +15,11 @@ const DRAWS: u64 = 1 << 16;
 
 fn config(weights: &[u64], rows: u64) -> MixtureConfig {
     let source = |(i, &w): (usize, &u64)| SourceConfig::new(i.to_string(), rows, Weight::whole(w));
-    MixtureConfig { total: Some(rows), ..MixtureConfig::new(weights.iter().enumerate().map(source).collect(), 1) }
+    MixtureConfig { size: Some(rows), ..MixtureConfig::new(weights.iter().enumerate().map(source).collect(), 1) }
 }
 
 fn orders(c: &mut Criterion) {
-    let mut group = c.benchmark_group("source and row of 65536 steps");
+    let mut group = c.benchmark_group("source and row of 65536 positions");
     group.throughput(Throughput::Elements(DRAWS));
     let ten: Vec<u64> = (1..=10).collect();
     let two = config(&[3, 7], 1 << 40);
@@ -39,7 +39,7 @@ fn orders(c: &mut Criterion) {
         ("2 sources, linear schedule", MixtureConfig { schedule, ..two.clone() }),
         (
             "2 sources, independent draws",
-            MixtureConfig { shares: Shares::Bernoulli { replace: false }, total: Some(1 << 24), ..two },
+            MixtureConfig { shares: Shares::Bernoulli { replace: false }, size: Some(1 << 24), ..two },
         ),
     ] {
         let mixture = Mixture::new(config).unwrap();
@@ -47,7 +47,7 @@ fn orders(c: &mut Criterion) {
             if name.contains("independent") {
                 b.iter(|| mixture.iter().take(DRAWS as usize).map(|draw| draw.source).sum::<usize>());
             } else {
-                b.iter(|| (0..DRAWS).map(|step| mixture.source_at(step)).sum::<usize>());
+                b.iter(|| (0..DRAWS).map(|position| mixture.source_at(position)).sum::<usize>());
             }
         });
         group.bench_function(format!("{name}: source and shuffled row"), |b| {
@@ -58,10 +58,10 @@ fn orders(c: &mut Criterion) {
 }
 
 fn far(c: &mut Criterion) {
-    let mut group = c.benchmark_group("one step");
-    let mixture = Mixture::new(MixtureConfig { total: None, ..config(&[3, 7], 1 << 61) }).unwrap();
-    for step in [0, 1 << 32, 1 << 60, 1 << 62] {
-        group.bench_function(format!("at {step}"), |b| b.iter(|| mixture.at(black_box(step))));
+    let mut group = c.benchmark_group("one position");
+    let mixture = Mixture::new(MixtureConfig { size: None, ..config(&[3, 7], 1 << 61) }).unwrap();
+    for position in [0, 1 << 32, 1 << 60, 1 << 62] {
+        group.bench_function(format!("at {position}"), |b| b.iter(|| mixture.at(black_box(position))));
     }
     let schedule = Some(Schedule::between(
         vec![Weight::whole(1); 3],

@@ -1,93 +1,96 @@
-//! What a mixture held: asked for and achieved, side by side, in a file that can be checked later.
+//! Report on a mixture: the shares asked for beside those achieved, in a file that can be checked later.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::mixture::{Mixture, MixtureConfig, Planned, Promise};
+use crate::config::MixtureConfig;
+use crate::mixture::Mixture;
+use crate::plan::{Planned, Promise};
 
-/// Counts of pairs and response tokens.
+/// Numbers of pairs and of response tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
-    /// Pairs.
+    /// Number of pairs.
     pub pairs: u64,
-    /// Their response tokens (or whatever length the caller counts in).
+    /// Response tokens of the pairs, or another length that the caller counts in.
     pub tokens: u64,
 }
 
-/// What a source came to.
+/// Achieved figures of one source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceAchieved {
-    /// The source.
+    /// Name of the source.
     pub name: String,
     /// Share of the pairs that was asked for.
     pub asked: f64,
-    /// Share of the pairs that it has.
+    /// Share of the pairs that was achieved.
     pub share: f64,
-    /// Share of the tokens that it has.
+    /// Share of the tokens that was achieved.
     pub token_share: f64,
-    /// Its pairs and tokens.
+    /// Pairs and tokens of the source.
     #[serde(flatten)]
     pub tally: Tally,
-    /// The same in each task.
+    /// Pairs and tokens of the source by task.
     pub tasks: BTreeMap<String, Tally>,
-    /// Pairs on each rank.
+    /// Pairs of the source on each rank.
     pub ranks: Vec<u64>,
 }
 
-/// What a mixture came to.
+/// Achieved figures of a mixture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Achieved {
-    /// Pairs in all.
+    /// Number of pairs in the mixture.
     pub pairs: u64,
-    /// Source by source.
+    /// Figures of each source.
     pub sources: Vec<SourceAchieved>,
-    /// Most pairs that any prefix strayed from a share.
+    /// Most pairs by which any prefix strayed from a share.
     pub prefix_discrepancy: f64,
-    /// Most pairs that any batch strayed from a share; none without batches.
+    /// Most pairs by which any batch strayed from a share; `None` without a batch size.
     pub batch_discrepancy: Option<f64>,
 }
 
-/// Where a source's rows came from.
+/// Files of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The source.
+    /// Name of the source.
     pub name: String,
     /// Path or URL, as given.
     pub path: String,
-    /// blake3 of the file, or of all its files one after the other, in hex.
+    /// blake3 hash of the file, or of all files of the source in order, in hex.
     pub blake3: String,
-    /// Rows that could be used.
+    /// Number of usable rows.
     pub rows: u64,
-    /// Rows that could not, by reason.
+    /// Numbers of refused rows by reason.
     pub refused: BTreeMap<String, u64>,
 }
 
-/// A mixture's papers: enough to make it again and to check that it is the same.
+/// Receipt of a mixture: enough to make it again and to check that it is the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// Version of this format.
     pub version: u32,
-    /// Program that wrote it, with its version.
+    /// Name and version of the program that wrote the receipt.
     pub tool: String,
-    /// The mixture.
+    /// Settings of the mixture.
     pub mixture: MixtureConfig,
-    /// Its sources' files.
+    /// Files of the sources.
     pub origins: Vec<Origin>,
-    /// What each source was to give.
+    /// Number of rows planned for each source.
     pub plan: Vec<Planned>,
-    /// How near to the shares it was to stay.
+    /// Bounds promised by the plan.
     pub promise: Promise,
-    /// What was achieved.
+    /// Achieved figures.
     pub achieved: Achieved,
     /// Path of the result.
     pub output: String,
-    /// blake3 of the result, in hex.
+    /// blake3 hash of the result, in hex.
     pub output_blake3: String,
 }
 
-/// Adds up a mixture row by row.
+/// Counts a mixture pair by pair.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::{Audit, Mixture, MixtureConfig, SourceConfig};
 /// let source = |name: &str| SourceConfig::new(name, 10, "1".parse().unwrap());
@@ -96,7 +99,7 @@ pub struct Receipt {
 /// mixture.iter().for_each(|draw| audit.see(draw.source, Some("math"), 30));
 /// let achieved = audit.finish();
 /// assert_eq!(achieved.sources[1].share, 0.5);
-/// // Alternating rows all go to one of two ranks: take the order batch_shuffled for several.
+/// // Alternating pairs of a source all go to one of two ranks; the order batch-shuffled avoids that.
 /// assert_eq!(achieved.sources[1].ranks, [0, 10]);
 /// # Ok::<(), simplemix_mix::Error>(())
 /// ```
@@ -105,15 +108,15 @@ pub struct Audit<'a> {
     mixture: &'a Mixture,
     sources: Vec<SourceAchieved>,
     in_batch: Vec<u64>,
-    step: u64,
+    position: u64,
     prefix: f64,
     batch: f64,
 }
 
 impl<'a> Audit<'a> {
-    /// Nothing seen yet, of `mixture` on so many ranks.
+    /// Starts at the first position of `mixture`, with its pairs dealt to `ranks` ranks in turn.
     pub fn new(mixture: &'a Mixture, ranks: usize) -> Self {
-        let total = mixture.len();
+        let len = mixture.len();
         let sources = mixture
             .config()
             .sources
@@ -121,7 +124,7 @@ impl<'a> Audit<'a> {
             .enumerate()
             .map(|(i, source)| SourceAchieved {
                 name: source.name.clone(),
-                asked: mixture.due(i, total) / total as f64,
+                asked: mixture.due(i, len) / len as f64,
                 share: 0.0,
                 token_share: 0.0,
                 tally: Tally::default(),
@@ -129,12 +132,12 @@ impl<'a> Audit<'a> {
                 ranks: vec![0; ranks.max(1)],
             })
             .collect::<Vec<_>>();
-        Self { mixture, in_batch: vec![0; sources.len()], sources, step: 0, prefix: 0.0, batch: 0.0 }
+        Self { mixture, in_batch: vec![0; sources.len()], sources, position: 0, prefix: 0.0, batch: 0.0 }
     }
 
-    /// The next row: its source, task and length.
+    /// Counts the pair at the next position, with its source, task and length.
     pub fn see(&mut self, source: usize, task: Option<&str>, tokens: u64) {
-        let rank = (self.step % self.sources[source].ranks.len() as u64) as usize;
+        let rank = (self.position % self.sources[source].ranks.len() as u64) as usize;
         let seen = &mut self.sources[source];
         seen.ranks[rank] += 1;
         add(&mut seen.tally, tokens);
@@ -145,28 +148,28 @@ impl<'a> Audit<'a> {
             }
         }
         self.in_batch[source] += 1;
-        self.step += 1;
+        self.position += 1;
         for (i, source) in self.sources.iter().enumerate() {
-            self.prefix = self.prefix.max((source.tally.pairs as f64 - self.mixture.due(i, self.step)).abs());
+            self.prefix = self.prefix.max((source.tally.pairs as f64 - self.mixture.due(i, self.position)).abs());
         }
-        if let Some(size) = self.mixture.config().batch.filter(|size| self.step.is_multiple_of(*size)) {
+        if let Some(size) = self.mixture.config().batch.filter(|size| self.position.is_multiple_of(*size)) {
             for (i, held) in self.in_batch.iter_mut().enumerate() {
-                let due = self.mixture.due(i, self.step) - self.mixture.due(i, self.step - size);
+                let due = self.mixture.due(i, self.position) - self.mixture.due(i, self.position - size);
                 self.batch = self.batch.max((*held as f64 - due).abs());
                 *held = 0;
             }
         }
     }
 
-    /// What was seen.
+    /// The achieved figures.
     pub fn finish(mut self) -> Achieved {
         let tokens: u64 = self.sources.iter().map(|source| source.tally.tokens).sum();
         for source in &mut self.sources {
-            source.share = source.tally.pairs as f64 / self.step.max(1) as f64;
+            source.share = source.tally.pairs as f64 / self.position.max(1) as f64;
             source.token_share = source.tally.tokens as f64 / tokens.max(1) as f64;
         }
         Achieved {
-            pairs: self.step,
+            pairs: self.position,
             sources: self.sources,
             prefix_discrepancy: self.prefix,
             batch_discrepancy: self.mixture.config().batch.map(|_| self.batch),

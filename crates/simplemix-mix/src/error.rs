@@ -1,105 +1,124 @@
-//! Why a mixture was refused.
+//! Reasons to refuse a mixture.
 
-/// A wrong setting of a mixture.
+use crate::weight::Weight;
+
+/// A wrong setting of a mixture, a weight or a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no source.
     #[error("a mixture needs at least one source, found none")]
     NoSource,
-    /// Two sources have one name.
+    /// Two sources have the same name.
     #[error("source `{name}` is named twice")]
     Twice {
         /// The name.
         name: String,
     },
-    /// A source has no rows, though its weight is above zero.
-    #[error("source `{name}` has no rows, but weight {weight}")]
+    /// A source without rows has a weight above 0.
+    #[error("source `{name}` has no rows, expected some, since its weight is {weight}")]
     Empty {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Its weight.
-        weight: String,
+        /// Weight of the source.
+        weight: Weight,
     },
-    /// A weight is not a number that can be one.
-    #[error("weight of `{name}` is `{found}`, expected a number from 0 such as 0.5, 3 or 1/3")]
+    /// A weight cannot be read, or is not one that the shares allow.
+    #[error("weight of source `{name}` is `{found}`, expected {expected}")]
     Weight {
-        /// The source, or the text it stands in.
+        /// Name of the source.
         name: String,
-        /// What was written.
+        /// The weight as it is written.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// A text is not a fraction.
+    #[error("`{found}` is not a number >= 0 such as 0.5, 3 or 1/3")]
+    Fraction {
+        /// The text.
         found: String,
     },
-    /// No source has a weight above zero.
-    #[error("all weights are zero")]
+    /// No source has a weight above 0.
+    #[error("all weights are 0, expected one above 0")]
     ZeroSum,
     /// The weights have no common denominator below the limit.
-    #[error("weights need {found} rows until they repeat, expected at most {limit}; round them, such as {nearest}")]
+    #[error(
+        "the weights repeat only after {found} pairs, expected at most {limit}; round the weights, such as {nearest}"
+    )]
     Period {
-        /// Rows after which the order of sources repeats.
+        /// Pairs after which the order of the sources repeats.
         found: u128,
         /// The limit.
         limit: u64,
-        /// Rounded weights.
+        /// Rounded weights that would do.
         nearest: String,
     },
     /// A setting is out of range or does not go with another.
     #[error("`{key}` is {found}, expected {expected}")]
     Setting {
-        /// The setting.
+        /// Key of the setting, a field of [`MixtureConfig`](crate::MixtureConfig) or
+        /// [`SourceConfig`](crate::SourceConfig), `routing`, or the parameter of a function. A program with other names
+        /// for its settings, such as flags, can look its own name up under this key.
         key: &'static str,
-        /// Its value.
+        /// The value, or what is wrong with it.
         found: String,
         /// What is allowed.
         expected: &'static str,
     },
-    /// A source's tokens are needed, but not known.
-    #[error("source `{name}` has no token count, which shares and budgets in tokens need")]
+    /// The number of tokens in a source is needed, but not known.
+    #[error("source `{name}` has no token count, which shares and sizes in tokens need")]
     Tokens {
-        /// The source.
+        /// Name of the source.
         name: String,
     },
-    /// The rows given for a source are not as many as it has.
+    /// The number of rows given for a source is not the number in its settings.
     #[error("{found} rows are given for source `{name}`, expected {expected}")]
     Rows {
-        /// The source.
+        /// Name of the source.
         name: String,
         /// Rows given.
         found: u64,
-        /// Rows it has.
+        /// Rows in the settings.
         expected: u64,
     },
-    /// A weight was given for a source that is not there.
+    /// Weights name a source that does not exist.
     #[error("weights name `{name}`, expected one of the sources {known}")]
     Unknown {
-        /// The source.
+        /// The name.
         name: String,
-        /// The sources.
+        /// Names of the sources.
         known: String,
     },
-    /// A source would have to repeat rows more often than allowed.
-    #[error("source `{name}` has {rows} rows, but {needed} are asked of it; ask for fewer, or allow {epochs} epochs")]
+    /// A source would have to repeat its rows more often than [`exhaustion`](crate::MixtureConfig::exhaustion) allows.
+    #[error(
+        "source `{name}` has {rows} rows, but the mixture needs {needed}; make it smaller, or allow {epochs} epochs"
+    )]
     Exhausted {
-        /// The source.
+        /// Name of the source.
         name: String,
-        /// Rows it has.
+        /// Rows of the source.
         rows: u64,
-        /// Rows asked of it.
+        /// Rows that the mixture needs.
         needed: u64,
-        /// Passes over it that would do.
+        /// Passes over the source that would be enough.
         epochs: u64,
     },
-    /// The mixture would hold no row.
-    #[error("the mixture is empty: total is 0")]
-    EmptyTotal,
-    /// A text is not of its short form.
+    /// A text is not in the short form of a source or of weights.
     #[error("`{found}` is not of the form {expected}")]
     Form {
         /// The text.
         found: String,
-        /// Its form.
+        /// The form.
         expected: &'static str,
     },
 }
 
-/// Results of this crate.
+/// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn setting(key: &'static str, found: impl Into<String>, expected: &'static str) -> Self {
+        Self::Setting { key, found: found.into(), expected }
+    }
+}

@@ -1,8 +1,8 @@
-//! NumPy's default generator, as far as [`crate::parity`] needs it: `default_rng(seed).choice(k, size, p=p)`.
+//! NumPy's default generator, as far as [`crate::parity`] needs it for `default_rng(seed).choice(k, size, p=p)`.
 //!
-//! SeedSequence and PCG64 as NumPy 2 has them (O'Neill 2014; XSL-RR output of a 128-bit congruential generator).
+//! SeedSequence and PCG64 follow NumPy 2 (O'Neill 2014; XSL-RR output of a 128-bit congruential generator).
 
-/// `numpy.random.default_rng(seed)`.
+/// State of `numpy.random.default_rng(seed)`.
 #[derive(Debug, Clone)]
 pub(crate) struct Generator {
     state: u128,
@@ -26,7 +26,7 @@ impl Generator {
         self.state = self.state.wrapping_mul(MULTIPLIER).wrapping_add(self.increment);
     }
 
-    /// In [0, 1), 53 bits.
+    /// Uniform on [0, 1), with 53 bits.
     pub(crate) fn uniform(&mut self) -> f64 {
         self.step();
         let folded = (self.state >> 64) as u64 ^ self.state as u64;
@@ -35,7 +35,7 @@ impl Generator {
     }
 }
 
-/// What `choice` compares uniform numbers with.
+/// Bounds with which `choice` compares uniform numbers.
 pub(crate) fn cumulative(probabilities: &[f64]) -> Vec<f64> {
     let mut sums = Vec::with_capacity(probabilities.len());
     let mut sum = 0.0;
@@ -46,7 +46,7 @@ pub(crate) fn cumulative(probabilities: &[f64]) -> Vec<f64> {
     sums.iter().map(|s| s / sum).collect()
 }
 
-/// `SeedSequence(seed).generate_state(4, uint64)`.
+/// Computes `SeedSequence(seed).generate_state(4, uint64)`.
 fn seed_state(seed: u64) -> [u64; 4] {
     const POOL: usize = 4;
     let words = if seed >> 32 == 0 { vec![seed as u32] } else { vec![seed as u32, (seed >> 32) as u32] };

@@ -1,27 +1,29 @@
-//! Orders of other tools, row for row, so that a published run can be repeated. For new runs take [`crate::Mixture`].
+//! Orders of other tools, row for row, to repeat a published run. For new runs use [`crate::Mixture`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::numpy::{Generator, cumulative};
 
-/// When `interleave_datasets` stops.
+/// Stopping strategy of `interleave_datasets`, under the names of `datasets`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopping {
-    /// As soon as one source has ended.
+    /// Stop as soon as one source has ended.
     #[default]
     FirstExhausted,
-    /// When all have ended; short ones begin again.
+    /// Stop when all sources have ended; shorter ones start again.
     AllExhausted,
-    /// When all have ended; those that have are passed over.
+    /// Stop when all sources have ended; those that have ended are skipped.
     AllExhaustedWithoutReplacement,
 }
 
-/// `datasets.interleave_datasets` (5.x) of map-style sets with so many rows, as `(source, row)`.
+/// Order of `datasets.interleave_datasets` (5.x) over map-style data sets, as pairs `(source, row)`; `rows` gives the size
+/// of each source.
 ///
-/// With `probabilities` each row's source is drawn by NumPy's generator under `seed`; without, sources take turns.
+/// With `probabilities`, the source of each row is drawn by NumPy's generator under `seed`; without, sources take turns.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::parity::{Stopping, interleave_datasets};
 /// let rows = interleave_datasets(&[3, 4, 5], None, 0, Stopping::FirstExhausted)?;
@@ -30,8 +32,8 @@ pub enum Stopping {
 /// ```
 ///
 /// # Errors
-/// [`Error::NoSource`], [`Error::Setting`] for probabilities that are not as many as the sources, below 0 or not of sum
-/// 1, or with which it would never stop.
+/// [`Error::NoSource`]; [`Error::Setting`] unless there is one probability for each source, none is below 0, their sum is
+/// 1, and the order ends.
 pub fn interleave_datasets(
     rows: &[u64],
     probabilities: Option<&[f64]>,
@@ -69,19 +71,19 @@ fn in_turn(rows: &[u64], stopping: Stopping) -> Vec<(usize, u64)> {
 fn check(rows: &[u64], probabilities: &[f64], stopping: Stopping) -> Result<()> {
     let refuse = |found: String, expected| Err(Error::Setting { key: "probabilities", found, expected });
     if probabilities.len() != rows.len() {
-        return refuse(format!("{} numbers", probabilities.len()), "one for each source");
+        return refuse(format!("a list of {}", probabilities.len()), "one for each source");
     }
     if let Some(p) = probabilities.iter().find(|p| !(**p >= 0.0 && p.is_finite())) {
-        return refuse(p.to_string(), "numbers from 0");
+        return refuse(p.to_string(), "numbers >= 0");
     }
     let sum: f64 = probabilities.iter().sum();
     // NumPy's own tolerance.
     if (sum - 1.0).abs() > 1.5e-8 {
-        return refuse(format!("numbers of sum {sum}"), "numbers of sum 1");
+        return refuse(format!("a list with sum {sum}"), "a sum of 1");
     }
     let drawable = |i: usize| probabilities[i] > 0.0;
     if (0..rows.len()).any(|i| rows[i] == 0 && drawable(i)) {
-        return refuse("above 0 for a source without rows".to_owned(), "0 for it");
+        return refuse("above 0 for a source without rows".to_owned(), "0 for that source");
     }
     if stopping != Stopping::FirstExhausted && !(0..rows.len()).all(drawable) {
         return refuse("0 for a source that must end".to_owned(), "above 0 for every source");
@@ -113,22 +115,29 @@ fn drawn(rows: &[u64], probabilities: &[f64], seed: u64, stopping: Stopping) -> 
     }
 }
 
-/// Rows that TRL's `DatasetMixtureConfig` (1.16) keeps of each source: the first so many, one source after the other.
+/// Number of rows that TRL's `DatasetMixtureConfig` (1.16) keeps from the start of each source.
 ///
-/// The largest mixture in the ratio of `fractions` for which no source has to give more than it has; its order is that
-/// of concatenation, which the trainer then shuffles.
+/// TRL makes the largest mixture in the ratio of `fractions` for which no source has to repeat a row. It concatenates the
+/// sources, and the trainer then shuffles.
 ///
 /// # Errors
-/// [`Error::Setting`] for fractions that are not as many as the sources, below 0, or all 0.
+/// [`Error::Setting`] unless there is one fraction for each source, none is below 0, and one is above 0.
+///
+/// # Examples
+/// ```
+/// use simplemix_mix::parity::trl_mixture;
+/// assert_eq!(trl_mixture(&[300, 80], &[0.5, 0.5])?, [80, 80]);
+/// # Ok::<(), simplemix_mix::Error>(())
+/// ```
 pub fn trl_mixture(rows: &[u64], fractions: &[f64]) -> Result<Vec<u64>> {
     let refuse = |found: String, expected| Err(Error::Setting { key: "fractions", found, expected });
     if fractions.len() != rows.len() {
-        return refuse(format!("{} numbers", fractions.len()), "one for each source");
+        return refuse(format!("a list of {}", fractions.len()), "one for each source");
     }
     let sum: f64 = fractions.iter().sum();
     let usable = |f: &f64| *f >= 0.0 && f.is_finite();
     if !fractions.iter().all(usable) || sum <= 0.0 {
-        return refuse(format!("{fractions:?}"), "numbers from 0, not all 0");
+        return refuse(format!("{fractions:?}"), "numbers >= 0, one of them above 0");
     }
     let weights: Vec<f64> = fractions.iter().map(|f| f / sum).collect();
     let total = rows

@@ -1,12 +1,13 @@
-//! A keyed permutation of `0..len`, computed in place: a shuffle that stores nothing.
+//! A keyed permutation of `0..len`: a shuffle that stores nothing.
 //!
-//! Six rounds of an unbalanced Feistel network on the smallest number of bits that holds `len`, walked until the value
-//! falls below `len` (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). At most half of the values lie
-//! outside, so a walk takes two turns on average. The round function is SplitMix64's finaliser over the round key and
-//! the other half. All of it is integer arithmetic, equal on every platform.
+//! The permutation is six rounds of an unbalanced Feistel network on the smallest number of bits that holds `len`, repeated
+//! until the value is below `len` (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). At most half of the
+//! values lie outside, so the walk takes at most two passes on average. The round function is SplitMix64's finaliser over
+//! the round key and the other half. Integer arithmetic makes the result equal on every platform.
 
-/// An order of `0..len` under a seed and an epoch.
+/// Shuffled order of `0..len`, which depends on a seed and an epoch.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::Permutation;
 /// let order = Permutation::new(5, 42, 0);
@@ -25,7 +26,7 @@ pub struct Permutation {
 const ROUNDS: usize = 6;
 
 impl Permutation {
-    /// The order of `len` rows under `seed` in `epoch`.
+    /// Makes the order of `len` rows under `seed` in `epoch`.
     pub fn new(len: u64, seed: u64, epoch: u64) -> Self {
         // At least two bits, so that both halves have one.
         let bits = (64 - len.saturating_sub(1).leading_zeros()).max(2);
@@ -47,7 +48,7 @@ impl Permutation {
         self.len == 0
     }
 
-    /// The row at place `index`; an `index` past the end is taken modulo `len`, and an empty order gives 0.
+    /// The row at `index`; an index past the end is taken modulo `len`, and an empty order gives 0.
     pub fn at(&self, index: u64) -> u64 {
         if self.len < 2 {
             return 0;
@@ -61,7 +62,7 @@ impl Permutation {
         }
     }
 
-    /// One pass of the network over `low_bits + high_bits` bits; a bijection of them.
+    /// One pass of the network, a bijection of `low_bits + high_bits` bits.
     fn encrypt(&self, value: u64) -> u64 {
         let (low_mask, high_mask) = (mask(self.low_bits), mask(self.high_bits));
         let (mut low, mut high) = (value & low_mask, value >> self.low_bits);
@@ -114,10 +115,10 @@ mod tests {
         assert_eq!((0..10).map(|i| order.at(i)).collect::<Vec<_>>(), GOLDEN);
     }
 
-    /// `place(10, 42, 0, i)` of tests/golden/mix_orders.py. Frozen: a change would reorder everybody's data.
+    /// Values of `place(10, 42, 0, i)` in tests/golden/mix_orders.py. Frozen: a change would reorder everybody's data.
     const GOLDEN: [u64; 10] = [2, 7, 1, 6, 4, 9, 5, 0, 8, 3];
 
-    /// Places of the first row over many seeds; 9 degrees of freedom stay below 27.9 in 99.9 % of samples.
+    /// Positions of one row over many seeds; 9 degrees of freedom stay below 27.9 in 99.9 % of samples.
     #[test]
     fn rows_go_everywhere_alike() {
         let mut counts = [0f64; 10];

@@ -1,18 +1,19 @@
-//! Mixtures that look at prompts: which prompt comes from which source, and which rows of it come together.
+//! Mixtures by prompt: the source from which each prompt comes, and the order of the rows that share a prompt.
 //!
-//! Prompts are numbers, such as hashes of their text: `prompts[i]` is that of row `i`. What comes out are rows, to be
-//! given to [`crate::Mixture::with_rows`] or taken in their order.
+//! Prompts are given as numbers, such as hashes of their text: `prompts[i]` is the prompt of row `i`. The results are rows,
+//! either for [`crate::Mixture::with_rows`] or in their final order.
 
 use std::collections::HashMap;
 
 use crate::permutation::{Permutation, mix};
 use crate::weight::Weight;
 
-/// Rows that each source keeps when every prompt is to come from one source only.
+/// Rows that each source keeps so that every prompt comes from a single source.
 ///
-/// A prompt that several sources have goes to one of them by chance in the ratio of their weights, decided by the seed
-/// and the prompt alone: adding rows of other prompts changes nothing for it.
+/// A prompt that several sources have goes to one of them at random, in the ratio of their weights. The choice depends on
+/// the seed and the prompt only, so that rows of other prompts do not change it.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::{Weight, prompts};
 /// let half = Weight::whole(1);
@@ -51,8 +52,10 @@ pub fn disjoint(sources: &[&[u64]], weights: &[Weight], seed: u64) -> Vec<Vec<u6
         .collect()
 }
 
-/// Rows `(a, b)` of two sources with the same prompt, each row once; a prompt's rows meet in their order.
+/// Rows `(a, b)` of two sources with the same prompt. Each row comes at most once, and the rows of a prompt are matched in
+/// their order.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::prompts;
 /// assert_eq!(prompts::paired(&[5, 6, 6], &[6, 7, 5]), [(0, 2), (1, 0)]);
@@ -65,9 +68,16 @@ pub fn paired(a: &[u64], b: &[u64]) -> Vec<(u64, u64)> {
     rows(a).filter_map(|(row, prompt)| Some((row, waiting.get_mut(&prompt)?.pop_front()?))).collect()
 }
 
-/// The two rows of each prompt one after the other, which of them first decided by key; prompts in a keyed order.
+/// Puts the two rows of each prompt next to each other, in a keyed order, with the prompts in a keyed order too.
 ///
-/// Gives `(source, row)`, source 0 or 1.
+/// Gives pairs `(source, row)` with source 0 or 1.
+///
+/// # Examples
+/// ```
+/// use simplemix_mix::prompts;
+/// let order: Vec<(usize, u64)> = prompts::adjacent(&[(0, 2)], 7).collect();
+/// assert!(order == [(0, 0), (1, 2)] || order == [(1, 2), (0, 0)]);
+/// ```
 pub fn adjacent(pairs: &[(u64, u64)], seed: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
     let order = Permutation::new(pairs.len() as u64, seed, 0);
     (0..pairs.len() as u64).flat_map(move |i| {
@@ -76,9 +86,16 @@ pub fn adjacent(pairs: &[(u64, u64)], seed: u64) -> impl Iterator<Item = (usize,
     })
 }
 
-/// The two rows of each prompt half of the mixture apart, so that no batch of up to `pairs.len() - 1` rows holds both.
+/// Puts the two rows of each prompt half of the mixture apart, so that no batch of up to `pairs.len() - 1` rows holds both.
 ///
-/// Gives `(source, row)`, source 0 or 1, in turn.
+/// Gives pairs `(source, row)`, with sources 0 and 1 in turn.
+///
+/// # Examples
+/// ```
+/// use simplemix_mix::prompts;
+/// let order: Vec<(usize, u64)> = prompts::apart(&[(0, 0), (1, 1)], 7).collect();
+/// assert_ne!(order[0].1, order[1].1);
+/// ```
 pub fn apart(pairs: &[(u64, u64)], seed: u64) -> impl Iterator<Item = (usize, u64)> + '_ {
     let n = pairs.len() as u64;
     let order = Permutation::new(n, seed, 0);
@@ -91,16 +108,23 @@ pub fn apart(pairs: &[(u64, u64)], seed: u64) -> impl Iterator<Item = (usize, u6
 /// A pair whose responses come from different sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossed {
-    /// Source and row whose chosen response it takes.
+    /// Source and row of the chosen response.
     pub chosen: (usize, u64),
-    /// Source and row whose rejected response it takes.
+    /// Source and row of the rejected response.
     pub rejected: (usize, u64),
 }
 
-/// Response-level mixing: for every prompt that both sources have, one source's chosen response against the other's
-/// rejected one, the direction decided by key with chance `weight of a / both weights` for chosen from `a`.
+/// Mixes at the level of responses: for every prompt that both sources have, the chosen response of one source is paired
+/// with the rejected response of the other. The chosen response comes from `a` with probability `a's weight / sum of both`.
 ///
-/// Not what the paper trained: a pair's two responses then come from different policies.
+/// The paper does not train on such pairs: their responses come from different policies.
+///
+/// # Examples
+/// ```
+/// use simplemix_mix::{Weight, prompts};
+/// let pairs = prompts::crossed(&[5, 6], &[6, 7], [Weight::whole(1), Weight::whole(0)], 7);
+/// assert_eq!((pairs[0].chosen, pairs[0].rejected), ((0, 1), (1, 0)));
+/// ```
 pub fn crossed(a: &[u64], b: &[u64], weights: [Weight; 2], seed: u64) -> Vec<Crossed> {
     let share = value(weights[0]) / (value(weights[0]) + value(weights[1]));
     paired(a, b)

@@ -1,62 +1,78 @@
-//! Shares per task: on-policy pairs where answers can be checked, off-policy pairs elsewhere, as the paper finds.
+//! Shares by task, such as on-policy pairs where answers can be checked and off-policy pairs elsewhere, as the paper finds.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{MixtureConfig, SourceConfig};
 use crate::error::{Error, Result};
-use crate::mixture::{Mixture, MixtureConfig, SourceConfig};
+use crate::mixture::Mixture;
 use crate::order::integers;
 use crate::schedule::{Point, Schedule};
 use crate::weight::Weight;
 
-/// Shares of the sources, task by task.
+/// Shares of the sources by task.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::Routing;
 /// let routing: Routing = serde_json::from_str(r#"{
 ///     "tasks": {"math": {"off": 0.2, "on": 0.8}},
 ///     "default": {"off": 0.8, "on": 0.2}
 /// }"#).unwrap();
-/// assert_eq!(routing.of("poetry")["off"], "0.8".parse()?);
+/// assert_eq!(routing.weights("poetry")["off"], "0.8".parse()?);
 /// # Ok::<(), simplemix_mix::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Routing {
-    /// Weights of the sources in each task that has its own.
+    /// Weights of the sources in each task with weights of its own.
     #[serde(default)]
     pub tasks: BTreeMap<String, BTreeMap<String, Weight>>,
-    /// Weights of the sources in every other task, and in rows without one; the sources' own without. With a schedule
-    /// there are none, here and in `tasks`, and the schedule's hold in every task.
+    /// Weights of the sources in every other task, and in rows without a task; by default, those of the mixture. Beside a
+    /// schedule, `default` and `tasks` must be empty, and the weights of the schedule hold in every task.
     #[serde(default)]
     pub default: BTreeMap<String, Weight>,
-    /// Weights of the tasks in the mixture; without them, each has its part of the sources' rows.
+    /// Weights of the tasks; by default, each task has the share that it has of the sources' rows.
     #[serde(default)]
     pub shares: BTreeMap<String, Weight>,
 }
 
-/// A mixture over cells, one for each task of each source.
+/// A mixture with shares by task. Its sources are cells, one for each task of each source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Routed {
-    /// Draws give a cell in place of a source, and rows of the source.
+    /// Mixture whose draws give a cell in place of a source, and a row of that cell's source.
     pub mixture: Mixture,
-    /// Source and task of each cell.
+    /// Source and task of each cell; the task is empty for rows without one.
     pub cells: Vec<(usize, String)>,
 }
 
 impl Routing {
-    /// Weights of the sources in a task; none for the sources' own.
-    pub fn of(&self, task: &str) -> &BTreeMap<String, Weight> {
+    /// Weights of the sources in a task; empty if the weights of the mixture hold.
+    pub fn weights(&self, task: &str) -> &BTreeMap<String, Weight> {
         self.tasks.get(task).unwrap_or(&self.default)
     }
 
-    /// The mixture of `config` with these shares in place of its own: `tasks[s][r]` is the task of row `r` of source
-    /// `s`, empty for none.
+    /// Makes the mixture of `config` with shares by task, where `tasks[s][r]` is the task of row `r` of source `s`, or empty
+    /// if the row has none.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a source that is not there, [`Error::Setting`] for weights of sources beside a schedule, and
-    /// whatever [`Mixture::new`] reports.
+    /// [`Error::Unknown`] if weights name a source that does not exist, [`Error::Setting`] if they are given beside a
+    /// schedule, and the errors of [`Mixture::new`].
+    ///
+    /// # Examples
+    /// ```
+    /// use simplemix_mix::{MixtureConfig, Routing, SourceConfig};
+    /// let routing: Routing = serde_json::from_str(r#"{"tasks": {"math": {"off": 1, "on": 3}}}"#).unwrap();
+    /// let source = |name: &str| SourceConfig::new(name, 8, "1".parse().unwrap());
+    /// let config = MixtureConfig { size: Some(8), ..MixtureConfig::new(vec![source("off"), source("on")], 7) };
+    /// let tasks = vec![["math", "math", "math", "math", "", "", "", ""].to_vec(); 2];
+    /// let routed = routing.route(&config, &tasks)?;
+    /// let rows: Vec<u64> = routed.mixture.plan().iter().map(|planned| planned.rows).collect();
+    /// assert_eq!(routed.cells[3], (1, "math".to_owned()));
+    /// assert_eq!(rows, [2, 2, 1, 3]);
+    /// # Ok::<(), simplemix_mix::Error>(())
+    /// ```
     pub fn route(&self, config: &MixtureConfig, tasks: &[Vec<&str>]) -> Result<Routed> {
         let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
         for name in self.tasks.values().chain([&self.default]).flat_map(BTreeMap::keys) {
@@ -73,8 +89,8 @@ impl Routing {
         let scheduled = config.schedule.as_ref().map_or(&[][..], |schedule| &schedule.points);
         let has_weights = !self.tasks.is_empty() || !self.default.is_empty();
         if !scheduled.is_empty() && has_weights {
-            let found = "weights of sources beside a schedule".to_owned();
-            return Err(Error::Setting { key: "routing", found, expected: "`shares` of tasks only" });
+            let found = "a table with weights of sources beside a schedule";
+            return Err(Error::setting("routing", found, "only `shares` of tasks"));
         }
         config.schedule.as_ref().map_or(Ok(()), |schedule| schedule.check(names.len()))?;
         let own: Vec<Weight> = config.sources.iter().map(|source| source.weight).collect();
@@ -85,13 +101,13 @@ impl Routing {
             for (point, of_cells) in scheduled.iter().zip(&mut points) {
                 of_cells.weights.push(self.cell(task, source, &point.weights, tasks)?);
             }
-            let weights = match self.of(task) {
+            let weights = match self.weights(task) {
                 none if none.is_empty() => own.clone(),
                 of_task => names.iter().map(|name| of_task.get(*name).copied().unwrap_or(Weight::whole(0))).collect(),
             };
             let weight = self.cell(task, source, &weights, tasks)?;
             let name = if task.is_empty() { names[source].to_owned() } else { format!("{}/{task}", names[source]) };
-            // Cells are taken to be as long-winded as their source.
+            // A cell is taken to have the mean length of its source.
             let whole = &config.sources[source];
             let part = |tokens: u64| (u128::from(tokens) * rows.len() as u128 / u128::from(whole.rows.max(1))) as u64;
             sources.push(SourceConfig { name, rows: rows.len() as u64, weight, tokens: whole.tokens.map(part) });
@@ -106,7 +122,7 @@ impl Routing {
         Ok(Routed { mixture, cells })
     }
 
-    /// Weight of a task times the source's share of it, where `weights` are those of the sources.
+    /// Weight of the cell of `source` in `task`: the weight of the task times the share of the source by `weights`.
     fn cell(&self, task: &str, source: usize, weights: &[Weight], tasks: &[Vec<&str>]) -> Result<Weight> {
         let of_task = match self.shares.get(task) {
             Some(weight) => *weight,
@@ -115,13 +131,13 @@ impl Routing {
             }
             None => Weight::whole(0),
         };
-        // Sources without rows of the task leave their share to the others.
+        // A source without rows of the task leaves its share to the others.
         let weights: Vec<Weight> = (weights.iter().zip(tasks))
             .map(|(weight, tasks)| if tasks.contains(&task) { *weight } else { Weight::whole(0) })
             .collect();
         match integers(&weights) {
             Ok(shares) => of_task.times(shares[source], shares.iter().sum()),
-            // Nothing is asked of any source in this task.
+            // No source gives rows of this task.
             Err(Error::ZeroSum) => Ok(Weight::whole(0)),
             Err(other) => Err(other),
         }
@@ -136,9 +152,9 @@ mod tests {
         [("off".to_owned(), off.parse().unwrap()), ("on".to_owned(), on.parse().unwrap())].into()
     }
 
-    fn config(total: u64) -> MixtureConfig {
+    fn config(size: u64) -> MixtureConfig {
         let source = |name: &str| SourceConfig::new(name, 100, Weight::whole(1));
-        MixtureConfig { total: Some(total), ..MixtureConfig::new(vec![source("off"), source("on")], 3) }
+        MixtureConfig { size: Some(size), ..MixtureConfig::new(vec![source("off"), source("on")], 3) }
     }
 
     #[test]
@@ -199,7 +215,7 @@ mod tests {
         let error = routing.route(&config, &[tasks.clone(), tasks.clone()]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`routing` is weights of sources beside a schedule, expected `shares` of tasks only"
+            "`routing` is a table with weights of sources beside a schedule, expected only `shares` of tasks"
         );
     }
 
@@ -207,7 +223,7 @@ mod tests {
     fn unknown_sources_are_named() {
         let routing = Routing { tasks: BTreeMap::new(), default: weights("1", "1"), shares: BTreeMap::new() };
         let config = MixtureConfig {
-            total: Some(4),
+            size: Some(4),
             ..MixtureConfig::new(vec![SourceConfig::new("off", 9, Weight::whole(1))], 3)
         };
         let error = routing.route(&config, &[vec![""; 9]]).unwrap_err();

@@ -5,83 +5,91 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::weight::Weight;
 
-/// Shares of a piece are whole numbers of these.
+/// Shares of a piece are counted in units of `1 / UNIT`.
 pub(crate) const UNIT: u64 = 1 << 20;
 
-/// Linear pieces that a cosine is made of.
+/// Number of linear pieces that approximate a cosine.
 const COSINE_PIECES: u64 = 64;
 
-/// Shares over the run: points, and how shares move from one to the next.
+/// Shares over the run: points, and the curve between them.
 ///
+/// # Examples
 /// ```
-/// use simplemix_mix::{Curve, Schedule};
+/// use simplemix_mix::{Curve, Mixture, MixtureConfig, Schedule, SourceConfig};
 /// // Off-policy pairs first, on-policy pairs last.
 /// let schedule = Schedule::between(vec!["1".parse()?, "0".parse()?], vec!["0".parse()?, "1".parse()?], Curve::Linear);
-/// assert_eq!(schedule.points.len(), 2);
+/// let source = |name: &str| SourceConfig::new(name, 1000, "1".parse().unwrap());
+/// let mixture = Mixture::new(MixtureConfig {
+///     size: Some(1000),
+///     schedule: Some(schedule),
+///     ..MixtureConfig::new(vec![source("off"), source("on")], 7)
+/// })?;
+/// // Three quarters of the first half are off-policy pairs.
+/// assert_eq!((mixture.count(0, 500), mixture.count(0, 1000)), (375, 500));
 /// # Ok::<(), simplemix_mix::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// How shares move between points.
+    /// Shape of the change between points.
     pub curve: Curve,
-    /// At least one; the first holds from the start, the last to the end.
+    /// Points in rising order, at least one; the first holds from the start, the last to the end.
     pub points: Vec<Point>,
 }
 
-/// How shares move between points.
+/// Shape of the change between two points of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Curve {
-    /// A point's shares hold until the next.
+    /// The shares of a point hold until the next point.
     Step,
-    /// In a straight line.
+    /// A straight line.
     Linear,
-    /// In half a cosine wave, slow at both ends; 64 straight lines.
+    /// Half a cosine wave, slow at both ends, made of 64 straight lines.
     Cosine,
 }
 
-/// Shares at a place of the run.
+/// Shares at one point of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
-    /// Part of the run, from 0 to 1.
+    /// Fraction of the run, from 0 to 1.
     pub at: Weight,
-    /// A weight for each source, in their order.
+    /// One weight for each source, in the order of the sources.
     pub weights: Vec<Weight>,
 }
 
 impl Schedule {
-    /// From one set of weights at the start to another at the end.
+    /// A schedule from the weights `from` at the start to the weights `to` at the end.
     pub fn between(from: Vec<Weight>, to: Vec<Weight>, curve: Curve) -> Self {
         let points = vec![Point { at: Weight::whole(0), weights: from }, Point { at: Weight::whole(1), weights: to }];
         Self { curve, points }
     }
 
-    /// The first source alone, then the second alone, with a straight line between `start` and `end` (parts of the run):
-    /// an off-to-on curriculum where off-policy pairs are the first source, on-to-off where they are the second.
+    /// A schedule of the first source alone up to `start`, the second alone from `end`, and a straight line between them;
+    /// both are fractions of the run. With off-policy pairs as the first source, this is an off-to-on curriculum.
     pub fn hand_over(start: Weight, end: Weight) -> Self {
         let (none, all) = (Weight::whole(0), Weight::whole(1));
         let points = vec![Point { at: start, weights: vec![all, none] }, Point { at: end, weights: vec![none, all] }];
         Self { curve: Curve::Linear, points }
     }
 
-    /// Whether every point has a weight for each source.
+    /// Checks that every point has one weight for each source.
     pub(crate) fn check(&self, sources: usize) -> Result<()> {
         match self.points.iter().find(|point| point.weights.len() != sources) {
             None => Ok(()),
             Some(point) => {
-                let found = format!("{} weights at {}", point.weights.len(), point.at);
+                let found = format!("a list of {} weights at {}", point.weights.len(), point.at);
                 Err(Error::Setting { key: "schedule", found, expected: "one for each source" })
             }
         }
     }
 
-    /// The pieces of a run of `total` rows.
+    /// The pieces of a run of `total` positions.
     pub(crate) fn pieces(&self, sources: usize, total: u64) -> Result<Vec<Piece>> {
         let wrong = |found: String, expected: &'static str| Error::Setting { key: "schedule", found, expected };
         let (Some(first), Some(last)) = (self.points.first(), self.points.last()) else {
-            return Err(wrong("no point".to_owned(), "at least one point"));
+            return Err(wrong("empty".to_owned(), "at least one point"));
         };
         self.check(sources)?;
         let mut places = Vec::new();
@@ -127,7 +135,7 @@ impl Schedule {
     }
 }
 
-/// A run of rows over which shares move in a straight line.
+/// A range of positions over which shares change along a straight line.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) start: u64,
@@ -135,12 +143,12 @@ pub(crate) struct Piece {
     pub(crate) shares: Vec<Line>,
 }
 
-/// A source's share over a piece, in `UNIT`s.
+/// Share of one source over a piece, in units of `1 / UNIT`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Line {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Due at the piece's start, in `2 UNIT`ths of a row.
+    /// Rows due at the start of the piece, in units of `1 / (2 UNIT)` of a row.
     pub(crate) base: u128,
 }
 
@@ -164,7 +172,7 @@ impl Pieces {
     }
 }
 
-/// Weights as shares of `UNIT` that sum to it.
+/// Shares in units of `1 / UNIT` that sum to `UNIT`.
 fn units(weights: &[Weight]) -> Result<Vec<u64>> {
     let values: Vec<f64> = weights.iter().map(|w| w.parts().0 as f64 / w.parts().1 as f64).collect();
     let sum: f64 = values.iter().sum();
@@ -174,7 +182,7 @@ fn units(weights: &[Weight]) -> Result<Vec<u64>> {
     Ok(whole(values.iter().map(|v| (v / sum * UNIT as f64).round() as u64).collect()))
 }
 
-/// Shares that sum to `UNIT`: what rounding left or took goes to the largest.
+/// Makes shares sum to `UNIT` by adding the rounding error to the largest.
 fn whole(mut shares: Vec<u64>) -> Vec<u64> {
     let sum: u64 = shares.iter().sum();
     if let Some(largest) = shares.iter_mut().max() {
@@ -183,7 +191,7 @@ fn whole(mut shares: Vec<u64>) -> Vec<u64> {
     shares
 }
 
-/// `(1 - cos(pi x)) / 2` on [0, 1], by its series: plain arithmetic, equal on every platform.
+/// Computes `(1 - cos(pi x)) / 2` on [0, 1] by its series, in plain arithmetic that is equal on every platform.
 fn half_wave(x: f64) -> f64 {
     if x > 0.5 {
         return 1.0 - half_wave(1.0 - x);
@@ -260,12 +268,12 @@ mod tests {
     fn wrong_schedules_are_named() {
         let text = |schedule: &Schedule| schedule.pieces(2, 10).unwrap_err().to_string();
         let mut schedule = Schedule::between(weights(&[1]), weights(&[1, 2]), Curve::Linear);
-        assert_eq!(text(&schedule), "`schedule` is 1 weights at 0, expected one for each source");
+        assert_eq!(text(&schedule), "`schedule` is a list of 1 weights at 0, expected one for each source");
         schedule.points[0].weights = weights(&[1, 1]);
         schedule.points[1].at = Weight::whole(2);
         assert_eq!(text(&schedule), "`schedule` is a point at 2, expected points from 0 to 1");
         schedule.points.clear();
-        assert_eq!(text(&schedule), "`schedule` is no point, expected at least one point");
+        assert_eq!(text(&schedule), "`schedule` is empty, expected at least one point");
     }
 
     proptest! {

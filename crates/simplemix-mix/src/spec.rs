@@ -5,8 +5,9 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::weight::Weight;
 
-/// A source in short form: a name, where it is, and perhaps its weight.
+/// A source in short form: name, path and optional weight.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::SourceSpec;
 /// let spec: SourceSpec = "off=data/uf.parquet:0.5".parse()?;
@@ -20,7 +21,7 @@ pub struct SourceSpec {
     pub name: String,
     /// Path or URL.
     pub path: String,
-    /// Weight, where it is written here.
+    /// Weight, if there is one.
     pub weight: Option<Weight>,
 }
 
@@ -30,7 +31,7 @@ impl FromStr for SourceSpec {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::Form { found: text.to_owned(), expected: "NAME=PATH or NAME=PATH:WEIGHT" };
         let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
-        // A colon may belong to the path: only a weight behind the last one counts.
+        // A colon may be part of the path: only a weight after the last one counts.
         let (path, weight) = match rest.rsplit_once(':').map(|(path, weight)| (path, weight.parse())) {
             Some((path, Ok(weight))) => (path, Some(weight)),
             _ => (rest, None),
@@ -42,10 +43,18 @@ impl FromStr for SourceSpec {
     }
 }
 
-/// Reads `off=0.5,on=0.5`.
+/// Reads weights by name, such as `off=0.5,on=0.5`.
 ///
 /// # Errors
 /// [`Error::Form`], [`Error::Weight`] or [`Error::Twice`].
+///
+/// # Examples
+/// ```
+/// use simplemix_mix::parse_weights;
+/// let weights = parse_weights("off=0.25,on=3/4")?;
+/// assert_eq!(weights[1], ("on".to_owned(), "0.75".parse()?));
+/// # Ok::<(), simplemix_mix::Error>(())
+/// ```
 pub fn parse_weights(text: &str) -> Result<Vec<(String, Weight)>> {
     let mut weights: Vec<(String, Weight)> = Vec::new();
     for part in text.split(',') {
@@ -55,7 +64,10 @@ pub fn parse_weights(text: &str) -> Result<Vec<(String, Weight)>> {
         if weights.iter().any(|(known, _)| *known == name) {
             return Err(Error::Twice { name });
         }
-        let weight = weight.parse().map_err(|_| Error::Weight { name: name.clone(), found: weight.to_owned() })?;
+        let weight = weight.parse().map_err(|_| {
+            let (name, found) = (name.clone(), weight.to_owned());
+            Error::Weight { name, found, expected: "a number >= 0 such as 0.5, 3 or 1/3" }
+        })?;
         weights.push((name, weight));
     }
     Ok(weights)
@@ -74,14 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_the_form_is_refused() {
+    fn other_forms_are_refused() {
         for text in ["off", "=x.parquet", "off="] {
             assert!(text.parse::<SourceSpec>().is_err(), "{text}");
         }
         assert_eq!(parse_weights("a=0.5,a=1").unwrap_err().to_string(), "source `a` is named twice");
         assert_eq!(
             parse_weights("a=-1").unwrap_err().to_string(),
-            "weight of `a` is `-1`, expected a number from 0 such as 0.5, 3 or 1/3"
+            "weight of source `a` is `-1`, expected a number >= 0 such as 0.5, 3 or 1/3"
         );
         assert!(parse_weights("").is_err());
     }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
-/// A share before it is made to sum to one: numerator over denominator, in lowest terms.
+/// A weight relative to others, which need not sum to one: numerator over denominator, in lowest terms.
 ///
+/// # Examples
 /// ```
 /// use simplemix_mix::Weight;
 /// let tenth: Weight = "0.10".parse()?;
@@ -24,7 +25,7 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Of a whole number.
+    /// The weight `value`.
     pub fn whole(value: u64) -> Self {
         Self { numerator: value, denominator: 1 }
     }
@@ -37,18 +38,18 @@ impl Weight {
     /// The weight times `above / below`.
     ///
     /// # Errors
-    /// [`Error::Weight`] if the product has more digits than a weight can have.
+    /// [`Error::Fraction`] if numerator or denominator of the product needs more than 64 bits.
     pub(crate) fn times(self, above: u64, below: u64) -> Result<Self> {
         let numerator = u128::from(self.numerator) * u128::from(above);
         let denominator = u128::from(self.denominator) * u128::from(below);
         let common = gcd(numerator, denominator);
         match (u64::try_from(numerator / common), u64::try_from(denominator / common)) {
             (Ok(numerator), Ok(denominator)) => Ok(Self { numerator, denominator }),
-            _ => Err(Error::Weight { name: "a task".to_owned(), found: format!("{self} * {above}/{below}") }),
+            _ => Err(Error::Fraction { found: format!("{self} * {above}/{below}") }),
         }
     }
 
-    /// Whether nothing is asked of the source.
+    /// Whether the weight is 0, so that the source gives no rows.
     pub fn is_zero(self) -> bool {
         self.numerator == 0
     }
@@ -63,11 +64,11 @@ impl FromStr for Weight {
                 let common = gcd(u128::from(numerator), u128::from(denominator)) as u64;
                 Self { numerator: numerator / common, denominator: denominator / common }
             })
-            .ok_or_else(|| Error::Weight { name: "source".to_owned(), found: text.to_owned() })
+            .ok_or_else(|| Error::Fraction { found: text.to_owned() })
     }
 }
 
-/// `3`, `0.25` or `1/3`; at most 18 digits.
+/// Reads `3`, `0.25` or `1/3`, of at most 18 digits.
 fn fraction(text: &str) -> Option<(u64, u64)> {
     if let Some((above, below)) = text.split_once('/') {
         let below = digits(below)?;
@@ -82,7 +83,7 @@ fn fraction(text: &str) -> Option<(u64, u64)> {
     Some((part(whole)?.checked_mul(scale)?.checked_add(part(decimals)?)?, scale))
 }
 
-/// An unsigned number without sign or spaces.
+/// Reads a number without sign or spaces.
 fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
@@ -106,7 +107,7 @@ impl Serialize for Weight {
     }
 }
 
-/// From text, or from a number through its shortest decimal form.
+/// Reads a text, or a number through its shortest decimal form.
 impl<'de> Deserialize<'de> for Weight {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Written;

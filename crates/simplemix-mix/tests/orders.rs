@@ -1,5 +1,5 @@
-//! Whole mixtures as another language makes them from docs/mixing.md (tests/golden/mix_orders.py), and the weights on
-//! which other mixers were measured to go wrong (25,600 rows in batches of 64).
+//! Whole mixtures against an implementation of docs/mixing.md in another language (tests/golden/mix_orders.py), and the
+//! weights on which other mixers were measured to go wrong (25,600 rows in batches of 64).
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -11,9 +11,9 @@ fn whole(value: &Value) -> Vec<u64> {
     value.as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect()
 }
 
-fn config(weights: &[Weight], rows: u64, total: u64) -> MixtureConfig {
+fn config(weights: &[Weight], rows: u64, size: u64) -> MixtureConfig {
     let source = |(i, &weight): (usize, &Weight)| SourceConfig::new(i.to_string(), rows, weight);
-    MixtureConfig { total: Some(total), ..MixtureConfig::new(weights.iter().enumerate().map(source).collect(), 5) }
+    MixtureConfig { size: Some(size), ..MixtureConfig::new(weights.iter().enumerate().map(source).collect(), 5) }
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn mixtures_are_those_of_another_language() {
         let sources = whole(&case["weights"]).into_iter().zip(whole(&case["rows"])).enumerate();
         let sources = sources.map(|(i, (weight, rows))| SourceConfig::new(i.to_string(), rows, Weight::whole(weight)));
         let mixture = Mixture::new(MixtureConfig {
-            total: Some(60),
+            size: Some(60),
             exhaustion: Exhaustion::Repeat { epochs: 60 },
             ..MixtureConfig::new(sources.collect(), case["seed"].as_u64().unwrap())
         })
@@ -38,7 +38,7 @@ fn mixtures_are_those_of_another_language() {
 fn strays(config: MixtureConfig) -> (f64, f64) {
     let mixture = Mixture::new(config).unwrap();
     let mut audit = Audit::new(&mixture, 1);
-    (0..mixture.len()).for_each(|step| audit.see(mixture.source_at(step), None, 0));
+    (0..mixture.len()).for_each(|position| audit.see(mixture.source_at(position), None, 0));
     let achieved = audit.finish();
     (achieved.prefix_discrepancy, achieved.batch_discrepancy.unwrap())
 }
@@ -89,7 +89,7 @@ proptest! {
         prop_assert!(batch < 1.0, "{} {}", prefix, batch);
         let mixture = Mixture::new(base).unwrap();
         let mut audit = Audit::new(&mixture, 1);
-        (0..4000).for_each(|step| audit.see(mixture.source_at(step), None, 0));
+        (0..4000).for_each(|position| audit.see(mixture.source_at(position), None, 0));
         let prefix = audit.finish().prefix_discrepancy;
         prop_assert!(prefix <= 1.0 - 1.0 / (2.0 * k - 2.0) + 1e-9, "{}", prefix);
     }

@@ -1,15 +1,15 @@
-//! Batches whose rows are permuted by key: what a batch holds is fixed, where in it a source stands is not.
+//! Batches that are shuffled by key: the contents of a batch are fixed, the order within it is not.
 //!
-//! Every batch holds floor or ceil of each share, and so do the totals at every batch's end. For two sources the closed
-//! form gives that. For more it is scheduling on as many processors as a batch has rows beyond the floors, where each
-//! source runs a fixed share of the time: PD² (Anderson and Srinivasan, "Mixed Pfair/ERfair scheduling of asynchronous
-//! periodic tasks", Journal of Computer and System Sciences 68, 2004) never strays by a whole unit. One period of
-//! batches is tabled.
+//! Every batch holds each share rounded up or down, and so does every prefix that ends with a batch. For two sources the
+//! closed form does that. For more, the problem is scheduling on as many processors as a batch has rows beyond the rounded
+//! down shares, where each source runs a fixed share of the time: PD² (Anderson and Srinivasan, "Mixed Pfair/ERfair
+//! scheduling of asynchronous periodic tasks", Journal of Computer and System Sciences 68, 2004) never strays by a whole
+//! unit. One period of batches is kept as a table.
 //!
-//! Inside a batch the rows stand sorted by source in a keyed order of sources, and place `p` holds sorted row
-//! `(a p + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. So for every number of ranks `w` that divides `B`, rank
-//! `r` with places `r, r + w, ...` holds floor or ceil of the share of its micro-batch as well: its sorted rows are one
-//! class modulo `w`, and a source is a run of sorted rows.
+//! Within a batch, the rows are sorted by source, in a keyed order of the sources, and place `p` holds sorted row
+//! `(a p + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. For every number of ranks `w` that divides `B`, rank `r`
+//! takes places `r, r + w, ...`, whose sorted rows are one class modulo `w`. A source is a run of sorted rows, so the
+//! micro-batch of each rank holds each share rounded up or down as well.
 
 use super::{PERIOD_LIMIT, Two, gcd_u64};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(crate) struct Batched {
     totals: Totals,
 }
 
-/// Rows that each source has given at the end of each batch.
+/// Rows that each source has given by the end of each batch.
 #[derive(Debug, Clone, PartialEq)]
 enum Totals {
     /// Closed form.
@@ -42,12 +42,12 @@ impl Batched {
         Ok(Self { size, sources: shares.len(), seed, totals })
     }
 
-    pub(crate) fn at(&self, step: u64) -> (usize, u64) {
-        let (batch, place) = (step / self.size, step % self.size);
+    pub(crate) fn at(&self, position: u64) -> (usize, u64) {
+        let (batch, place) = (position / self.size, position % self.size);
         let layout = Layout::new(self, batch);
         let sorted = layout.sorted(place);
         let (mut source, mut before) = (0, 0);
-        // Sources stand in a keyed order: a rotation and perhaps a reversal of their numbers.
+        // The keyed order of the sources is a rotation, possibly reversed.
         for i in 0..self.sources {
             source = layout.source(i);
             let rows = self.held(source, batch);
@@ -56,14 +56,14 @@ impl Batched {
             }
             before += rows;
         }
-        // Rows of a source are numbered by place, so that its rank rises within the batch.
+        // Rows of a source are numbered by place, so that `nth` rises within the batch.
         let run = before..before + self.held(source, batch);
         let earlier = (0..place).filter(|&p| run.contains(&layout.sorted(p))).count() as u64;
         (source, self.total(source, batch) + earlier)
     }
 
-    pub(crate) fn count(&self, source: usize, steps: u64) -> u64 {
-        let (batch, rest) = (steps / self.size, steps % self.size);
+    pub(crate) fn count(&self, source: usize, end: u64) -> u64 {
+        let (batch, rest) = (end / self.size, end % self.size);
         let layout = Layout::new(self, batch);
         let mut before = 0;
         for i in 0..self.sources {
@@ -78,7 +78,7 @@ impl Batched {
         self.total(source, batch) + in_rest
     }
 
-    /// Inside a batch a count may be as far off as the batch holds of a source.
+    /// Bound within a batch: all rows of a source may come first or last.
     pub(crate) fn prefix_bound(&self) -> f64 {
         let most = (0..self.sources).map(|source| self.held(source, 0) + 1).max().unwrap_or(0);
         most as f64 + 1.0
@@ -101,13 +101,13 @@ impl Batched {
     }
 }
 
-/// Where the rows of one batch stand.
+/// Order of the rows in one batch.
 struct Layout {
     size: u64,
     factor: u64, // `a`
     offset: u64, // `c`
     sources: usize,
-    first: usize, // source that stands first
+    first: usize, // source that comes first
     reversed: bool,
 }
 
@@ -123,7 +123,7 @@ impl Layout {
         Self { size, factor, offset: key(2) % size, sources: order.sources, first, reversed: key(4) & 1 == 1 }
     }
 
-    /// Which of the sorted rows stands at `place`.
+    /// Index of the sorted row at `place`.
     fn sorted(&self, place: u64) -> u64 {
         let product = u128::from(self.factor) * u128::from(place) + u128::from(self.offset);
         (product % u128::from(self.size)) as u64
@@ -170,34 +170,35 @@ fn pfair(shares: &[u64], size: u64) -> Result<Vec<u32>> {
     Ok(table)
 }
 
-/// A source's fractional share of a batch, `a / q` of a row.
+/// Fractional share of a source in a batch: `a / q` of a row.
 struct Task {
     a: u64,
     q: u64,
 }
 
 impl Task {
-    /// First slot that may give the unit after `units`.
+    /// First slot in which the unit after `units` may be given.
     fn release(&self, units: u64) -> u64 {
         (u128::from(units) * u128::from(self.q) / u128::from(self.a)) as u64
     }
 
-    /// Slots by whose end that unit must be given.
+    /// Number of slots within which that unit must be given.
     fn deadline(&self, units: u64) -> u64 {
         ((u128::from(units) + 1) * u128::from(self.q)).div_ceil(u128::from(self.a)) as u64
     }
 
-    /// Whether the next unit's window begins before this one's ends.
+    /// Whether the window of the next unit begins before that of this one ends.
     fn overlaps(&self, units: u64) -> bool {
         !((u128::from(units) + 1) * u128::from(self.q)).is_multiple_of(u128::from(self.a))
     }
 
-    /// PD²'s: the earlier deadline, then overlap with the next window, then the later end of a chain of tight windows.
+    /// Priority of PD²: the earlier deadline, then an overlap with the next window, then the later end of a chain of tight
+    /// windows.
     fn priority(&self, units: u64) -> (u64, bool, std::cmp::Reverse<u64>) {
         (self.deadline(units), !self.overlaps(units), std::cmp::Reverse(self.chain_end(units)))
     }
 
-    /// Where a chain of windows of two slots ends, one forced by the other; 0 for shares below a half, which have none.
+    /// End of a chain of windows of two slots, where each forces the next; 0 for shares below a half, which have none.
     fn chain_end(&self, units: u64) -> u64 {
         if 2 * u128::from(self.a) < u128::from(self.q) {
             return 0;
@@ -232,9 +233,9 @@ mod tests {
             let mut counts = vec![0u64; shares.len()];
             for batch in 0..sum.min(60) {
                 let rows: Vec<(usize, u64)> = (0..size).map(|p| order.at(batch * size + p)).collect();
-                for (place, &(source, rank)) in rows.iter().enumerate() {
+                for (place, &(source, nth)) in rows.iter().enumerate() {
                     prop_assert_eq!(order.count(source, batch * size + place as u64), counts[source]);
-                    prop_assert_eq!(rank, counts[source]);
+                    prop_assert_eq!(nth, counts[source]);
                     counts[source] += 1;
                 }
                 for (i, &share) in shares.iter().enumerate() {
@@ -253,13 +254,13 @@ mod tests {
         }
     }
 
-    /// What stands at a place says nothing about the source: over many batches each source has its share of each place.
+    /// A place says nothing about the source: over many batches, each source has its share of each place.
     #[test]
     fn every_place_gets_every_source_alike() {
         let order = Batched::new(&[1, 1, 2], 8, 5).unwrap();
         let mut counts = [[0f64; 3]; 8];
-        for step in 0..80_000 {
-            counts[(step % 8) as usize][order.at(step).0] += 1.0;
+        for position in 0..80_000 {
+            counts[(position % 8) as usize][order.at(position).0] += 1.0;
         }
         for place in counts {
             // 2 degrees of freedom: below 18.4 in 99.99 % of samples.
@@ -268,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Mosaic's stratified batching rounds each batch alike, and refuses a source that is due less than a row a batch.
+    /// Mosaic's stratified batching rounds every batch alike, and refuses a source that is due less than a row a batch.
     #[test]
     fn a_source_due_less_than_a_row_a_batch_is_served_in_turn() {
         let mut shares = vec![100];

@@ -1,7 +1,7 @@
 //! Draws from binomial and hypergeometric distributions as functions of a key.
 //!
-//! Small cases go through the distribution from its mode; large ones by the ratio of uniforms (Stadlober 1990, algorithm
-//! HRUA, as in NumPy). Logarithms are `libm`'s, in software, so that the numbers are the same on every platform.
+//! The method is the ratio of uniforms (Stadlober 1990, algorithm HRUA, as in NumPy). Logarithms are computed in software
+//! by `libm`, so that the numbers are the same on every platform.
 
 use crate::permutation::mix;
 
@@ -16,14 +16,14 @@ impl Stream {
         Self { key, drawn: 0 }
     }
 
-    /// In (0, 1), 52 bits.
+    /// Uniform on (0, 1), with 52 bits.
     pub(crate) fn uniform(&mut self) -> f64 {
         self.drawn += 1;
         let bits = mix(self.key ^ mix(self.drawn)) >> 12;
         (bits as f64 + 0.5) / (1u64 << 52) as f64
     }
 
-    /// In `0..below`.
+    /// Uniform on `0..below`.
     pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.drawn += 1;
         let bits = mix(self.key ^ mix(self.drawn));
@@ -31,7 +31,7 @@ impl Stream {
     }
 }
 
-/// How many of `sample` items, drawn without putting back from `good + bad`, are good.
+/// Number of good items among `sample` items drawn from `good + bad` without replacement.
 pub(crate) fn hypergeometric(stream: &mut Stream, good: u64, bad: u64, sample: u64) -> u64 {
     let (least, most) = (sample.saturating_sub(bad), good.min(sample));
     if least == most {
@@ -44,7 +44,7 @@ pub(crate) fn hypergeometric(stream: &mut Stream, good: u64, bad: u64, sample: u
     ratio_of_uniforms(stream, n * g / (g + b), variance, (least, most), mode, log)
 }
 
-/// How many of `trials` independent trials of chance `chance` succeed.
+/// Number of successes in `trials` independent trials with probability `chance`.
 pub(crate) fn binomial(stream: &mut Stream, trials: u64, chance: f64) -> u64 {
     if chance <= 0.0 || trials == 0 {
         return 0;
@@ -59,7 +59,7 @@ pub(crate) fn binomial(stream: &mut Stream, trials: u64, chance: f64) -> u64 {
     ratio_of_uniforms(stream, n * chance, n * chance * (1.0 - chance), (0, trials), mode, log)
 }
 
-/// A whole number with log-weights `log`, by the ratio of uniforms: exact for log-concave distributions.
+/// Draws a whole number with log-weights `log` by the ratio of uniforms, which is exact for log-concave distributions.
 fn ratio_of_uniforms(
     stream: &mut Stream,
     mean: f64,
@@ -68,7 +68,7 @@ fn ratio_of_uniforms(
     mode: f64,
     log: impl Fn(f64) -> f64,
 ) -> u64 {
-    // Stadlober's table mountain: the hat covers the distribution for every variance.
+    // Stadlober's table mountain hat covers the distribution for every variance.
     let (d1, d2) = (1.715_527_769_921_413_5, 0.898_916_162_058_898_7);
     let centre = mean + 0.5;
     let width = d1 * (variance + 0.5).sqrt() + d2;
@@ -85,7 +85,7 @@ fn ratio_of_uniforms(
     }
 }
 
-/// `ln k!`.
+/// Computes `ln k!`.
 fn ln_factorial(k: f64) -> f64 {
     libm::lgamma(k + 1.0)
 }
@@ -94,7 +94,7 @@ fn ln_factorial(k: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Chi-square of draws against the distribution; cells due fewer than 5 are put together.
+    /// Chi-square of draws against the distribution; cells with fewer than 5 expected draws are merged.
     fn chi_square(draws: impl Iterator<Item = u64>, chances: &[f64]) -> (f64, usize) {
         let mut counts = vec![0f64; chances.len()];
         let mut n = 0.0;

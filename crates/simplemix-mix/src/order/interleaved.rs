@@ -1,20 +1,20 @@
-//! Three and more sources, one period tabled.
+//! Three and more sources, with one period in a table.
 //!
-//! Without a batch size it is Tijdeman's rule for the chairman assignment problem ("The chairman assignment problem",
-//! Discrete Mathematics 32, 1980): of the sources that are at least `1/(2k - 2)` behind, the one whose deadline comes
-//! first. Counts stay within `1 - 1/(2k - 2)` of their shares, which no rule can better.
+//! Without a batch size the order follows Tijdeman's rule for the chairman assignment problem ("The chairman assignment
+//! problem", Discrete Mathematics 32, 1980): among the sources that are at least `1/(2k - 2)` behind, take the one with the
+//! earliest deadline. Counts stay within `1 - 1/(2k - 2)` of their shares, which is the best possible bound.
 //!
-//! With a batch size, every batch shall hold floor or ceil of each share too. The same rule, with the end of the batch
-//! as a further deadline, nearly always gives that; where it runs into a wall it is taken back, row by row. For a few
-//! weights no order keeps both promises (11 : 3 : 6 : 11 in batches of 16 is one), and then prefixes hold floor or ceil
-//! of their shares, less than a whole row. docs/mixing.md has the reasons. What is tabled is checked, row by row.
+//! With a batch size, every batch holds each share rounded up or down too. Tijdeman's rule with the end of the batch as a
+//! second deadline nearly always does that; where it reaches a dead end, a search goes back, row by row. For a few weights
+//! no order keeps both promises (such as 11 : 3 : 6 : 11 in batches of 16). Prefixes then hold each share rounded up or
+//! down, so they stray by less than a row. docs/mixing.md gives the reasons. Every row of the table is checked.
 
 use std::collections::HashSet;
 
 use super::{PERIOD_LIMIT, gcd_u64};
 use crate::error::{Error, Result};
 
-/// One period: source of each row, and how many rows of it came before in the period.
+/// One period: the source at each position, and the number of its rows before in the period.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Interleaved {
     given: Vec<u64>,
@@ -23,7 +23,7 @@ pub(crate) struct Interleaved {
 }
 
 impl Interleaved {
-    /// `None` if no order keeps the batches' promise.
+    /// Makes the table; `None` if no order was found that keeps the promise of the batches.
     pub(crate) fn new(shares: &[u64], batch: Option<u64>) -> Result<Option<Self>> {
         let sum: u64 = shares.iter().sum();
         let repeats = batch.map_or(1, |batch| batch / gcd_u64(batch, sum));
@@ -50,9 +50,9 @@ impl Interleaved {
             let table = rows
                 .into_iter()
                 .map(|source| {
-                    let rank = given[usize::from(source)];
+                    let nth = given[usize::from(source)];
                     given[usize::from(source)] += 1;
-                    (source, rank as u32)
+                    (source, nth as u32)
                 })
                 .collect();
             Self { given, table, prefix_bound }
@@ -60,18 +60,18 @@ impl Interleaved {
     }
 
     #[inline]
-    pub(crate) fn at(&self, step: u64) -> (usize, u64) {
+    pub(crate) fn at(&self, position: u64) -> (usize, u64) {
         let period = self.table.len() as u64;
-        let (source, rank) = self.table[(step % period) as usize];
-        (usize::from(source), step / period * self.given[usize::from(source)] + u64::from(rank))
+        let (source, nth) = self.table[(position % period) as usize];
+        (usize::from(source), position / period * self.given[usize::from(source)] + u64::from(nth))
     }
 
-    pub(crate) fn count(&self, source: usize, steps: u64) -> u64 {
+    pub(crate) fn count(&self, source: usize, end: u64) -> u64 {
         let period = self.table.len() as u64;
-        let rest = &self.table[..(steps % period) as usize];
-        // The next row of the source in the period, or the last before, knows how many came.
-        let in_rest = rest.iter().rev().find(|(s, _)| usize::from(*s) == source).map_or(0, |(_, rank)| rank + 1);
-        steps / period * self.given[source] + u64::from(in_rest)
+        let rest = &self.table[..(end % period) as usize];
+        // The last entry of the source holds the number of its rows before.
+        let in_rest = rest.iter().rev().find(|(s, _)| usize::from(*s) == source).map_or(0, |(_, nth)| nth + 1);
+        end / period * self.given[source] + u64::from(in_rest)
     }
 
     pub(crate) fn prefix_bound(&self) -> f64 {
@@ -79,7 +79,7 @@ impl Interleaved {
     }
 }
 
-/// What a row must keep to, in units of a row over `sum * slack`: `|count - share| <= reach`.
+/// Rule that every position must keep, `|count - share| <= reach`, in units of `1 / (sum * slack)` of a row.
 #[derive(Clone, Copy)]
 struct Rule<'a> {
     shares: &'a [u64],
@@ -90,19 +90,19 @@ struct Rule<'a> {
 }
 
 impl Rule<'_> {
-    /// Whether the source may have `count` rows after `t`.
+    /// Whether the source may have `count` of the first `t` rows.
     fn released(&self, i: usize, count: u64, t: u64) -> bool {
         i128::from(count) * self.sum * self.slack - i128::from(self.shares[i]) * i128::from(t) * self.slack
             <= self.reach
     }
 
-    /// Last row by which a source that has `count` rows must get another.
+    /// Last position by which a source with `count` rows must give another one.
     fn deadline(&self, i: usize, count: u64) -> u64 {
         ((self.reach + i128::from(count) * self.sum * self.slack) / (i128::from(self.shares[i]) * self.slack) + 1)
             as u64
     }
 
-    /// Tijdeman's rule as it is: some source is always behind, since all together have given t - 1 rows of t.
+    /// Plain Tijdeman's rule. Some source is always behind, since all together have given t - 1 rows of t.
     fn greedy(&self, period: u64) -> Vec<u16> {
         let mut given = vec![0u64; self.shares.len()];
         (1..=period)
@@ -116,8 +116,8 @@ impl Rule<'_> {
             .collect()
     }
 
-    /// The first order, in the rule's preference, that keeps prefixes and batches; none if there is none, or it cannot
-    /// be found in reasonable time.
+    /// The first order, by the rule's preference, that keeps the promises of prefixes and batches; `None` if there is none
+    /// or the search takes too long.
     fn search(&self, period: u64) -> Option<Vec<u16>> {
         let batch = self.batch.unwrap_or(period);
         let k = self.shares.len();
@@ -167,7 +167,7 @@ impl Rule<'_> {
         Some(rows)
     }
 
-    /// Sources that may come at row `t`, most urgent first.
+    /// Sources that may give row `t`, most urgent first.
     fn choices(&self, t: u64, batch: u64, given: &[u64], start: &[u64]) -> Vec<usize> {
         let end = (t - 1) / batch * batch + batch;
         let mut open: Vec<(u64, u64, usize)> = Vec::new();
@@ -186,7 +186,7 @@ impl Rule<'_> {
             return Vec::new();
         }
         open.sort_unstable();
-        // One row for two that are due is one too few.
+        // A single row cannot serve two sources that are both due.
         match open[..] {
             [(first, ..), (second, ..), ..] if first <= t && second <= t => Vec::new(),
             [(first, _, i), ..] if first <= t => vec![i],
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// No order keeps both of the strictest promises here (checked by trying all); floor and ceil of both it can.
+    /// No order keeps both of the strictest promises here, as an exhaustive search found. Rounding up or down is possible.
     #[test]
     fn where_both_promises_cannot_be_kept_prefixes_hold_floor_or_ceil() {
         let shares = [11, 3, 6, 11];
@@ -257,7 +257,7 @@ mod tests {
         assert!(deviation(&SourceOrder::Interleaved(order), &shares, 31 * 16) < 1.0);
     }
 
-    /// A source due less than once a batch is served in turn.
+    /// A source that is due less than once a batch is served in turn.
     #[test]
     fn small_shares_are_not_starved() {
         let mut shares = vec![20];
@@ -271,7 +271,7 @@ mod tests {
 
     /// Weights on which a published stateless blend (Fast-LLM's) returns one row twice (indices 7 and 10).
     #[test]
-    fn no_rank_comes_twice_on_13_1_6() {
+    fn no_row_comes_twice_on_13_1_6() {
         let order = Interleaved::new(&[13, 1, 6], None).unwrap().unwrap();
         let mut seen = HashSet::new();
         assert!((0..10_000).all(|t| seen.insert(order.at(t))));

@@ -1,4 +1,4 @@
-//! Which source comes next: one rule a file, all of them pure functions of the row's number.
+//! The source at each position: one rule a file, each a pure function of the position.
 //!
 //! | order | sources | time of `at` | memory |
 //! | --- | --- | --- | --- |
@@ -6,10 +6,11 @@
 //! | [`Interleaved`] | 3 and more | O(1) | one period |
 //! | [`Batched`] | 2 and more | O(log k) | one period's batches |
 //! | [`Tree`] | any | O(log k) | none |
-//! | [`Bernoulli`] | any | O(log steps) | none |
-//! | [`Scheduled`] | any | O(log steps) | O(sqrt(steps)) for 3 and more |
+//! | [`Bernoulli`] | any | O(log n) | none |
+//! | [`Scheduled`] | any | O(log n) | O(sqrt(n)) for 3 and more |
 //!
-//! A source's rank is how many of its rows came before.
+//! Here `k` is the number of sources and `n` the number of positions. `at` gives the source at a position and `nth`, the
+//! number of rows that this source gives before it; `count` gives the rows of a source among the first `end` positions.
 
 mod batched;
 mod bernoulli;
@@ -29,8 +30,8 @@ pub(crate) use scheduled::Scheduled;
 pub(crate) use tree::Tree;
 pub(crate) use two::Two;
 
-/// Longest period that is tabled, in rows (of batches: in entries).
-pub const PERIOD_LIMIT: u64 = 1 << 22;
+/// Longest period that is kept as a table, in positions (for batches, in entries).
+pub(crate) const PERIOD_LIMIT: u64 = 1 << 22;
 
 /// The order of sources.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,34 +47,34 @@ pub(crate) enum SourceOrder {
 }
 
 impl SourceOrder {
-    /// Source of row `step`, and how many rows of it come before.
+    /// Source at `position`, and the number of its rows before.
     #[inline]
-    pub(crate) fn at(&self, step: u64) -> (usize, u64) {
+    pub(crate) fn at(&self, position: u64) -> (usize, u64) {
         match self {
-            Self::One => (0, step),
-            Self::Two(order) => order.at(step),
-            Self::Interleaved(order) => order.at(step),
-            Self::Batched(order) => order.at(step),
-            Self::Tree(order) => order.at(step),
-            Self::Bernoulli(order) => order.at(step),
-            Self::Scheduled(order) => order.at(step),
+            Self::One => (0, position),
+            Self::Two(order) => order.at(position),
+            Self::Interleaved(order) => order.at(position),
+            Self::Batched(order) => order.at(position),
+            Self::Tree(order) => order.at(position),
+            Self::Bernoulli(order) => order.at(position),
+            Self::Scheduled(order) => order.at(position),
         }
     }
 
-    /// Rows of `source` among the first `steps`.
-    pub(crate) fn count(&self, source: usize, steps: u64) -> u64 {
+    /// Rows of `source` among the first `end` positions.
+    pub(crate) fn count(&self, source: usize, end: u64) -> u64 {
         match self {
-            Self::One => steps,
-            Self::Two(order) => order.count(source, steps),
-            Self::Interleaved(order) => order.count(source, steps),
-            Self::Batched(order) => order.count(source, steps),
-            Self::Tree(order) => order.count(source, steps),
-            Self::Bernoulli(order) => order.count(source, steps),
-            Self::Scheduled(order) => order.count(source, steps),
+            Self::One => end,
+            Self::Two(order) => order.count(source, end),
+            Self::Interleaved(order) => order.count(source, end),
+            Self::Batched(order) => order.count(source, end),
+            Self::Tree(order) => order.count(source, end),
+            Self::Bernoulli(order) => order.count(source, end),
+            Self::Scheduled(order) => order.count(source, end),
         }
     }
 
-    /// Most rows that any prefix strays from the shares; none where the order is random.
+    /// Most rows by which any prefix strays from a share; `None` if the order is random.
     pub(crate) fn prefix_bound(&self) -> Option<f64> {
         match self {
             Self::One => Some(0.0),
@@ -87,7 +88,7 @@ impl SourceOrder {
     }
 }
 
-/// `a t / q` to the nearest whole number, halves up.
+/// Rounds `a t / q` to the nearest whole number, halves up.
 #[inline]
 pub(crate) fn rounded(a: u64, q: u64, t: u64) -> u64 {
     // Products below 2^62 need no 128-bit division.
@@ -117,13 +118,13 @@ pub(crate) fn integers(weights: &[Weight]) -> Result<Vec<u64>> {
     let sum: u128 = scaled.iter().map(|n| n / common.max(1)).sum();
     match sum {
         0 => Err(Error::ZeroSum),
-        // Twice the product of a share and a step must fit 128 bits.
+        // Twice the product of a share and a position must fit in 128 bits.
         _ if sum > 1 << 62 => Err(too_long(sum)),
         _ => Ok(scaled.iter().map(|n| (n / common) as u64).collect()),
     }
 }
 
-/// The weights in millionths, for advice where they do not repeat soon enough.
+/// The weights rounded to millionths, as advice if they repeat too late.
 pub(crate) fn nearest(weights: &[Weight]) -> String {
     const PARTS: f64 = 1e6;
     let values: Vec<f64> = weights.iter().map(|w| w.parts().0 as f64 / w.parts().1 as f64).collect();
@@ -136,7 +137,7 @@ pub(crate) fn gcd_u64(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd_u64(b, a % b) }
 }
 
-/// Greatest common divisor where zero stands for none.
+/// Greatest common divisor; a zero is skipped.
 fn gcd_or(a: u128, b: u128) -> u128 {
     match (a, b) {
         (0, n) | (n, 0) => n,
@@ -148,23 +149,23 @@ fn gcd_or(a: u128, b: u128) -> u128 {
 pub(crate) mod testing {
     use super::SourceOrder;
 
-    /// Largest deviation of any count from its share over all prefixes of `steps`; checks ranks and counts on the way.
-    pub(crate) fn deviation(order: &SourceOrder, shares: &[u64], steps: u64) -> f64 {
+    /// Largest deviation of any count from its share over all prefixes of `end`; also checks `nth` and `count`.
+    pub(crate) fn deviation(order: &SourceOrder, shares: &[u64], end: u64) -> f64 {
         let sum: u64 = shares.iter().sum();
-        strays(order, shares.len(), steps, |i, t| shares[i] as f64 * t as f64 / sum as f64)
+        strays(order, shares.len(), end, |i, t| shares[i] as f64 * t as f64 / sum as f64)
     }
 
-    /// The same against any target.
-    pub(crate) fn strays(order: &SourceOrder, k: usize, steps: u64, due: impl Fn(usize, u64) -> f64) -> f64 {
+    /// Largest deviation from any target.
+    pub(crate) fn strays(order: &SourceOrder, k: usize, end: u64, due: impl Fn(usize, u64) -> f64) -> f64 {
         let mut counts = vec![0u64; k];
         let mut worst = 0f64;
-        for step in 0..steps {
-            let (source, rank) = order.at(step);
-            assert_eq!(rank, counts[source], "step {step}");
+        for position in 0..end {
+            let (source, nth) = order.at(position);
+            assert_eq!(nth, counts[source], "position {position}");
             counts[source] += 1;
             for (i, count) in counts.iter().enumerate() {
-                assert_eq!(order.count(i, step + 1), *count, "source {i} after {}", step + 1);
-                worst = worst.max((*count as f64 - due(i, step + 1)).abs());
+                assert_eq!(order.count(i, position + 1), *count, "source {i} after {}", position + 1);
+                worst = worst.max((*count as f64 - due(i, position + 1)).abs());
             }
         }
         worst

@@ -1,9 +1,9 @@
-//! Shares that change over the run: piecewise linear in the row's number.
+//! Shares that change over the run, piecewise linear in the position.
 //!
-//! A source's due after `t` rows is the integral of its share, which is quadratic on each piece and computed as an exact
-//! fraction. Two sources take it rounded. For more, the dues are made whole at the ends of segments of at most
-//! `sqrt(total)` rows, inside which a share moves by less than a quarter of a row, and a tree of two-way splits fills
-//! each segment with the counts that it must hold. A row is found by a search for its segment.
+//! The rows that a source is due after `t` positions are the integral of its share, which is quadratic on each piece and
+//! computed as an exact fraction. For two sources this number is rounded. For more, it is made whole at the ends of
+//! segments of at most `sqrt(total)` positions, within which a share moves by less than a quarter of a row, and a tree of
+//! two-way splits fills each segment with the counts it must hold. A binary search finds the segment of a position.
 
 use super::tree::{count, descend, levels_bound};
 use crate::schedule::{Piece, UNIT};
@@ -16,59 +16,59 @@ pub(crate) struct Scheduled {
     segments: Option<Segments>,
 }
 
-/// Whole counts at the ends of segments.
+/// Whole counts at the ends of the segments.
 #[derive(Debug, Clone, PartialEq)]
 struct Segments {
-    /// First row of each segment, and the total.
+    /// First position of each segment, and the total.
     starts: Vec<u64>,
-    /// `[segments + 1, sources + 1]`: rows of all sources before the i-th, at each start.
+    /// Table `[segments + 1, sources + 1]`: at each start, the rows of all sources before the i-th.
     sums: Vec<u64>,
 }
 
 impl Scheduled {
-    /// Pieces in order, the last of which goes on for ever.
+    /// Takes the pieces in order; the last one never ends.
     pub(crate) fn new(pieces: Vec<Piece>, sources: usize, total: u64) -> Self {
         let segments = (sources > 2).then(|| Segments::new(&pieces, sources, total));
         Self { pieces, sources, segments }
     }
 
-    pub(crate) fn at(&self, step: u64) -> (usize, u64) {
+    pub(crate) fn at(&self, position: u64) -> (usize, u64) {
         let Some(segments) = &self.segments else {
-            let (before, after) = (self.rounded(step), self.rounded(step + 1));
-            return if after > before { (0, before) } else { (1, step - before) };
+            let (before, after) = (self.rounded(position), self.rounded(position + 1));
+            return if after > before { (0, before) } else { (1, position - before) };
         };
-        let s = segments.find(step);
+        let s = segments.find(position);
         let held = segments.held(s, self.sources);
-        let (source, rank) = descend(step - segments.starts[s], self.sources, held);
-        (source, segments.given(s, source, self.sources) + rank)
+        let (source, nth) = descend(position - segments.starts[s], self.sources, held);
+        (source, segments.given(s, source, self.sources) + nth)
     }
 
-    pub(crate) fn count(&self, source: usize, steps: u64) -> u64 {
+    pub(crate) fn count(&self, source: usize, end: u64) -> u64 {
         let Some(segments) = &self.segments else {
-            let first = self.rounded(steps);
-            return if source == 0 { first } else { steps - first };
+            let first = self.rounded(end);
+            return if source == 0 { first } else { end - first };
         };
-        let s = segments.find(steps);
+        let s = segments.find(end);
         let held = segments.held(s, self.sources);
-        segments.given(s, source, self.sources) + count(steps - segments.starts[s], source, self.sources, held)
+        segments.given(s, source, self.sources) + count(end - segments.starts[s], source, self.sources, held)
     }
 
-    /// Rows of `source` that its shares of the first `steps` come to.
-    pub(crate) fn due(&self, source: usize, steps: u64) -> f64 {
-        self.piece(steps).due(source, steps)
+    /// Rows of `source` that its shares of the first `end` positions come to.
+    pub(crate) fn due(&self, source: usize, end: u64) -> f64 {
+        self.piece(end).due(source, end)
     }
 
     pub(crate) fn prefix_bound(&self) -> f64 {
         if self.segments.is_none() { 0.5 } else { 1.25 + levels_bound(self.sources) }
     }
 
-    /// Rows of the first of two sources among the first `steps`, to the nearest whole.
-    fn rounded(&self, steps: u64) -> u64 {
-        self.piece(steps).due_rounded(0, steps)
+    /// Rows of the first of two sources among the first `end` positions, rounded.
+    fn rounded(&self, end: u64) -> u64 {
+        self.piece(end).due_rounded(0, end)
     }
 
-    fn piece(&self, steps: u64) -> &Piece {
-        &self.pieces[self.pieces.partition_point(|piece| piece.start <= steps).saturating_sub(1)]
+    fn piece(&self, end: u64) -> &Piece {
+        &self.pieces[self.pieces.partition_point(|piece| piece.start <= end).saturating_sub(1)]
     }
 }
 
@@ -96,9 +96,9 @@ impl Segments {
         Self { starts, sums }
     }
 
-    /// The segment of row `step`; rows past the last segment repeat it.
-    fn find(&self, step: u64) -> usize {
-        let s = self.starts.partition_point(|&start| start <= step).saturating_sub(1);
+    /// The segment of `position`; positions past the last segment repeat it.
+    fn find(&self, position: u64) -> usize {
+        let s = self.starts.partition_point(|&start| start <= position).saturating_sub(1);
         s.min(self.starts.len().saturating_sub(2))
     }
 
@@ -107,15 +107,15 @@ impl Segments {
         self.sums[row + source + 1] - self.sums[row + source]
     }
 
-    /// Cumulative counts that the segment must hold.
+    /// Cumulative counts over the sources that the segment must hold.
     fn held(&self, segment: usize, sources: usize) -> impl Fn(usize) -> u64 + '_ {
         let (row, next) = (segment * (sources + 1), (segment + 1) * (sources + 1));
         move |i| self.sums[next + i] - self.sums[row + i]
     }
 }
 
-/// Gives `rows` more rows, so that each source comes near its due: as much as is due in whole, the rest where most is
-/// owed. Counts never fall.
+/// Gives out `rows` more rows: to each source the whole rows that it is due, and the rest to the sources that are owed
+/// most. Counts never fall.
 fn allot(given: &mut [u64], rows: u64, due: impl Fn(usize) -> f64) {
     let mut left = rows;
     for (source, given) in given.iter_mut().enumerate() {
@@ -131,22 +131,22 @@ fn allot(given: &mut [u64], rows: u64, due: impl Fn(usize) -> f64) {
 }
 
 impl Piece {
-    /// Due of `source` after `steps` rows, in rows.
-    fn due(&self, source: usize, steps: u64) -> f64 {
-        let (numerator, denominator) = self.due_fraction(source, steps);
+    /// Rows that `source` is due after `end` positions.
+    fn due(&self, source: usize, end: u64) -> f64 {
+        let (numerator, denominator) = self.due_fraction(source, end);
         numerator as f64 / denominator as f64
     }
 
-    fn due_rounded(&self, source: usize, steps: u64) -> u64 {
-        let (numerator, denominator) = self.due_fraction(source, steps);
+    fn due_rounded(&self, source: usize, end: u64) -> u64 {
+        let (numerator, denominator) = self.due_fraction(source, end);
         ((2 * numerator + denominator) / (2 * denominator)) as u64
     }
 
-    /// `base + (a x + (b - a) x^2 / (2 len)) / UNIT` over one denominator.
-    fn due_fraction(&self, source: usize, steps: u64) -> (i128, i128) {
+    /// Computes `base + (a x + (b - a) x^2 / (2 len)) / UNIT` as numerator and denominator.
+    fn due_fraction(&self, source: usize, end: u64) -> (i128, i128) {
         let share = &self.shares[source];
-        let (x, len) = (i128::from(steps - self.start), i128::from(self.len.max(1)));
-        // Past the piece's end its last share goes on.
+        let (x, len) = (i128::from(end - self.start), i128::from(self.len.max(1)));
+        // The last share continues past the end of the piece.
         let (curved, flat) = (x.min(len), (x - len).max(0));
         let (from, to) = (i128::from(share.from), i128::from(share.to));
         let numerator =

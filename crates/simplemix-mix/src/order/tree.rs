@@ -1,12 +1,12 @@
 //! Any number of sources with any whole shares, without a table: a tree of two-way splits.
 //!
-//! The sources are halved, the two halves' shares split the rows by rounding, and each half is split again. Counts are
-//! exact after every whole period. A prefix strays by at most half a row a level, `ceil(log2 k) / 2` in all, which is
-//! more than a tabled order does; it is for quotas and token shares, whose periods may be as long as the run.
+//! The sources are halved, the positions are divided between the halves by rounding their shares, and each half is divided
+//! again. Counts are exact after every whole period. A prefix strays by at most half a row a level, `ceil(log2 k) / 2` in
+//! all, which is more than with a table. The tree serves quotas and token shares, whose periods may be as long as the run.
 
 use super::rounded;
 
-/// Cumulative shares: `sums[i]` is that of all sources before `i`.
+/// Cumulative shares: `sums[i]` is the sum over all sources before `i`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tree {
     sums: Vec<u64>,
@@ -21,12 +21,12 @@ impl Tree {
         Self { sums }
     }
 
-    pub(crate) fn at(&self, step: u64) -> (usize, u64) {
-        descend(step, self.sums.len() - 1, |i| self.sums[i])
+    pub(crate) fn at(&self, position: u64) -> (usize, u64) {
+        descend(position, self.sums.len() - 1, |i| self.sums[i])
     }
 
-    pub(crate) fn count(&self, source: usize, steps: u64) -> u64 {
-        count(steps, source, self.sums.len() - 1, |i| self.sums[i])
+    pub(crate) fn count(&self, source: usize, end: u64) -> u64 {
+        count(end, source, self.sums.len() - 1, |i| self.sums[i])
     }
 
     pub(crate) fn prefix_bound(&self) -> f64 {
@@ -34,14 +34,14 @@ impl Tree {
     }
 }
 
-/// Half a row a level.
+/// Bound of a tree: half a row a level.
 pub(crate) fn levels_bound(sources: usize) -> f64 {
     0.5 * f64::from(sources.next_power_of_two().trailing_zeros())
 }
 
-/// Source and rank of row `step` under cumulative shares.
-pub(crate) fn descend(step: u64, sources: usize, sum: impl Fn(usize) -> u64) -> (usize, u64) {
-    let (mut low, mut high, mut n) = (0, sources, step);
+/// Source at `position` and the number of its rows before, under cumulative shares.
+pub(crate) fn descend(position: u64, sources: usize, sum: impl Fn(usize) -> u64) -> (usize, u64) {
+    let (mut low, mut high, mut n) = (0, sources, position);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         let (left, all) = (sum(middle) - sum(low), sum(high) - sum(low));
@@ -55,13 +55,13 @@ pub(crate) fn descend(step: u64, sources: usize, sum: impl Fn(usize) -> u64) -> 
     (low, n)
 }
 
-/// Rows of `source` among the first `steps`.
-pub(crate) fn count(steps: u64, source: usize, sources: usize, sum: impl Fn(usize) -> u64) -> u64 {
-    let (mut low, mut high, mut n) = (0, sources, steps);
+/// Rows of `source` among the first `end` positions, under cumulative shares.
+pub(crate) fn count(end: u64, source: usize, sources: usize, sum: impl Fn(usize) -> u64) -> u64 {
+    let (mut low, mut high, mut n) = (0, sources, end);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         let all = sum(high) - sum(low);
-        // A branch without shares is never entered, so it is asked for nothing.
+        // A branch without shares gives no rows.
         let left = if all == 0 { 0 } else { rounded(sum(middle) - sum(low), all, n) };
         if source < middle {
             (high, n) = (middle, left);

@@ -1,11 +1,11 @@
-//! Two sources: after `t` rows the first has given `round(w t)`.
+//! Two sources: the first gives `round(w t)` of the first `t` positions.
 //!
-//! Rounding strays by half a row at most, and differences of two rounded values by less than one, so every run of rows,
-//! a batch among them, holds floor or ceil of its share.
+//! Rounding strays by at most half a row, and the difference of two rounded values by less than one. So every run of
+//! positions, such as a batch, holds its share rounded up or down.
 
 use super::rounded;
 
-/// `a` rows of the first source in every `q`.
+/// The first source gives `a` of every `q` rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Two {
     a: u64,
@@ -18,17 +18,17 @@ impl Two {
     }
 
     #[inline]
-    pub(crate) fn at(&self, step: u64) -> (usize, u64) {
-        let before = rounded(self.a, self.q, step);
-        match rounded(self.a, self.q, step + 1) > before {
+    pub(crate) fn at(&self, position: u64) -> (usize, u64) {
+        let before = rounded(self.a, self.q, position);
+        match rounded(self.a, self.q, position + 1) > before {
             true => (0, before),
-            false => (1, step - before),
+            false => (1, position - before),
         }
     }
 
-    pub(crate) fn count(&self, source: usize, steps: u64) -> u64 {
-        let first = rounded(self.a, self.q, steps);
-        if source == 0 { first } else { steps - first }
+    pub(crate) fn count(&self, source: usize, end: u64) -> u64 {
+        let first = rounded(self.a, self.q, end);
+        if source == 0 { first } else { end - first }
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn far_steps_are_as_exact_as_near_ones() {
+    fn far_positions_are_as_exact_as_near_ones() {
         let order = Two::new(3, 7);
         let far = 10 * (1u64 << 58);
         assert_eq!(order.count(0, far), 3 * (1u64 << 58));

@@ -220,7 +220,7 @@ fn paired_rows(config: &MixtureConfig, sources: &Sources, order: SharedPrompts) 
         return refuse("set, but the sources have no prompt in common", "sources that share prompts");
     }
     let most = if order == SharedPrompts::Crossed { pairs.len() as u64 } else { 2 * pairs.len() as u64 };
-    let total = config.total.unwrap_or(most);
+    let total = config.size.unwrap_or(most);
     if total > most {
         return Err(Error::setting("size", total, format!("at most {most}, the pairs that share their prompts")));
     }
@@ -252,5 +252,5 @@ fn paired_rows(config: &MixtureConfig, sources: &Sources, order: SharedPrompts) 
         ..source.clone()
     };
     let sources = vec![sized(0, a), sized(1, b)];
-    Ok((Mixture::new(MixtureConfig { sources, total: Some(total), ..config.clone() })?, rows))
+    Ok((Mixture::new(MixtureConfig { sources, size: Some(total), ..config.clone() })?, rows))
 }

@@ -176,8 +176,8 @@ impl MixSettings {
         MixtureConfig {
             sources: self.sources.iter().zip(rows).zip(tokens).map(source).collect(),
             shares: self.shares,
-            total: self.size,
-            total_tokens: self.size_tokens,
+            size: self.size,
+            size_tokens: self.size_tokens,
             batch: self.batch,
             order: self.order,
             schedule: self.schedule.clone(),

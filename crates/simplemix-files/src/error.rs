@@ -1,0 +1,59 @@
+//! The crate's one error type.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::lock::Holder;
+
+/// A file operation that failed. Each variant is something that a caller can tell apart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system refused an operation.
+    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    Io {
+        /// File or folder, under its final name.
+        path: PathBuf,
+        /// Operation that failed, as a verb: `create`, `write`, `sync`, `rename`, `read`, `lock`, `remove`.
+        action: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file or folder of this name exists, and was not to be replaced.
+    #[error("{path}: exists already", path = path.display())]
+    Exists {
+        /// The name that is taken.
+        path: PathBuf,
+    },
+    /// Another process, or another part of this one, holds the lock.
+    #[error("{path}: in use by {}", holder.as_ref().map_or_else(|| "another process".to_owned(), Holder::to_string), path = path.display())]
+    Locked {
+        /// The lock file, or the file that is locked.
+        path: PathBuf,
+        /// Process that holds it, if it could be read.
+        holder: Option<Holder>,
+    },
+    /// A model folder without weights.
+    #[error("{path}: no *.safetensors in it, expected a model folder with weights", path = path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No environment variable says where the user's cache folder is.
+    #[error("no cache folder: neither SIMPLEMIX_CACHE nor HOME is set")]
+    NoCacheFolder,
+}
+
+/// The crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Adds path and action to an error of the system.
+pub(crate) trait At<T> {
+    fn at(self, path: &Path, action: &'static str) -> Result<T>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, path: &Path, action: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.to_path_buf(), action, source })
+    }
+}

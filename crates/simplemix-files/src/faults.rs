@@ -1,0 +1,125 @@
+//! Faults for tests: every operation on the disk that goes through this crate is counted, and the Nth fails.
+//!
+//! Built with the feature `faults` and debug assertions only, so never into a release.
+//!
+//! Inside a test, [`on_this_thread`] counts the operations of the thread. For another program, environment variables
+//! count those of the whole process:
+//!
+//! | variable | effect |
+//! | --- | --- |
+//! | `SIMPLEMIX_FAULT=N` | operation N, counted from 1, fails |
+//! | `SIMPLEMIX_FAULT=abort:N` | the process aborts in place of operation N, as if it was killed |
+//! | `SIMPLEMIX_FAULT_LOG=FILE` | appends a line to FILE for each operation: `write /path/of/the/file` |
+//!
+//! A write or creation fails as on a full disk (`ENOSPC`; a write has written half of its bytes by then), everything else
+//! as on a broken one (`EIO`). Only the Nth operation fails: those after it work, so that an error which is swallowed
+//! shows.
+//!
+//! # Examples
+//! ```
+//! use simplemix_files::{faults, write};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("numbers.txt");
+//! let faults = faults::on_this_thread(None);
+//! write(&path, b"1")?;
+//! let operations = faults.operations();
+//! drop(faults);
+//! for operation in 1..=operations {
+//!     let _faults = faults::on_this_thread(Some(operation));
+//!     assert!(write(&path, b"2").is_err());
+//!     let found = std::fs::read(&path)?;
+//!     assert!(found == b"1" || found == b"2");
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+
+use crate::system::Operation;
+
+thread_local! {
+    /// Operations of a test on this thread, and the one that fails; none where there is no test.
+    static TEST: Cell<Option<(u64, Option<u64>)>> = const { Cell::new(None) };
+}
+
+/// Operations of the process outside of such tests.
+static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Environment {
+    fail_at: Option<u64>,
+    abort: bool,
+    log: Option<std::path::PathBuf>,
+}
+
+static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
+    let text = std::env::var("SIMPLEMIX_FAULT").unwrap_or_default();
+    let number = text.strip_prefix("abort:");
+    Environment {
+        fail_at: number.unwrap_or(&text).parse().ok(),
+        abort: number.is_some(),
+        log: std::env::var_os("SIMPLEMIX_FAULT_LOG").map(Into::into),
+    }
+});
+
+/// Counts the operations of this thread from 1, and makes the one numbered `fail_at` fail, until the result is dropped.
+#[must_use]
+pub fn on_this_thread(fail_at: Option<u64>) -> Faults {
+    TEST.set(Some((0, fail_at)));
+    Faults(())
+}
+
+/// A test's count of operations, see [`on_this_thread`].
+#[derive(Debug)]
+pub struct Faults(());
+
+impl Faults {
+    /// Number of operations so far.
+    pub fn operations(&self) -> u64 {
+        TEST.get().map_or(0, |(count, _)| count)
+    }
+}
+
+impl Drop for Faults {
+    fn drop(&mut self) {
+        TEST.set(None);
+    }
+}
+
+/// Number of operations of this process so far, without those of [`on_this_thread`].
+pub fn operations() -> u64 {
+    OPERATIONS.load(Ordering::SeqCst)
+}
+
+pub(crate) fn before(operation: Operation, path: &Path) -> io::Result<()> {
+    if let Some((count, fail_at)) = TEST.get() {
+        TEST.set(Some((count + 1, fail_at)));
+        return if fail_at == Some(count + 1) { Err(fault(operation)) } else { Ok(()) };
+    }
+    let environment = &*ENVIRONMENT;
+    if let Some(log) = &environment.log {
+        let name = format!("{operation:?}").to_lowercase();
+        let mut file = OpenOptions::new().create(true).append(true).open(log)?;
+        file.write_all(format!("{name} {}\n", path.display()).as_bytes())?;
+    }
+    let number = OPERATIONS.fetch_add(1, Ordering::SeqCst) + 1;
+    match environment.fail_at == Some(number) {
+        true if environment.abort => std::process::abort(),
+        true => Err(fault(operation)),
+        false => Ok(()),
+    }
+}
+
+fn fault(operation: Operation) -> io::Error {
+    match operation {
+        Operation::Create | Operation::Write => Errno::NOSPC.into(),
+        Operation::Sync | Operation::Rename | Operation::Remove => Errno::IO.into(),
+    }
+}

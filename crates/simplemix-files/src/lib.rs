@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod append;
+mod atomic_file;
+mod atomic_folder;
+mod cache;
+mod error;
+#[cfg(all(feature = "faults", debug_assertions))]
+pub mod faults;
+mod hash;
+mod lock;
+mod system;
+mod temporary;
+
+pub use append::AppendFile;
+pub use atomic_file::{AtomicFile, write};
+pub use atomic_folder::{AtomicFolder, FolderFile, remove_folder};
+pub use cache::{cache_dir, cache_dir_for};
+pub use error::{Error, Result};
+pub use hash::{hash_file, hash_files, hash_model_folder};
+pub use lock::{Holder, Lock};
+pub use system::{create_dir_all, remove_file};
+pub use temporary::remove_leftovers;

@@ -1,0 +1,122 @@
+//! Errors about settings.
+
+use std::fmt;
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value has the wrong type, is out of range, or does not fit another setting.
+    #[error("`{key}` is {found}, expected {expected}")]
+    Value {
+        /// Path of the key, such as `optimizer.learning_rate`.
+        key: String,
+        /// The value.
+        found: String,
+        /// Allowed values.
+        expected: String,
+    },
+    /// No setting has this name.
+    #[error("unknown key `{key}`{}", did_you_mean(.meant))]
+    Unknown {
+        /// Path of the key.
+        key: String,
+        /// The path of a known key that resembles it.
+        meant: Option<String>,
+    },
+    /// Settings have names of an older version.
+    #[error("{}", moves(.0))]
+    Moved(Vec<Moved>),
+    /// A command-line assignment cannot be read.
+    #[error("--set is `{text}`, {problem}")]
+    Assignment {
+        /// The argument.
+        text: String,
+        /// Reason, with what was expected.
+        problem: String,
+    },
+    /// A table cannot be read for a reason that concerns no single key.
+    #[error("{0}")]
+    Table(String),
+}
+
+/// Results of this crate.
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
+
+/// A key that has another name now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The key as it was written.
+    pub old: String,
+    /// Path of the key that replaced it.
+    pub new: String,
+}
+
+impl Error {
+    /// An error about the value of `key`.
+    pub fn value(key: impl Into<String>, found: impl fmt::Display, expected: impl Into<String>) -> Self {
+        Self::Value { key: key.into(), found: found.to_string(), expected: expected.into() }
+    }
+
+    /// The error with `section.` before every key.
+    ///
+    /// ```
+    /// use simplemix_settings::Error;
+    /// let error = Error::value("loss.beta", -1, "a number above 0").under("train");
+    /// assert_eq!(error.to_string(), "`train.loss.beta` is -1, expected a number above 0");
+    /// ```
+    #[must_use]
+    pub fn under(self, section: &str) -> Self {
+        let path = |key: String| join(section, &key);
+        match self {
+            Self::Value { key, found, expected } => Self::Value { key: path(key), found, expected },
+            Self::Unknown { key, meant } => Self::Unknown { key: path(key), meant: meant.map(path) },
+            Self::Moved(moves) => {
+                Self::Moved(moves.into_iter().map(|m| Moved { old: path(m.old), new: path(m.new) }).collect())
+            }
+            Self::Table(problem) => Self::Table(format!("[{section}]: {problem}")),
+            other @ Self::Assignment { .. } => other,
+        }
+    }
+
+    /// The key that the error is about, if it is a single one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Value { key, .. } | Self::Unknown { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+}
+
+/// `section.key`, or the key alone at the top level.
+pub(crate) fn join(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+fn did_you_mean(meant: &Option<String>) -> String {
+    meant.as_ref().map_or(String::new(), |name| format!("; did you mean `{name}`?"))
+}
+
+fn moves(moves: &[Moved]) -> String {
+    match moves {
+        [one] => format!("`{}` is now `{}`", one.old, one.new),
+        several => {
+            let lines = several.iter().map(|m| format!("\n  {} -> {}", m.old, m.new)).collect::<String>();
+            format!("settings of an older version; their keys are now:{lines}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_moves_are_listed_together() {
+        let moved = |old: &str, new: &str| Moved { old: old.to_owned(), new: new.to_owned() };
+        let error = Error::Moved(vec![moved("beta", "loss.beta"), moved("lora_rank", "lora.rank")]).under("train");
+        let expected = "settings of an older version; their keys are now:\n  train.beta -> train.loss.beta\n  \
+                        train.lora_rank -> train.lora.rank";
+        assert_eq!(error.to_string(), expected);
+    }
+}
