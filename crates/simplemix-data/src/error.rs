@@ -21,6 +21,9 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// An output, a cached copy or a lock could not be written.
+    #[error(transparent)]
+    Files(#[from] simplemix_files::Error),
     /// The file holds no bytes, or no rows.
     #[error("{path}: the file holds no {what}, expected preference pairs", path = path.display())]
     Empty {
@@ -78,8 +81,8 @@ pub enum Error {
         /// The first bytes, escaped.
         found: String,
     },
-    /// A Parquet file that is cut off, damaged or uses an unknown codec.
-    #[error("{path}: cannot read as Parquet: {source}", path = path.display())]
+    /// A Parquet file that is cut off, damaged, uses an unknown codec or cannot be written.
+    #[error("{path}: cannot read or write as Parquet: {source}", path = path.display())]
     Parquet {
         /// The file.
         path: PathBuf,

@@ -43,7 +43,7 @@ pub fn inputs(text: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     let path = text.as_ref();
     if let Some(url) = as_url(path) {
         #[cfg(feature = "object-store")]
-        return crate::ObjectCache::from_env().inputs(url);
+        return crate::ObjectCache::from_env()?.inputs(url);
         #[cfg(not(feature = "object-store"))]
         return Err(Error::Url {
             url: url.to_owned(),

@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use glob::{MatchOptions, Pattern};
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, parse_url_opts};
+use simplemix_files::{AtomicFile, cache_dir_for};
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ use crate::inputs::has_ending;
 /// ```no_run
 /// use simplemix_data::{ObjectCache, ReadOptions, read_pairs};
 ///
-/// for file in ObjectCache::from_env().inputs("s3://my-bucket/preferences/train-*.parquet")? {
+/// for file in ObjectCache::from_env()?.inputs("s3://my-bucket/preferences/train-*.parquet")? {
 ///     println!("{}", read_pairs(&file, &ReadOptions::default())?.len());
 /// }
 /// # Ok::<(), simplemix_data::Error>(())
@@ -58,22 +59,20 @@ impl ObjectCache {
         Self { folder: folder.into(), settings: Vec::new() }
     }
 
-    /// Copies in `objects` of simplemix's cache folder (`SIMPLEMIX_CACHE`, else `XDG_CACHE_HOME/simplemix`, else
-    /// `~/.cache/simplemix`); stores are set up by the variables that their own tools read, such as
-    /// `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT` or `AZURE_STORAGE_ACCOUNT_NAME`.
-    pub fn from_env() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = variable("SIMPLEMIX_CACHE")
-            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("simplemix")))
-            .or_else(|| Some(variable("HOME")?.join(".cache").join("simplemix")))
-            .unwrap_or_else(|| std::env::temp_dir().join("simplemix"));
+    /// Copies in the folder `objects` of the user's cache folder (see [`simplemix_files::cache_dir`]). Stores take their
+    /// settings from the environment variables of their own tools, such as `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
+    /// `GOOGLE_SERVICE_ACCOUNT` or `AZURE_STORAGE_ACCOUNT_NAME`.
+    ///
+    /// # Errors
+    /// [`Error::Files`] if no variable says where the cache folder is.
+    pub fn from_env() -> Result<Self> {
         let prefixes = ["AWS_", "AZURE_", "GOOGLE_"];
         let settings = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)))
             .map(|(key, value)| (key.to_lowercase(), value))
             .collect();
-        Self { folder: folder.join("objects"), settings }
+        Ok(Self { folder: cache_dir_for("objects")?, settings })
     }
 
     /// Adds a setting of the store by its name in the `object_store` crate, such as `aws_endpoint` or `allow_http`.
@@ -248,8 +247,8 @@ impl Store {
             return Ok(path);
         }
         tracing::info!(url, bytes = object.size, "copying");
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "make"))?;
-        let mut file = crate::write::temporary_beside(&path).map_err(Error::io(&path, "write"))?;
+        simplemix_files::create_dir_all(&folder)?;
+        let mut file = AtomicFile::create(&path)?;
         let found = self.store.get(&object.location).await.map_err(remote(&url, "read"))?;
         let mut pieces = found.into_stream();
         let mut done = 0;
@@ -262,8 +261,7 @@ impl Store {
             let cut = format!("{done} bytes came, expected {}", object.size);
             return Err(remote(&url, "read")(cut));
         }
-        file.as_file().sync_all().map_err(Error::io(&path, "write"))?;
-        file.persist(&path).map_err(|e| Error::io(&path, "rename")(e.error))?;
+        file.commit()?;
         Ok(path)
     }
 

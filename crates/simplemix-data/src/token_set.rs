@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, UInt
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
 use arrow::ipc::writer::FileWriter;
+use simplemix_files::{AtomicFile, Lock};
 
 use crate::error::{Error, Result};
 use crate::gather::{decode, map_file};
@@ -151,22 +153,17 @@ impl PairTokenizer {
     /// As [`PairTokenizer::encode_all`]; [`Error::Io`] or [`Error::Arrow`] if the file cannot be written.
     pub fn encode_cached(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<TokenSet> {
         let folder = folder.as_ref();
-        std::fs::create_dir_all(folder).map_err(Error::io(folder, "make"))?;
+        simplemix_files::create_dir_all(folder)?;
         let path = self.token_set_path(pairs, folder)?;
         if let Ok(set) = TokenSet::open(&path) {
             return Ok(set);
         }
-        let lock_path = path.with_extension("lock");
-        let lock = File::create(&lock_path).map_err(Error::io(&lock_path, "write"))?;
-        lock.lock().map_err(Error::io(&lock_path, "lock"))?;
+        let _lock = Lock::wait(path.with_extension("lock"), &mut |_| true)?;
         // Another process may have made it while this one waited.
         if let Ok(set) = TokenSet::open(&path) {
             return Ok(set);
         }
-        let made = self.write_token_set(pairs, &path);
-        drop(lock);
-        let _ = std::fs::remove_file(&lock_path);
-        made?;
+        self.write_token_set(pairs, &path)?;
         Ok(TokenSet { cached: false, ..TokenSet::open(&path)? })
     }
 
@@ -196,7 +193,7 @@ impl PairTokenizer {
             hasher.update(bytes);
         };
         part(VERSION.as_bytes());
-        part(serde_json::to_string(self.options()).unwrap_or_default().as_bytes());
+        part(serde_json::to_string(self.options()).expect("options are names and numbers").as_bytes());
         part(self.fingerprint()?.as_bytes());
         for pair in pairs {
             // The id is a hash of the texts.
@@ -219,18 +216,14 @@ impl TokenizedSet {
         ]);
         metadata.extend(self.dropped.iter().map(|(reason, count)| (format!("dropped.{reason}"), count.to_string())));
         let schema = Arc::new(schema().as_ref().clone().with_metadata(metadata));
-        let file = crate::write::temporary_beside(path).map_err(Error::io(path, "write"))?;
         let arrow = |source| Error::Arrow { path: path.to_owned(), source };
-        let mut writer = FileWriter::try_new(std::io::BufWriter::new(file), &schema).map_err(arrow)?;
+        let mut writer = FileWriter::try_new(BufWriter::new(AtomicFile::create(path)?), &schema).map_err(arrow)?;
         for rows in self.pairs.chunks(BATCH_ROWS) {
             writer.write(&batch(rows, &schema).map_err(arrow)?).map_err(arrow)?;
         }
-        writer.finish().map_err(arrow)?;
         let file = writer.into_inner().map_err(arrow)?;
-        let file = file.into_inner().map_err(|e| Error::io(path, "write")(e.into_error()))?;
-        file.as_file().sync_all().map_err(Error::io(path, "write"))?;
-        file.persist(path).map_err(|e| Error::io(path, "rename")(e.error))?;
-        Ok(())
+        let file = file.into_inner().map_err(|error| Error::io(path, "write")(error.into_error()))?;
+        Ok(file.commit()?)
     }
 }
 

@@ -1,7 +1,6 @@
-//! Writing canonical batches as Parquet, Arrow IPC or JSON lines; nothing appears under its final name half-written.
+//! Writers of canonical batches as Parquet, Arrow IPC or JSON lines; a file appears whole or not at all.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,21 +14,21 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
-use tempfile::NamedTempFile;
+use simplemix_files::AtomicFile;
 
 use crate::error::{Error, Result};
 use crate::pair::{Form, Pair};
 use crate::schema;
 
-/// How a file is to be written.
+/// Settings of a writer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Rows to a Parquet row group, which bounds what readers must hold; 8192 by default.
+    /// Rows per Parquet row group, which bounds what readers must hold in memory; 8192 by default.
     pub row_group_rows: usize,
-    /// Zstandard level of Parquet and `.jsonl.zst`, 1 to 22; 3 by default, as `zstd` itself has it.
+    /// Zstandard level of Parquet and `.jsonl.zst`, 1 to 22; 3 by default, like `zstd` itself.
     pub zstd_level: i32,
-    /// Form of the file if no pair is written; messages by default.
+    /// Form of a file to which no pair is written; messages by default.
     pub empty_form: Form,
 }
 
@@ -39,11 +38,11 @@ impl Default for WriteOptions {
     }
 }
 
-/// Writes one file of canonical batches (see [`crate::schema`]), further columns included.
+/// Writes one file of canonical batches (see [`crate::schema`]), including further columns.
 ///
-/// The name's ending says what is written: `.parquet`, `.arrow` (also `.ipc`, `.feather`: an Arrow IPC file), `.jsonl`,
-/// `.jsonl.gz` or `.jsonl.zst`. The bytes go to a temporary file beside it, which [`PairWriter::finish`] flushes to disk
-/// and renames; a writer that is dropped before leaves nothing.
+/// The ending of the name selects the format: `.parquet`, `.arrow` (or `.ipc`, `.feather`: an Arrow IPC file), `.jsonl`,
+/// `.jsonl.gz` or `.jsonl.zst`. The file appears with [`PairWriter::finish`], whole and synced to disk; a writer that is
+/// dropped before leaves nothing.
 ///
 /// # Examples
 /// ```
@@ -63,13 +62,12 @@ pub struct PairWriter {
     empty_form: Form,
 }
 
-/// Writes one file of batches of any schema, as [`PairWriter`] does those of pairs.
+/// Writes one file of batches of any schema; [`PairWriter`] is the same for pairs.
 pub struct TableWriter {
     path: PathBuf,
     options: WriteOptions,
     kind: Kind,
-    temporary: Option<NamedTempFile>,
-    sink: Option<Sink>,
+    sink: Sink,
     schema: Option<SchemaRef>,
     metadata: Vec<(String, String)>,
     rows: u64,
@@ -95,17 +93,22 @@ enum Codec {
     Zstd,
 }
 
+/// The file behind a writer.
 enum Sink {
-    Parquet(Box<ArrowWriter<File>>),
-    Arrow(Box<FileWriter<BufWriter<File>>>),
+    /// The schema, which the first batch brings, is not known yet.
+    Unopened(AtomicFile),
+    Parquet(Box<ArrowWriter<AtomicFile>>),
+    Arrow(Box<FileWriter<BufWriter<AtomicFile>>>),
     Json(Box<arrow::json::Writer<TextSink, LineDelimited>>),
+    /// An error while opening has closed it.
+    Closed,
 }
 
 /// Text, compressed or not.
 enum TextSink {
-    Plain(BufWriter<File>),
-    Gzip(flate2::write::GzEncoder<BufWriter<File>>),
-    Zstd(zstd::Encoder<'static, BufWriter<File>>),
+    Plain(BufWriter<AtomicFile>),
+    Gzip(flate2::write::GzEncoder<BufWriter<AtomicFile>>),
+    Zstd(zstd::Encoder<'static, BufWriter<AtomicFile>>),
 }
 
 impl Write for TextSink {
@@ -127,20 +130,35 @@ impl Write for TextSink {
 }
 
 impl TextSink {
-    fn finish(self) -> std::io::Result<()> {
-        match self {
-            TextSink::Plain(mut sink) => sink.flush(),
-            TextSink::Gzip(sink) => sink.finish()?.flush(),
-            TextSink::Zstd(sink) => sink.finish()?.flush(),
-        }
+    fn new(file: AtomicFile, codec: Codec, zstd_level: i32) -> std::io::Result<Self> {
+        let file = buffered(file);
+        Ok(match codec {
+            Codec::None => TextSink::Plain(file),
+            Codec::Gzip => TextSink::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::default())),
+            Codec::Zstd => TextSink::Zstd(zstd::Encoder::new(file, zstd_level)?),
+        })
     }
+
+    /// Writes what is still buffered and returns the file.
+    fn finish(self) -> std::io::Result<AtomicFile> {
+        let file = match self {
+            TextSink::Plain(sink) => sink,
+            TextSink::Gzip(sink) => sink.finish()?,
+            TextSink::Zstd(sink) => sink.finish()?,
+        };
+        file.into_inner().map_err(IntoInnerError::into_error)
+    }
+}
+
+fn buffered(file: AtomicFile) -> BufWriter<AtomicFile> {
+    BufWriter::with_capacity(1 << 18, file)
 }
 
 impl PairWriter {
     /// Starts a file; an existing one of this name stays as it is until [`PairWriter::finish`].
     ///
     /// # Errors
-    /// [`Error::Extension`] if the name says no format, [`Error::Io`] if nothing can be created in its folder.
+    /// [`Error::Extension`] if the name has no known ending, [`Error::Files`] if nothing can be created in its folder.
     pub fn create(path: impl AsRef<Path>, options: &WriteOptions) -> Result<Self> {
         Ok(Self { table: TableWriter::create(path, options)?, empty_form: options.empty_form })
     }
@@ -158,7 +176,7 @@ impl PairWriter {
     /// Adds pairs, in the form of the file's first pair.
     ///
     /// # Errors
-    /// As [`PairWriter::write_batch`]; also [`Error::Value`] for messages in a file of plain text.
+    /// See [`PairWriter::write_batch`]; also [`Error::Value`] for messages in a file of plain text.
     pub fn write_pairs(&mut self, pairs: &[Pair]) -> Result<()> {
         let Some(first) = pairs.first() else { return Ok(()) };
         let form = match &self.table.schema {
@@ -171,17 +189,17 @@ impl PairWriter {
         Ok(())
     }
 
-    /// As [`TableWriter::add_metadata`].
+    /// See [`TableWriter::add_metadata`].
     pub fn add_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.table.add_metadata(key, value);
     }
 
-    /// Completes the file, flushes it to disk, gives it its name, and returns how many pairs it holds.
+    /// Completes the file, syncs it to disk, gives it its name, and returns the number of pairs in it.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; the file does not appear then.
+    /// [`Error::Files`], [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; an existing file then stays as it is.
     pub fn finish(mut self) -> Result<u64> {
-        if self.table.sink.is_none() {
+        if self.table.schema.is_none() {
             self.write_batch(&RecordBatch::new_empty(schema::schema(self.empty_form)))?;
         }
         self.table.finish()
@@ -192,17 +210,15 @@ impl TableWriter {
     /// Starts a file; an existing one of this name stays as it is until [`TableWriter::finish`].
     ///
     /// # Errors
-    /// [`Error::Extension`] if the name says no format, [`Error::Io`] if nothing can be created in its folder.
+    /// [`Error::Extension`] if the name has no known ending, [`Error::Files`] if nothing can be created in its folder.
     pub fn create(path: impl AsRef<Path>, options: &WriteOptions) -> Result<Self> {
         let path = path.as_ref();
         let kind = Kind::of(path)?;
-        let temporary = temporary_beside(path).map_err(Error::io(path, "create"))?;
         Ok(Self {
             path: path.to_path_buf(),
             options: options.clone(),
             kind,
-            temporary: Some(temporary),
-            sink: None,
+            sink: Sink::Unopened(AtomicFile::create(path)?),
             schema: None,
             metadata: Vec::new(),
             rows: 0,
@@ -221,60 +237,58 @@ impl TableWriter {
             None => self.open(batch.schema())?,
         }
         self.rows += batch.num_rows() as u64;
-        match self.sink.as_mut().expect("`open` has set the sink") {
+        match &mut self.sink {
             Sink::Parquet(writer) => writer.write(&batch).map_err(Error::parquet(&self.path)),
             Sink::Arrow(writer) => writer.write(&batch).map_err(Error::arrow(&self.path)),
             Sink::Json(writer) => writer.write(&batch).map_err(Error::arrow(&self.path)),
+            Sink::Unopened(_) | Sink::Closed => Err(closed(&self.path)),
         }
     }
 
-    /// Leaves a remark in the file, which [`crate::read::metadata`] finds under `key`. JSON lines have no place for it.
+    /// Stores a text in the file's metadata, where [`crate::read::metadata`] finds it under `key`. JSON lines have no
+    /// metadata.
     pub fn add_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.metadata.push((key.into(), value.into()));
     }
 
-    /// Completes the file, flushes it to disk, gives it its name, and returns how many rows it holds. A file that no batch
-    /// was written to has no rows and no columns.
+    /// Completes the file, syncs it to disk, gives it its name, and returns the number of rows in it. A file to which no
+    /// batch was written has no rows and no columns.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; the file does not appear then.
+    /// [`Error::Files`], [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; an existing file then stays as it is.
     pub fn finish(mut self) -> Result<u64> {
-        if self.sink.is_none() {
+        if self.schema.is_none() {
             self.open(Arc::new(Schema::empty()))?;
         }
-        let path = &self.path;
-        match self.sink.take().expect("`open` has set the sink") {
+        let Self { path, sink, metadata, .. } = self;
+        let file = match sink {
             Sink::Parquet(mut writer) => {
-                for (key, value) in self.metadata {
+                for (key, value) in metadata {
                     writer.append_key_value_metadata(KeyValue::new(key, value));
                 }
-                drop(writer.close().map_err(Error::parquet(path))?);
+                writer.into_inner().map_err(Error::parquet(&path))?
             }
             Sink::Arrow(mut writer) => {
-                for (key, value) in self.metadata {
+                for (key, value) in metadata {
                     writer.write_metadata(key, value);
                 }
-                writer.finish().map_err(Error::arrow(path))?;
-                writer.get_mut().flush().map_err(Error::io(path, "write"))?;
+                let file = writer.into_inner().map_err(Error::arrow(&path))?;
+                file.into_inner().map_err(|error| Error::io(&path, "write")(error.into_error()))?
             }
             Sink::Json(mut writer) => {
-                writer.finish().map_err(Error::arrow(path))?;
-                writer.into_inner().finish().map_err(Error::io(path, "write"))?;
+                writer.finish().map_err(Error::arrow(&path))?;
+                writer.into_inner().finish().map_err(Error::io(&path, "write"))?
             }
-        }
-        let temporary = self.temporary.take().expect("only `finish` takes the file, and it consumes the writer");
-        temporary.as_file().sync_all().map_err(Error::io(path, "write"))?;
-        temporary.persist(path).map_err(|error| Error::io(path, "rename")(error.error))?;
-        sync_folder(path);
+            Sink::Unopened(_) | Sink::Closed => return Err(closed(&path)),
+        };
+        file.commit()?;
         Ok(self.rows)
     }
 
     fn open(&mut self, schema: SchemaRef) -> Result<()> {
         let path = &self.path;
-        let temporary = self.temporary.as_ref().expect("only `finish` takes the file");
-        let file = temporary.as_file().try_clone().map_err(Error::io(path, "open"))?;
-        let buffered = |file| BufWriter::with_capacity(1 << 18, file);
-        let sink = match self.kind {
+        let Sink::Unopened(file) = std::mem::replace(&mut self.sink, Sink::Closed) else { return Err(closed(path)) };
+        self.sink = match self.kind {
             Kind::Parquet => {
                 let properties = self.parquet_properties()?;
                 let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
@@ -285,19 +299,10 @@ impl TableWriter {
                 Sink::Arrow(Box::new(writer))
             }
             Kind::Json(codec) => {
-                let text = match codec {
-                    Codec::None => TextSink::Plain(buffered(file)),
-                    Codec::Gzip => {
-                        TextSink::Gzip(flate2::write::GzEncoder::new(buffered(file), flate2::Compression::default()))
-                    }
-                    Codec::Zstd => TextSink::Zstd(
-                        zstd::Encoder::new(buffered(file), self.options.zstd_level).map_err(Error::io(path, "open"))?,
-                    ),
-                };
+                let text = TextSink::new(file, codec, self.options.zstd_level).map_err(Error::io(path, "open"))?;
                 Sink::Json(Box::new(WriterBuilder::new().with_explicit_nulls(true).build(text)))
             }
         };
-        self.sink = Some(sink);
         self.schema = Some(schema);
         Ok(())
     }
@@ -307,7 +312,7 @@ impl TableWriter {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(self.options.row_group_rows.max(1)));
-        // Texts hardly ever come twice: looking for repetitions costs a tenth of the time and finds none.
+        // Texts are hardly ever repeated: a dictionary costs a tenth of the time and finds nothing.
         for name in ["prompt", "chosen", "rejected"] {
             let content = [name, "list", "item", "content"].map(str::to_owned).to_vec();
             properties = properties
@@ -316,6 +321,11 @@ impl TableWriter {
         }
         Ok(properties.set_column_dictionary_enabled(ColumnPath::from("id"), false).build())
     }
+}
+
+/// Error of a call after one that failed.
+fn closed(path: &Path) -> Error {
+    Error::io(path, "write")(std::io::Error::other("an earlier write failed"))
 }
 
 impl Kind {
@@ -339,30 +349,7 @@ impl Kind {
     }
 }
 
-/// A new file beside `path`. Temporary files are private by default; the result should be as readable as any other.
-pub(crate) fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".simplemix-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder_of(path))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A rename is durable only once its folder is; where a folder cannot be opened, the system looks after that.
-fn sync_folder(path: &Path) {
-    if let Ok(folder) = File::open(folder_of(path)) {
-        let _ = folder.sync_all();
-    }
-}
-
-/// Dictionary columns as plain strings, for the sake of readers that know no dictionaries.
+/// Decodes dictionary columns to plain strings, which every reader understands.
 fn plain_strings(batch: &RecordBatch) -> arrow::error::Result<RecordBatch> {
     let mut fields = Vec::with_capacity(batch.num_columns());
     let mut columns = Vec::with_capacity(batch.num_columns());

@@ -23,7 +23,7 @@ pub fn files(text: &Path, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
 /// Local copies of the objects that a URL names.
 #[cfg(feature = "object-store")]
 fn copies(url: &str, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
-    let cache = simplemix_data::ObjectCache::from_env();
+    let cache = simplemix_data::ObjectCache::from_env()?;
     let copy = |reporter: &crate::background::Reporter<'_>| {
         cache.inputs_with(url, &mut |transfer| reporter.progress(transfer.done, transfer.total))
     };
