@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
 use simplemix_pipeline::log_probabilities;
-use simplemix_train::PairSet;
+use simplemix_train::{PairSet, Sides};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result {
 
     let mut of_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
     for (entry, logps) in set.table.pairs.iter().zip(&logps) {
-        of_row[entry.row] = logps.map(Some);
+        of_row[entry.row] = logps.map(Some).into();
     }
     let mut rows = of_row.into_iter();
     for batch in &batches {
@@ -77,9 +77,10 @@ pub(crate) fn run(args: &Args) -> Result {
         writer.write_batch(&with_columns(batch, &of_batch).run()?).run()?;
     }
     let written = writer.finish().run()?;
-    let mean = |side: usize| logps.iter().map(|pair| pair[side]).sum::<f64>() / logps.len().max(1) as f64;
+    let mean = |side: fn(&Sides<f64>) -> f64| logps.iter().map(side).sum::<f64>() / logps.len().max(1) as f64;
+    let (chosen, rejected) = (mean(|pair| pair.chosen), mean(|pair| pair.rejected));
     print(&format!("{}: {written} pairs; {}", args.output.display(), set.summary()));
-    print(&format!("  mean log-probability {:.2} chosen, {:.2} rejected", mean(0), mean(1)));
+    print(&format!("  mean log-probability {chosen:.2} chosen, {rejected:.2} rejected"));
     Ok(())
 }
 

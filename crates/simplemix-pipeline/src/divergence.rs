@@ -71,13 +71,9 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
     let (policy, reference) = (logps(&settings.model, "model")?, logps(&settings.reference, "reference")?);
     let mut ratios = Vec::with_capacity(2 * set.len());
     for (entry, (policy, reference)) in set.table.pairs.iter().zip(policy.iter().zip(&reference)) {
-        for side in 0..2 {
-            ratios.push(Ratio {
-                task: pairs[entry.row].task.clone(),
-                nats: policy[side] - reference[side],
-                tokens: entry.responses[side],
-            });
-        }
+        let ratio = |nats, tokens| Ratio { task: pairs[entry.row].task.clone(), nats, tokens };
+        ratios.push(ratio(policy.chosen - reference.chosen, entry.responses.chosen));
+        ratios.push(ratio(policy.rejected - reference.rejected, entry.responses.rejected));
     }
     if ratios.is_empty() {
         return Err(Error::NoRatio { summary: set.summary() });

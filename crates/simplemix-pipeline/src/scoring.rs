@@ -4,7 +4,7 @@ use std::path::Path;
 
 use simplemix_data::Watch;
 use simplemix_model::CausalLm;
-use simplemix_train::{ForwardOptions, PairSet, reference_logps};
+use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps};
 use tch::{Device, Kind};
 
 use crate::error::Result;
@@ -20,7 +20,7 @@ pub fn log_probabilities(
     micro_batch_tokens: usize,
     stage: &str,
     watch: &mut dyn Watch,
-) -> Result<Vec<[f64; 2]>> {
+) -> Result<ReferenceLogps> {
     let device = Device::cuda_if_available();
     let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
     let model = CausalLm::load(model, kind, device)?;

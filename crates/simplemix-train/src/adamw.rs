@@ -201,13 +201,7 @@ impl AdamW {
                 let name = format!("{}.{suffix}", slot.name);
                 match state.get(&name) {
                     Some(stored) if stored.size() == own.size() => own.shallow_clone().copy_(stored),
-                    found => {
-                        return Err(Error::State {
-                            found: found.map_or("absent".to_owned(), |t| format!("{:?}", t.size())),
-                            expected: format!("{:?}", own.size()),
-                            name,
-                        });
-                    }
+                    found => return Err(Error::misshapen(&name, found, own)),
                 }
             }
         }

@@ -12,10 +12,10 @@ use simplemix_mix::Weight;
 use crate::adamw::{AdamWOptions, ParameterGroup};
 use crate::error::{Error, Result};
 use crate::hypo::HypoSettings;
+use crate::loop_settings::{BestRule, LoopSettings, OnNonFinite};
 use crate::nearest::nearest;
 use crate::order::Order;
 use crate::schedule::Schedule;
-use crate::trainer::{BestRule, LoopSettings, OnNonFinite};
 
 /// A run as it is written in `run.toml`; unknown keys are refused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
-//! What can stop a training run.
+//! Errors of training.
 
 use std::path::PathBuf;
 
-/// Why a run could not start or go on.
+use tch::Tensor;
+
+/// Error that stops a run or keeps it from starting.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,9 +13,9 @@ pub enum Error {
     Setting {
         /// The setting.
         key: &'static str,
-        /// Its value.
+        /// Value that was found.
         found: String,
-        /// What is allowed.
+        /// Allowed values.
         expected: &'static str,
     },
     /// A settings file is not valid.
@@ -24,85 +26,82 @@ pub enum Error {
         /// Where and why, with the key.
         message: String,
     },
-    /// There is nothing to train on.
+    /// A data file has no pair to train on.
     #[error("{path}: no pair to train on: {reason}")]
     Empty {
         /// The data file.
         path: PathBuf,
-        /// What became of its rows.
+        /// Counts of the rows by what happened to them.
         reason: String,
     },
-    /// A loss of soft labels has no score to make one of.
-    #[error("row {row}: no `score_chosen` and `score_rejected`, which the loss `{loss}` needs")]
+    /// A pair has no scores, which the loss needs for its soft label.
+    #[error("row {row}: `score_chosen` or `score_rejected` is missing; the loss `{loss}` needs both")]
     NoScores {
         /// Row of the data file.
         row: usize,
         /// The loss.
         loss: String,
     },
-    /// A pattern of parameter names does not do what it is there for.
+    /// A pattern of parameter names is invalid or matches nothing.
     #[error("`{key}`: the pattern `{pattern}` {problem}")]
     Pattern {
         /// The setting.
         key: &'static str,
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// Problem with the pattern.
         problem: String,
     },
-    /// The connection between processes that train together broke.
-    #[error("training over several processes: {0}")]
-    Collective(String),
-    /// A parameter cannot be trained as it is.
-    #[error("parameter `{name}` is {found}, expected contiguous floats")]
+    /// A parameter cannot be trained.
+    #[error("parameter `{name}` is {found}, expected a contiguous tensor of floats")]
     Parameter {
         /// The parameter.
         name: String,
-        /// Its kind.
+        /// Kind of its elements.
         found: String,
     },
-    /// A checkpoint does not belong to this run.
+    /// A checkpoint belongs to another run.
     #[error("checkpoint: `{name}` is {found}, expected {expected}")]
     State {
-        /// Which part.
+        /// Part of the checkpoint.
         name: String,
-        /// What the checkpoint holds.
+        /// Value in the checkpoint.
         found: String,
-        /// What the run needs.
+        /// Value that the run needs.
         expected: String,
     },
-    /// The loss or a gradient is not a number; the optimiser has not moved.
-    #[error("step {step}: {what} is {found}; no weight was changed. Pairs of the batch: {pairs:?}")]
+    /// The loss or a gradient is NaN or infinite; the optimiser has not moved.
+    #[error("step {step}: {what} is {found}; no weight was changed; rows of the batch: {pairs:?}")]
     NonFinite {
-        /// The update, counted from one.
+        /// Number of the update, counted from one.
         step: u64,
-        /// `loss`, `grad_norm`, or what a learner reports beside them, as `kl`.
+        /// Name of the number: `loss`, `grad_norm`, or a metric of a regulariser such as `kl`.
         what: &'static str,
-        /// Its value.
+        /// Value of the number.
         found: f64,
-        /// Row numbers of the batch's pairs.
+        /// Rows of the batch's pairs.
         pairs: Vec<usize>,
     },
-    /// More batches than allowed were skipped since their loss or gradient was not a number.
-    #[error("step {step}: {skipped} batches had a loss or gradient that is not a number, `max_skipped` is {most}")]
+    /// More batches than allowed had a NaN or infinite loss or gradient.
+    #[error("step {step}: {skipped} batches had a NaN or infinite loss or gradient, `max_skipped` is {most}")]
     TooManySkipped {
-        /// The update, counted from one.
+        /// Number of the update, counted from one.
         step: u64,
-        /// Batches skipped.
+        /// Number of such batches.
         skipped: u64,
-        /// What is allowed.
+        /// Number of batches that may be skipped.
         most: u64,
     },
-    /// The start-up check of the loss failed: policy and reference differ before the first update.
+    /// The start-up check failed: the first batch does not have the loss that it must have.
     #[error(
         "the first batch has a loss of {found}, expected {expected:.4} within {tolerance}: policy and reference differ"
     )]
-    NotLnTwo {
-        /// The measured loss of a pair.
+    FirstLoss {
+        /// Loss of a pair.
         found: f64,
-        /// What it is where policy and reference are one: ln 2 = 0.6931 for DPO.
+        /// Loss of a pair if policy and reference are the same: ln 2 = 0.6931 for DPO.
         expected: f64,
-        /// How far off it may be.
+        /// Largest difference that rounding explains.
         tolerance: f64,
     },
     /// Reading or writing a file failed.
@@ -110,9 +109,9 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried, as a verb.
+        /// Action that failed, as a verb.
         action: &'static str,
-        /// The system's reason.
+        /// Reason given by the system.
         source: std::io::Error,
     },
     /// The data could not be read.
@@ -129,10 +128,21 @@ pub enum Error {
     Loss(#[from] simplemix_loss::Error),
 }
 
-/// Results of this crate.
+impl Error {
+    /// Error of a tensor that a checkpoint lacks or holds in another shape than `expected`.
+    pub(crate) fn misshapen(name: &str, found: Option<&Tensor>, expected: &Tensor) -> Self {
+        Self::State {
+            name: name.to_owned(),
+            found: found.map_or("absent".to_owned(), |tensor| format!("{:?}", tensor.size())),
+            expected: format!("{:?}", expected.size()),
+        }
+    }
+}
+
+/// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Says which file an IO error belongs to.
+/// Adds the path to an IO error.
 pub(crate) trait At<T> {
     fn at(self, path: &std::path::Path, action: &'static str) -> Result<T>;
 }

@@ -1,5 +1,5 @@
-//! Pairs through a policy: what is packed, what is scored, what a token sums up to. Letters: B pairs, N scored
-//! positions, S responses, H width.
+//! Forward and backward passes of pairs: packing, scoring, token statistics. Letters: B pairs, N scored positions,
+//! S responses, H width.
 
 use simplemix_data::TokenRow;
 use simplemix_loss::{
@@ -9,23 +9,23 @@ use simplemix_model::{CausalLm, Checkpointed, Packed, Targets};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::learner::TokenSums;
 use crate::pairs::{Feed, PairSet};
+use crate::stats::TokenSums;
 
-/// Settings of a forward pass, whatever is learnt.
+/// Settings of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ForwardOptions {
-    /// Tokens of a forward pass of the reference and of evaluation.
+    /// Tokens of a forward pass, of the reference and in evaluations.
     pub micro_batch_tokens: usize,
-    /// Bytes of logits held at a time.
+    /// Limit on the bytes of logits in memory.
     pub logits_bytes: usize,
-    /// Whether the backward pass computes every layer again instead of keeping its activations.
+    /// Whether the backward pass recomputes activations: less memory, more time.
     pub activation_checkpointing: bool,
-    /// Whether entropy, mean logit and accuracy of the tokens are taken.
+    /// Whether entropy, mean logit and accuracy of the tokens are computed.
     pub token_metrics: bool,
-    /// Weights of pairs by how likely the policy is to write them, in evaluations; in training the loss has them.
+    /// WPO: weights of pairs by their probability under the policy, in evaluations. In training the loss computes them.
     pub wpo: Option<Wpo>,
-    /// Weight of what a response has more of than the other one, in [0, 1]: LD-DPO (arXiv:2409.06411).
+    /// LD-DPO (arXiv:2409.06411): weight in [0, 1] of the tokens beyond the shorter response's length.
     pub ld_alpha: Option<f64>,
 }
 
@@ -38,20 +38,20 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Forward pass of `pairs`, of which every response is scored.
+    /// Runs the forward pass of `pairs`. Every response is scored.
     pub(crate) fn new(model: &'a CausalLm, set: &PairSet, pairs: &[usize], options: &ForwardOptions) -> Result<Self> {
         let (packed, targets) = pack(set, pairs)?;
         Self::packed(model, &packed, &targets, options)
     }
 
-    /// Forward pass of what is packed already.
+    /// Runs the forward pass of packed sequences.
     pub(crate) fn packed(
         model: &'a CausalLm,
         packed: &Packed,
         targets: &Targets,
         options: &ForwardOptions,
     ) -> Result<Self> {
-        let keep = options.activation_checkpointing && tch_keeps_gradients(model);
+        let keep = options.activation_checkpointing && records_gradients(model);
         let checkpointed = if keep { Some(model.checkpointed(packed)?) } else { None };
         let hidden = match &checkpointed {
             Some(pass) => pass.hidden().shallow_clone(),
@@ -68,7 +68,7 @@ impl<'a> Pass<'a> {
         Ok(Self { rows, positions, token_weights, checkpointed })
     }
 
-    /// How the positions are scored.
+    /// Options for scoring the positions.
     pub(crate) fn scoring(&self, options: &ForwardOptions) -> ScoreOptions<'_> {
         let wanted = options.token_metrics;
         let stats =
@@ -76,7 +76,7 @@ impl<'a> Pass<'a> {
         ScoreOptions { budget: Some(options.logits_bytes), stats, token_weights: self.token_weights.as_ref() }
     }
 
-    /// Carries the gradient of `surrogate` into the weights.
+    /// Backpropagates `surrogate` into the weights.
     pub(crate) fn backward(self, surrogate: &Tensor) -> Result<()> {
         surrogate.f_backward().map_err(|source| simplemix_model::Error::Torch { doing: "a backward pass", source })?;
         if let Some(pass) = self.checkpointed {
@@ -85,7 +85,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Sums over each response's tokens, `S` of them; zeros where nothing was taken.
+    /// Sums over the tokens of each response, `S` of them; zeros if nothing was computed.
     pub(crate) fn token_sums(&self, scores: &[Scores]) -> Vec<TokenSums> {
         let responses = self.positions.responses;
         let sum = |of: fn(&Scores) -> Option<&Tensor>| {
@@ -106,19 +106,18 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Whether a forward pass of `model` would be remembered.
-fn tch_keeps_gradients(model: &CausalLm) -> bool {
+/// Whether autograd records a forward pass of `model`.
+fn records_gradients(model: &CausalLm) -> bool {
     model.trainable_parameters().iter().any(|(_, tensor)| tensor.requires_grad())
         && Tensor::zeros([1], (Kind::Float, Device::Cpu)).set_requires_grad(true).neg().requires_grad()
 }
 
-/// Log-probabilities of responses, and sums over their tokens: of each pair its chosen and its rejected one, or its
-/// chosen one alone.
+/// Log-probabilities and token statistics of responses: chosen and rejected in turn, or chosen only.
 #[derive(Debug, Default)]
 pub(crate) struct Scored {
     pub(crate) logps: Vec<f64>,
     pub(crate) tokens: Vec<TokenSums>,
-    /// WPO's, of each pair; none without.
+    /// WPO's weight of each pair; empty without WPO.
     pub(crate) weights: Vec<f64>,
 }
 
@@ -146,7 +145,7 @@ pub(crate) fn score_pairs(
     Ok(scored)
 }
 
-/// The pairs' tokens and what is scored of them: chosen and rejected in turn, or the chosen alone.
+/// Packs the pairs' tokens. The scored responses are chosen and rejected in turn, or chosen only.
 pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
     for &pair in pairs {
@@ -165,12 +164,12 @@ pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> 
     Ok((packed, targets))
 }
 
-/// The output head, with the model's cap on logits.
+/// Output head with the model's cap on logits.
 pub(crate) fn head(model: &CausalLm) -> Head<'_> {
     Head { soft_cap: model.config().logit_soft_cap, ..Head::from(model.head()) }
 }
 
-/// The values of a vector, in f64.
+/// Values of a vector, in f64.
 pub(crate) fn values(vector: &Tensor) -> Vec<f64> {
     let host = vector.detach().to_kind(Kind::Double).to_device(Device::Cpu).contiguous();
     let mut values = vec![0.0; host.numel()];

@@ -1,13 +1,14 @@
-//! HyPO: beside the loss of offline pairs, `lambda` times the divergence `KL(policy || reference)` of whole responses,
+//! HyPO: the loss of offline pairs plus `lambda` times the divergence `KL(policy || reference)` of whole responses,
 //! estimated from fresh samples. Song et al. 2024 (arXiv:2406.01462).
 //!
-//! Once an update, the policy answers the prompts of the update's pairs; nobody scores the answers. With the log-ratio
-//! `R_i` of an answer and the mean `b_i` over the prompt's other answers, the mean of `(R_i - b_i) grad ln pi(y_i)` is an
-//! unbiased estimate of the divergence's gradient, and the mean of `R_i` one of the divergence. Both hold for samples
-//! from the policy itself alone, so the temperature is 1 and nothing is cut from the distribution. An answer that
-//! reaches the limit of new tokens counts as far as it goes: the divergence is that of responses so cut.
+//! In every update the policy samples responses to the prompts of the update's pairs; they are not scored. Let `R_i` be
+//! the log-ratio of response `i` and `b_i` the mean log-ratio of the prompt's other responses. Then the mean of
+//! `(R_i - b_i) grad ln pi(y_i)` is an unbiased estimate of the divergence's gradient, and the mean of `R_i` is one of
+//! the divergence. Both require samples from the policy itself, so the temperature is 1 and the distribution is not
+//! truncated. A response that reaches the limit of new tokens counts up to there: the divergence is that of truncated
+//! responses.
 //!
-//! Letters: P prompts, k answers to each.
+//! Letters: P prompts, k responses to each.
 
 use simplemix_loss::{fused_logps, kl_from_samples, score_forward};
 use simplemix_model::{CausalLm, Finish, GenerateOptions, Packed, Request, Sampling, Targets};
@@ -30,7 +31,7 @@ pub struct HypoSettings {
     pub clip: Option<f64>,
 }
 
-/// The term with all that it needs.
+/// Divergence from a reference, to be added to a preference loss.
 #[derive(Debug)]
 pub struct Hypo {
     settings: HypoSettings,
@@ -39,25 +40,19 @@ pub struct Hypo {
     seed: u64,
 }
 
-/// A prompt of an update, by its place in it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    pub(crate) place: usize,
-    pub(crate) prompt: &'a [u32],
-}
-
-/// Token ids of a prompt's answers, and how many of them have an end.
+/// Token ids of the responses to a prompt.
 #[derive(Debug, Clone)]
-pub(crate) struct Answered<'a> {
+pub(crate) struct Sampled<'a> {
     pub(crate) prompt: &'a [u32],
-    pub(crate) answers: Vec<Vec<u32>>,
+    pub(crate) responses: Vec<Vec<u32>>,
+    /// Number of responses that ended by themselves.
     pub(crate) ended: usize,
 }
 
-/// Sums over answers, to be added up over processes.
+/// Sums over sampled responses.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct HypoSums {
-    answers: f64,
+    responses: f64,
     log_ratios: f64,
     tokens: f64,
     ended: f64,
@@ -84,160 +79,172 @@ impl HypoSettings {
         Ok(())
     }
 
-    /// Prompts of an update of `pairs` pairs.
+    /// Number of prompts that are sampled in an update of `pairs` pairs.
     pub(crate) fn prompts_of(&self, pairs: usize) -> usize {
         if self.prompts == 0 { pairs } else { self.prompts.min(pairs) }
     }
 
-    /// The most tokens of a forward pass over answers to prompts of up to `longest` tokens, and those scored of them.
+    /// Most tokens of a forward pass over responses to prompts of up to `longest` tokens, and the scored ones of these.
     pub(crate) fn pass_tokens(&self, longest: usize, micro_batch_tokens: usize, pairs: usize) -> (usize, usize) {
         let scored = self.samples * self.max_new_tokens;
         let prompts = (micro_batch_tokens / (longest + scored)).clamp(1, self.prompts_of(pairs).max(1));
         (prompts * (longest + scored), prompts * scored)
     }
 
-    /// Rows that are generated together in an update of `pairs` pairs.
+    /// Batch size of generation in an update of `pairs` pairs.
     pub(crate) fn rows(&self, pairs: usize) -> usize {
         (self.samples * self.prompts_of(pairs)).clamp(1, BATCH_ROWS)
     }
 }
 
-/// Rows generated together, at most.
+/// Largest batch size of generation.
 const BATCH_ROWS: usize = 64;
 
 impl Hypo {
-    /// `reference` stays as it is, or shares its tensors with one that moves; `stop_tokens` end an answer; what is drawn
-    /// follows from `seed` and the update's number.
+    /// Creates the term. `reference` stays as it is, or shares its tensors with one that moves. `stop_tokens` end a
+    /// response. Samples follow from `seed` and the number of the update.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the setting out of range.
+    /// [`Error::Setting`] naming a setting out of range.
     pub fn new(settings: HypoSettings, reference: CausalLm, stop_tokens: Vec<u32>, seed: u64) -> Result<Self> {
         settings.check()?;
         Ok(Self { settings, reference, stop_tokens, seed })
     }
 
-    /// The settings.
+    /// Settings of the term.
     pub fn settings(&self) -> &HypoSettings {
         &self.settings
     }
 
-    /// Answers to the prompts of update `step`, from the policy as it is.
-    pub(crate) fn draw<'a>(&self, policy: &CausalLm, asked: &[Asked<'a>], step: u64) -> Result<Vec<Answered<'a>>> {
-        // A stream for each place of each update, so that neither resuming nor the number of processes changes it.
+    /// Samples responses to the prompts of update `step` from the policy.
+    pub(crate) fn sample<'a>(&self, policy: &CausalLm, prompts: &[&'a [u32]], step: u64) -> Result<Vec<Sampled<'a>>> {
+        // Every prompt of every update has a random stream of its own, so that resuming changes nothing.
         let stream = |place: usize| (step << 24) + place as u64;
+        let requests = prompts.iter().enumerate();
         let requests: Vec<Request> =
-            asked.iter().map(|a| Request { prompt: a.prompt.to_vec(), stream: stream(a.place) }).collect();
+            requests.map(|(place, prompt)| Request { prompt: prompt.to_vec(), stream: stream(place) }).collect();
         let options = GenerateOptions {
             samples: self.settings.samples,
             max_new_tokens: self.settings.max_new_tokens,
             stop_tokens: self.stop_tokens.clone(),
             sampling: Sampling { seed: self.seed, ..Sampling::default() },
-            batch_rows: self.settings.rows(asked.len()),
+            batch_rows: self.settings.rows(prompts.len()),
             ..GenerateOptions::default()
         };
-        let answers = policy.generate(&requests, &options, &mut |_, _| {})?;
-        let answered = asked.iter().zip(answers).map(|(asked, answers)| Answered {
-            prompt: asked.prompt,
-            ended: answers.iter().filter(|answer| answer.finish == Finish::Stop).count(),
-            answers: answers.into_iter().map(|answer| answer.tokens).collect(),
+        let responses = policy.generate(&requests, &options, &mut |_, _| {})?;
+        let sampled = prompts.iter().zip(responses).map(|(prompt, responses)| Sampled {
+            prompt,
+            ended: responses.iter().filter(|response| response.finish == Finish::Stop).count(),
+            responses: responses.into_iter().map(|response| response.tokens).collect(),
         });
-        Ok(answered.collect())
+        Ok(sampled.collect())
     }
 
-    /// Adds the gradient of `weight` times the summed divergence at each of the prompts to the policy's.
+    /// Adds the gradient of `weight` times the divergence, summed over the prompts, to the policy's gradients.
     pub(crate) fn accumulate(
         &self,
         policy: &CausalLm,
-        answered: &[Answered<'_>],
+        sampled: &[Sampled<'_>],
         weight: f64,
         options: &ForwardOptions,
     ) -> Result<HypoSums> {
         let options = ForwardOptions { token_metrics: false, wpo: None, ld_alpha: None, ..*options };
         let mut sums = HypoSums::default();
-        for part in parts(answered, options.micro_batch_tokens) {
-            let (packed, targets) = pack(part)?;
-            let shape = [part.len() as i64, self.settings.samples as i64];
-            let reference = tch::no_grad(|| {
-                let pass = Pass::packed(&self.reference, &packed, &targets, &options)?;
-                let scores = score_forward(head(&self.reference), &pass.rows, &pass.positions, pass.scoring(&options));
-                Ok::<_, Error>(scores.map(|scores| scores.logps.view(shape)))
-            })?;
-            let pass = Pass::packed(policy, &packed, &targets, &options)?;
-            let mut estimate = 0.0;
-            let fused = reference.and_then(|reference| {
-                fused_logps(head(policy), &pass.rows, &pass.positions, pass.scoring(&options), |logps| {
-                    let term = kl_from_samples(&logps.view(shape), &reference, self.settings.clip)?;
-                    estimate = term.estimate;
-                    // The term is a mean over the part's prompts.
-                    Ok(term.surrogate * (weight * part.len() as f64))
-                })
-            });
-            let (_, surrogate) = match fused {
-                Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(HypoSums::not_a_number()),
-                fused => fused?,
-            };
-            pass.backward(&surrogate)?;
-            let answers = part.iter().flat_map(|prompt| &prompt.answers);
-            let count = (part.len() * self.settings.samples) as f64;
-            sums.answers += count;
-            sums.log_ratios += estimate * count;
-            sums.tokens += answers.map(Vec::len).sum::<usize>() as f64;
-            sums.ended += part.iter().map(|prompt| prompt.ended).sum::<usize>() as f64;
+        for part in parts(sampled, options.micro_batch_tokens) {
+            match self.accumulate_part(policy, part, weight, &options)? {
+                Some(estimate) => sums.add(part, estimate),
+                None => return Ok(HypoSums::nan()),
+            }
         }
         Ok(sums)
+    }
+
+    /// Runs the prompts of one forward pass. Returns the mean log-ratio of their responses; none for NaN.
+    fn accumulate_part(
+        &self,
+        policy: &CausalLm,
+        part: &[Sampled<'_>],
+        weight: f64,
+        options: &ForwardOptions,
+    ) -> Result<Option<f64>> {
+        let (packed, targets) = pack(part)?;
+        let shape = [part.len() as i64, self.settings.samples as i64];
+        let reference = tch::no_grad(|| {
+            let pass = Pass::packed(&self.reference, &packed, &targets, options)?;
+            let scores = score_forward(head(&self.reference), &pass.rows, &pass.positions, pass.scoring(options));
+            Ok::<_, Error>(scores.map(|scores| scores.logps.view(shape)))
+        })?;
+        let pass = Pass::packed(policy, &packed, &targets, options)?;
+        let mut estimate = 0.0;
+        let fused = reference.and_then(|reference| {
+            fused_logps(head(policy), &pass.rows, &pass.positions, pass.scoring(options), |logps| {
+                let term = kl_from_samples(&logps.view(shape), &reference, self.settings.clip)?;
+                estimate = term.estimate;
+                // The term is a mean over the part's prompts.
+                Ok(term.surrogate * (weight * part.len() as f64))
+            })
+        });
+        let (_, surrogate) = match fused {
+            Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(None),
+            fused => fused?,
+        };
+        pass.backward(&surrogate)?;
+        Ok(Some(estimate))
     }
 }
 
 impl HypoSums {
-    fn not_a_number() -> Self {
-        Self { answers: 1.0, log_ratios: f64::NAN, ..Self::default() }
+    /// Sums of which every mean is NaN.
+    fn nan() -> Self {
+        Self { responses: 1.0, log_ratios: f64::NAN, ..Self::default() }
     }
 
-    pub(crate) fn to_array(self) -> [f64; 4] {
-        [self.answers, self.log_ratios, self.tokens, self.ended]
+    /// Adds the responses of a part, whose mean log-ratio is `estimate`.
+    fn add(&mut self, part: &[Sampled<'_>], estimate: f64) {
+        let responses = || part.iter().flat_map(|prompt| &prompt.responses);
+        let count = responses().count() as f64;
+        self.responses += count;
+        self.log_ratios += estimate * count;
+        self.tokens += responses().map(Vec::len).sum::<usize>() as f64;
+        self.ended += part.iter().map(|prompt| prompt.ended).sum::<usize>() as f64;
     }
 
-    pub(crate) fn from_array([answers, log_ratios, tokens, ended]: [f64; 4]) -> Self {
-        Self { answers, log_ratios, tokens, ended }
-    }
-
-    /// What is logged, the names of answers as TRL's `GRPOTrainer` has them: the divergence in nats, tokens of an
-    /// answer, the share of answers that were cut, and the tokens that the update has generated.
+    /// Metrics under the names of TRL's `GRPOTrainer`: the divergence in nats, tokens of a response, the share of
+    /// truncated responses, and the tokens that were sampled in the update.
     pub(crate) fn metrics(self) -> Vec<(&'static str, f64)> {
-        let answers = self.answers;
         vec![
-            ("kl", self.log_ratios / answers),
-            ("completions/mean_length", self.tokens / answers),
-            ("completions/clipped_ratio", 1.0 - self.ended / answers),
+            ("kl", self.log_ratios / self.responses),
+            ("completions/mean_length", self.tokens / self.responses),
+            ("completions/clipped_ratio", 1.0 - self.ended / self.responses),
             ("completions/tokens", self.tokens),
         ]
     }
 }
 
-/// Prompts in order, as many at a time as have at most `budget` tokens with their answers, but one at least.
-fn parts<'a, 'b>(answered: &'b [Answered<'a>], budget: usize) -> Vec<&'b [Answered<'a>]> {
-    let tokens = |a: &Answered<'_>| a.prompt.len() + a.answers.iter().map(Vec::len).sum::<usize>();
+/// Splits prompts in order so that each part has at most `budget` tokens with the responses, or one prompt.
+fn parts<'a, 'b>(sampled: &'b [Sampled<'a>], budget: usize) -> Vec<&'b [Sampled<'a>]> {
+    let tokens = |s: &Sampled<'_>| s.prompt.len() + s.responses.iter().map(Vec::len).sum::<usize>();
     let (mut parts, mut start, mut held) = (Vec::new(), 0, 0);
-    for (i, prompt) in answered.iter().enumerate() {
+    for (i, prompt) in sampled.iter().enumerate() {
         if i > start && held + tokens(prompt) > budget {
-            parts.push(&answered[start..i]);
+            parts.push(&sampled[start..i]);
             (start, held) = (i, 0);
         }
         held += tokens(prompt);
     }
-    if start < answered.len() {
-        parts.push(&answered[start..]);
+    if start < sampled.len() {
+        parts.push(&sampled[start..]);
     }
     parts
 }
 
-/// Each prompt once, followed by its answers.
-fn pack(answered: &[Answered<'_>]) -> Result<(Packed, Targets)> {
+/// Packs each prompt once, followed by its responses.
+fn pack(sampled: &[Sampled<'_>]) -> Result<(Packed, Targets)> {
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
-    for Answered { prompt, answers, .. } in answered {
+    for Sampled { prompt, responses, .. } in sampled {
         let first = packed.push(prompt)?;
-        for answer in answers {
-            packed.push_response(first, answer, &mut targets)?;
+        for response in responses {
+            packed.push_response(first, response, &mut targets)?;
         }
     }
     Ok((packed, targets))

@@ -1,4 +1,4 @@
-//! The term's gradient against exact enumeration: a model of four tokens, of which the last ends an answer, and answers
+//! The gradient against exact enumeration: a model of four tokens, of which the last one ends a response, and responses
 //! of at most two tokens. There are thirteen of them.
 
 use std::path::Path;
@@ -44,24 +44,24 @@ fn hypo() -> (CausalLm, Hypo) {
     (policy, Hypo::new(SETTINGS, model(2), vec![END], 7).unwrap())
 }
 
-/// Every answer.
-fn answers() -> Vec<Vec<u32>> {
+/// All thirteen responses.
+fn responses() -> Vec<Vec<u32>> {
     let longer = (0..END).flat_map(|first| (0..=END).map(move |second| vec![first, second]));
     std::iter::once(vec![END]).chain(longer).collect()
 }
 
-/// Log-probability of an answer by the plain way: all logits, no packing, no shared prompt.
-fn logp(model: &CausalLm, prompt: &[u32], answer: &[u32]) -> Tensor {
+/// Log-probability of a response the plain way: all logits, no packing, no shared prompt.
+fn logp(model: &CausalLm, prompt: &[u32], response: &[u32]) -> Tensor {
     let mut packed = Packed::new();
-    packed.push(&[prompt, answer].concat()).unwrap();
+    packed.push(&[prompt, response].concat()).unwrap();
     let logits = model.logits(&model.hidden_states(&packed).unwrap()).unwrap().to_kind(Kind::Double);
-    let rows = logits.log_softmax(-1, None).narrow(0, prompt.len() as i64 - 1, answer.len() as i64);
-    let tokens = Tensor::from_slice(&answer.iter().map(|&token| i64::from(token)).collect::<Vec<_>>());
+    let rows = logits.log_softmax(-1, None).narrow(0, prompt.len() as i64 - 1, response.len() as i64);
+    let tokens = Tensor::from_slice(&response.iter().map(|&token| i64::from(token)).collect::<Vec<_>>());
     rows.gather(1, &tokens.unsqueeze(1), false).sum(Kind::Double)
 }
 
-fn log_ratio(policy: &CausalLm, hypo: &Hypo, prompt: &[u32], answer: &[u32]) -> f64 {
-    tch::no_grad(|| logp(policy, prompt, answer) - logp(&hypo.reference, prompt, answer)).double_value(&[])
+fn log_ratio(policy: &CausalLm, hypo: &Hypo, prompt: &[u32], response: &[u32]) -> f64 {
+    tch::no_grad(|| logp(policy, prompt, response) - logp(&hypo.reference, prompt, response)).double_value(&[])
 }
 
 /// Takes the gathered gradient, all parameters in a row.
@@ -84,12 +84,12 @@ fn norm(t: &Tensor) -> f64 {
     t.norm().double_value(&[])
 }
 
-/// The divergence and its gradient, and the variance of an answer's log-ratio: sums over every answer.
+/// The divergence, its gradient, and the variance of a response's log-ratio: sums over all responses.
 fn exact(policy: &CausalLm, hypo: &Hypo) -> (f64, Tensor, f64) {
-    let logps: Vec<Tensor> = answers().iter().map(|answer| logp(policy, &PROMPT, answer)).collect();
+    let logps: Vec<Tensor> = responses().iter().map(|response| logp(policy, &PROMPT, response)).collect();
     let logps = Tensor::stack(&logps, 0);
     let theirs: Vec<Tensor> =
-        answers().iter().map(|answer| tch::no_grad(|| logp(&hypo.reference, &PROMPT, answer))).collect();
+        responses().iter().map(|response| tch::no_grad(|| logp(&hypo.reference, &PROMPT, response))).collect();
     let (probs, ratios) = (logps.exp(), &logps - Tensor::stack(&theirs, 0));
     assert!((probs.sum(Kind::Double).double_value(&[]) - 1.0).abs() < 1e-6);
     let kl = (&probs * &ratios).sum(Kind::Double);
@@ -99,15 +99,17 @@ fn exact(policy: &CausalLm, hypo: &Hypo) -> (f64, Tensor, f64) {
     (value, take_gradient(policy), second - value * value)
 }
 
-/// The expected gradient and its squared norm's mean: every ordered pair of answers, as likely as it is drawn.
+/// The expected gradient and its squared norm's mean: every ordered pair of responses, weighted by its probability.
 fn expected(policy: &CausalLm, hypo: &Hypo) -> (Tensor, f64) {
-    let answers = answers();
-    let probs: Vec<f64> =
-        answers.iter().map(|answer| tch::no_grad(|| logp(policy, &PROMPT, answer)).exp().double_value(&[])).collect();
+    let responses = responses();
+    let probs: Vec<f64> = responses
+        .iter()
+        .map(|response| tch::no_grad(|| logp(policy, &PROMPT, response)).exp().double_value(&[]))
+        .collect();
     let (mut mean, mut squares) = (None, 0.0);
-    for (i, first) in answers.iter().enumerate() {
-        for (j, second) in answers.iter().enumerate() {
-            let drawn = Answered { prompt: &PROMPT, answers: vec![first.clone(), second.clone()], ended: 0 };
+    for (i, first) in responses.iter().enumerate() {
+        for (j, second) in responses.iter().enumerate() {
+            let drawn = Sampled { prompt: &PROMPT, responses: vec![first.clone(), second.clone()], ended: 0 };
             hypo.accumulate(policy, &[drawn], 1.0, &OPTIONS).unwrap();
             let gradient = take_gradient(policy);
             let weight = probs[i] * probs[j];
@@ -127,26 +129,25 @@ fn the_expected_gradient_is_that_of_the_divergence() {
     assert!(norm(&(&mean - &truth)) < 1e-5 * norm(&truth), "{} {}", norm(&(&mean - &truth)), norm(&truth));
 }
 
-/// Answers that were drawn, not enumerated: both means are where they should be for as many.
+/// Sampled responses: both means are within the error that their number explains.
 #[test]
-fn drawn_answers_give_the_divergence_and_its_gradient() {
+fn sampled_responses_give_the_divergence_and_its_gradient() {
     let (policy, hypo) = hypo();
     let (kl, truth, variance) = exact(&policy, &hypo);
     let (_, squares) = expected(&policy, &hypo);
     let (updates, prompts) = (4, 64);
     let count = f64::from(updates * prompts);
-    let asked: Vec<Asked<'_>> = (0..prompts as usize).map(|place| Asked { place, prompt: &PROMPT }).collect();
     let at_once = ForwardOptions { micro_batch_tokens: 4096, ..OPTIONS };
-    let mut sums = [0.0; 4];
+    let mut estimates = Vec::new();
     for step in 0..updates as u64 {
-        let answered = hypo.draw(&policy, &asked, step).unwrap();
-        let of_update = hypo.accumulate(&policy, &answered, 1.0 / count, &at_once).unwrap().to_array();
-        sums.iter_mut().zip(of_update).for_each(|(sum, value)| *sum += value);
+        let sampled = hypo.sample(&policy, &vec![&PROMPT[..]; prompts as usize], step).unwrap();
+        let sums = hypo.accumulate(&policy, &sampled, 1.0 / count, &at_once).unwrap();
+        estimates.push(sums.metrics()[0].1);
     }
-    let metrics = HypoSums::from_array(sums).metrics();
-    let error = (metrics[0].1 - kl) / (variance / (2.0 * count)).sqrt();
-    assert!(error.abs() < 4.0, "{metrics:?} {kl} {variance}");
-    // The squared error's mean is the gradient's variance over the number of draws.
+    let estimate = estimates.iter().sum::<f64>() / f64::from(updates);
+    let error = (estimate - kl) / (variance / (2.0 * count)).sqrt();
+    assert!(error.abs() < 4.0, "{estimates:?} {kl} {variance}");
+    // The squared error's mean is the gradient's variance over the number of samples.
     let mean_error = (squares - norm(&truth).powi(2)) / count;
     let error = norm(&(take_gradient(&policy) - &truth)).powi(2);
     assert!(error < 4.0 * mean_error && mean_error < 0.2 * norm(&truth).powi(2), "{error} {mean_error}");
@@ -157,13 +158,12 @@ fn drawn_answers_give_the_divergence_and_its_gradient() {
 fn an_updates_gradient_is_the_formulas() {
     let (policy, hypo) = hypo();
     let prompts: [&[u32]; 4] = [&PROMPT, &[1], &[2, 2, 0, 1, 2], &[0, 1]];
-    let asked: Vec<Asked<'_>> = prompts.iter().enumerate().map(|(place, prompt)| Asked { place, prompt }).collect();
-    let answered = hypo.draw(&policy, &asked, 5).unwrap();
+    let sampled = hypo.sample(&policy, &prompts, 5).unwrap();
     let mut all = Vec::new();
-    for Answered { prompt, answers, .. } in &answered {
-        let [first, second] = [0, 1].map(|i| log_ratio(&policy, &hypo, prompt, &answers[i]));
-        // Leave-one-out of two: the half of (R_1 - R_2) (grad ln pi_1 - grad ln pi_2).
-        let difference = logp(&policy, prompt, &answers[0]) - logp(&policy, prompt, &answers[1]);
+    for Sampled { prompt, responses, .. } in &sampled {
+        let [first, second] = [0, 1].map(|i| log_ratio(&policy, &hypo, prompt, &responses[i]));
+        // Leave-one-out of two: half of (R_1 - R_2) (grad ln pi_1 - grad ln pi_2).
+        let difference = logp(&policy, prompt, &responses[0]) - logp(&policy, prompt, &responses[1]);
         all.push(difference * ((first - second) / 2.0 * 0.25));
     }
     Tensor::stack(&all, 0).sum(Kind::Double).backward();
@@ -173,41 +173,41 @@ fn an_updates_gradient_is_the_formulas() {
         ForwardOptions { micro_batch_tokens: 1, ..OPTIONS },
         ForwardOptions { micro_batch_tokens: 12, activation_checkpointing: true, ..OPTIONS },
     ] {
-        let sums = hypo.accumulate(&policy, &answered, 0.25, &options).unwrap();
+        let sums = hypo.accumulate(&policy, &sampled, 0.25, &options).unwrap();
         let gradient = take_gradient(&policy);
         assert!(norm(&(gradient - &truth)) < 1e-5 * norm(&truth));
-        assert_eq!(sums.answers, 8.0);
-        assert_eq!(sums.tokens, answered.iter().flat_map(|a| &a.answers).map(Vec::len).sum::<usize>() as f64);
+        assert_eq!(sums.responses, 8.0);
+        assert_eq!(sums.tokens, sampled.iter().flat_map(|s| &s.responses).map(Vec::len).sum::<usize>() as f64);
     }
 }
 
 #[test]
-fn what_is_drawn_follows_from_update_and_place() {
+fn samples_follow_from_update_and_place() {
     let (policy, hypo) = hypo();
-    let asked = [0, 1, 2].map(|place| Asked { place, prompt: &PROMPT });
-    let draw = |asked: &[Asked<'_>], step| -> Vec<Vec<Vec<u32>>> {
-        hypo.draw(&policy, asked, step).unwrap().into_iter().map(|answered| answered.answers).collect()
+    let sample = |prompts: usize, step| -> Vec<Vec<Vec<u32>>> {
+        let sampled = hypo.sample(&policy, &vec![&PROMPT[..]; prompts], step).unwrap();
+        sampled.into_iter().map(|sampled| sampled.responses).collect()
     };
-    let all = draw(&asked, 4);
-    // Another process has every second place.
-    assert_eq!(draw(&asked[1..2], 4), all[1..2]);
-    assert_ne!(draw(&asked, 5), all);
-    for answer in all.iter().flatten() {
-        assert!(answer.len() <= 2 && answer[..answer.len() - 1].iter().all(|&token| token != END));
+    let all = sample(3, 4);
+    assert_eq!(sample(2, 4), all[..2]);
+    assert_ne!(all[0], all[1]);
+    assert_ne!(sample(3, 5), all);
+    for response in all.iter().flatten() {
+        assert!(response.len() <= 2 && response[..response.len() - 1].iter().all(|&token| token != END));
     }
 }
 
 #[test]
 fn prompts_are_grouped_within_the_budget_and_settings_checked() {
-    let answered = |length: usize| Answered { prompt: &PROMPT, answers: vec![vec![0; length], vec![0]], ended: 0 };
-    let all = [answered(1), answered(2), answered(90), answered(1)];
+    let sampled = |length: usize| Sampled { prompt: &PROMPT, responses: vec![vec![0; length], vec![0]], ended: 0 };
+    let all = [sampled(1), sampled(2), sampled(90), sampled(1)];
     let sizes = |budget| parts(&all, budget).iter().map(|part| part.len()).collect::<Vec<_>>();
     assert_eq!((sizes(11), sizes(1), sizes(1000)), (vec![2, 1, 1], vec![1; 4], vec![4]));
     let text = |settings: HypoSettings| settings.check().unwrap_err().to_string();
     assert_eq!(text(HypoSettings { lambda: -1.0, ..SETTINGS }), "`hypo_lambda` is -1, expected a number above 0");
     assert_eq!(text(HypoSettings { clip: Some(0.0), ..SETTINGS }), "`hypo_clip` is 0, expected a number above 0");
     assert_eq!(text(HypoSettings { samples: 0, ..SETTINGS }), "`hypo_samples` is 0, expected at least 1");
-    // A thousand tokens hold three prompts of 50 tokens with two answers of 128.
+    // A thousand tokens hold three prompts of 50 tokens with two responses of 128.
     let settings = HypoSettings { max_new_tokens: 128, ..SETTINGS };
     assert_eq!(settings.pass_tokens(50, 1000, 8), (3 * 306, 3 * 256));
     assert_eq!((settings.pass_tokens(50, 10, 8).0, settings.rows(8)), (306, 16));

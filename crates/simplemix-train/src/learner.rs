@@ -1,173 +1,184 @@
-//! What the loop knows of a model: gradients of some pairs, an update, a score. No tensor crosses this line.
+//! The loop's view of a model: gradients of some pairs, statistics, one update. No tensor crosses this line.
 
 use std::path::Path;
 
-use crate::collective::Collective;
 use crate::error::Result;
 use crate::metrics::MetricSet;
+use crate::stats::PairStats;
 
-/// What one pair gave in one forward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct PairStats {
-    /// Loss of the pair. What an update reports is the sum of these times [`Learner::weight`].
-    pub loss: f64,
-    /// Reward of the chosen response: of a policy `beta * (log pi - log pi_ref)`, of a reward model its score.
-    pub chosen_reward: f64,
-    /// The same of the rejected response.
-    pub rejected_reward: f64,
-    /// Summed log-probability of the chosen response under the policy, nats.
-    pub chosen_logp: f64,
-    /// The same of the rejected response.
-    pub rejected_logp: f64,
-    /// Numbers of the chosen response's tokens; zeros where they are not taken.
-    pub chosen: TokenSums,
-    /// The same of the rejected response.
-    pub rejected: TokenSums,
-}
-
-/// Sums over the scored tokens of a response.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct TokenSums {
-    /// Tokens.
-    pub count: f64,
-    /// Of the mean logit over the vocabulary.
-    pub logits: f64,
-    /// Of the entropy of the next-token distribution, nats.
-    pub entropy: f64,
-    /// Tokens that were the likeliest.
-    pub top1: f64,
-}
-
-impl PairStats {
-    /// Numbers of a pair.
-    pub const LEN: usize = 13;
-
-    /// Chosen reward minus rejected reward.
-    pub fn margin(&self) -> f64 {
-        self.chosen_reward - self.rejected_reward
-    }
-
-    /// All numbers, for a [`Collective`].
-    pub fn to_array(self) -> [f64; Self::LEN] {
-        let (c, r) = (self.chosen, self.rejected);
-        [
-            self.loss,
-            self.chosen_reward,
-            self.rejected_reward,
-            self.chosen_logp,
-            self.rejected_logp,
-            c.count,
-            c.logits,
-            c.entropy,
-            c.top1,
-            r.count,
-            r.logits,
-            r.entropy,
-            r.top1,
-        ]
-    }
-
-    /// What [`PairStats::to_array`] gave.
-    pub fn from_array(all: [f64; Self::LEN]) -> Self {
-        let tokens =
-            |at: usize| TokenSums { count: all[at], logits: all[at + 1], entropy: all[at + 2], top1: all[at + 3] };
-        Self {
-            loss: all[0],
-            chosen_reward: all[1],
-            rejected_reward: all[2],
-            chosen_logp: all[3],
-            rejected_logp: all[4],
-            chosen: tokens(5),
-            rejected: tokens(9),
-        }
-    }
-}
-
-/// A model that learns from pairs, named by their number in the training set.
+/// A model that learns from pairs, which it knows by their number in the training set.
+///
+/// ```
+/// use std::path::Path;
+/// use simplemix_train::{Learner, PairStats, Result, Trainable};
+///
+/// /// Learns one number, `w`; the loss of pair `p` is `(w - p)^2`.
+/// struct Number {
+///     w: f64,
+///     gradient: f64,
+/// }
+///
+/// impl Learner for Number {
+///     fn trainee(&self) -> &dyn Trainable {
+///         self
+///     }
+///
+///     fn trainee_mut(&mut self) -> &mut dyn Trainable {
+///         self
+///     }
+///
+///     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
+///         let errors: Vec<f64> = pairs.iter().map(|&pair| self.w - pair as f64).collect();
+///         self.gradient += errors.iter().map(|error| 2.0 * error * weight).sum::<f64>();
+///         Ok(errors.iter().map(|error| PairStats { loss: error * error, ..PairStats::default() }).collect())
+///     }
+/// }
+///
+/// impl Trainable for Number {
+///     fn gradient_norm(&self) -> f64 {
+///         self.gradient.abs()
+///     }
+///
+///     fn update(&mut self, learning_rate: f64, scale: f64) {
+///         self.w -= learning_rate * scale * self.gradient;
+///         self.gradient = 0.0;
+///     }
+///
+///     fn discard(&mut self) {
+///         self.gradient = 0.0;
+///     }
+/// #     fn save(&self, _: &Path) -> Result<()> { Ok(()) }
+/// #     fn restore(&mut self, _: &Path) -> Result<()> { Ok(()) }
+/// #     fn restore_weights(&mut self, _: &Path) -> Result<()> { Ok(()) }
+///     // save, restore and restore_weights write and read `w`.
+/// }
+///
+/// let mut number = Number { w: 4.0, gradient: 0.0 };
+/// let stats = number.accumulate(&[1, 3], 0.5)?;
+/// assert_eq!((stats[0].loss, stats[1].loss), (9.0, 1.0));
+/// number.trainee_mut().update(0.25, 1.0);
+/// assert_eq!(number.w, 3.0);
+/// # Ok::<(), simplemix_train::Error>(())
+/// ```
 pub trait Learner {
-    /// Update `step` (counted from zero) begins; whatever is random in it follows from this number.
+    /// The weights in training and their optimiser.
+    fn trainee(&self) -> &dyn Trainable;
+
+    /// The weights in training and their optimiser, to be updated or restored.
+    fn trainee_mut(&mut self) -> &mut dyn Trainable;
+
+    /// Prepares update `step`, counted from zero. All randomness of the update must follow from this number.
     ///
     /// # Errors
-    /// Whatever has to be made ready.
-    fn begin(&mut self, _step: u64) -> Result<()> {
+    /// Failures of the preparation.
+    fn begin(&mut self, step: u64) -> Result<()> {
+        let _ = step;
         Ok(())
     }
 
-    /// What each pair's loss is multiplied by in an update of `batch`: one over the pairs, unless tokens count.
+    /// Factor of each pair's loss in an update of `batch`: 1 / pairs by default; 1 / tokens where tokens weigh alike.
     fn weight(&self, batch: &[usize]) -> f64 {
         1.0 / batch.len() as f64
     }
 
-    /// The same for the pairs of a held-back set.
-    fn weight_of(&self, _set: usize, pairs: &[usize]) -> f64 {
+    /// Factor of each pair's loss in an evaluation of `pairs` of a held-out set.
+    fn eval_weight(&self, set: usize, pairs: &[usize]) -> f64 {
+        let _ = set;
         1.0 / pairs.len() as f64
     }
 
-    /// Forward and backward pass of `pairs`; adds `weight` times the gradient of their summed loss.
+    /// Runs the forward and backward pass of `pairs`; adds `weight` times the gradient of their summed loss.
     ///
     /// # Errors
-    /// Whatever the forward pass reports.
+    /// Failures of the forward or backward pass.
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>>;
 
-    /// Adds the gradient of what an update has beside the losses of its pairs, once all of them have gone through; gives
-    /// what is to be logged of it, over all processes. A value that is no number has the batch left out.
+    /// Adds gradients of batch-level regularisers, after all micro-batches of update `step`. Returns metrics; a NaN
+    /// among them counts as a NaN loss.
     ///
     /// # Errors
-    /// Whatever is computed for it reports.
-    fn regularise(
-        &mut self,
-        _step: u64,
-        _batch: &[usize],
-        _collective: &dyn Collective,
-    ) -> Result<Vec<(&'static str, f64)>> {
+    /// Failures of the regularisers.
+    fn regularise(&mut self, step: u64, batch: &[usize]) -> Result<Vec<(&'static str, f64)>> {
+        let _ = (step, batch);
         Ok(Vec::new())
     }
 
-    /// Adds up the gradients that processes have gathered, so that each has the sum.
-    ///
-    /// # Errors
-    /// What the connection reports.
-    fn share_gradients(&mut self, _collective: &dyn Collective) -> Result<()> {
-        Ok(())
+    /// Names of the held-out sets; none by default.
+    fn eval_sets(&self) -> Vec<String> {
+        Vec::new()
     }
 
-    /// Global L2 norm of the gradient gathered so far.
-    fn gradient_norm(&self) -> f64;
-
-    /// One optimiser update with the gathered gradient times `scale`, which is cleared.
-    fn update(&mut self, learning_rate: f64, scale: f64);
-
-    /// Clears the gathered gradient without an update.
-    fn discard(&mut self);
-
-    /// Held-back sets, by name.
-    fn eval_sets(&self) -> Vec<String>;
-
-    /// Forward pass over a whole held-back set; `progress(done, total)` counts pairs. Empty where there is none.
+    /// Runs the forward pass over a whole held-out set. `progress(done, total)` counts pairs.
     ///
     /// # Errors
-    /// Whatever the forward pass reports.
-    fn evaluate(&mut self, set: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<PairStats>>;
+    /// Failures of the forward pass.
+    fn evaluate(&mut self, set: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<PairStats>> {
+        let _ = (set, progress);
+        Ok(Vec::new())
+    }
 
-    /// What its numbers are called.
+    /// Names of the metrics that are reported.
     fn metrics(&self) -> MetricSet {
         MetricSet::Preference
     }
 
-    /// Loss that every pair must have before the first update, and how far off it may be; none where no such holds.
-    fn first_loss(&self) -> Option<(f64, f64)> {
+    /// The loss that every pair must have before the first update (ln 2 for DPO), if it is known. Not called later.
+    fn first_loss(&self) -> Option<FirstLoss> {
         None
     }
 
-    /// Writes weights and optimiser state into the existing `folder`.
+    /// Writes all state that training changes into the existing folder.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] or [`crate::Error::Model`].
+    /// [`crate::Error::Files`] or [`crate::Error::Model`].
+    fn save(&self, folder: &Path) -> Result<()> {
+        self.trainee().save(folder)
+    }
+
+    /// Restores the state that [`Learner::save`] wrote.
+    ///
+    /// # Errors
+    /// [`crate::Error::State`] if it belongs to another model.
+    fn restore(&mut self, folder: &Path) -> Result<()> {
+        self.trainee_mut().restore(folder)
+    }
+}
+
+/// Weights in training with their gradients and optimiser state. [`crate::Trainee`] implements it for tensors.
+pub trait Trainable {
+    /// Global L2 norm of the accumulated gradients.
+    fn gradient_norm(&self) -> f64;
+
+    /// Updates the weights with the accumulated gradients times `scale`, then clears the gradients.
+    fn update(&mut self, learning_rate: f64, scale: f64);
+
+    /// Clears the accumulated gradients without an update.
+    fn discard(&mut self);
+
+    /// Writes weights and optimiser state into the existing folder.
+    ///
+    /// # Errors
+    /// [`crate::Error::Files`] or [`crate::Error::Model`].
     fn save(&self, folder: &Path) -> Result<()>;
 
-    /// Takes up what [`Learner::save`] wrote.
+    /// Restores the weights and optimiser state that [`Trainable::save`] wrote.
     ///
     /// # Errors
-    /// [`crate::Error::State`] if it is not of this model.
+    /// [`crate::Error::State`] if they belong to another model.
     fn restore(&mut self, folder: &Path) -> Result<()>;
+
+    /// Restores the weights alone, as those of the best checkpoint for the result.
+    ///
+    /// # Errors
+    /// [`crate::Error::State`] if they belong to another model.
+    fn restore_weights(&mut self, folder: &Path) -> Result<()>;
+}
+
+/// The loss that every pair must have before the first update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FirstLoss {
+    /// Loss of a pair.
+    pub loss: f64,
+    /// Largest difference that rounding explains.
+    pub tolerance: f64,
 }

@@ -13,20 +13,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adamw;
-mod collective;
 mod config;
 mod error;
 mod events;
 mod forward;
 mod hypo;
 mod learner;
+mod loop_settings;
 mod memory;
 mod metrics;
 mod nearest;
+mod observer;
 mod order;
 mod pairs;
 mod patterns;
+mod policy;
 mod preference;
+mod progress;
 mod reference_cache;
 mod report;
 mod reward;
@@ -34,35 +37,37 @@ mod run;
 mod run_folder;
 mod schedule;
 mod sft;
+mod sides;
+mod stats;
 mod table;
+mod torch_random;
 mod trainee;
 mod trainer;
 mod trl_config;
 
 pub use adamw::{AdamW, AdamWOptions, ParameterGroup};
-pub use collective::{Alone, Collective};
 pub use config::{Dtype, EvalFiles, MixSource, NonFinitePolicy, Objective, ReferenceSource, Shuffle, TrainConfig};
 pub use error::{Error, Result};
 pub use forward::ForwardOptions;
 pub use hypo::{Hypo, HypoSettings};
-pub use learner::{Learner, PairStats, TokenSums};
+pub use learner::{FirstLoss, Learner, Trainable};
+pub use loop_settings::{BestRule, LoopSettings, OnNonFinite};
 pub use memory::{MemoryEstimate, peak_bytes};
-pub use metrics::{MetricSet, Record, metrics};
-pub use order::Order;
-pub use pairs::{Feed, PairSet, PairTokens};
-pub use preference::{
-    NamedSet, PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, reference_logps,
-};
+pub use metrics::{MetricSet, Record};
+pub use observer::{NonFinite, Observer, Occasion};
+pub use order::{Batches, Order};
+pub use pairs::{Feed, NamedSet, PairSet, PairTokens};
+pub use preference::{PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, reference_logps};
+pub use progress::{Best, Progress};
 pub use reference_cache::ReferenceKey;
 pub use reward::RewardLearner;
 pub use run::{Finished, Run, Trained};
 pub use run_folder::{MetricsFile, RunFolder};
 pub use schedule::Schedule;
 pub use sft::SftLearner;
+pub use sides::Sides;
+pub use stats::{PairStats, TokenSums};
 pub use table::{PairEntry, PairTable};
 pub use trainee::Trainee;
-pub use trainer::{
-    Best, BestRule, LoopSettings, NonFinite, Observer, Occasion, OnNonFinite, Outcome, Progress, Tables, evaluate,
-    train,
-};
+pub use trainer::{Outcome, Tables, train};
 pub use trl_config::from_trl;

@@ -1,26 +1,27 @@
 //! Metrics of an update under TRL's names, also for each source and task: `rewards/margins`, `rewards/margins@on`,
 //! `rewards/margins@task:math`.
 //!
-//! Definitions are TRL 1.16's: rewards are `beta` times the log-ratio, accuracy counts a strictly larger chosen reward,
-//! `logps` are sums over a response, `lengths` its tokens, `logits`, `entropy` and `mean_token_accuracy` are means over response tokens. All
-//! others are means over the pairs of the update.
+//! Definitions are TRL 1.16's. Rewards are `beta` times the log-ratio; accuracy counts pairs with a strictly larger chosen
+//! reward; `logps` are sums over a response and `lengths` its tokens. `logits`, `entropy` and `mean_token_accuracy` are
+//! means over response tokens. All others are means over the pairs of the update.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::learner::PairStats;
+use crate::sides::Sides;
+use crate::stats::{PairStats, TokenSums};
 use crate::table::{PairEntry, PairTable};
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Record {
-    /// The update it belongs to, counted from one; for an evaluation, the updates done before it.
+    /// Number of the update, counted from one; of an evaluation, the updates done before it.
     pub step: u64,
     /// Names and values, in the order they are written.
     pub values: Vec<(String, f64)>,
 }
 
 impl Record {
-    /// The value called `name`.
+    /// Value called `name`.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
@@ -42,22 +43,22 @@ impl Serialize for Record {
     }
 }
 
-/// What a learner's numbers are called.
+/// Names of the metrics that a learner reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MetricSet {
-    /// TRL's `DPOTrainer`.
+    /// Metrics of TRL's `DPOTrainer`.
     #[default]
     Preference,
-    /// TRL's `SFTTrainer`; the chosen response is what is learnt.
+    /// Metrics of TRL's `SFTTrainer`; the chosen response is learnt.
     Sft,
-    /// TRL's `RewardTrainer`.
+    /// Metrics of TRL's `RewardTrainer`.
     Reward,
 }
 
 impl MetricSet {
     /// Tokens that TRL's trainer feeds for a pair.
-    pub fn tokens(self, pair: &PairEntry) -> usize {
-        let [chosen, rejected] = pair.responses;
+    pub(crate) fn tokens(self, pair: &PairEntry) -> usize {
+        let Sides { chosen, rejected } = pair.responses;
         match self {
             Self::Preference | Self::Reward => 2 * pair.prompt + chosen + rejected,
             Self::Sft => pair.prompt + chosen,
@@ -65,9 +66,9 @@ impl MetricSet {
     }
 }
 
-/// Numbers of `pairs` and their `stats`, each name behind `prefix`; per source and per task where there are several.
-/// `weight` multiplies each pair's loss in their sum.
-pub fn metrics(
+/// Metrics of `pairs` from their `stats`, each name behind `prefix`; also per source and per task if there are several.
+/// `weight` is the factor of each pair's loss.
+pub(crate) fn metrics(
     set: MetricSet,
     prefix: &str,
     table: &PairTable,
@@ -76,22 +77,24 @@ pub fn metrics(
     weight: f64,
 ) -> Vec<(String, f64)> {
     let all: Vec<&PairStats> = stats.iter().collect();
-    let mut values = of_group(set, prefix, "", &all, weight);
+    let mut values = group_metrics(set, prefix, "", &all, weight);
     let total = stats.len() as f64;
-    for (side, name) in ["chosen", "rejected"].into_iter().enumerate() {
-        let tokens: usize = pairs.iter().map(|&pair| table.pairs[pair].responses[side]).sum();
+    let lengths: [(&str, fn(&PairEntry) -> usize); 2] =
+        [("chosen", |pair| pair.responses.chosen), ("rejected", |pair| pair.responses.rejected)];
+    for (name, length) in lengths {
+        let tokens: usize = pairs.iter().map(|&pair| length(&table.pairs[pair])).sum();
         values.push((format!("{prefix}lengths/{name}"), tokens as f64 / total));
     }
-    let mut groups = |names: &[String], mark: &str, of: &dyn Fn(usize) -> Option<usize>| {
+    let mut groups = |names: &[String], mark: &str, group_of: &dyn Fn(usize) -> Option<usize>| {
         for (number, name) in names.iter().enumerate() {
-            let in_group = pairs.iter().zip(stats).filter(|(pair, _)| of(**pair) == Some(number));
+            let in_group = pairs.iter().zip(stats).filter(|(pair, _)| group_of(**pair) == Some(number));
             let group: Vec<&PairStats> = in_group.map(|(_, stats)| stats).collect();
             if !group.is_empty() && mark.is_empty() {
                 values.push((format!("{prefix}share@{name}"), group.len() as f64 / total));
             }
-            // The share of the whole that a group's losses make up, as a mean of its own.
+            // Makes the loss of a group its own mean, not its part of the whole.
             let weight = weight * total / group.len().max(1) as f64;
-            values.extend(of_group(set, prefix, &format!("@{mark}{name}"), &group, weight));
+            values.extend(group_metrics(set, prefix, &format!("@{mark}{name}"), &group, weight));
         }
     };
     if table.sources.len() > 1 {
@@ -103,59 +106,85 @@ pub fn metrics(
     values
 }
 
-/// Numbers of one group; nothing for no pairs, so that an absent source is not taken for a zero.
-fn of_group(set: MetricSet, prefix: &str, suffix: &str, stats: &[&PairStats], weight: f64) -> Vec<(String, f64)> {
+/// Metrics of one group; none for no pairs, so that an absent source does not look like a zero.
+fn group_metrics(set: MetricSet, prefix: &str, suffix: &str, stats: &[&PairStats], weight: f64) -> Vec<(String, f64)> {
     if stats.is_empty() {
         return Vec::new();
     }
-    let sum = |value: fn(&PairStats) -> f64| stats.iter().map(|pair| value(pair)).sum::<f64>();
-    let mean = |value: fn(&PairStats) -> f64| sum(value) / stats.len() as f64;
-    let accuracy = mean(|p| f64::from(p.chosen_reward > p.rejected_reward));
-    let mut values = vec![("loss", sum(|p| p.loss) * weight)];
-    match set {
-        MetricSet::Preference => values.extend([
-            ("rewards/chosen", mean(|p| p.chosen_reward)),
-            ("rewards/rejected", mean(|p| p.rejected_reward)),
-            ("rewards/accuracies", accuracy),
-            ("rewards/margins", mean(PairStats::margin)),
-            ("logps/chosen", mean(|p| p.chosen_logp)),
-            ("logps/rejected", mean(|p| p.rejected_logp)),
-        ]),
-        MetricSet::Sft => {}
-        MetricSet::Reward => {
-            let both = || stats.iter().flat_map(|p| [p.chosen_reward, p.rejected_reward]);
-            values.extend([
-                ("accuracy", accuracy),
-                ("margin", mean(PairStats::margin)),
-                ("min_reward", both().fold(f64::INFINITY, f64::min)),
-                ("mean_reward", mean(|p| (p.chosen_reward + p.rejected_reward) / 2.0)),
-                ("max_reward", both().fold(f64::NEG_INFINITY, f64::max)),
-            ]);
-        }
-    }
-    let (chosen, rejected) = (sum(|p| p.chosen.count), sum(|p| p.rejected.count));
-    if chosen > 0.0 && set == MetricSet::Preference && rejected > 0.0 {
-        values.extend([
-            ("logits/chosen", sum(|p| p.chosen.logits) / chosen),
-            ("logits/rejected", sum(|p| p.rejected.logits) / rejected),
-        ]);
-    }
-    if chosen > 0.0 && set != MetricSet::Reward {
-        values.extend([
-            ("entropy", sum(|p| p.chosen.entropy + p.rejected.entropy) / (chosen + rejected)),
-            ("mean_token_accuracy", sum(|p| p.chosen.top1) / chosen),
-        ]);
-    }
+    let mut values = vec![("loss", stats.iter().map(|pair| pair.loss).sum::<f64>() * weight)];
+    values.extend(match set {
+        MetricSet::Preference => preference_metrics(stats),
+        MetricSet::Sft => Vec::new(),
+        MetricSet::Reward => reward_metrics(stats),
+    });
+    values.extend(token_metrics(set, stats));
     values.into_iter().map(|(name, value)| (format!("{prefix}{name}{suffix}"), value)).collect()
+}
+
+type Named = Vec<(&'static str, f64)>;
+
+fn sum(stats: &[&PairStats], value: impl Fn(&PairStats) -> f64) -> f64 {
+    stats.iter().map(|pair| value(pair)).sum()
+}
+
+fn mean(stats: &[&PairStats], value: impl Fn(&PairStats) -> f64) -> f64 {
+    sum(stats, value) / stats.len() as f64
+}
+
+fn accuracy(stats: &[&PairStats]) -> f64 {
+    mean(stats, |pair| f64::from(pair.rewards.chosen > pair.rewards.rejected))
+}
+
+fn preference_metrics(stats: &[&PairStats]) -> Named {
+    vec![
+        ("rewards/chosen", mean(stats, |pair| pair.rewards.chosen)),
+        ("rewards/rejected", mean(stats, |pair| pair.rewards.rejected)),
+        ("rewards/accuracies", accuracy(stats)),
+        ("rewards/margins", mean(stats, PairStats::margin)),
+        ("logps/chosen", mean(stats, |pair| pair.logps.chosen)),
+        ("logps/rejected", mean(stats, |pair| pair.logps.rejected)),
+    ]
+}
+
+fn reward_metrics(stats: &[&PairStats]) -> Named {
+    let all = || stats.iter().flat_map(|pair| <[f64; 2]>::from(pair.rewards));
+    vec![
+        ("accuracy", accuracy(stats)),
+        ("margin", mean(stats, PairStats::margin)),
+        ("min_reward", all().fold(f64::INFINITY, f64::min)),
+        ("mean_reward", mean(stats, |pair| (pair.rewards.chosen + pair.rewards.rejected) / 2.0)),
+        ("max_reward", all().fold(f64::NEG_INFINITY, f64::max)),
+    ]
+}
+
+/// Means over tokens, if token statistics were taken.
+fn token_metrics(set: MetricSet, stats: &[&PairStats]) -> Named {
+    let chosen = |value: fn(&TokenSums) -> f64| sum(stats, |pair| value(&pair.tokens.chosen));
+    let rejected = |value: fn(&TokenSums) -> f64| sum(stats, |pair| value(&pair.tokens.rejected));
+    let count = Sides { chosen: chosen(|t| t.count), rejected: rejected(|t| t.count) };
+    let mut values = Vec::new();
+    if count.chosen > 0.0 && set == MetricSet::Preference && count.rejected > 0.0 {
+        values.extend([
+            ("logits/chosen", chosen(|t| t.logits) / count.chosen),
+            ("logits/rejected", rejected(|t| t.logits) / count.rejected),
+        ]);
+    }
+    if count.chosen > 0.0 && set != MetricSet::Reward {
+        let entropy = sum(stats, |pair| pair.tokens.chosen.entropy + pair.tokens.rejected.entropy);
+        values.extend([
+            ("entropy", entropy / (count.chosen + count.rejected)),
+            ("mean_token_accuracy", chosen(|t| t.top1) / count.chosen),
+        ]);
+    }
+    values
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learner::TokenSums;
 
-    fn pair(chosen_reward: f64, rejected_reward: f64) -> PairStats {
-        PairStats { chosen_reward, rejected_reward, ..PairStats::default() }
+    fn pair(chosen: f64, rejected: f64) -> PairStats {
+        PairStats { rewards: Sides { chosen, rejected }, ..PairStats::default() }
     }
 
     fn record(set: MetricSet, stats: &[PairStats]) -> Record {
@@ -191,11 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn tokens_weigh_alike_whatever_their_pair() {
+    fn token_means_do_not_depend_on_the_pairs() {
         let tokens = |count, entropy| TokenSums { count, entropy, logits: 2.0 * count, top1: 1.0 };
         let stats = [(1.0, 4.0), (3.0, 0.0), (2.0, 2.0)].map(|(count, entropy)| PairStats {
-            chosen: tokens(count, entropy),
-            rejected: tokens(count, entropy),
+            tokens: Sides { chosen: tokens(count, entropy), rejected: tokens(count, entropy) },
             ..PairStats::default()
         });
         let record = record(MetricSet::Preference, &stats);

@@ -1,24 +1,24 @@
-//! Which pairs an update takes: a pure function of the update's number.
+//! Choice of an update's pairs: a pure function of the update's number.
 
 use std::sync::Arc;
 
 use simplemix_mix::{Mixture, Permutation};
-use tch::{Device, Kind, Tensor};
 
-/// In which order pairs are taken.
+use crate::torch_random::randperm;
+
+/// Order in which pairs are taken.
 #[derive(Debug, Clone)]
 pub enum Order {
-    /// As they stand in the file, again and again. A mixture is written in its order, so that every batch of it holds
-    /// the shares.
+    /// File order, again and again. A mixture is written in its order, so every batch holds the shares.
     File,
-    /// Shuffled anew each epoch, under a seed.
+    /// Shuffled anew each epoch, under a random seed.
     Shuffled(u64),
-    /// As transformers' `Trainer` takes them: `torch.randperm` under the seed plus the epoch, and a last batch of what
-    /// an epoch has left.
+    /// The order of transformers' `Trainer`: `torch.randperm` under the random seed plus the epoch; the last batch of an
+    /// epoch may be short.
     Trl(u64),
-    /// As a mixture of several sources draws them. Pairs of source `s` begin at `starts[s]`.
+    /// The order of a mixture of several sources. Pairs of source `s` begin at `starts[s]`.
     Mixed {
-        /// The mixture of the pairs that are kept.
+        /// Mixture of the pairs that are kept.
         mixture: Arc<Mixture>,
         /// Number of each source's first pair.
         starts: Arc<[usize]>,
@@ -26,29 +26,15 @@ pub enum Order {
 }
 
 impl Order {
-    /// Numbers of the pairs of update `step`, `size` of them (less at an epoch's end, as transformers has it), out of
-    /// `pairs`.
-    pub fn batch(&self, step: u64, size: usize, pairs: u64) -> Vec<usize> {
-        let first = step * size as u64;
-        let places = first..first + size as u64;
-        match self {
-            Self::File => places.map(|i| (i % pairs) as usize).collect(),
-            Self::Shuffled(seed) => {
-                places.map(|i| Permutation::new(pairs, *seed, i / pairs).at(i % pairs) as usize).collect()
-            }
-            Self::Trl(seed) => {
-                let updates = self.updates(size, pairs);
-                let epoch = randperm(pairs, seed.wrapping_add(step / updates));
-                let first = (step % updates) as usize * size;
-                epoch[first..epoch.len().min(first + size)].to_vec()
-            }
-            Self::Mixed { mixture, starts } => places
-                .map(|i| {
-                    let draw = mixture.at(i % mixture.len());
-                    starts[draw.source] + draw.row as usize
-                })
-                .collect(),
-        }
+    /// Batches of `size` pairs out of `pairs`.
+    ///
+    /// ```
+    /// use simplemix_train::Order;
+    /// let mut batches = Order::File.batches(4, 6);
+    /// assert_eq!(batches.at(1), [4, 5, 0, 1]);
+    /// ```
+    pub fn batches(&self, size: usize, pairs: u64) -> Batches<'_> {
+        Batches { order: self, size, pairs, epoch: None }
     }
 
     /// Updates of one pass over `pairs` pairs.
@@ -59,25 +45,66 @@ impl Order {
         }
     }
 
-    /// Pairs of one pass: of a mixture, those that it has.
+    /// Pairs of one pass: those of the mixture, or all `known` pairs.
     pub fn pairs(&self, known: u64) -> u64 {
         match self {
             Self::Mixed { mixture, .. } => mixture.len(),
             _ => known,
         }
     }
+
+    /// Passes over the pairs after `step` updates.
+    pub(crate) fn epochs(&self, step: u64, size: usize, pairs: u64) -> f64 {
+        match self {
+            // A short batch completes an epoch like a full one.
+            Self::Trl(_) => step as f64 / self.updates(size, pairs) as f64,
+            _ => (step * size as u64) as f64 / self.pairs(pairs) as f64,
+        }
+    }
 }
 
-/// `torch.randperm(n, generator=torch.Generator().manual_seed(seed))`. libtorch's generator of random numbers is left at
-/// another place than it was; nothing here reads from it otherwise.
-fn randperm(n: u64, seed: u64) -> Vec<usize> {
-    use std::sync::Mutex;
-    // The generator is the process's.
-    static GENERATOR: Mutex<()> = Mutex::new(());
-    let _alone = GENERATOR.lock();
-    tch::manual_seed(seed as i64);
-    let order = Tensor::randperm(n as i64, (Kind::Int64, Device::Cpu));
-    Vec::<i64>::try_from(order).unwrap_or_default().into_iter().map(|pair| pair as usize).collect()
+/// Batches of an [`Order`], by the number of their update. The permutation of the current epoch is kept, so batches in
+/// sequence are cheap; any sequence gives the same batches.
+#[derive(Debug, Clone)]
+pub struct Batches<'a> {
+    order: &'a Order,
+    size: usize,
+    pairs: u64,
+    /// Number and permutation of the epoch that was last asked for, if the order draws whole permutations.
+    epoch: Option<(u64, Vec<usize>)>,
+}
+
+impl Batches<'_> {
+    /// Numbers of the pairs of update `step`, counted from zero.
+    pub fn at(&mut self, step: u64) -> Vec<usize> {
+        let (size, pairs) = (self.size as u64, self.pairs);
+        let places = step * size..(step + 1) * size;
+        match self.order {
+            Order::File => places.map(|i| (i % pairs) as usize).collect(),
+            Order::Shuffled(seed) => {
+                places.map(|i| Permutation::new(pairs, *seed, i / pairs).at(i % pairs) as usize).collect()
+            }
+            Order::Trl(seed) => {
+                let updates = self.order.updates(self.size, pairs);
+                let first = (step % updates) as usize * self.size;
+                let last = (first + self.size).min(pairs as usize);
+                self.permutation(*seed, step / updates)[first..last].to_vec()
+            }
+            Order::Mixed { mixture, starts } => places
+                .map(|i| {
+                    let draw = mixture.at(i % mixture.len());
+                    starts[draw.source] + draw.row as usize
+                })
+                .collect(),
+        }
+    }
+
+    fn permutation(&mut self, seed: u64, epoch: u64) -> &[usize] {
+        let pairs = self.pairs as usize;
+        let make = || (epoch, randperm(pairs, seed.wrapping_add(epoch)));
+        let kept = self.epoch.take().filter(|(number, _)| *number == epoch);
+        &self.epoch.insert(kept.unwrap_or_else(make)).1
+    }
 }
 
 #[cfg(test)]
@@ -87,25 +114,25 @@ mod tests {
     #[test]
     fn a_shuffled_epoch_holds_every_pair_once_and_the_next_another_order() {
         let order = Order::Shuffled(4);
-        let first = order.batch(0, 10, 10);
-        let second = order.batch(1, 10, 10);
+        let mut batches = order.batches(10, 10);
+        let (first, second) = (batches.at(0), batches.at(1));
         let mut sorted = first.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..10).collect::<Vec<_>>());
         assert_ne!(first, second);
-        assert_eq!(order.batch(1, 5, 10), first[5..]);
+        assert_eq!(order.batches(5, 10).at(1), first[5..]);
     }
 
-    /// torch 2.11: `torch.randperm(10, generator=torch.Generator().manual_seed(42))`, and with 43.
     #[test]
-    fn trls_order_is_that_of_torch() {
+    fn trls_epochs_are_permutations_of_torch_with_a_short_last_batch() {
         let order = Order::Trl(42);
         assert_eq!(order.updates(4, 10), 3);
-        assert_eq!(order.batch(0, 10, 10), TORCH[0]);
-        assert_eq!(order.batch(1, 4, 10), TORCH[0][4..8]);
-        assert_eq!(order.batch(2, 4, 10), TORCH[0][8..]);
-        assert_eq!(order.batch(3, 4, 10), TORCH[1][..4]);
+        let epochs = [randperm(10, 42), randperm(10, 43)];
+        let mut batches = order.batches(4, 10);
+        assert_eq!(order.batches(10, 10).at(0), epochs[0]);
+        assert_eq!(batches.at(1), epochs[0][4..8]);
+        assert_eq!(batches.at(2), epochs[0][8..]);
+        assert_eq!(batches.at(3), epochs[1][..4]);
+        assert_eq!(batches.at(0), epochs[0][..4]);
     }
-
-    const TORCH: [[usize; 10]; 2] = [[2, 6, 1, 8, 4, 5, 0, 9, 3, 7], [8, 4, 9, 0, 5, 1, 6, 7, 2, 3]];
 }

@@ -1,4 +1,4 @@
-//! A tokenised set with what the loop and the learner need of it.
+//! Tokenised pairs, for the loop and the learners.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,19 +7,23 @@ use std::sync::Arc;
 use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair, TokenizedSet};
 
 use crate::error::Result;
+use crate::sides::Sides;
 use crate::table::{PairEntry, PairTable};
 
-/// What of each pair goes through the network.
+/// Which responses of a pair are run through the model, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Feed {
-    /// The prompt once, and both responses.
+    /// Both responses after one copy of the prompt.
     #[default]
     Shared,
-    /// The prompt with the chosen response, and again with the rejected one.
+    /// Both responses, each after its own copy of the prompt.
     Apart,
-    /// The prompt with the chosen response.
+    /// The chosen response only.
     Chosen,
 }
+
+/// A named held-out set. The name is part of the names of its metrics and may be empty.
+pub type NamedSet = (String, PairSet);
 
 /// Pairs as token ids, with their table.
 #[derive(Debug, Default)]
@@ -28,38 +32,38 @@ pub struct PairSet {
     pub table: PairTable,
     /// Token ids, in the table's order.
     pub tokens: PairTokens,
-    /// Content hashes, in the table's order.
+    /// Content hashes of the pairs, in the table's order.
     pub ids: Vec<String>,
-    /// Score of the chosen response minus that of the rejected one, in the table's order; none where one is not known.
+    /// Chosen score minus rejected score, in the table's order; `None` if one is unknown.
     pub score_margins: Vec<Option<f64>>,
-    /// Pairs left out, by reason.
+    /// Number of pairs left out, by reason.
     pub dropped: BTreeMap<String, usize>,
-    /// Pairs kept with the end of a response cut off.
+    /// Number of pairs with a truncated response.
     pub cut: usize,
     pub(crate) feed: Feed,
-    /// Ids that no file has yet, and the file.
-    pub(crate) unkept: Vec<(PathBuf, Arc<TokenizedSet>)>,
+    /// Token ids to be cached, and their files.
+    pub(crate) uncached: Vec<(PathBuf, Arc<TokenizedSet>)>,
 }
 
-/// Token ids of pairs: held in memory, or borrowed from mapped files, of which only what is used is read.
+/// Token ids of pairs, in memory or in memory-mapped files.
 #[derive(Debug, Default)]
 pub struct PairTokens(Vec<Ids>);
 
-/// Where a pair's ids are: a set, and the row in it.
+/// Token ids of a pair: a set and the row in it.
 #[derive(Debug)]
 enum Ids {
-    Held(Arc<TokenizedSet>, usize),
+    InMemory(Arc<TokenizedSet>, usize),
     Mapped(Arc<TokenSet>, usize),
 }
 
 impl PairTokens {
-    /// Ids of pair number `pair`.
+    /// Token ids of pair number `pair`.
     ///
     /// # Panics
-    /// If there is no such pair, as a slice does.
+    /// If there is no such pair, like indexing a slice.
     pub fn get(&self, pair: usize) -> TokenRow<'_> {
         match &self.0[pair] {
-            Ids::Held(set, row) => {
+            Ids::InMemory(set, row) => {
                 let (index, TokenizedPair { prompt, chosen, rejected, .. }) = &set.pairs[*row];
                 TokenRow { index: *index as u64, prompt, chosen, rejected }
             }
@@ -67,7 +71,7 @@ impl PairTokens {
         }
     }
 
-    /// Ids of all pairs in order.
+    /// Token ids of all pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = TokenRow<'_>> {
         (0..self.len()).map(|pair| self.get(pair))
     }
@@ -77,7 +81,7 @@ impl PairTokens {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -85,7 +89,7 @@ impl PairTokens {
 
 impl From<Arc<TokenizedSet>> for PairTokens {
     fn from(set: Arc<TokenizedSet>) -> Self {
-        Self((0..set.pairs.len()).map(|row| Ids::Held(set.clone(), row)).collect())
+        Self((0..set.pairs.len()).map(|row| Ids::InMemory(set.clone(), row)).collect())
     }
 }
 
@@ -96,19 +100,19 @@ impl FromIterator<TokenizedPair> for PairTokens {
 }
 
 impl PairSet {
-    /// Tokenises `pairs`; the row of an entry is the pair's number here.
+    /// Tokenises `pairs`. The row of an entry is its index in `pairs`.
     ///
     /// # Errors
-    /// What the chat template or the tokenizer reports.
+    /// [`crate::Error::Data`] if the chat template or the tokenizer fails.
     pub fn tokenize(pairs: &[Pair], tokenizer: &PairTokenizer) -> Result<Self> {
-        Ok(Self::held(pairs, &Arc::new(tokenizer.encode_all(pairs)?)))
+        Ok(Self::in_memory(pairs, &Arc::new(tokenizer.encode_all(pairs)?)))
     }
 
-    /// The same with ids out of the file that an earlier run has kept in `folder`, where there is a sound one. Where there
-    /// is none, [`PairSet::keep`] writes it.
+    /// Like [`PairSet::tokenize`], with a cache of token ids in `folder`. Ids that are not in the cache are added by
+    /// [`PairSet::fill_cache`].
     ///
     /// # Errors
-    /// As [`PairSet::tokenize`].
+    /// Errors of [`PairSet::tokenize`].
     pub fn tokenize_cached(pairs: &[Pair], tokenizer: &PairTokenizer, folder: &Path) -> Result<Self> {
         let path = tokenizer.token_set_path(pairs, folder)?;
         if let Ok(set) = TokenSet::open(&path)
@@ -116,28 +120,28 @@ impl PairSet {
         {
             let set = Arc::new(set);
             let tokens = PairTokens((0..set.len()).map(|row| Ids::Mapped(set.clone(), row)).collect());
-            return Ok(Self::of(pairs, tokens, set.dropped(), set.cut() as usize));
+            return Ok(Self::from_tokens(pairs, tokens, set.dropped(), set.cut() as usize));
         }
         let made = Arc::new(tokenizer.encode_all(pairs)?);
-        Ok(Self { unkept: vec![(path, made.clone())], ..Self::held(pairs, &made) })
+        Ok(Self { uncached: vec![(path, made.clone())], ..Self::in_memory(pairs, &made) })
     }
 
-    /// Writes the files of ids that [`PairSet::tokenize_cached`] has not found. What cannot be written is no reason to stop.
-    pub fn keep(&self) {
-        for (path, set) in &self.unkept {
+    /// Caches the token ids that [`PairSet::tokenize_cached`] did not find. A file that cannot be written is logged.
+    pub fn fill_cache(&self) {
+        for (path, set) in &self.uncached {
             let folder = path.parent().unwrap_or(Path::new("."));
             let made = std::fs::create_dir_all(folder).map_err(|error| error.to_string());
             if let Err(error) = made.and_then(|()| set.write(path).map_err(|error| error.to_string())) {
-                tracing::warn!("token ids are not kept: {error}");
+                tracing::warn!("token ids are not cached: {error}");
             }
         }
     }
 
-    fn held(pairs: &[Pair], set: &Arc<TokenizedSet>) -> Self {
-        Self::of(pairs, set.clone().into(), &set.dropped, set.cut)
+    fn in_memory(pairs: &[Pair], set: &Arc<TokenizedSet>) -> Self {
+        Self::from_tokens(pairs, set.clone().into(), &set.dropped, set.cut)
     }
 
-    fn of(pairs: &[Pair], tokens: PairTokens, dropped: &BTreeMap<DropReason, usize>, cut: usize) -> Self {
+    fn from_tokens(pairs: &[Pair], tokens: PairTokens, dropped: &BTreeMap<DropReason, usize>, cut: usize) -> Self {
         let mut set = Self {
             dropped: dropped.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
             cut,
@@ -147,7 +151,7 @@ impl PairSet {
             let row = ids.index as usize;
             let (source, task) = (set.table.source(&pairs[row].source), &pairs[row].task);
             let task = task.as_ref().map(|task| set.table.task(task));
-            let responses = [ids.chosen.len(), ids.rejected.len()];
+            let responses = Sides { chosen: ids.chosen.len(), rejected: ids.rejected.len() };
             set.table.pairs.push(PairEntry { row, tokens: 0, prompt: ids.prompt.len(), responses, source, task });
             set.ids.push(pairs[row].id.clone());
             set.score_margins.push(pairs[row].margin().filter(|margin| margin.is_finite()));
@@ -157,16 +161,16 @@ impl PairSet {
         set
     }
 
-    /// What of each pair goes through the network.
+    /// Which responses are run through the model.
     pub fn feed(&self) -> Feed {
         self.feed
     }
 
-    /// Sets it, and with it what each pair counts in a micro-batch.
+    /// Sets which responses are run through the model, and with it the tokens that each pair counts in a micro-batch.
     pub fn set_feed(&mut self, feed: Feed) {
         self.feed = feed;
         for pair in &mut self.table.pairs {
-            let (prompt, [chosen, rejected]) = (pair.prompt, pair.responses);
+            let (prompt, Sides { chosen, rejected }) = (pair.prompt, pair.responses);
             pair.tokens = match feed {
                 Feed::Shared => prompt + chosen + rejected,
                 Feed::Apart => 2 * prompt + chosen + rejected,
@@ -175,7 +179,7 @@ impl PairSet {
         }
     }
 
-    /// Adds the pairs of `other` behind its own, under the source `name`.
+    /// Appends the pairs of `other` under the source `name`.
     pub fn append(&mut self, other: Self, name: &str) {
         let source = self.table.source(name);
         for mut pair in other.table.pairs {
@@ -184,7 +188,7 @@ impl PairSet {
             self.table.pairs.push(pair);
         }
         self.tokens.0.extend(other.tokens.0);
-        self.unkept.extend(other.unkept);
+        self.uncached.extend(other.uncached);
         self.ids.extend(other.ids);
         self.score_margins.extend(other.score_margins);
         self.cut += other.cut;
@@ -194,17 +198,17 @@ impl PairSet {
         self.set_feed(self.feed);
     }
 
-    /// Pairs that are kept.
+    /// Number of pairs.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether no pair is kept.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// How many pairs were dropped and cut, in words.
+    /// Summary in words: pairs, tokens, and how many pairs were truncated and dropped.
     pub fn summary(&self) -> String {
         let mut text = format!("{} pairs, {} tokens", self.len(), self.tokens());
         if self.cut > 0 {
@@ -216,12 +220,12 @@ impl PairSet {
         text
     }
 
-    /// Tokens of all pairs that go through the network.
+    /// Number of tokens that are run through the model, over all pairs.
     pub fn tokens(&self) -> usize {
         self.table.pairs.iter().map(|pair| pair.tokens).sum()
     }
 
-    /// Kept pairs of each source, with its share.
+    /// Name of each source with the number and the share of its pairs.
     pub fn shares(&self) -> Vec<(&str, usize, f64)> {
         let total = self.len().max(1) as f64;
         let count = |number| self.table.pairs.iter().filter(|pair| pair.source == number).count();

@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::error::{At, Error, Result};
 use crate::pairs::PairSet;
 use crate::preference::ReferenceLogps;
+use crate::sides::Sides;
 
 /// What log-probabilities depend on: the model's files, the adapter's, the token ids, and how they are computed. Two keys
 /// are equal when all of it is, byte for byte.
@@ -68,7 +69,7 @@ impl ReferenceKey {
         // A file of zeros, as a full disk leaves behind, is no file of log-probabilities.
         let sound =
             numbers.iter().all(|logp| logp.is_finite() && *logp <= 0.0) && numbers.iter().any(|logp| *logp < 0.0);
-        sound.then(|| numbers.as_chunks().0.to_vec())
+        sound.then(|| Sides::from_alternating(&numbers))
     }
 
     /// Keeps them in `folder`, whole or not at all.
@@ -78,7 +79,7 @@ impl ReferenceKey {
     pub fn store(&self, folder: &Path, logps: &ReferenceLogps) -> Result<()> {
         let path = self.path(folder);
         std::fs::create_dir_all(folder).at(folder, "create")?;
-        let bytes: Vec<u8> = logps.iter().flatten().flat_map(|logp| logp.to_le_bytes()).collect();
+        let bytes: Vec<u8> = logps.iter().flat_map(|&pair| <[f64; 2]>::from(pair)).flat_map(f64::to_le_bytes).collect();
         let wrong = |error| Error::Io { path: path.clone(), action: "write", source: std::io::Error::other(error) };
         let view = TensorView::new(Dtype::F64, vec![logps.len(), 2], &bytes).map_err(wrong)?;
         let text = safetensors::serialize([(LOGPS, view)], None).map_err(wrong)?;
@@ -122,7 +123,10 @@ mod tests {
     #[test]
     fn what_is_stored_is_loaded_and_damage_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let (key, logps) = (ReferenceKey("k".into()), vec![[-1.5, -2.5], [-0.25, 0.0]]);
+        let (key, logps) = (
+            ReferenceKey("k".into()),
+            vec![Sides { chosen: -1.5, rejected: -2.5 }, Sides { chosen: -0.25, rejected: 0.0 }],
+        );
         assert_eq!(key.load(dir.path(), 2), None);
         key.store(dir.path(), &logps).unwrap();
         assert_eq!(key.load(dir.path(), 2), Some(logps));

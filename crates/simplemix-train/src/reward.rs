@@ -1,36 +1,34 @@
-//! Training of a reward model: Bradley-Terry on the scores of both responses, as TRL's `RewardTrainer`.
-
-use std::path::Path;
+//! Training of a reward model: Bradley-Terry loss of both responses' scores, as TRL's `RewardTrainer`.
 
 use simplemix_loss::bradley_terry;
 use simplemix_model::{Packed, RewardModel};
 use tch::{Kind, Tensor};
 
-use crate::collective::Collective;
 use crate::error::Result;
 use crate::forward::{ForwardOptions, pack, values};
-use crate::learner::{Learner, PairStats};
+use crate::learner::{FirstLoss, Learner, Trainable};
 use crate::metrics::MetricSet;
-use crate::pairs::PairSet;
-use crate::preference::NamedSet;
+use crate::pairs::{NamedSet, PairSet};
+use crate::sides::Sides;
+use crate::stats::PairStats;
 use crate::trainee::Trainee;
 
-/// A reward model in training. A response's score is that of its last token.
+/// A reward model in training. The score of a response is that of its last token.
 #[derive(Debug)]
 pub struct RewardLearner<'a> {
     model: RewardModel,
     trainee: Trainee,
     options: ForwardOptions,
     center: f64,
-    /// Whether nothing has been learnt yet and the score of everything is zero.
-    fresh: bool,
+    /// Whether the score head was zero before training, so that the score of everything was.
+    started_at_zero: bool,
     train: &'a PairSet,
     eval: &'a [NamedSet],
 }
 
 impl<'a> RewardLearner<'a> {
-    /// A learner that changes what `trainee` has of `model`. `center` pulls rewards towards zero
-    /// ([`bradley_terry`]).
+    /// Creates a learner that changes the tensors that `trainee` holds of `model`. `center` is the weight of the term
+    /// that pulls rewards towards zero ([`bradley_terry`]).
     pub fn new(
         model: RewardModel,
         trainee: Trainee,
@@ -39,44 +37,35 @@ impl<'a> RewardLearner<'a> {
         train: &'a PairSet,
         eval: &'a [NamedSet],
     ) -> Self {
-        let fresh = model.score_head().abs().max().double_value(&[]) == 0.0;
-        Self { model, trainee, options, center, fresh, train, eval }
+        let started_at_zero = model.score_head().abs().max().double_value(&[]) == 0.0;
+        Self { model, trainee, options, center, started_at_zero, train, eval }
     }
 
-    /// The model as it is now.
+    /// The model with its current weights.
     pub fn model(&self) -> &RewardModel {
         &self.model
     }
 
-    /// Gives up the optimiser and keeps the model.
+    /// Drops the optimiser and returns the model.
     pub fn into_model(self) -> RewardModel {
         self.model.set_trainable(false);
         self.model
     }
 
-    /// Takes up a checkpoint's weights alone.
-    ///
-    /// # Errors
-    /// [`crate::Error::State`] if it is not of this model.
-    pub fn restore_weights(&self, folder: &Path) -> Result<()> {
-        self.trainee.restore_weights(folder)
-    }
-
-    /// Scores `[B]` of chosen and rejected responses, in a graph where gradients are kept.
-    fn scores(&self, set: &PairSet, pairs: &[usize]) -> Result<[Tensor; 2]> {
+    /// Scores `[B]` of both responses, in a graph where gradients are kept.
+    fn scores(&self, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
         let (packed, _) = pack(set, pairs)?;
         let last = last_tokens(&packed);
-        let scores = self.model.scores(&packed, &last)?;
-        let both = scores.view([-1, 2]);
-        Ok([both.select(1, 0), both.select(1, 1)])
+        let scores = self.model.scores(&packed, &last)?.view([-1, 2]);
+        Ok(Sides { chosen: scores.select(1, 0), rejected: scores.select(1, 1) })
     }
 
-    fn loss(&self, [chosen, rejected]: &[Tensor; 2]) -> Result<Tensor> {
-        Ok(bradley_terry(chosen, rejected, None, self.center)?)
+    fn loss(&self, scores: &Sides<Tensor>) -> Result<Tensor> {
+        Ok(bradley_terry(&scores.chosen, &scores.rejected, None, self.center)?)
     }
 }
 
-/// Rows of the last tokens of all responses: of segments that none continues.
+/// Rows of the last tokens of all responses: of the segments that no other segment continues.
 fn last_tokens(packed: &Packed) -> Vec<i64> {
     let segments = packed.segments();
     let continued: Vec<usize> = segments.iter().filter_map(|segment| segment.parent).collect();
@@ -84,45 +73,34 @@ fn last_tokens(packed: &Packed) -> Vec<i64> {
     ends.map(|(_, segment)| (segment.start + segment.len) as i64 - 1).collect()
 }
 
-fn stats(loss: &Tensor, [chosen, rejected]: &[Tensor; 2]) -> Vec<PairStats> {
-    let (losses, chosen, rejected) = (values(loss), values(chosen), values(rejected));
-    let of = |i: usize| PairStats {
-        loss: losses[i],
-        chosen_reward: chosen[i],
-        rejected_reward: rejected[i],
-        ..PairStats::default()
-    };
-    (0..losses.len()).map(of).collect()
+fn stats(loss: &Tensor, scores: &Sides<Tensor>) -> Vec<PairStats> {
+    let rewards = values(&scores.chosen).into_iter().zip(values(&scores.rejected));
+    let pairs = values(loss).into_iter().zip(rewards);
+    let stats =
+        |(loss, (chosen, rejected))| PairStats { loss, rewards: Sides { chosen, rejected }, ..PairStats::default() };
+    pairs.map(stats).collect()
 }
 
 impl Learner for RewardLearner<'_> {
+    fn trainee(&self) -> &dyn Trainable {
+        &self.trainee
+    }
+
+    fn trainee_mut(&mut self) -> &mut dyn Trainable {
+        &mut self.trainee
+    }
+
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let scores = self.scores(self.train, pairs)?;
-        if scores.iter().any(|side| values(side).iter().any(|score| !score.is_finite())) {
-            return Ok(crate::preference::not_a_number(pairs.len()));
+        let is_finite = |side: &Tensor| values(side).iter().all(|score| score.is_finite());
+        if !is_finite(&scores.chosen) || !is_finite(&scores.rejected) {
+            return Ok(PairStats::nan(pairs.len()));
         }
         let loss = self.loss(&scores)?;
         (loss.sum(Kind::Float) * weight)
             .f_backward()
             .map_err(|source| simplemix_model::Error::Torch { doing: "a backward pass", source })?;
         Ok(stats(&loss, &scores))
-    }
-
-    fn share_gradients(&mut self, collective: &dyn Collective) -> Result<()> {
-        self.trainee.share_gradients(collective)
-    }
-
-    fn gradient_norm(&self) -> f64 {
-        self.trainee.optimizer.gradient_norm()
-    }
-
-    fn update(&mut self, learning_rate: f64, scale: f64) {
-        self.trainee.optimizer.update(learning_rate, scale);
-        self.fresh = false;
-    }
-
-    fn discard(&mut self) {
-        self.trainee.discard();
     }
 
     fn eval_sets(&self) -> Vec<String> {
@@ -146,16 +124,7 @@ impl Learner for RewardLearner<'_> {
         MetricSet::Reward
     }
 
-    fn first_loss(&self) -> Option<(f64, f64)> {
-        self.fresh.then_some((std::f64::consts::LN_2, 1e-6))
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        self.trainee.save(folder)
-    }
-
-    fn restore(&mut self, folder: &Path) -> Result<()> {
-        self.fresh = false;
-        self.trainee.restore(folder)
+    fn first_loss(&self) -> Option<FirstLoss> {
+        self.started_at_zero.then_some(FirstLoss { loss: std::f64::consts::LN_2, tolerance: 1e-6 })
     }
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{At, Error, Result};
 use crate::learner::Learner;
 use crate::metrics::Record;
-use crate::trainer::Progress;
+use crate::progress::Progress;
 
 const METRICS: &str = "metrics.jsonl";
 const PROGRESS: &str = "progress.json";

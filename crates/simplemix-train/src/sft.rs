@@ -1,38 +1,35 @@
 //! Supervised fine-tuning on the chosen responses: mean negative log-likelihood of a token, as TRL's `SFTTrainer`
 //! computes it on prompt-completion data.
 
-use std::path::Path;
-
 use simplemix_loss::fused_logps;
 use simplemix_model::CausalLm;
 use tch::Kind;
 
-use crate::collective::Collective;
 use crate::error::Result;
 use crate::forward::{ForwardOptions, Pass, head, score_pairs, values};
-use crate::learner::{Learner, PairStats, TokenSums};
+use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
-use crate::pairs::PairSet;
-use crate::preference::{NamedSet, not_a_number};
+use crate::pairs::{NamedSet, PairSet};
+use crate::policy::Policy;
+use crate::sides::Sides;
+use crate::stats::{PairStats, TokenSums};
 use crate::trainee::Trainee;
 
-/// A model that learns to write the chosen responses. Its sets are fed as [`crate::Feed::Chosen`].
+/// A model that learns to write the chosen responses. The feed of its sets must be [`crate::Feed::Chosen`].
 #[derive(Debug)]
 pub struct SftLearner<'a> {
-    policy: CausalLm,
-    in_training: CausalLm,
+    policy: Policy,
     trainee: Trainee,
     options: ForwardOptions,
-    seed: u64,
     train: &'a PairSet,
     eval: &'a [NamedSet],
 }
 
 impl<'a> SftLearner<'a> {
-    /// A learner that changes what `trainee` has of `policy`.
+    /// Creates a learner that changes the tensors that `trainee` holds of `policy`. `seed` is the random seed of dropout.
     ///
     /// # Errors
-    /// What making a second handle reports.
+    /// [`crate::Error::Model`] if the policy cannot be shared.
     pub fn new(
         policy: CausalLm,
         trainee: Trainee,
@@ -41,87 +38,71 @@ impl<'a> SftLearner<'a> {
         train: &'a PairSet,
         eval: &'a [NamedSet],
     ) -> Result<Self> {
-        let in_training = policy.with_adapter(policy.active_adapter())?;
-        // A response has no other one to be longer than.
+        // LD-DPO compares the lengths of two responses; there is one here.
         let options = ForwardOptions { ld_alpha: None, ..options };
-        Ok(Self { policy, in_training, trainee, options, seed, train, eval })
+        Ok(Self { policy: Policy::new(policy, seed)?, trainee, options, train, eval })
     }
 
-    /// The policy as it is now.
+    /// The policy with its current weights.
     pub fn model(&self) -> &CausalLm {
-        &self.policy
+        &self.policy.model
     }
 
-    /// Gives up the optimiser and keeps the policy.
+    /// Drops the optimiser and returns the policy.
     pub fn into_model(self) -> CausalLm {
-        self.policy.set_trainable(false);
-        self.policy
-    }
-
-    /// Takes up a checkpoint's weights alone.
-    ///
-    /// # Errors
-    /// [`crate::Error::State`] if it is not of this model.
-    pub fn restore_weights(&self, folder: &Path) -> Result<()> {
-        self.trainee.restore_weights(folder)
+        self.policy.into_model()
     }
 }
 
-/// One over the tokens that are learnt.
-fn weight_of(set: &PairSet, pairs: &[usize]) -> f64 {
-    1.0 / pairs.iter().map(|&pair| set.table.pairs[pair].responses[0]).sum::<usize>() as f64
+/// One over the number of chosen tokens.
+fn token_weight(set: &PairSet, pairs: &[usize]) -> f64 {
+    1.0 / pairs.iter().map(|&pair| set.table.pairs[pair].responses.chosen).sum::<usize>() as f64
 }
 
 fn stats((logp, tokens): (f64, TokenSums)) -> PairStats {
-    PairStats { loss: -logp, chosen_logp: logp, chosen: tokens, ..PairStats::default() }
+    PairStats {
+        loss: -logp,
+        logps: Sides { chosen: logp, rejected: 0.0 },
+        tokens: Sides { chosen: tokens, rejected: TokenSums::default() },
+        ..PairStats::default()
+    }
 }
 
 impl Learner for SftLearner<'_> {
+    fn trainee(&self) -> &dyn Trainable {
+        &self.trainee
+    }
+
+    fn trainee_mut(&mut self) -> &mut dyn Trainable {
+        &mut self.trainee
+    }
+
     fn begin(&mut self, step: u64) -> Result<()> {
-        if self.policy.active_adapter().is_some() {
-            let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step);
-            self.in_training = self.policy.in_training(seed);
-        }
+        self.policy.begin(step);
         Ok(())
     }
 
     fn weight(&self, batch: &[usize]) -> f64 {
-        weight_of(self.train, batch)
+        token_weight(self.train, batch)
     }
 
-    fn weight_of(&self, set: usize, pairs: &[usize]) -> f64 {
-        weight_of(&self.eval[set].1, pairs)
+    fn eval_weight(&self, set: usize, pairs: &[usize]) -> f64 {
+        token_weight(&self.eval[set].1, pairs)
     }
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
-        let model = &self.in_training;
+        let model = &self.policy.in_training;
         let pass = Pass::new(model, self.train, pairs, &self.options)?;
         let scoring = pass.scoring(&self.options);
         let loss = |logps: &tch::Tensor| Ok(logps.sum(Kind::Float) * -weight);
         let (scores, surrogate) = match fused_logps(head(model), &pass.rows, &pass.positions, scoring, loss) {
-            Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(not_a_number(pairs.len())),
+            Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(PairStats::nan(pairs.len())),
             fused => fused?,
         };
         let logps = values(&scores.logps);
         let tokens = pass.token_sums(&[scores]);
         pass.backward(&surrogate)?;
         Ok(logps.into_iter().zip(tokens).map(stats).collect())
-    }
-
-    fn share_gradients(&mut self, collective: &dyn Collective) -> Result<()> {
-        self.trainee.share_gradients(collective)
-    }
-
-    fn gradient_norm(&self) -> f64 {
-        self.trainee.optimizer.gradient_norm()
-    }
-
-    fn update(&mut self, learning_rate: f64, scale: f64) {
-        self.trainee.optimizer.update(learning_rate, scale);
-    }
-
-    fn discard(&mut self) {
-        self.trainee.discard();
     }
 
     fn eval_sets(&self) -> Vec<String> {
@@ -131,19 +112,12 @@ impl Learner for SftLearner<'_> {
     fn evaluate(&mut self, set: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<PairStats>> {
         let pairs = &self.eval[set].1;
         let all: Vec<usize> = (0..pairs.len()).collect();
-        let scored = score_pairs(&self.policy, pairs, &all, &self.options, &mut |done| progress(done, all.len()))?;
+        let model = &self.policy.model;
+        let scored = score_pairs(model, pairs, &all, &self.options, &mut |done| progress(done, all.len()))?;
         Ok(scored.logps.into_iter().zip(scored.tokens).map(stats).collect())
     }
 
     fn metrics(&self) -> MetricSet {
         MetricSet::Sft
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        self.trainee.save(folder)
-    }
-
-    fn restore(&mut self, folder: &Path) -> Result<()> {
-        self.trainee.restore(folder)
     }
 }

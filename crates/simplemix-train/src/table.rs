@@ -1,8 +1,9 @@
-//! What the loop knows of the data: how long each pair is and where it comes from.
+//! The loop's view of the data: length and origin of each pair.
 
 use crate::error::{Error, Result};
+use crate::sides::Sides;
 
-/// A training or held-back set, without its tokens.
+/// A training or held-out set, without its tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PairTable {
     /// Names of the sources.
@@ -13,17 +14,17 @@ pub struct PairTable {
     pub pairs: Vec<PairEntry>,
 }
 
-/// A pair's length and origin.
+/// Length and origin of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PairEntry {
-    /// Row of the data file it stands in.
+    /// Row of the data file.
     pub row: usize,
-    /// Tokens that go through the network for it.
+    /// Tokens that are run through the model.
     pub tokens: usize,
     /// Tokens of the prompt.
     pub prompt: usize,
-    /// Tokens of the chosen and the rejected response.
-    pub responses: [usize; 2],
+    /// Tokens of each response.
+    pub responses: Sides<usize>,
     /// Index into [`PairTable::sources`].
     pub source: usize,
     /// Index into [`PairTable::tasks`].
@@ -31,20 +32,20 @@ pub struct PairEntry {
 }
 
 impl PairTable {
-    /// Number of a source's name, which is added if it is new.
+    /// Index of a source's name, which is added if it is new.
     pub fn source(&mut self, name: &str) -> usize {
-        number(&mut self.sources, name)
+        index(&mut self.sources, name)
     }
 
-    /// Number of a task's name, which is added if it is new.
+    /// Index of a task's name, which is added if it is new.
     pub fn task(&mut self, name: &str) -> usize {
-        number(&mut self.tasks, name)
+        index(&mut self.tasks, name)
     }
 
-    /// Splits the pairs of one update so that each part stays within `budget` tokens; a longer pair is alone.
+    /// Splits a batch so that each part has at most `budget` tokens, or one pair.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a budget of nothing.
+    /// [`Error::Setting`] for a budget of 0.
     pub fn micro_batches<'a>(&self, batch: &'a [usize], budget: usize) -> Result<Vec<&'a [usize]>> {
         if budget == 0 {
             return Err(Error::Setting { key: "micro_batch_tokens", found: "0".to_owned(), expected: "at least 1" });
@@ -65,7 +66,7 @@ impl PairTable {
     }
 }
 
-fn number(names: &mut Vec<String>, name: &str) -> usize {
+fn index(names: &mut Vec<String>, name: &str) -> usize {
     names.iter().position(|known| known == name).unwrap_or_else(|| {
         names.push(name.to_owned());
         names.len() - 1

@@ -1,4 +1,4 @@
-//! What every learner does with the tensors it trains: norm, update, save, restore.
+//! Tensors in training and their optimiser.
 
 use std::path::Path;
 
@@ -6,24 +6,24 @@ use simplemix_model::weights;
 use tch::Tensor;
 
 use crate::adamw::{AdamW, AdamWOptions, ParameterGroup};
-use crate::collective::Collective;
 use crate::error::{At, Error, Result};
+use crate::learner::Trainable;
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const UPDATES: &str = "updates.json";
 
-/// Named tensors in training, and their optimiser.
+/// Named tensors in training and their optimiser.
 #[derive(Debug)]
 pub struct Trainee {
     parameters: Vec<(String, Tensor)>,
-    pub(crate) optimizer: AdamW,
+    optimizer: AdamW,
 }
 
 impl Trainee {
-    /// Readies `parameters` for training: gradients are kept for them from now on.
+    /// Prepares `parameters` for training: from now on gradients are accumulated for them.
     ///
     /// # Errors
-    /// As [`AdamW::with_groups`].
+    /// Errors of [`AdamW::with_groups`].
     pub fn new(parameters: Vec<(String, Tensor)>, options: AdamWOptions, groups: &[ParameterGroup]) -> Result<Self> {
         let optimizer = AdamW::with_groups(&parameters, options, groups)?;
         for (_, parameter) in &parameters {
@@ -32,18 +32,22 @@ impl Trainee {
         Ok(Self { parameters, optimizer })
     }
 
-    /// Numbers that are trained.
+    /// Number of trained weights.
     pub fn count(&self) -> i64 {
         self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum()
     }
+}
 
-    pub(crate) fn share_gradients(&self, collective: &dyn Collective) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        let gradients = self.parameters.iter().map(|(_, parameter)| parameter.grad());
-        collective.sum_tensors(&mut gradients.filter(Tensor::defined).collect::<Vec<_>>())
+impl Trainable for Trainee {
+    fn gradient_norm(&self) -> f64 {
+        self.optimizer.gradient_norm()
     }
 
-    pub(crate) fn discard(&self) {
+    fn update(&mut self, learning_rate: f64, scale: f64) {
+        self.optimizer.update(learning_rate, scale);
+    }
+
+    fn discard(&mut self) {
         let _guard = tch::no_grad_guard();
         for (_, parameter) in &self.parameters {
             let mut gradient = parameter.grad();
@@ -53,14 +57,14 @@ impl Trainee {
         }
     }
 
-    pub(crate) fn save(&self, folder: &Path) -> Result<()> {
+    fn save(&self, folder: &Path) -> Result<()> {
         weights::save(&folder.join(weights::WEIGHTS), &self.parameters)?;
         weights::save(&folder.join(OPTIMIZER), &self.optimizer.state())?;
         let path = folder.join(UPDATES);
         std::fs::write(&path, self.optimizer.updates().to_string()).at(&path, "write")
     }
 
-    pub(crate) fn restore(&mut self, folder: &Path) -> Result<()> {
+    fn restore(&mut self, folder: &Path) -> Result<()> {
         self.restore_weights(folder)?;
         let path = folder.join(UPDATES);
         let text = std::fs::read_to_string(&path).at(&path, "read")?;
@@ -72,20 +76,13 @@ impl Trainee {
         self.optimizer.restore(&weights::read_all(&folder.join(OPTIMIZER))?, updates)
     }
 
-    /// Weights alone, as a best checkpoint gives them to the result.
-    pub(crate) fn restore_weights(&self, folder: &Path) -> Result<()> {
+    fn restore_weights(&mut self, folder: &Path) -> Result<()> {
         let stored = weights::read_all(&folder.join(weights::WEIGHTS))?;
         let _guard = tch::no_grad_guard();
         for (name, parameter) in &self.parameters {
             match stored.get(name) {
                 Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(tensor),
-                found => {
-                    return Err(Error::State {
-                        name: name.clone(),
-                        found: found.map_or("absent".to_owned(), |t| format!("{:?}", t.size())),
-                        expected: format!("{:?}", parameter.size()),
-                    });
-                }
+                found => return Err(Error::misshapen(name, found, parameter)),
             }
         }
         Ok(())

@@ -423,5 +423,5 @@ fn soft_labels_come_from_scores() {
     assert!(wrong.records[2].get("rewards/margins").unwrap() < 0.0);
     let config = TrainConfig { loss: "soft_label".to_owned(), ..dir.config("none") };
     let error = Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap_err().to_string();
-    assert_eq!(error, "row 0: no `score_chosen` and `score_rejected`, which the loss `soft_label` needs");
+    assert_eq!(error, "row 0: `score_chosen` or `score_rejected` is missing; the loss `soft_label` needs both");
 }

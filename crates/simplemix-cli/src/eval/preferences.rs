@@ -10,7 +10,7 @@ use simplemix_eval::{
 };
 use simplemix_pipeline::{Divergence, DivergenceSettings, log_probabilities, log_ratios};
 use simplemix_rollout::Prompt;
-use simplemix_train::PairSet;
+use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
@@ -110,27 +110,27 @@ fn read(args: &Args) -> Result<Vec<Pair>> {
 }
 
 /// Log-probabilities under the model and the reference; zeros for none.
-fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> Result<[Vec<[f64; 2]>; 2]> {
+fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> Result<[ReferenceLogps; 2]> {
     let mut terminal = Terminal::passive();
     let mut logps =
         |model: &Path, name: &str| log_probabilities(model, set, args.micro_batch_tokens, name, &mut terminal);
     let policy = logps(model, "model")?;
     let reference = match reference {
         Some(reference) => logps(reference, "reference")?,
-        None => vec![[0.0; 2]; policy.len()],
+        None => vec![Sides::default(); policy.len()],
     };
     terminal.clear();
     Ok([policy, reference])
 }
 
-fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[Vec<[f64; 2]>; 2]) -> Vec<ScoredPair> {
+fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[ReferenceLogps; 2]) -> Vec<ScoredPair> {
     let entries = set.table.pairs.iter().zip(policy.iter().zip(reference));
-    let pair = |(entry, (policy, reference)): (&simplemix_train::PairEntry, (&[f64; 2], &[f64; 2]))| ScoredPair {
+    let pair = |(entry, (policy, reference)): (&PairEntry, (&Sides<f64>, &Sides<f64>))| ScoredPair {
         source: pairs[entry.row].source.clone(),
         task: pairs[entry.row].task.clone(),
-        policy: *policy,
-        reference: *reference,
-        tokens: entry.responses.map(|tokens| tokens as u64),
+        policy: (*policy).into(),
+        reference: (*reference).into(),
+        tokens: entry.responses.map(|tokens| tokens as u64).into(),
     };
     entries.map(pair).collect()
 }

@@ -7,20 +7,19 @@ use simplemix_model::CausalLm;
 use tch::Device;
 
 use super::{Finished, Trained};
-use crate::collective::Alone;
 use crate::config::TrainConfig;
 use crate::error::{At, Result};
 use crate::events::Events;
 use crate::learner::Learner;
+use crate::loop_settings::LoopSettings;
 use crate::metrics::Record;
-use crate::pairs::PairSet;
-use crate::preference::{NamedSet, PreferenceLearner};
+use crate::observer::{NonFinite, Observer, Occasion};
+use crate::pairs::{NamedSet, PairSet};
+use crate::progress::Progress;
 use crate::report;
-use crate::reward::RewardLearner;
 use crate::run_folder::{MetricsFile, RunFolder};
-use crate::sft::SftLearner;
 use crate::table::PairTable;
-use crate::trainer::{LoopSettings, NonFinite, Observer, Occasion, Outcome, Progress, Tables, train};
+use crate::trainer::{Outcome, Tables, train};
 
 /// What every objective's run has in common.
 pub(super) struct Drive<'a> {
@@ -31,7 +30,7 @@ pub(super) struct Drive<'a> {
 }
 
 impl Drive<'_> {
-    pub(super) fn run<L: Learner + RestoreWeights>(
+    pub(super) fn run<L: Learner>(
         &self,
         mut learner: L,
         folder: RunFolder,
@@ -54,13 +53,13 @@ impl Drive<'_> {
         };
         let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
         let tables = Tables { train: &self.train.table, eval: &eval };
-        let outcome = train(self.settings, tables, &mut learner, &mut progress, &Alone, &mut recorder)?;
+        let outcome = train(self.settings, tables, &mut learner, &mut progress, &mut recorder)?;
         let records = recorder.records;
         if outcome == Outcome::Stopped {
             return Ok(Finished { outcome, records, model: None, folder });
         }
         if let Some(best) = progress.best {
-            learner.restore_weights(&folder.checkpoint(best.step))?;
+            learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
         }
         // What a run left that was killed after this point, and has come here again.
         for old in [folder.model(), folder.path().join("adapter")].iter().filter(|old| old.exists()) {
@@ -69,29 +68,6 @@ impl Drive<'_> {
         let model = save(learner, &folder)?;
         report::write(&folder, self.config, self.train)?;
         Ok(Finished { outcome, records, model: Some(model), folder })
-    }
-}
-
-/// A learner that can go back to the best checkpoint's weights.
-pub(super) trait RestoreWeights {
-    fn restore_weights(&self, folder: &Path) -> Result<()>;
-}
-
-impl RestoreWeights for PreferenceLearner<'_> {
-    fn restore_weights(&self, folder: &Path) -> Result<()> {
-        Self::restore_weights(self, folder)
-    }
-}
-
-impl RestoreWeights for SftLearner<'_> {
-    fn restore_weights(&self, folder: &Path) -> Result<()> {
-        Self::restore_weights(self, folder)
-    }
-}
-
-impl RestoreWeights for RewardLearner<'_> {
-    fn restore_weights(&self, folder: &Path) -> Result<()> {
-        Self::restore_weights(self, folder)
     }
 }
 
@@ -119,13 +95,13 @@ impl Recorder<'_> {
 }
 
 impl<L: Learner> Observer<L> for Recorder<'_> {
-    fn step(&mut self, record: &Record) -> Result<()> {
+    fn update(&mut self, record: &Record) -> Result<()> {
         self.record(record)?;
         self.watch.metrics(&Metrics::update(record.step, self.steps, &record.values));
         Ok(())
     }
 
-    fn evaluated(&mut self, record: &Record) -> Result<()> {
+    fn evaluation(&mut self, record: &Record) -> Result<()> {
         self.record(record)?;
         self.watch.metrics(&Metrics::evaluation(record.step, self.steps, &record.values));
         Ok(())
@@ -145,7 +121,7 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
         self.folder.write(&format!("nonfinite-{}.json", report.step), &format!("{value:#}\n"))
     }
 
-    fn interrupted(&self) -> bool {
+    fn is_interrupted(&self) -> bool {
         self.watch.is_interrupted()
     }
 }

@@ -18,12 +18,14 @@ impl Run {
         let (pairs, mut largest) = (self.train.len() as u64, (0, 0));
         // An epoch shows every pair; others differ in their order only.
         let steps = settings.steps.min(pairs.div_ceil(settings.batch_size as u64));
+        let mut batches = settings.order.batches(settings.batch_size, pairs);
         for step in 0..steps {
-            let batch = settings.order.batch(step, settings.batch_size, pairs);
+            let batch = batches.at(step);
             for part in self.train.table.micro_batches(&batch, settings.micro_batch_tokens)? {
                 let entries = || part.iter().map(|&pair| &self.train.table.pairs[pair]);
                 let tokens: usize = entries().map(|pair| pair.tokens).sum();
-                largest = largest.max((tokens, entries().map(|pair| pair.responses[0] + pair.responses[1]).sum()));
+                let scored = entries().map(|pair| pair.responses.chosen + pair.responses.rejected).sum();
+                largest = largest.max((tokens, scored));
             }
         }
         let bytes = if self.start.kind() == Kind::Float { 4 } else { 2 };

@@ -16,15 +16,16 @@ use crate::config::{Objective, TrainConfig};
 use crate::error::Result;
 use crate::forward::ForwardOptions;
 use crate::hypo::Hypo;
+use crate::loop_settings::LoopSettings;
 use crate::metrics::Record;
-use crate::pairs::PairSet;
+use crate::pairs::{NamedSet, PairSet};
 use crate::patterns::matching;
-use crate::preference::{NamedSet, PreferenceLearner, PreferenceOptions};
+use crate::preference::{PreferenceLearner, PreferenceOptions};
 use crate::reward::RewardLearner;
 use crate::run_folder::RunFolder;
 use crate::sft::SftLearner;
 use crate::trainee::Trainee;
-use crate::trainer::{LoopSettings, Outcome};
+use crate::trainer::Outcome;
 
 /// A run whose input is read and checked, ready to start.
 #[derive(Debug)]
@@ -131,8 +132,8 @@ impl Run {
         let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
         folder.write("config.toml", &self.config.to_toml()?)?;
         folder.write("environment.json", &environment(self.start.device()))?;
-        self.train.keep();
-        self.eval.iter().for_each(|(_, set)| set.keep());
+        self.train.fill_cache();
+        self.eval.iter().for_each(|(_, set)| set.fill_cache());
         let (trainee, options, seed) = (self.trainee()?, self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let drive = Drive { config: &self.config, settings: &self.settings, train: &self.train, eval: &self.eval };

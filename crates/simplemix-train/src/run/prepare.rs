@@ -15,8 +15,8 @@ use super::reference::cache_folder;
 use crate::config::{Dtype, Objective, TrainConfig};
 use crate::error::{Error, Result};
 use crate::order::Order;
-use crate::pairs::{Feed, PairSet};
-use crate::preference::{NamedSet, no_scores};
+use crate::pairs::{Feed, NamedSet, PairSet};
+use crate::preference::no_scores;
 
 /// Tokenised pairs, and the order of the training pairs where several sources are mixed.
 struct Sets {
@@ -258,7 +258,7 @@ mod tests {
         set.table.pairs =
             vec![PairEntry { row: 4, ..PairEntry::default() }, PairEntry { row: 7, ..PairEntry::default() }];
         let error = scored(&set, &loss).unwrap_err().to_string();
-        assert_eq!(error, "row 7: no `score_chosen` and `score_rejected`, which the loss `soft_label` needs");
+        assert_eq!(error, "row 7: `score_chosen` or `score_rejected` is missing; the loss `soft_label` needs both");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::prepare::required;
 use crate::config::{ReferenceSource, TrainConfig};
 use crate::error::Result;
 use crate::forward::ForwardOptions;
-use crate::pairs::PairSet;
-use crate::preference::{NamedSet, Reference, ReferenceLogps, SyncRule, needs_reference, reference_logps};
+use crate::pairs::{NamedSet, PairSet};
+use crate::preference::{Reference, ReferenceLogps, SyncRule, needs_reference, reference_logps};
 use crate::reference_cache::ReferenceKey;
 
 /// Makes a reference out of the settings.

@@ -1,0 +1,63 @@
+//! Checked settings of the training loop.
+
+use crate::order::Order;
+use crate::schedule::Schedule;
+
+/// Settings of the training loop, checked.
+#[derive(Debug, Clone)]
+pub struct LoopSettings {
+    /// Updates of the whole run.
+    pub steps: u64,
+    /// Pairs of an update.
+    pub batch_size: usize,
+    /// Tokens of a forward pass, as [`crate::PairEntry::tokens`] counts them.
+    pub micro_batch_tokens: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Shape of the learning rate after warm-up.
+    pub schedule: Schedule,
+    /// Updates over which the learning rate rises from zero.
+    pub warmup_steps: u64,
+    /// Global gradient norm above which gradients are scaled down; infinite for no limit.
+    pub max_grad_norm: f64,
+    /// Updates between evaluations; 0 evaluates after the last update only.
+    pub eval_every_steps: u64,
+    /// Updates between checkpoints; 0 saves on interruption only.
+    pub save_every_steps: u64,
+    /// Order in which pairs are taken.
+    pub order: Order,
+    /// Treatment of a batch whose loss or gradient is NaN or infinite.
+    pub on_nonfinite: OnNonFinite,
+    /// Choice of the best evaluation, and early stopping.
+    pub best: Option<BestRule>,
+}
+
+impl LoopSettings {
+    /// Learning rate of update `step`, counted from zero.
+    pub(crate) fn rate(&self, step: u64) -> f64 {
+        self.learning_rate * self.schedule.factor(step, self.steps, self.warmup_steps)
+    }
+}
+
+/// Treatment of a batch whose loss or gradient is NaN or infinite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNonFinite {
+    /// Stop the run before the optimiser moves.
+    Stop,
+    /// Skip the batch.
+    Skip {
+        /// Abort when more batches than this would be skipped.
+        most: u64,
+    },
+}
+
+/// Choice of the best evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BestRule {
+    /// Name of the metric in `metrics.jsonl`, such as `eval_rewards/accuracies`.
+    pub metric: String,
+    /// Whether larger values are better.
+    pub higher: bool,
+    /// Evaluations without a better one after which the run stops.
+    pub patience: Option<u64>,
+}
