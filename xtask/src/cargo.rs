@@ -42,9 +42,12 @@ fn is_left_out(name: &str) -> bool {
 
 /// Runs a command with this terminal and hands back its exit code.
 pub(crate) fn exit_code(command: &mut Command) -> Result<ExitCode> {
-    let status = status(command)?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Ok(ExitCode::from(code))
+    Ok(code(status(command)?))
+}
+
+/// The exit code that hands a status on; 1 for a program that a signal ended.
+pub(crate) fn code(status: ExitStatus) -> ExitCode {
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
 /// Runs a command with this terminal.

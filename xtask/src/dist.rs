@@ -36,7 +36,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
             fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
-    lay_out(checkout, &libtorch.path, &target_dir.join("release/simplemix"), &partial)?;
+    lay_out(checkout, &libtorch.path, &target_dir.join("dist/simplemix"), &partial)?;
     cache::publish(&partial, &folder)?;
 
     let tarball = dist.join(format!("{name}.tar.gz"));
@@ -53,7 +53,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
 fn build(checkout: &Checkout, libtorch: &Path, target_dir: &Path) -> Result<bool> {
     let run_path = if cfg!(target_os = "macos") { "@executable_path/../lib" } else { "$ORIGIN/../lib" };
     let mut command = cargo::cargo(checkout);
-    command.args(["build", "--release", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
+    command.args(["build", "--profile", "dist", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
     command.args(["--features", "object-store"]);
     command.arg("--target-dir").arg(target_dir);
     // In place of the flags in `.cargo/libtorch.toml`, which name this checkout.
