@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 use simplemix::data::{Pair, Policy, ReadOptions, read_pairs};
+use simplemix::files::{cache_dir_for, write};
 use simplemix::model::{gguf, hub, tiny};
 
 use crate::problems::problems;
@@ -21,7 +22,8 @@ pub(crate) struct Inputs {
 
 /// SmolLM2-135M-Instruct (or another model folder) and 300 real pairs, from the cache that `cargo xtask demo` fills.
 pub(crate) fn real(model: Option<&Path>, off_policy: Option<&Path>) -> Result<Inputs> {
-    let demo = cache()?.join("demo");
+    // The folder that `cargo xtask demo` fills.
+    let demo = cache_dir_for("demo")?;
     let pairs = off_policy.map_or_else(|| demo.join(PAIRS), Path::to_owned);
     let folder = match model {
         Some(model) => hub::resolve(model)?,
@@ -62,25 +64,11 @@ pub(crate) fn tiny(scratch: &Path) -> Result<Inputs> {
         })
         .collect();
     let pairs = scratch.join(PAIRS);
-    std::fs::write(&pairs, serde_json::to_string(&rows)?)?;
+    write(&pairs, serde_json::to_string(&rows)?)?;
     Ok(Inputs { model, name: "tiny-random".into(), pairs })
 }
 
 /// The off-policy pairs of a file.
 pub(crate) fn off_policy(path: &Path) -> Result<Vec<Pair>> {
     Ok(read_pairs(path, &ReadOptions::default().with_source("off").with_policy(Policy::Off))?)
-}
-
-/// The same folder that `cargo xtask` uses.
-fn cache() -> Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
-    if let Some(folder) = variable("SIMPLEMIX_CACHE") {
-        return Ok(folder);
-    }
-    if let Some(folder) = variable("XDG_CACHE_HOME").filter(|p| p.is_absolute()) {
-        return Ok(folder.join("simplemix"));
-    }
-    let home = variable("HOME").context("neither SIMPLEMIX_CACHE nor HOME is set")?;
-    let caches = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-    Ok(home.join(caches).join("simplemix"))
 }

@@ -242,7 +242,7 @@ fn mix(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path) -> Result<V
         ..MixtureConfig::new(sources, config.seed)
     })?;
     let pairs: Vec<Pair> = mixture.iter().map(|draw| [off, on][draw.source][draw.row as usize].clone()).collect();
-    std::fs::create_dir_all(output)?;
+    simplemix::files::create_dir_all(output)?;
     let path = output.join("mixture.parquet");
     let mut writer = PairWriter::create(&path, &WriteOptions::default())?;
     writer.write_pairs(&pairs)?;

@@ -15,6 +15,7 @@ use simplemix::data::{
     WriteOptions, read_pairs,
 };
 use simplemix::eval::mean;
+use simplemix::files;
 use simplemix::rollout::Prompt;
 
 use crate::problems::{Problem, problems};
@@ -50,7 +51,7 @@ pub(crate) struct Sizes {
 
 /// Writes all files of the comparison to `folder`; `given` is the folder with GSM8K's and further open-ended pairs.
 pub(crate) fn prepare(sizes: &Sizes, model: &Path, pairs: &Path, given: Option<&Path>, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    files::create_dir_all(folder)?;
     let mut rng = ChaCha8Rng::seed_from_u64(sizes.seed);
     let tokenizer = PairTokenizer::from_dir(model, TokenizeOptions::default())?;
     let is_short = |prompt: &Text| Ok(tokenizer.encode_prompt(prompt)?.len() <= sizes.prompt_tokens);
@@ -99,7 +100,7 @@ pub(crate) fn prepare(sizes: &Sizes, model: &Path, pairs: &Path, given: Option<&
         "left_out_as_leaks": leaks,
     });
     println!("data: {counts}");
-    fs::write(folder.join("counts.json"), format!("{counts:#}\n")).context("cannot write counts.json")
+    Ok(files::write(folder.join("counts.json"), format!("{counts:#}\n"))?)
 }
 
 /// Whether a prompt is short enough.
@@ -285,7 +286,7 @@ fn pair(asked: &Prompt, chosen: &str, rejected: &str) -> Pair {
 
 fn write_prompts(path: &Path, prompts: &[Prompt]) -> Result<()> {
     let lines = prompts.iter().map(|prompt| Ok(serde_json::to_string(prompt)? + "\n")).collect::<Result<String>>()?;
-    fs::write(path, lines).with_context(|| format!("cannot write {}", path.display()))
+    Ok(files::write(path, lines)?)
 }
 
 fn json_lines(path: &PathBuf) -> Result<Vec<Value>> {

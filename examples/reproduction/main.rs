@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use simplemix::files;
 
 use crate::grid::Grid;
 
@@ -78,7 +79,7 @@ fn main() -> Result<()> {
         Command::Prepare { grid, data, model, pairs } => {
             let grid = Grid::read(&grid)?;
             let input = inputs::real(model.as_deref(), pairs.as_deref())?;
-            fs::create_dir_all(&grid.root).with_context(|| format!("cannot make {}", grid.root.display()))?;
+            files::create_dir_all(&grid.root)?;
             link(&input.model, &grid.root.join("model"))?;
             data::prepare(&grid.data, &input.model, &input.pairs, data.as_deref(), &grid.root.join("data"))
         }

@@ -11,6 +11,7 @@ use simplemix::eval::{
     Band, Dot, Panel, ScatterPanel, Series, Share, banded_svg, half_width_95, holm, mean, paired_t_test, read_curves,
     scatter_svg, write_svg,
 };
+use simplemix::files;
 
 use crate::data::{OPEN_ENDED, REASONING};
 use crate::grid::{Grid, REWARD_MODELS};
@@ -64,7 +65,7 @@ const DOTS: [&str; 6] = ["off-policy", "on-policy", "simplemix", "off-policy-3e-
 
 /// Writes tables, results and figures to `folder`; runs that are not done yet are left out, and said to be.
 pub(crate) fn write(grid: &Grid, folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    files::create_dir_all(folder)?;
     let arms = read(grid)?;
     let mut text = arms.table();
     text.push_str(&arms.chosen(grid));
@@ -81,8 +82,7 @@ pub(crate) fn write(grid: &Grid, folder: &Path) -> Result<()> {
         ("divergence.svg", arms.divergences()?),
     ];
     for (name, text) in files {
-        let path = folder.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        files::write(folder.join(name), text)?;
     }
     arms.learning(folder)
 }

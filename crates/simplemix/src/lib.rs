@@ -13,11 +13,13 @@
 //! | preference losses | [`loss`] | `simplemix-loss` |
 //! | train | [`train`] | `simplemix-train` |
 //! | figures of merit, tables, plots | [`eval`] | `simplemix-eval` |
+//! | write files whole, lock, hash, find the cache | [`files`] | `simplemix-files` |
 //!
 //! `cargo run --release --example mix_dpo` does all of it in a few minutes on a laptop.
 
 pub use simplemix_data as data;
 pub use simplemix_eval as eval;
+pub use simplemix_files as files;
 pub use simplemix_loss as loss;
 pub use simplemix_mix as mix;
 pub use simplemix_model as model;
