@@ -7,22 +7,28 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::checkout::Checkout;
+use crate::features::{self, Beside};
 use crate::libtorch::{self, Kind};
-use crate::{cargo, layers, licences, say};
+use crate::{cargo, layers, licences, say, words};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
-    /// cargo fmt --check
+    /// cargo fmt --check (needs no set-up)
     Fmt,
-    /// No crate depends on what it must not, such as libtorch
+    /// Layers, libtorch, `unsafe` and printing against the table in docs/ARCHITECTURE.md (needs no set-up)
     Layers,
-    /// Licences of all dependencies against deny.toml
+    /// Licences of all dependencies against deny.toml (needs no set-up)
     Licences,
+    /// First words of comments (needs no set-up; not among the default checks)
+    Words,
     /// clippy of all targets, warnings denied
     Clippy,
-    /// The same of simplemix-rollout without its features, which need no libtorch
+    /// clippy of each crate with no, default and all features, on the dependencies as built for all
     Features,
+    /// clippy of each crate with the features of its dependencies that it asks for (minutes; not
+    /// among the default checks)
+    Alone,
     /// rustdoc, warnings denied
     Doc,
     /// All tests and doctests, with all features
@@ -33,7 +39,12 @@ pub(crate) enum Step {
 
 impl Step {
     fn needs_libtorch(self) -> bool {
-        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Features)
+        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words)
+    }
+
+    /// Runs where no step is named.
+    fn is_default(self) -> bool {
+        !matches!(self, Self::Words | Self::Alone)
     }
 
     fn name(self) -> String {
@@ -45,6 +56,9 @@ impl Step {
         match self {
             Self::Layers => return layers::check(checkout),
             Self::Licences => return licences::check(checkout),
+            Self::Words => return words::check(checkout),
+            Self::Features => return features::check(checkout, Beside::SameFeatures),
+            Self::Alone => return features::check(checkout, Beside::Nothing),
             Self::Fmt => command.args(["fmt", "--all", "--check"]),
             Self::Clippy => command.args([
                 "clippy",
@@ -56,9 +70,6 @@ impl Step {
                 "-D",
                 "warnings",
             ]),
-            Self::Features => command
-                .args(["clippy", "--package", "simplemix-rollout", "--no-default-features", "--lib", "--locked"])
-                .args(["--", "-D", "warnings"]),
             Self::Doc => command
                 .args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
@@ -71,18 +82,19 @@ impl Step {
     }
 }
 
-/// Runs the steps, all of them if none is named, and sums up. One that fails does not keep the
-/// others from running.
+/// Runs the steps, or the default ones if none is named, and prints a summary. One that fails does
+/// not keep the others from running.
 ///
 /// # Errors
 /// The set-up failed, or a check could not be run at all.
-pub(crate) fn run(checkout: &Checkout, steps: &[Step]) -> Result<ExitCode> {
-    let steps = if steps.is_empty() { Step::value_variants() } else { steps };
-    if steps.iter().any(|step| step.needs_libtorch()) {
+pub(crate) fn run(checkout: &Checkout, named: &[Step], set_up: bool) -> Result<ExitCode> {
+    let default = Step::value_variants().iter().copied().filter(|step| step.is_default());
+    let steps = if named.is_empty() { default.collect() } else { named.to_vec() };
+    if set_up && steps.iter().any(|step| step.needs_libtorch()) {
         libtorch::set_up(checkout, Kind::Cpu)?;
     }
     let mut results = Vec::new();
-    for step in steps {
+    for step in &steps {
         say(format_args!("\n=== {}", step.name()));
         let start = now();
         let passed = step.passes(checkout)?;

@@ -1,79 +1,196 @@
-//! Proves from `cargo tree` what the crates promise of what they depend on (docs/architecture).
+//! Proves of the crates what docs/ARCHITECTURE.md states in its table of them.
 
-use std::process::Command;
+use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
-use crate::cargo;
 use crate::checkout::Checkout;
-use crate::say;
+use crate::page::{names, table};
+use crate::source::{self, Source};
+use crate::workspace::{self, Package};
+use crate::{cargo, say};
 
-/// Crates of the workspace by height: each may depend on lower ones only.
-const LEVELS: [&[&str]; 7] = [
-    &["simplemix-files", "simplemix-settings"],
-    &["simplemix-data", "simplemix-mix", "simplemix-loss", "simplemix-model"],
-    &["simplemix-eval"],
-    &["simplemix-rollout", "simplemix-train"],
-    &["simplemix-pipeline"],
-    &["simplemix"],
-    &["simplemix-cli"],
-];
+const PAGE: &str = "docs/ARCHITECTURE.md";
+const COLUMNS: [&str; 5] = ["crate", "layer", "libtorch", "never depends on", "`unsafe` in"];
+const LIBTORCH: [&str; 2] = ["tch", "torch-sys"];
+/// Ways to write to the terminal; clippy refuses the macros, which `#[expect]` can waive.
+const PRINTING: [&str; 7] = ["print!", "println!", "eprint!", "eprintln!", "dbg!", "io::stdout", "io::stderr"];
 
-const LIBTORCH: &[&str] = &["tch", "torch-sys"];
-
-/// What must not be in the tree of a crate, under any feature.
-const WITHOUT: [(&str, &[&str]); 6] = [
-    ("simplemix-files", LIBTORCH),
-    ("simplemix-data", LIBTORCH),
-    ("simplemix-mix", LIBTORCH),
-    ("simplemix-mix", &["arrow", "arrow-array", "parquet", "object_store"]),
-    ("simplemix-eval", LIBTORCH),
-    ("xtask", LIBTORCH),
-];
-
-/// Whether every promise is kept; those broken are printed.
-///
-/// # Errors
-/// Cargo cannot tell the tree.
-pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
-    let mut kept = true;
-    for (package, banned) in WITHOUT {
-        kept &= check_one(checkout, package, banned)?;
-    }
-    for (height, packages) in LEVELS.iter().enumerate() {
-        let as_high: Vec<&str> = LEVELS[height..].concat();
-        for package in *packages {
-            kept &= check_one(checkout, package, &as_high)?;
-        }
-    }
-    Ok(kept)
+/// A row of the table.
+struct Stated {
+    name: String,
+    layer: u32,
+    libtorch: Libtorch,
+    never: Vec<String>,
+    unsafe_in: Vec<String>,
 }
 
-fn check_one(checkout: &Checkout, package: &str, banned: &[&str]) -> Result<bool> {
-    let mut command: Command = cargo::cargo(checkout);
-    command.args(["tree", "--locked", "--package", package, "--all-features"]);
-    command.args(["--edges", "normal,build", "--target", "all", "--prefix", "none", "--format", "{p}"]);
-    let tree = cargo::output(&mut command)?;
-    let found = names_below(&tree).filter(|name| banned.contains(name)).collect::<Vec<_>>();
-    if let Some(name) = found.first() {
-        say(format_args!("{package} depends on {name}: see `cargo tree -p {package} -i {name}`"));
+/// Whether a crate brings libtorch with it.
+#[derive(Debug, PartialEq, Eq)]
+enum Libtorch {
+    No,
+    Yes,
+    With { feature: String },
+}
+
+/// Whether the table is true; rows that are not are printed.
+///
+/// # Errors
+/// The page has no such table, or cargo cannot tell the tree.
+pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
+    let path = checkout.root().join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let stated = rows(&page).context(PAGE)?;
+    let packages = workspace::packages(checkout)?;
+    let mut wrong = differences(&stated, &packages);
+    for row in &stated {
+        if let Some(package) = packages.iter().find(|package| package.name == row.name) {
+            wrong.extend(check_tree(checkout, row, &stated)?);
+            wrong.extend(check_libtorch(checkout, row, package)?);
+            wrong.extend(check_source(row, package)?);
+        }
     }
-    Ok(found.is_empty())
+    for line in &wrong {
+        say(format_args!("{PAGE}: {line}"));
+    }
+    say(format_args!("{} crates", stated.len()));
+    Ok(wrong.is_empty())
+}
+
+fn rows(page: &str) -> Result<Vec<Stated>> {
+    table(page, "crates", &COLUMNS)?.iter().map(|cells| Stated::parse(cells)).collect()
+}
+
+impl Stated {
+    fn parse(cells: &[String]) -> Result<Self> {
+        let [name, layer, libtorch, never, unsafe_in] = cells else { bail!("{} cells in a row", cells.len()) };
+        let layer = layer.parse().with_context(|| format!("{name}: the layer `{layer}` is not a number"))?;
+        let libtorch = Libtorch::parse(libtorch).with_context(|| name.clone())?;
+        Ok(Self { name: name.clone(), layer, libtorch, never: names(never), unsafe_in: names(unsafe_in) })
+    }
+}
+
+impl Libtorch {
+    fn parse(cell: &str) -> Result<Self> {
+        match cell {
+            "no" => Ok(Self::No),
+            "yes" => Ok(Self::Yes),
+            _ => {
+                let feature = cell.strip_prefix("with `").and_then(|rest| rest.strip_suffix('`'));
+                let feature = feature.with_context(|| format!("`{cell}`, expected yes, no or with `FEATURE`"))?;
+                Ok(Self::With { feature: feature.to_owned() })
+            }
+        }
+    }
+}
+
+/// Crates that the table lacks, or has and the workspace has not.
+fn differences(stated: &[Stated], packages: &[Package]) -> Vec<String> {
+    let missing = packages
+        .iter()
+        .filter(|package| package.published && !stated.iter().any(|row| row.name == package.name))
+        .map(|package| format!("{} is not in the table", package.name));
+    let gone = stated
+        .iter()
+        .filter(|row| !packages.iter().any(|package| package.name == row.name))
+        .map(|row| format!("{} is in the table and not in the workspace", row.name));
+    missing.chain(gone).collect()
+}
+
+/// Dependencies under any feature that the layer or the row forbids.
+fn check_tree(checkout: &Checkout, row: &Stated, stated: &[Stated]) -> Result<Vec<String>> {
+    let tree = tree(checkout, &row.name, &["--all-features"])?;
+    let mut wrong = Vec::new();
+    for other in stated.iter().filter(|other| other.layer >= row.layer && tree.contains(&other.name)) {
+        wrong.push(format!("{} depends on {}, which is not below it", row.name, other.name));
+    }
+    for name in row.never.iter().filter(|name| tree.contains(name)) {
+        wrong.push(format!("{} depends on {name}: see `cargo tree -p {} -i {name}`", row.name, row.name));
+    }
+    Ok(wrong)
+}
+
+fn check_libtorch(checkout: &Checkout, row: &Stated, package: &Package) -> Result<Vec<String>> {
+    let needs = |flags: &[&str]| -> Result<bool> {
+        let tree = tree(checkout, &row.name, flags)?;
+        Ok(LIBTORCH.iter().any(|name| tree.iter().any(|found| found == name)))
+    };
+    let wrong = match &row.libtorch {
+        Libtorch::No => needs(&["--all-features"])?.then(|| "depends on libtorch".to_owned()),
+        Libtorch::Yes => {
+            (!needs(&["--no-default-features"])?).then(|| "does not depend on libtorch without features".to_owned())
+        }
+        Libtorch::With { feature } => {
+            let others: Vec<_> = package
+                .features
+                .keys()
+                .filter(|name| ![feature.as_str(), "default"].contains(&name.as_str()))
+                .collect();
+            let others = others.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
+            let without = needs(&["--no-default-features", "--features", &others])?;
+            let with = needs(&["--no-default-features", "--features", feature])?;
+            (without || !with).then(|| format!("does not depend on libtorch just with the feature `{feature}`"))
+        }
+    };
+    Ok(wrong.into_iter().map(|wrong| format!("{} {wrong}", row.name)).collect())
+}
+
+/// `unsafe` in other files than those named, and libraries that print.
+fn check_source(row: &Stated, package: &Package) -> Result<Vec<String>> {
+    let root = package.folder.join("src");
+    let mut unsafe_in = Vec::new();
+    let mut wrong = Vec::new();
+    for path in source::rust_files(&root)? {
+        let name = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+        let source = Source::read(&path)?;
+        if source.lines_with("unsafe").next().is_some() {
+            unsafe_in.push(name.clone());
+        }
+        if package.has_library {
+            let printing = |word: &&str| source.lines_with(word).next();
+            let printed = PRINTING.iter().find_map(|word| Some((printing(word)?, word)));
+            wrong.extend(printed.map(|(line, word)| format!("{}: {name}:{line} prints (`{word}`)", row.name)));
+        }
+    }
+    if unsafe_in.iter().any(|file| !row.unsafe_in.contains(file)) || unsafe_in.len() != row.unsafe_in.len() {
+        wrong.push(format!("{}: `unsafe` is in [{}], not {:?}", row.name, unsafe_in.join(", "), row.unsafe_in));
+    }
+    Ok(wrong)
+}
+
+/// Names of all that a package depends on, to build and to run.
+fn tree(checkout: &Checkout, package: &str, features: &[&str]) -> Result<Vec<String>> {
+    let mut command = cargo::cargo(checkout);
+    command.args(["tree", "--locked", "--package", package, "--edges", "normal,build", "--target", "all"]);
+    command.args(["--prefix", "none", "--format", "{p}"]).args(features);
+    Ok(names_below(&cargo::output(&mut command)?))
 }
 
 /// The names in `cargo tree --prefix none --format {p}`, without the first, whose tree it is.
-fn names_below(tree: &str) -> impl Iterator<Item = &str> {
-    tree.lines().skip(1).filter_map(|line| line.split_whitespace().next())
+fn names_below(tree: &str) -> Vec<String> {
+    tree.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::names_below;
+    use super::{Libtorch, names_below, rows};
 
     #[test]
     fn reads_names_from_a_tree() {
         let tree = "simplemix-mix v0.1.0 (/w/crates/simplemix-mix)\nserde v1.0.228\n\
                     serde_derive v1.0.228 (proc-macro)\nserde v1.0.228 (*)\n";
-        assert_eq!(names_below(tree).collect::<Vec<_>>(), ["serde", "serde_derive", "serde"]);
+        assert_eq!(names_below(tree), ["serde", "serde_derive", "serde"]);
+    }
+
+    #[test]
+    fn reads_rows_of_the_page() {
+        let head = "<!-- xtask: crates -->\n| crate | layer | libtorch | never depends on | `unsafe` in |\n\
+                    | --- | --- | --- | --- | --- |\n";
+        let found = rows(&format!("{head}| a | 2 | with `local` | arrow, parquet | `x.rs` |\n")).unwrap();
+        assert_eq!((found[0].name.as_str(), found[0].layer), ("a", 2));
+        assert_eq!(found[0].libtorch, Libtorch::With { feature: "local".to_owned() });
+        assert_eq!(found[0].never, ["arrow", "parquet"]);
+        assert!(rows(&format!("{head}| a | 2 | perhaps | none | none |\n")).is_err());
+        assert!(rows(&format!("{head}| a | low | no | none | none |\n")).is_err());
     }
 }

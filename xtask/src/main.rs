@@ -13,11 +13,16 @@ mod checkout;
 mod compiler;
 mod demo;
 mod dist;
+mod features;
 mod install;
 mod layers;
 mod libtorch;
 mod licences;
+mod page;
 mod python;
+mod source;
+mod words;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -61,9 +66,12 @@ enum Command {
     },
     /// Run the checks that CI runs, or only those named
     Check {
-        /// Which to run, in this order [default: all]
+        /// Checks to run, in this order [default: all that CI runs]
         #[arg(value_enum)]
         steps: Vec<check::Step>,
+        /// Take the checkout as it is set up
+        #[arg(long)]
+        no_setup: bool,
     },
     /// Look all dependencies up in the advisory database
     Audit,
@@ -101,7 +109,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let scope = if names_packages(&args) { None } else { Some("--workspace") };
             cargo::exit_code(cargo::cargo(&checkout).arg("test").args(scope).args(args))
         }
-        Command::Check { steps } => check::run(&checkout, &steps),
+        Command::Check { steps, no_setup } => check::run(&checkout, &steps, !no_setup),
         Command::Audit => check::audit(&checkout),
         Command::Dist => dist::run(&checkout),
     }
