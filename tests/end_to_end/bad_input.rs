@@ -90,8 +90,12 @@ fn a_truncated_parquet_is_named() {
 fn an_empty_mixture_is_refused() {
     let dir = Dir::new();
     dir.pairs("p.jsonl", "a", 4);
-    refused(&dir, &["mix", "--source", "a=p.jsonl", "--size", "0", "-o", "m.parquet"], &["the mixture is empty"]);
-    refused(&dir, &["mix", "--source", "a=p.jsonl", "--weights", "a=0", "-o", "m.parquet"], &["all weights are zero"]);
+    refused(
+        &dir,
+        &["mix", "--source", "a=p.jsonl", "--size", "0", "-o", "m.parquet"],
+        &["--size is 0, expected at least 1"],
+    );
+    refused(&dir, &["mix", "--source", "a=p.jsonl", "--weights", "a=0", "-o", "m.parquet"], &["all weights are 0"]);
     dir.write("empty.jsonl", "");
     refused(&dir, &["mix", "--source", "a=empty.jsonl", "-o", "m.parquet"], &["empty.jsonl"]);
 }
@@ -103,7 +107,7 @@ fn a_mixture_that_would_repeat_rows_is_refused() {
     dir.pairs("b.jsonl", "b", 40);
     let sources = ["--source", "a=a.jsonl", "--source", "b=b.jsonl"];
     let args = [&["mix"][..], &sources, &["--size", "20", "-o", "m.parquet"]].concat();
-    refused(&dir, &args, &["`a` has 4 rows, but 10 are asked of it"]);
+    refused(&dir, &args, &["`a` has 4 rows, but the mixture needs 10", "--repeat 3"]);
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn weights_and_sources_must_match() {
     dir.pairs("a.jsonl", "a", 4);
     let mix = |weights: &'static str| ["mix", "--source", "a=a.jsonl", "--weights", weights, "-o", "m.parquet"];
     refused(&dir, &mix("b=1"), &["--weights", "source `b`: no such source, expected one of the sources a"]);
-    refused(&dir, &mix("a=-0.5"), &["weight of `a` is `-0.5`"]);
+    refused(&dir, &mix("a=-0.5"), &["--weights: weight of source `a` is `-0.5`"]);
 }
 
 #[test]

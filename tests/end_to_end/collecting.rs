@@ -255,7 +255,7 @@ fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
     assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
-    assert!(stderr(&output).contains("the same command goes on from there"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the same command continues from there"), "{}", stderr(&output));
     let journal = std::fs::read_to_string(dir.path(".on.candidates.parquet.partial")).unwrap();
     assert!(journal.lines().count() > 15);
 

@@ -130,7 +130,10 @@ fn prompts_are_kept_apart_or_together() {
     mixes(&dir, &format!("{SOURCES} --prompts apart --size 40 -o f.jsonl"));
     let prompts = column(&dir, "f.jsonl", "prompt");
     assert!((0..30).all(|i| (i + 1..i + 10).all(|j| prompts[i] != prompts[j])));
-    refuses(&dir, &format!("{SOURCES} --prompts apart --size 90 -o f.jsonl"), "expected at most 60");
+    refuses(&dir, &format!("{SOURCES} --prompts apart --size 90 -o f.jsonl"), "--size is 90, expected at most 60");
+    dir.write("apart.toml", "size = 90\nprompts = \"apart\"\n");
+    refuses(&dir, &format!("{SOURCES} --config apart.toml -o f.jsonl"), "`size` is 90, expected at most 60");
+    refuses(&dir, &format!("{SOURCES} --set prompts=together -o f.jsonl"), "together");
     mixes(&dir, &format!("{SOURCES} --weights off=1,on=3 --prompts crossed -o c.jsonl --report c.json"));
     let names = column(&dir, "c.jsonl", "source");
     let from_on = names.iter().filter(|name| *name == "on>off").count();
@@ -155,7 +158,7 @@ fn shares_can_be_drawn_counted_or_in_tokens() {
     let share = report["achieved"]["sources"][0]["token_share"].as_f64().unwrap();
     assert!((share - 0.5).abs() < 0.06, "{share}");
     refuses(&dir, &format!("{SOURCES} --shares some -o t.jsonl"), "--shares is `some`, expected exact, bernoulli");
-    refuses(&dir, &format!("{SOURCES} --order batch-shuffled -o t.jsonl"), "`batch` is absent");
+    refuses(&dir, &format!("{SOURCES} --order batch-shuffled -o t.jsonl"), "--batch is absent");
     refuses(&dir, "-o t.jsonl --config none.toml", "none.toml");
     assert!(!exists(&dir.path("none")));
 }

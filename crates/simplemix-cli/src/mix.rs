@@ -3,96 +3,102 @@
 use std::path::PathBuf;
 
 use simplemix_mix::{Exhaustion, Planned, RowOrder, Shares, SourceSpec};
-use simplemix_pipeline::{MixReport, MixSettings, MixSource, mix, verify};
+use simplemix_pipeline::{Error, MixReport, MixSettings, MixSource, mix, verify};
+use simplemix_settings::{assignment, merge};
 
-use crate::failure::{Failure, Result, read_toml};
+use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::{Terminal, print};
 
-/// Write one file of pairs from several sources, in stated shares
+/// Mix several sources into one file of pairs, in given shares
 ///
-/// A weight is a share of the mixture's rows: off=0.5,on=0.5 takes as many pairs from each, however many they have.
-/// Every prefix of the result holds the shares to within half a row for two sources; docs/mixing.md has the rest.
+/// A weight is a share of the mixture's pairs: off=0.5,on=0.5 takes the same number from both, whatever their sizes. With
+/// two sources, every prefix of the file holds the shares to within half a pair; docs/mixing.md describes the other cases.
+/// Settings come from --config, then from --set, then from flags; the later ones win.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix mix --source off=uf.parquet --source on=sampled.jsonl --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet\n  \
   simplemix mix --source off=uf.parquet:0.3 --source on=sampled.parquet:0.7 --seed 1 -o mix.parquet --report mix.json --plot mix.svg\n  \
   simplemix mix --source off=uf.parquet --source on=sampled.parquet --batch 64 --order batch-shuffled --size 10000 -o mix.parquet\n  \
-  simplemix mix --config mix.toml -o mix.parquet\n  \
+  simplemix mix --config mix.toml --set routing.tasks.math.on=0.8 -o mix.parquet\n  \
   simplemix mix --verify mix.json\n\n\
-  mix.toml holds the same names with underscores, sources as [[source]] tables, and what flags cannot say:\n  \
+  mix.toml has the names of the flags with underscores, a [[source]] table for each source, and what no flag can say:\n  \
   size = 10000\n  \
   [[source]]\n  \
   name = \"off\"\n  \
   path = \"uf.parquet\"\n  \
   weight = 0.5\n  \
-  [schedule]                  # shares that change over the run\n  \
+  [schedule]                  # shares that change over the mixture\n  \
   curve = \"linear\"\n  \
   points = [{ at = 0, weights = [1, 0] }, { at = 1, weights = [0, 1] }]\n  \
-  [routing.tasks.math]        # shares of each task\n  \
+  [routing.tasks.math]        # shares of a task\n  \
   off = 0.2\n  \
   on = 0.8")]
 pub(crate) struct Args {
-    /// Settings in TOML; flags win
+    /// Read settings from a TOML file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A source: its name, its file (or a folder of shards, or a pattern) and perhaps its weight
+    /// Add a source: its name, its file (or a folder of shards, or a pattern), and optionally its weight
     #[arg(long = "source", value_name = "NAME=PATH[:WEIGHT]")]
     sources: Vec<SourceSpec>,
-    /// Weights by name, where they are not given with the sources; equal without
+    /// Weights of the sources by name [default: equal weights]
     #[arg(long, value_name = "NAME=WEIGHT,...")]
     weights: Option<String>,
-    /// Pairs of the mixture; without it, as many as no source has to repeat
+    /// Number of pairs in the mixture [default: as many as fit before a source has to repeat]
     #[arg(long, value_name = "N")]
     size: Option<u64>,
-    /// Response tokens of the mixture, in place of --size
+    /// Number of response tokens in the mixture, in place of --size
     #[arg(long, value_name = "N")]
     size_tokens: Option<u64>,
-    /// What a weight is: a share of pairs in every prefix (exact) or on average (bernoulli), a number of pairs (quota),
-    /// a share of response tokens (tokens) [default: exact]
+    /// How to read weights: exact (share of every prefix), bernoulli (share on average), bernoulli-replace (rows may also
+    /// repeat), quota (number of pairs), tokens (share of response tokens) [default: exact]
     #[arg(long, value_name = "exact|bernoulli|bernoulli-replace|quota|tokens")]
     shares: Option<String>,
-    /// Pairs of a training batch, each of which shall hold floor or ceil of every share
+    /// Batch size; every batch then holds each source's share, rounded up or down
     #[arg(long, value_name = "N")]
     batch: Option<u64>,
-    /// How a batch's pairs stand: interleaved, or batch-shuffled by key [default: interleaved]
+    /// Order of pairs within a batch: interleaved (every prefix holds the shares) or batch-shuffled [default: interleaved]
     #[arg(long, value_name = "interleaved|batch-shuffled")]
     order: Option<String>,
-    /// Ranks that the pairs will be dealt to in turn, for the report [default: 1]
+    /// Number of training processes that take pairs in turn, to report what each of them gets [default: 1]
     #[arg(long, value_name = "N")]
     ranks: Option<usize>,
-    /// Prompts that several sources have: any, disjoint (each from one source), adjacent (both pairs of a prompt, one
-    /// after the other), apart (never in one batch), crossed (one source's chosen response against the other's rejected
-    /// one; the weights say which way round) [default: any]
+    /// Prompts that several sources have: any (no rule), disjoint (each from one source), adjacent (both pairs of a prompt
+    /// in a row), apart (both pairs half of the mixture apart), crossed (one source's chosen response with the other's
+    /// rejected one, the weights saying how often each is chosen) [default: any]
     #[arg(long, value_name = "any|disjoint|adjacent|apart|crossed")]
     prompts: Option<String>,
-    /// Everything random follows from it [default: 42]
+    /// Random seed [default: 42]
     #[arg(long)]
     seed: Option<u64>,
-    /// Passes over a source that are allowed; 1 refuses a mixture that would repeat rows [default: 1]
+    /// Maximum number of passes over a source; 1 refuses a mixture that would repeat rows [default: 1]
     #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u64).range(1..))]
     repeat: Option<u64>,
-    /// Where to end without --size: before the first source has to repeat, or when all have been gone through
+    /// End of a mixture without --size: first-exhausted (before the first source repeats) or all-exhausted (when every
+    /// source has been used up)
     #[arg(long, value_name = "first-exhausted|all-exhausted", conflicts_with = "repeat")]
     until: Option<String>,
-    /// Take each source's rows in file order rather than shuffled
+    /// Take the rows of each source in the order of its file, not shuffled
     #[arg(long)]
     file_order: bool,
-    /// Model folder whose tokenizer counts response tokens; without it lengths are in bytes
+    /// Count response tokens with the tokenizer of this model folder [default: lengths are in bytes]
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// Megabytes of rows held in memory; what is beyond goes to a temporary file beside the output [default: 256]
+    /// Megabytes of rows to hold in memory; rows beyond go to a temporary file beside the output [default: 256]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
     /// File to write: .parquet, .arrow or .jsonl
-    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["config", "verify"])]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["config", "set", "verify"])]
     output: Option<PathBuf>,
-    /// Also write a receipt: settings, files, what was asked and achieved, as JSON
+    /// Also write a receipt as JSON: settings, hashes of the files, shares asked for and achieved
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Also draw the sources' shares from the first pair to the last
+    /// Also plot the sources' shares from the first pair to the last
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Make the mixture of a receipt again and compare it, in place of writing one
+    /// Set any key of the settings file, such as routing.tasks.math.on=0.8; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Make the mixture of a receipt again and compare it with the receipt; no file is written
     #[arg(long, value_name = "RECEIPT", exclusive = true)]
     verify: Option<PathBuf>,
 }
@@ -114,8 +120,48 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let report = mix(&resolve(args)?, &mut terminal);
     terminal.clear();
-    say(&report?);
+    say(&report.map_err(|error| flagged(error, args))?);
     Ok(())
+}
+
+/// The error, with the flag in place of the key where the user wrote flags.
+fn flagged(error: Error, args: &Args) -> Failure {
+    let (key, found, expected) = match &error {
+        Error::Setting { key, found, expected } => (key.as_str(), found.as_str(), expected.as_str()),
+        Error::Mix(simplemix_mix::Error::Setting { key, found, expected }) => (*key, found.as_str(), *expected),
+        Error::Mix(exhausted @ simplemix_mix::Error::Exhausted { epochs, .. }) => {
+            return Failure::input(format!("{exhausted}, with --size or --repeat {epochs}"));
+        }
+        _ => return error.into(),
+    };
+    // A key that is in no file can only have come from a flag, or be missing among the flags.
+    let flags = args.flags();
+    let flag = flags.iter().find(|(of, _, given)| *of == key && (*given || args.config.is_none()));
+    flag.map_or_else(
+        || Failure::input(&error),
+        |(_, flag, _)| Failure::input(format!("{flag} is {found}, expected {expected}")),
+    )
+}
+
+impl Args {
+    /// Keys of settings, their flags, and whether these were given.
+    fn flags(&self) -> [(&'static str, &'static str, bool); 12] {
+        let ends = if self.until.is_some() { "--until" } else { "--repeat" };
+        [
+            ("source", "--source", !self.sources.is_empty()),
+            ("size", "--size", self.size.is_some()),
+            ("size_tokens", "--size-tokens", self.size_tokens.is_some()),
+            ("shares", "--shares", self.shares.is_some()),
+            ("batch", "--batch", self.batch.is_some()),
+            ("order", "--order", self.order.is_some()),
+            ("ranks", "--ranks", self.ranks.is_some()),
+            ("prompts", "--prompts", self.prompts.is_some()),
+            ("exhaustion", ends, self.until.is_some() || self.repeat.is_some()),
+            ("output", "--output", self.output.is_some()),
+            ("plot", "--plot", self.plot.is_some()),
+            ("tokenizer", "--tokenizer", self.tokenizer.is_some()),
+        ]
+    }
 }
 
 fn say(report: &MixReport) {
@@ -134,15 +180,27 @@ fn say(report: &MixReport) {
     print(&format!("  furthest from its share in any prefix: {:.3} pairs ({within})", achieved.prefix_discrepancy));
 }
 
-/// The settings of a call: flags over file over defaults.
+/// Settings of a call: defaults, then the file, then --set, then flags.
 fn resolve(args: &Args) -> Result<MixSettings> {
-    let mut settings: MixSettings = args.config.as_deref().map_or(Ok(MixSettings::default()), read_toml)?;
+    let mut table = toml::Table::new();
+    if let Some(path) = &args.config {
+        // As settings first, so that an error names the line.
+        read_toml::<MixSettings>(path)?;
+        table = read_toml(path)?;
+    }
+    for text in &args.set {
+        merge(&mut table, assignment(text).input()?);
+    }
+    let mut settings: MixSettings = toml::Value::Table(table)
+        .try_into()
+        .map_err(|error: toml::de::Error| Failure::input(format!("--set: {}", error.to_string().trim_end())))?;
     if !args.sources.is_empty() {
-        settings.sources = args
-            .sources
-            .iter()
-            .map(|spec| MixSource { name: spec.name.clone(), path: spec.path.clone().into(), weight: spec.weight })
-            .collect();
+        let source = |spec: &SourceSpec| MixSource {
+            name: spec.name.clone(),
+            path: spec.path.clone().into(),
+            weight: spec.weight,
+        };
+        settings.sources = args.sources.iter().map(source).collect();
     }
     if settings.sources.is_empty() {
         return Err(Failure::input("no source is given, expected --source NAME=PATH or [[source]] in --config"));
@@ -188,7 +246,7 @@ fn resolve(args: &Args) -> Result<MixSettings> {
     if let Some(text) = &args.weights {
         if let Some(source) = args.sources.iter().find(|source| source.weight.is_some()) {
             let name = &source.name;
-            return Err(Failure::input(format!("source `{name}` has a weight with it and one in --weights")));
+            return Err(Failure::input(format!("source `{name}` has a weight in --source and one in --weights")));
         }
         settings.set_weights(text).map_err(|error| Failure::input(format!("--weights: {error}")))?;
     }

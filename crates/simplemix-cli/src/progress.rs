@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simplemix_data::{Metrics, Watch};
 
 use crate::failure::Result;
@@ -27,6 +27,7 @@ fn bytes(name: &str, total: u64) -> ProgressBar {
 
 /// The terminal while long work goes on: a bar for each stage, a line for each evaluation, Ctrl-C.
 pub(crate) struct Terminal {
+    lines: Lines,
     bar: ProgressBar,
     stage: String,
     interrupted: Arc<AtomicBool>,
@@ -50,33 +51,53 @@ impl Terminal {
 
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.
     pub(crate) fn passive() -> Self {
-        Self { bar: ProgressBar::hidden(), stage: String::new(), interrupted: Arc::default() }
+        let lines = Lines(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        Self { lines, bar: ProgressBar::hidden(), stage: String::new(), interrupted: Arc::default() }
     }
 
     /// Takes the bar off the screen.
     pub(crate) fn clear(&mut self) {
         self.bar.finish_and_clear();
+        self.bar = ProgressBar::hidden();
         self.stage.clear();
+    }
+
+    /// A second handle, which prints lines while the work goes on.
+    pub(crate) fn lines(&self) -> Lines {
+        self.lines.clone()
     }
 
     fn show(&mut self, stage: &str, total: u64) {
         if self.stage != stage {
             self.bar.finish_and_clear();
-            self.bar = if stage == "copying" { bytes(stage, total) } else { bar(stage, total) };
+            self.bar = self.lines.0.add(if stage == "copying" { bytes(stage, total) } else { bar(stage, total) });
             stage.clone_into(&mut self.stage);
         }
         self.bar.set_length(total);
     }
 
     fn evaluation(&mut self, metrics: &Metrics<'_>) {
-        self.clear();
         let shown = |name: &str| {
             let mut ends = BESIDE_THE_BAR.iter().map(|(end, _)| *end);
             !name.contains('@') && ends.any(|end| name.strip_suffix(end).is_some_and(|rest| rest.ends_with('_')))
         };
         let values = metrics.values.iter().filter(|(name, _)| shown(name));
         let values: Vec<String> = values.map(|(name, value)| format!("{name} {value:.4}")).collect();
+        self.clear();
         print(&format!("step {:>6}: {}", metrics.step, values.join(", ")));
+    }
+}
+
+/// Prints lines of a result beside the bar of a terminal.
+#[derive(Clone)]
+pub(crate) struct Lines(MultiProgress);
+
+impl Lines {
+    /// Takes the bar off the screen until the work goes on, and prints a line of the result.
+    pub(crate) fn print(&self, line: &str) {
+        // A terminal that cannot be cleared cannot be helped.
+        let _ = self.0.clear();
+        print(line);
     }
 }
 
@@ -99,7 +120,7 @@ impl Watch for Terminal {
     }
 
     fn notice(&mut self, text: &str) {
-        self.bar.suspend(|| warn(&format!("note: {text}")));
+        self.lines.0.suspend(|| warn(&format!("note: {text}")));
     }
 
     fn is_interrupted(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_eval::table;
-use simplemix_pipeline::{Finished, Job, Pipeline, Stage, merge, preset, resolve, words};
+use simplemix_pipeline::{Finished, Job, Pipeline, Stage, merge, preset, resolve};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
@@ -89,23 +89,22 @@ pub(crate) fn run(args: &Args) -> Result {
         return describe(&pipeline);
     }
     let stages = pipeline.stages().len();
-    let head = |at: usize, name: &str| format!("[{}/{stages}] {name}", at + 1);
-    let mut at = 0;
-    let tell = &mut |finished: &Finished<'_>| {
-        at = finished.at + 1;
-        let how = if finished.was_done { "done before".to_owned() } else { format!("{:.1} s", finished.done.seconds) };
-        print(&format!("{} ({how}): {}", head(finished.at, &finished.stage.name), words(&finished.done.report)));
+    let head = |position: usize, name: &str| format!("[{}/{stages}] {name}", position + 1);
+    let (lines, mut next) = (terminal.lines(), 0);
+    let tell = &mut |Finished { position, stage, done, was_done, .. }: &Finished<'_>| {
+        next = position + 1;
+        let how = if *was_done { "done before".to_owned() } else { format!("{:.1} s", done.seconds) };
+        lines.print(&format!("{} ({how}): {}", head(*position, &stage.name), done.report));
     };
-    let summary = pipeline.run(&mut terminal, tell);
+    let summary = pipeline.run_each(&mut terminal, tell);
     terminal.clear();
     let summary = summary.inspect_err(|error| {
-        if error.is_interrupted() {
-            print(&format!("{}: stopped; the same command goes on", head(at, &pipeline.stages()[at].name)));
+        if let Some(stage) = pipeline.stages().get(next).filter(|_| error.is_interrupted()) {
+            print(&format!("{}: stopped; the same command continues", head(next, &stage.name)));
         }
     })?;
-    for line in summary["evaluation"].as_array().into_iter().flatten() {
-        let task = line["task"].as_str().map(|task| format!(", {task}")).unwrap_or_default();
-        print(&format!("{}{task}: {}", line["answers"].as_str().unwrap_or_default(), words(line)));
+    for evaluation in &summary.evaluation {
+        print(&evaluation.to_string());
     }
     let link = output.join("model");
     print(&format!("model: {}", if link.exists() { link } else { pipeline.model() }.display()));

@@ -103,7 +103,7 @@ pub enum Error {
         /// Count of the pairs, and of those left out.
         summary: String,
     },
-    /// A file or folder cannot be read or written.
+    /// The system refused an operation on a file or folder.
     #[error("{path}: cannot {action}", path = path.display())]
     Io {
         /// Path of the file or folder.
@@ -121,6 +121,9 @@ pub enum Error {
         /// Reason.
         message: String,
     },
+    /// A file cannot be read, written or locked.
+    #[error(transparent)]
+    Files(#[from] simplemix_files::Error),
     /// Reading or writing pairs failed.
     #[error(transparent)]
     Data(#[from] simplemix_data::Error),
@@ -167,6 +170,7 @@ impl Error {
             | Self::Mix(_)
             | Self::Model(_)
             | Self::Prepare(_) => true,
+            Self::Files(error) => is_input_file(error),
             Self::Data(error) => is_input_data(error),
             Self::Rollout(error) => is_input_rollout(error),
             Self::Differs { .. }
@@ -191,6 +195,11 @@ impl Error {
     pub(crate) fn serialise(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
         move |reason| Self::Serialise { what, message: reason.to_string() }
     }
+}
+
+fn is_input_file(error: &simplemix_files::Error) -> bool {
+    use simplemix_files::Error;
+    matches!(error, Error::Io { action: "read", .. } | Error::NoWeights { .. })
 }
 
 /// Failing to write is no fault of the input.

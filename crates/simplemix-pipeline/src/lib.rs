@@ -7,12 +7,14 @@ mod error;
 mod estimate;
 mod inputs;
 mod mix;
+mod page;
 mod pipeline;
 mod plan;
 mod report;
 mod scoring;
 mod settings;
 mod stage;
+mod summary;
 
 pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios};
 pub use error::{Error, Result};
@@ -21,10 +23,11 @@ pub use inputs::{files, model_folder};
 pub use mix::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified, mix, verify};
 pub use pipeline::{Finished, Pipeline};
 pub use plan::{Job, Stage};
-pub use report::words;
+pub use report::{DivergenceReport, StageReport, TrainReport};
 pub use scoring::log_probabilities;
 pub use settings::{CollectConfig, EvaluateConfig, MixConfig, PipelineConfig, Sampler, merge, preset, resolve};
 pub use stage::Done;
+pub use summary::{Evaluation, StageSummary, Summary};
 
 /// Name and version of the program that wrote a file.
 const TOOL: &str = concat!("simplemix ", env!("CARGO_PKG_VERSION"));

@@ -1,17 +1,17 @@
-//! The front door: a pipeline that is planned, run stage by stage, and reported.
+//! The front door: a pipeline that is planned, run stage by stage, and summarised.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
 use simplemix_data::Watch;
 
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
 use crate::inputs::model_folder;
+use crate::page;
 use crate::plan::{Plan, Stage};
-use crate::report::Results;
 use crate::settings::{PipelineConfig, needed};
-use crate::stage::{Done, write_whole};
+use crate::stage::Done;
+use crate::summary::Summary;
 
 /// A pipeline whose stages are planned.
 #[derive(Debug)]
@@ -20,17 +20,17 @@ pub struct Pipeline {
     plan: Plan,
 }
 
-/// A stage that is done, as it is told while the pipeline runs.
+/// A stage that is done, as it is reported while the pipeline runs.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Finished<'a> {
-    /// Place of the stage in the pipeline, from 0.
-    pub at: usize,
+    /// Position of the stage in the pipeline, from 0.
+    pub position: usize,
     /// The stage.
     pub stage: &'a Stage,
-    /// Its result.
+    /// Record of the stage.
     pub done: &'a Done,
-    /// Whether it was done before this run.
+    /// Whether an earlier run did it.
     pub was_done: bool,
 }
 
@@ -38,18 +38,28 @@ impl Pipeline {
     /// Plans the stages: hashes the files that are read, and writes nothing.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting that is missing, [`Error::Io`] and others for files that cannot be read.
+    /// [`Error::Setting`] for a setting that is missing; others for files and models that cannot be read.
     pub fn open(settings: PipelineConfig, watch: &mut dyn Watch) -> Result<Self> {
         let plan = Plan::new(&settings, watch)?;
         Ok(Self { settings, plan })
     }
 
-    /// The stages, in the order that they are done in.
+    /// The settings.
+    pub fn settings(&self) -> &PipelineConfig {
+        &self.settings
+    }
+
+    /// The stages, in the order in which they are done.
     pub fn stages(&self) -> &[Stage] {
         &self.plan.stages
     }
 
-    /// Upper bounds of tokens, memory and time of each stage that is not done.
+    /// Folder of the resulting model.
+    pub fn model(&self) -> PathBuf {
+        self.plan.model()
+    }
+
+    /// Upper bounds of tokens, memory and time of each stage; none for stages that are done.
     ///
     /// # Errors
     /// [`Error::Model`] if the model's configuration cannot be read.
@@ -60,49 +70,56 @@ impl Pipeline {
         Ok(stages.map(|stage| if stage.done().is_some() { Estimate::default() } else { estimator.of(stage) }).collect())
     }
 
-    /// Folder of the resulting model.
-    pub fn model(&self) -> PathBuf {
-        self.plan.stages[self.plan.result].folder.join("run/model")
-    }
-
-    /// Does all stages that are not done, tells `finished` about each of them, and writes settings and reports to the
-    /// output. Returns the summary.
+    /// Does all stages that are not done, and writes settings, summary and report to the output.
     ///
     /// # Errors
-    /// The error of the first stage that fails; the stages before it stay done.
-    pub fn run(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Value> {
+    /// The error of the first stage that fails or is interrupted. The stages before it stay done, and another run
+    /// continues from there.
+    pub fn run(&self, watch: &mut dyn Watch) -> Result<Summary> {
+        self.run_each(watch, &mut |_| {})
+    }
+
+    /// [`Pipeline::run`], with `finished` called after each stage.
+    ///
+    /// # Errors
+    /// See [`Pipeline::run`].
+    pub fn run_each(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Summary> {
         let output = needed("output", self.settings.output.as_deref(), "a folder")?;
-        std::fs::create_dir_all(output).at(output, "create")?;
+        simplemix_files::create_dir_all(output)?;
         let settings = toml::to_string(&self.settings).map_err(|error| Error::serialise("settings")(&error))?;
-        write_whole(&output.join("pipeline.toml"), &settings)?;
+        simplemix_files::write(output.join("pipeline.toml"), settings)?;
         let mut all = Vec::new();
-        for (at, stage) in self.plan.stages.iter().enumerate() {
-            let before = stage.done();
-            let was_done = before.is_some();
-            let done = match before {
-                Some(done) => done,
-                None => stage.run(watch)?,
+        for (position, stage) in self.plan.stages.iter().enumerate() {
+            let (done, was_done) = match stage.done() {
+                Some(done) => (done, true),
+                None => (stage.run(watch)?, false),
             };
-            finished(&Finished { at, stage, done: &done, was_done });
+            finished(&Finished { position, stage, done: &done, was_done });
             all.push(done);
         }
-        let results = Results { config: &self.settings, plan: &self.plan, done: &all };
-        let summary = results.summary()?;
-        results.write(output, &summary)?;
+        let summary = Summary::new(&self.plan, &all)?;
+        let text = serde_json::to_string_pretty(&summary).map_err(|error| Error::serialise("the summary")(&error))?;
+        simplemix_files::write(output.join(Summary::FILE), text + "\n")?;
+        let page = page::report(output, &self.settings, &self.plan, &summary)?;
+        simplemix_files::write(output.join("report.html"), page)?;
         link_result(output, &self.model());
         Ok(summary)
     }
 }
 
-/// `model` in the output, as a link to the result, where links can be made.
+/// Makes `model` in the output a link to the result, where links can be made and nothing else has the name.
 fn link_result(output: &Path, model: &Path) {
     #[cfg(unix)]
     {
         let link = output.join("model");
-        let target = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
-        if link.symlink_metadata().map_or(true, |found| found.file_type().is_symlink()) {
+        let is_link = link.symlink_metadata().map(|found| found.file_type().is_symlink());
+        if is_link.unwrap_or(true) {
+            let target = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
+            // The link is a convenience: without it, the summary names the model.
             let _ = std::fs::remove_file(&link);
             let _ = std::os::unix::fs::symlink(target, &link);
         }
     }
+    #[cfg(not(unix))]
+    let _ = (output, model);
 }

@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use simplemix_data::Watch;
+use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPFolders, PairSettings, PromptSettings, RewardSettings,
-    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, folder_hash,
+    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings,
 };
 use simplemix_train::{EvalFiles, TrainConfig};
 
 use crate::divergence::DivergenceSettings;
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::inputs::{files, model_folder};
 use crate::mix::{MixSettings, MixSource};
 use crate::settings::{PipelineConfig, Sampler, needed};
@@ -81,7 +82,7 @@ struct Planner<'a> {
 }
 
 /// Changes with what a stage's result means, so that results of older versions are not taken for new ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 impl Plan {
     /// Hashes the files that are read, and looks at nothing else.
@@ -117,6 +118,11 @@ impl Plan {
         plan.stages = planner.stages;
         Ok(plan)
     }
+
+    /// Folder of the resulting model.
+    pub(crate) fn model(&self) -> PathBuf {
+        self.stages[self.result].folder.join("run/model")
+    }
 }
 
 impl Planner<'_> {
@@ -151,19 +157,13 @@ impl Planner<'_> {
             return Ok(known.clone());
         }
         let hash = if path.join("config.json").is_file() {
-            folder_hash(path)?
+            hash_model_folder(path)?
         } else {
-            let mut hasher = blake3::Hasher::new();
-            for file in files(path, self.watch)? {
-                if self.watch.is_interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                let mut of_file = blake3::Hasher::new();
-                of_file.update_reader(std::fs::File::open(&file).at(&file, "read")?).at(&file, "read")?;
-                hasher.update(of_file.finalize().as_bytes());
-            }
-            hasher.finalize().to_hex().to_string()
+            hash_files(files(path, self.watch)?)?
         };
+        if self.watch.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
         self.hashes.insert(path.to_owned(), hash.clone());
         Ok(hash)
     }

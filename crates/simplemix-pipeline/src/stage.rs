@@ -1,27 +1,24 @@
-//! Doing a stage, once: what is done is found again by its key, what was stopped goes on.
+//! Execution of a stage, once: a stage that is done is found again by its key, one that was stopped continues.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use simplemix_data::Watch;
 use simplemix_eval::read_curves;
-use simplemix_rollout::{
-    GenerateSettings, GeneratorSettings, Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score,
-};
+use simplemix_files::Lock;
+use simplemix_rollout::{Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score};
 use simplemix_train::{Outcome, Run, TrainConfig};
 
 use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::mix::mix;
 use crate::plan::{Job, Stage};
+use crate::report::{DivergenceReport, StageReport, TrainReport};
 
-/// What is known of a stage that is done; the file that says so is written last.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Record of a stage that is done, `stage.json`, which is written last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     /// Name of the stage.
     pub stage: String,
@@ -31,20 +28,20 @@ pub struct Done {
     pub tool: String,
     /// Seconds of the call that finished it.
     pub seconds: f64,
-    /// What came of it.
-    pub report: Value,
+    /// Report of the stage.
+    pub report: StageReport,
 }
 
 const DONE: &str = "stage.json";
 
 impl Stage {
-    /// What came of it, if it is done.
+    /// The record of the stage, if it is done.
     pub fn done(&self) -> Option<Done> {
         let text = std::fs::read_to_string(self.folder.join(DONE)).ok()?;
         serde_json::from_str::<Done>(&text).ok().filter(|done| done.key == self.key)
     }
 
-    /// Whether something of it is there.
+    /// Whether the stage has begun.
     pub fn is_begun(&self) -> bool {
         self.folder.is_dir()
     }
@@ -52,79 +49,80 @@ impl Stage {
     /// Does the stage, or what is left of it.
     pub(crate) fn run(&self, watch: &mut dyn Watch) -> Result<Done> {
         let started = now();
-        let folder = &self.folder;
-        std::fs::create_dir_all(folder).at(folder, "create")?;
-        let _lock = lock(folder, watch)?;
-        // Another process may have done it while this one was elsewhere.
+        simplemix_files::create_dir_all(&self.folder)?;
+        let _lock = lock(&self.folder, watch)?;
+        // Another process may have done it while this one waited.
         if let Some(done) = self.done() {
             return Ok(done);
         }
-        let report = match &self.job {
-            Job::Generate(settings, by) => self.generate(settings, by, watch)?,
-            Job::Score(settings, scorers) => self.score(settings, scorers, watch)?,
-            Job::Pair(settings) => {
-                let report = pair(settings, watch)?;
-                if report.pairs == 0 {
-                    let dropped = json!(report.dropped).to_string();
-                    return Err(Error::NoPairs { stage: self.name.clone(), prompts: report.prompts, dropped });
-                }
-                json!(report)
-            }
-            Job::Mix(settings) => {
-                let achieved = mix(settings, watch)?.achieved;
-                let sources = achieved.sources.iter().map(|source| {
-                    json!({ "name": source.name, "asked": source.asked, "share": source.share, "pairs": source.tally.pairs })
-                });
-                json!({ "pairs": achieved.pairs, "sources": sources.collect::<Vec<_>>() })
-            }
-            Job::Train(config) => self.train(config, watch)?,
-            Job::Diverge(settings, prompts, each) => diverge(settings, &prompts.prompts()?, *each, watch)?,
-        };
-        let done = Done {
-            stage: self.name.clone(),
-            key: self.key.clone(),
-            tool: crate::TOOL.to_owned(),
-            seconds: started.elapsed().as_secs_f64(),
-            report,
-        };
+        let report = self.job.run(&self.name, watch)?;
+        let (stage, key) = (self.name.clone(), self.key.clone());
+        let done = Done { stage, key, tool: crate::TOOL.to_owned(), seconds: started.elapsed().as_secs_f64(), report };
         let text = serde_json::to_string_pretty(&done).map_err(|error| Error::serialise("a stage")(&error))?;
-        write_whole(&folder.join(DONE), &text)?;
+        simplemix_files::write(self.folder.join(DONE), text)?;
         Ok(done)
-    }
-
-    fn generate(&self, settings: &GenerateSettings, by: &GeneratorSettings, watch: &mut dyn Watch) -> Result<Value> {
-        Ok(json!(generate(settings, by.open()?.as_mut(), watch)?))
-    }
-
-    fn score(&self, settings: &ScoreSettings, scorers: &[ScorerSettings], watch: &mut dyn Watch) -> Result<Value> {
-        let mut opened = scorers.iter().map(|scorer| Ok(scorer.open()?)).collect::<Result<Vec<Weighted>>>()?;
-        Ok(json!(score(settings, &mut opened, watch)?))
-    }
-
-    fn train(&self, config: &TrainConfig, watch: &mut dyn Watch) -> Result<Value> {
-        let run = config.output.clone().unwrap_or_default();
-        let resume = run.join("metrics.jsonl").exists();
-        let prepared = Run::prepare(config.clone()).map_err(Error::Prepare)?;
-        let pairs = prepared.train.len();
-        if prepared.start(resume, watch)?.outcome == Outcome::Stopped {
-            return Err(Error::Interrupted);
-        }
-        // The file has the metrics of this process and of those before it.
-        let curves = read_curves(&run.join("metrics.jsonl"))?;
-        let steps = curves.get("loss").map_or(0, Vec::len);
-        let last: serde_json::Map<String, Value> = curves
-            .iter()
-            .filter(|(name, _)| {
-                name.starts_with("eval_") || SHOWN.contains(&name.split('@').next().unwrap_or_default())
-            })
-            .map(|(name, points)| (name.clone(), json!(tail_mean(points, name.starts_with("eval_")))))
-            .collect();
-        Ok(json!({ "pairs": pairs, "updates": steps, "last": last }))
     }
 }
 
-/// The divergence over all answers, and task by task, on the first `each` prompts of a task.
-fn diverge(settings: &DivergenceSettings, prompts: &[Prompt], each: usize, watch: &mut dyn Watch) -> Result<Value> {
+impl Job {
+    fn run(&self, stage: &str, watch: &mut dyn Watch) -> Result<StageReport> {
+        Ok(match self {
+            Self::Generate(settings, by) => StageReport::Generate(generate(settings, by.open()?.as_mut(), watch)?),
+            Self::Score(settings, scorers) => StageReport::Score(scored(settings, scorers, watch)?),
+            Self::Pair(settings) => {
+                let report = pair(settings, watch)?;
+                if report.pairs == 0 {
+                    let dropped = report.dropped.iter().map(|(why, count)| format!("{count} {}", why.name()));
+                    let dropped = dropped.collect::<Vec<_>>().join(", ");
+                    return Err(Error::NoPairs { stage: stage.to_owned(), prompts: report.prompts, dropped });
+                }
+                StageReport::Pair(report)
+            }
+            Self::Mix(settings) => StageReport::Mix(mix(settings, watch)?.achieved),
+            Self::Train(config) => StageReport::Train(trained(config, watch)?),
+            Self::Diverge(settings, prompts, each) => {
+                StageReport::Divergence(diverge(settings, &prompts.prompts()?, *each, watch)?)
+            }
+        })
+    }
+}
+
+fn scored(
+    settings: &ScoreSettings,
+    scorers: &[ScorerSettings],
+    watch: &mut dyn Watch,
+) -> Result<simplemix_rollout::ScoreReport> {
+    let mut opened = scorers.iter().map(|scorer| Ok(scorer.open()?)).collect::<Result<Vec<Weighted>>>()?;
+    Ok(score(settings, &mut opened, watch)?)
+}
+
+fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
+    let run = config.output.as_deref().ok_or_else(|| Error::setting("train.output", "not set", "a folder"))?;
+    let resume = run.join("metrics.jsonl").exists();
+    let prepared = Run::prepare(config.clone()).map_err(Error::Prepare)?;
+    let pairs = prepared.train.len() as u64;
+    if prepared.start(resume, watch)?.outcome == Outcome::Stopped {
+        return Err(Error::Interrupted);
+    }
+    // The file has the metrics of this process and of those before it.
+    let curves = read_curves(&run.join("metrics.jsonl"))?;
+    let is_shown =
+        |name: &str| name.starts_with("eval_") || SHOWN.iter().any(|shown| name.split('@').next() == Some(shown));
+    let last = curves
+        .iter()
+        .filter(|(name, _)| is_shown(name))
+        .map(|(name, points)| (name.clone(), tail_mean(points, name.starts_with("eval_"))))
+        .filter(|(_, value)| value.is_finite());
+    Ok(TrainReport { pairs, updates: curves.get("loss").map_or(0, Vec::len) as u64, last: last.collect() })
+}
+
+/// The divergence over all responses and by task, on the first `each` prompts of a task.
+fn diverge(
+    settings: &DivergenceSettings,
+    prompts: &[Prompt],
+    each: usize,
+    watch: &mut dyn Watch,
+) -> Result<DivergenceReport> {
     let mut taken: BTreeMap<Option<String>, usize> = BTreeMap::new();
     let mut is_taken = |prompt: &Prompt| {
         let count = taken.entry(prompt.task.clone()).or_default();
@@ -133,60 +131,51 @@ fn diverge(settings: &DivergenceSettings, prompts: &[Prompt], each: usize, watch
     };
     let prompts: Vec<Prompt> = prompts.iter().filter(|prompt| is_taken(prompt)).cloned().collect();
     let ratios = log_ratios(settings, &prompts, watch)?;
-    let mut report = json!(Divergence::of(&ratios));
-    for task in ratios.iter().filter_map(|ratio| ratio.task.as_ref()).collect::<BTreeSet<_>>() {
-        let of_task = ratios.iter().filter(|ratio| ratio.task.as_ref() == Some(task));
-        report["tasks"][task] = json!(Divergence::of(of_task));
-    }
-    Ok(report)
+    let tasks: BTreeSet<&String> = ratios.iter().filter_map(|ratio| ratio.task.as_ref()).collect();
+    let of_task =
+        |task: &String| (task.clone(), Divergence::of(ratios.iter().filter(|ratio| ratio.task.as_ref() == Some(task))));
+    Ok(DivergenceReport { all: Divergence::of(&ratios), tasks: tasks.into_iter().map(of_task).collect() })
 }
 
 /// Metrics of training that the pipeline's report shows.
 const SHOWN: &[&str] = &["loss", "rewards/margins", "rewards/accuracies", "accuracy", "margin", "kl"];
 
-/// The last value of an evaluation; of training the mean over its last tenth.
+/// The mean over the last tenth of a curve, or its last value.
 fn tail_mean(points: &[(f64, f64)], last_only: bool) -> f64 {
     let count = if last_only { 1 } else { points.len().div_ceil(10) };
     let tail = &points[points.len() - count.min(points.len())..];
     tail.iter().map(|(_, value)| value).sum::<f64>() / tail.len().max(1) as f64
 }
 
-/// Holds a stage's folder until it is dropped.
-fn lock(folder: &Path, watch: &mut dyn Watch) -> Result<File> {
-    let path = folder.join(".lock");
-    let file = File::create(&path).at(&path, "create")?;
+/// Holds a stage's folder until it is dropped; waits for another process that holds it.
+fn lock(folder: &Path, watch: &mut dyn Watch) -> Result<Lock> {
     let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(error).at(&path, "lock"),
-            Err(TryLockError::WouldBlock) => {
-                if watch.is_interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                if !told {
-                    watch.notice(&format!("{}: another process is at it; waiting", folder.display()));
-                    told = true;
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
+    let lock = Lock::wait(folder.join(".lock"), &mut |holder| {
+        if !told {
+            let holder = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
+            watch.notice(&format!("{}: waiting for {holder}, which works on this stage", folder.display()));
+            told = true;
         }
+        !watch.is_interrupted()
+    });
+    match lock {
+        Err(simplemix_files::Error::Locked { .. }) => Err(Error::Interrupted),
+        lock => Ok(lock?),
     }
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // As any other file: what the user's mask leaves.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).at(path, "write")?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).at(path, "write")?;
-    file.persist(path).map(drop).map_err(|error| error.error).at(path, "write")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the report says how long each stage took")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_curve_is_its_last_tenth_or_its_last_point() {
+        let points: Vec<(f64, f64)> = (0..20).map(|i| (f64::from(i), f64::from(i))).collect();
+        assert_eq!((tail_mean(&points, false), tail_mean(&points, true)), (18.5, 19.0));
+    }
 }

@@ -48,7 +48,7 @@ pub(super) fn write(
     let receipt = receipt(settings, mixing, achieved, watch)?;
     let file = File { receipt, length_unit: mixing.lengths.unit().to_owned(), settings: settings.clone() };
     let text = serde_json::to_string_pretty(&file).map_err(|error| Error::serialise("the receipt")(&error))?;
-    crate::stage::write_whole(path, &(text + "\n"))
+    Ok(simplemix_files::write(path, text + "\n")?)
 }
 
 fn receipt(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: &mut dyn Watch) -> Result<Receipt> {
