@@ -1,4 +1,4 @@
-//! The fused head beside full logits and beside the bare matrix products, on the CPU in f32.
+//! The fused head compared with full logits and with the bare matrix products, on the CPU in f32.
 //!
 //! cargo bench -p simplemix-loss
 //!
@@ -7,7 +7,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use simplemix_loss::{PairLogps, Positions, PreferenceLoss, fused_preference_loss, score_only};
+use simplemix_loss::{FusedInputs, PairLogps, Positions, PreferenceLoss, fused_preference_loss, score_only};
 use tch::{Device, Kind, Tensor};
 
 const VOCAB: i64 = 49_152; // SmolLM2
@@ -36,10 +36,12 @@ fn head(c: &mut Criterion) {
         let positions = positions(rows, 4);
         let reference = PairLogps { chosen: Tensor::zeros([2], CPU), rejected: Tensor::zeros([2], CPU) };
         let fused = |head: &Tensor| {
-            fused_preference_loss(&dpo, head, &hidden, &positions, &reference, 1.0, BUDGET)
-                .unwrap()
-                .surrogate
-                .backward();
+            let inputs = FusedInputs {
+                reference: Some(&reference),
+                options: BUDGET.into(),
+                ..FusedInputs::new(head, &hidden, &positions)
+            };
+            fused_preference_loss(&dpo, &inputs).unwrap().surrogate.backward();
         };
         group.bench_function(BenchmarkId::new("bare matrix products (2)", rows), |b| {
             let _guard = tch::no_grad_guard();

@@ -1,4 +1,4 @@
-//! One measured point of the output head, for benches/head_peers.py: seconds of each round, and the most memory held.
+//! One measured point of the output head, for benches/head_peers.py: seconds of each round, and peak memory.
 //!
 //! cargo run --release -p simplemix-loss --example head_point -- WAY VOCAB WIDTH ROWS ROUNDS [BUDGET_BYTES]
 //!
@@ -11,7 +11,7 @@ use std::error::Error;
 use std::time::Instant;
 
 use simplemix_loss::{
-    PairLogps, Positions, PreferenceLoss, ScoreOptions, TokenStats, default_budget, fused_preference_loss,
+    FusedInputs, PairLogps, Positions, PreferenceLoss, ScoreOptions, TokenStats, fused_preference_loss,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("expected WAY VOCAB WIDTH ROWS ROUNDS [BUDGET_BYTES]".into());
     };
     let (vocab, width, rows): (i64, i64, i64) = (vocab.parse()?, width.parse()?, rows.parse()?);
-    let budget = args.get(5).map_or(Ok(default_budget(Device::Cpu)), |bytes| bytes.parse())?;
+    let budget = args.get(5).map_or(Ok(256 << 20), |bytes| bytes.parse())?;
     tch::manual_seed(0);
     let cpu = (Kind::Float, Device::Cpu);
     let head = (Tensor::randn([vocab, width], cpu) * 0.02).set_requires_grad(!way.starts_with("frozen"));
@@ -59,9 +59,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let wanted = way.ends_with("stats");
                 let stats = TokenStats { mean_logit: wanted, entropy: wanted, top1: wanted, ..TokenStats::default() };
                 let options = ScoreOptions { budget: Some(budget), stats, token_weights: None };
-                fused_preference_loss(&dpo, &head, &hidden, &positions, &reference, 1.0, options)?.surrogate.backward();
+                let inputs = FusedInputs {
+                    reference: Some(&reference),
+                    options,
+                    ..FusedInputs::new(&head, &hidden, &positions)
+                };
+                fused_preference_loss(&dpo, &inputs)?.surrogate.backward();
             }
-            other => return Err(format!("`{other}` is no way, expected matmul, frozen, trained or naive").into()),
+            other => return Err(format!("WAY is `{other}`, expected matmul, frozen, trained or naive").into()),
         }
         Ok(())
     };

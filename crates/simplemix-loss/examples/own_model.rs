@@ -1,10 +1,10 @@
-//! DPO on a model of your own: two layers, made-up pairs, no other part of simplemix.
+//! DPO on a model of your own: two layers, random pairs, no other part of simplemix.
 //!
 //! cargo run -p simplemix-loss --example own_model
 
 #![allow(clippy::print_stdout, reason = "an example")]
 
-use simplemix_loss::{PairLogps, Positions, PreferenceLoss, fused_preference_loss, score_only};
+use simplemix_loss::{FusedInputs, PairLogps, Positions, PreferenceLoss, fused_preference_loss, score_only};
 use tch::nn::{self, Module, OptimizerConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -32,7 +32,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for step in 0..10 {
         optimizer.zero_grad();
         let hidden = hidden(&inputs);
-        let fused = fused_preference_loss(&dpo, &embedding.ws, &hidden, &positions, &reference, 0.25, BUDGET)?;
+        let inputs = FusedInputs {
+            reference: Some(&reference),
+            weight: 0.25, // the mean over four pairs
+            options: BUDGET.into(),
+            ..FusedInputs::new(&embedding.ws, &hidden, &positions)
+        };
+        let fused = fused_preference_loss(&dpo, &inputs)?;
         fused.surrogate.backward();
         optimizer.step();
         let mean = |t: &Tensor| t.mean(Kind::Double).double_value(&[]);

@@ -1,10 +1,10 @@
-//! Checks at the public functions: shapes, indices, finite numbers.
+//! Checks of the public functions' arguments: shapes, indices, finite numbers.
 
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 
-/// Refuses anything but a float vector of `len`.
+/// Checks that `vector` is a float vector of length `len`.
 pub(crate) fn float_vector(name: &'static str, vector: &Tensor, len: i64) -> Result<()> {
     if vector.size() == [len] && is_float(vector.kind()) {
         return Ok(());
@@ -16,7 +16,7 @@ pub(crate) fn float_vector(name: &'static str, vector: &Tensor, len: i64) -> Res
     })
 }
 
-/// Refuses anything but an Int64 vector of `len` with values below `bound`.
+/// Checks that `vector` is an Int64 vector of length `len` with values from 0 to below `bound`.
 pub(crate) fn indices(name: &'static str, vector: &Tensor, len: i64, bound: i64) -> Result<()> {
     if vector.size() != [len] || vector.kind() != Kind::Int64 {
         return Err(Error::Shape {
@@ -30,7 +30,7 @@ pub(crate) fn indices(name: &'static str, vector: &Tensor, len: i64, bound: i64)
     if low < 0 || high >= bound { Err(Error::Index { name, found, last: bound - 1 }) } else { Ok(()) }
 }
 
-/// Refuses NaN and infinities.
+/// Checks that `tensor` holds neither NaN nor infinities.
 pub(crate) fn finite(name: &'static str, tensor: &Tensor) -> Result<()> {
     let bad = tensor.detach().isfinite().logical_not();
     if bad.any().int64_value(&[]) == 0 {
@@ -40,7 +40,7 @@ pub(crate) fn finite(name: &'static str, tensor: &Tensor) -> Result<()> {
     Err(Error::NonFinite { name, found: tensor.detach().flatten(0, -1).double_value(&[index]), index })
 }
 
-/// Whether `kind` holds fractions.
+/// Whether `kind` is a floating-point type.
 pub(crate) fn is_float(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }

@@ -1,33 +1,35 @@
-//! f-divergences between policy and reference, as maps of log-ratios: Wang et al. 2023 (arXiv:2309.16240).
+//! f-divergences between policy and reference, as functions of log-ratios: Wang et al. 2023 (arXiv:2309.16240).
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-/// Exponents are held here, so that `e^x` is finite in f32; TRL does so for the alpha divergence only.
+/// Largest exponent, so that `e^x` is finite in f32; TRL clamps for the alpha divergence only.
 const LARGEST_EXPONENT: f64 = 80.0;
 
-/// Which divergence pulls the policy to the reference; DPO's own is reverse KL. Names are TRL's.
+/// Divergence that pulls the policy to the reference; DPO uses reverse KL. Names are TRL's.
 ///
-/// The score of log-ratio `r` is `f'(e^r)`, up to what cancels in differences. TRL before 1.13 left the constants out
-/// (`-e^-r`, `ln sigmoid(r)`, no `- 1`): the losses built on differences are the same, `ipo` and `sigmoid_norm` on
-/// means are not.
+/// The score of log-ratio `r` is `f'(e^r)`, up to constants that cancel in differences. TRL before 1.13 left the constants
+/// out (`-e^-r`, `ln sigmoid(r)`, no `- 1`): that changes `ipo` and `sigmoid_norm`, which take means, but no loss of
+/// plain differences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Divergence {
-    /// `r`.
+    /// Reverse KL: `r`.
     #[default]
     ReverseKl,
-    /// `1 - e^-r`.
+    /// Forward KL: `1 - e^-r`.
     ForwardKl,
-    /// `ln 2 + ln sigmoid(r)`.
+    /// Jensen-Shannon: `ln 2 + ln sigmoid(r)`.
     JsDivergence,
-    /// `(e^((alpha - 1) r) - 1) / (alpha - 1)`, and `r` at alpha 1. TRL 0.24 took `1 - alpha` for alpha.
+    /// Alpha divergence: `(e^((alpha - 1) r) - 1) / (alpha - 1)`, and `r` at alpha 1. TRL 0.24 took `1 - alpha` for alpha.
     AlphaDivergence(f64),
 }
 
 impl Divergence {
-    /// Scores of log-ratios, any shape.
+    /// Scores of log-ratios of any shape.
     ///
     /// ```
     /// use simplemix_loss::Divergence;
@@ -45,6 +47,18 @@ impl Divergence {
             Self::JsDivergence => logratios.log_sigmoid() + std::f64::consts::LN_2,
             Self::AlphaDivergence(alpha) if (alpha - 1.0).abs() < 1e-6 => logratios.shallow_clone(),
             Self::AlphaDivergence(alpha) => expm1(logratios * (alpha - 1.0)) / (alpha - 1.0),
+        }
+    }
+}
+
+impl fmt::Display for Divergence {
+    /// Writes the name that settings use.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReverseKl => f.write_str("reverse_kl"),
+            Self::ForwardKl => f.write_str("forward_kl"),
+            Self::JsDivergence => f.write_str("js_divergence"),
+            Self::AlphaDivergence(alpha) => write!(f, "alpha_divergence = {alpha}"),
         }
     }
 }

@@ -1,73 +1,73 @@
-//! Why a loss could not be computed.
+//! Errors of losses and of the fused output head.
 
 use tch::TchError;
 
-/// Errors of losses and of the fused output head.
+/// Why a loss could not be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting of a loss is out of its range, or is none of its settings.
+    /// A setting of a loss is unknown or out of range.
     #[error("`{key}` is {found}, expected {expected}")]
     Setting {
-        /// The setting.
+        /// Name of the setting.
         key: String,
-        /// Its value.
+        /// Value found.
         found: String,
-        /// What is allowed.
+        /// Values allowed.
         expected: String,
     },
-    /// A tensor has not the shape or kind that the function takes.
+    /// A tensor has another shape, kind or range than the function takes.
     #[error("`{name}` is {found}, expected {expected}")]
     Shape {
-        /// The argument.
+        /// Name of the argument.
         name: &'static str,
-        /// Its shape or kind.
+        /// Shape, kind or range found.
         found: String,
-        /// What it should be.
+        /// Shape, kind or range expected.
         expected: String,
     },
-    /// An index points outside of what it selects from, such as a target outside the vocabulary.
+    /// An index points outside of the tensor that it selects from, such as a target outside the vocabulary.
     #[error("`{name}` holds {found}, expected indices from 0 to {last}")]
     Index {
-        /// The argument.
+        /// Name of the argument.
         name: &'static str,
-        /// The first value found outside.
+        /// First index that is outside.
         found: i64,
-        /// The largest index allowed.
+        /// Largest index allowed.
         last: i64,
     },
     /// A response has no scored position.
-    #[error("response {response} of {responses} is empty: no position belongs to it")]
+    #[error("response {response} of {responses} is empty, expected at least one scored position")]
     EmptyResponse {
-        /// Which one, counted from 0.
+        /// Number of the response, counted from 0.
         response: i64,
-        /// How many there are.
+        /// Number of responses.
         responses: i64,
     },
     /// A number is NaN or infinite.
-    #[error("`{name}` holds {found} at {index}, expected finite numbers")]
+    #[error("`{name}` holds {found} at index {index}, expected finite numbers")]
     NonFinite {
-        /// The argument or result.
+        /// Name of the argument or result.
         name: &'static str,
-        /// The first such number.
+        /// First value that is not finite.
         found: f64,
-        /// Where, counted from 0 in the flattened tensor.
+        /// Index in the flattened tensor, counted from 0.
         index: i64,
     },
-    /// A loss needs something that was not given, such as a reference.
-    #[error("`{loss}` needs `{name}`")]
+    /// A loss needs an input that was not given, such as a reference.
+    #[error("the loss `{loss}` needs {need}")]
     Missing {
-        /// The loss.
+        /// Name of the loss.
         loss: String,
-        /// What it needs.
-        name: &'static str,
+        /// Missing input, such as `a reference`.
+        need: &'static str,
     },
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]
     Torch {
-        /// What was being computed.
+        /// Operation that failed, as in `allocating logits`.
         doing: &'static str,
-        /// libtorch's message.
+        /// Message of libtorch.
         source: TchError,
     },
 }
@@ -75,7 +75,7 @@ pub enum Error {
 /// Results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Says what libtorch was doing when it failed.
+/// Adds the name of the operation to an error of libtorch.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T>;
 }

@@ -1,7 +1,7 @@
 //! A preference loss straight from hidden states: head, loss and backward pass of the head in one call.
 //!
-//! Where the head is trained and a pair's loss does not depend on other pairs, the pairs are worked through in groups
-//! whose logits fit the budget: a group's loss is known while its softmax is still there, so nothing is computed twice.
+//! If the head is trained and a pair's loss does not depend on other pairs, the pairs are processed in groups whose
+//! logits fit the budget: a group's loss is known while its softmax is still in memory, so nothing is computed twice.
 
 use tch::Tensor;
 
@@ -9,91 +9,81 @@ use crate::check::float_vector;
 use crate::error::{Doing, Result};
 use crate::head::Head;
 use crate::inputs::{Positions, ScoreOptions, TokenStats};
+use crate::objective::PairLoss;
 use crate::pair::{LossOutput, PairLengths, PairLogps, Pairs};
-use crate::preference::Objective;
-use crate::score::{Scores, score_in};
+use crate::score::{Scores, rows_within, score_in};
 use crate::weights::wpo_weights;
 use crate::workspace::Workspace;
 
-/// What is known of pairs before the policy has seen them. Made from the reference's log-probabilities, or from `None`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Known<'a> {
-    /// Log-probabilities under the reference, `[B]` each; none for reference-free losses.
+/// Inputs of [`fused_preference_loss`]: B pairs, whose responses alternate in `positions`: chosen, rejected, chosen,
+/// rejected.
+#[derive(Debug, Clone, Copy)]
+pub struct FusedInputs<'a> {
+    /// Output head, `[V, H]`.
+    pub head: Head<'a>,
+    /// Hidden states of the scored positions, `[N, H]`, part of a graph.
+    pub hidden: &'a Tensor,
+    /// Scored positions of `2 B` responses.
+    pub positions: &'a Positions,
+    /// Log-probabilities under the reference, `[B]` each; `None` for reference-free losses.
     pub reference: Option<&'a PairLogps>,
     /// Probability that the chosen response is the better one, `[B]`, for soft labels.
     pub label_probs: Option<&'a Tensor>,
+    /// Factor of all gradients, but not of the reported loss.
+    pub weight: f64,
+    /// Budget of logits, statistics and weights of tokens.
+    pub options: ScoreOptions<'a>,
 }
 
-impl<'a> From<&'a PairLogps> for Known<'a> {
-    fn from(reference: &'a PairLogps) -> Self {
-        Self { reference: Some(reference), label_probs: None }
-    }
-}
-
-impl<'a> From<Option<&'a PairLogps>> for Known<'a> {
-    fn from(reference: Option<&'a PairLogps>) -> Self {
-        Self { reference, label_probs: None }
-    }
-}
-
-/// What [`fused_preference_loss`] gives.
+/// Result of [`fused_preference_loss`].
 #[derive(Debug)]
-pub struct Fused {
+pub struct FusedLoss {
     /// Loss and rewards of each pair, without gradient.
     pub output: LossOutput,
     /// The policy's log-probabilities, without gradient.
     pub policy: PairLogps,
-    /// A scalar whose `backward()` carries `weight` times the summed loss' gradient into the network below. Its value
-    /// means nothing.
+    /// A scalar whose `backward()` carries `weight` times the summed loss' gradient into the network below. Only its
+    /// gradient has a meaning.
     pub surrogate: Tensor,
-    /// Numbers of each token, as asked for in [`ScoreOptions::stats`]; one entry a group of pairs, in their order.
+    /// Token statistics that [`ScoreOptions::stats`] asks for; one entry per group of pairs, in the pairs' order.
     pub scores: Vec<Scores>,
 }
 
-/// Loss of pairs whose responses alternate in `positions`: chosen, rejected, chosen, rejected.
-///
-/// The gradient into `head` (if it requires one) is added to its `.grad()` in this call; the gradient into `hidden`
-/// flows when the surrogate's `backward()` is called. `weight` multiplies all gradients, not the reported loss. Where
-/// the loss has WPO weights, they come from the same pass.
-///
-/// # Shapes
-/// `head` `[V, H]`; `hidden` `[N, H]`, part of a graph; vectors of `known` `[B]` with `positions.responses = 2 B`;
-/// `options`, or a number of bytes.
-///
-/// # Errors
-/// As [`crate::score`] and [`Objective::evaluate_pairs`].
-pub fn fused_preference_loss<'a>(
-    loss: &(impl Objective + ?Sized),
-    head: impl Into<Head<'a>>,
-    hidden: &Tensor,
-    positions: &Positions,
-    known: impl Into<Known<'a>>,
-    weight: f64,
-    options: impl Into<ScoreOptions<'a>>,
-) -> Result<Fused> {
-    let (head, known, mut options) = (head.into(), known.into(), options.into());
-    options.stats.log_sum_sq_probs |= loss.wpo().is_some();
-    let pairs = positions.responses / 2;
-    if let Some(reference) = known.reference {
-        float_vector("reference.chosen", &reference.chosen, pairs)?;
-        float_vector("reference.rejected", &reference.rejected, pairs)?;
+impl<'a> FusedInputs<'a> {
+    /// Inputs without reference, with weight 1 and default options.
+    pub fn new(head: impl Into<Head<'a>>, hidden: &'a Tensor, positions: &'a Positions) -> Self {
+        let (head, options) = (head.into(), ScoreOptions::default());
+        Self { head, hidden, positions, reference: None, label_probs: None, weight: 1.0, options }
     }
-    if let Some(probs) = known.label_probs {
-        float_vector("label_probs", probs, pairs)?;
+
+    fn check(&self) -> Result<()> {
+        let pairs = self.positions.responses / 2;
+        if let Some(reference) = self.reference {
+            float_vector("reference.chosen", &reference.chosen, pairs)?;
+            float_vector("reference.rejected", &reference.rejected, pairs)?;
+        }
+        if let Some(probs) = self.label_probs {
+            float_vector("label_probs", probs, pairs)?;
+        }
+        if let Some(weights) = self.options.token_weights {
+            float_vector("token_weights", weights, self.positions.owners.numel() as i64)?;
+        }
+        Ok(())
     }
-    if let Some(weights) = options.token_weights {
-        float_vector("token_weights", weights, positions.owners.numel() as i64)?;
-    }
-    let lone = !loss.is_coupled() && head.is_trained();
-    let groups = if lone { positions.groups(options.rows_within(&head)) } else { None };
-    let mut workspace = Workspace::default();
-    let (mut gradients, mut outputs, mut policies, mut scores) = (vec![], vec![], vec![], vec![]);
-    for group in groups.unwrap_or_else(|| vec![Group::all(positions)]) {
-        let part = positions.narrow(&group);
-        let reference = known.reference.map(|logps| logps.narrow(group.pair, group.pairs));
-        let label_probs = known.label_probs.map(|probs| probs.narrow(0, group.pair, group.pairs));
-        let token_weights = options.token_weights.map(|weights| weights.narrow(0, group.row, group.rows));
-        let options = ScoreOptions { token_weights: token_weights.as_ref(), ..options };
+
+    /// Loss, rewards and gradients of one group of pairs.
+    fn group_pass(
+        &self,
+        loss: &(impl PairLoss + ?Sized),
+        workspace: &mut Workspace,
+        group: &Group,
+    ) -> Result<HeadPass<LossOutput>> {
+        let part = self.positions.narrow(group);
+        let reference = self.reference.map(|logps| logps.narrow(group.pair, group.pairs));
+        let label_probs = self.label_probs.map(|probs| probs.narrow(0, group.pair, group.pairs));
+        let token_weights = self.options.token_weights.map(|weights| weights.narrow(0, group.row, group.rows));
+        let mut options = ScoreOptions { token_weights: token_weights.as_ref(), ..self.options };
+        options.stats.log_sum_sq_probs |= loss.wpo().is_some();
         let evaluate = |logps: &Tensor, scores: &Scores| {
             let policy = PairLogps::from_alternating(logps)?;
             let lengths = PairLengths::from_alternating(&part.counts().to_kind(logps.kind()))?;
@@ -109,33 +99,52 @@ pub fn fused_preference_loss<'a>(
                 ..Pairs::new(&policy)
             };
             let output = loss.evaluate_pairs(&pairs)?;
-            Ok((output.loss.sum(output.loss.kind()) * weight, output))
+            Ok((output.loss.sum(output.loss.kind()) * self.weight, output))
         };
-        let states = hidden.detach().narrow(0, group.row, group.rows);
-        let step = step(&mut workspace, head, &states, &part, options, evaluate)?;
-        policies.push(step.scores.logps.shallow_clone());
-        outputs.push(LossOutput { loss: step.output.loss.detach(), ..step.output });
-        gradients.push(step.gradient);
-        if options.stats != TokenStats::default() {
-            scores.push(step.scores);
+        let states = self.hidden.detach().narrow(0, group.row, group.rows);
+        head_pass(workspace, self.head, &states, &part, options, evaluate)
+    }
+}
+
+/// Loss of pairs from hidden states, with gradients into the network and its head.
+///
+/// The gradient into the head (if it requires one) is added to its `.grad()` in this call; the gradient into `hidden`
+/// flows when the surrogate's `backward()` is called. WPO weights, if the loss has them, come from the same pass.
+///
+/// # Errors
+/// As [`crate::score`] and [`PairLoss::evaluate_pairs`].
+pub fn fused_preference_loss(loss: &(impl PairLoss + ?Sized), inputs: &FusedInputs<'_>) -> Result<FusedLoss> {
+    inputs.check()?;
+    let grouped = !loss.is_coupled() && inputs.head.is_trained();
+    let groups = if grouped { inputs.positions.groups(rows_within(&inputs.options, &inputs.head)) } else { None };
+    let has_stats = inputs.options.stats != TokenStats::default() || loss.wpo().is_some();
+    let mut workspace = Workspace::default();
+    let (mut gradients, mut outputs, mut policies, mut scores) = (vec![], vec![], vec![], vec![]);
+    for group in groups.unwrap_or_else(|| vec![Group::all(inputs.positions)]) {
+        let pass = inputs.group_pass(loss, &mut workspace, &group)?;
+        policies.push(pass.scores.logps.shallow_clone());
+        outputs.push(LossOutput { loss: pass.output.loss.detach(), ..pass.output });
+        gradients.push(pass.gradient);
+        if has_stats {
+            scores.push(pass.scores);
         }
     }
     let gradient = Tensor::f_cat(&gradients, 0).doing("joining gradients")?;
-    Ok(Fused {
+    Ok(FusedLoss {
         output: LossOutput::join(&outputs),
         policy: PairLogps::from_alternating(&Tensor::cat(&policies, 0))?,
-        surrogate: (hidden * gradient).sum(hidden.kind()),
+        surrogate: (inputs.hidden * gradient).sum(inputs.hidden.kind()),
         scores,
     })
 }
 
-/// Log-probabilities, then any loss: `loss` turns them (`[S]`, a leaf that requires a gradient) into a scalar.
+/// Log-probabilities with any loss on top: `loss` maps them (`[S]`, a leaf that requires a gradient) to a scalar.
 ///
-/// Gives the scores and the surrogate, whose `backward()` carries the scalar's gradient into `hidden`'s graph; the
-/// head's is added in this call, as in [`fused_preference_loss`].
+/// Returns the scores and the surrogate, whose `backward()` carries the scalar's gradient into the graph of `hidden`. The
+/// head's gradient is added in this call, as in [`fused_preference_loss`].
 ///
 /// # Errors
-/// As [`crate::score`], and whatever `loss` reports.
+/// As [`crate::score`], and the errors of `loss`.
 ///
 /// # Examples
 /// ```
@@ -160,32 +169,34 @@ pub fn fused_logps<'a>(
     loss: impl FnOnce(&Tensor) -> Result<Tensor>,
 ) -> Result<(Scores, Tensor)> {
     let scalar = |logps: &Tensor, _: &Scores| Ok((loss(logps)?, ()));
-    let step = step(&mut Workspace::default(), head.into(), &hidden.detach(), positions, options.into(), scalar)?;
-    Ok((step.scores, (hidden * step.gradient).sum(hidden.kind())))
+    let pass = head_pass(&mut Workspace::default(), head.into(), &hidden.detach(), positions, options.into(), scalar)?;
+    Ok((pass.scores, (hidden * pass.gradient).sum(hidden.kind())))
 }
 
-struct Step<T> {
+/// Result of a forward and backward pass through the head.
+struct HeadPass<T> {
     scores: Scores,
+    /// Gradient with respect to the hidden states, `[N, H]`.
     gradient: Tensor,
     output: T,
 }
 
 /// Scores, takes the loss' gradient with respect to the log-probabilities, and runs the head's backward pass.
-fn step<T>(
+fn head_pass<T>(
     workspace: &mut Workspace,
     head: Head<'_>,
     states: &Tensor,
     positions: &Positions,
     options: ScoreOptions<'_>,
     loss: impl FnOnce(&Tensor, &Scores) -> Result<(Tensor, T)>,
-) -> Result<Step<T>> {
+) -> Result<HeadPass<T>> {
     let mut scores = score_in(workspace, head, states, positions, options, true)?;
     let logps = scores.logps.detach().set_requires_grad(true);
     let (scalar, output) = tch::with_grad(|| loss(&logps, &scores))?;
     scalar.f_backward().doing("the loss' backward pass")?;
-    let kept = scores.take_for_backward();
-    let gradient = kept.run(workspace, head, states, positions, &logps.grad(), &scores)?;
-    Ok(Step { scores, gradient, output })
+    let backward = scores.take_for_backward();
+    let gradient = backward.run(workspace, head, states, positions, &logps.grad(), &scores)?;
+    Ok(HeadPass { scores, gradient, output })
 }
 
 /// Pairs that go through the head together.
@@ -203,8 +214,8 @@ impl Group {
 }
 
 impl Positions {
-    /// Pairs in order, as many at a time as have at most `most` rows; none unless each response's rows are together and
-    /// in order.
+    /// Consecutive pairs in groups of at most `most` rows, or of one pair; `None` unless each response's rows are
+    /// contiguous and responses are in order.
     fn groups(&self, most: i64) -> Option<Vec<Group>> {
         if self.responses < 2 || self.responses % 2 == 1 || self.owners.dim() != 1 || self.owners.numel() < 2 {
             return None;

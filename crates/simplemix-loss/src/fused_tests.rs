@@ -38,7 +38,7 @@ fn off(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// Loss and gradient of the tied embedding by autograd through full logits.
-fn naive(loss: &dyn Objective, weight: f64) -> (LossOutput, Tensor) {
+fn naive(loss: &dyn PairLoss, weight: f64) -> (LossOutput, Tensor) {
     let (embedding, positions, reference) = (embedding(), positions(), reference());
     let log_probs = below(&embedding).matmul(&embedding.tr()).log_softmax(-1, Kind::Double);
     let token = log_probs.gather(1, &positions.targets.unsqueeze(1), false).squeeze_dim(1);
@@ -60,11 +60,11 @@ fn naive(loss: &dyn Objective, weight: f64) -> (LossOutput, Tensor) {
     (output, embedding.grad())
 }
 
-/// Coupled and lone losses, sums, WPO; one pair at a time, one row at a time, and all at once.
+/// Coupled and independent losses, sums, WPO; one pair at a time, one row at a time, and all at once.
 #[test]
 fn gradients_reach_a_tied_head_from_both_sides() {
     let loss = |name: &str| PreferenceLoss::new(name.parse().unwrap(), 0.7, 0.0).unwrap();
-    let losses: [Box<dyn Objective>; 6] = [
+    let losses: [Box<dyn PairLoss>; 6] = [
         Box::new(loss("sigmoid_norm")),
         Box::new(loss("aot")),
         Box::new(loss("soft_label")),
@@ -76,10 +76,15 @@ fn gradients_reach_a_tied_head_from_both_sides() {
         let (plain, want) = naive(loss.as_ref(), 0.25);
         for budget in [1, 5 * 9 * 8, 1 << 20] {
             let embedding = embedding();
-            let (hidden, reference, probs) = (below(&embedding), reference(), label_probs());
-            let known = Known { reference: Some(&reference), label_probs: Some(&probs) };
-            let fused =
-                fused_preference_loss(loss.as_ref(), &embedding, &hidden, &positions(), known, 0.25, budget).unwrap();
+            let (hidden, positions, reference, probs) = (below(&embedding), positions(), reference(), label_probs());
+            let inputs = FusedInputs {
+                reference: Some(&reference),
+                label_probs: Some(&probs),
+                weight: 0.25,
+                options: budget.into(),
+                ..FusedInputs::new(&embedding, &hidden, &positions)
+            };
+            let fused = fused_preference_loss(loss.as_ref(), &inputs).unwrap();
             fused.surrogate.backward();
             assert!(off(&embedding.grad(), &want) < 1e-12, "{budget}: {}", off(&embedding.grad(), &want));
             assert!(off(&fused.output.loss, &plain.loss) < 1e-12);
@@ -91,25 +96,25 @@ fn gradients_reach_a_tied_head_from_both_sides() {
 
 #[test]
 fn reference_free_losses_take_no_reference() {
-    let loss = PreferenceLoss::new("simpo".parse().unwrap(), 2.0, 0.0).unwrap();
-    let embedding = embedding();
-    let fused = fused_preference_loss(&loss, &embedding, &below(&embedding), &positions(), None, 1.0, 1).unwrap();
-    assert_eq!(fused.output.loss.size(), [2]);
-    let dpo = PreferenceLoss::new("sigmoid".parse().unwrap(), 2.0, 0.0).unwrap();
-    let error = fused_preference_loss(&dpo, &embedding, &below(&embedding), &positions(), None, 1.0, 1).unwrap_err();
-    assert_eq!(error.to_string(), "`sigmoid` needs `a reference`");
+    let loss = |name: &str| PreferenceLoss::new(name.parse().unwrap(), 2.0, 0.0).unwrap();
+    let (embedding, positions) = (embedding(), positions());
+    let hidden = below(&embedding);
+    let inputs = FusedInputs { options: 1.into(), ..FusedInputs::new(&embedding, &hidden, &positions) };
+    assert_eq!(fused_preference_loss(&loss("simpo"), &inputs).unwrap().output.loss.size(), [2]);
+    let error = fused_preference_loss(&loss("sigmoid"), &inputs).unwrap_err();
+    assert_eq!(error.to_string(), "the loss `sigmoid` needs a reference");
 }
 
 #[test]
 fn a_reference_of_another_length_is_refused() {
     let loss = PreferenceLoss::new("sigmoid".parse().unwrap(), 2.0, 0.0).unwrap();
-    let embedding = embedding();
+    let (embedding, positions) = (embedding(), positions());
+    let hidden = below(&embedding);
     let short = PairLogps { chosen: Tensor::from_slice(&[-3.0]), rejected: Tensor::from_slice(&[-5.0]) };
     for budget in [1, 1 << 20] {
-        let probs = Known { label_probs: Some(&short.chosen), ..Known::default() };
-        let run = fused_preference_loss(&loss, &embedding, &below(&embedding), &positions(), probs, 1.0, budget);
-        assert!(run.unwrap_err().to_string().contains("label_probs"));
-        let run = fused_preference_loss(&loss, &embedding, &below(&embedding), &positions(), &short, 1.0, budget);
-        assert!(run.is_err());
+        let inputs = FusedInputs { options: budget.into(), ..FusedInputs::new(&embedding, &hidden, &positions) };
+        let error = fused_preference_loss(&loss, &FusedInputs { label_probs: Some(&short.chosen), ..inputs });
+        assert!(error.unwrap_err().to_string().contains("label_probs"));
+        assert!(fused_preference_loss(&loss, &FusedInputs { reference: Some(&short), ..inputs }).is_err());
     }
 }

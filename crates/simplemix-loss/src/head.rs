@@ -1,4 +1,4 @@
-//! The output head, and the gradients of its parts. Letters: n rows of a chunk, H width, V vocabulary.
+//! The output head and the gradients of its weight and bias. Letters: n rows of a chunk, H width, V vocabulary.
 
 use tch::{Kind, Tensor};
 
@@ -9,16 +9,16 @@ use crate::rows::{Rows, normalise};
 
 /// An output head: `logits = soft_cap * tanh((scale * hidden weight^T + scale * bias) / soft_cap)`.
 ///
-/// A plain `&Tensor` is a head with neither bias, cap nor scale.
+/// A plain `&Tensor` converts to a head without bias, cap or scale.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    /// `[V, H]`. Where it requires a gradient, the backward pass adds to its `.grad()`.
+    /// Weight, `[V, H]`. If it requires a gradient, the backward pass adds to its `.grad()`.
     pub weight: &'a Tensor,
-    /// `[V]`, likewise.
+    /// Bias, `[V]`. If it requires a gradient, the backward pass adds to its `.grad()`.
     pub bias: Option<&'a Tensor>,
-    /// Bound of the logits' size, above 0 (Gemma 2: 30).
+    /// Bound on the logits' magnitude, above 0 (Gemma 2: 30).
     pub soft_cap: Option<f64>,
-    /// Factor of the logits before the cap (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`); 1 for none.
+    /// Factor of the logits before the cap (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`), usually 1.
     pub scale: f64,
 }
 
@@ -29,7 +29,7 @@ impl<'a> From<&'a Tensor> for Head<'a> {
 }
 
 impl Head<'_> {
-    /// Whether a part of it requires a gradient.
+    /// Whether weight or bias requires a gradient.
     pub(crate) fn is_trained(&self) -> bool {
         self.weight.requires_grad() || self.bias.is_some_and(Tensor::requires_grad)
     }
@@ -62,9 +62,22 @@ impl Head<'_> {
     }
 }
 
-/// Gradients of the head's parts, summed over chunks in f32 at least.
+/// Rows of a chunk in the backward pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Chunk<'a> {
+    /// Softmax (times the soft cap's slope), `[n, V]`.
+    pub(crate) probs: &'a Tensor,
+    /// Hidden states, `[n, H]`.
+    pub(crate) states: &'a Tensor,
+    /// Target tokens, `[n]`.
+    pub(crate) targets: &'a Tensor,
+    /// Slope of the soft cap at the targets, `[n]`, if there is a cap.
+    pub(crate) slope: Option<&'a Tensor>,
+}
+
+/// Gradients of the head's weight and bias, summed over chunks in f32 or f64.
 pub(crate) struct GradientSums {
-    /// The weight's `.grad()` itself, or a sum in f32 beside a half-precision one.
+    /// The weight's `.grad()` itself, or an f32 sum to be added to a half-precision one.
     weight: Option<Tensor>,
     bias: Option<Tensor>,
 }
@@ -83,15 +96,9 @@ impl GradientSums {
         Ok(Self { weight: sum_of(head.weight)?, bias: head.bias.map(sum_of).transpose()?.flatten() })
     }
 
-    pub(crate) fn add(
-        &mut self,
-        head: &Head<'_>,
-        probs: &Tensor,
-        states: &Tensor,
-        targets: &Tensor,
-        scale: &Tensor,
-        slope: Option<&Tensor>,
-    ) -> Result<()> {
+    /// Adds the chunk's gradient, whose rows are multiplied by `scale` `[n, 1]`.
+    pub(crate) fn add(&mut self, head: &Head<'_>, chunk: Chunk<'_>, scale: &Tensor) -> Result<()> {
+        let Chunk { probs, states, targets, slope } = chunk;
         let doing = "accumulating the head's gradient";
         let at_target = slope.map_or_else(|| scale.shallow_clone(), |slope| scale * slope.unsqueeze(1)) * head.scale;
         if let Some(into) = &mut self.weight {
@@ -106,7 +113,7 @@ impl GradientSums {
         Ok(())
     }
 
-    /// Adds the sums that lie beside a half-precision `.grad()` to it.
+    /// Adds f32 sums to the half-precision `.grad()` that they belong to.
     pub(crate) fn finish(self, head: &Head<'_>) -> Result<()> {
         for (part, sum) in [(Some(head.weight), self.weight), (head.bias, self.bias)] {
             if let (Some(part), Some(sum)) = (part, sum)
@@ -120,19 +127,19 @@ impl GradientSums {
     }
 }
 
-/// `tensor.grad()`, zeros if there was none.
+/// `tensor.grad()`, set to zeros first if it is undefined.
 fn defined_gradient(tensor: &Tensor) -> Result<Tensor> {
     let gradient = tensor.grad();
     if gradient.defined() {
         return Ok(gradient);
     }
-    // tch cannot set a gradient; one of zeros comes from the backward pass of a product with zero.
+    // tch cannot assign a gradient, but the backward pass of a product with zero creates one of zeros.
     tch::with_grad(|| (tensor.narrow(0, 0, 1) * 0.0).sum(tensor.kind()).f_backward()).doing("making a gradient")?;
     let gradient = tensor.grad();
     if gradient.defined() {
         return Ok(gradient);
     }
     let (found, expected) =
-        ("a result of other tensors".to_owned(), "a leaf of the graph, which has a gradient".to_owned());
+        ("computed from other tensors".to_owned(), "a leaf of the graph, which has a gradient".to_owned());
     Err(Error::Shape { name: "head", found, expected })
 }

@@ -1,4 +1,4 @@
-//! Numbers for tests. libtorch's generator is one for all threads, so tests that run side by side would mix its draws.
+//! Random numbers for tests. All threads share libtorch's generator, so tests that run in parallel cannot use it.
 
 use tch::Tensor;
 

@@ -1,4 +1,4 @@
-//! Log-probabilities of pairs, what a loss takes, and what it gives. Letters: B pairs.
+//! Log-probabilities of pairs, and inputs and output of a loss. Letters: B pairs.
 
 use tch::Tensor;
 
@@ -8,52 +8,72 @@ use crate::error::{Error, Result};
 /// Summed log-probabilities of the two responses of each pair, nats.
 #[derive(Debug)]
 pub struct PairLogps {
-    /// Of the chosen responses, `[B]`.
+    /// Chosen responses, `[B]`.
     pub chosen: Tensor,
-    /// Of the rejected responses, `[B]`.
+    /// Rejected responses, `[B]`.
     pub rejected: Tensor,
 }
 
-/// Tokens of the two responses of each pair, end-of-text tokens included.
+/// Lengths of the two responses of each pair in tokens, end-of-text tokens included.
 #[derive(Debug)]
 pub struct PairLengths {
-    /// Of the chosen responses, `[B]`, float.
+    /// Chosen responses, `[B]`, float.
     pub chosen: Tensor,
-    /// Of the rejected responses, `[B]`, float.
+    /// Rejected responses, `[B]`, float.
     pub rejected: Tensor,
 }
 
-/// All that a loss may look at. Most need only the first three fields.
+/// Inputs of a loss. Most losses need only the first three fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'a> {
     /// Log-probabilities under the policy; gradients flow into them.
     pub policy: &'a PairLogps,
-    /// Under the reference; none for reference-free losses.
+    /// Log-probabilities under the reference; `None` for reference-free losses.
     pub reference: Option<&'a PairLogps>,
-    /// Tokens of the responses, for losses on means.
+    /// Lengths of the responses, for losses on means.
     pub lengths: Option<&'a PairLengths>,
     /// Probability that the chosen response is the better one, `[B]`, in [0, 1], for soft labels.
     pub label_probs: Option<&'a Tensor>,
     /// Factor of each pair's loss, `[B]`, such as [`crate::wpo_weights`].
     pub weights: Option<&'a Tensor>,
-    /// Running mean of rewards, for `bco_pair`: see [`crate::RewardMean`]. 0 as in TRL from 1.0 on.
-    pub reward_shift: f64,
 }
 
-/// Loss and implicit rewards of each pair; nothing is reduced.
+/// An input that not every loss needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Log-probabilities under a reference.
+    Reference,
+    /// Lengths of the responses in tokens.
+    Lengths,
+    /// Probability that each pair's label is right.
+    LabelProbs,
+}
+
+impl Need {
+    /// Phrase for error messages.
+    pub(crate) fn phrase(self) -> &'static str {
+        match self {
+            Self::Reference => "a reference",
+            Self::Lengths => "the responses' lengths",
+            Self::LabelProbs => "label probabilities",
+        }
+    }
+}
+
+/// Loss and implicit rewards of each pair, not reduced.
 #[derive(Debug)]
 pub struct LossOutput {
     /// Loss, `[B]`; gradients flow to the policy's log-probabilities.
     pub loss: Tensor,
-    /// `beta * (log pi - log pi_ref)` of the chosen responses, `[B]`, without gradient; of `log pi` alone where a loss
-    /// has no reference.
+    /// Rewards of the chosen responses, `beta * (log pi - log pi_ref)`, or `beta * log pi` without a reference; `[B]`,
+    /// without gradient.
     pub chosen_rewards: Tensor,
-    /// The same of the rejected responses, `[B]`.
+    /// Rewards of the rejected responses, likewise.
     pub rejected_rewards: Tensor,
 }
 
 impl PairLogps {
-    /// Pairs out of responses that alternate: chosen, rejected, chosen, rejected.
+    /// Splits responses that alternate: chosen, rejected, chosen, rejected.
     ///
     /// # Errors
     /// [`Error::Shape`] unless `logps` is `[2 B]`.
@@ -76,7 +96,7 @@ impl PairLogps {
 }
 
 impl PairLengths {
-    /// Lengths out of responses that alternate: chosen, rejected, chosen, rejected.
+    /// Splits lengths of responses that alternate: chosen, rejected, chosen, rejected.
     ///
     /// # Errors
     /// [`Error::Shape`] unless `lengths` is `[2 B]`.
@@ -87,9 +107,18 @@ impl PairLengths {
 }
 
 impl<'a> Pairs<'a> {
-    /// Pairs with nothing but the policy's log-probabilities.
+    /// Pairs with the policy's log-probabilities alone.
     pub fn new(policy: &'a PairLogps) -> Self {
-        Self { policy, reference: None, lengths: None, label_probs: None, weights: None, reward_shift: 0.0 }
+        Self { policy, reference: None, lengths: None, label_probs: None, weights: None }
+    }
+
+    /// Whether an input is there.
+    pub(crate) fn has(&self, need: Need) -> bool {
+        match need {
+            Need::Reference => self.reference.is_some(),
+            Need::Lengths => self.lengths.is_some(),
+            Need::LabelProbs => self.label_probs.is_some(),
+        }
     }
 
     /// Number of pairs, if all vectors agree on it and are finite.
@@ -118,8 +147,8 @@ impl<'a> Pairs<'a> {
         };
         if len > 0 {
             if let Some(lengths) = self.lengths {
-                in_range("lengths.chosen", &lengths.chosen, 1.0, f64::MAX, "at least one token a response")?;
-                in_range("lengths.rejected", &lengths.rejected, 1.0, f64::MAX, "at least one token a response")?;
+                in_range("lengths.chosen", &lengths.chosen, 1.0, f64::MAX, "at least one token per response")?;
+                in_range("lengths.rejected", &lengths.rejected, 1.0, f64::MAX, "at least one token per response")?;
             }
             if let Some(probs) = self.label_probs {
                 in_range("label_probs", probs, 0.0, 1.0, "from 0 to 1")?;
@@ -135,7 +164,7 @@ impl LossOutput {
         &self.chosen_rewards - &self.rejected_rewards
     }
 
-    /// The pairs of all parts, one after the other.
+    /// Concatenates the pairs of all parts.
     pub(crate) fn join(parts: &[Self]) -> Self {
         let cat = |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
         Self {

@@ -1,22 +1,22 @@
-//! What is made of a chunk of logits, in place: normalisers, the targets' log-probabilities, statistics, softmax.
+//! In-place processing of a chunk of logits: normalisers, log-probabilities of the targets, statistics, softmax.
 //!
-//! A chunk is worked through in blocks of rows that stay in the processor's cache, so that the sweeps over it (maximum,
-//! softmax, sums) cost little beside the matrix products. Letters: n rows of the chunk, V vocabulary.
+//! A chunk is processed in blocks of rows that stay in the processor's cache, so that the sweeps over it (maximum,
+//! softmax, sums) cost little compared with the matrix products. Letters: n rows of the chunk, V vocabulary.
 
 use tch::{Kind, Tensor};
 
 use crate::error::{Doing, Result};
 use crate::inputs::TokenStats;
 
-/// Bytes of a block on a CPU: some rows that fit the shared cache.
+/// Bytes of a block on a CPU; fits the shared cache.
 const BLOCK_BYTES: i64 = 4 << 20;
 
-/// Numbers of each row, `[n]`.
+/// Results of each row, `[n]`.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) token_logps: Tensor,
     pub(crate) lse: Tensor,
-    /// Slope of the soft cap at the target, where there is a cap.
+    /// Slope of the soft cap at the target, if there is a cap.
     pub(crate) target_slope: Option<Tensor>,
     pub(crate) mean_logit: Option<Tensor>,
     pub(crate) entropy: Option<Tensor>,
@@ -24,7 +24,7 @@ pub(crate) struct Rows {
     pub(crate) log_sum_sq_probs: Option<Tensor>,
 }
 
-/// Turns `logits` `[n, V]` into softmax (times the soft cap's slope), and says what was seen on the way.
+/// Turns `logits` `[n, V]` into softmax (times the soft cap's slope), and returns what is computed on the way.
 pub(crate) fn normalise(logits: &Tensor, targets: &Tensor, soft_cap: Option<f64>, stats: TokenStats) -> Result<Rows> {
     let doing = "normalising logits";
     let (rows, vocab) = (logits.size()[0], logits.size()[1]);
@@ -41,7 +41,7 @@ pub(crate) fn normalise(logits: &Tensor, targets: &Tensor, soft_cap: Option<f64>
 }
 
 impl Rows {
-    /// The rows of all parts, one after the other.
+    /// Concatenates the rows of all parts.
     pub(crate) fn join(parts: &[Self]) -> Result<Self> {
         let cat = |of: fn(&Self) -> Option<&Tensor>| -> Result<Option<Tensor>> {
             let column: Option<Vec<&Tensor>> = parts.iter().map(of).collect();
@@ -75,7 +75,7 @@ fn block(
         stats.mean_logit.then(|| logits.f_mean_dim([1i64].as_slice(), false, logits.kind())).transpose()?;
     let kept = (stats.entropy || soft_cap.is_some()).then(|| logits.copy());
     let probs = logits.f_internal_softmax_out(&logits, 1, false)?;
-    // The largest probability is one over the sum of exponentials, and never underflows.
+    // The largest probability is one over the sum of exponentials, so it never underflows.
     let lse = &max - probs.f_amax(1, false)?.log();
     let log_sum_sq_probs = stats
         .log_sum_sq_probs

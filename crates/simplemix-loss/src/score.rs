@@ -1,55 +1,55 @@
 //! Log-probabilities from hidden states and the output head, never holding more logits than a byte budget.
 //!
-//! Only scored positions come in, and they go through the head in chunks of whole rows. The gradient of a token's
-//! log-probability with respect to its hidden state is `W[y] - softmax(z) W`, and a loss multiplies it by one number a
-//! response. So there are three ways through, all exact, none with a graph:
+//! Scored positions go through the head in chunks of whole rows. The gradient of a token's log-probability with respect
+//! to its hidden state is `W[y] - softmax(z) W`, and a loss multiplies it by one number per response. That leaves three
+//! methods, all exact and all without an autograd graph:
 //!
 //! | head | rows | matrix products |
 //! | --- | --- | --- |
-//! | frozen | any | 2: hidden-state gradients are made in the forward pass and scaled when that number is known |
+//! | frozen | any | 2: the forward pass makes hidden-state gradients, which are scaled once that number is known |
 //! | trained | fit the budget at once | 3: softmax is kept until the backward pass |
-//! | trained | do not | 4: logits are computed again |
+//! | trained | exceed the budget | 4: logits are recomputed |
 //!
-//! tch has no user-defined gradient, so the caller carries the hidden states' gradient on by
+//! tch has no user-defined gradient, so the caller propagates the hidden states' gradient by
 //! `(hidden * gradient).sum().backward()`, which is exact. Letters: N scored positions, n of them in a chunk, H width,
 //! V vocabulary, S responses.
 
 use tch::Tensor;
 
-use crate::check::{finite, float_vector};
+use crate::check::{finite, float_vector, indices, is_float};
 use crate::error::{Doing, Error, Result};
 use crate::gemm::accumulator;
-use crate::head::{GradientSums, Head};
-use crate::inputs::{Positions, ScoreOptions, TokenStats, check};
+use crate::head::{Chunk, GradientSums, Head};
+use crate::inputs::{Positions, ScoreOptions, TokenStats};
 use crate::rows::Rows;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, default_budget};
 
-/// Log-probabilities of a forward pass through the head, without graph.
+/// Log-probabilities of a forward pass through the head, without gradient.
 #[derive(Debug)]
 pub struct Scores {
-    /// Summed over each response, `[S]`, nats, f32 (f64 for f64 input).
+    /// Sums over each response, `[S]`, nats, f32 (f64 for f64 input).
     pub logps: Tensor,
-    /// Of each token, `[N]`, unweighted.
+    /// Log-probability of each token, `[N]`, unweighted.
     pub token_logps: Tensor,
     /// Log of the sum of exponentials of each position's logits, `[N]`.
     pub lse: Tensor,
-    /// `[N]`, if asked for; so are the following.
+    /// Mean logits, `[N]`; like the following, present if [`ScoreOptions::stats`] asks for it.
     pub mean_logit: Option<Tensor>,
-    /// `[N]`, nats.
+    /// Entropies, `[N]`, nats.
     pub entropy: Option<Tensor>,
-    /// `[N]`, Bool.
+    /// Whether each target is the most likely token, `[N]`, Bool.
     pub top1: Option<Tensor>,
-    /// `[N]`.
+    /// `ln sum p^2` over the vocabulary, `[N]`.
     pub log_sum_sq_probs: Option<Tensor>,
-    pub(crate) kept: Kept,
+    pub(crate) saved: SavedForBackward,
     chunk_rows: i64,
     token_weights: Option<Tensor>,
 }
 
-/// What the forward pass leaves to the backward pass.
+/// Results of the forward pass that the backward pass uses.
 #[derive(Debug)]
-pub(crate) enum Kept {
-    /// Nothing: logits are computed again.
+pub(crate) enum SavedForBackward {
+    /// Nothing: logits are recomputed.
     Nothing,
     /// Softmax (times the cap's slope) of all rows, and the cap's slope at the targets.
     Probs(Tensor, Option<Tensor>),
@@ -57,11 +57,11 @@ pub(crate) enum Kept {
     Gradients(Tensor),
 }
 
-/// Scores `positions` from `hidden` states `[N, H]`, and keeps what [`Scores::backward`] needs.
+/// Scores `positions` from `hidden` states `[N, H]`, and saves what [`Scores::backward`] needs.
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors do not fit each other, [`Error::Index`] for a target outside the vocabulary,
-/// [`Error::EmptyResponse`], [`Error::NonFinite`] if a log-probability is none, [`Error::Torch`].
+/// [`Error::EmptyResponse`], [`Error::NonFinite`] if a log-probability is NaN or infinite, [`Error::Torch`].
 ///
 /// # Examples
 /// ```
@@ -86,7 +86,7 @@ pub fn score<'a>(
     score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), true)
 }
 
-/// Log-probabilities `[S]` for references and evaluation: nothing is kept, and the numbers are those of [`score`].
+/// Log-probabilities `[S]` for references and evaluation: the numbers of [`score`], without its memory for a backward pass.
 ///
 /// # Errors
 /// As [`score`].
@@ -99,7 +99,7 @@ pub fn score_only<'a>(
     Ok(score_forward(head, hidden, positions, options)?.logps)
 }
 
-/// As [`score_only`], with all the numbers that [`ScoreOptions`] asks for.
+/// Like [`score_only`], with all the statistics that [`ScoreOptions`] asks for.
 ///
 /// # Errors
 /// As [`score`].
@@ -120,12 +120,12 @@ pub(crate) fn score_in(
     options: ScoreOptions<'_>,
     for_backward: bool,
 ) -> Result<Scores> {
-    let rows = check(&head, hidden, positions, &options)?;
+    let rows = check_inputs(&head, hidden, positions, &options)?;
     let _guard = tch::no_grad_guard();
     let hidden = &hidden.detach();
     let kind = accumulator(hidden.kind());
     let vocab = head.weight.size()[0];
-    let chunk_rows = even_chunks(rows, options.rows_within(&head));
+    let chunk_rows = even_chunks(rows, rows_within(&options, &head));
     let frozen = for_backward && !head.is_trained();
     let gradients =
         if frozen { Some(Tensor::f_empty(hidden.size(), (kind, hidden.device())).doing("allocating")?) } else { None };
@@ -149,11 +149,11 @@ pub(crate) fn score_in(
     let logps = Tensor::zeros([positions.responses], (kind, hidden.device()))
         .f_index_add(0, &positions.owners, weighted.as_ref().unwrap_or(&rows.token_logps))
         .doing("summing log-probs")?;
-    let kept = match (gradients, probs) {
-        _ if !for_backward => Kept::Nothing,
-        (Some(gradients), _) => Kept::Gradients(gradients),
-        (None, Some(probs)) => Kept::Probs(probs, rows.target_slope),
-        (None, None) => Kept::Nothing,
+    let saved = match (gradients, probs) {
+        _ if !for_backward => SavedForBackward::Nothing,
+        (Some(gradients), _) => SavedForBackward::Gradients(gradients),
+        (None, Some(probs)) => SavedForBackward::Probs(probs, rows.target_slope),
+        (None, None) => SavedForBackward::Nothing,
     };
     Ok(Scores {
         logps,
@@ -163,7 +163,7 @@ pub(crate) fn score_in(
         entropy: rows.entropy,
         top1: rows.top1,
         log_sum_sq_probs: rows.log_sum_sq_probs,
-        kept,
+        saved,
         chunk_rows,
         token_weights: options.token_weights.map(Tensor::detach),
     })
@@ -173,9 +173,9 @@ impl Scores {
     /// Gradient `[N, H]` with respect to the hidden states, of a loss whose gradient with respect to
     /// [`Scores::logps`] is `gradient` `[S]`. Takes the head, hidden states and positions that were scored.
     ///
-    /// Where the head's weight or bias requires a gradient, its own is added to its `.grad()`, which is made if there is
-    /// none yet. It adds up with what autograd puts there, so the head may be tied to the embedding. A half-precision
-    /// weight's gradient is summed in f32 and rounded once.
+    /// If the head's weight or bias requires a gradient, that gradient is added to the tensor's `.grad()`, which is
+    /// created if undefined. Autograd's own contributions add up with it, so the head may be tied to the embedding. The
+    /// gradient of a half-precision weight is summed in f32 and rounded once.
     ///
     /// # Errors
     /// [`Error::Shape`] unless `gradient` is `[S]`, [`Error::NonFinite`], [`Error::Torch`].
@@ -191,14 +191,14 @@ impl Scores {
         backward.run(&mut Workspace::default(), head.into(), hidden, positions, gradient, &scores)
     }
 
-    /// What the backward pass needs, once; the numbers stay.
+    /// Moves out what the backward pass needs; the scores stay.
     pub(crate) fn take_for_backward(&mut self) -> Backward {
-        Backward(std::mem::replace(&mut self.kept, Kept::Nothing))
+        Backward(std::mem::replace(&mut self.saved, SavedForBackward::Nothing))
     }
 }
 
-/// The backward pass of a forward pass.
-pub(crate) struct Backward(Kept);
+/// Backward pass of one forward pass.
+pub(crate) struct Backward(SavedForBackward);
 
 impl Backward {
     pub(crate) fn run(
@@ -225,13 +225,13 @@ impl Backward {
             per_row *= weights.to_kind(kind);
         }
         let per_row = per_row.unsqueeze(1); // [N, 1]
-        let mut kept = match self.0 {
-            Kept::Gradients(mut gradients) => {
+        let mut saved = match self.0 {
+            SavedForBackward::Gradients(mut gradients) => {
                 let _ = gradients.f_mul_(&per_row).doing("scaling gradients")?;
                 return Ok(gradients.to_kind(hidden.kind()));
             }
-            Kept::Probs(probs, slope) => Some((probs, slope)),
-            Kept::Nothing => None,
+            SavedForBackward::Probs(probs, slope) => Some((probs, slope)),
+            SavedForBackward::Nothing => None,
         };
         let mut sums = GradientSums::of(&head, kind)?;
         let result = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device())).doing("allocating")?;
@@ -240,8 +240,8 @@ impl Backward {
             let states = hidden.narrow(0, start, len);
             let targets = positions.targets.narrow(0, start, len);
             let scale = per_row.narrow(0, start, len);
-            let (probs, slope) = match kept.take() {
-                Some(kept) => kept,
+            let (probs, slope) = match saved.take() {
+                Some(saved) => saved,
                 None => {
                     let buffer = workspace.rows(len, head.weight.size()[0], (kind, hidden.device()))?;
                     let rows = head.softmax_of(&buffer, &states, &targets, TokenStats::default())?;
@@ -250,14 +250,59 @@ impl Backward {
             };
             let token = head.token_gradients(&probs, &targets, slope.as_ref())? * &scale;
             result.narrow(0, start, len).f_copy_(&token).doing("keeping gradients")?;
-            sums.add(&head, &probs, &states, &targets, &scale, slope.as_ref())?;
+            let chunk = Chunk { probs: &probs, states: &states, targets: &targets, slope: slope.as_ref() };
+            sums.add(&head, chunk, &scale)?;
         }
         sums.finish(&head)?;
         Ok(result)
     }
 }
 
-/// Rows of a chunk, so that chunks of at most `most` are as even as can be.
+/// Rows whose logits fit the budget, at least one.
+pub(crate) fn rows_within(options: &ScoreOptions<'_>, head: &Head<'_>) -> i64 {
+    let kind = accumulator(head.weight.kind());
+    let budget = options.budget.unwrap_or_else(|| default_budget(head.weight.device()));
+    (budget / (head.weight.size()[0] as usize * kind.elt_size_in_bytes())).max(1) as i64
+}
+
+/// Number of rows, if head, hidden states, positions and options fit together.
+fn check_inputs(head: &Head<'_>, hidden: &Tensor, positions: &Positions, options: &ScoreOptions<'_>) -> Result<i64> {
+    let refuse = |name, found: String, expected: String| Err(Error::Shape { name, found, expected });
+    let (Ok((vocab, width)), Ok((rows, states))) = (head.weight.size2(), hidden.size2()) else {
+        let found = format!("{:?} with a head of {:?}", hidden.size(), head.weight.size());
+        return refuse("hidden", found, "[N, H] and [V, H]".into());
+    };
+    if states != width || !is_float(hidden.kind()) || hidden.kind() != head.weight.kind() {
+        let expected = format!("{:?} [N, {width}], like the head", head.weight.kind());
+        return refuse("hidden", format!("{:?} [{rows}, {states}]", hidden.kind()), expected);
+    }
+    if rows == 0 {
+        return refuse("hidden", "[0, H]".into(), "at least one scored position".into());
+    }
+    if let Some(bias) = head.bias {
+        float_vector("bias", bias, vocab)?;
+    }
+    if let Some(weights) = options.token_weights {
+        float_vector("token_weights", weights, rows)?;
+        finite("token_weights", weights)?;
+    }
+    for (key, value) in [("soft_cap", head.soft_cap.unwrap_or(1.0)), ("scale", head.scale)] {
+        if !value.is_finite() || value <= 0.0 {
+            let expected = "a number above 0".to_owned();
+            return Err(Error::Setting { key: key.into(), found: value.to_string(), expected });
+        }
+    }
+    indices("targets", &positions.targets, rows, vocab)?;
+    indices("owners", &positions.owners, rows, positions.responses)?;
+    let counts = positions.counts();
+    if counts.min().int64_value(&[]) == 0 {
+        let response = counts.argmin(0, false).int64_value(&[]);
+        return Err(Error::EmptyResponse { response, responses: positions.responses });
+    }
+    Ok(rows)
+}
+
+/// Rows of a chunk such that chunks of at most `most` rows are as even as possible.
 fn even_chunks(rows: i64, most: i64) -> i64 {
     let chunks = (rows + most - 1) / most;
     (rows + chunks - 1) / chunks

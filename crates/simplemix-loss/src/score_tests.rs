@@ -225,7 +225,7 @@ fn what_does_not_fit_is_named() {
     assert_eq!(text, "`targets` holds 11, expected indices from 0 to 10");
     assert!(matches!(fails(&hidden, &with(&seven, &[0, 0, 0, 0, 0, 0, -1], 1)), Error::Index { found: -1, .. }));
     let empty = fails(&hidden, &with(&seven, &[0, 0, 0, 2, 2, 2, 2], 3));
-    assert_eq!(empty.to_string(), "response 1 of 3 is empty: no position belongs to it");
+    assert_eq!(empty.to_string(), "response 1 of 3 is empty, expected at least one scored position");
     assert!(matches!(fails(&hidden, &with(&[0], &[0], 1)), Error::Shape { name: "targets", .. }));
     assert!(matches!(fails(&hidden.narrow(1, 0, 4), &positions), Error::Shape { name: "hidden", .. }));
     assert!(matches!(fails(&hidden.to_kind(Kind::Float), &positions), Error::Shape { name: "hidden", .. }));

@@ -1,4 +1,4 @@
-//! Losses of single responses that are labelled desirable or not: KTO and APO-zero. Letters: B responses.
+//! Losses of single responses labelled desirable or undesirable: KTO and APO-zero. Letters: B responses.
 
 use tch::{Kind, Tensor};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// Constants of [`kto`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KtoConstants {
-    /// Above 0; 0.1 in the paper.
+    /// Strength of the pull towards the reference, above 0; 0.1 in the paper.
     pub beta: f64,
     /// Weight of desirable responses, 0 or above; 1 in the paper.
     pub desirable_weight: f64,
@@ -19,7 +19,7 @@ pub struct KtoConstants {
 /// KTO, `w_D (1 - sigmoid(beta (s - z0)))` for desirable and `w_U (1 - sigmoid(beta (z0 - s)))` for undesirable
 /// responses: Ethayarajh et al. 2024, eq. 8 (arXiv:2402.01306). TRL's `kto`.
 ///
-/// `logratios` `[B]`, nats; `desirable` `[B]`, Bool; `z0` from [`kto_baseline`]. Gives the loss `[B]`, between 0 and the
+/// `logratios` `[B]`, nats; `desirable` `[B]`, Bool; `z0` from [`kto_baseline`]. Returns the loss `[B]`, between 0 and the
 /// weights.
 ///
 /// # Errors
@@ -27,7 +27,7 @@ pub struct KtoConstants {
 ///
 /// # Examples
 /// ```
-/// use simplemix_loss::{KtoConstants, kto};
+/// use simplemix_loss::unpaired::{KtoConstants, kto};
 /// use tch::Tensor;
 /// let constants = KtoConstants { beta: 0.1, desirable_weight: 1.0, undesirable_weight: 2.0 };
 /// let labels = Tensor::from_slice(&[true, false]);
@@ -46,7 +46,7 @@ pub fn kto(logratios: &Tensor, desirable: &Tensor, z0: f64, constants: KtoConsta
         ("z0", z0, weight(z0)),
     ];
     if let Some((key, found, _)) = checks.into_iter().find(|(_, _, holds)| !holds) {
-        let expected = if key == "beta" { "a number above 0" } else { "a number, 0 or above" }.to_owned();
+        let expected = if key == "beta" { "a number above 0" } else { "a number >= 0" }.to_owned();
         return Err(Error::Setting { key: key.to_owned(), found: found.to_string(), expected });
     }
     let sign = signs(logratios, desirable)?;
@@ -54,15 +54,15 @@ pub fn kto(logratios: &Tensor, desirable: &Tensor, z0: f64, constants: KtoConsta
     Ok(((logratios - z0) * sign * -beta).sigmoid() * weights)
 }
 
-/// KTO's `z0`: the mean log-ratio of mismatched prompts and responses, 0 if it is below; no gradient.
+/// Baseline `z0` of [`kto`]: the mean log-ratio of mismatched prompts and responses, at least 0, without gradient.
 ///
-/// TRL pairs each prompt with the response of the next example of the batch.
+/// TRL pairs each prompt with the response of the next example in the batch.
 ///
 /// # Errors
 /// [`Error::Shape`] unless `mismatched_logratios` is a float vector, [`Error::NonFinite`].
 ///
 /// ```
-/// let z0 = simplemix_loss::kto_baseline(&tch::Tensor::from_slice(&[1.0, 3.0]))?;
+/// let z0 = simplemix_loss::unpaired::kto_baseline(&tch::Tensor::from_slice(&[1.0, 3.0]))?;
 /// assert_eq!(z0, 2.0);
 /// # Ok::<(), simplemix_loss::Error>(())
 /// ```
@@ -76,13 +76,13 @@ pub fn kto_baseline(mismatched_logratios: &Tensor) -> Result<f64> {
 }
 
 /// APO-zero of single responses, `1 - sigmoid(beta s)` for desirable, `sigmoid(beta s)` for undesirable ones:
-/// D'Oosterlinck et al. 2024 (arXiv:2408.06266). TRL's `apo_zero_unpaired`: KTO without baseline.
+/// D'Oosterlinck et al. 2024 (arXiv:2408.06266). TRL's `apo_zero_unpaired`; equals KTO without baseline.
 ///
 /// # Errors
 /// As [`kto`].
 ///
 /// ```
-/// use simplemix_loss::apo_zero_unpaired;
+/// use simplemix_loss::unpaired::apo_zero_unpaired;
 /// use tch::Tensor;
 /// let loss = apo_zero_unpaired(&Tensor::from_slice(&[10.0, -10.0]), &Tensor::from_slice(&[true, false]), 0.1)?;
 /// assert!((loss.double_value(&[0]) - 0.268941).abs() < 1e-6);
@@ -93,7 +93,7 @@ pub fn apo_zero_unpaired(logratios: &Tensor, desirable: &Tensor, beta: f64) -> R
     kto(logratios, desirable, 0.0, KtoConstants { beta, desirable_weight: 1.0, undesirable_weight: 1.0 })
 }
 
-/// 1 for desirable, -1 for undesirable.
+/// Signs of the responses: 1 for desirable, -1 for undesirable.
 fn signs(logratios: &Tensor, desirable: &Tensor) -> Result<Tensor> {
     let len = logratios.numel() as i64;
     float_vector("logratios", logratios, len)?;

@@ -1,5 +1,7 @@
 //! Weights of pairs (WPO) and of tokens (LD-DPO). Letters: B pairs, N scored positions.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -8,21 +10,31 @@ use crate::error::{Error, Result};
 use crate::inputs::Positions;
 use crate::pair::PairLogps;
 
-/// How WPO weights a pair: Zhou et al. 2024, eq. 2 (arXiv:2406.11827).
+/// Weighting of pairs by WPO: Zhou et al. 2024, eq. 2 (arXiv:2406.11827).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wpo {
-    /// `min(1, w_w w_l)`: the authors' code and TRL 0.24.
+    /// Weight `min(1, w_w w_l)`: the authors' code and TRL 0.24.
     Capped,
-    /// `w_w w_l`: TRL from 1.0 on.
+    /// Weight `w_w w_l`: TRL from 1.0 on.
     Uncapped,
+}
+
+impl fmt::Display for Wpo {
+    /// Writes the name that settings use.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Capped => "capped",
+            Self::Uncapped => "uncapped",
+        })
+    }
 }
 
 /// Weight of each pair by how likely the policy is to write its responses, `[B]`, without gradient.
 ///
-/// `w(y) = exp(mean over y's tokens of [ln p(token) - ln sum p^2])`: 1 for a response sampled from the policy, on
-/// average. The vectors are [`crate::Scores::token_logps`] and [`crate::Scores::log_sum_sq_probs`], `[N]`; responses
-/// alternate: chosen, rejected.
+/// `w(y) = exp(mean over y's tokens of [ln p(token) - ln sum p^2])`, on average 1 for a response sampled from the policy.
+/// The vectors are [`crate::Scores::token_logps`] and [`crate::Scores::log_sum_sq_probs`], `[N]`; responses alternate:
+/// chosen, rejected.
 ///
 /// # Errors
 /// [`Error::Shape`] if the vectors differ in length or responses are not in pairs.
@@ -31,7 +43,7 @@ pub enum Wpo {
 /// ```
 /// use simplemix_loss::{Positions, Wpo, wpo_weights};
 /// use tch::Tensor;
-/// // One token a response, both of probability 1/2, where the squares sum to 1/4 and to 1: weights 2 and 1/2.
+/// // One token per response, both of probability 1/2; squared probabilities sum to 1/4 and to 1: weights 2 and 1/2.
 /// let positions = Positions {
 ///     targets: Tensor::from_slice(&[0i64, 0]), owners: Tensor::from_slice(&[0i64, 1]), responses: 2 };
 /// let token_logps = Tensor::from_slice(&[0.5f64.ln(), 0.5f64.ln()]);
@@ -60,8 +72,8 @@ pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_su
 /// Weight of each token in LD-DPO, `[N]`, f64: 1 up to the shorter response's length, `alpha` beyond it. Liu et al.
 /// 2024 (arXiv:2409.06411).
 ///
-/// For [`crate::ScoreOptions::token_weights`]. `alpha` in [0, 1]: 1 is plain DPO, 0 drops what is beyond. TRL from 1.0
-/// on weights policy and reference, 0.24 only the policy. Each response's positions must stand in reading order;
+/// Use it as [`crate::ScoreOptions::token_weights`]. `alpha` in [0, 1]: 1 is plain DPO, 0 ignores the tokens beyond. TRL
+/// from 1.0 on weights policy and reference, 0.24 only the policy. Each response's positions must be in reading order;
 /// responses alternate: chosen, rejected.
 ///
 /// # Errors
@@ -79,7 +91,7 @@ pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_su
 /// ```
 pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
     if !(0.0..=1.0).contains(&alpha) {
-        let expected = "from 0 to 1".to_owned();
+        let expected = "a number from 0 to 1".to_owned();
         return Err(Error::Setting { key: "ld_alpha".to_owned(), found: alpha.to_string(), expected });
     }
     let rows = positions.owners.numel() as i64;
@@ -87,7 +99,7 @@ pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
     let counts = positions.counts();
     let PairLogps { chosen, rejected } = PairLogps::from_alternating(&counts)?;
     let shared = chosen.minimum(&rejected).repeat_interleave_self_int(2, 0, None);
-    // A stable sort by owner puts each response's tokens together; their rank in it gives the place in the response.
+    // A stable sort by owner makes each response's tokens contiguous; a token's rank gives its place in the response.
     let order = positions.owners.sort_stable(true, 0, false).1;
     let starts = counts.cumsum(0, Kind::Int64) - &counts;
     let owners = positions.owners.index_select(0, &order);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use simplemix_loss::{
-    Divergence, LossSettings, LossSum, Objective, PairLengths, PairLogps, Pairs, Positions, PreferenceLoss, Wpo,
+    Divergence, LossNames, LossSettings, LossSum, PairLengths, PairLogps, PairLoss, Pairs, Positions, Wpo,
     ld_token_weights, wpo_weights,
 };
 use tch::{Device, Kind, Tensor};
@@ -74,23 +74,23 @@ impl Golden {
     }
 }
 
+fn settings(name: LossNames, beta: f64, constants: &BTreeMap<String, f64>) -> LossSettings {
+    LossSettings { name, beta, constants: constants.clone(), ..LossSettings::default() }
+}
+
 fn objective(case: &Dpo) -> LossSum {
-    let parts = case.losses.iter().zip(&case.weights).map(|(name, weight)| {
-        let settings = LossSettings {
-            loss: name.clone(),
-            beta: case.beta,
-            f_divergence_type: match case.divergence.as_deref() {
-                None => Divergence::ReverseKl,
-                Some("forward_kl") => Divergence::ForwardKl,
-                Some("js_divergence") => Divergence::JsDivergence,
-                Some(_) => Divergence::AlphaDivergence(0.5),
-            },
-            wpo: case.wpo.then_some(Wpo::Uncapped),
-            constants: case.constants.clone(),
-        };
-        (PreferenceLoss::from_settings(&settings).unwrap(), *weight)
-    });
-    LossSum::new(parts.collect()).unwrap()
+    let settings = LossSettings {
+        weights: case.weights.clone(),
+        f_divergence_type: match case.divergence.as_deref() {
+            None => Divergence::ReverseKl,
+            Some("forward_kl") => Divergence::ForwardKl,
+            Some("js_divergence") => Divergence::JsDivergence,
+            Some(_) => Divergence::AlphaDivergence(0.5),
+        },
+        wpo: case.wpo.then_some(Wpo::Uncapped),
+        ..settings(LossNames::Sum(case.losses.clone()), case.beta, &case.constants)
+    };
+    settings.build().unwrap()
 }
 
 fn close(a: f64, b: f64, tolerance: f64) -> bool {
@@ -146,6 +146,7 @@ fn dpo_trainer_agrees_on_losses_margins_and_gradients() {
         }
     }
     assert!(golden.dpo.len() > 45);
+    assert!(golden.dpo.iter().any(|case| case.losses.len() > 1), "MPO is among them");
 }
 
 #[test]
@@ -157,15 +158,10 @@ fn reference_free_trainers_agree() {
         let sums = Tensor::from_slice(&sums).set_requires_grad(true);
         let side = |start: usize| sums.narrow(0, start as i64, pairs as i64);
         let policy = PairLogps { chosen: side(0), rejected: side(pairs) };
-        let settings = LossSettings {
-            loss: case.loss_name.clone(),
-            beta: case.beta,
-            constants: case.constants.clone(),
-            ..LossSettings::default()
-        };
+        let loss = settings(LossNames::One(case.loss_name.clone()), case.beta, &case.constants).build().unwrap();
         let lengths = golden.lengths();
-        let loss = PreferenceLoss::from_settings(&settings).unwrap();
-        let mut value = loss.evaluate(&policy, None, &lengths).unwrap().loss.mean(Kind::Double);
+        let pairs = Pairs { lengths: Some(&lengths), ..Pairs::new(&policy) };
+        let mut value = loss.evaluate_pairs(&pairs).unwrap().loss.mean(Kind::Double);
         if case.loss_name == "orpo" {
             // TRL's function is the odds-ratio term alone.
             value -= simplemix_loss::losses::likelihood::sft(&policy.chosen, &lengths.chosen).mean(Kind::Double);

@@ -114,7 +114,7 @@ fn clipping_bounds_the_advantage_and_bad_input_is_named() {
     assert_eq!(policy.grad().double_value(&[0, 0]), 5.0);
     let text =
         |policy: &Tensor, reference: &Tensor, clip| kl_from_samples(policy, reference, clip).unwrap_err().to_string();
-    assert!(text(&matrix(&[1.0]), &matrix(&[1.0, 2.0]), None).contains("as the policy"));
+    assert!(text(&matrix(&[1.0]), &matrix(&[1.0, 2.0]), None).contains("like the policy"));
     assert!(text(&Tensor::from_slice(&[1.0]), &matrix(&[1.0]), None).contains("a float matrix [P, k]"));
     assert!(text(&matrix(&[f64::NAN]), &matrix(&[1.0]), None).contains("finite"));
     assert!(text(&matrix(&[1.0]), &matrix(&[1.0]), Some(0.0)).contains("clip"));

@@ -94,7 +94,8 @@ pub enum Error {
     },
     /// The start-up check failed: the first batch does not have the loss that it must have.
     #[error(
-        "the first batch has a loss of {found}, expected {expected:.4} within {tolerance}: policy and reference differ"
+        "a pair of the first batch has the loss {found}, expected {expected:.4} within {tolerance}: policy and reference \
+         must agree before the first update"
     )]
     FirstLoss {
         /// Loss of a pair.

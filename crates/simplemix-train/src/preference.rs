@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use simplemix_loss::{
-    Known, LossOutput, Need, Objective, PairLengths, PairLogps, Pairs, PreferenceLoss, fused_preference_loss,
+    FusedInputs, LossOutput, LossSum, Need, PairLengths, PairLogps, PairLoss, Pairs, fused_preference_loss,
 };
 use simplemix_model::{CausalLm, weights};
 use tch::{Device, Kind, Tensor};
@@ -47,10 +47,10 @@ pub struct SyncRule {
 }
 
 /// Settings of a [`PreferenceLearner`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PreferenceOptions {
     /// Preference loss.
-    pub loss: PreferenceLoss,
+    pub loss: LossSum,
     /// Settings of the forward pass.
     pub forward: ForwardOptions,
     /// Factor of a pair's score difference in a soft label.
@@ -112,8 +112,8 @@ impl<'a> PreferenceLearner<'a> {
         eval: &'a [NamedSet],
         reference: Reference,
     ) -> Result<Self> {
-        if matches!(reference, Reference::Absent) && needs_reference(&options.loss) {
-            let found = format!("{} without a reference", options.loss.kind().name());
+        if matches!(reference, Reference::Absent) && options.loss.needs(Need::Reference) {
+            let found = format!("{} without a reference", options.loss);
             return Err(Error::Setting { key: "loss", found, expected: "a reference for this loss" });
         }
         let policy = Policy::new(policy, options.seed)?;
@@ -152,7 +152,7 @@ impl<'a> PreferenceLearner<'a> {
     /// on `device`, if the loss uses them.
     fn label_probs(&self, set: &PairSet, pairs: &[usize], device: Device) -> Result<Option<Tensor>> {
         let loss = &self.options.loss;
-        if !loss.kind().formula().needs.contains(&Need::LabelProbs) {
+        if !loss.needs(Need::LabelProbs) {
             return Ok(None);
         }
         let margin = |&pair: &usize| {
@@ -225,13 +225,8 @@ fn stats(output: &LossOutput, logps: &[Sides<f64>], tokens: &[TokenSums]) -> Vec
 }
 
 /// Error of a pair without the scores that a soft label is made of.
-pub(crate) fn no_scores(set: &PairSet, pair: usize, loss: &PreferenceLoss) -> Error {
-    Error::NoScores { row: set.table.pairs[pair].row, loss: loss.kind().name().to_owned() }
-}
-
-/// Whether a loss uses a reference.
-pub(crate) fn needs_reference(loss: &PreferenceLoss) -> bool {
-    loss.kind().formula().needs.contains(&Need::Reference)
+pub(crate) fn no_scores(set: &PairSet, pair: usize, loss: &LossSum) -> Error {
+    Error::NoScores { row: set.table.pairs[pair].row, loss: loss.to_string() }
 }
 
 impl Learner for PreferenceLearner<'_> {
@@ -253,17 +248,15 @@ impl Learner for PreferenceLearner<'_> {
         let reference = self.batch_reference(pairs)?;
         let model = &self.policy.in_training;
         let label_probs = self.label_probs(self.train, pairs, model.device())?;
-        let known = Known { reference: reference.as_ref(), label_probs: label_probs.as_ref() };
         let pass = Pass::new(model, self.train, pairs, &self.options.forward)?;
-        let fused = match fused_preference_loss(
-            &self.options.loss,
-            head(model),
-            &pass.rows,
-            &pass.positions,
-            known,
+        let inputs = FusedInputs {
+            reference: reference.as_ref(),
+            label_probs: label_probs.as_ref(),
             weight,
-            pass.scoring(&self.options.forward),
-        ) {
+            options: pass.scoring(&self.options.forward),
+            ..FusedInputs::new(head(model), &pass.rows, &pass.positions)
+        };
+        let fused = match fused_preference_loss(&self.options.loss, &inputs) {
             Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(PairStats::nan(pairs.len())),
             fused => fused?,
         };

@@ -1,8 +1,9 @@
-//! Losses that look at each response's own log-ratio, and so at where both go, not only at their difference.
+//! Losses of each response's own log-ratio, which depend on where both go and not on their difference alone.
 
 use tch::Tensor;
 
-use crate::formula::{Formula, Need, Rewards, softplus};
+use crate::formula::{Coupling, Formula, Rewards, softplus};
+use crate::pair::Need;
 
 const LN_2: f64 = std::f64::consts::LN_2;
 
@@ -24,8 +25,8 @@ pub fn nca_pair(chosen: &Tensor, rejected: &Tensor, beta: f64) -> Tensor {
 /// BCO on pairs, `softplus(-(a - shift)) + softplus(b - shift)` with `a = beta s_w`, `b = beta s_l`: Jung et al. 2024
 /// (arXiv:2404.04656).
 ///
-/// `shift` is the running mean of all rewards ([`crate::RewardMean`]) in the paper, TRL 0.24 and LLaMA-Factory, and 0
-/// in TRL from 1.0 on.
+/// `shift` is the running mean of all rewards in the paper, TRL 0.24 and LLaMA-Factory, and 0 in TRL from 1.0 on and in
+/// the loss of this name.
 ///
 /// ```
 /// use tch::Tensor;
@@ -38,8 +39,8 @@ pub fn bco_pair(chosen: &Tensor, rejected: &Tensor, beta: f64, shift: f64) -> Te
     softplus(&(chosen * -beta + shift)) + softplus(&(rejected * beta - shift))
 }
 
-/// APO-zero, `1 - sigmoid(beta s_w) + sigmoid(beta s_l)`: D'Oosterlinck et al. 2024, eq. 7 (arXiv:2408.06266). For
-/// chosen responses that are better than the model's own. Between 0 and 2.
+/// APO-zero, `1 - sigmoid(beta s_w) + sigmoid(beta s_l)`: D'Oosterlinck et al. 2024, eq. 7 (arXiv:2408.06266). Use it
+/// when chosen responses are better than the model's own. Between 0 and 2.
 ///
 /// ```
 /// use tch::Tensor;
@@ -52,8 +53,8 @@ pub fn apo_zero(chosen: &Tensor, rejected: &Tensor, beta: f64) -> Tensor {
     (chosen * -beta).sigmoid() + (rejected * beta).sigmoid()
 }
 
-/// APO-down, `sigmoid(beta s_w) + 1 - sigmoid(beta (s_w - s_l))`: the same paper, eq. 8. For chosen responses that are
-/// worse than the model's own. Between 0 and 2.
+/// APO-down, `sigmoid(beta s_w) + 1 - sigmoid(beta (s_w - s_l))`: D'Oosterlinck et al. 2024, eq. 8. Use it when chosen
+/// responses are worse than the model's own. Between 0 and 2.
 ///
 /// ```
 /// use tch::Tensor;
@@ -66,53 +67,24 @@ pub fn apo_down(chosen: &Tensor, rejected: &Tensor, beta: f64) -> Tensor {
     (chosen * beta).sigmoid() + ((rejected - chosen) * beta).sigmoid()
 }
 
-/// Mean of all rewards seen, the `shift` of [`bco_pair`].
-///
-/// ```
-/// let mut mean = simplemix_loss::RewardMean::default();
-/// mean.update(&tch::Tensor::from_slice(&[1.0, 2.0]), &tch::Tensor::from_slice(&[0.0, -1.0]));
-/// mean.update(&tch::Tensor::from_slice(&[3.0]), &tch::Tensor::from_slice(&[1.0]));
-/// assert_eq!(mean.get(), 1.0); // 6 over 6 responses
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct RewardMean {
-    sum: f64,
-    count: f64,
-}
-
-impl RewardMean {
-    /// Adds a batch's rewards, `[B]` each.
-    pub fn update(&mut self, chosen: &Tensor, rejected: &Tensor) {
-        for rewards in [chosen, rejected] {
-            self.sum += rewards.detach().sum(tch::Kind::Double).double_value(&[]);
-            self.count += rewards.numel() as f64;
-        }
-    }
-
-    /// The mean; 0 before the first batch.
-    pub fn get(&self) -> f64 {
-        if self.count == 0.0 { 0.0 } else { self.sum / self.count }
-    }
-}
-
 const BASE: Formula = Formula {
     name: "",
     aliases: &[],
     constants: &[],
     needs: &[Need::Reference],
     divergences: false,
-    coupled: false,
+    coupling: Coupling::Independent,
     rewards: Rewards::Sum,
     value: |t| nca_pair(&t.logratios.chosen, &t.logratios.rejected, t.beta),
     at_reference: Some(|_, _| 2.0 * LN_2),
 };
 
-/// The family's losses.
+/// Losses of this family.
 pub(crate) const FORMULAS: &[Formula] = &[
     Formula { name: "nca_pair", ..BASE },
     Formula {
         name: "bco_pair",
-        value: |t| bco_pair(&t.logratios.chosen, &t.logratios.rejected, t.beta, t.pairs.reward_shift),
+        value: |t| bco_pair(&t.logratios.chosen, &t.logratios.rejected, t.beta, 0.0),
         ..BASE
     },
     Formula {

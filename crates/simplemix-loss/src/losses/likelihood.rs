@@ -2,12 +2,13 @@
 
 use tch::{Kind, Tensor};
 
-use crate::formula::{Formula, Need, Rewards};
+use crate::formula::{Coupling, Formula, Rewards};
+use crate::pair::Need;
 
 /// SFT, the negative log-likelihood of the chosen responses' tokens, averaged over all tokens of the batch.
 ///
-/// `chosen` `[B]` summed log-probabilities, `lengths` `[B]` tokens. Each pair gets its share, `-l_w B / sum(n_w)`, so
-/// that the batch mean is the token mean; TRL repeats the token mean instead, with the same batch mean and gradients.
+/// `chosen` `[B]` summed log-probabilities, `lengths` `[B]` tokens. A pair's loss is `-l_w B / sum(n_w)`, so that the mean
+/// over the batch is the mean over tokens. TRL gives every pair the token mean instead; batch mean and gradients agree.
 ///
 /// ```
 /// use tch::Tensor;
@@ -20,14 +21,14 @@ pub fn sft(chosen: &Tensor, lengths: &Tensor) -> Tensor {
     -chosen / lengths.mean(Kind::Double).to_kind(chosen.kind())
 }
 
-/// The family's losses.
+/// Losses of this family.
 pub(crate) const FORMULAS: &[Formula] = &[Formula {
     name: "sft",
     aliases: &["nll"],
     constants: &[],
     needs: &[Need::Lengths],
     divergences: true,
-    coupled: true,
+    coupling: Coupling::Batch,
     rewards: Rewards::Sum,
     value: |t| sft(&t.pairs.policy.chosen, &t.lengths().chosen),
     at_reference: None,

@@ -1,8 +1,9 @@
-//! Losses of the margin `beta d`: DPO and its kin.
+//! Losses of the margin `beta d`: DPO and its relatives.
 
 use tch::Tensor;
 
-use crate::formula::{Constant, Formula, LABEL_SMOOTHING, Need, Rewards, softplus};
+use crate::formula::{Constant, Coupling, Formula, LABEL_SMOOTHING, Rewards, softplus};
+use crate::pair::Need;
 
 const LN_2: f64 = std::f64::consts::LN_2;
 
@@ -23,7 +24,7 @@ pub fn sigmoid(d: &Tensor, beta: f64) -> Tensor {
 /// preferences".
 ///
 /// `e` in [0, 0.5) is the probability that a label is wrong. TRL before 1.0 computed this for `sigmoid` with
-/// `label_smoothing`; from 1.0 on its `sigmoid` does not look at it.
+/// `label_smoothing`; from 1.0 on its `sigmoid` ignores that setting.
 ///
 /// ```
 /// // At margin 1: 0.9 * 0.313262 + 0.1 * 1.313262 = 0.413262.
@@ -47,7 +48,7 @@ pub fn cdpo(d: &Tensor, beta: f64, e: f64) -> Tensor {
 /// assert!((loss.double_value(&[0]) - 0.813262).abs() < 1e-6);
 /// ```
 pub fn soft_label(d: &Tensor, beta: f64, p: &Tensor) -> Tensor {
-    // p a + (1 - p) (a + z) with a = softplus(-z): one sum, and exact for p = 1.
+    // p a + (1 - p) (a + z) with a = softplus(-z): a single softplus, and exact for p = 1.
     softplus(&(d * -beta)) + (p.neg() + 1.0) * d * beta
 }
 
@@ -81,7 +82,7 @@ pub fn hinge(d: &Tensor, beta: f64) -> Tensor {
 /// EXO on pairs, `q (ln q - ln(1 - e)) + (1 - q) (ln(1 - q) - ln e)` with `q = sigmoid(beta d)`: reverse KL to the
 /// smoothed label, Ji et al. 2024, eq. 16 (arXiv:2402.00856).
 ///
-/// `e` in (0, 0.5), 0.001 in the paper; 0 makes it infinite. TRL 0.24 put 0.001 in place of 0 without saying so.
+/// `e` in (0, 0.5), 0.001 in the paper; 0 makes the loss infinite. TRL 0.24 silently replaced 0 by 0.001.
 ///
 /// ```
 /// // At q = 1/2: 0.5 (ln 0.5 - ln 0.9) + 0.5 (ln 0.5 - ln 0.1) = -0.5 ln 0.36 = 0.510826.
@@ -96,7 +97,7 @@ pub fn exo_pair(d: &Tensor, beta: f64, e: f64) -> Tensor {
 /// DiscoPOP, `(1 - m) softplus(-z) + m e^-z` with `z = beta d`, `m = sigmoid(z / tau)`: Lu et al. 2024, eq. 5
 /// (arXiv:2406.08414).
 ///
-/// `tau` above 0, 0.05 in the paper. The exponential is held at `e^80`: below `z = -80` its gate is shut.
+/// `tau` above 0, 0.05 in the paper. The exponential is clamped to at most `e^80`: below `z = -80` its factor `m` is 0.
 ///
 /// ```
 /// // At z = 0: half of ln 2, half of 1.
@@ -109,8 +110,8 @@ pub fn discopop(d: &Tensor, beta: f64, tau: f64) -> Tensor {
     softplus(&-&z) * (-&gate + 1.0) + (-z).clamp_max(80.0).exp() * gate
 }
 
-/// Hybrid-DPO, `softplus(-beta ((l_w - l_l) - max(0, lref_w - lref_l)))`: the reference counts only where it agrees
-/// with the label (arXiv:2602.11902, there called HyPO).
+/// Hybrid-DPO, `softplus(-beta ((l_w - l_l) - max(0, lref_w - lref_l)))`: the reference counts only if it agrees with the
+/// label (arXiv:2602.11902, where it is called HyPO).
 ///
 /// `policy` and `reference` are differences `log p(chosen) - log p(rejected)`.
 ///
@@ -118,19 +119,19 @@ pub fn discopop(d: &Tensor, beta: f64, tau: f64) -> Tensor {
 /// use tch::Tensor;
 /// let loss = |reference: f64| simplemix_loss::losses::margin::hybrid_dpo(
 ///     &Tensor::from_slice(&[10.0]), &Tensor::from_slice(&[reference]), 0.1).double_value(&[0]);
-/// // A reference that prefers the rejected response is not held against the policy: ln(1 + e^-1).
+/// // A reference that prefers the rejected response is ignored: ln(1 + e^-1).
 /// assert!((loss(-3.0) - 0.313262).abs() < 1e-6);
-/// // One that prefers the chosen response by 10 leaves a margin of 0.
+/// // A reference that prefers the chosen response by 10 leaves a margin of 0.
 /// assert!((loss(10.0) - 0.693147).abs() < 1e-6);
 /// ```
 pub fn hybrid_dpo(policy: &Tensor, reference: &Tensor, beta: f64) -> Tensor {
     sigmoid(&(policy - reference.relu()), beta)
 }
 
-/// DPO with a length margin, `softplus(-beta (d - c (n_w - n_l)))`, as RLHFlow's Online-RLHF.
+/// DPO with a length margin, `softplus(-beta (d - c (n_w - n_l)))`, as in RLHFlow's Online-RLHF.
 ///
-/// `extra_tokens` is `n_w - n_l`; `c` in nats a token, finite, usually from 0 to 0.1: the longer a chosen response, the
-/// more is asked of it.
+/// `extra_tokens` is `n_w - n_l`; `c` in nats per token, finite, usually from 0 to 0.1: the longer the chosen response, the
+/// larger the margin that it must reach.
 ///
 /// ```
 /// use tch::Tensor;
@@ -149,13 +150,13 @@ const BASE: Formula = Formula {
     constants: &[],
     needs: &[Need::Reference],
     divergences: true,
-    coupled: false,
+    coupling: Coupling::Independent,
     rewards: Rewards::Sum,
     value: |t| sigmoid(&t.delta(), t.beta),
     at_reference: Some(|_, _| LN_2),
 };
 
-/// The family's losses.
+/// Losses of this family.
 pub(crate) const FORMULAS: &[Formula] = &[
     Formula { name: "sigmoid", aliases: &["dpo"], ..BASE },
     Formula {
@@ -229,7 +230,7 @@ pub(crate) const FORMULAS: &[Formula] = &[
         constants: &[Constant {
             name: "len_penalty",
             default: None,
-            expected: "a finite number of nats a token",
+            expected: "a finite number of nats per token",
             accepts: f64::is_finite,
         }],
         needs: &[Need::Reference, Need::Lengths],

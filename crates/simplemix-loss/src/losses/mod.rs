@@ -1,10 +1,10 @@
-//! Every preference loss on pairs, by family. Each is a small function on plain tensors, and a [`Formula`] that binds
-//! it to a name.
+//! Preference losses on pairs, by family. Each is a small function on plain tensors, and a [`Formula`] that binds it to a
+//! name.
 //!
 //! Symbols: `l_w`, `l_l` summed log-probabilities of chosen and rejected response; `s_w`, `s_l` scores, which are the
 //! log-ratios `log pi - log pi_ref` unless an f-divergence maps them; `d = s_w - s_l`; `n_w`, `n_l` tokens of the
 //! responses; `e` label smoothing; `softplus(x) = ln(1 + e^x)`, so that `-ln sigmoid(x) = softplus(-x)` stays finite.
-//! Log-probabilities are in nats; every vector is `[B]`, one number a pair; nothing is reduced.
+//! Log-probabilities are in nats; every vector is `[B]`, one number per pair; nothing is reduced.
 
 use crate::formula::Formula;
 
@@ -18,15 +18,15 @@ macro_rules! families {
 }
 
 families! {
-    /// On the margin `beta d`, logistic and its kin.
+    /// Losses of the margin `beta d`, logistic and related.
     margin,
     /// Squared errors of log-ratios.
     squared,
-    /// On each response's own log-ratio.
+    /// Losses of each response's own log-ratio.
     absolute,
-    /// On sorted log-ratios of the batch.
+    /// Losses of sorted log-ratios of the batch.
     transport,
-    /// Without a reference.
+    /// Losses without a reference.
     reference_free,
     /// Log-likelihood of the chosen response.
     likelihood,

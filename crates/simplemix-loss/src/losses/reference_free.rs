@@ -2,15 +2,16 @@
 
 use tch::Tensor;
 
-use crate::formula::{Constant, Formula, LABEL_SMOOTHING, Need, Rewards, softplus};
+use crate::formula::{Constant, Coupling, Formula, LABEL_SMOOTHING, Rewards, softplus};
+use crate::pair::Need;
 use crate::losses::likelihood::sft;
 use crate::losses::margin::cdpo;
 
 /// SimPO, `softplus(-(beta (m_w - m_l) - gamma))`, smoothed by `e` as conservative DPO: Meng et al. 2024
 /// (arXiv:2405.14734).
 ///
-/// `beta` above 0, 2 to 10 in the paper; `gamma` the target margin, finite: the authors' code takes `gamma / beta`, 0.3
-/// to 0.5; TRL's `simpo_gamma` is `gamma`, 0.5 by default.
+/// `beta` above 0, 2 to 10 in the paper; `gamma`, finite, is the target margin: TRL's `simpo_gamma`, 0.5 by default. The
+/// authors' code takes `gamma / beta`, 0.3 to 0.5.
 ///
 /// ```
 /// use tch::Tensor;
@@ -41,8 +42,8 @@ pub fn cpo(chosen: &Tensor, rejected: &Tensor, chosen_lengths: &Tensor, beta: f6
 /// ORPO, `NLL(chosen) + beta softplus(-g)` with the log odds ratio `g = (m_w - m_l) - (ln(1 - e^m_w) - ln(1 - e^m_l))`:
 /// Hong et al. 2024, eq. 4 to 7 (arXiv:2403.07691).
 ///
-/// `beta` above 0, 0.1 in TRL, is the paper's lambda. Mean log-probabilities are held at `-1e-6`, since the odds of a
-/// certain response are infinite. TRL counts the prompt's tokens in its NLL term too; this counts the response's.
+/// `beta` above 0, 0.1 in TRL, is the paper's lambda. Mean log-probabilities are clamped to at most `-1e-6`, since the odds
+/// of a certain response are infinite. The NLL term is over the response's tokens; TRL's includes the prompt's.
 ///
 /// ```
 /// use tch::Tensor;
@@ -68,7 +69,7 @@ pub fn orpo(
 
 /// AlphaPO, SimPO on rewards `(1 - p^-alpha) / alpha` with `p = e^m`: Gupta et al. 2025 (arXiv:2501.03884).
 ///
-/// `alpha` finite, 0.25 in the paper; 0 is SimPO. The exponent `-alpha m` is held at 80.
+/// `alpha` finite, 0.25 in the paper; 0 is SimPO. The exponent `-alpha m` is clamped to at most 80.
 ///
 /// ```
 /// use tch::Tensor;
@@ -87,7 +88,7 @@ pub fn alphapo(mean_chosen: &Tensor, mean_rejected: &Tensor, beta: f64, gamma: f
 /// `ln(1 - e^x)` for `x < 0`, precise at both ends.
 fn log1mexp(x: &Tensor) -> Tensor {
     let ln_2 = std::f64::consts::LN_2;
-    // Each branch sees only where it is precise, so that the other's gradient is 0 and not 0 times infinity.
+    // Each branch gets inputs clamped to where it is precise, so that the other's gradient is 0 and not 0 times infinity.
     let near_zero = (-x.clamp_min(-ln_2).expm1()).log();
     let far = (-x.clamp_max(-ln_2).exp()).log1p();
     near_zero.where_self(&x.gt(-ln_2), &far)
@@ -103,16 +104,16 @@ const BASE: Formula = Formula {
     constants: &[],
     needs: &[Need::Lengths],
     divergences: false,
-    coupled: false,
+    coupling: Coupling::Independent,
     rewards: Rewards::Mean,
     value: |t| {
-        let m = t.mean_logratios();
+        let m = t.mean_logps();
         simpo(&m.chosen, &m.rejected, t.beta, t.constants[0], t.constants[1])
     },
     at_reference: None,
 };
 
-/// The family's losses.
+/// Losses of this family.
 pub(crate) const FORMULAS: &[Formula] = &[
     Formula { name: "simpo", constants: &[finite("simpo_gamma", 0.5), LABEL_SMOOTHING], ..BASE },
     Formula {
@@ -126,7 +127,7 @@ pub(crate) const FORMULAS: &[Formula] = &[
             },
             LABEL_SMOOTHING,
         ],
-        coupled: true,
+        coupling: Coupling::Batch,
         rewards: Rewards::Sum,
         value: |t| {
             let logps = t.pairs.policy;
@@ -137,7 +138,7 @@ pub(crate) const FORMULAS: &[Formula] = &[
     },
     Formula {
         name: "orpo",
-        coupled: true,
+        coupling: Coupling::Batch,
         value: |t| {
             let (logps, lengths) = (t.pairs.policy, t.lengths());
             orpo(&logps.chosen, &logps.rejected, &lengths.chosen, &lengths.rejected, t.beta)
@@ -148,7 +149,7 @@ pub(crate) const FORMULAS: &[Formula] = &[
         name: "alphapo",
         constants: &[finite("simpo_gamma", 0.5), finite("alpha", 0.25), LABEL_SMOOTHING],
         value: |t| {
-            let m = t.mean_logratios();
+            let m = t.mean_logps();
             let [gamma, alpha, e, ..] = t.constants;
             alphapo(&m.chosen, &m.rejected, t.beta, gamma, alpha, e)
         },

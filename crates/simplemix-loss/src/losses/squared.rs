@@ -1,16 +1,17 @@
-//! Squared errors of log-ratios against a target set by beta.
+//! Squared errors of log-ratios against a target that beta sets.
 
 use tch::Tensor;
 
-use crate::formula::{Formula, Need, Rewards};
+use crate::formula::{Coupling, Formula, Rewards};
+use crate::pair::Need;
 
 /// IPO, `(d - 1 / (2 beta))^2`: Azar et al. 2023, eq. 17 (arXiv:2310.12036).
 ///
-/// On sums of log-ratios, as the original DPO code, it is `ipo_sum`; on means over tokens (`s_w / n_w - s_l / n_l` for
-/// `d`), as TRL and the paper's experiments, `ipo`. `beta` above 0 is the paper's tau.
+/// The name `ipo_sum` takes sums of log-ratios, as the original DPO code; `ipo` takes means over tokens
+/// (`s_w / n_w - s_l / n_l` for `d`), as TRL and the paper's experiments. `beta` above 0 is the paper's tau.
 ///
 /// ```
-/// // Wanted: 1 / 0.2 = 5. Found: 3.
+/// // The target is 1 / 0.2 = 5.
 /// let loss = simplemix_loss::losses::squared::ipo(&tch::Tensor::from_slice(&[3.0]), 0.1);
 /// assert!((loss.double_value(&[0]) - 4.0).abs() < 1e-12);
 /// ```
@@ -25,7 +26,7 @@ pub fn ipo(d: &Tensor, beta: f64) -> Tensor {
 ///
 /// ```
 /// use tch::Tensor;
-/// // Wanted: 5 and -5. Found: 4 and -3.
+/// // The targets are 5 and -5.
 /// let loss = simplemix_loss::losses::squared::sppo_hard(
 ///     &Tensor::from_slice(&[4.0]), &Tensor::from_slice(&[-3.0]), 0.1);
 /// assert!((loss.double_value(&[0]) - 5.0).abs() < 1e-12);
@@ -40,13 +41,13 @@ const BASE: Formula = Formula {
     constants: &[],
     needs: &[Need::Reference],
     divergences: true,
-    coupled: false,
+    coupling: Coupling::Independent,
     rewards: Rewards::Sum,
     value: |t| ipo(&t.delta(), t.beta),
     at_reference: Some(|beta, _| 0.25 / (beta * beta)),
 };
 
-/// The family's losses.
+/// Losses of this family.
 pub(crate) const FORMULAS: &[Formula] = &[
     Formula { name: "ipo", needs: &[Need::Reference, Need::Lengths], value: |t| ipo(&t.mean_delta(), t.beta), ..BASE },
     Formula { name: "ipo_sum", ..BASE },

@@ -1,15 +1,15 @@
-//! Alignment by optimal transport: sorted log-ratios of a batch are compared, not those of the same pair.
+//! Alignment by optimal transport: compares sorted log-ratios of a batch instead of those of the same pair.
 //!
 //! The loss depends on which pairs are in a batch, so it must see the whole batch at once. Gradients flow through the
 //! permutation. Melnyk et al. 2024 (arXiv:2406.05882).
 
 use tch::Tensor;
 
-use crate::formula::{Formula, LABEL_SMOOTHING, Need, Rewards};
+use crate::formula::{Coupling, Formula, LABEL_SMOOTHING, Rewards};
+use crate::pair::Need;
 use crate::losses::margin::cdpo;
 
-/// AOT on pairs: `l_w - l_l` of the policy and of the reference are sorted over the batch, and conservative DPO is
-/// taken of their differences.
+/// AOT on pairs: conservative DPO of the differences between the sorted `l_w - l_l` of the policy and of the reference.
 ///
 /// `policy` and `reference` are differences `log p(chosen) - log p(rejected)`, `[B]`; `e` label smoothing in [0, 0.5).
 /// The i-th loss is that of the i-th smallest difference.
@@ -25,8 +25,8 @@ pub fn aot(policy: &Tensor, reference: &Tensor, beta: f64, e: f64) -> Tensor {
     sorted_difference(policy, reference, beta, e)
 }
 
-/// AOT on unpaired responses: log-ratios of chosen and of rejected responses are sorted each for itself. TRL 0.24
-/// called it `aot_pair`.
+/// AOT on unpaired responses: conservative DPO of the differences between the sorted log-ratios of chosen and of rejected
+/// responses. TRL 0.24 called it `aot_pair`.
 ///
 /// ```
 /// use tch::Tensor;
@@ -49,7 +49,7 @@ const BASE: Formula = Formula {
     constants: &[LABEL_SMOOTHING],
     needs: &[Need::Reference],
     divergences: false,
-    coupled: true,
+    coupling: Coupling::Sorted,
     rewards: Rewards::Sum,
     value: |t| {
         let difference = |logps: &crate::PairLogps| &logps.chosen - &logps.rejected;
@@ -58,7 +58,7 @@ const BASE: Formula = Formula {
     at_reference: Some(|_, _| std::f64::consts::LN_2),
 };
 
-/// The family's losses.
+/// Losses of this family.
 pub(crate) const FORMULAS: &[Formula] = &[
     BASE,
     Formula {

@@ -1,12 +1,12 @@
 //! The memory that a run will need.
 
+use simplemix_loss::{Need, PairLoss};
 use tch::Kind;
 
 use super::Run;
 use crate::config::{Objective, ReferenceSource};
 use crate::error::Result;
 use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
-use crate::preference::needs_reference;
 
 impl Run {
     /// The memory that the run is expected to need at its peak.
@@ -63,7 +63,7 @@ impl Run {
 
     fn holds_second_model(&self) -> bool {
         let on_the_fly = self.config.reference == ReferenceSource::OnTheFly;
-        let has_reference = self.config.objective == Objective::Preference && needs_reference(&self.loss);
+        let has_reference = self.config.objective == Objective::Preference && self.loss.needs(Need::Reference);
         let held = (has_reference && on_the_fly) || self.config.hypo().is_some();
         held && (self.config.reference_model.is_some() || !self.adapts())
     }

@@ -6,7 +6,7 @@ mod prepare;
 mod reference;
 
 use simplemix_data::Watch;
-use simplemix_loss::PreferenceLoss;
+use simplemix_loss::LossSum;
 use simplemix_model::{CausalLm, RewardModel};
 
 use self::drive::{Drive, environment, save_policy};
@@ -31,7 +31,7 @@ use crate::trainer::Outcome;
 #[derive(Debug)]
 pub struct Run {
     config: TrainConfig,
-    loss: PreferenceLoss,
+    loss: LossSum,
     settings: LoopSettings,
     start: Start,
     trained: i64,
@@ -170,7 +170,7 @@ impl Run {
                     None => None,
                 };
                 let settings = PreferenceOptions {
-                    loss: self.loss,
+                    loss: self.loss.clone(),
                     forward: options,
                     seed,
                     reward_margin_scale: self.config.reward_margin_scale,

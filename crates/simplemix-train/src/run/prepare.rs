@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
-use simplemix_loss::{LossKind, Need, PreferenceLoss};
+use simplemix_loss::{LossKind, LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
 use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, RewardModel};
 use tch::{Device, Kind, Tensor};
@@ -73,7 +73,7 @@ impl Run {
 
     fn assemble(
         config: TrainConfig,
-        loss: PreferenceLoss,
+        loss: LossSum,
         model: &Path,
         sets: Sets,
         tokenizer: &PairTokenizer,
@@ -90,7 +90,7 @@ impl Run {
             let path = config.train.clone().unwrap_or_default();
             return Err(Error::Empty { path, reason: train.summary() });
         }
-        if config.objective == Objective::Preference && loss.kind().formula().needs.contains(&Need::LabelProbs) {
+        if config.objective == Objective::Preference && loss.needs(Need::LabelProbs) {
             let mut sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
             sets.try_for_each(|set| scored(set, &loss))?;
         }
@@ -213,19 +213,24 @@ fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Or
     Ok((all, order))
 }
 
-fn preference_loss(config: &TrainConfig) -> Result<PreferenceLoss> {
+fn preference_loss(config: &TrainConfig) -> Result<LossSum> {
     let kind: LossKind = config.loss.parse()?;
-    let mut constants = config.loss_constants.clone();
-    if config.label_smoothing != 0.0 {
-        constants.insert("label_smoothing".to_owned(), config.label_smoothing);
-    }
-    let loss =
-        PreferenceLoss::with_constants(kind, config.beta, &constants)?.with_divergence(config.f_divergence_type)?;
-    Ok(config.wpo.map_or(Ok(loss), |wpo| loss.with_wpo(wpo))?)
+    let settings = LossSettings {
+        name: kind.name().into(),
+        weights: Vec::new(),
+        beta: config.beta,
+        label_smoothing: config.label_smoothing,
+        constants: config.loss_constants.clone(),
+        f_divergence_type: config.f_divergence_type,
+        reward_margin_scale: config.reward_margin_scale,
+        wpo: config.wpo,
+        ld_alpha: config.ld_alpha,
+    };
+    Ok(settings.build()?)
 }
 
 /// Refuses a set with a pair that has no scores, before anything is computed.
-fn scored(set: &PairSet, loss: &PreferenceLoss) -> Result<()> {
+fn scored(set: &PairSet, loss: &LossSum) -> Result<()> {
     match set.score_margins.iter().position(Option::is_none) {
         Some(pair) => Err(no_scores(set, pair, loss)),
         None => Ok(()),
@@ -265,13 +270,13 @@ mod tests {
     fn constants_of_a_loss_come_by_name() {
         let text = "loss = \"simpo\"\nbeta = 2.0\n[loss_constants]\nsimpo_gamma = 1.2\n";
         let mut config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
-        assert_eq!(preference_loss(&config).unwrap().constant("simpo_gamma"), Some(1.2));
+        assert_eq!(preference_loss(&config).unwrap().parts()[0].0.constant("simpo_gamma"), Some(1.2));
         config.loss_constants.insert("tau".to_owned(), 1.0);
         let error = preference_loss(&config).unwrap_err().to_string();
-        assert_eq!(error, "`tau` is 1, expected nothing: `simpo` knows simpo_gamma, label_smoothing");
+        assert_eq!(error, "`constants.tau` is 1, expected a constant of `simpo`: simpo_gamma, label_smoothing");
         let text = "loss = \"ipo_sum\"\nf_divergence_type = { alpha_divergence = 0.5 }\nwpo = \"capped\"\n";
         let config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
-        assert!(simplemix_loss::Objective::wpo(&preference_loss(&config).unwrap()).is_some());
+        assert!(preference_loss(&config).unwrap().wpo().is_some());
         assert_eq!(TrainConfig::from_toml(&config.to_toml().unwrap(), Path::new("run.toml")).unwrap(), config);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
-use simplemix_loss::PreferenceLoss;
+use simplemix_loss::{LossSum, Need, PairLoss};
 use simplemix_model::CausalLm;
 
 use super::prepare::required;
@@ -11,13 +11,13 @@ use crate::config::{ReferenceSource, TrainConfig};
 use crate::error::Result;
 use crate::forward::ForwardOptions;
 use crate::pairs::{NamedSet, PairSet};
-use crate::preference::{Reference, ReferenceLogps, SyncRule, needs_reference, reference_logps};
+use crate::preference::{Reference, ReferenceLogps, SyncRule, reference_logps};
 use crate::reference_cache::ReferenceKey;
 
 /// Makes a reference out of the settings.
 pub(super) struct ReferenceMaker<'a> {
     pub(super) config: &'a TrainConfig,
-    pub(super) loss: &'a PreferenceLoss,
+    pub(super) loss: &'a LossSum,
     pub(super) options: &'a ForwardOptions,
     pub(super) train: &'a PairSet,
     pub(super) eval: &'a [NamedSet],
@@ -26,7 +26,7 @@ pub(super) struct ReferenceMaker<'a> {
 impl ReferenceMaker<'_> {
     pub(super) fn make(&self, policy: &CausalLm, watch: &mut dyn Watch) -> Result<Reference> {
         let config = self.config;
-        if !needs_reference(self.loss) {
+        if !self.loss.needs(Need::Reference) {
             return Ok(Reference::Absent);
         }
         let on_the_fly = config.reference == ReferenceSource::OnTheFly;
