@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use simplemix_data::read::ExtraColumns;
-use simplemix_data::{Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
+use simplemix_data::{ExtraColumns, Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::{bar, print};

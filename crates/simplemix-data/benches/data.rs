@@ -1,8 +1,8 @@
-//! Reading, taking rows by number and tokenising, on files made here.
+//! Benchmarks of reading, taking rows by number and tokenising.
 //!
 //! cargo bench -p simplemix-data
 //!
-//! benches/data_peers.py sets whole conversions beside `datasets` and TRL.
+//! benches/data_peers.py compares whole conversions with `datasets` and TRL.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 const ROWS: usize = 100_000;
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/data_tokens");
 
-/// Some hundred characters a pair, as instruction data has.
+/// Pairs of a few hundred characters, as in instruction data.
 fn pairs(count: usize) -> Vec<Pair> {
     let words =
         ["model", "answer", "question", "number", "sum", "robot", "star", "story", "rain", "because", "is", "it"];
@@ -80,7 +80,7 @@ fn tokens(c: &mut Criterion) {
     let mut group = c.benchmark_group("tokenise 2,000 pairs");
     group.sample_size(10).throughput(Throughput::Elements(2000));
     group.bench_function("pairs, checked and cut", |b| b.iter(|| tokenizer.encode_all(&pairs).unwrap()));
-    // The same strings through the tokenizer alone.
+    // Baseline: the tokenizer alone, on equal strings.
     let contents = |text: &Text| match text {
         Text::Messages(turns) => turns.iter().map(|turn| turn.content.clone()).collect::<Vec<_>>().join("\n"),
         Text::Plain(text) => text.clone(),

@@ -1,7 +1,7 @@
-//! One view of a value, whether it lies in an Arrow array or in parsed JSON.
+//! A common view of values in Arrow arrays and in parsed JSON.
 //!
-//! The formats are written against this view, so each is written once and reads every encoding: any string, list and
-//! dictionary type of Arrow, nulls, and the order of struct fields (always by name). Nothing is copied.
+//! The formats are written against this view, so each of them reads every encoding: all string, list and dictionary types
+//! of Arrow, nulls, and struct fields in any order (they are found by name). Nothing is copied.
 
 use std::borrow::Cow;
 
@@ -78,7 +78,7 @@ impl<'a> Cell<'a> {
             DataType::Float16 => Cell::Float(array.as_primitive::<Float16Type>().value(row).to_f64()),
             DataType::Float32 => Cell::Float(array.as_primitive::<Float32Type>().value(row).into()),
             DataType::Float64 => Cell::Float(array.as_primitive::<Float64Type>().value(row)),
-            // DuckDB and Spark write scores so.
+            // DuckDB and Spark write scores as decimals.
             DataType::Decimal128(_, scale) => {
                 let value = array.as_primitive::<Decimal128Type>().value(row);
                 Cell::Float(value as f64 / 10f64.powi(i32::from(*scale)))
@@ -207,7 +207,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// Item `index`, [`Cell::Null`] past the end.
+    /// Item `index`, or [`Cell::Null`] past the end.
     pub(crate) fn get(self, index: usize) -> Cell<'a> {
         match self {
             List::Arrow { values, start, end } if index < end - start => Cell::of_arrow(values, start + index),
@@ -222,7 +222,7 @@ impl<'a> List<'a> {
 }
 
 impl<'a> Struct<'a> {
-    /// The field called `name`, [`Cell::Null`] if there is none.
+    /// The field `name`, or [`Cell::Null`] if there is none.
     pub(crate) fn get(self, name: &str) -> Cell<'a> {
         match self {
             Struct::Arrow { array, row } => match array.column_by_name(name) {
@@ -233,7 +233,7 @@ impl<'a> Struct<'a> {
         }
     }
 
-    /// The first field of `names` that is there and not null.
+    /// The first field of `names` that is present and not null.
     pub(crate) fn first(self, names: &[&str]) -> Cell<'a> {
         names.iter().map(|name| self.get(name)).find(|cell| !cell.is_null()).unwrap_or(Cell::Null)
     }
@@ -263,7 +263,7 @@ impl<'a> Struct<'a> {
     }
 }
 
-/// One turn, borrowed where the file holds it as such.
+/// One turn, borrowed from the file where possible.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Turn<'a> {
     pub(crate) role: Cow<'a, str>,

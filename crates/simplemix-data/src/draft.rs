@@ -1,4 +1,4 @@
-//! A pair that still borrows from the file it was read from, and the checks it must pass.
+//! A pair that still borrows from its file, and the checks that every pair must pass.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::cell::Turn;
 use crate::pair::{ContentHash, Form, Message, Pair, Policy, Text};
 use crate::problem::Problem;
 
-/// Larger rows are refused: Arrow's 32-bit offsets could not hold a batch with them.
+/// Largest row that is accepted: Arrow's 32-bit offsets could not hold a batch with larger ones.
 const MAX_ROW_BYTES: usize = 1 << 30;
 
 /// A prompt or response, borrowed where possible.
@@ -16,7 +16,7 @@ pub(crate) enum DraftText<'a> {
     Messages(Vec<Turn<'a>>),
 }
 
-/// A pair as a format found it.
+/// A pair as a format reads it, before source and policy are settled.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft<'a> {
     pub(crate) prompt: DraftText<'a>,
@@ -47,7 +47,7 @@ impl<'a> DraftText<'a> {
         }
     }
 
-    /// The same words, but for white space at the ends.
+    /// Whether both texts are equal up to white space at the ends.
     fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (DraftText::Plain(a), DraftText::Plain(b)) => a.trim() == b.trim(),
@@ -68,14 +68,14 @@ impl<'a> DraftText<'a> {
         }
     }
 
-    /// A number that depends on nothing but the text.
+    /// Hash of the text alone.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut hash = ContentHash::default();
         self.hash_into(&mut hash);
         hash.digest()
     }
 
-    /// Bare text becomes one turn of `role`; messages stay.
+    /// Turns bare text into one turn of `role`; messages stay as they are.
     fn set_messages(&mut self, role: &'static str) {
         if let DraftText::Plain(text) = self {
             *self = DraftText::Messages(vec![Turn { role: role.into(), content: std::mem::take(text) }]);
@@ -133,7 +133,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Puts the pair into one form: bare text becomes a turn of the user and a turn of the assistant.
+    /// Converts the pair to a form: bare text becomes a turn of the user and a turn of the assistant.
     pub(crate) fn set_form(&mut self, form: Form) {
         if form == Form::Messages {
             self.prompt.set_messages("user");
@@ -142,7 +142,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What every pair must satisfy, whatever format it came from.
+    /// Checks that hold for pairs of every format.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let (prompt, chosen, rejected) = (&self.prompt, &self.chosen, &self.rejected);
         if prompt.is_blank() {
@@ -182,10 +182,13 @@ impl<'a> Draft<'a> {
         hash.finish()
     }
 
-    /// The owned pair; the reader has settled source and policy by now.
+    /// The owned pair.
+    ///
+    /// # Panics
+    /// If source or policy are not settled, which the reader does first.
     pub(crate) fn into_pair(self) -> Pair {
-        let source = self.source.map(Cow::into_owned).unwrap_or_default();
-        let policy = self.policy.unwrap_or(Policy::Off);
+        let source = self.source.map(Cow::into_owned).expect("the reader settles the source first");
+        let policy = self.policy.expect("the reader settles the policy first");
         let (prompt, chosen, rejected) = (self.prompt.into_text(), self.chosen.into_text(), self.rejected.into_text());
         let mut pair = Pair::new(prompt, chosen, rejected, source, policy);
         pair.generator = self.generator.map(Cow::into_owned);

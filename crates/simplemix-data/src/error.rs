@@ -1,13 +1,13 @@
-//! The crate's one error type. Each variant is something a caller can tell apart; its fields are the facts.
+//! The crate's one error type. Each variant is something a caller can tell apart; the fields are the facts.
 
 use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 
-/// What can go wrong while reading, writing, rendering or tokenising preference pairs.
+/// Error of reading, writing, rendering or tokenising preference pairs.
 ///
-/// Rows that are merely unusable are not errors: they are refused and counted, see [`crate::Problem`].
+/// A row that is merely unusable is no error: it is refused and counted, see [`crate::Problem`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,9 +16,9 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried, as a verb: `open`, `read`, `write`, `rename`.
+        /// Operation that failed, as a verb: `open`, `read`, `write`.
         action: &'static str,
-        /// The system's answer.
+        /// Error of the system.
         source: std::io::Error,
     },
     /// An output, a cached copy or a lock could not be written.
@@ -37,27 +37,27 @@ pub enum Error {
     NoInput {
         /// The folder or pattern.
         path: PathBuf,
-        /// What would do.
+        /// Description of a valid input.
         expected: &'static str,
     },
-    /// A URL that is not understood, or that this build cannot read.
+    /// A URL that is malformed, or that this build cannot read.
     #[error("{url}: {found}, expected {expected}")]
     Url {
         /// The URL, without a password.
         url: String,
-        /// What is wrong with it.
+        /// Fault of the URL.
         found: String,
-        /// What would do.
+        /// Description of a valid input.
         expected: &'static str,
     },
-    /// A store of objects failed or refused.
+    /// An object store failed or refused.
     #[error("{url}: {action} failed: {source}")]
     Remote {
         /// The URL, without a password.
         url: String,
-        /// What was tried, as a verb: `open`, `look up`, `list`, `read`.
+        /// Operation that failed, as a verb: `open`, `look up`, `list`, `read`.
         action: &'static str,
-        /// The store's answer.
+        /// Error of the store.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A setting is out of range.
@@ -65,12 +65,12 @@ pub enum Error {
     Setting {
         /// The setting.
         key: &'static str,
-        /// Its value.
+        /// The value.
         found: String,
-        /// What is allowed.
+        /// Values that are allowed.
         expected: &'static str,
     },
-    /// The first bytes belong to no container that is read here.
+    /// The first bytes belong to no supported container.
     #[error(
         "{path}: starts with {found}, expected Parquet, Arrow IPC, JSON lines or a JSON array (the last two also gzip or zstd)",
         path = path.display()
@@ -97,12 +97,12 @@ pub enum Error {
         /// The cause.
         source: ArrowError,
     },
-    /// A Parquet or Arrow file that is damaged in a way that its reader does not foresee.
+    /// A Parquet or Arrow file that is damaged in a way that makes its reader panic.
     #[error("{path}: damaged: {message}", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// The reader's own words.
+        /// Message of the reader.
         message: String,
     },
     /// Text that is not JSON.
@@ -112,26 +112,26 @@ pub enum Error {
         path: PathBuf,
         /// Row, counted from 0.
         row: u64,
-        /// Where the row starts in the uncompressed text, counted from 0.
+        /// Offset of the row in the uncompressed text.
         byte: u64,
-        /// The cause, with its line and column inside the row.
+        /// The cause, with line and column inside the row.
         source: serde_json::Error,
     },
-    /// A JSON text of the wrong kind, or one that ends too early.
+    /// JSON of the wrong type, or JSON that ends too early.
     #[error("{path}: row {row} (byte {byte}): found {found}, expected {expected}", path = path.display())]
     JsonShape {
         /// The file.
         path: PathBuf,
         /// Row, counted from 0.
         row: u64,
-        /// Where in the uncompressed text, counted from 0.
+        /// Offset in the uncompressed text.
         byte: u64,
-        /// What stood there.
+        /// Value that was found.
         found: String,
-        /// What was expected.
+        /// Value that was expected.
         expected: &'static str,
     },
-    /// A column that a format needs holds values of a type it cannot have.
+    /// A column that a format needs is missing or has the wrong type.
     #[error("{path}: column `{column}` is {found}, expected {expected}", path = path.display())]
     ColumnType {
         /// The file.
@@ -143,14 +143,14 @@ pub enum Error {
         /// The types that are accepted.
         expected: String,
     },
-    /// No known family of preference data has these columns.
+    /// No known format of preference data has these columns.
     #[error("{path}: no preference format has these columns: {columns}; {hint}", path = path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
-        /// Each column with the kind of its values, comma-separated.
+        /// Columns with the kinds of their values, comma-separated.
         columns: String,
-        /// What could be done about it.
+        /// Advice.
         hint: String,
     },
     /// A record batch that is not canonical (see [`crate::schema`]).
@@ -166,16 +166,16 @@ pub enum Error {
     /// A value that the canonical schema does not allow.
     #[error("row {row}: column `{column}` is {found}, expected {expected}")]
     Value {
-        /// Row, counted from 0 in the batch or list at hand.
+        /// Row in the batch or list, counted from 0.
         row: usize,
         /// The column.
         column: &'static str,
-        /// What was found.
+        /// Value that was found.
         found: String,
-        /// What was expected.
+        /// Value that was expected.
         expected: &'static str,
     },
-    /// An output name whose ending says no format that is written here.
+    /// An output name with an unknown ending.
     #[error("{path}: ends in {found}, expected .parquet, .arrow, .jsonl, .jsonl.gz or .jsonl.zst", path = path.display())]
     Extension {
         /// The file.
@@ -190,17 +190,17 @@ pub enum Error {
         dir: PathBuf,
         /// The file that was looked for.
         file: &'static str,
-        /// Why it is needed or how it is made.
+        /// Reason why it is needed, or way to make it.
         hint: &'static str,
     },
-    /// A file of a model folder cannot be understood.
+    /// A file of a model folder is malformed.
     #[error("{path}: {found}, expected {expected}", path = path.display())]
     ModelConfig {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// Value that was found.
         found: String,
-        /// What was expected.
+        /// Value that was expected.
         expected: &'static str,
     },
     /// `tokenizer.json` cannot be loaded, or a text cannot be encoded or decoded.
@@ -208,30 +208,30 @@ pub enum Error {
     Tokenizer {
         /// The `tokenizer.json`.
         path: PathBuf,
-        /// The tokenizer's own words.
+        /// Message of the tokenizer.
         message: String,
     },
-    /// A chat template does not parse, fails, or spends more than its budget.
+    /// A chat template does not parse, fails, or exceeds its budget.
     #[error("chat template {name}: {message}")]
     Template {
-        /// Where the template came from.
+        /// Origin of the template.
         name: String,
-        /// The engine's words, with the line.
+        /// Message of the template engine, with the line.
         message: String,
     },
-    /// Conversational rows need a chat template and the model folder has none.
+    /// The rows are conversations and the model folder has no chat template.
     #[error("{dir}: no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json), and the rows hold messages", dir = dir.display())]
     NoTemplate {
         /// The folder.
         dir: PathBuf,
     },
-    /// Plain-text rows get an end-of-sequence token appended and the tokenizer names none.
+    /// The rows are plain text, to which an end-of-sequence token is appended, and the tokenizer has none.
     #[error("{path}: no `eos_token`, and plain-text responses need one at their end", path = path.display())]
     NoEos {
         /// The `tokenizer_config.json`.
         path: PathBuf,
     },
-    /// The tokens of the prompt alone are not the first tokens of prompt and response together.
+    /// The tokens of the prompt alone are not the first tokens of prompt and response together, see [`crate::Boundary`].
     #[error(
         "pair {id}, {side}: the prompt's tokens change when the response follows: at position {position} of {prompt_tokens} \
          the prompt alone has {alone}, with the response it has {joined}; end the prompt at a token boundary, \
@@ -246,14 +246,14 @@ pub enum Error {
         position: usize,
         /// Length of the prompt in tokens.
         prompt_tokens: usize,
-        /// Tokens of the prompt alone from there, as text.
+        /// Tokens of the prompt alone from that position, as text.
         alone: String,
-        /// Tokens of prompt and response from there, as text.
+        /// Tokens of prompt and response from that position, as text.
         joined: String,
     },
 }
 
-/// The crate's result.
+/// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

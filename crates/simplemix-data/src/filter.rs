@@ -1,4 +1,4 @@
-//! Leaving pairs out before they are mixed, so that shares hold of what is trained on.
+//! Filters on pairs, applied before mixing so that shares hold for the pairs that are trained on.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::pair::Pair;
 
-/// Which pairs to keep; a rule that is not given keeps all. Unknown keys are refused.
+/// Rules for the pairs to keep; a rule that is not set keeps all. Unknown keys are refused.
 ///
-/// Rules on scores drop pairs without scores. Fractions are taken of the pairs that all other rules keep.
+/// Rules on scores drop pairs without scores. A fraction refers to the pairs that all other rules keep.
 ///
 /// # Examples
 /// ```
@@ -24,19 +24,19 @@ use crate::pair::Pair;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
-    /// Least score of the chosen response.
+    /// Smallest allowed score of the chosen response.
     pub chosen_score_min: Option<f64>,
-    /// Least score of chosen minus score of rejected.
+    /// Smallest allowed margin: score of chosen minus score of rejected.
     pub margin_min: Option<f64>,
-    /// Greatest.
+    /// Largest allowed margin.
     pub margin_max: Option<f64>,
-    /// Part of the pairs with the greatest margins, in (0, 1].
+    /// Fraction of the pairs to keep, those with the largest margins, in (0, 1].
     pub margin_top: Option<f64>,
-    /// Part of the pairs with the greatest sum of both scores, in (0, 1].
+    /// Fraction of the pairs to keep, those with the largest sums of both scores, in (0, 1].
     pub score_sum_top: Option<f64>,
-    /// How many times as long as the other the longer response may be, in characters; at least 1.
+    /// Largest allowed ratio of the longer response to the shorter one, in characters; at least 1.
     pub length_ratio_max: Option<f64>,
-    /// Whether of pairs with equal texts only the first is kept.
+    /// Whether to keep only the first of pairs with equal texts.
     pub distinct: bool,
     /// Tasks to keep.
     pub tasks: Option<Vec<String>>,
@@ -46,32 +46,32 @@ pub struct Filter {
     pub generators: Option<Vec<String>>,
 }
 
-/// Why a pair was left out.
+/// Reason for leaving a pair out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Left {
-    /// A rule needs scores, and it has none.
+    /// The pair has no scores, and a rule needs them.
     Unscored,
-    /// Its chosen response scores too low.
+    /// The score of the chosen response is too low.
     ChosenScore,
-    /// Its margin is too small or too great.
+    /// The margin is too small or too large.
     Margin,
-    /// Its margin is not among the greatest.
+    /// The margin is not among the largest.
     MarginTop,
-    /// Its scores' sum is not among the greatest.
+    /// The sum of the scores is not among the largest.
     ScoreSumTop,
-    /// One response is too many times as long as the other.
+    /// One response is too much longer than the other.
     LengthRatio,
-    /// An equal pair came before.
+    /// A pair with the same texts came before.
     Duplicate,
-    /// Its task is not wanted.
+    /// The task is not wanted.
     Task,
-    /// Its generator is not wanted.
+    /// The generator is not wanted.
     Generator,
 }
 
-/// What a filter looks at, of one pair.
+/// Properties of a pair that a filter looks at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     id: u128,
@@ -81,17 +81,17 @@ pub struct Facts {
     generator: Option<String>,
 }
 
-/// The pairs that are kept.
+/// Pairs that a filter keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Their rows, in order.
+    /// Rows of the kept pairs, in order.
     pub rows: Vec<u64>,
-    /// How many were left out, by reason; a pair counts under the first that holds.
+    /// Number of pairs left out, by reason; a pair counts under the first reason that applies.
     pub left: BTreeMap<Left, u64>,
 }
 
 impl Facts {
-    /// Those of `pair`.
+    /// Properties of `pair`.
     pub fn of(pair: &Pair) -> Self {
         Self {
             id: u128::from_str_radix(&pair.id, 16).unwrap_or_default(),
@@ -104,12 +104,12 @@ impl Facts {
 }
 
 impl Filter {
-    /// Whether it keeps everything.
+    /// Whether the filter keeps everything.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The pairs that pass all rules.
+    /// Selects the pairs that pass all rules.
     ///
     /// # Errors
     /// [`Error::Setting`] naming a rule that is out of range.
@@ -182,7 +182,7 @@ impl Filter {
 }
 
 impl Selection {
-    /// Keeps `top` of the rows, those of the greatest values; of equal ones the first.
+    /// Keeps the fraction `top` of the rows, those with the largest values; of equal values the first.
     fn keep_top(&mut self, facts: &[Facts], top: f64, reason: Left, value: fn((f64, f64)) -> f64) {
         let of = |row: u64| facts[row as usize].scores.map_or(f64::NEG_INFINITY, value);
         let keep = (top * self.rows.len() as f64).ceil() as usize;
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn fractions_are_of_what_the_other_rules_keep() {
-        // Scored and distinct: rows 0, 1 and 3; the greatest sum is row 3's, the greatest margin row 0's.
+        // Scored and distinct: rows 0, 1 and 3; row 3 has the largest sum, row 0 the largest margin.
         let filter = Filter { distinct: true, score_sum_top: Some(0.3), ..Filter::default() };
         assert_eq!(rows(filter), (vec![3], vec![(Left::Unscored, 1), (Left::ScoreSumTop, 2), (Left::Duplicate, 1)]));
         assert_eq!(rows(Filter { margin_top: Some(0.5), ..Filter::default() }).0, [0, 4]);

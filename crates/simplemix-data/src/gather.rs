@@ -1,8 +1,7 @@
-//! Rows of a source by number, in bounded memory.
+//! Random access to the rows of a source, in bounded memory.
 //!
-//! Parquet is for exchange: reaching a row costs a page. So rows are read once, in order, and kept as Arrow batches, in
-//! memory up to a budget and beyond it in a temporary Arrow IPC file that is mapped; taking rows by number then copies
-//! nothing but them.
+//! In Parquet, reaching a row means decoding a page. So rows are read once, in order, and kept as Arrow batches: in memory
+//! up to a budget, beyond it in a temporary Arrow IPC file that is memory-mapped. Taking rows then copies only those rows.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -23,7 +22,7 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// All rows of a source, reachable by number.
+/// All rows of a source, accessible by number.
 ///
 /// # Examples
 /// ```
@@ -41,16 +40,16 @@ use crate::error::{Error, Result};
 pub struct RowStore {
     schema: SchemaRef,
     batches: Vec<RecordBatch>,
-    /// Rows before each batch, and in all.
+    /// Number of rows before each batch; the last entry is the number of all rows.
     starts: Vec<u64>,
 }
 
 impl RowStore {
-    /// Reads all batches. Those beyond `memory` bytes, and then all of them, go to a file in `folder` that vanishes with
-    /// the store.
+    /// Reads all batches. If they exceed `memory` bytes, all of them are moved to a temporary file in `folder`, which is
+    /// deleted with the store.
     ///
     /// # Errors
-    /// Whatever the batches report, [`Error::Io`] or [`Error::Arrow`] if the file cannot be written.
+    /// Errors of the batches; [`Error::Io`] or [`Error::Arrow`] if the file cannot be written.
     pub fn collect(
         batches: impl IntoIterator<Item = Result<RecordBatch>>,
         memory: usize,
@@ -95,25 +94,25 @@ impl RowStore {
         self.starts[self.starts.len() - 1]
     }
 
-    /// The rows' batches in order.
+    /// Batches of the rows, in order.
     pub fn batches(&self) -> &[RecordBatch] {
         &self.batches
     }
 
-    /// One batch of the rows `(store, row)`, in their order. The stores' columns are the same.
+    /// Takes the rows `(store, row)`, in this order, as one batch. All stores must have the same columns.
     ///
     /// # Errors
-    /// [`Error::Arrow`] if a row is not there or columns differ.
+    /// [`Error::Arrow`] if a row does not exist or columns differ.
     pub fn gather(stores: &[Self], rows: &[(usize, u64)]) -> Result<RecordBatch> {
         let arrow = |source| Error::Arrow { path: "a gathered batch".into(), source };
-        // Only the batches that are drawn from are handed on: a source may have thousands.
+        // A source may have thousands of batches; only those that are used are passed on.
         let mut used: Vec<&RecordBatch> = Vec::new();
         let mut numbers = std::collections::HashMap::new();
         let mut places = Vec::with_capacity(rows.len());
         for &(store, row) in rows {
             let found = stores.get(store).filter(|store| row < store.rows());
             let Some(of) = found else {
-                let text = format!("row {row} of store {store} is not there");
+                let text = format!("row {row} of store {store} does not exist");
                 return Err(arrow(ArrowError::InvalidArgumentError(text)));
             };
             let batch = of.starts.partition_point(|&start| start <= row) - 1;
@@ -127,14 +126,14 @@ impl RowStore {
     }
 }
 
-/// Batches on their way to disk.
+/// Temporary file of batches.
 struct Spill {
     writer: FileWriter<BufWriter<File>>,
 }
 
 impl Spill {
     fn new(folder: &Path, schema: &SchemaRef) -> Result<Self> {
-        let file = tempfile::tempfile_in(folder).map_err(Error::io(folder, "write a temporary file to"))?;
+        let file = tempfile::tempfile_in(folder).map_err(Error::io(folder, "create a temporary file in"))?;
         let writer = FileWriter::try_new(BufWriter::new(file), schema).map_err(spilling)?;
         Ok(Self { writer })
     }
@@ -143,7 +142,7 @@ impl Spill {
         self.writer.write(batch).map_err(spilling)
     }
 
-    /// The batches again, their columns borrowed from the mapped file.
+    /// Maps the file and returns the batches, whose columns borrow from it.
     fn map(mut self) -> Result<Vec<RecordBatch>> {
         self.writer.finish().map_err(spilling)?;
         let mut buffered = self.writer.into_inner().map_err(spilling)?;
@@ -158,20 +157,21 @@ fn spilling(source: ArrowError) -> Error {
     Error::Arrow { path: "a temporary file".into(), source }
 }
 
-/// A file's bytes without reading them.
+/// Maps a file into memory.
 pub(crate) fn map_file(file: &File) -> Result<Buffer, ArrowError> {
     #[expect(
         unsafe_code,
-        reason = "a map of a file that another process cuts short faults; ours have no name, or were renamed into place whole"
+        reason = "no safe way to map a file exists; ours have no name, or appeared whole and are never changed"
     )]
-    // SAFETY: the map is read-only and lives as long as the arrays that borrow from it.
+    // SAFETY: the map is read-only, and the buffer owns it, so it outlives every array that borrows from it. Nothing
+    // here writes to the file afterwards: spilled files have no name, token sets are only ever replaced by a rename.
     let map = unsafe { Mmap::map(file) }?;
     Ok(Buffer::from(bytes::Bytes::from_owner(map)))
 }
 
-/// Schema and batches of an Arrow IPC file, their columns borrowed from `buffer`.
+/// Decodes schema and batches of an Arrow IPC file; their columns borrow from `buffer`.
 pub(crate) fn decode(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), ArrowError> {
-    let damaged = |what: &str| ArrowError::ParseError(format!("the file has no {what}"));
+    let damaged = |what: &str| ArrowError::ParseError(format!("the file has no valid {what}"));
     let trailer_start = buffer.len().checked_sub(10).ok_or_else(|| damaged("end"))?;
     let trailer: [u8; 10] = buffer[trailer_start..].try_into().map_err(|_| damaged("end"))?;
     let footer_start = trailer_start.checked_sub(read_footer_length(trailer)?).ok_or_else(|| damaged("footer"))?;
@@ -183,7 +183,7 @@ pub(crate) fn decode(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), A
         let within = start >= 0 && len >= 0 && start.checked_add(len).is_some_and(|end| end <= buffer.len() as i64);
         match within {
             true => Ok(buffer.slice_with_length(start as usize, len as usize)),
-            false => Err(damaged("batch where its footer says")),
+            false => Err(damaged("batch at the place that the footer names")),
         }
     };
     for block in footer.dictionaries().into_iter().flatten() {
@@ -226,6 +226,6 @@ mod tests {
         assert_eq!(near, far);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let missing = RowStore::gather(&[collect(0)], &[(0, 50)]).unwrap_err().to_string();
-        assert!(missing.contains("row 50 of store 0 is not there"), "{missing}");
+        assert!(missing.contains("row 50 of store 0 does not exist"), "{missing}");
     }
 }

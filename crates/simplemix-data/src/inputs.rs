@@ -1,10 +1,10 @@
-//! Files by path, folder or pattern.
+//! Lists of files from a path, a folder or a pattern.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Endings of files that hold pairs.
+/// Name endings of files with pairs.
 const ENDINGS: [&str; 12] = [
     ".parquet",
     ".arrow",
@@ -20,14 +20,14 @@ const ENDINGS: [&str; 12] = [
     ".ndjson.zst",
 ];
 
-/// The files that `text` names, in the order of their names: a file, all files with pairs in a folder (a set of shards),
-/// or those that fit a pattern such as `data/train-*.parquet`. Hidden files are passed over. With the feature
-/// `object-store` it may be a URL too: `s3://`, `gs://`, `az://`, `http(s)://` or `file://`; the files are then copies
-/// in the user's cache, see `ObjectCache`.
+/// Lists the files that `text` names, sorted by name: one file, all files with pairs in a folder (a set of shards), or
+/// those that match a pattern such as `data/train-*.parquet`. Hidden files are skipped. With the feature `object-store`,
+/// `text` may be a URL: `s3://`, `gs://`, `az://`, `http(s)://` or `file://`; the files are then copies in the user's
+/// cache folder, see `ObjectCache`.
 ///
 /// # Errors
-/// [`Error::Io`] if there is no such file or folder, [`Error::NoInput`] if nothing in it or no file fits;
-/// [`Error::Url`] and [`Error::Remote`] for URLs.
+/// [`Error::Io`] if there is no such file or folder, [`Error::NoInput`] if it is empty or nothing matches;
+/// [`Error::Url`], [`Error::Remote`] and [`Error::Files`] for URLs.
 ///
 /// # Examples
 /// ```
@@ -57,7 +57,7 @@ pub fn inputs(text: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let mut files: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| fits(file)).collect();
         files.sort();
-        return if files.is_empty() { none("files of Parquet, Arrow IPC or JSON in it") } else { Ok(files) };
+        return if files.is_empty() { none("a folder with Parquet, Arrow IPC or JSON files") } else { Ok(files) };
     }
     let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
     let Some(pattern) = pattern else {
@@ -67,20 +67,20 @@ pub fn inputs(text: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     let Ok(found) = glob::glob(pattern) else { return none("a valid pattern") };
     let mut files: Vec<PathBuf> = found.filter_map(|file| file.ok()).filter(|file| file.is_file()).collect();
     files.sort();
-    if files.is_empty() { none("a pattern that fits a file") } else { Ok(files) }
+    if files.is_empty() { none("a pattern that matches a file") } else { Ok(files) }
 }
 
 fn fits(file: &Path) -> bool {
     file.is_file() && file.file_name().is_some_and(|name| has_ending(&name.to_string_lossy()))
 }
 
-/// Whether a file of this name in a folder of shards is one of them.
+/// Whether a file of this name in a folder is one of its shards.
 pub(crate) fn has_ending(name: &str) -> bool {
     let name = name.to_lowercase();
     !name.starts_with(['.', '_']) && ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// The text of a path that is a URL.
+/// The URL, if the path is one.
 fn as_url(path: &Path) -> Option<&str> {
     let text = path.to_str()?;
     let (scheme, _) = text.split_once("://")?;
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(names(dir.path()), ["test.jsonl.gz", "train-0.parquet", "train-1.parquet"]);
         assert_eq!(names(&dir.path().join("train-*.parquet")), ["train-0.parquet", "train-1.parquet"]);
         let error = inputs(dir.path().join("none-*")).unwrap_err().to_string();
-        assert!(error.ends_with("none-*: nothing to read, expected a pattern that fits a file"), "{error}");
+        assert!(error.ends_with("none-*: nothing to read, expected a pattern that matches a file"), "{error}");
         assert!(matches!(inputs(dir.path().join("none.parquet")), Err(Error::Io { .. })));
     }
 }

@@ -11,26 +11,27 @@ mod inputs;
 mod near;
 mod pair;
 mod problem;
-pub mod read;
+mod read;
 #[cfg(feature = "object-store")]
 mod remote;
 pub mod schema;
-pub mod template;
+mod template;
 mod token_set;
-pub mod tokenize;
+mod tokenize;
 mod validate;
 mod watch;
-pub mod write;
+mod write;
 
 pub use error::{Error, Result};
 pub use filter::{Facts, Filter, Left, Selection};
 pub use format::{Format, RankedRule};
 pub use gather::RowStore;
 pub use inputs::inputs;
-pub use pair::{Form, Message, Pair, Policy, Text, pair_id};
+pub use pair::{Form, Message, Pair, Policy, Text};
 pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
-    ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, SourceRule, read_pairs, read_pairs_with_report,
+    Container, ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, RowReader, SourceRule, read_metadata,
+    read_pairs, read_pairs_with_report,
 };
 #[cfg(feature = "object-store")]
 pub use remote::{ObjectCache, Transfer};

@@ -1,20 +1,20 @@
-//! Texts that say nearly the same, by MinHash (Broder 1997) and banding (Leskovec, Rajaraman and Ullman, Mining of
+//! Near-duplicate texts, by MinHash (Broder 1997) and banding (Leskovec, Rajaraman and Ullman, Mining of
 //! Massive Datasets, section 3.4).
 
 use std::collections::HashMap;
 
-/// Hash functions of a signature. The estimate of a similarity of 0.8 has a standard error of 0.05.
+/// Hash functions per signature. An estimated similarity of 0.8 has a standard error of 0.05.
 const HASHES: usize = 64;
-/// Hashes that must all agree for two texts to be compared: a pair of similarity 0.8 is missed once in 4,000 times.
+/// Hashes per band. Two texts are compared if all hashes of a band agree; at similarity 0.8, one pair in 4,000 is missed.
 const BAND: usize = 4;
-/// Words to a shingle.
+/// Words per shingle.
 const SHINGLE: usize = 3;
-/// Texts of one band's bucket that a new one is compared with: the latest, so that boilerplate costs linear time.
+/// Texts of a bucket that a new one is compared with, the latest ones; keeps the time for boilerplate linear.
 const COMPARED: usize = 32;
 
-/// Finds, for each text that is added, those before it whose sets of three-word shingles are similar.
+/// Finds, for each added text, the earlier ones whose sets of three-word shingles are similar.
 ///
-/// Case, punctuation and white space do not count. Some 0.7 kB a text.
+/// Case, punctuation and white space are ignored. Needs about 0.7 kB per text.
 #[derive(Debug, Clone)]
 pub(crate) struct NearDuplicates {
     threshold: f64,
@@ -23,12 +23,12 @@ pub(crate) struct NearDuplicates {
 }
 
 impl NearDuplicates {
-    /// Texts are similar from this Jaccard similarity on, as estimated.
+    /// Smallest estimated Jaccard similarity of similar texts.
     pub(crate) fn new(threshold: f64) -> Self {
         Self { threshold, signatures: Vec::new(), buckets: HashMap::new() }
     }
 
-    /// Adds the next text, and gives the numbers of the similar ones, counted from 0 in the order they were added.
+    /// Adds a text and returns the numbers of the similar ones, counted from 0 in the order they were added.
     pub(crate) fn add(&mut self, text: &str) -> Vec<u32> {
         let number = u32::try_from(self.signatures.len()).unwrap_or(u32::MAX);
         let signature = signature(text);
@@ -49,7 +49,7 @@ impl NearDuplicates {
     }
 }
 
-/// Share of the hash functions whose least value is the same.
+/// Share of the hash functions with the same minimum.
 fn estimate(a: &[u32; HASHES], b: &[u32; HASHES]) -> f64 {
     a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / HASHES as f64
 }
@@ -61,7 +61,7 @@ fn signature(text: &str) -> [u32; HASHES] {
         .map(|word| word.to_lowercase().bytes().fold(0, |hash, byte| mix(hash ^ u64::from(byte))))
         .collect();
     if words.is_empty() {
-        // Nothing but signs: only the very same text is similar.
+        // Punctuation only: similar to an identical text alone.
         words.push(text.bytes().fold(1, |hash, byte| mix(hash ^ u64::from(byte))));
     }
     let seeds: [u64; HASHES] = std::array::from_fn(|i| mix(i as u64));
@@ -117,7 +117,7 @@ mod tests {
     fn small_changes_are_found_among_many_texts_and_large_ones_are_not() {
         let mut near = NearDuplicates::new(0.8);
         for i in 0..2000 {
-            assert!(near.add(&text(i * 50..i * 50 + 60)).is_empty(), "a fifth of the words is shared");
+            assert!(near.add(&text(i * 50..i * 50 + 60)).is_empty(), "a fifth of the words are shared");
         }
         assert_eq!(near.add(&format!("  {}!", text(500..560).to_uppercase())), [10]);
         assert_eq!(near.add(&text((1000..1060).chain([1]))), [20]);

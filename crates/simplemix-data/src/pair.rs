@@ -1,4 +1,4 @@
-//! One preference pair as a Rust value, and the content hash that names it.
+//! The preference pair as a Rust value, and its content hash.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,33 +7,33 @@ use crate::error::{Error, Result};
 
 /// One turn of a conversation.
 ///
-/// Built with [`Message::new`], so that later fields do not break callers.
+/// Build it with [`Message::new`]; further fields may be added.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant` or `tool`.
+    /// Speaker: `system`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// What is said.
+    /// Text of the turn.
     pub content: String,
 }
 
 impl Message {
-    /// A turn of `role`.
+    /// Builds a turn of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into() }
     }
 
-    /// A turn of the user.
+    /// Builds a turn of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// A turn of the model.
+    /// Builds a turn of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 
-    /// A system prompt.
+    /// Builds a system turn.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
@@ -43,14 +43,14 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// Bare text: no template is applied, and an end-of-sequence token is appended to responses.
+    /// Bare text. No template is applied, and an end-of-sequence token is appended to responses.
     Plain(String),
-    /// Turns of a conversation, which a chat template renders.
+    /// Turns of a conversation, rendered by a chat template.
     Messages(Vec<Message>),
 }
 
 impl Text {
-    /// Which of the two forms this is.
+    /// Form of the text.
     pub fn form(&self) -> Form {
         match self {
             Text::Plain(_) => Form::Plain,
@@ -58,7 +58,7 @@ impl Text {
         }
     }
 
-    /// A response to this prompt, in its form: bare text, or a turn of the model.
+    /// Builds a response in the form of this prompt: bare text, or a turn of the model.
     ///
     /// ```
     /// use simplemix_data::{Message, Text};
@@ -74,7 +74,7 @@ impl Text {
         }
     }
 
-    /// Characters of all content, roles left out.
+    /// Number of characters of all content, without roles.
     pub fn chars(&self) -> usize {
         match self {
             Text::Plain(text) => text.chars().count(),
@@ -82,7 +82,7 @@ impl Text {
         }
     }
 
-    /// True if there is nothing but white space in it.
+    /// Whether the text is empty or white space only.
     pub fn is_blank(&self) -> bool {
         match self {
             Text::Plain(text) => text.trim().is_empty(),
@@ -113,18 +113,18 @@ pub enum Form {
     Messages,
 }
 
-/// Who wrote a pair's responses, seen from the model that is to be trained.
+/// Author of a pair's responses, seen from the model to be trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// The model itself, as it is before training.
+    /// The model itself, before training.
     On,
-    /// Anyone else: another model, or people.
+    /// Another model, or people.
     Off,
 }
 
 impl Policy {
-    /// The word in the `policy` column: `on` or `off`.
+    /// Value in the `policy` column: `on` or `off`.
     pub fn as_str(self) -> &'static str {
         match self {
             Policy::On => "on",
@@ -151,36 +151,41 @@ impl FromStr for Policy {
     }
 }
 
-/// One preference pair: a prompt, the better and the worse response to it, and where they come from.
+/// A preference pair: a prompt, a better and a worse response to it, and their origin.
 ///
-/// Built with [`Pair::new`], which also computes [`Pair::id`].
+/// Build it with [`Pair::new`], which computes [`Pair::id`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Pair {
-    /// What both responses answer.
+    /// Prompt of both responses.
     pub prompt: Text,
-    /// The better response: the last turns only, without the prompt.
+    /// The better response, without the prompt.
     pub chosen: Text,
-    /// The worse response.
+    /// The worse response, without the prompt.
     pub rejected: Text,
     /// Name of the source in the mixture.
     pub source: String,
-    /// Who wrote the responses.
+    /// Author of the responses.
     pub policy: Policy,
-    /// Model that wrote both responses, where that is known and one model wrote both.
+    /// Model that wrote both responses, if known and the same.
     pub generator: Option<String>,
-    /// Kind of task, e.g. `math`, `code`, `creative-writing`.
+    /// Kind of task, such as `math`, `code` or `creative-writing`.
     pub task: Option<String>,
-    /// Reward or judge's score of the chosen response.
+    /// Score of the chosen response by a reward model or judge.
     pub score_chosen: Option<f64>,
-    /// Reward or judge's score of the rejected response.
+    /// Score of the rejected response by a reward model or judge.
     pub score_rejected: Option<f64>,
-    /// Content hash of prompt, chosen and rejected, see [`pair_id`].
+    /// Content hash: 32 lower-case hex digits.
+    ///
+    /// The hash is the first 16 bytes of BLAKE3 over prompt, chosen and rejected, in this order. Bare text is encoded as
+    /// a byte 0, the length in bytes (u64, little endian) and the bytes; messages as a byte 1, the number of turns (u64)
+    /// and, for each turn, role and content, each as length and bytes. Scores, source and the like are not hashed, so a
+    /// pair has the same id in every file.
     pub id: String,
 }
 
 impl Pair {
-    /// A pair without scores, generator or task.
+    /// Builds a pair without scores, generator or task.
     pub fn new(prompt: Text, chosen: Text, rejected: Text, source: impl Into<String>, policy: Policy) -> Self {
         let id = pair_id(&prompt, &chosen, &rejected);
         Self {
@@ -197,32 +202,18 @@ impl Pair {
         }
     }
 
-    /// Score of chosen minus score of rejected, where both are known.
+    /// Score of chosen minus score of rejected, if both are known.
     pub fn margin(&self) -> Option<f64> {
         Some(self.score_chosen? - self.score_rejected?)
     }
 
-    /// The form of the pair, which is that of its chosen response.
+    /// Form of the pair, taken from the chosen response.
     pub fn form(&self) -> Form {
         self.chosen.form()
     }
 }
 
-/// The stable name of a pair's content: 32 lower-case hex digits.
-///
-/// The first 16 bytes of BLAKE3 over prompt, chosen and rejected in this order. Bare text is a byte 0, the length in
-/// bytes (u64, little endian) and the bytes; messages are a byte 1, the number of turns (u64) and, for each turn, role
-/// and content, each as length and bytes. Scores, source and the like take no part, so the same pair found in two
-/// files has one id.
-///
-/// # Examples
-/// ```
-/// use simplemix_data::{pair_id, Text};
-/// let id = pair_id(&Text::from("Is it raining?"), &Text::from(" Yes."), &Text::from(" No."));
-/// assert_eq!(id.len(), 32);
-/// assert_ne!(id, pair_id(&Text::from("Is it raining?"), &Text::from(" No."), &Text::from(" Yes.")));
-/// ```
-pub fn pair_id(prompt: &Text, chosen: &Text, rejected: &Text) -> String {
+fn pair_id(prompt: &Text, chosen: &Text, rejected: &Text) -> String {
     let mut hash = ContentHash::default();
     for text in [prompt, chosen, rejected] {
         match text {
@@ -235,7 +226,7 @@ pub fn pair_id(prompt: &Text, chosen: &Text, rejected: &Text) -> String {
     hash.finish()
 }
 
-/// The hash behind [`pair_id`], for texts that are only borrowed.
+/// Hasher of [`Pair::id`], for borrowed texts.
 #[derive(Default)]
 pub(crate) struct ContentHash(blake3::Hasher);
 

@@ -1,47 +1,47 @@
-//! What can be wrong with a pair, and how often it was.
+//! Reasons for refusing a row, and counts of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Why a row gave no pair.
+/// Reason why a row gave no pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Problem {
-    /// Chosen and rejected say the same, white space at the ends aside.
+    /// Chosen and rejected are equal up to white space at the ends.
     IdenticalSides,
-    /// There is no prompt, or only white space.
+    /// The prompt is missing or only white space.
     EmptyPrompt,
     /// The chosen response is missing, null or only white space.
     EmptyChosen,
     /// The rejected response is missing, null or only white space.
     EmptyRejected,
-    /// A turn lacks its role, or the role is no text.
+    /// A turn has no role, or the role is not text.
     MissingRole,
-    /// A turn's content is null or no text.
+    /// The content of a turn is null or not text.
     MissingContent,
     /// The last turn of a response is not the assistant's.
     LastTurnNotAssistant,
-    /// Without a prompt column: one side is the beginning of the other, so that no response is left.
+    /// Without a prompt column, one side is the beginning of the other, so that no response is left.
     OneSideIsPrefix,
-    /// Without a prompt column: the sides differ from their first turn or character on.
+    /// Without a prompt column, the sides differ from their first turn or character on.
     NoSharedPrompt,
     /// The sides answer different prompts.
     DifferentPrompts,
-    /// Both responses, or all, are rated alike.
+    /// All responses are rated the same.
     Tie,
     /// There is no usable label, score or rank.
     Unlabelled,
-    /// A value is of a type that the recognised format does not have, in this row.
+    /// A value of this row has a type that the format does not allow.
     WrongType,
-    /// A JSON string holds an escaped lone surrogate, which is no text.
+    /// A JSON string holds an escaped lone surrogate, which is not text.
     LoneSurrogate,
     /// More than a GiB of text in one row.
     TooLarge,
 }
 
 impl Problem {
-    /// Every problem.
+    /// All problems.
     pub const ALL: [Self; 15] = [
         Self::IdenticalSides,
         Self::EmptyPrompt,
@@ -60,7 +60,7 @@ impl Problem {
         Self::TooLarge,
     ];
 
-    /// The stable name in reports: kebab case.
+    /// Name in reports, in kebab case.
     pub fn name(self) -> &'static str {
         match self {
             Problem::IdenticalSides => "identical-sides",
@@ -88,27 +88,27 @@ impl fmt::Display for Problem {
     }
 }
 
-/// How often each problem came up, and in which rows first.
+/// Counts of problems, with the first rows of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(transparent)]
 pub struct Problems(BTreeMap<Problem, Occurrences>);
 
-/// The rows that have one problem.
+/// Rows with the same problem.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Occurrences {
-    /// How many rows.
+    /// Number of rows.
     pub count: u64,
-    /// The first of them, at most [`Occurrences::KEPT`], counted from 0 in the file.
+    /// The first [`Occurrences::KEPT`] of the rows, counted from 0 in the file.
     pub first_rows: Vec<u64>,
 }
 
 impl Occurrences {
-    /// How many row numbers are kept.
+    /// Number of row numbers that are kept.
     pub const KEPT: usize = 5;
 }
 
 impl Problems {
-    /// Notes `problem` in `row`.
+    /// Counts `problem` in `row`.
     pub fn add(&mut self, problem: Problem, row: u64) {
         let entry = self.0.entry(problem).or_default();
         entry.count += 1;
@@ -117,22 +117,22 @@ impl Problems {
         }
     }
 
-    /// How many rows have `problem`.
+    /// Number of rows with `problem`.
     pub fn count(&self, problem: Problem) -> u64 {
         self.0.get(&problem).map_or(0, |entry| entry.count)
     }
 
-    /// Sum over all problems.
+    /// Number of problems of all kinds.
     pub fn total(&self) -> u64 {
         self.0.values().map(|entry| entry.count).sum()
     }
 
-    /// Each problem with its rows, in a fixed order.
+    /// Iterates over the problems and their rows, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = (Problem, &Occurrences)> {
         self.0.iter().map(|(problem, entry)| (*problem, entry))
     }
 
-    /// True if there is none.
+    /// Whether there are no problems.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Files by URL: objects of S3, Google Cloud Storage, Azure and plain HTTP, copied once into a folder.
+//! Files by URL: objects in S3, Google Cloud Storage, Azure and on web servers, copied once into a folder.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use url::Url;
 use crate::error::{Error, Result};
 use crate::inputs::has_ending;
 
-/// Copies of objects that are named by URL, kept in a folder and made anew when the object has changed.
+/// Folder of local copies of remote objects. A copy is made again when the object has changed.
 ///
-/// Readers jump about in Parquet and Arrow files and read JSON twice, so an object is streamed to disk first; memory
-/// stays bounded by one network buffer. A copy is known by URL, size and the store's version of the object (its ETag or
-/// date), so a second use asks for those only. A copy that is cut off is not kept.
+/// Readers seek in Parquet and Arrow files and read JSON twice, so an object is streamed to disk first; memory is bounded
+/// by one network buffer. A copy is identified by URL, size and version of the object (ETag or date), so a second use
+/// requests only those. An incomplete copy is not kept.
 ///
 /// # Examples
 /// ```no_run
@@ -35,31 +35,31 @@ pub struct ObjectCache {
     settings: Vec<(String, String)>,
 }
 
-/// How far the copying of one object is.
+/// Progress of copying one object.
 #[derive(Debug, Clone, Copy)]
 pub struct Transfer<'a> {
     /// The object's URL, without a password.
     pub url: &'a str,
     /// Bytes on disk so far.
     pub done: u64,
-    /// Bytes of the whole object.
+    /// Size of the object in bytes.
     pub total: u64,
 }
 
 impl std::fmt::Debug for ObjectCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The settings may hold keys.
+        // The settings may hold secrets.
         f.debug_struct("ObjectCache").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
 impl ObjectCache {
-    /// Copies in `folder`; stores are asked without credentials.
+    /// Uses `folder` for the copies, and no credentials.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), settings: Vec::new() }
     }
 
-    /// Copies in the folder `objects` of the user's cache folder (see [`simplemix_files::cache_dir`]). Stores take their
+    /// Uses the folder `objects` of the user's cache folder (see [`simplemix_files::cache_dir`]). Stores take their
     /// settings from the environment variables of their own tools, such as `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
     /// `GOOGLE_SERVICE_ACCOUNT` or `AZURE_STORAGE_ACCOUNT_NAME`.
     ///
@@ -75,28 +75,28 @@ impl ObjectCache {
         Ok(Self { folder: cache_dir_for("objects")?, settings })
     }
 
-    /// Adds a setting of the store by its name in the `object_store` crate, such as `aws_endpoint` or `allow_http`.
+    /// Adds a setting of the `object_store` crate, such as `aws_endpoint` or `allow_http`.
     #[must_use]
     pub fn with_setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((key.into(), value.into()));
         self
     }
 
-    /// Local copies of the objects that `url` names, in the order of their names: one object, all with pairs below a
-    /// prefix that ends in `/`, or those that fit a pattern such as `s3://bucket/data/train-*.parquet`. A `file://` URL
-    /// is read where it lies, by the rules of [`inputs`](crate::inputs()).
+    /// Copies the objects that `url` names and returns the copies, sorted by name: one object, all objects with pairs
+    /// below a prefix that ends in `/`, or those that match a pattern such as `s3://bucket/data/train-*.parquet`. A
+    /// `file://` URL is not copied; it follows the rules of [`inputs`](crate::inputs()).
     ///
     /// # Errors
-    /// [`Error::Url`] if it is no URL of a known store, [`Error::NoInput`] if nothing fits, [`Error::Remote`] if the
-    /// store fails or refuses, [`Error::Io`] if the copy cannot be written.
+    /// [`Error::Url`] if it is not a URL of a known store, [`Error::NoInput`] if nothing matches, [`Error::Remote`] if the
+    /// store fails or refuses, [`Error::Files`] or [`Error::Io`] if the copy cannot be written.
     pub fn inputs(&self, url: &str) -> Result<Vec<PathBuf>> {
         self.inputs_with(url, &mut |_| ())
     }
 
-    /// As [`inputs`](ObjectCache::inputs), telling `progress` about every piece that has come.
+    /// Like [`inputs`](ObjectCache::inputs), and calls `progress` for every piece that arrives.
     ///
     /// # Errors
-    /// As [`inputs`](ObjectCache::inputs).
+    /// See [`inputs`](ObjectCache::inputs).
     pub fn inputs_with(&self, url: &str, progress: &mut (dyn FnMut(Transfer<'_>) + Send)) -> Result<Vec<PathBuf>> {
         let location = Location::parse(url, &self.settings)?;
         let store = match location {
@@ -104,7 +104,7 @@ impl ObjectCache {
             Location::Store(store) => store,
         };
         let failed = |error: std::io::Error| store.failed("start", error);
-        // A thread of its own, since the caller may be inside another runtime.
+        // Needs its own thread, since the caller may be inside another runtime.
         let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
             runtime.block_on(store.copy_all(&self.folder, progress))
@@ -130,7 +130,7 @@ impl Location {
             return path.map(Self::Local).map_err(|()| wrong("not local".to_owned(), "file:///PATH"));
         }
         if let Some(query) = url.query() {
-            return Err(wrong(format!("with the query `{query}`"), "a URL without one"));
+            return Err(wrong(format!("with the query `{query}`"), "a URL without a query"));
         }
         let known = "file://, s3://, gs://, az://, http:// or https://";
         let (scheme, _) = ObjectStoreScheme::parse(&url).map_err(|e| wrong(e.to_string(), known))?;
@@ -146,10 +146,10 @@ impl Location {
     }
 }
 
-/// The URL as it may be printed.
+/// The URL without its password.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // Refused by URLs that cannot have one.
+    // URLs that cannot have a password refuse, which is fine.
     let _ = url.set_password(None);
     url.into()
 }
@@ -162,13 +162,13 @@ where
     move |source| Error::Remote { url, action, source: source.into() }
 }
 
-/// A store, and what is wanted of it.
+/// An object store, and the objects asked for.
 struct Store {
     store: Arc<dyn ObjectStore>,
     path: ObjectPath,
     url: String,
     folder: bool,
-    /// Whether it can list; web servers cannot.
+    /// Whether the store can list objects; web servers cannot.
     lists: bool,
 }
 
@@ -186,7 +186,7 @@ impl Store {
         Ok(copies)
     }
 
-    /// The objects that are meant.
+    /// Finds the objects that the URL names.
     async fn objects(&self) -> Result<Vec<ObjectMeta>> {
         let pattern = self.path.as_ref().contains(['*', '[']).then(|| Pattern::new(self.path.as_ref()));
         let none = |expected| Err(Error::NoInput { path: self.url.clone().into(), expected });
@@ -196,7 +196,7 @@ impl Store {
             None if self.folder => self.list(None).await?,
             None => match self.store.head(&self.path).await {
                 Ok(object) => return Ok(vec![object]),
-                // It may be a folder whose URL lacks the last slash.
+                // A folder whose URL lacks the last slash.
                 Err(object_store::Error::NotFound { .. }) if self.lists => {
                     let inside = self.list(None).await?;
                     if inside.is_empty() {
@@ -208,13 +208,13 @@ impl Store {
             },
         };
         found.sort_by(|a, b| a.location.cmp(&b.location));
-        if found.is_empty() { none("objects of Parquet, Arrow IPC or JSON there") } else { Ok(found) }
+        if found.is_empty() { none("Parquet, Arrow IPC or JSON objects") } else { Ok(found) }
     }
 
-    /// Objects that fit the pattern, or those with pairs in the folder.
+    /// Lists the objects that match the pattern, or all with pairs in the folder.
     async fn list(&self, pattern: Option<&Pattern>) -> Result<Vec<ObjectMeta>> {
         if !self.lists {
-            return Err(self.failed("list", "a web server cannot be listed; name each file"));
+            return Err(self.failed("list", "a web server cannot list files; name each file"));
         }
         let Some(pattern) = pattern else {
             let found = self.store.list_with_delimiter(Some(&self.path)).await;
@@ -230,7 +230,7 @@ impl Store {
         Ok(all.into_iter().filter(|object| pattern.matches_with(object.location.as_ref(), options)).collect())
     }
 
-    /// The object's copy, made if there is none.
+    /// Returns the copy of an object, made if there is none.
     async fn copy(
         &self,
         object: &ObjectMeta,
@@ -258,20 +258,20 @@ impl Store {
             progress(Transfer { url: &url, done, total: object.size });
         }
         if done != object.size {
-            let cut = format!("{done} bytes came, expected {}", object.size);
+            let cut = format!("received {done} bytes, expected {}", object.size);
             return Err(remote(&url, "read")(cut));
         }
         file.commit()?;
         Ok(path)
     }
 
-    /// URL of one of the store's objects.
+    /// URL of an object of the store.
     fn url_of(&self, object: &ObjectMeta) -> String {
         if object.location == self.path {
             return self.url.clone();
         }
         let Ok(mut url) = Url::parse(&self.url) else { return object.location.to_string() };
-        // URLs whose first part names the bucket keep it.
+        // If the first part of the path names the bucket, keep it.
         let lead = url.path().trim_matches('/').trim_end_matches(self.path.as_ref()).trim_end_matches('/').to_owned();
         url.set_path(&format!("{lead}/{}", object.location));
         url.into()

@@ -1,4 +1,4 @@
-//! The canonical Arrow schema, and the way between its batches and [`Pair`] values.
+//! The canonical Arrow schema, and conversion between its batches and [`Pair`] values.
 //!
 //! | column | type |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | `score_chosen`, `score_rejected` | `Float64`, nullable |
 //! | `id` | `Utf8` |
 //!
-//! Any further columns may follow and are carried. On disk `source` is a plain string: Parquet has its own dictionary
+//! Further columns may follow and are carried along. On disk, `source` is a plain string: Parquet has its own dictionary
 //! encoding, and Hugging Face `datasets` cannot load Arrow's.
 
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int32Type, Schema, Sch
 use crate::cell::{Cell, List, Struct};
 use crate::draft::{Draft, DraftText};
 use crate::error::{Error, Result};
-use crate::pair::{Form, Message, Pair, Policy, Text};
+use crate::pair::{Form, Message, Pair, Text};
 
 /// Names of the canonical columns, in order.
-pub const COLUMNS: [&str; 10] =
+pub(crate) const COLUMNS: [&str; 10] =
     ["prompt", "chosen", "rejected", "source", "policy", "generator", "task", "score_chosen", "score_rejected", "id"];
 
 /// Fields of one message.
@@ -38,8 +38,8 @@ fn message_item() -> FieldRef {
     Arc::new(Field::new("item", DataType::Struct(message_fields()), true))
 }
 
-/// The canonical fields, without any further columns.
-pub fn fields(form: Form) -> Vec<FieldRef> {
+/// Canonical fields, without further columns.
+pub(crate) fn fields(form: Form) -> Vec<FieldRef> {
     let text = match form {
         Form::Plain => DataType::Utf8,
         Form::Messages => DataType::List(message_item()),
@@ -60,16 +60,16 @@ pub fn fields(form: Form) -> Vec<FieldRef> {
         .collect()
 }
 
-/// The canonical schema, without any further columns.
+/// Canonical schema, without further columns.
 pub fn schema(form: Form) -> SchemaRef {
     Arc::new(Schema::new(fields(form)))
 }
 
-/// The form of a canonical batch's texts.
+/// Checks that a schema is canonical and returns the form of its texts.
 ///
 /// # Errors
-/// [`Error::Schema`] if a canonical column is missing or of another type.
-pub fn form_of(schema: &Schema) -> Result<Form> {
+/// [`Error::Schema`] if a canonical column is missing or has another type.
+pub(crate) fn form_of(schema: &Schema) -> Result<Form> {
     let form = form_of_written(schema);
     for expected in fields(form) {
         let found = schema.field_with_name(expected.name()).ok();
@@ -84,7 +84,7 @@ pub fn form_of(schema: &Schema) -> Result<Form> {
     Ok(form)
 }
 
-/// The form of a file that was begun with this schema.
+/// Form of a file that was started with this schema.
 pub(crate) fn form_of_written(schema: &Schema) -> Form {
     match schema.field_with_name("chosen").map(Field::data_type) {
         Ok(DataType::Utf8) => Form::Plain,
@@ -92,13 +92,13 @@ pub(crate) fn form_of_written(schema: &Schema) -> Form {
     }
 }
 
-/// The pairs as one canonical batch of the given form.
+/// Converts pairs to one canonical batch of the given form.
 ///
-/// With [`Form::Messages`] bare text becomes a turn of the user (prompt) or of the assistant (responses).
+/// With [`Form::Messages`], bare text becomes a turn of the user (prompt) or of the assistant (responses).
 ///
 /// # Errors
-/// [`Error::Value`] if `form` is [`Form::Plain`] and a pair holds messages, or if the texts exceed what one batch can
-/// hold (2 GiB a column).
+/// [`Error::Value`] if `form` is [`Form::Plain`] and a pair holds messages, or if the texts exceed the 2 GiB
+/// that a column of a batch can hold.
 ///
 /// # Examples
 /// ```
@@ -112,14 +112,14 @@ pub fn batch_from_pairs(pairs: &[Pair], form: Form) -> Result<RecordBatch> {
     let mut builder = BatchBuilder::new(form);
     for (row, pair) in pairs.iter().enumerate() {
         if builder.text_bytes + pair_bytes(pair) > i32::MAX as usize {
-            let found = "past 2 GiB of text".to_owned();
+            let found = "more than 2 GiB of text".to_owned();
             return Err(Error::Value { row, column: "chosen", found, expected: "less text in one batch" });
         }
         let mut draft = Draft::of_pair(pair);
         draft.set_form(form);
         if !builder.append(&draft, &pair.id) {
             let found = "a list of messages".to_owned();
-            return Err(Error::Value { row, column: "chosen", found, expected: "text, the form asked for" });
+            return Err(Error::Value { row, column: "chosen", found, expected: "text, since the form is plain" });
         }
     }
     Ok(builder.finish())
@@ -133,11 +133,11 @@ fn pair_bytes(pair: &Pair) -> usize {
     bytes(&pair.prompt) + bytes(&pair.chosen) + bytes(&pair.rejected)
 }
 
-/// The rows of a canonical batch; further columns are left out.
+/// Converts a canonical batch to pairs, without further columns.
 ///
 /// # Errors
-/// [`Error::Schema`] if the batch is not canonical, [`Error::Value`] if a value is null where it may not be or `policy`
-/// is neither `on` nor `off`.
+/// [`Error::Schema`] if the batch is not canonical, [`Error::Value`] if a required value is null or `policy` is
+/// neither `on` nor `off`.
 pub fn pairs_from_batch(batch: &RecordBatch) -> Result<Vec<Pair>> {
     form_of(batch.schema_ref())?;
     let rows = StructArray::from(batch.clone());
@@ -180,7 +180,7 @@ fn messages(turns: List<'_>, row: usize, column: &'static str) -> Result<Vec<Mes
         let turn = turn.as_struct()?;
         Some(Message::new(turn.get("role").as_str()?, turn.get("content").as_str()?))
     };
-    let missing = || Error::Value { row, column, found: "a turn with null".to_owned(), expected: "role and content" };
+    let missing = || Error::Value { row, column, found: "a turn with nulls".to_owned(), expected: "role and content" };
     turns.iter().map(|cell| turn(cell).ok_or_else(missing)).collect()
 }
 
@@ -263,7 +263,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds one row; false, and nothing added, if its texts are of the other form.
+    /// Adds one row. Returns false and adds nothing if the texts have the other form.
     pub(crate) fn append(&mut self, draft: &Draft<'_>, id: &str) -> bool {
         let texts = [&draft.prompt, &draft.chosen, &draft.rejected];
         if !self.texts.iter().zip(texts).all(|(builder, text)| builder.accepts(text)) {
@@ -272,8 +272,8 @@ impl BatchBuilder {
         for (builder, text) in self.texts.iter_mut().zip(texts) {
             builder.append(text);
         }
-        self.source.append_value(draft.source.as_deref().unwrap_or_default());
-        self.policy.append_value(draft.policy.unwrap_or(Policy::Off).as_str());
+        self.source.append_value(draft.source.as_deref().expect("a draft is settled first"));
+        self.policy.append_value(draft.policy.expect("a draft is settled first").as_str());
         self.generator.append_option(draft.generator.as_deref());
         self.task.append_option(draft.task.as_deref());
         self.scores[0].append_option(draft.score_chosen);
@@ -284,7 +284,7 @@ impl BatchBuilder {
         true
     }
 
-    /// The canonical columns built so far; the builder is empty afterwards.
+    /// Returns the canonical columns and empties the builder.
     pub(crate) fn finish_columns(&mut self) -> Vec<ArrayRef> {
         self.rows = 0;
         self.text_bytes = 0;

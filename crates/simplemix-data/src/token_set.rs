@@ -1,9 +1,9 @@
-//! Token ids of many pairs in an Arrow IPC file that is mapped, not read.
+//! Token ids of many pairs in a memory-mapped Arrow IPC file.
 //!
-//! A row is a kept pair: its index in the input, prompt, chosen and rejected as lists of ids, prompt stored once. Opening
-//! a file costs the same for a thousand pairs and a million, and ids are borrowed from it. The file's name is a blake3
-//! of everything that the ids depend on, so a set is made once; it is written under another name and renamed, behind a
-//! lock, so that two processes do not make it twice and no half of one is ever found.
+//! A row is a kept pair: index in the input, and prompt, chosen and rejected as lists of ids; the prompt is stored once.
+//! Opening a file takes the same time for a thousand pairs and for a million, and ids are borrowed from it. The file's
+//! name is a BLAKE3 hash of everything that the ids depend on, so a set is made once. A lock keeps two processes from
+//! making it at the same time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,10 +22,10 @@ use crate::gather::{decode, map_file};
 use crate::pair::Pair;
 use crate::tokenize::{DropReason, PairTokenizer, TokenizedPair, TokenizedSet};
 
-/// Pairs tokenised, and rows written, at a time.
+/// Rows per batch of the file.
 const BATCH_ROWS: usize = 8192;
 
-/// Version of the file's layout and of the rules behind it; part of the key.
+/// Version of the file layout and of the tokenising rules; part of the key.
 const VERSION: &str = "1";
 
 /// Tokenised pairs in a mapped file.
@@ -40,12 +40,12 @@ pub struct TokenSet {
     cached: bool,
 }
 
-/// A pair's ids, borrowed from the file.
+/// Token ids of a pair, borrowed from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenRow<'a> {
-    /// Its index in the input.
+    /// Index of the pair in the input.
     pub index: u64,
-    /// Tokens of the prompt, which both responses share.
+    /// Tokens of the prompt, shared by both responses.
     pub prompt: &'a [u32],
     /// Tokens of the chosen response.
     pub chosen: &'a [u32],
@@ -60,10 +60,10 @@ struct Columns {
 }
 
 impl TokenSet {
-    /// Maps a file that [`PairTokenizer::encode_cached`] made.
+    /// Maps a file made by [`PairTokenizer::encode_cached`].
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened, [`Error::Arrow`] or [`Error::Schema`] if it is cut off or no token set.
+    /// [`Error::Io`] if it cannot be opened, [`Error::Arrow`] or [`Error::Schema`] if it is truncated or not a token set.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(Error::io(path, "open"))?;
@@ -91,25 +91,25 @@ impl TokenSet {
         Ok(set)
     }
 
-    /// Where it lies.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Number of pairs kept.
+    /// Number of kept pairs.
     pub fn len(&self) -> usize {
         self.starts[self.starts.len() - 1]
     }
 
-    /// Whether none was kept.
+    /// Whether no pair was kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The pair of row `row`.
+    /// Token ids of row `row`.
     ///
     /// # Panics
-    /// If there is no such row, as a slice does.
+    /// If there is no such row.
     pub fn get(&self, row: usize) -> TokenRow<'_> {
         let batch = self.starts.partition_point(|&start| start <= row) - 1;
         let (columns, row) = (&self.batches[batch], row - self.starts[batch]);
@@ -120,37 +120,38 @@ impl TokenSet {
         TokenRow { index: columns.index.value(row), prompt: list(0), chosen: list(1), rejected: list(2) }
     }
 
-    /// All pairs in order.
+    /// Iterates over all rows in order.
     pub fn iter(&self) -> impl Iterator<Item = TokenRow<'_>> {
         (0..self.len()).map(|row| self.get(row))
     }
 
-    /// Pairs dropped, by reason.
+    /// Number of dropped pairs, by reason.
     pub fn dropped(&self) -> &BTreeMap<DropReason, usize> {
         &self.dropped
     }
 
-    /// Kept pairs of which a response was cut.
+    /// Number of kept pairs with a truncated response.
     pub fn cut(&self) -> u64 {
         self.cut
     }
 
-    /// Kept pairs that lost the end of their prompt at the boundary.
+    /// Number of kept pairs that lost the end of the prompt, see [`TokenizedSet::shifted`].
     pub fn shifted(&self) -> u64 {
         self.shifted
     }
 
-    /// Whether it was there already when it was asked for.
+    /// Whether the file existed before the call that opened it.
     pub fn was_cached(&self) -> bool {
         self.cached
     }
 }
 
 impl PairTokenizer {
-    /// Token ids of `pairs` from `folder`, where they are made if they are not there yet.
+    /// Opens the token set of `pairs` in `folder`, making it if there is none.
     ///
     /// # Errors
-    /// As [`PairTokenizer::encode_all`]; [`Error::Io`] or [`Error::Arrow`] if the file cannot be written.
+    /// See [`PairTokenizer::encode_all`]; [`Error::Files`], [`Error::Io`] or [`Error::Arrow`] if the file cannot be
+    /// written.
     pub fn encode_cached(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<TokenSet> {
         let folder = folder.as_ref();
         simplemix_files::create_dir_all(folder)?;
@@ -167,25 +168,25 @@ impl PairTokenizer {
         Ok(TokenSet { cached: false, ..TokenSet::open(&path)? })
     }
 
-    /// Writes the token ids of `pairs` to an Arrow IPC file, whole or not at all, and says what was kept.
+    /// Tokenises `pairs`, writes the ids to an Arrow IPC file, and returns them.
     ///
     /// # Errors
-    /// As [`PairTokenizer::encode_cached`].
+    /// See [`PairTokenizer::encode_cached`].
     pub fn write_token_set(&self, pairs: &[Pair], path: &Path) -> Result<TokenizedSet> {
         let set = self.encode_all(pairs)?;
         set.write(path)?;
         Ok(set)
     }
 
-    /// Where in `folder` the token ids of `pairs` are kept: the file's name is a hash of all that they depend on.
+    /// Path of the token set of `pairs` in `folder`; the name is a hash of everything that the ids depend on.
     ///
     /// # Errors
-    /// What the tokenizer reports.
+    /// [`Error::Io`] if `tokenizer.json` cannot be read.
     pub fn token_set_path(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<PathBuf> {
         Ok(folder.as_ref().join(format!("{}.arrow", self.key(pairs)?)))
     }
 
-    /// Everything that the ids depend on, in hex.
+    /// Hash of everything that the ids depend on, in hex.
     fn key(&self, pairs: &[Pair]) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         let mut part = |bytes: &[u8]| {
@@ -196,7 +197,7 @@ impl PairTokenizer {
         part(serde_json::to_string(self.options()).expect("options are names and numbers").as_bytes());
         part(self.fingerprint()?.as_bytes());
         for pair in pairs {
-            // The id is a hash of the texts.
+            // The id is a hash of the texts of the pair.
             part(pair.id.as_bytes());
         }
         Ok(hasher.finalize().to_hex()[..32].to_owned())
@@ -204,10 +205,10 @@ impl PairTokenizer {
 }
 
 impl TokenizedSet {
-    /// Writes the ids to an Arrow IPC file, whole or not at all, for [`TokenSet::open`].
+    /// Writes the ids to an Arrow IPC file for [`TokenSet::open`], whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Arrow`] if it cannot be written.
+    /// [`Error::Files`], [`Error::Io`] or [`Error::Arrow`] if it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut metadata = std::collections::HashMap::from([
             ("version".to_owned(), VERSION.to_owned()),

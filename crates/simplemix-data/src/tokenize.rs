@@ -1,11 +1,12 @@
-//! From pairs to token ids, as TRL 1.16 prepares them for DPO.
+//! Tokenises pairs as TRL 1.16 does for DPO.
 //!
-//! Three texts are tokenised for a pair: the prompt (of a conversation: rendered with the generation prompt), prompt and
-//! chosen, prompt and rejected. A response's tokens are what follows the prompt's. Plain responses get the
-//! end-of-sequence token appended unless they end in it; conversations get what their template writes.
+//! Three texts are tokenised for a pair: the prompt (for a conversation, rendered with the generation prompt), prompt and
+//! chosen, prompt and rejected. The tokens of a response are those that follow the prompt's tokens. Plain responses get
+//! the end-of-sequence token appended unless they end in it; conversations end as their template writes them.
 //!
-//! The prompt's tokens need not be the first tokens of prompt and response together: tokens can merge across the
-//! boundary, and a template may render a prompt differently when an answer follows. [`Boundary`] says what is done then.
+//! The tokens of the prompt alone need not be the first tokens of prompt and response together: tokens can merge across
+//! the boundary, and a template may render a prompt differently when a response follows. [`Boundary`] selects how this
+//! case is handled.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,14 +20,14 @@ use crate::error::{Error, Result};
 use crate::pair::{Message, Pair, Text};
 use crate::template::{ChatTemplate, SpecialTokens, source};
 
-/// How pairs are turned into tokens. What is not given here is TRL's default.
+/// Tokenising rules. Everything that is not set here follows TRL's default.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct TokenizeOptions {
-    /// Tokens of prompt and response together, at most. TRL's default is 1024.
+    /// Maximum number of tokens of prompt and response together; 1024 by default, as in TRL.
     pub max_length: usize,
-    /// What becomes of longer pairs.
+    /// Handling of longer pairs.
     pub truncation: Truncation,
-    /// What happens where the prompt's tokens change once a response follows.
+    /// Handling of prompts whose tokens change when a response follows.
     pub boundary: Boundary,
 }
 
@@ -36,50 +37,50 @@ impl Default for TokenizeOptions {
     }
 }
 
-/// What becomes of a pair whose prompt and response are longer than the limit.
+/// Handling of a pair that is longer than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Truncation {
-    /// The end of the response is cut off, as in TRL, and the pair is counted as cut.
+    /// Cut off the end of the response, as TRL does, and count the pair as cut.
     KeepStart,
-    /// The pair is dropped, and counted under [`DropReason::TooLong`].
+    /// Drop the pair and count it under [`DropReason::TooLong`].
     Drop,
 }
 
-/// What happens where the tokens of the prompt alone are not the first tokens of prompt and response.
+/// Handling of a prompt whose tokens are not the first tokens of prompt and response together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Boundary {
-    /// An error that shows the tokens that differ.
+    /// Fail with an error that shows the tokens that differ.
     Strict,
-    /// As TRL 1.16: the responses start where the tokens first differ, in either of them, and the end of the prompt
-    /// alone is left out. Counted, see [`TokenizedSet::shifted`].
+    /// Start both responses at the first token that differs in either of them, and leave out the end of the prompt, as
+    /// TRL 1.16 does. Counted in [`TokenizedSet::shifted`].
     Trl,
-    /// The pair is dropped, and counted under [`DropReason::Boundary`].
+    /// Drop the pair and count it under [`DropReason::Boundary`].
     Drop,
 }
 
-/// Why a pair was dropped.
+/// Reason why a pair was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The prompt alone reaches the length limit, so that no token of a response would be left.
+    /// The prompt alone reaches the length limit.
     PromptFillsLength,
     /// Prompt and response exceed the limit, under [`Truncation::Drop`].
     TooLong,
-    /// The prompt's tokens change once a response follows, under [`Boundary::Drop`].
+    /// The tokens of the prompt change when a response follows, under [`Boundary::Drop`].
     Boundary,
-    /// There is no token of the prompt, so that the first token of a response has no context.
+    /// The prompt has no tokens, so that the first token of a response has no context.
     EmptyPrompt,
-    /// A response has no token.
+    /// A response has no tokens.
     EmptyResponse,
-    /// Both responses have the same tokens, perhaps only after the cut.
+    /// Both responses have the same tokens, possibly only after being cut.
     IdenticalTokens,
 }
 
 impl DropReason {
-    /// Every reason.
+    /// All reasons.
     pub const ALL: [Self; 6] = [
         DropReason::PromptFillsLength,
         DropReason::TooLong,
@@ -89,7 +90,7 @@ impl DropReason {
         DropReason::IdenticalTokens,
     ];
 
-    /// The stable name in reports: kebab case.
+    /// Name in reports, in kebab case.
     pub fn name(self) -> &'static str {
         match self {
             DropReason::PromptFillsLength => "prompt-fills-length",
@@ -112,41 +113,41 @@ impl fmt::Display for DropReason {
 /// `rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenizedPair {
-    /// Tokens of the prompt, which both responses share.
+    /// Tokens of the prompt, shared by both responses.
     pub prompt: Vec<u32>,
     /// Tokens of the chosen response.
     pub chosen: Vec<u32>,
     /// Tokens of the rejected response.
     pub rejected: Vec<u32>,
-    /// True if the length limit cut the end off a response.
+    /// Whether the end of a response was cut off.
     pub cut: bool,
-    /// True if the end of the prompt alone was left out, under [`Boundary::Trl`].
+    /// Whether the end of the prompt was left out, under [`Boundary::Trl`].
     pub shifted: bool,
 }
 
-/// What became of one pair.
+/// Result of tokenising one pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is kept, perhaps cut.
+    /// The pair is kept, possibly cut.
     Kept(TokenizedPair),
-    /// It is not used.
+    /// The pair is dropped.
     Dropped(DropReason),
 }
 
-/// Many tokenised pairs, and an account of the others.
+/// Tokenised pairs, and counts of the dropped ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenizedSet {
     /// Kept pairs, each with its index in the input, in order.
     pub pairs: Vec<(usize, TokenizedPair)>,
-    /// How many were dropped, by reason.
+    /// Number of dropped pairs, by reason.
     pub dropped: BTreeMap<DropReason, usize>,
-    /// How many of the kept pairs had the end of a response cut off.
+    /// Number of kept pairs with a truncated response.
     pub cut: usize,
-    /// How many of the kept pairs lost the end of their prompt at the boundary.
+    /// Number of kept pairs that lost the end of the prompt, under [`Boundary::Trl`].
     pub shifted: usize,
 }
 
-/// A tokenizer with the chat template and the rules that turn pairs into token ids. Safe to share between threads.
+/// Tokenizer of a model, with its chat template and the tokenising rules. It can be shared between threads.
 pub struct PairTokenizer {
     path: PathBuf,
     dir: PathBuf,
@@ -167,8 +168,8 @@ impl fmt::Debug for PairTokenizer {
 }
 
 impl PairTokenizer {
-    /// Loads `tokenizer.json`, and beside it the chat template, special tokens and end-of-sequence ids, from a model
-    /// folder in Hugging Face's layout. Truncation and padding that `tokenizer.json` may ask for are switched off.
+    /// Loads `tokenizer.json`, the chat template, special tokens and end-of-sequence ids from a Hugging Face model folder.
+    /// Truncation and padding that `tokenizer.json` asks for are turned off.
     ///
     /// # Errors
     /// [`Error::ModelFile`] if there is no `tokenizer.json`, [`Error::Tokenizer`] if it cannot be loaded,
@@ -199,22 +200,22 @@ impl PairTokenizer {
         Ok(Self { path, dir: dir.to_path_buf(), tokenizer, template, special_tokens, eos_ids, options })
     }
 
-    /// This tokenizer with another chat template than the folder's.
+    /// Replaces the chat template of the folder.
     #[must_use]
     pub fn with_template(mut self, template: ChatTemplate) -> Self {
         self.template = Some(template.with_special_tokens(self.special_tokens.clone()));
         self
     }
 
-    /// The rules in force.
+    /// The tokenising rules.
     pub fn options(&self) -> &TokenizeOptions {
         &self.options
     }
 
-    /// Tokenizer, template and special tokens, as one hash in hex.
+    /// Hash of tokenizer, template and special tokens, in hex.
     ///
     /// # Errors
-    /// [`Error::Io`] if `tokenizer.json` is gone.
+    /// [`Error::Io`] if `tokenizer.json` cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&std::fs::read(&self.path).map_err(Error::io(&self.path, "read"))?);
@@ -223,19 +224,19 @@ impl PairTokenizer {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
-    /// Ids that end an answer: `eos_token_id` of `generation_config.json` and `config.json`, and the tokenizer's
-    /// `eos_token`; sorted, each once.
+    /// Ids that end a response: `eos_token_id` of `generation_config.json` and `config.json`, and the tokenizer's
+    /// `eos_token`; sorted, without duplicates.
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos_ids
     }
 
-    /// The tokenizer itself.
+    /// The tokenizer without template and rules.
     pub fn inner(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// Token ids of a prompt that is to be answered: plain text with the tokenizer's own special tokens, a conversation
-    /// through the chat template with the beginning of an answer. Not cut.
+    /// Token ids of a prompt for generation: plain text with the tokenizer's special tokens, a conversation rendered by
+    /// the chat template with the generation prompt. Never cut.
     ///
     /// # Errors
     /// [`Error::NoTemplate`] or [`Error::Template`] for conversations, [`Error::Tokenizer`].
@@ -246,7 +247,7 @@ impl PairTokenizer {
         }
     }
 
-    /// Text of token ids, without special tokens.
+    /// Decodes token ids to text, without special tokens.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the decoder fails.
@@ -254,14 +255,13 @@ impl PairTokenizer {
         self.tokenizer.decode(ids, true).map_err(tokenizer_error(&self.path))
     }
 
-    /// Token ids of one pair, or why it is dropped.
+    /// Tokenises one pair.
     ///
     /// # Errors
     /// [`Error::Boundary`] under [`Boundary::Strict`], [`Error::NoTemplate`] or [`Error::Template`] for conversations,
     /// [`Error::NoEos`] for plain text, [`Error::Tokenizer`].
     pub fn encode(&self, pair: &Pair) -> Result<Outcome> {
         let prompt = self.encode_prompt(&pair.prompt)?;
-        // Nothing that follows can help a prompt that fills the limit; TRL drops it after tokenising all three texts.
         let chosen = self.encode_with_response(&pair.prompt, &pair.chosen)?;
         let rejected = self.encode_with_response(&pair.prompt, &pair.rejected)?;
         let kept =
@@ -282,10 +282,10 @@ impl PairTokenizer {
         Ok(self.fit(&prompt[..start], &chosen[start..], &rejected[start..], shifted))
     }
 
-    /// Token ids of many pairs, in parallel; order and result do not depend on the number of threads.
+    /// Tokenises many pairs in parallel; the result does not depend on the number of threads.
     ///
     /// # Errors
-    /// As [`PairTokenizer::encode`], of the first pair that fails.
+    /// See [`PairTokenizer::encode`]; the error of the first pair that fails.
     pub fn encode_all(&self, pairs: &[Pair]) -> Result<TokenizedSet> {
         let outcomes: Vec<Result<Outcome>> = pairs.par_iter().map(|pair| self.encode(pair)).collect();
         let mut set = TokenizedSet::default();
@@ -330,8 +330,8 @@ impl PairTokenizer {
         })
     }
 
-    /// Token ids of a prompt with a response to it, as they stand in training: plain text ends in the end-of-sequence
-    /// token, a conversation in what its template writes. Not cut.
+    /// Token ids of a prompt and a response, as in training: plain text ends in the end-of-sequence token, a conversation
+    /// as its template writes it. Never cut.
     ///
     /// # Errors
     /// [`Error::NoTemplate`] or [`Error::Template`] for conversations, [`Error::NoEos`] for plain text,
@@ -357,7 +357,7 @@ impl PairTokenizer {
     }
 
     fn ids(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        // The fast form leaves out character offsets, which are not used here.
+        // `encode_fast` leaves out character offsets, which are not needed.
         let encoding = self.tokenizer.encode_fast(text, add_special_tokens).map_err(tokenizer_error(&self.path))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -381,7 +381,7 @@ impl PairTokenizer {
     }
 }
 
-/// The turns of a text; a bare one is one turn of `role`.
+/// Turns of a text; bare text is one turn of `role`.
 fn turns<'a>(text: &'a Text, role: &'a str) -> Box<dyn Iterator<Item = Message> + 'a> {
     match text {
         Text::Plain(text) => Box::new(std::iter::once(Message::new(role, text.as_str()))),

@@ -1,7 +1,7 @@
-//! What is odd about pairs that can be read: looked for over all files that are used together.
+//! Checks for suspicious pairs, over all files that are used together.
 //!
-//! Rows that give no pair are [`crate::Problem`]s of reading. These here are pairs that could be trained on, and perhaps
-//! should not be.
+//! A row that gives no pair is a [`crate::Problem`] of reading. A [`Finding`] is about a pair that could be trained on, but
+//! perhaps should not be.
 
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
@@ -14,27 +14,27 @@ use crate::near::NearDuplicates;
 use crate::pair::{Pair, Text};
 use crate::problem::Occurrences;
 
-/// Something odd about a pair.
+/// Suspicious property of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Finding {
-    /// A pair of the same texts came before, in this file or another.
+    /// A pair with the same texts came before, in this file or another.
     Duplicate,
-    /// Its prompt is in another file too: a leak, where one is for training and one for evaluation.
+    /// The prompt is in another file too: a leak, if one file is for training and the other for evaluation.
     SharedPrompt,
-    /// Nearly its prompt is in another file; looked for by [`Validator::with_similar_prompts`] only.
+    /// A nearly equal prompt is in another file; found only with [`Validator::with_similar_prompts`].
     SimilarPrompt,
     /// The rejected response has the higher score.
     ScoreAgainstOrder,
-    /// A response is more than twenty times as long as the file's median.
+    /// A response is more than twenty times as long as the median of the file.
     LengthOutlier,
-    /// Turns do not alternate between user and assistant, after at most one of the system.
+    /// Turns do not alternate between user and assistant, after at most one system turn.
     RoleOrder,
 }
 
 impl Finding {
-    /// Every finding.
+    /// All findings.
     pub const ALL: [Self; 6] = [
         Self::Duplicate,
         Self::SharedPrompt,
@@ -44,7 +44,7 @@ impl Finding {
         Self::RoleOrder,
     ];
 
-    /// The stable name in reports: kebab case.
+    /// Name in reports, in kebab case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Duplicate => "duplicate",
@@ -63,13 +63,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Findings of one file, with counts and first pairs.
+/// Findings in one file, with counts and first rows.
 pub type Findings = BTreeMap<Finding, Occurrences>;
 
-/// How many times the median length an outlier is.
+/// Length of an outlier, as a multiple of the median length.
 const OUTLIER: u64 = 20;
 
-/// Looks at the pairs of several files, one after the other.
+/// Checks the pairs of several files, one file after the other.
 ///
 /// # Examples
 /// ```
@@ -87,14 +87,14 @@ const OUTLIER: u64 = 20;
 pub struct Validator {
     files: Vec<FileSeen>,
     pairs: HashMap<u64, ()>,
-    /// Of each prompt: its number, and the files it is in.
+    /// Number of each prompt, and the files it is in.
     prompts: HashMap<u64, (u32, Spread)>,
     near: Option<NearDuplicates>,
-    /// Numbers of similar prompts.
+    /// Pairs of numbers of similar prompts.
     similar: Vec<(u32, u32)>,
 }
 
-/// In which files something is.
+/// Files that hold a prompt.
 #[derive(Debug, Clone, Copy)]
 enum Spread {
     In(u32),
@@ -109,7 +109,7 @@ impl Spread {
         }
     }
 
-    /// Whether it is in another file than this.
+    /// Whether a file other than `file` is among them.
     fn elsewhere(self, file: u32) -> bool {
         match self {
             Self::In(one) => one != file,
@@ -121,26 +121,26 @@ impl Spread {
 #[derive(Debug, Clone, Default)]
 struct FileSeen {
     findings: Findings,
-    /// Of each pair: its prompt and its longer response's characters.
+    /// Hash of the prompt and characters of the longer response, for each pair.
     rows: Vec<(u64, u32)>,
 }
 
 impl Validator {
-    /// Looks for [`Finding::SimilarPrompt`] too: prompts in other files whose sets of three-word shingles have an
-    /// estimated Jaccard similarity of at least `threshold`, 0.8 by custom. Case, punctuation and white space do not
-    /// count, nor do system turns. Takes some 0.7 kB of memory a prompt.
+    /// Also looks for [`Finding::SimilarPrompt`]: prompts in different files whose sets of three-word shingles have an
+    /// estimated Jaccard similarity of at least `threshold`, usually 0.8. Case, punctuation, white space and system turns
+    /// are ignored. Needs about 0.7 kB of memory per prompt.
     #[must_use]
     pub fn with_similar_prompts(mut self, threshold: f64) -> Self {
         self.near = Some(NearDuplicates::new(threshold));
         self
     }
 
-    /// The next pairs are of another file.
+    /// Starts the next file.
     pub fn file(&mut self) {
         self.files.push(FileSeen::default());
     }
 
-    /// The next pair.
+    /// Checks the next pair of the file.
     pub fn see(&mut self, pair: &Pair) {
         if self.files.is_empty() {
             self.file();
@@ -162,7 +162,7 @@ impl Validator {
         }
     }
 
-    /// The next prompt, of a file of prompts: what else has it is told, and nothing about pairs.
+    /// Checks the next prompt of a file of prompts, for findings about prompts only.
     pub fn see_prompt(&mut self, prompt: &Text) {
         if self.files.is_empty() {
             self.file();
@@ -173,7 +173,7 @@ impl Validator {
         }
     }
 
-    /// Notes that the last file has this prompt, and gives its hash.
+    /// Records that the current file has this prompt, and returns its hash.
     fn prompt(&mut self, text: &Text) -> u64 {
         let prompt = hash_of(text);
         let (place, here) = (self.prompts.len() as u32, Spread::In(self.files.len() as u32 - 1));
@@ -188,7 +188,7 @@ impl Validator {
         prompt
     }
 
-    /// What was found, file by file; rows are numbers of pairs, counted from 0 in their file.
+    /// Returns the findings of each file; rows are numbers of pairs, counted from 0 in the file.
     pub fn finish(mut self) -> Vec<Findings> {
         let similar = self.similar_files();
         for (number, file) in (0u32..).zip(&mut self.files) {
@@ -211,7 +211,7 @@ impl Validator {
         self.files.into_iter().map(|file| file.findings).collect()
     }
 
-    /// The files that each prompt's similar ones are in.
+    /// Files with similar prompts, for each prompt that has any.
     fn similar_files(&self) -> HashMap<u32, Spread> {
         let spreads: HashMap<u32, Spread> = match self.similar.is_empty() {
             true => HashMap::new(),
@@ -228,7 +228,7 @@ impl Validator {
     }
 }
 
-/// What a prompt asks, without its system turn.
+/// Text of a prompt without its system turn.
 fn asked(prompt: &Text) -> Cow<'_, str> {
     match prompt {
         Text::Plain(text) => text.into(),
@@ -247,7 +247,7 @@ fn add(findings: &mut Findings, finding: Finding, row: u64) {
     }
 }
 
-/// Whether prompt and responses are one of the system at most, then user and assistant in turn.
+/// Whether prompt and responses are at most one system turn, then user and assistant in turn.
 fn alternates(pair: &Pair) -> bool {
     let Text::Messages(prompt) = &pair.prompt else { return true };
     let sides = [&pair.chosen, &pair.rejected];
@@ -258,7 +258,7 @@ fn alternates(pair: &Pair) -> bool {
             Some(&"system" | &"developer") => &roles[1..],
             _ => &roles[..],
         };
-        // Tools speak between calls, so a conversation with them has no fixed order.
+        // Conversations with tool calls have no fixed order.
         rest.contains(&"tool")
             || rest.iter().enumerate().all(|(i, role)| *role == if i % 2 == 0 { "user" } else { "assistant" })
     })

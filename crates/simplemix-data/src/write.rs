@@ -245,7 +245,7 @@ impl TableWriter {
         }
     }
 
-    /// Stores a text in the file's metadata, where [`crate::read::metadata`] finds it under `key`. JSON lines have no
+    /// Stores a text in the file's metadata, where [`crate::read_metadata`] finds it under `key`. JSON lines have no
     /// metadata.
     pub fn add_metadata(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.metadata.push((key.into(), value.into()));

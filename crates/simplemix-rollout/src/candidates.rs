@@ -27,8 +27,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use simplemix_data::read::RowReader;
-use simplemix_data::{Form, TableWriter, Text, WriteOptions, schema};
+use simplemix_data::{Form, RowReader, TableWriter, Text, WriteOptions, schema};
 
 use crate::error::{At, Error, Result};
 use crate::generator::{Finish, Prompt};

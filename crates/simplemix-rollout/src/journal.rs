@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use simplemix_data::read::metadata;
+use simplemix_data::read_metadata;
 
 use crate::error::{At, Error, Result};
 
@@ -68,7 +68,7 @@ pub(crate) fn finished<R: DeserializeOwned>(output: &Path, key: &WorkKey, overwr
         return Ok(None);
     }
     // What cannot be read was not made here.
-    let remarks = metadata(output).unwrap_or_default();
+    let remarks = read_metadata(output).unwrap_or_default();
     let report = remarks.get(REPORT).and_then(|text| serde_json::from_str(text).ok());
     match report.filter(|_| remarks.get(KEY) == Some(&key.0)) {
         Some(report) => Ok(Some(report)),

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use simplemix_data::read::RowReader;
-use simplemix_data::{ExtraColumns, Form, Message, Pair, PairReader, ReadOptions, Text, schema};
+use simplemix_data::{ExtraColumns, Form, Message, Pair, PairReader, ReadOptions, RowReader, Text, schema};
 
 use crate::error::{Error, Result};
 use crate::generator::Prompt;

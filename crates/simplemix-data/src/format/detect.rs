@@ -1,4 +1,4 @@
-//! Which format a file has: exact signatures of columns first, then the types of prompt, chosen and rejected.
+//! Detects the format of a file: by column names first, then by the types of prompt, chosen and rejected.
 
 use std::path::Path;
 
@@ -6,16 +6,16 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::format::kind::{Columns, Kind};
 
-/// The format of a file with these columns.
+/// Detects the format of a file with these columns.
 ///
 /// # Errors
-/// [`Error::ColumnType`] if `chosen`, `rejected` or `prompt` is there but of no usable kind, else
+/// [`Error::ColumnType`] if `chosen`, `rejected` or `prompt` has no usable type, else
 /// [`Error::UnknownFormat`].
 pub(crate) fn detect(columns: &Columns, path: &Path) -> Result<Format> {
     signature(columns).or_else(|| by_types(columns)).ok_or_else(|| refusal(columns, path))
 }
 
-/// Families that are told by the names of their columns.
+/// Formats that are recognised by column names.
 fn signature(columns: &Columns) -> Option<Format> {
     let has = |names: &[&str]| names.iter().all(|name| columns.has(name));
     let fields = |name: &str, fields: &[&str]| columns.kind(name).has_fields(fields);
@@ -52,7 +52,7 @@ fn signature(columns: &Columns) -> Option<Format> {
     None
 }
 
-/// Families that are told by the types of `prompt`, `chosen` and `rejected`.
+/// Formats that are recognised by the types of `prompt`, `chosen` and `rejected`.
 fn by_types(columns: &Columns) -> Option<Format> {
     let kind = |name| columns.kind(name);
     let (prompt, chosen, rejected) = (kind("prompt"), kind("chosen"), kind("rejected"));

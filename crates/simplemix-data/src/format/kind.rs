@@ -1,4 +1,4 @@
-//! What kinds of values the columns of a file hold, over a sample of its rows.
+//! Kinds of values in the columns of a file, found in a sample of rows.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,16 +7,16 @@ use arrow::datatypes::DataType;
 
 use crate::cell::{Cell, List, Struct};
 
-/// What the values of one column are, over the sample.
+/// Kind of the values of one column in the sample.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Kind {
     Absent,
     /// Only nulls so far.
     Null,
     Text,
-    /// Text that is a transcript of `\n\nHuman:` and `\n\nAssistant:`.
+    /// Transcripts of `\n\nHuman:` and `\n\nAssistant:`.
     Transcript,
-    /// Text that is a JSON list of turns.
+    /// JSON lists of turns, stored as text.
     JsonMessages,
     Number,
     Bool,
@@ -24,14 +24,14 @@ pub(crate) enum Kind {
     Messages,
     /// `{from, value}` turns.
     ShareGpt,
-    /// One turn of either naming.
+    /// A single turn of either kind.
     Turn,
     EmptyList,
-    /// A list of structs with these fields.
+    /// Lists of structs with these fields.
     Structs(BTreeSet<String>),
-    /// Anything else, named for messages to people.
+    /// Any other type, by name.
     Other(String),
-    /// Values of two kinds.
+    /// Values of two different kinds.
     Mixed(Box<(Kind, Kind)>),
 }
 
@@ -101,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// The kind of two rows together; nulls and empty lists say nothing against the other.
+    /// Kind of two rows together; nulls and empty lists fit every kind.
     fn with(self, other: Kind) -> Kind {
         use Kind::{
             Absent, EmptyList, JsonMessages, Messages, Mixed, Null, Other, ShareGpt, Structs, Text, Transcript,
@@ -110,7 +110,7 @@ impl Kind {
             (Absent | Null, kind) | (kind, Absent | Null) => kind,
             (EmptyList, kind @ (Messages | ShareGpt | Structs(_) | Other(_)))
             | (kind @ (Messages | ShareGpt | Structs(_) | Other(_)), EmptyList) => kind,
-            // A text is a transcript, or JSON, only if all are.
+            // A column holds transcripts, or JSON, only if all its texts do.
             (Text, Transcript | JsonMessages) | (Transcript | JsonMessages, Text) => Text,
             (Structs(a), Structs(b)) => Structs(a.union(&b).cloned().collect()),
             (a, b) if a == b => a,
@@ -134,12 +134,12 @@ impl Kind {
         matches!(self, Kind::Text | Kind::Transcript)
     }
 
-    /// Turns in any of the ways to hold them.
+    /// Whether the values are turns, in any layout.
     pub(crate) fn is_messages(&self) -> bool {
         matches!(self, Kind::Messages | Kind::ShareGpt | Kind::Turn | Kind::JsonMessages)
     }
 
-    /// A list of structs that have at least these fields.
+    /// Whether the values are lists of structs with at least these fields.
     pub(crate) fn has_fields(&self, names: &[&str]) -> bool {
         matches!(self, Kind::Structs(fields) if names.iter().all(|name| fields.contains(*name)))
     }
@@ -149,7 +149,7 @@ impl Kind {
 pub(crate) struct Columns(Vec<(String, Kind)>);
 
 impl Columns {
-    /// From the first rows of a chunk; `types` are the declared types, where the container has them.
+    /// Finds the kinds in the first rows of a chunk; `types` are the declared types, if the container has them.
     pub(crate) fn of_sample<'a>(
         names: Vec<String>,
         types: Option<&[DataType]>,

@@ -1,4 +1,4 @@
-//! Families with two responses and a label that says which is better, or with odd names for the three parts.
+//! Formats with two responses and a label that says which is better, or with other names for the three parts.
 
 use crate::cell::{Cell, Struct, Turn};
 use crate::draft::{Draft, DraftText};
@@ -6,7 +6,7 @@ use crate::format::transcript::extra_id_turns;
 use crate::format::turns::{answer, text, turns, user};
 use crate::problem::Problem;
 
-/// `system` and `question` beside plain `chosen` and `rejected`; an empty `system` is none.
+/// Orca: `system` and `question` beside plain `chosen` and `rejected`; an empty `system` is ignored.
 pub(crate) fn orca(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let question = text(row.first(&["question", "input"]), Problem::EmptyPrompt)?;
     let mut prompt = system(row);
@@ -18,7 +18,7 @@ pub(crate) fn orca(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     ))
 }
 
-/// `instruction`, a newline and `input`, after the pairs of turns in `history`.
+/// Alpaca ranking: the pairs of turns in `history`, then `instruction`, a newline and `input`.
 pub(crate) fn alpaca_ranking(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let instruction = text(row.get("instruction"), Problem::EmptyPrompt)?;
     let mut prompt = system(row);
@@ -54,7 +54,7 @@ pub(crate) fn argilla_ratings(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     ))
 }
 
-/// `labels` 1 prefers `human_ref_A`; the scores are the answers' votes, the task is the forum.
+/// SHP: `labels` 1 prefers `human_ref_A`; the scores are the votes of the responses, the task is the forum.
 pub(crate) fn shp(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let a_wins = match number(row.get("labels"))? {
         1.0 => true,
@@ -69,14 +69,14 @@ pub(crate) fn shp(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     Ok(draft)
 }
 
-/// A negative strength prefers `response_1`; its size is the margin.
+/// HelpSteer2: a negative strength prefers `response_1`; the absolute value is the margin.
 pub(crate) fn help_steer2_preference(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let strength = number(row.get("preference_strength"))?;
     let prompt = extra_id_turns(text(row.get("prompt"), Problem::EmptyPrompt)?);
     by_sign(DraftText::Messages(prompt), [row.get("response_1"), row.get("response_2")], strength)
 }
 
-/// A negative preference prefers `response1`; its size is the margin, the task is the domain.
+/// HelpSteer3: a negative preference prefers `response1`; the absolute value is the margin, the task is the domain.
 pub(crate) fn help_steer3(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let preference = number(row.get("overall_preference"))?;
     let prompt = match row.get("context") {
@@ -88,8 +88,18 @@ pub(crate) fn help_steer3(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     Ok(draft)
 }
 
-/// The column `label` says which response, 0 or 1, is the better one.
-pub(crate) fn pku<'a>(row: Struct<'a>, label: &str) -> Result<Draft<'a>, Problem> {
+/// PKU-SafeRLHF, by helpfulness.
+pub(crate) fn pku_better(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
+    pku(row, "better_response_id")
+}
+
+/// PKU-SafeRLHF, by safety.
+pub(crate) fn pku_safer(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
+    pku(row, "safer_response_id")
+}
+
+/// A pair whose column `label` names the better response, 0 or 1.
+fn pku<'a>(row: Struct<'a>, label: &str) -> Result<Draft<'a>, Problem> {
     let second_wins = match number(row.get(label))? {
         0.0 => false,
         1.0 => true,

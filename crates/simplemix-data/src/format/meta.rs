@@ -1,4 +1,4 @@
-//! Origin and scores, from the columns in which the families keep them.
+//! Origin and scores of a pair, from the columns of the various formats.
 
 use crate::cell::Struct;
 use crate::draft::Draft;
@@ -9,22 +9,23 @@ const TASK: [&str; 1] = ["task"];
 const GENERATOR: [&str; 1] = ["generator"];
 const POLICY: [&str; 1] = ["policy"];
 
-/// Of chosen and rejected: TRL's and UltraFeedback's, RLHFlow's, OLMo's, argilla's two.
+/// Score columns of chosen and rejected, in the names of TRL and UltraFeedback, RLHFlow, OLMo, and argilla (two).
 const SCORES: [[&str; 5]; 2] = [
     ["score_chosen", "chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating"],
     ["score_rejected", "rejected_score", "rejected_rating", "rejected-rating", "rejected_avg_rating"],
 ];
 
-/// Models of chosen and rejected. They say more than `generator` can hold, so they are also carried along.
+/// Columns that name the models of chosen and rejected. They are also carried along, since `generator` holds one name
+/// only.
 pub(crate) const MODELS: [[&str; 2]; 2] = [["chosen_model", "chosen-model"], ["rejected_model", "rejected-model"]];
 
-/// True if the column's content is kept in a canonical column.
+/// Whether the content of the column is kept in a canonical column.
 pub(crate) fn consumes(column: &str) -> bool {
     [&SOURCE, &TASK, &GENERATOR, &POLICY].iter().any(|names| names.contains(&column))
         || SCORES.iter().flatten().any(|name| *name == column)
 }
 
-/// Fills in what the format itself did not say; a value of another type is as good as none.
+/// Fills in the properties that the format left open; a value of the wrong type is ignored.
 pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) {
     let text = |names: &[&str]| row.first(names).as_str().filter(|text| !text.is_empty());
     if draft.source.is_none() {
@@ -49,7 +50,7 @@ pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) {
     }
 }
 
-/// Some sources say in their name who wrote the responses, as `tulu-3-sft-reused-off-policy`.
+/// Policy in the name of a source, as in `tulu-3-sft-reused-off-policy`.
 fn policy_in_name(source: &str) -> Option<Policy> {
     let says = |words: [&str; 2]| words.iter().any(|word| source.contains(word));
     match (says(["on-policy", "on_policy"]), says(["off-policy", "off_policy"])) {

@@ -1,4 +1,4 @@
-//! The families of preference data that are read, and how a row of each becomes pairs.
+//! Formats of preference data, and the conversion of their rows to pairs.
 
 mod detect;
 mod kind;
@@ -6,6 +6,7 @@ mod labelled;
 mod meta;
 mod ranked;
 mod sharegpt;
+mod table;
 mod transcript;
 mod tree;
 mod trl;
@@ -14,6 +15,7 @@ mod turns;
 pub(crate) use detect::detect;
 pub(crate) use kind::Columns;
 pub use ranked::RankedRule;
+pub(crate) use table::Shape;
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,11 +24,12 @@ use crate::cell::Struct;
 use crate::draft::Draft;
 use crate::pair::Form;
 use crate::problem::Problem;
+use table::{FORMATS, FormatSpec, Parse};
 
-/// A family of preference data.
+/// A format of preference data, recognised by its columns.
 ///
-/// Each is told by its columns; all may also carry the canonical `source`, `policy`, `generator`, `task` and score
-/// columns, and their usual other names.
+/// Files of every format may also have the canonical columns `source`, `policy`, `generator`, `task` and the scores, or
+/// common other names of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -43,11 +46,11 @@ pub enum Format {
     /// `prompt` as text beside `chosen` and `rejected` as messages: UltraFeedback binarised, argilla's cleaned set,
     /// and the Tulu and OLMo mixes.
     PromptAndMessages,
-    /// As before, with `all_generated_responses` and `all_rm_scores`: SimPO's on-policy sets. The highest and the
-    /// lowest reward are the pair's scores; where they are equal the row is refused.
+    /// Like [`Format::PromptAndMessages`], with `all_generated_responses` and `all_rm_scores`: SimPO's on-policy sets. The
+    /// highest and the lowest reward are the scores of the pair; if they are equal, the row is refused.
     SimpoScored,
     /// `instruction` and `completions` with models and ratings: UltraFeedback itself. The score is the
-    /// `fine-grained_score` (mean of the aspects), else `overall_score`, which was wrong for many tens.
+    /// `fine-grained_score` (mean of the aspects), else `overall_score`, which is wrong for many responses rated 10.
     UltraFeedback,
     /// `instruction`, `chosen_response`, `rejected_response` and ratings: argilla's binarised preferences.
     ArgillaRatings,
@@ -55,12 +58,12 @@ pub enum Format {
     HhTranscripts,
     /// A transcript `prompt` and ranked `answers`: Nectar. The score is minus the rank.
     Nectar,
-    /// One message a row, linked by `parent_id`: Open-Assistant. The rows of a tree must follow each other, as they do
-    /// in the published files. The score is minus the rank.
+    /// One message per row, linked by `parent_id`: Open-Assistant. The rows of a tree must be consecutive, as in the
+    /// published files. The score is minus the rank.
     OpenAssistant,
     /// `history`, `human_ref_A`, `human_ref_B`, `labels`: Stanford Human Preferences.
     Shp,
-    /// One rated response a row, the rows of a prompt following each other: HelpSteer and HelpSteer2. The score is
+    /// One rated response per row, the rows of a prompt being consecutive: HelpSteer and HelpSteer2. The score is
     /// `helpfulness`.
     HelpSteerRatings,
     /// `prompt`, `response_1`, `response_2`, `preference_strength`: HelpSteer2's preferences.
@@ -69,7 +72,8 @@ pub enum Format {
     HelpSteer3,
     /// `prompt`, `response_0`, `response_1`, `better_response_id`: PKU-SafeRLHF, by helpfulness.
     PkuBetter,
-    /// The same, by `safer_response_id`; only recognised when told.
+    /// `prompt`, `response_0`, `response_1`, `safer_response_id`: PKU-SafeRLHF, by safety. Never detected, only used when
+    /// asked for.
     PkuSafer,
     /// `system`, `question` (or `input`), `chosen`, `rejected`: Intel's Orca pairs.
     Orca,
@@ -81,134 +85,52 @@ pub enum Format {
     NemoRl,
 }
 
-/// The field that holds the rows of a group, see [`Shape::Group`].
+/// Field that holds the rows of a group, see [`Shape::Group`].
 pub(crate) const GROUP: &str = "\u{1}group";
-
-/// How rows become pairs.
-pub(crate) enum Shape {
-    /// Each row by itself.
-    Row,
-    /// Rows with the same value in this column that follow each other, together: one row that holds this column and,
-    /// under [`GROUP`], the rows.
-    Group(&'static str),
-}
 
 impl Format {
     /// All formats, in the order of the documentation.
-    pub const ALL: [Format; 21] = [
-        Format::ExplicitText,
-        Format::ExplicitMessages,
-        Format::ImplicitText,
-        Format::ImplicitMessages,
-        Format::PromptAndMessages,
-        Format::SimpoScored,
-        Format::UltraFeedback,
-        Format::ArgillaRatings,
-        Format::HhTranscripts,
-        Format::Nectar,
-        Format::OpenAssistant,
-        Format::Shp,
-        Format::HelpSteerRatings,
-        Format::HelpSteer2Preference,
-        Format::HelpSteer3,
-        Format::PkuBetter,
-        Format::PkuSafer,
-        Format::Orca,
-        Format::ShareGptRanking,
-        Format::AlpacaRanking,
-        Format::NemoRl,
-    ];
-
-    /// The name that `--format` takes and reports show.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::ExplicitText => "explicit-text",
-            Format::ExplicitMessages => "explicit-messages",
-            Format::ImplicitText => "implicit-text",
-            Format::ImplicitMessages => "implicit-messages",
-            Format::PromptAndMessages => "prompt-and-messages",
-            Format::SimpoScored => "simpo-scored",
-            Format::UltraFeedback => "ultra-feedback",
-            Format::ArgillaRatings => "argilla-ratings",
-            Format::HhTranscripts => "hh-transcripts",
-            Format::Nectar => "nectar",
-            Format::OpenAssistant => "open-assistant",
-            Format::Shp => "shp",
-            Format::HelpSteerRatings => "help-steer-ratings",
-            Format::HelpSteer2Preference => "help-steer2-preference",
-            Format::HelpSteer3 => "help-steer3",
-            Format::PkuBetter => "pku-better",
-            Format::PkuSafer => "pku-safer",
-            Format::Orca => "orca",
-            Format::ShareGptRanking => "share-gpt-ranking",
-            Format::AlpacaRanking => "alpaca-ranking",
-            Format::NemoRl => "nemo-rl",
+    pub const ALL: [Format; FORMATS.len()] = {
+        let mut all = [Format::ExplicitText; FORMATS.len()];
+        let mut place = 0;
+        while place < all.len() {
+            all[place] = FORMATS[place].format;
+            place += 1;
         }
+        all
+    };
+
+    fn spec(self) -> &'static FormatSpec {
+        &FORMATS[self as usize]
     }
 
-    /// The form of the pairs that this format gives.
+    /// Name of the format for `--format` and in reports.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// Form of the pairs that this format gives.
     pub fn form(self) -> Form {
-        match self {
-            Format::ExplicitText | Format::ImplicitText => Form::Plain,
-            _ => Form::Messages,
-        }
+        self.spec().form
     }
 
     /// Columns that must be there for this format.
     pub(crate) fn required(self) -> &'static [&'static str] {
-        match self {
-            Format::ExplicitText | Format::ExplicitMessages | Format::PromptAndMessages | Format::SimpoScored => {
-                &["prompt", "chosen", "rejected"]
-            }
-            Format::ImplicitText | Format::ImplicitMessages | Format::HhTranscripts | Format::Orca => {
-                &["chosen", "rejected"]
-            }
-            Format::UltraFeedback => &["instruction", "completions"],
-            Format::ArgillaRatings => &["instruction", "chosen_response", "rejected_response"],
-            Format::Nectar => &["prompt", "answers"],
-            Format::OpenAssistant => &["message_tree_id", "message_id", "parent_id", "text", "role", "rank"],
-            Format::Shp => &["history", "human_ref_A", "human_ref_B", "labels"],
-            Format::HelpSteerRatings => &["prompt", "response", "helpfulness"],
-            Format::HelpSteer2Preference => &["prompt", "response_1", "response_2", "preference_strength"],
-            Format::HelpSteer3 => &["context", "response1", "response2", "overall_preference"],
-            Format::PkuBetter => &["prompt", "response_0", "response_1", "better_response_id"],
-            Format::PkuSafer => &["prompt", "response_0", "response_1", "safer_response_id"],
-            Format::ShareGptRanking => &["conversations", "chosen", "rejected"],
-            Format::AlpacaRanking => &["instruction", "chosen", "rejected"],
-            Format::NemoRl => &["context", "completions"],
-        }
+        self.spec().required
     }
 
-    /// Columns that are read beside the required ones.
-    fn optional(self) -> &'static [&'static str] {
-        match self {
-            Format::SimpoScored => &["all_generated_responses", "all_rm_scores"],
-            Format::OpenAssistant => &["deleted"],
-            Format::Shp => &["domain", "score_A", "score_B"],
-            Format::HelpSteer3 => &["domain"],
-            Format::Orca => &["system", "question", "input"],
-            Format::ShareGptRanking => &["system"],
-            Format::AlpacaRanking => &["system", "input", "history"],
-            _ => &[],
-        }
-    }
-
-    /// True if `column` ends up in a canonical column, so that it is not carried as a further one.
+    /// Whether `column` ends up in a canonical column, so that it is not carried along.
     pub(crate) fn consumes(self, column: &str) -> bool {
-        self.required().contains(&column) || self.optional().contains(&column) || meta::consumes(column)
+        self.spec().required.contains(&column) || self.spec().optional.contains(&column) || meta::consumes(column)
     }
 
-    /// True if `column` must be decoded, whether it is carried or not.
+    /// Whether `column` must be decoded, carried or not.
     pub(crate) fn reads(self, column: &str) -> bool {
         self.consumes(column) || meta::MODELS.iter().flatten().any(|name| *name == column)
     }
 
     pub(crate) fn shape(self) -> Shape {
-        match self {
-            Format::OpenAssistant => Shape::Group("message_tree_id"),
-            Format::HelpSteerRatings => Shape::Group("prompt"),
-            _ => Shape::Row,
-        }
+        self.spec().shape
     }
 
     /// Adds the pairs of one row (or group of rows, see [`Format::shape`]) to `pairs`.
@@ -219,28 +141,9 @@ impl Format {
         pairs: &mut Vec<Draft<'a>>,
     ) -> Result<(), Problem> {
         let first = pairs.len();
-        match self {
-            Format::ExplicitText => pairs.push(trl::explicit_text(row)?),
-            Format::ExplicitMessages => pairs.push(trl::explicit_messages(row)?),
-            Format::ImplicitText => pairs.push(trl::implicit_text(row)?),
-            Format::ImplicitMessages => pairs.push(trl::implicit_messages(row)?),
-            Format::PromptAndMessages => pairs.push(trl::prompt_and_messages(row)?),
-            Format::SimpoScored => pairs.push(ranked::simpo_scored(row)?),
-            Format::UltraFeedback => ranked::ultra_feedback(row, rule, pairs)?,
-            Format::ArgillaRatings => pairs.push(labelled::argilla_ratings(row)?),
-            Format::HhTranscripts => pairs.push(transcript::hh(row)?),
-            Format::Nectar => ranked::nectar(row, rule, pairs)?,
-            Format::OpenAssistant => tree::open_assistant(row, rule, pairs)?,
-            Format::Shp => pairs.push(labelled::shp(row)?),
-            Format::HelpSteerRatings => ranked::help_steer_ratings(row, rule, pairs)?,
-            Format::HelpSteer2Preference => pairs.push(labelled::help_steer2_preference(row)?),
-            Format::HelpSteer3 => pairs.push(labelled::help_steer3(row)?),
-            Format::PkuBetter => pairs.push(labelled::pku(row, "better_response_id")?),
-            Format::PkuSafer => pairs.push(labelled::pku(row, "safer_response_id")?),
-            Format::Orca => pairs.push(labelled::orca(row)?),
-            Format::ShareGptRanking => pairs.push(sharegpt::ranking(row)?),
-            Format::AlpacaRanking => pairs.push(labelled::alpaca_ranking(row)?),
-            Format::NemoRl => ranked::nemo_rl(row, rule, pairs)?,
+        match self.spec().parse {
+            Parse::One(parse) => pairs.push(parse(row)?),
+            Parse::Ranked(parse) => parse(row, rule, pairs)?,
         }
         pairs[first..].iter_mut().for_each(|pair| meta::fill(pair, row));
         Ok(())
@@ -256,11 +159,11 @@ impl fmt::Display for Format {
 impl FromStr for Format {
     type Err = String;
 
-    /// The format of this [name](Format::name); the error lists all names.
+    /// Parses the [name](Format::name) of a format; the error lists all names.
     fn from_str(name: &str) -> Result<Self, String> {
         Format::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Format::ALL.iter().map(|format| format.name()).collect();
-            format!("no format is called `{name}`; there are {}", names.join(", "))
+            format!("unknown format `{name}`, expected one of {}", names.join(", "))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Families with several scored or ranked responses to a prompt, and the rule that makes pairs of them.
+//! Formats with several scored or ranked responses to a prompt, and the rules that make pairs of them.
 
 use crate::cell::{Cell, List, Struct};
 use crate::draft::{Draft, DraftText};
@@ -7,19 +7,18 @@ use crate::format::trl::prompt_and_messages;
 use crate::format::turns::{answer, text, turns, user};
 use crate::problem::Problem;
 
-/// Which pairs a list of scored responses gives. Responses without a score take no part.
+/// Rule that makes pairs of a list of scored responses. Responses without a score are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RankedRule {
-    /// The best against the worst: one pair a prompt. Of equals, the first counts.
+    /// One pair per prompt: the best against the worst response; of equal ones the first.
     #[default]
     BestWorst,
-    /// The best against one of the others that are worse, drawn by a hash of its text: one pair a prompt, the same in
-    /// every run.
+    /// One pair per prompt: the best response against a worse one, drawn by a hash of its text, so the same in every run.
     BestOther,
-    /// Every two whose scores differ by more than this.
+    /// All pairs whose scores differ by more than a gap.
     AllPairs {
-        /// The gap that a pair must exceed, in the units of the score; 0 leaves out ties only.
+        /// Gap that the scores must exceed, in the units of the score; 0 leaves out ties only.
         min_gap: f64,
     },
 }
@@ -31,14 +30,14 @@ pub(crate) struct Candidate<'a> {
     pub(crate) model: Option<&'a str>,
 }
 
-/// Adds the pairs that `rule` makes of the candidates.
+/// Adds the pairs that `rule` makes of the responses.
 pub(crate) fn pair_up<'a>(
     prompt: &DraftText<'a>,
     candidates: &[Candidate<'a>],
     rule: RankedRule,
     pairs: &mut Vec<Draft<'a>>,
 ) -> Result<(), Problem> {
-    // A stable sort: of equals, the first in the file counts as better.
+    // The sort is stable: of equal responses, the first in the file counts as better.
     let mut order: Vec<&Candidate<'a>> = candidates.iter().filter(|candidate| !candidate.score.is_nan()).collect();
     order.sort_by(|a, b| b.score.total_cmp(&a.score));
     let (Some(best), Some(last)) = (order.first(), order.last()) else { return Err(Problem::Unlabelled) };
@@ -82,7 +81,8 @@ fn list<'a>(row: Struct<'a>, name: &str) -> Result<List<'a>, Problem> {
     }
 }
 
-/// `completions` of `instruction`. The system prompt differs from answer to answer, so it is no part of the prompt.
+/// UltraFeedback: `completions` of `instruction`. The system prompt differs between responses, so it is left out of the
+/// prompt.
 pub(crate) fn ultra_feedback<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draft<'a>>) -> Result<(), Problem> {
     let candidate = |answer_cell: Cell<'a>| {
         let fields = answer_cell.as_struct()?;
@@ -96,12 +96,12 @@ pub(crate) fn ultra_feedback<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut 
     pair_up(&user(row.get("instruction"))?, &candidates, rule, pairs)
 }
 
-/// UltraFeedback writes some ratings as text, and `N/A` where there is none.
+/// A number or a number as text; UltraFeedback writes some ratings as text, and `N/A` for missing ones.
 fn lenient_number(cell: Cell<'_>) -> Option<f64> {
     cell.as_f64().or_else(|| cell.as_str()?.trim().parse().ok())
 }
 
-/// `answers` with ranks from 1, the best.
+/// Nectar: `answers` with ranks from 1, the best.
 pub(crate) fn nectar<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draft<'a>>) -> Result<(), Problem> {
     let candidate = |answer_cell: Cell<'a>| {
         let fields = answer_cell.as_struct()?;
@@ -116,7 +116,7 @@ pub(crate) fn nectar<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draf
     pair_up(&DraftText::Messages(prompt), &candidates, rule, pairs)
 }
 
-/// `completions` with ranks from 0, the best.
+/// NeMo-RL: `completions` with ranks from 0, the best.
 pub(crate) fn nemo_rl<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draft<'a>>) -> Result<(), Problem> {
     let candidate = |completion: Cell<'a>| {
         let fields = completion.as_struct()?;
@@ -127,7 +127,7 @@ pub(crate) fn nemo_rl<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Dra
     pair_up(&DraftText::Messages(turns(row.get("context"))?), &candidates, rule, pairs)
 }
 
-/// The rows of one prompt, each a response with its `helpfulness`.
+/// HelpSteer: rows of one prompt, each a response with its `helpfulness`.
 pub(crate) fn help_steer_ratings<'a>(
     group: Struct<'a>,
     rule: RankedRule,
@@ -144,7 +144,7 @@ pub(crate) fn help_steer_ratings<'a>(
     pair_up(&DraftText::Messages(extra_id_turns(prompt)), &candidates, rule, pairs)
 }
 
-/// SimPO's sets name best and worst themselves; the rewards of all answers give the scores.
+/// SimPO: the file names best and worst; the scores come from the rewards of all responses.
 pub(crate) fn simpo_scored(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let mut draft = prompt_and_messages(row)?;
     if let Cell::List(scores) = row.get("all_rm_scores") {

@@ -5,9 +5,9 @@ use crate::draft::{Draft, DraftText};
 use crate::format::turns::turns;
 use crate::problem::Problem;
 
-/// `conversations` is the prompt and ends with the user; `chosen` and `rejected` are one turn each.
+/// Parses `conversations`, the prompt, which ends with a turn of the user, and `chosen` and `rejected`, one turn each.
 ///
-/// A `system` column, if not empty, becomes the first turn, as a system turn in `conversations` does.
+/// A `system` column that is not empty becomes the first turn.
 pub(crate) fn ranking(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let mut prompt = turns(row.get("conversations"))?;
     if let Cell::Str(system) = row.get("system")

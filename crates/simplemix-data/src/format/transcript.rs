@@ -1,4 +1,4 @@
-//! Conversations written out as one text.
+//! Conversations stored as one text.
 
 use crate::cell::{Struct, Turn};
 use crate::draft::{Draft, DraftText};
@@ -8,7 +8,7 @@ use crate::problem::Problem;
 const HUMAN: &str = "\n\nHuman:";
 const ASSISTANT: &str = "\n\nAssistant:";
 
-/// HH-RLHF: the prompt reaches up to and with the last `\n\nAssistant:` of chosen, and rejected must share it.
+/// HH-RLHF: the prompt ends with the last `\n\nAssistant:` of chosen, and rejected must start with it.
 pub(crate) fn hh(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let chosen = text(row.get("chosen"), Problem::EmptyChosen)?;
     let rejected = text(row.get("rejected"), Problem::EmptyRejected)?;
@@ -26,8 +26,8 @@ pub(crate) fn hh(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     ))
 }
 
-/// Turns of a transcript, without an empty last one, which only invites the answer. Text before the first mark is the
-/// user's.
+/// Splits a transcript into turns, leaving out an empty last one, which only invites a response. Text before the first
+/// mark is a turn of the user.
 pub(crate) fn human_assistant_turns(transcript: &str) -> Vec<Turn<'_>> {
     let mut turns: Vec<Turn<'_>> = Vec::new();
     let mut rest = transcript;
@@ -51,8 +51,8 @@ pub(crate) fn human_assistant_turns(transcript: &str) -> Vec<Turn<'_>> {
 
 const MARK: &str = "<extra_id_1>";
 
-/// Turns of a HelpSteer prompt: the user's first words, then `<extra_id_1>Assistant` or `<extra_id_1>User`, a newline
-/// and the turn.
+/// Splits a HelpSteer prompt into turns: text of the user, then `<extra_id_1>Assistant` or `<extra_id_1>User`, a newline
+/// and the turn, and so on.
 pub(crate) fn extra_id_turns(prompt: &str) -> Vec<Turn<'_>> {
     let mut parts = prompt.split(MARK);
     let first = parts.next().unwrap_or_default();

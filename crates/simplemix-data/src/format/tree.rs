@@ -1,4 +1,4 @@
-//! Open-Assistant's conversation trees, flattened to one message a row.
+//! Open-Assistant's conversation trees, stored as one message per row.
 
 use std::collections::HashMap;
 
@@ -15,9 +15,9 @@ struct Node<'a> {
     rank: Option<f64>,
 }
 
-/// For each message of the user, its ranked answers; the prompt is the path from the tree's root.
+/// Pairs up the ranked responses to each message of a user; the prompt is the path from the root of the tree.
 ///
-/// Deleted messages take no part, nor do answers without a rank.
+/// Deleted messages and responses without a rank are ignored.
 pub(crate) fn open_assistant<'a>(
     group: Struct<'a>,
     rule: RankedRule,
@@ -63,7 +63,7 @@ fn node(row: Struct<'_>) -> Option<Node<'_>> {
     })
 }
 
-/// Turns from the root to `node`; none if a message on the way is missing or the links go in a circle.
+/// Turns from the root to `node`; `None` if a message on the path is missing or the links form a cycle.
 fn path<'a>(node: &Node<'a>, by_id: &HashMap<&str, &Node<'a>>) -> Option<Vec<Turn<'a>>> {
     let mut turns = vec![Turn::new(node.role, node.text)];
     let mut parent = node.parent;

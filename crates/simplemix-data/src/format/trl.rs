@@ -1,4 +1,4 @@
-//! TRL's four forms, and the mixed one with a text prompt beside messages.
+//! TRL's four formats, and the mixed one with a text prompt beside messages.
 
 use crate::cell::{Struct, Turn};
 use crate::draft::{Draft, DraftText};
@@ -22,9 +22,9 @@ pub(crate) fn explicit_messages(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
 
 /// Splits two texts as TRL's `extract_prompt` does: at the first character that differs, or at the space before it.
 ///
-/// Three faults of TRL's are not copied: of equal texts it makes the last character the response, of a text and its
-/// continuation it cuts one character off the shorter, and for texts that differ from the start it looks at the last
-/// character. Such rows are refused.
+/// Rows that TRL splits wrongly are refused: for equal texts it takes the last character as the response, for a text and
+/// a continuation of it, it cuts one character off the shorter one, and for texts that differ from the start it looks at
+/// the last character.
 pub(crate) fn implicit_text(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let chosen = text(row.get("chosen"), Problem::EmptyChosen)?;
     let rejected = text(row.get("rejected"), Problem::EmptyRejected)?;
@@ -59,8 +59,8 @@ pub(crate) fn implicit_messages(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     ))
 }
 
-/// A text prompt beside messages. The turns decide: usually they repeat the prompt, and then the shared turns are it;
-/// where they hold answers only, the text is the prompt.
+/// A text prompt beside messages. If the messages repeat the prompt, as they usually do, the shared turns are the prompt;
+/// if they hold responses only, the text is.
 pub(crate) fn prompt_and_messages(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let mut split = split_at_difference(turns(row.get("chosen"))?, turns(row.get("rejected"))?)?;
     both_answer(&split.chosen, &split.rejected)?;
@@ -75,7 +75,7 @@ pub(crate) fn prompt_and_messages(row: Struct<'_>) -> Result<Draft<'_>, Problem>
     ))
 }
 
-/// If a side's first own turn is the user's, the sides answer different questions.
+/// Checks that both sides start with a turn of the assistant; otherwise they answer different prompts.
 fn both_answer(chosen: &[Turn<'_>], rejected: &[Turn<'_>]) -> Result<(), Problem> {
     let asks = |turns: &[Turn<'_>]| turns.first().is_some_and(|turn| turn.role == "user" || turn.role == "system");
     if asks(chosen) || asks(rejected) { Err(Problem::DifferentPrompts) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Turns of a conversation, from the shapes in which files hold them.
+//! Turns of a conversation, from the layouts in which files store them.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use crate::cell::{Cell, List, Struct, Turn};
 use crate::draft::DraftText;
 use crate::problem::Problem;
 
-/// Text, or the reason there is none.
+/// The text of a cell, or the problem with it.
 pub(crate) fn text(cell: Cell<'_>, if_missing: Problem) -> Result<&str, Problem> {
     match cell {
         Cell::Str(text) => Ok(text),
@@ -38,7 +38,7 @@ pub(crate) fn turns(cell: Cell<'_>) -> Result<Vec<Turn<'_>>, Problem> {
     }
 }
 
-/// `Sequence({"role": ..., "content": ...})` of `datasets` is stored as a struct of lists.
+/// Lists of roles and contents, as `datasets` stores `Sequence({"role": ..., "content": ...})`.
 fn columns(fields: Struct<'_>) -> Option<(List<'_>, List<'_>)> {
     Some((fields.first(&["role", "from"]).as_list()?, fields.first(&["content", "value"]).as_list()?))
 }
@@ -60,7 +60,7 @@ fn turn<'a>(role: Cell<'a>, content: Cell<'a>) -> Result<Turn<'a>, Problem> {
     Ok(Turn::new(canonical_role(role), content))
 }
 
-/// Names of the four roles as ShareGPT, Open-Assistant and others write them.
+/// Canonical name of a role of ShareGPT, Open-Assistant and others.
 fn canonical_role(role: &str) -> Cow<'_, str> {
     match role {
         "human" | "prompter" => "user".into(),
@@ -70,7 +70,7 @@ fn canonical_role(role: &str) -> Cow<'_, str> {
     }
 }
 
-/// The shared beginning of two conversations, and what is left of each.
+/// Shared beginning of two conversations, and the rest of each.
 pub(crate) struct Split<'a> {
     pub(crate) prompt: Vec<Turn<'a>>,
     pub(crate) chosen: Vec<Turn<'a>>,
@@ -79,8 +79,8 @@ pub(crate) struct Split<'a> {
 
 /// Splits at the first turn that differs, as TRL's `extract_prompt` does.
 ///
-/// Where nothing differs, or one side is the beginning of the other, TRL takes the last shared turn for a response;
-/// here the row is refused, since no response is left to compare.
+/// If nothing differs, or one side is the beginning of the other, TRL takes the last shared turn as a response. Here, the
+/// row is refused, since no response is left to compare.
 pub(crate) fn split_at_difference<'a>(
     mut chosen: Vec<Turn<'a>>,
     mut rejected: Vec<Turn<'a>>,

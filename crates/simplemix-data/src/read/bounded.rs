@@ -1,7 +1,7 @@
-//! A Parquet file whose end is an error to those who go on reading there.
+//! A Parquet file that fails when it is read beyond its end again and again.
 //!
-//! The `parquet` crate skips unknown fields of a page's header without noticing that the file has ended, so that a
-//! damaged header with a list of 2^31 numbers keeps it busy for hours.
+//! The `parquet` crate skips unknown fields of a page header without noticing that the file has ended, so a damaged header
+//! with a list of 2^31 numbers keeps it busy for hours.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
-/// More reads at the end of a file than any sound reader makes.
+/// Reads at the end of the file that are allowed; sound readers make fewer.
 const READS_AT_END: usize = 64;
 
 /// A local file for the Parquet reader.
@@ -38,7 +38,7 @@ impl ChunkReader for BoundedFile {
     }
 }
 
-/// A reader that fails when it is read again and again at the end of its file.
+/// A reader that fails after [`READS_AT_END`] reads at the end of its file.
 pub(crate) struct BoundedReader {
     inner: BufReader<File>,
     at_end: usize,

@@ -1,4 +1,4 @@
-//! The containers that rows come in, told by their first bytes, and chunks of rows from each.
+//! File containers, detected by their first bytes, and readers of chunks of rows for each.
 
 use std::fmt;
 use std::fs::File;
@@ -23,10 +23,10 @@ use crate::read::guard::{Guarded, guarded};
 use crate::read::ipc::{check_file, check_stream};
 use crate::read::json::{Elements, SplitError};
 
-/// A chunk of text rows is closed when it reaches this size.
+/// Bytes after which a chunk of rows is closed.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// What the bytes of a file are.
+/// Container of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -35,9 +35,9 @@ pub enum Container {
     Parquet,
     /// An Arrow IPC file, also known as Feather 2.
     ArrowFile,
-    /// An Arrow IPC stream, which is how `datasets` keeps its cache.
+    /// An Arrow IPC stream, as in the cache of `datasets`.
     ArrowStream,
-    /// One JSON object a line.
+    /// One JSON object per line.
     JsonLines,
     /// One JSON array of objects.
     JsonArray,
@@ -61,9 +61,9 @@ pub(crate) enum Chunk {
     Json(Vec<JsonRow>),
 }
 
-/// A row, or what is wrong with it.
+/// A parsed row, or its problem.
 pub(crate) struct JsonRow {
-    /// How many rows of the file it was made from.
+    /// Number of rows of the file that it was made from.
     pub(crate) span: u32,
     pub(crate) fields: Result<Map<String, Value>, Problem>,
 }
@@ -74,7 +74,7 @@ impl Chunk {
         Chunk::Arrow { rows: StructArray::from(batch), schema }
     }
 
-    /// The same rows with columns renamed; `name` gives a new name where there is one.
+    /// Renames columns; `name` returns the new name, if there is one.
     pub(crate) fn renamed(self, name: &impl Fn(&str) -> Option<String>) -> Self {
         match self {
             Chunk::Arrow { rows, .. } => {
@@ -116,7 +116,7 @@ impl Chunk {
         }
     }
 
-    /// How many rows of the file the row was made from.
+    /// Number of rows of the file that the row was made from.
     pub(crate) fn span(&self, row: usize) -> u32 {
         match self {
             Chunk::Arrow { .. } => 1,
@@ -143,7 +143,7 @@ impl Chunk {
         (0..self.rows()).any(|row| self.row(row).is_ok_and(|row| row.has(name)))
     }
 
-    /// What kinds of values the columns hold in these rows.
+    /// Kinds of values in the columns of these rows.
     pub(crate) fn columns(&self) -> Columns {
         let types: Option<Vec<DataType>> = match self {
             Chunk::Arrow { schema, .. } => {
@@ -155,17 +155,17 @@ impl Chunk {
     }
 }
 
-/// The chunks of a file, in order.
+/// Chunks of a file, in order.
 pub(crate) type Chunks = Box<dyn Iterator<Item = Result<Chunk>> + Send>;
 
-/// A file whose container is known.
+/// A file and its container.
 pub(crate) struct Source {
     path: PathBuf,
     container: Container,
 }
 
 impl Source {
-    /// Tells the container from the first bytes.
+    /// Detects the container from the first bytes.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io(path, "open"))?;
         let mut head = Vec::new();
@@ -184,7 +184,7 @@ impl Source {
         self.container
     }
 
-    /// The first rows, with all columns.
+    /// Reads the first rows, with all columns.
     pub(crate) fn sample(&self, rows: usize) -> Result<Chunk> {
         match self.chunks(&|_| true, rows)?.next() {
             Some(chunk) => chunk,
@@ -192,7 +192,7 @@ impl Source {
         }
     }
 
-    /// All rows in chunks of at most `rows`, decoding only the columns that are `wanted`.
+    /// Reads all rows in chunks of at most `rows`, decoding only the columns that are `wanted`.
     pub(crate) fn chunks(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         match self.container {
             Container::Parquet => guarded(&self.path, || self.parquet(wanted, rows)),
@@ -253,7 +253,7 @@ fn projection(schema: &Schema, wanted: &dyn Fn(&str) -> bool) -> Vec<usize> {
     schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect()
 }
 
-/// Record batches of any size as chunks of at most `rows`; slices share the batch's memory.
+/// Splits record batches into chunks of at most `rows`, which share the memory of the batch.
 fn sliced(
     reader: impl Iterator<Item = arrow::error::Result<RecordBatch>> + Send + 'static,
     path: PathBuf,
@@ -263,7 +263,7 @@ fn sliced(
     let fail = path.clone();
     let batches = reader.map(move |batch| {
         let batch = batch.map_err(Error::arrow(&fail))?;
-        // Columns of nulls take no bytes, so that a damaged file could have rows without end.
+        // Columns of nulls take no bytes, so a damaged file could have any number of rows.
         if batch.num_rows() as u64 / 8 > length {
             let found = format!("a batch of {} rows, in a file of {length} bytes", batch.num_rows());
             return Err(Error::arrow(&fail)(ArrowError::IpcError(found)));
@@ -282,7 +282,7 @@ fn sliced(
     }))
 }
 
-/// The text of a file, decompressed where its first bytes say so.
+/// Opens a text file, decompressing it if the first bytes are those of gzip or zstd.
 fn text(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::io(path, "open"))?);
     let head = file.fill_buf().map_err(Error::io(path, "read"))?;
@@ -296,7 +296,7 @@ fn text(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(file))
 }
 
-/// JSON lines start with `{`, a JSON array with `[`.
+/// Detects JSON lines, which start with `{`, and JSON arrays, which start with `[`.
 fn text_container(path: &Path) -> Result<Container> {
     let mut head = Vec::new();
     text(path)?.take(4096).read_to_end(&mut head).map_err(Error::io(path, "read"))?;
@@ -312,7 +312,7 @@ fn text_container(path: &Path) -> Result<Container> {
     }
 }
 
-/// Parsed rows, in chunks of at most `rows` rows and about [`CHUNK_BYTES`].
+/// Parses rows, in chunks of at most `rows` rows and about [`CHUNK_BYTES`].
 fn json_chunks(mut elements: Elements, path: PathBuf, rows: usize) -> Chunks {
     let mut row = 0u64;
     let mut failed = false;
@@ -359,7 +359,7 @@ fn next_row(elements: &mut Elements, element: &mut Vec<u8>, path: &Path, row: u6
             found: json_kind(&other).to_owned(),
             expected: "an object",
         }),
-        // Python writes such strings without complaint; they hold no text that could be trained on.
+        // Python writes such strings without complaint, but they are not text.
         Err(error) if is_lone_surrogate(&error) => Ok(Some(Err(Problem::LoneSurrogate))),
         Err(source) => Err(Error::Json { path: path.to_path_buf(), row, byte: start, source }),
     }

@@ -1,4 +1,4 @@
-//! Columns that no canonical one takes up, carried along as they are.
+//! Columns beside the canonical ones, carried along unchanged.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::format::{Format, Shape};
 use crate::read::container::Chunk;
 use crate::schema;
 
-/// A carried column: its name in the file, and its field in the output.
+/// A carried column: name in the file, and field in the output.
 #[derive(Debug)]
 pub(super) struct Extra {
     pub(super) name: String,
     pub(super) field: FieldRef,
-    /// True if values are written as JSON text, since they are nested or of several types.
+    /// Whether values are written as JSON text, because they are nested or of several types.
     json_text: bool,
 }
 
-/// Columns to carry. A name that the canonical schema uses for something else gets `original_` before it.
+/// Finds the columns to carry. A name that the canonical schema uses gets the prefix `original_`.
 ///
-/// Rows that are put together from several have no columns of their own.
+/// A row that is put together from several rows has no such columns.
 pub(super) fn extra_columns(sample: &Chunk, format: Format) -> Vec<Extra> {
     if matches!(format.shape(), Shape::Group(_)) {
         return Vec::new();
@@ -47,7 +47,7 @@ pub(super) fn extra_columns(sample: &Chunk, format: Format) -> Vec<Extra> {
         .collect()
 }
 
-/// True if the `id` column holds our content hashes, as in files that were written here.
+/// Whether the `id` column holds content hashes of this crate.
 fn has_own_ids(sample: &Chunk, format: Format) -> bool {
     let own = |row: usize| {
         let cells = sample.row(row).ok()?;
@@ -58,7 +58,7 @@ fn has_own_ids(sample: &Chunk, format: Format) -> bool {
     (0..sample.rows()).find_map(own).unwrap_or(false)
 }
 
-/// Booleans, integers, numbers and text keep their type; what is nested or mixed is carried as JSON text.
+/// Field of a JSON column: booleans, integers, numbers and text keep their type, other values become JSON text.
 fn json_field(sample: &Chunk, name: String) -> (FieldRef, bool) {
     let mut kind = None;
     for row in 0..sample.rows() {
@@ -83,7 +83,7 @@ fn json_field(sample: &Chunk, name: String) -> (FieldRef, bool) {
     }
 }
 
-/// The values of a carried column in `rows`.
+/// Values of a carried column in `rows`.
 pub(super) fn carried(extra: &Extra, chunk: &Chunk, rows: &[u32], path: &Path) -> Result<ArrayRef> {
     match chunk {
         Chunk::Arrow { rows: columns, .. } => {
@@ -100,10 +100,7 @@ fn of_json(extra: &Extra, chunk: &Chunk, rows: &[u32], path: &Path) -> Result<Ar
         path: path.to_path_buf(),
         column: extra.name.clone(),
         found: cell.to_json().to_string().chars().take(60).collect(),
-        expected: format!(
-            "{}, as in the first rows; without carried columns this does not matter",
-            extra.field.data_type()
-        ),
+        expected: format!("{}, as in the first rows, or reading without extra columns", extra.field.data_type()),
     };
     macro_rules! build {
         ($builder:expr, $value:expr) => {{

@@ -1,7 +1,7 @@
-//! A barrier against panics of the Parquet and Arrow readers on damaged files.
+//! Turns panics of the Parquet and Arrow readers on damaged files into errors.
 //!
-//! Their readers check most of what they read, but not all: a negative offset in a damaged Parquet footer, for one, is
-//! an assertion there. A file is input, so here it ends in an error. (Where panics abort, the process still ends.)
+//! These readers check most of their input, but not all: a negative offset in a damaged Parquet footer, for example, fails
+//! an assertion. With `panic = "abort"`, the process still ends.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// What `read` returns, or [`Error::Damaged`] if it panics.
+/// Runs `read`, and returns [`Error::Damaged`] if it panics.
 pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What a panic may leave inconsistent is owned by `read` or, in `Guarded`, never touched again.
+    // State that a panic leaves inconsistent is owned by `read` or, in `Guarded`, never used again.
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| Err(damaged(path, panic.as_ref())))
 }
 
@@ -21,7 +21,7 @@ fn damaged(path: &Path, panic: &(dyn Any + Send)) -> Error {
     Error::Damaged { path: path.to_path_buf(), message: message.unwrap_or_else(|| "the reader failed".to_owned()) }
 }
 
-/// An iterator that ends with [`Error::Damaged`] if the one inside panics, and after any error.
+/// An iterator that ends with [`Error::Damaged`] if the inner one panics, and after any error.
 pub(crate) struct Guarded<I> {
     inner: Option<I>,
     path: PathBuf,

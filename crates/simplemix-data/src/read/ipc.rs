@@ -1,7 +1,7 @@
-//! Lengths that an Arrow IPC file or stream declares, held against the file's own before room is made for them.
+//! Checks of the lengths that an Arrow IPC file or stream declares, against the length of the file.
 //!
-//! arrow-rs makes room for a block, and for a decompressed column, first and reads it then, so a few damaged bytes could
-//! take all memory.
+//! arrow-rs allocates a block, and a decompressed column, before it reads it, so a few damaged bytes could exhaust the
+//! memory.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -9,14 +9,14 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::read_footer_length;
 use arrow::ipc::{Block, RecordBatch, root_as_footer, root_as_message};
 
-/// Bytes at the end: length of the footer, and the magic word.
+/// Bytes at the end of a file: length of the footer, and the magic word.
 const TAIL: u64 = 10;
-/// What a message's length may follow.
+/// Marker before the length of a message.
 const CONTINUATION: u32 = u32::MAX;
-/// Most bytes of one column of one batch, decompressed.
+/// Largest allowed column of one batch, in bytes when decompressed.
 const MAX_COLUMN: i64 = 1 << 32;
 
-/// The length of an IPC file; fails if its footer, or a block that it declares, does not fit into it.
+/// Checks that the footer and all blocks that it declares fit into an IPC file, and returns the file's length.
 pub(crate) fn check_file(file: &mut (impl Read + Seek)) -> Result<u64, ArrowError> {
     let length = file.seek(SeekFrom::End(0))?;
     let wrong = |what: &str| ArrowError::IpcError(format!("{what}, in a file of {length} bytes"));
@@ -43,8 +43,8 @@ pub(crate) fn check_file(file: &mut (impl Read + Seek)) -> Result<u64, ArrowErro
     Ok(length)
 }
 
-/// The length of an IPC stream; fails if a column says that it grows beyond bounds. Where the stream is cut off is for
-/// its reader to say, which goes step by step.
+/// Checks the declared sizes of columns in an IPC stream, and returns the stream's length. A truncated stream is left to
+/// the reader, which reads step by step and reports it.
 pub(crate) fn check_stream(file: &mut (impl Read + Seek)) -> Result<u64, ArrowError> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut at = Some(0);
@@ -59,7 +59,7 @@ fn block_end(block: &Block) -> Option<u64> {
     offset?.checked_add(u64::try_from(block.metaDataLength()).ok()?)?.checked_add(body?)
 }
 
-/// Checks the columns of the message at `at`, and gives its end; `None` where no whole message is left before `end`.
+/// Checks the columns of the message at `at` and returns its end; `None` if no whole message is left before `end`.
 fn check_message(file: &mut (impl Read + Seek), at: u64, end: u64) -> Result<Option<u64>, ArrowError> {
     let mut word = [0; 4];
     let mut next = |file: &mut dyn Read| file.read_exact(&mut word).map(|()| u32::from_le_bytes(word));
@@ -91,7 +91,8 @@ fn check_message(file: &mut (impl Read + Seek), at: u64, end: u64) -> Result<Opt
     Ok(Some(body_end))
 }
 
-/// Each compressed column starts with its length when decompressed, or -1 where it is not compressed after all.
+/// Checks that no column grows beyond [`MAX_COLUMN`]. A compressed column starts with its decompressed length, or with -1
+/// if it is stored uncompressed.
 fn check_columns(
     file: &mut (impl Read + Seek),
     batch: &RecordBatch<'_>,

@@ -1,4 +1,4 @@
-//! Reading a file of preference data as canonical batches or as [`Pair`]s, row group by row group.
+//! Readers of preference data, as canonical batches or as [`Pair`]s, one row group at a time.
 
 mod bounded;
 mod container;
@@ -14,8 +14,9 @@ mod rows;
 pub use container::Container;
 pub use options::{ExtraColumns, PolicyRule, ReadOptions, SourceRule};
 pub use report::ReadReport;
-pub use rows::{RowReader, metadata};
+pub use rows::{RowReader, read_metadata};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,24 +25,24 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 
 use crate::draft::Draft;
 use crate::error::{Error, Result};
-use crate::format::{RankedRule, Shape, detect};
+use crate::format::{Format, RankedRule, Shape, detect};
 use crate::pair::{Form, Pair};
 use crate::schema::{self, BatchBuilder};
 use container::{Chunk, Chunks, Source};
 use extra::{Extra, extra_columns};
 use regroup::{group, parse_json_text};
 
-/// Rows that the format is decided from.
+/// Rows of the sample from which the format is detected.
 const SAMPLE_ROWS: usize = 256;
 
-/// A batch is closed when its texts reach this size, so that no column comes near Arrow's 2 GiB.
+/// Bytes of text after which a batch is closed, far below Arrow's limit of 2 GiB per column.
 const BATCH_TEXT_BYTES: usize = 64 << 20;
 
 /// Reads one file as canonical record batches (see [`crate::schema`]).
 ///
-/// The container is told from the file's first bytes, the format from the types of its columns and a sample of its
-/// rows. Memory is bounded by a batch and, for Parquet, the pages of one row group. Rows that give no usable pair are
-/// left out and counted in the [report](PairReader::report).
+/// The container is detected from the first bytes of the file, the format from the column types and a sample of rows.
+/// Memory is bounded by a batch and, for Parquet, the pages of one row group. Rows that give no usable pair are left out
+/// and counted in the [report](PairReader::report).
 ///
 /// # Examples
 /// ```
@@ -65,7 +66,7 @@ pub struct PairReader {
     report: ReadReport,
 }
 
-/// What the options say about single rows.
+/// Options that apply to single rows.
 struct Rules {
     source: SourceRule,
     stem: String,
@@ -80,75 +81,38 @@ impl std::fmt::Debug for PairReader {
 }
 
 impl PairReader {
-    /// Opens a file and decides its format; no pair is read yet.
+    /// Opens a file and detects its format; no pair is read yet.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the
-    /// like if it holds nothing readable, [`Error::ColumnType`] or [`Error::UnknownFormat`] if its columns are no
+    /// like if it holds nothing readable, [`Error::ColumnType`] or [`Error::UnknownFormat`] if its columns are not
     /// preference data.
     pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
         let source = Source::open(path)?;
-        let sample = source.sample(SAMPLE_ROWS)?;
-        if sample.rows() == 0 {
-            return Err(Error::Empty { path: path.to_path_buf(), what: "rows" });
-        }
-        for (name, from) in &options.columns {
-            if !sample.has_column(from) {
-                return Err(Error::ColumnType {
-                    path: path.to_path_buf(),
-                    column: from.clone(),
-                    found: "missing".to_owned(),
-                    expected: format!("a column to read as `{name}`"),
-                });
-            }
-        }
-        let names = options.columns.clone();
-        let rename = move |found: &str| names.iter().find(|(_, from)| *from == found).map(|(name, _)| name.clone());
-        let sample = if options.columns.is_empty() { sample } else { sample.renamed(&rename) };
+        let names = Renaming(options.columns.clone());
+        let sample = named_sample(&source, path, &names)?;
         let columns = sample.columns();
-        let format = match options.format {
-            Some(format) => format,
-            None => detect(&columns, path)?,
-        };
+        let format = options.format.map_or_else(|| detect(&columns, path), Ok)?;
         for name in format.required() {
-            if !sample.has_column(name) {
-                return Err(Error::ColumnType {
-                    path: path.to_path_buf(),
-                    column: (*name).to_owned(),
-                    found: "missing".to_owned(),
-                    expected: format!("a column of the format {format}"),
-                });
-            }
+            require(&sample, path, name, || format!("a column of the format {format}"))?;
         }
         let form = match options.form {
             Some(Form::Plain) | None => format.form(),
             Some(Form::Messages) => Form::Messages,
         };
-        let json_text = columns.json_text();
-        let arranged = |chunks: Chunks| {
-            let chunks = if json_text.is_empty() { chunks } else { parse_json_text(chunks, json_text.clone()) };
-            match format.shape() {
-                Shape::Row => chunks,
-                Shape::Group(key) => group(chunks, key),
-            }
-        };
-        let extras = match (options.extra_columns, arranged(Box::new(std::iter::once(Ok(sample)))).next()) {
-            (ExtraColumns::Carry, Some(sample)) => extra_columns(&sample?, format),
-            _ => Vec::new(),
+        let arrangement = Arrangement { json_text: columns.json_text(), shape: format.shape() };
+        let extras = match options.extra_columns {
+            ExtraColumns::Carry => arrangement.extras(sample, format)?,
+            ExtraColumns::Drop => Vec::new(),
         };
         let wanted = |name: &str| {
-            let renamed = rename(name);
-            let name = renamed.as_deref().unwrap_or(name);
+            let name = names.new_name(name).unwrap_or(name);
             format.reads(name) || extras.iter().any(|extra| extra.name == name)
         };
         let container = source.container();
         let chunks = source.chunks(&wanted, options.batch_rows.max(1))?;
-        let chunks: Chunks = match options.columns.is_empty() {
-            true => chunks,
-            false => Box::new(chunks.map(move |chunk| Ok(chunk?.renamed(&rename)))),
-        };
-        let chunks = arranged(chunks);
+        let chunks = arrangement.apply(names.apply(chunks));
         let fields: Vec<FieldRef> =
             schema::fields(form).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
         let rules = Rules {
@@ -173,15 +137,15 @@ impl PairReader {
         self.schema.clone()
     }
 
-    /// What was decided, and what has been read and refused so far; complete once the iterator has ended.
+    /// The detected format, and the rows read and refused so far; complete once the iterator has ended.
     pub fn report(&self) -> &ReadReport {
         &self.report
     }
 
-    /// The next usable pairs, some thousand at most; `None` at the end. An alternative to iterating over batches.
+    /// Reads the next usable pairs, those of one chunk of rows; `None` at the end. An alternative to iterating over batches.
     ///
     /// # Errors
-    /// As the iterator: what can go wrong in the middle of a file.
+    /// Errors in the middle of a file, as the iterator yields them.
     pub fn next_pairs(&mut self) -> Result<Option<Vec<Pair>>> {
         while let Some((chunk, start)) = self.next_chunk()? {
             let mut pairs = Vec::with_capacity(chunk.rows() - start);
@@ -244,7 +208,7 @@ impl Iterator for PairReader {
 }
 
 impl Rules {
-    /// Puts the usable pairs of one row into `drafts`, and notes in the report what is wrong with the others.
+    /// Puts the usable pairs of one row into `drafts`, and counts the problems of the others in the report.
     fn drafts<'a>(&'a self, chunk: &'a Chunk, row: usize, report: &mut ReadReport, drafts: &mut Vec<Draft<'a>>) {
         let number = report.rows;
         report.rows += u64::from(chunk.span(row));
@@ -266,11 +230,78 @@ impl Rules {
         report.pairs += drafts.len() as u64;
     }
 
-    /// Gives the pair its source and policy.
+    /// Sets source and policy of the pair.
     fn settle<'a>(&'a self, draft: &mut Draft<'a>) {
         let named = if matches!(self.source, SourceRule::Always(_)) { None } else { draft.source.take() };
         draft.source = named.or_else(|| Some(self.source.fallback(&self.stem).into()));
         draft.policy = Some(self.policy.decide(draft.policy, draft.models));
+    }
+}
+
+/// Reads the first rows of a file and renames their columns.
+fn named_sample(source: &Source, path: &Path, names: &Renaming) -> Result<Chunk> {
+    let sample = source.sample(SAMPLE_ROWS)?;
+    if sample.rows() == 0 {
+        return Err(Error::Empty { path: path.to_path_buf(), what: "rows" });
+    }
+    for (name, from) in &names.0 {
+        require(&sample, path, from, || format!("a column to read as `{name}`"))?;
+    }
+    Ok(names.rename(sample))
+}
+
+/// Fails unless the sample has the column.
+fn require(sample: &Chunk, path: &Path, column: &str, expected: impl FnOnce() -> String) -> Result<()> {
+    if sample.has_column(column) {
+        return Ok(());
+    }
+    Err(Error::ColumnType {
+        path: path.to_path_buf(),
+        column: column.to_owned(),
+        found: "missing".to_owned(),
+        expected: expected(),
+    })
+}
+
+/// Columns to read under other names: new name -> name in the file.
+struct Renaming(BTreeMap<String, String>);
+
+impl Renaming {
+    fn new_name(&self, found: &str) -> Option<&str> {
+        self.0.iter().find(|(_, from)| *from == found).map(|(name, _)| name.as_str())
+    }
+
+    fn rename(&self, chunk: Chunk) -> Chunk {
+        if self.0.is_empty() { chunk } else { chunk.renamed(&|found| self.new_name(found).map(str::to_owned)) }
+    }
+
+    fn apply(self, chunks: Chunks) -> Chunks {
+        if self.0.is_empty() { chunks } else { Box::new(chunks.map(move |chunk| Ok(self.rename(chunk?)))) }
+    }
+}
+
+/// Rearrangement of rows before a format parses them.
+struct Arrangement {
+    /// Columns that hold turns as JSON text.
+    json_text: Vec<String>,
+    shape: Shape,
+}
+
+impl Arrangement {
+    fn apply(&self, chunks: Chunks) -> Chunks {
+        let chunks = if self.json_text.is_empty() { chunks } else { parse_json_text(chunks, self.json_text.clone()) };
+        match self.shape {
+            Shape::Row => chunks,
+            Shape::Group(key) => group(chunks, key),
+        }
+    }
+
+    /// Columns to carry, found in the rearranged sample.
+    fn extras(&self, sample: Chunk, format: Format) -> Result<Vec<Extra>> {
+        match self.apply(Box::new(std::iter::once(Ok(sample)))).next() {
+            Some(sample) => Ok(extra_columns(&sample?, format)),
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -280,18 +311,18 @@ fn stem(path: &Path) -> String {
     name[..end].to_owned()
 }
 
-/// All usable pairs of a file, in memory.
+/// Reads all usable pairs of a file into memory.
 ///
 /// # Errors
-/// As [`PairReader::open`] and its iterator.
+/// See [`PairReader::open`] and [`PairReader::next_pairs`].
 pub fn read_pairs(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Vec<Pair>> {
     Ok(read_pairs_with_report(path, options)?.0)
 }
 
-/// All usable pairs of a file, in memory, and the account of what was read and refused.
+/// Reads all usable pairs of a file into memory, and returns the report with them.
 ///
 /// # Errors
-/// As [`PairReader::open`] and its iterator.
+/// See [`PairReader::open`] and [`PairReader::next_pairs`].
 pub fn read_pairs_with_report(path: impl AsRef<Path>, options: &ReadOptions) -> Result<(Vec<Pair>, ReadReport)> {
     let options = ReadOptions { extra_columns: ExtraColumns::Drop, ..options.clone() };
     let mut reader = PairReader::open(path, &options)?;

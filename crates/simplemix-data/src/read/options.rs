@@ -1,29 +1,30 @@
-//! How a file is to be read.
+//! Options of reading.
 
 use std::collections::BTreeMap;
 
 use crate::format::{Format, RankedRule};
 use crate::pair::{Form, Policy};
 
-/// How a file is to be read. The default suits most files: the format is recognised, everything else is kept.
+/// Options of reading a file. The defaults suit most files: the format is detected and all columns are kept.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReadOptions {
-    /// The format, or `None` to recognise it.
+    /// Format of the file; `None` to detect it.
     pub format: Option<Format>,
-    /// How rows get their `source`.
+    /// Rule for the `source` of a row.
     pub source: SourceRule,
-    /// How rows get their `policy`.
+    /// Rule for the `policy` of a row.
     pub policy: PolicyRule,
-    /// [`Form::Messages`] turns bare text into messages; `None` and [`Form::Plain`] leave each format its own form.
+    /// Form of the pairs: [`Form::Messages`] turns bare text into messages; `None` and [`Form::Plain`] keep the form of the
+    /// format.
     pub form: Option<Form>,
-    /// Which pairs a list of scored or ranked responses gives.
+    /// Rule that makes pairs of a list of scored or ranked responses.
     pub ranked: RankedRule,
-    /// What becomes of columns that the canonical schema does not know.
+    /// Handling of columns that are not in the canonical schema.
     pub extra_columns: ExtraColumns,
-    /// Columns under other names than the format's, as `format's name -> file's name`.
+    /// Columns with other names than in the format: name in the format -> name in the file.
     pub columns: BTreeMap<String, String>,
-    /// Rows to a batch, at most; fewer where rows are long. At least 1; 1024 by default.
+    /// Maximum number of rows per batch, at least 1; 1024 by default. Batches of long rows have fewer.
     pub batch_rows: usize,
 }
 
@@ -43,21 +44,21 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// These options, with every row given to the source `name`, whatever its `source` column says.
+    /// Assigns all rows to the source `name`, ignoring the `source` column.
     #[must_use]
     pub fn with_source(mut self, name: impl Into<String>) -> Self {
         self.source = SourceRule::Always(name.into());
         self
     }
 
-    /// These options, with every row's policy set, whatever its `policy` column says.
+    /// Sets the policy of all rows, ignoring the `policy` column.
     #[must_use]
     pub fn with_policy(mut self, policy: Policy) -> Self {
         self.policy = PolicyRule::Always(policy);
         self
     }
 
-    /// These options, with the format told rather than recognised.
+    /// Sets the format instead of detecting it.
     #[must_use]
     pub fn with_format(mut self, format: Format) -> Self {
         self.format = Some(format);
@@ -65,14 +66,14 @@ impl ReadOptions {
     }
 }
 
-/// How rows get the name of their source.
+/// Rule for the source of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceRule {
-    /// From the `source` column, else from the file's name up to its first dot.
+    /// The `source` column, else the file's name up to the first dot.
     FileStem,
-    /// From the `source` column, else this.
+    /// The `source` column, else this name.
     Default(String),
-    /// Always this.
+    /// Always this name.
     Always(String),
 }
 
@@ -85,19 +86,19 @@ impl SourceRule {
     }
 }
 
-/// How rows get their policy.
+/// Rule for the policy of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PolicyRule {
-    /// From the `policy` column; else from the source's name, if it says `on-policy` or `off-policy`; else this.
+    /// The `policy` column; else the source's name, if it contains `on-policy` or `off-policy`; else this policy.
     Default(Policy),
-    /// Always this.
+    /// Always this policy.
     Always(Policy),
-    /// On-policy if the columns that name the models say that both responses are by one of these, else off-policy.
+    /// On-policy if the file says that both responses were written by one of these models, else off-policy.
     Models(Vec<String>),
 }
 
 impl PolicyRule {
-    /// Settles the policy of a pair that names these `models` (of chosen and rejected) and says `told`.
+    /// Policy of a pair whose responses are by these `models` and whose policy column says `told`.
     pub(crate) fn decide(&self, told: Option<Policy>, models: [Option<&str>; 2]) -> Policy {
         match self {
             PolicyRule::Default(policy) => told.unwrap_or(*policy),
@@ -110,11 +111,11 @@ impl PolicyRule {
     }
 }
 
-/// What becomes of columns that the canonical schema does not know.
+/// Handling of columns that are not in the canonical schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExtraColumns {
-    /// They follow the canonical columns, untouched. A foreign `id` becomes `original_id`.
+    /// Append them to the canonical columns, unchanged. A foreign `id` becomes `original_id`.
     Carry,
-    /// They are left out, and where the container allows not even decoded.
+    /// Leave them out and, if the container allows, do not decode them.
     Drop,
 }

@@ -1,5 +1,4 @@
-//! Chunks of rows rearranged for formats that need it: turns kept as JSON text are parsed, and rows that belong
-//! together become one.
+//! Rearranges rows for formats that need it: parses turns stored as JSON text, and joins rows that belong together.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +7,7 @@ use crate::error::Result;
 use crate::format::GROUP;
 use crate::read::container::{Chunk, Chunks, JsonRow};
 
-/// A group of more rows is closed, so that a file with one value everywhere does not fill the memory.
+/// Rows after which a group is closed, so that a file with the same key everywhere does not fill the memory.
 const MAX_GROUP_ROWS: usize = 10_000;
 
 /// Parses the columns `names`, which hold JSON as text.
@@ -26,7 +25,7 @@ pub(super) fn parse_json_text(chunks: Chunks, names: Vec<String>) -> Chunks {
 fn parsed(row: Struct<'_>, names: &[String]) -> Map<String, Value> {
     let mut fields = row.to_json();
     for name in names {
-        // What does not parse stays text, and the format refuses the row.
+        // Invalid JSON stays text, and the format refuses the row.
         if let Some(value) = fields.get_mut(name)
             && let Some(inner) = value.as_str().and_then(|text| serde_json::from_str(text).ok())
         {
@@ -36,7 +35,7 @@ fn parsed(row: Struct<'_>, names: &[String]) -> Map<String, Value> {
     fields
 }
 
-/// Rows that follow each other with the same `key`, as one row that holds the key and, under [`GROUP`], the rows.
+/// Joins consecutive rows with the same `key` into one row that holds the key and, under [`GROUP`], the rows.
 pub(super) fn group(chunks: Chunks, key: &'static str) -> Chunks {
     Box::new(Groups { chunks, key, open: None, ended: false })
 }

@@ -1,4 +1,4 @@
-//! What was decided about a file, and what came of its rows.
+//! Report of reading a file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,23 @@ use crate::pair::Form;
 use crate::problem::Problems;
 use crate::read::Container;
 
-/// What was decided about a file, and what came of its rows.
+/// Report of reading a file: the detected format, and counts of rows and pairs.
 #[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct ReadReport {
     /// The file.
     pub path: PathBuf,
-    /// The container its bytes are in.
+    /// Container of the file.
     pub container: Container,
-    /// The format its rows are in.
+    /// Format of the rows.
     pub format: Format,
-    /// The form of the pairs.
+    /// Form of the pairs.
     pub form: Form,
-    /// Rows looked at.
+    /// Number of rows read.
     pub rows: u64,
-    /// Pairs they gave.
+    /// Number of pairs read.
     pub pairs: u64,
-    /// Rows that gave none, by reason.
+    /// Rows that gave no pair, by reason.
     pub refused: Problems,
 }
 

@@ -1,4 +1,4 @@
-//! Rows as they stand in a file, for tables that hold no pairs, and the remarks that a file carries.
+//! Readers of tables that hold no pairs, and of the metadata of files.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::read::container::{Chunk, Chunks, Container, Source};
 use crate::read::guard::guarded;
 use crate::read::ipc::check_file;
 
-/// Rows that columns are told from.
+/// Rows of the sample from which columns are found.
 const SAMPLE_ROWS: usize = 256;
 /// Rows decoded at a time.
 const CHUNK_ROWS: usize = 1024;
@@ -25,7 +25,7 @@ const CHUNK_ROWS: usize = 1024;
 ///
 /// # Examples
 /// ```
-/// use simplemix_data::read::RowReader;
+/// use simplemix_data::RowReader;
 /// # let dir = tempfile::tempdir()?;
 /// let path = dir.path().join("questions.jsonl");
 /// std::fs::write(&path, r#"{"prompt": "2 + 2?", "answer": "4"}"#)?;
@@ -50,7 +50,7 @@ impl std::fmt::Debug for RowReader {
 }
 
 impl RowReader {
-    /// Opens a file; no row is read yet but a sample.
+    /// Opens a file and reads a sample of its rows.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the like
@@ -64,12 +64,12 @@ impl RowReader {
         Ok(Self { path: path.to_path_buf(), columns: sample.names(), holds_pairs, chunks, current: None, row: 0 })
     }
 
-    /// Names of the columns; of JSON, those of the first rows.
+    /// Names of the columns; for JSON, those of the first rows.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// Whether [`crate::PairReader`] would recognise the file.
+    /// Whether [`crate::PairReader`] recognises the file.
     pub fn holds_pairs(&self) -> bool {
         self.holds_pairs
     }
@@ -98,12 +98,13 @@ impl Iterator for RowReader {
     }
 }
 
-/// The remarks in a Parquet or Arrow IPC file, as [`crate::TableWriter::add_metadata`] leaves them; none in others.
+/// Reads the metadata that [`crate::TableWriter::add_metadata`] stored in a Parquet or Arrow IPC file; empty for other
+/// containers.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the like if
 /// it is damaged.
-pub fn metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
+pub fn read_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
     let path = path.as_ref();
     let container = Source::open(path)?.container();
     let open = || File::open(path).map_err(Error::io(path, "open"));
@@ -135,7 +136,7 @@ mod tests {
     use crate::{TableWriter, WriteOptions};
 
     #[test]
-    fn a_table_and_its_remarks_come_back() {
+    fn a_table_and_its_metadata_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let fields = vec![Field::new("n", DataType::Int64, false), Field::new("t", DataType::Utf8, true)];
         let columns: Vec<arrow::array::ArrayRef> =
@@ -151,7 +152,7 @@ mod tests {
             assert_eq!((reader.columns(), reader.holds_pairs()), (&["n".to_owned(), "t".to_owned()][..], false));
             let rows: Vec<Value> = reader.map(|row| Value::Object(row.unwrap())).collect();
             assert_eq!(rows, [serde_json::json!({"n": 1, "t": "a"}), serde_json::json!({"n": 2, "t": null})]);
-            let remark = metadata(&path).unwrap().remove("remark");
+            let remark = read_metadata(&path).unwrap().remove("remark");
             assert_eq!(remark, keeps.then(|| "made by a test".to_owned()), "{name}");
         }
     }

@@ -1,4 +1,4 @@
-//! The Jinja environment that `transformers` sets up, on `minijinja`.
+//! The Jinja environment of `transformers`, built on `minijinja`.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use super::python_json::{Layout, to_python_json};
 
-/// An environment without templates.
+/// Builds an environment without templates.
 pub(super) fn environment(fuel: u64) -> Environment<'static> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -24,7 +24,7 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     environment
 }
 
-/// Defines `strftime_now`, as `datetime.now().strftime(format)`, by this clock.
+/// Defines `strftime_now`, which is `datetime.now().strftime(format)`, with this clock.
 pub(super) fn set_clock(
     environment: &mut Environment<'static>,
     now: impl Fn() -> NaiveDateTime + Send + Sync + 'static,
@@ -36,7 +36,7 @@ pub(super) fn noon(year: i32, month: u32, day: u32) -> Option<NaiveDateTime> {
     NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(12, 0, 0)
 }
 
-/// As in Jinja2, where none is not iterable; `minijinja` iterates over it as over an empty list.
+/// Jinja2's test, by which none is not iterable; `minijinja` iterates over none as over an empty list.
 fn is_iterable(value: &Value) -> bool {
     !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
 }
@@ -48,16 +48,16 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
     use std::fmt::Write;
     let mut text = String::new();
-    // chrono reports an unknown conversion only while it writes.
+    // chrono reports an unknown conversion only while writing.
     write!(text, "{}", now.format(format))
         .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format {format:?}")))?;
     Ok(text)
 }
 
-/// Widest indent of `tojson`; without a limit a template could ask for any amount of memory.
+/// Largest indent of `tojson`; without a limit, a template could ask for any amount of memory.
 const MAX_INDENT: usize = 64;
 
-/// `json.dumps(value, ensure_ascii=False, ...)`: Jinja's own filter would escape HTML.
+/// `json.dumps(value, ensure_ascii=False, ...)`; Jinja's own filter would escape HTML.
 fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, Error> {
     let indent = match indent {
         Some(indent) => Some(indent),
@@ -78,9 +78,9 @@ fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value
     to_python_json(value, &layout).map(Value::from_safe_string)
 }
 
-/// `{% generation %}` marks the assistant's words for loss masks; the text is the same without the marks.
+/// Removes `{% generation %}` tags, which mark the text of the assistant for loss masks.
 ///
-/// The tag becomes an `if` that always holds, so that white space around it is treated alike.
+/// A tag becomes an `if` that always holds, so that white space around it is treated in the same way.
 pub(super) fn without_generation_tags(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -101,7 +101,7 @@ pub(super) fn without_generation_tags(text: &str) -> String {
     result
 }
 
-/// Output that ends in an error when it grows past its limit.
+/// Output that fails when it exceeds its limit.
 pub(super) struct Bounded {
     bytes: Vec<u8>,
     limit: usize,
@@ -118,7 +118,7 @@ impl Bounded {
     }
 
     pub(super) fn into_text(self) -> String {
-        // Everything written comes from Rust strings, each whole.
+        // All bytes come from whole Rust strings.
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }

@@ -1,9 +1,9 @@
-//! Hugging Face chat templates: Jinja text that turns messages into the string a model was trained on.
+//! Hugging Face chat templates: Jinja text that turns messages into the string that a model was trained on.
 //!
-//! Rendered by `minijinja` with the settings and functions that `transformers` gives Jinja2: `trim_blocks`,
-//! `lstrip_blocks`, Python's string and dict methods, `raise_exception`, `strftime_now`, a `tojson` that writes what
-//! Python's `json.dumps` writes, and `{% generation %}` blocks. Templates come from strangers: they run with bounded
-//! fuel and a bounded output, and reach nothing but their arguments.
+//! Templates are rendered by `minijinja` with the settings and functions that `transformers` gives Jinja2: `trim_blocks`,
+//! `lstrip_blocks`, Python's string and dict methods, `raise_exception`, `strftime_now`, a `tojson` that writes the same as
+//! Python's `json.dumps`, and `{% generation %}` blocks. Templates are untrusted: they run with bounded fuel and bounded
+//! output, and can access nothing but their arguments.
 
 mod engine;
 mod python_json;
@@ -21,13 +21,13 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::pair::Message;
 
-/// What a template may spend on one conversation.
+/// Budget of a template for one conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TemplateLimits {
-    /// Units of work: about one an instruction and one for 64 bytes of data made. 5 million by default, some tenths of
-    /// a second and at most 320 MB.
+    /// Units of work: about one per instruction and one per 64 bytes of data produced. 5 million by default, which is less
+    /// than a second and at most 320 MB.
     pub fuel: u64,
-    /// Bytes of the result; 64 MiB by default.
+    /// Maximum size of the result in bytes; 64 MiB by default.
     pub output_bytes: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for TemplateLimits {
     }
 }
 
-/// A chat template, ready to render. Cheap to clone.
+/// A parsed chat template. Cheap to clone.
 ///
 /// # Examples
 /// ```
@@ -64,17 +64,17 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// The one template an environment holds.
+/// Name of the only template of an environment.
 const MAIN: &str = "chat_template";
 
 impl ChatTemplate {
-    /// The template of a model folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (of a
-    /// named list, the one called `default`). Special tokens such as `bos_token` come from `tokenizer_config.json`, else
-    /// from `special_tokens_map.json`.
+    /// Loads the template of a model folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (in a
+    /// list of named templates, the one called `default`). Special tokens such as `bos_token` come from
+    /// `tokenizer_config.json`, else from `special_tokens_map.json`.
     ///
     /// # Errors
     /// [`Error::NoTemplate`] if there is none, [`Error::Template`] if it does not parse, [`Error::ModelConfig`] or
-    /// [`Error::Io`] if a file cannot be understood or read.
+    /// [`Error::Io`] if a file is malformed or cannot be read.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let config = source::tokenizer_config(dir)?;
@@ -85,7 +85,7 @@ impl ChatTemplate {
         Ok(Self::parse(name, &text)?.with_special_tokens(tokens))
     }
 
-    /// A template from its text, without special tokens.
+    /// Parses a template, without special tokens.
     ///
     /// # Errors
     /// [`Error::Template`] if it does not parse.
@@ -104,14 +104,14 @@ impl ChatTemplate {
         Ok(Self { name, environment: Arc::new(environment), special_tokens, limits, source: text.into() })
     }
 
-    /// This template with other special tokens, which it sees as `bos_token`, `eos_token` and so on.
+    /// Sets the special tokens, which the template sees as `bos_token`, `eos_token` and so on.
     #[must_use]
     pub fn with_special_tokens(mut self, tokens: SpecialTokens) -> Self {
         self.special_tokens = Arc::new(tokens);
         self
     }
 
-    /// This template with another budget.
+    /// Sets the budget.
     #[must_use]
     pub fn with_limits(mut self, limits: TemplateLimits) -> Self {
         let mut environment = Environment::clone(&self.environment);
@@ -121,18 +121,18 @@ impl ChatTemplate {
         self
     }
 
-    /// The template's own text.
+    /// Text of the template.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// This template with `strftime_now` fixed to noon of this day, so that what is rendered does not depend on when.
+    /// Fixes `strftime_now` to noon of this day, so that the result does not depend on the time of rendering.
     ///
     /// # Errors
     /// [`Error::Template`] if there is no such day.
     pub fn with_date(mut self, year: i32, month: u32, day: u32) -> Result<Self> {
         let Some(now) = engine::noon(year, month, day) else {
-            let message = format!("there is no day {year}-{month:02}-{day:02}");
+            let message = format!("{year}-{month:02}-{day:02} is not a date");
             return Err(Error::Template { name: self.name, message });
         };
         let mut environment = Environment::clone(&self.environment);
@@ -141,10 +141,10 @@ impl ChatTemplate {
         Ok(self)
     }
 
-    /// The conversation as the model sees it, with the beginning of the assistant's answer if `add_generation_prompt`.
+    /// Renders a conversation as the model sees it, followed by the generation prompt if `add_generation_prompt` is set.
     ///
     /// # Errors
-    /// [`Error::Template`] if the template refuses the conversation, fails, or spends more than its budget.
+    /// [`Error::Template`] if the template refuses the conversation, fails, or exceeds its budget.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         self.render_arguments(&Arguments {
             messages,
@@ -156,11 +156,11 @@ impl ChatTemplate {
         })
     }
 
-    /// As [`ChatTemplate::render`], for messages with any fields (`tool_calls`, `reasoning_content`, `name`), tools, and
-    /// arguments of the template's own, such as `enable_thinking`.
+    /// Like [`ChatTemplate::render`], for messages with any fields (`tool_calls`, `reasoning_content`, `name`), with tools
+    /// and with arguments of this template, such as `enable_thinking`.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// See [`ChatTemplate::render`].
     ///
     /// # Examples
     /// ```
@@ -188,7 +188,7 @@ impl ChatTemplate {
         let mut output = engine::Bounded::new(self.limits.output_bytes);
         let rendered = template.render_captured_to(Serde(arguments), &mut output).map(drop);
         if output.exceeded() {
-            let message = format!("made more than {} bytes", self.limits.output_bytes);
+            let message = format!("the output exceeds {} bytes", self.limits.output_bytes);
             return Err(Error::Template { name: self.name.clone(), message });
         }
         rendered.map_err(|error| template_error(&self.name, &error))?;
@@ -196,18 +196,18 @@ impl ChatTemplate {
     }
 }
 
-/// What a template may be told beside the messages.
+/// Arguments of a template beside the messages.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RenderOptions {
-    /// True to end with the beginning of the assistant's answer.
+    /// Whether to append the generation prompt.
     pub add_generation_prompt: bool,
     /// A list of tools as JSON schemas.
     pub tools: Option<serde_json::Value>,
-    /// Arguments that only this template knows; they come before special tokens of the same name.
+    /// Arguments of this template; they take precedence over special tokens of the same name.
     pub arguments: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What a template sees.
+/// All arguments of a template.
 #[derive(Serialize)]
 struct Arguments<'a, M: ?Sized> {
     messages: &'a M,

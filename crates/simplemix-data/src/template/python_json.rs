@@ -1,4 +1,4 @@
-//! JSON as Python's `json.dumps` writes it, of a template's value.
+//! Writes a template's value as JSON, exactly as Python's `json.dumps` does.
 
 use std::fmt::Write;
 
@@ -8,15 +8,15 @@ use minijinja::{Error, ErrorKind, Value};
 /// Options of `json.dumps`.
 #[derive(Default)]
 pub(super) struct Layout {
-    /// Spaces a level; everything on one line if `None`.
+    /// Spaces per level; `None` puts everything on one line.
     pub(super) indent: Option<usize>,
-    /// Between items, and between key and value; Python's defaults if `None`.
+    /// Separators between items, and between key and value; `None` for Python's defaults.
     pub(super) separators: Option<[String; 2]>,
     pub(super) ensure_ascii: bool,
     pub(super) sort_keys: bool,
 }
 
-/// Deeper values are refused, as they may refer to themselves.
+/// Maximum depth of a value; deeper ones may refer to themselves.
 const MAX_DEPTH: usize = 128;
 
 pub(super) fn to_python_json(value: &Value, layout: &Layout) -> Result<String, Error> {
@@ -145,7 +145,7 @@ impl Writer<'_> {
     }
 }
 
-/// `repr` of a Python float: shortest digits that read back, exponent from 1e16 and below 1e-4.
+/// `repr` of a Python float: the shortest digits that read back the same, with an exponent from 1e16 on and below 1e-4.
 fn python_float(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();

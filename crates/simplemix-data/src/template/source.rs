@@ -1,4 +1,4 @@
-//! Where a model folder keeps its chat template and its special tokens.
+//! Finds the chat template and the special tokens of a model folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// Texts of the special tokens by name: `bos_token`, `eos_token`, `unk_token`, `pad_token`, `sep_token`, `cls_token`,
-/// `mask_token`; only those that the tokenizer has.
+/// `mask_token`; only those that the tokenizer defines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct SpecialTokens(BTreeMap<String, String>);
@@ -18,12 +18,12 @@ pub struct SpecialTokens(BTreeMap<String, String>);
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl SpecialTokens {
-    /// The token called `name`.
+    /// The token `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Sets the token called `name`.
+    /// Sets the token `name`.
     pub fn set(&mut self, name: impl Into<String>, token: impl Into<String>) {
         self.0.insert(name.into(), token.into());
     }
@@ -38,12 +38,12 @@ impl SpecialTokens {
     }
 }
 
-/// `tokenizer_config.json`, if there is one.
+/// Reads `tokenizer_config.json`, if there is one.
 pub(crate) fn tokenizer_config(dir: &Path) -> Result<Option<Value>> {
     read_json(dir, "tokenizer_config.json")
 }
 
-/// A JSON file of the folder, if it is there.
+/// Reads a JSON file of the folder, if it exists.
 pub(crate) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
     let path = dir.join(file);
     let Some(text) = read_text(&path)? else { return Ok(None) };

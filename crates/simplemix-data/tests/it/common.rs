@@ -1,4 +1,4 @@
-//! Files and pairs that several tests need.
+//! Files and pairs for several tests.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use arrow::ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use simplemix_data::{Message, Pair, Policy, Text};
 use tempfile::TempDir;
 
-/// A folder that is removed afterwards, and a file of these bytes in it.
+/// A temporary folder with a file of these bytes.
 pub(crate) fn file(name: &str, bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
@@ -16,13 +16,13 @@ pub(crate) fn file(name: &str, bytes: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// `user: prompt`, answered by `chosen` and `rejected`.
+/// A pair of single turns.
 pub(crate) fn chat(prompt: &str, chosen: &str, rejected: &str) -> Pair {
     let answer = |text: &str| Text::from(vec![Message::assistant(text)]);
     Pair::new(vec![Message::user(prompt)].into(), answer(chosen), answer(rejected), "test", Policy::Off)
 }
 
-/// Pairs with everything a pair can have.
+/// Pairs that use all fields.
 pub(crate) fn rich_pairs() -> Vec<Pair> {
     let mut first = chat("Wie spät ist es?", "Zwölf.", "Weiß nicht 🕛");
     first.policy = Policy::On;

@@ -1,4 +1,4 @@
-//! The same rows in any Arrow encoding read the same, and what is written reads back.
+//! Rows read the same in every Arrow encoding, and written files read back the same.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 use simplemix_data::{Message, Pair, PairWriter, Policy, ReadOptions, Text, WriteOptions, read_pairs};
 
-/// How strings are kept.
+/// Arrow types of strings.
 #[derive(Debug, Clone, Copy)]
 enum Strings {
     Utf8,
@@ -21,7 +21,7 @@ enum Strings {
     Dictionary,
 }
 
-/// How lists are kept; all rows have as many turns, so that fixed sizes fit.
+/// Arrow types of lists; all rows have equally many turns, so that fixed sizes fit.
 #[derive(Debug, Clone, Copy)]
 enum Lists {
     List,
@@ -40,7 +40,7 @@ fn strings(values: Vec<String>, kind: Strings) -> ArrayRef {
     cast(&plain, &kind).unwrap()
 }
 
-/// One turn a row.
+/// One turn per row.
 fn turns(role: &str, contents: Vec<String>, kind: Strings, lists: Lists, content_first: bool) -> ArrayRef {
     let rows = contents.len();
     let columns = [("role", vec![role.to_owned(); rows]), ("content", contents)];
@@ -87,7 +87,7 @@ fn written(
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect())
             .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    // The file's name would become the source.
+    // Without a source column, the file name would become the source.
     let path = dir.path().join("rows.parquet");
     let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
@@ -135,7 +135,7 @@ proptest! {
     }
 }
 
-/// A column of nothing but nulls, scores of any number type, ids that are numbers.
+/// A column of nulls, scores of all number types, and numbers as ids.
 #[test]
 fn columns_of_nulls_and_odd_numbers_do_not_matter() {
     let texts = |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from(values.to_vec())) };

@@ -1,5 +1,4 @@
-//! The families of preference data as they are found in the wild: each is recognised without being told, from rows
-//! with the columns and types of the published sets.
+//! Formats of published preference data: each is detected from rows with the columns and types of the published sets.
 
 use serde_json::{Value, json};
 use simplemix_data::{

@@ -1,4 +1,4 @@
-//! Reading, writing, rendering and tokenising through the public interface, on small files made here.
+//! Tests of reading, writing, rendering and tokenising through the public interface, on small generated files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;

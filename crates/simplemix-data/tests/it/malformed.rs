@@ -1,4 +1,4 @@
-//! One malformed input for each way of being malformed; each ends in one error that says where and what.
+//! Malformed inputs: each gives one error that says where and what is wrong.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn bytes_of_no_known_container() {
     assert!(matches!(error, Error::Container { ref found, .. } if found == "`GIF89a\\x01`"), "{error}");
 }
 
-/// A sound Parquet file, and its bytes.
+/// A valid Parquet file, and its bytes.
 fn rich_parquet() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.parquet");
@@ -64,7 +64,7 @@ fn a_damaged_parquet_file_never_panics() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x55;
         std::fs::write(&path, &damaged).unwrap();
-        // Some bytes do not matter, so reading may succeed.
+        // Not every byte matters, so reading may succeed.
         let _ = read_pairs(&path, &ReadOptions::default());
     }
 }
@@ -109,7 +109,7 @@ fn a_compressed_column_that_says_it_is_endless() {
         RecordBatch::try_from_iter(["prompt", "chosen", "rejected"].map(|name| (name, column.clone()))).unwrap();
     for stream in [false, true] {
         let mut bytes = arrow_bytes(&batch, CompressionType::LZ4_FRAME, stream);
-        // A column's length stands before the frame that holds it.
+        // The length of a column precedes the compressed frame.
         let magic = [0x04, 0x22, 0x4d, 0x18];
         let place = bytes.windows(4).position(|window| window == magic).unwrap() - 8;
         assert_eq!(bytes[place..place + 8], 1000i64.to_le_bytes());

@@ -1,4 +1,4 @@
-//! The formats, each from a few rows written by hand.
+//! Formats, each read from a few rows written by hand.
 
 use std::sync::Arc;
 
@@ -130,7 +130,7 @@ fn columns_of_other_names_can_be_told() {
     }
     let pairs = read_pairs(&path, &options).unwrap();
     assert_eq!((&pairs[0].prompt, &pairs[0].chosen), (&Text::from("2 + 2?"), &Text::from(" 4")));
-    // Other columns are carried.
+    // Further columns are carried along.
     let batch = PairReader::open(&path, &options).unwrap().next().unwrap().unwrap();
     assert!(batch.column_by_name("kept").is_some());
     options.columns.insert("task".to_owned(), "none".to_owned());

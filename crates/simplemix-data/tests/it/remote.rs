@@ -1,4 +1,4 @@
-//! Files by URL, from a web server and an S3-like store on this machine.
+//! Files by URL, from a local web server and a local S3-like store.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use simplemix_data::{Error, ObjectCache, ReadOptions, inputs, read_pairs};
 
 const ROW: &str = r#"{"prompt": "2 + 2?", "chosen": " 4", "rejected": " 5"}"#;
 
-/// A server that hands out objects by path, lists the bucket `bucket`, and notes what it was asked.
+/// A server that serves objects by path, lists the bucket `bucket`, and records its requests.
 struct Server {
     root: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -133,7 +133,7 @@ fn a_bucket_is_read_by_key_folder_and_pattern() {
     assert_eq!(names("s3://bucket/set/train-*.jsonl"), ["train-0.jsonl", "train-1.jsonl"]);
     assert_eq!(names("s3://bucket/*/*/b.jsonl"), ["b.jsonl"]);
     let error = cache.inputs("s3://bucket/none/").unwrap_err().to_string();
-    assert_eq!(error, "s3://bucket/none/: nothing to read, expected objects of Parquet, Arrow IPC or JSON there");
+    assert_eq!(error, "s3://bucket/none/: nothing to read, expected Parquet, Arrow IPC or JSON objects");
     assert!(!format!("{cache:?}").contains("secret"), "{cache:?}");
 }
 
@@ -149,7 +149,7 @@ fn what_cannot_be_read_is_one_error_with_its_url_and_leaves_nothing() {
     let wrong = |url: &str| cache.inputs(url).unwrap_err().to_string();
     assert_eq!(
         wrong("https://user:hidden@host/a.parquet?sig=1"),
-        "https://user@host/a.parquet?sig=1: with the query `sig=1`, expected a URL without one"
+        "https://user@host/a.parquet?sig=1: with the query `sig=1`, expected a URL without a query"
     );
     assert!(wrong("ftp://host/a.parquet").ends_with("expected file://, s3://, gs://, az://, http:// or https://"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

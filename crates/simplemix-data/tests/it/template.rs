@@ -1,4 +1,4 @@
-//! Chat templates: the functions that templates may call, and templates that mean harm.
+//! Chat templates: functions that templates may call, and malicious templates.
 
 use simplemix_data::{ChatTemplate, Error, Message, TemplateLimits};
 
@@ -69,7 +69,7 @@ fn a_huge_output_is_refused() {
     let limits = TemplateLimits { output_bytes: 100, ..TemplateLimits::default() };
     let template = ChatTemplate::from_str("{% for a in range(99) %}ab{% endfor %}").unwrap().with_limits(limits);
     let error = template.render(&[], false).unwrap_err();
-    assert!(error.to_string().contains("more than 100 bytes"), "{error}");
+    assert!(error.to_string().contains("exceeds 100 bytes"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is written reads back the same, and nothing half-written appears.
+//! Written files read back the same, and no half-written file appears.
 
 use simplemix_data::{Error, Form, PairReader, PairWriter, ReadOptions, WriteOptions, read_pairs, schema};
 

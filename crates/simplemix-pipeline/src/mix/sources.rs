@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use rayon::prelude::*;
-use simplemix_data::read::ExtraColumns;
-use simplemix_data::{Form, PairReader, ReadOptions, ReadReport, RowStore, Watch};
+use simplemix_data::{ExtraColumns, Form, PairReader, ReadOptions, ReadReport, RowStore, Watch};
 
 use super::settings::{MixSettings, MixSource};
 use crate::background::{Reporter, watched};
