@@ -10,6 +10,7 @@ mod good_runs;
 mod judging;
 mod mixing;
 mod pipeline;
+mod quickstart;
 mod reproduction;
 mod training;
 
@@ -79,6 +80,18 @@ impl Dir {
         names.sort();
         names
     }
+}
+
+/// The program of an example, where the tests' call has built it.
+#[expect(clippy::print_stderr, reason = "a test says that it is skipped")]
+pub(crate) fn example(name: &str) -> Option<PathBuf> {
+    let command = Path::new(assert_cmd::cargo::cargo_bin!("simplemix"));
+    let path = command.parent().unwrap().join("examples").join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} is not built; `cargo test --workspace` builds it", path.display());
+        return None;
+    }
+    Some(path)
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::good_runs::succeeds;
-use crate::{Dir, exists, stderr, stdout};
+use crate::{Dir, example, exists, stderr, stdout};
 
 /// The arms' files, and the grids'.
 fn files() -> Vec<PathBuf> {
@@ -30,18 +30,6 @@ fn arms_differ_in_what_they_are_about_and_in_nothing_else() {
         assert_eq!((train["batch_size"].as_integer(), train["epochs"].as_integer()), (Some(4), Some(1)));
         assert_eq!(settings["collect"]["sampling"]["samples"].as_integer(), Some(4));
     }
-}
-
-/// The example's program, where the tests' call has built it.
-#[expect(clippy::print_stderr, reason = "a test says that it is skipped")]
-fn example() -> Option<PathBuf> {
-    let command = Path::new(assert_cmd::cargo::cargo_bin!("simplemix"));
-    let path = command.parent().unwrap().join("examples/reproduction");
-    if !exists(&path) {
-        eprintln!("skipped: {} is not built; `cargo test --workspace` builds it", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 const GRID: &str = r#"
@@ -90,7 +78,7 @@ like = "simplemix"
 
 #[test]
 fn the_comparison_runs_and_is_told() {
-    let Some(example) = example() else { return };
+    let Some(example) = example("reproduction") else { return };
     let dir = Dir::new();
     dir.model();
     let turn = |from: &str, value: String| serde_json::json!({ "from": from, "value": value });
