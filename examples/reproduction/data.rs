@@ -242,7 +242,8 @@ fn open_ended(
     Ok(open)
 }
 
-/// Tells of a pair whether its prompt is a held-back one, or nearly; `simplemix inspect --held-back` looks for the same.
+/// Returns a test whether the prompt of a pair is held out, or nearly equal to such a prompt; `simplemix inspect
+/// --held-out` does the same.
 fn leak_check(held_back: &[Prompt]) -> impl Fn(&Pair) -> bool + use<> {
     let mut known = Validator::default().with_similar_prompts(SIMILAR);
     known.file();

@@ -69,10 +69,11 @@ fn nearly_equal_prompts_of_two_files_are_found() {
     // Of prompts alone, which are no pairs.
     let words = prompt("thanks").replace(r#","chosen":" yes","rejected":" no""#, "");
     dir.write("held.jsonl", format!("{words}\n{}", r#"{"prompt":"Something else?"}"#));
-    let found = says(&dir, "inspect train.jsonl --held-back held.jsonl --similar");
+    let found = says(&dir, "inspect train.jsonl --held-out held.jsonl --similar");
     assert!(found.contains("similar-prompt 1") && !found.contains("held.jsonl"), "{found}");
-    refuses(&dir, "inspect train.jsonl --held-back held.jsonl --deny similar-prompt", "similar-prompt, first [0]");
+    refuses(&dir, "inspect train.jsonl --held-out held.jsonl --deny similar-prompt", "similar-prompt, first [0]");
     dir.write("held.jsonl", r#"{"prompt":"Something else?"}"#);
+    // The former name of the flag.
     says(&dir, "inspect train.jsonl --held-back held.jsonl --deny similar-prompt,shared-prompt");
 }
 

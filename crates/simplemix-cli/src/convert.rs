@@ -1,4 +1,4 @@
-//! `simplemix convert`: files of any known schema to one canonical file, filtered on the way.
+//! `simplemix convert`: converts files of any known schema to one canonical file, with filters.
 
 use std::path::PathBuf;
 
@@ -8,15 +8,15 @@ use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::{bar, print};
 use crate::reading::{Reading, files};
 
-/// Write files of pairs, whatever their schema, as one canonical file, which TRL and `datasets` read as it is
+/// Convert files of pairs in any known schema to one canonical file, which TRL and `datasets` read directly
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix convert uf.jsonl.gz -o uf.parquet\n  \
   simplemix convert 'shards/*.parquet' more/ -o all.parquet --distinct --margin-min 0.5\n  \
   simplemix convert odd.parquet --map columns.toml --source-name odd --policy off -o odd.jsonl\n  \
   simplemix convert ultrafeedback.parquet --ranked all:1 --filter filter.toml -o pairs.parquet\n\n\
-  filter.toml holds the same names with underscores, and more:\n  \
-  margin_top = 0.5            # the half of the pairs with the greatest margins\n  \
+  filter.toml has the same names with underscores, and more:\n  \
+  margin_top = 0.5            # the half of the pairs with the largest margins\n  \
   score_sum_top = 0.8\n  \
   not_tasks = [\"chat\"]")]
 pub(crate) struct Args {
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// File to write: .parquet, .arrow, .jsonl, .jsonl.gz or .jsonl.zst
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Rows to a Parquet row group [default: 8192]
+    /// Rows per Parquet row group [default: 8192]
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     row_group: Option<u64>,
     #[command(flatten)]
@@ -35,29 +35,29 @@ pub(crate) struct Args {
     reading: Reading,
 }
 
-/// Rules on which pairs are written.
+/// Rules for the pairs to keep.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Filters")]
 struct Filters {
-    /// Rules in TOML; flags win
+    /// TOML file of rules; flags take precedence
     #[arg(long, value_name = "FILE")]
     filter: Option<PathBuf>,
-    /// Least score of chosen minus rejected
+    /// Keep pairs whose margin (score of chosen minus rejected) is at least GAP
     #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
     margin_min: Option<f64>,
-    /// Greatest score of chosen minus rejected
+    /// Keep pairs whose margin (score of chosen minus rejected) is at most GAP
     #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
     margin_max: Option<f64>,
-    /// Least score of the chosen response
+    /// Keep pairs whose chosen response has at least this score
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     chosen_score_min: Option<f64>,
-    /// How many times as long as the other the longer response may be, in characters
+    /// Keep pairs whose longer response has at most TIMES the characters of the shorter one
     #[arg(long, value_name = "TIMES")]
     length_ratio_max: Option<f64>,
-    /// Of pairs with equal texts keep the first only
+    /// Keep only the first of pairs with equal texts
     #[arg(long)]
     distinct: bool,
-    /// Keep these tasks only
+    /// Keep only pairs of these tasks (comma-separated)
     #[arg(long = "task", value_name = "NAME", value_delimiter = ',')]
     tasks: Vec<String>,
 }
@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result {
     bar.finish_and_clear();
     if reports.iter().all(|report| report.pairs == 0) {
         let reports: Vec<String> = reports.iter().map(ToString::to_string).collect();
-        return Err(Failure::input(format!("no pair to write: {}", reports.join("; "))));
+        return Err(Failure::input(format!("no usable pairs: {}", reports.join("; "))));
     }
     let written = writer.finish().run()?;
     for report in &reports {
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result {
     Ok(())
 }
 
-/// Options under which all files give the same columns.
+/// Options with which all files give the same columns.
 fn read_options(args: &Args, files: &[PathBuf]) -> Result<ReadOptions> {
     let mut options = args.reading.options()?;
     let mut schemas = Vec::new();
@@ -122,16 +122,16 @@ fn read_options(args: &Args, files: &[PathBuf]) -> Result<ReadOptions> {
         }
         schemas.push(reader.schema());
     }
-    // Text becomes messages where any file has messages, so the carried columns are compared alone.
+    // Bare text becomes messages if any file has messages, so only the carried columns are compared.
     let names = |i: usize| schemas[i].fields().iter().skip(10).cloned().collect::<Vec<_>>();
     if (1..schemas.len()).any(|i| names(i) != names(0)) {
-        tracing::warn!("the files' further columns differ, and are left out");
+        tracing::warn!("the extra columns of the files differ and are left out");
         options.extra_columns = ExtraColumns::Drop;
     }
     Ok(options)
 }
 
-/// A first reading, for the rules alone.
+/// Reads all files once to apply the rules.
 fn select(files: &[PathBuf], options: &ReadOptions, filter: &Filter) -> Result<Selection> {
     let bar = bar("filtering", files.len() as u64);
     let mut facts = Vec::new();

@@ -85,10 +85,23 @@ pub(crate) trait Fails<T> {
 
 impl<T, E: Into<anyhow::Error>> Fails<T> for std::result::Result<T, E> {
     fn input(self) -> Result<T> {
-        self.map_err(|error| Failure::Input(error.into()))
+        self.map_err(|error| {
+            let error = error.into();
+            if is_disk_failure(&error) { Failure::Run(error) } else { Failure::Input(error) }
+        })
     }
 
     fn run(self) -> Result<T> {
         self.map_err(|error| Failure::Run(error.into()))
     }
+}
+
+/// Whether the disk failed or is full, which no other input would change.
+fn is_disk_failure(error: &anyhow::Error) -> bool {
+    use std::io::{Error, ErrorKind};
+    const EIO: i32 = 5;
+    let failed = |error: &Error| {
+        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) || error.raw_os_error() == Some(EIO)
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref::<Error>()).any(failed)
 }

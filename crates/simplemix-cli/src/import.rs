@@ -1,18 +1,18 @@
-//! `simplemix import-gguf`: a GGUF file to a Hugging Face folder.
+//! `simplemix import-gguf`: converts a GGUF file to a Hugging Face model folder.
 
 use std::path::PathBuf;
 
 use crate::failure::{Fails, Result};
 use crate::progress::{bar, print};
 
-/// Turn a GGUF file into a Hugging Face folder (config, tokenizer, chat template, f32 safetensors)
+/// Convert a GGUF file to a Hugging Face model folder (config, tokenizer, chat template, f32 safetensors)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  simplemix import-gguf SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2\n\n\
-                        Llama family; tensors in F32, F16, BF16, Q8_0, Q4_0 and Q4_1.")]
+                        Supports models of the Llama family with tensors in F32, F16, BF16, Q8_0, Q4_0 and Q4_1.")]
 pub(crate) struct Args {
-    /// GGUF file
+    /// GGUF file to read
     input: PathBuf,
-    /// Folder to make
+    /// Model folder to write; must not exist
     output: PathBuf,
 }
 

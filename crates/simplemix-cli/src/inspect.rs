@@ -1,4 +1,4 @@
-//! `simplemix inspect`: what files of preference pairs hold.
+//! `simplemix inspect`: a summary of files of preference pairs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,40 +13,40 @@ use crate::failure::{Fails, Result};
 use crate::progress::{bar, print};
 use crate::reading::{Reading, check_denied, deny, files};
 
-/// Say what files of preference pairs hold: format, rows, sources, tasks, lengths, scores, problems
+/// Summarise files of preference pairs: format, rows, sources, tasks, lengths, scores, problems
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix inspect uf.parquet\n  \
   simplemix inspect train.parquet test.parquet --deny shared-prompt,identical-sides\n  \
   simplemix inspect train.parquet test.parquet --similar\n  \
-  simplemix inspect train.parquet --held-back prompts.jsonl --deny shared-prompt,similar-prompt\n  \
+  simplemix inspect train.parquet --held-out prompts.jsonl --deny shared-prompt,similar-prompt\n  \
   simplemix inspect shards/ --tokenizer ./smollm2\n  \
   simplemix inspect --json *.jsonl | jq .refused\n\n\
-  docs/data.md lists formats, problems and the fields of --json")]
+  See docs/data.md for formats, problems and the fields of --json")]
 pub(crate) struct Args {
     /// Files, folders of shards, or patterns
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// One JSON object a file
+    /// Print one JSON object per file
     #[arg(long)]
     json: bool,
-    /// Model folder whose tokenizer counts tokens
+    /// Model folder; its tokenizer counts tokens
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// Also look for prompts of other files that say nearly the same (0.7 kB of memory a prompt)
+    /// Also find nearly equal prompts in different files; needs 0.7 kB of memory per prompt
     #[arg(long)]
     similar: bool,
-    /// Files of prompts (or pairs) that the others must not have: they count as another file
-    #[arg(long, value_name = "FILE")]
-    held_back: Vec<PathBuf>,
-    /// Problems that are errors, by name, or any
+    /// Held-out prompts or pairs; report every prompt that the other files share with them
+    #[arg(long, value_name = "FILE", alias = "held-back")]
+    held_out: Vec<PathBuf>,
+    /// Fail if a file has one of these problems (comma-separated names, or any)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     deny: Vec<String>,
     #[command(flatten)]
     reading: Reading,
 }
 
-/// What was found in one file.
+/// Summary of one file.
 #[derive(Debug, Serialize)]
 struct Found {
     #[serde(flatten)]
@@ -63,7 +63,7 @@ struct Found {
     findings: Findings,
 }
 
-/// Least, quarter points and greatest of some values, and how many lie in each tenth of the range between.
+/// Minimum, quartiles and maximum of some values, and a histogram of ten equal bins between.
 #[derive(Debug, Clone, Serialize)]
 struct Spread {
     min: f64,
@@ -91,9 +91,9 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.similar || args.deny.iter().any(|name| name == Finding::SimilarPrompt.name()) {
         validator = validator.with_similar_prompts(0.8);
     }
-    if !args.held_back.is_empty() {
+    if !args.held_out.is_empty() {
         validator.file();
-        for prompt in held_back(&args.held_back)? {
+        for prompt in held_out(&args.held_out)? {
             validator.see_prompt(&prompt);
         }
     }
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let findings = validator.finish().into_iter().skip(usize::from(!args.held_back.is_empty()));
+    let findings = validator.finish().into_iter().skip(usize::from(!args.held_out.is_empty()));
     for (found, findings) in all.iter_mut().zip(findings) {
         found.findings = findings;
         if args.json {
@@ -115,8 +115,8 @@ pub(crate) fn run(args: &Args) -> Result {
     all.iter().try_for_each(|found| deny(&args.deny, &found.report, &found.findings))
 }
 
-/// Prompts of files of prompts or pairs.
-fn held_back(paths: &[PathBuf]) -> Result<Vec<Text>> {
+/// Prompts in files of prompts or pairs.
+fn held_out(paths: &[PathBuf]) -> Result<Vec<Text>> {
     let settings = PromptSettings { files: files(paths)?, ..PromptSettings::default() };
     Ok(settings.prompts().input()?.into_iter().map(|prompt| prompt.prompt).collect())
 }
@@ -221,11 +221,11 @@ fn show(found: &Found) {
         print(&format!("  {name:<10} {unit:<12} {min:>9} {q25:>9} {median:>9} {q75:>9} {max:>9}  {bars}"));
     }
     for (finding, rows) in &found.findings {
-        print(&format!("  found: {finding} {}, first in pairs {:?}", rows.count, rows.first_rows));
+        print(&format!("  found: {finding} {}, first in rows {:?}", rows.count, rows.first_rows));
     }
 }
 
-/// Ten bars, the highest full.
+/// Bar chart of a histogram; the largest bin has the full height.
 fn bars(histogram: &[u64; 10]) -> String {
     const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = histogram.iter().copied().max().unwrap_or(0).max(1);
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spread_of_a_row_of_numbers() {
+    fn spreads_have_quartiles_and_bins() {
         let s = spread((0..=100).rev().map(f64::from).collect()).unwrap();
         assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [0.0, 25.0, 50.0, 75.0, 100.0]);
         assert_eq!(s.histogram, [10, 10, 10, 10, 10, 10, 10, 10, 10, 11]);

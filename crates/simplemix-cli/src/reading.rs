@@ -1,4 +1,4 @@
-//! Flags that say how files of pairs are read, and which names `--deny` knows.
+//! Flags for reading files of pairs, and the names for `--deny`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,30 +9,31 @@ use simplemix_data::{
 use crate::failure::{Failure, Result, read_toml};
 use crate::progress::Terminal;
 
-/// How files are read.
+/// Flags for reading files of pairs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Reading")]
 pub(crate) struct Reading {
-    /// The files' format, where it is not to be recognised: explicit-text, hh-transcript, nectar, ...
+    /// Format of the files, such as explicit-text, hh-transcripts or nectar [default: detected]
     #[arg(long, value_name = "NAME")]
     format: Option<String>,
-    /// Columns under other names, in TOML: prompt = "question", chosen = "better", rejected = "worse"
+    /// TOML file of columns with other names: prompt = "question", chosen = "better", rejected = "worse"
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
-    /// Name of every pair's source [default: as the file says, or the file's name]
+    /// Source name of all pairs [default: the source column, or the file name]
     #[arg(long, value_name = "NAME")]
     source_name: Option<String>,
-    /// Who wrote every pair's responses, seen from the model to be trained [default: as the file says, or off]
+    /// Author of the responses, seen from the model to be trained: on for the model itself, off for others [default: the
+    /// policy column, or off]
     #[arg(long, value_name = "on|off", conflicts_with = "our_models")]
     policy: Option<String>,
-    /// Models whose responses count as on-policy, by the file's own names
+    /// Models whose responses are on-policy, as named in the files (comma-separated)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     our_models: Vec<String>,
-    /// Pairs of a ranked list: best-worst, best-other, or all pairs whose scores differ by more than a gap: all:0.5
-    /// [default: best-worst]
+    /// Pairs to make of a list of ranked responses: best-worst, best-other, or all:GAP for all pairs whose scores differ by
+    /// more than GAP [default: best-worst]
     #[arg(long, value_name = "RULE")]
     ranked: Option<String>,
-    /// Turn bare text into messages
+    /// Convert bare text to messages
     #[arg(long)]
     messages: bool,
 }
@@ -65,7 +66,7 @@ impl Reading {
     }
 }
 
-/// The files that the texts name: paths, folders, patterns and, with the feature `object-store`, URLs.
+/// Files that the texts name: paths, folders, patterns and, with the feature `object-store`, URLs.
 pub(crate) fn files(texts: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for text in texts {
@@ -74,7 +75,7 @@ pub(crate) fn files(texts: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The files that one text names.
+/// Files that one text names.
 pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
     let mut terminal = Terminal::passive();
     let files = simplemix_pipeline::files(text, &mut terminal);
@@ -93,7 +94,7 @@ fn ranked(rule: &str) -> Result<RankedRule> {
     }
 }
 
-/// Fails if a file has what `--deny` names: problems of reading and findings, by name, or `any`.
+/// Fails if a file has a problem or finding that `--deny` names.
 pub(crate) fn deny(names: &[String], report: &ReadReport, findings: &Findings) -> Result {
     let refused = report.refused.iter().map(|(problem, rows)| (problem.name(), rows));
     let found = findings.iter().map(|(finding, rows)| (finding.name(), rows));
@@ -103,12 +104,12 @@ pub(crate) fn deny(names: &[String], report: &ReadReport, findings: &Findings) -
     let more = if denied.len() > 1 { format!(" (and {} more kinds)", denied.len() - 1) } else { String::new() };
     let file = report.path.display();
     Err(Failure::input(format!(
-        "{file}: {} rows are {name}, first {:?}, which --deny forbids{more}",
+        "{file}: {} rows are {name}, first {:?}, and --deny forbids that{more}",
         rows.count, rows.first_rows
     )))
 }
 
-/// Checks the names that `--deny` is given.
+/// Checks the names given to `--deny`.
 pub(crate) fn check_denied(names: &[String]) -> Result {
     let known: Vec<&str> = simplemix_data::Problem::ALL
         .iter()

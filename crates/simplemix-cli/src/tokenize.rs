@@ -1,20 +1,24 @@
-//! `simplemix tokenize`: pairs to token ids, in a file that is mapped rather than read.
+//! `simplemix tokenize`: tokenises pairs, into a file that can be memory-mapped.
 
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use simplemix_data::{Boundary, ChatTemplate, PairTokenizer, TokenSet, TokenizeOptions, Truncation, read_pairs};
+use simplemix_data::{
+    Boundary, ChatTemplate, PairTokenizer, TokenSet, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
+    read_pairs,
+};
 
 use crate::failure::{Fails, Failure, Result, read_text};
+use crate::generate::choice;
 use crate::progress::{bar, print};
 use crate::reading::{Reading, files};
 
-/// Turn pairs into token ids, as TRL prepares them, and say what was cut or dropped and why
+/// Tokenise pairs as TRL does, and report what was cut or dropped and why
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix tokenize mix.parquet --tokenizer ./smollm2 -o mix.tokens.arrow\n  \
   simplemix tokenize mix.parquet --tokenizer ./smollm2 --max-length 2048 --boundary strict\n\n\
-  Without -o nothing is written. The file is Arrow IPC: index, prompt, chosen, rejected (lists of ids), cut, shifted")]
+  Without -o, nothing is written. The file is Arrow IPC: index, prompt, chosen, rejected (lists of ids), cut, shifted")]
 pub(crate) struct Args {
     /// Files, folders of shards, or patterns
     #[arg(required = true)]
@@ -25,19 +29,20 @@ pub(crate) struct Args {
     /// File to write, ending in .arrow
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Tokens of prompt and response together
+    /// Maximum number of tokens of prompt and response together
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     max_length: usize,
-    /// Longer pairs: keep-start cuts the responses' ends, drop leaves them out
+    /// Handling of longer pairs: keep-start cuts off the end of the responses, drop leaves the pairs out
     #[arg(long, value_name = "keep-start|drop", default_value = "keep-start")]
     truncation: String,
-    /// Where a prompt's tokens change once a response follows: trl slices as TRL does, strict stops, drop leaves out
+    /// Handling of prompts whose tokens change when a response follows: trl splits as TRL does, strict fails, drop leaves the
+    /// pairs out
     #[arg(long, value_name = "trl|strict|drop", default_value = "trl")]
     boundary: String,
-    /// Chat template in place of the folder's
+    /// Chat template to use instead of the model folder's
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// The account as JSON
+    /// Print the summary as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -65,35 +70,32 @@ pub(crate) fn run(args: &Args) -> Result {
         pairs.extend(read_pairs(file, &reading).input()?);
         bar.inc(1);
     }
-    let set = match &args.output {
-        Some(path) => tokenizer.write_token_set(&pairs, path).input()?,
-        None => tokenizer.encode_all(&pairs).input()?,
-    };
+    let set = tokenizer.encode_all(&pairs).input()?;
     bar.finish_and_clear();
     if let Some(path) = &args.output {
-        // What was written is what will be found.
+        set.write(path).run()?;
+        // A file that cannot be read back must not be reported as written.
         TokenSet::open(path).run()?;
     }
-    let tokens =
-        |of: fn(&simplemix_data::TokenizedPair) -> usize| set.pairs.iter().map(|(_, pair)| of(pair)).sum::<usize>();
-    let counts =
-        [tokens(|pair| pair.prompt.len()), tokens(|pair| pair.chosen.len()), tokens(|pair| pair.rejected.len())];
+    show(args, pairs.len(), &set);
+    Ok(())
+}
+
+fn show(args: &Args, pairs: usize, set: &TokenizedSet) {
+    let tokens = |ids: fn(&TokenizedPair) -> usize| set.pairs.iter().map(|(_, pair)| ids(pair)).sum::<usize>();
+    let (prompt, chosen) = (tokens(|pair| pair.prompt.len()), tokens(|pair| pair.chosen.len()));
+    let rejected = tokens(|pair| pair.rejected.len());
+    let kept = set.pairs.len();
     let dropped: serde_json::Map<String, Value> =
         set.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count))).collect();
     if args.json {
-        let [prompt, chosen, rejected] = counts;
-        print(&json!({
-            "pairs": pairs.len(), "kept": set.pairs.len(), "dropped": dropped, "cut": set.cut, "shifted": set.shifted,
+        let summary = json!({
+            "pairs": pairs, "kept": kept, "dropped": dropped, "cut": set.cut, "shifted": set.shifted,
             "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected },
-        }).to_string());
-        return Ok(());
+        });
+        return print(&summary.to_string());
     }
-    let [prompt, chosen, rejected] = counts;
-    print(&format!(
-        "{} of {} pairs: {prompt} prompt, {chosen} chosen, {rejected} rejected tokens",
-        set.pairs.len(),
-        pairs.len()
-    ));
+    print(&format!("{kept} of {pairs} pairs: {prompt} prompt, {chosen} chosen, {rejected} rejected tokens"));
     for (reason, count) in &dropped {
         print(&format!("  dropped: {reason} {count}"));
     }
@@ -101,10 +103,4 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(path) = &args.output {
         print(&path.display().to_string());
     }
-    Ok(())
-}
-
-fn choice<T: serde::de::DeserializeOwned>(flag: &str, text: &str, expected: &str) -> Result<T> {
-    serde_json::from_value(Value::String(text.to_owned()))
-        .map_err(|_| Failure::input(format!("--{flag} is `{text}`, expected {expected}")))
 }

@@ -105,7 +105,7 @@ fn tokens(c: &mut Criterion) {
 
     let path = dir.path().join("big.arrow");
     let many: Vec<Pair> = pairs.iter().cycle().take(200_000).cloned().collect();
-    tokenizer.write_token_set(&many, &path).unwrap();
+    tokenizer.encode_all(&many).unwrap().write(&path).unwrap();
     c.bench_function("open 200,000 tokenised pairs and take a batch of 64", |b| {
         b.iter(|| {
             let set = TokenSet::open(&path).unwrap();

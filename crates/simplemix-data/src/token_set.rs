@@ -164,18 +164,8 @@ impl PairTokenizer {
         if let Ok(set) = TokenSet::open(&path) {
             return Ok(set);
         }
-        self.write_token_set(pairs, &path)?;
+        self.encode_all(pairs)?.write(&path)?;
         Ok(TokenSet { cached: false, ..TokenSet::open(&path)? })
-    }
-
-    /// Tokenises `pairs`, writes the ids to an Arrow IPC file, and returns them.
-    ///
-    /// # Errors
-    /// See [`PairTokenizer::encode_cached`].
-    pub fn write_token_set(&self, pairs: &[Pair], path: &Path) -> Result<TokenizedSet> {
-        let set = self.encode_all(pairs)?;
-        set.write(path)?;
-        Ok(set)
     }
 
     /// Path of the token set of `pairs` in `folder`; the name is a hash of everything that the ids depend on.
