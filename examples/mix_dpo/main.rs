@@ -199,7 +199,7 @@ fn prompts(config: &PromptConfig) -> Vec<Prompt> {
 }
 
 /// The likeliest answer to each prompt.
-fn answers(policy: &mut LocalGenerator<'_>, prompts: &[Prompt], sampling: &SamplingConfig) -> Result<Vec<String>> {
+fn answers(policy: &mut dyn Generator, prompts: &[Prompt], sampling: &SamplingConfig) -> Result<Vec<String>> {
     let bar = bar("answering");
     let greedy = SamplingConfig { samples: 1, temperature: 0.0, ..*sampling };
     let answers = policy.generate(prompts, &greedy, &mut |done, total| {

@@ -144,6 +144,35 @@ fn pairing_starts_again_and_gives_the_same() {
 }
 
 #[test]
+fn dpo_mix_r_draws_one_pair_of_each_prompt() {
+    let dir = Dir::new();
+    candidates(&dir, 60);
+    let scorer = "command:awk '{print \"{\\\"score\\\": \" NR % 7 \"}\"}'";
+    succeeds(&dir, &["score", "--candidates", "candidates.jsonl", "--scorer", scorer, "-o", "s.parquet"]);
+    let pair = |name: &str, flags: &[&str]| {
+        let args = ["pair", "--candidates", "s.parquet", "--preset", "dpo-mix-r", "-o", name];
+        succeeds(&dir, &[&args[..], flags].concat());
+        lines(&dir, name)
+    };
+    let pairs = pair("first.jsonl", &[]);
+    assert_eq!(pairs.len(), 60);
+    let gap = |pair: &Value| pair["score_chosen"].as_f64().unwrap() - pair["score_rejected"].as_f64().unwrap();
+    assert!(pairs.iter().all(|pair| gap(pair) > 0.0));
+    assert_ne!(pair("seed.jsonl", &["--seed", "7"]), pairs);
+    // With a huge scale the largest gap is always drawn, as by the rule best-worst.
+    let huge = pair("huge.jsonl", &["--reward-margin-scale", "1000"]);
+    succeeds(&dir, &["pair", "--candidates", "s.parquet", "-o", "best.jsonl"]);
+    let gaps = |pairs: &[Value]| pairs.iter().map(gap).collect::<Vec<_>>();
+    assert_eq!(gaps(&huge), gaps(&lines(&dir, "best.jsonl")));
+    let wrong = ["pair", "--candidates", "s.parquet", "--select", "mix-r", "-o", "wrong.jsonl"];
+    let refused = dir.simplemix(&wrong);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("`reward_margin_scale` is not set"), "{}", stderr(&refused));
+    let unknown = dir.simplemix(&["pair", "--candidates", "s.parquet", "--preset", "simple", "-o", "wrong.jsonl"]);
+    assert!(stderr(&unknown).contains("expected simplemix, simpo, rs-dpo, dno or dpo-mix-r"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn collecting_survives_kills_in_every_stage() {
     let dir = Dir::new();
     dir.model();
@@ -163,7 +192,7 @@ fn stages_alone_and_together_give_the_same_pairs() {
         &dir,
         &[&["collect", "--scorer", "digit-share", "-o", "on.parquet", "--reference"], &model[..], SAMPLING].concat(),
     );
-    assert!(said.contains("60 answers to 20 prompts by model") && said.contains("mean gap"), "{said}");
+    assert!(said.contains("60 responses to 20 prompts by model") && said.contains("mean gap"), "{said}");
     succeeds(&dir, &[&["generate", "-o", "c.parquet"], &model[..], SAMPLING].concat());
     let score = ["score", "--candidates", "c.parquet", "--scorer", "digit-share", "--reference", "-o", "s.parquet"];
     succeeds(&dir, &score);
@@ -189,11 +218,7 @@ fn stages_alone_and_together_give_the_same_pairs() {
     assert!(again.contains("80 responses to 20 prompts"), "{again}");
     let other = dir.simplemix(&["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet"]);
     assert_eq!(other.status.code(), Some(2));
-    assert!(
-        stderr(&other).contains("s.parquet: there already, and not made with these arguments"),
-        "{}",
-        stderr(&other)
-    );
+    assert!(stderr(&other).contains("s.parquet: exists, and was not made with these settings"), "{}", stderr(&other));
     succeeds(&dir, &["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet", "--overwrite"]);
 }
 
@@ -263,9 +288,9 @@ fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
     let other = [&args[..], &["--seed", "7"]].concat();
     let refused = dir.simplemix(&other);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(stderr(&refused).contains("unfinished work with other arguments"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("unfinished work with other settings"), "{}", stderr(&refused));
     let said = succeeds(&dir, &args);
-    assert!(said.contains("300 answers to 100 prompts by m"), "{said}");
+    assert!(said.contains("300 responses to 100 prompts by m"), "{said}");
 }
 
 /// The key is in the header of requests, and nowhere else: not in logs at their most talkative, not in errors, not in files.
@@ -314,17 +339,17 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
             &["--prompts", "prompts.jsonl", "-o", "c.jsonl"],
             "`output` is c.jsonl, expected a name that ends in .parquet",
         ),
-        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--top-p", "0"], "`top_p` is 0, expected above 0"),
+        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--top-p", "0"], "`top_p` is 0, expected a number > 0"),
         (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--batch-rows", "0"], "`batch_rows` is 0"),
         (&["score", "--candidates", "unscored.jsonl", "--scorer", "exact", "-o", "s.parquet"], "`scorer` is `exact`"),
         (
             &["score", "--candidates", "unscored.jsonl", "--scorer", "exact-answer", "-o", "s.parquet"],
-            "no `answer`, which scorer `exact-answer` needs",
+            "has no `answer`, which scorer `exact-answer` needs",
         ),
-        (&["pair", "--candidates", "unscored.jsonl", "-o", "p.parquet"], "without scores, expected a column `score`"),
+        (&["pair", "--candidates", "unscored.jsonl", "-o", "p.parquet"], "no scores, expected a column `score`"),
         (
             &["pair", "--candidates", "unscored.jsonl", "--select", "threshold", "-o", "p.parquet"],
-            "`threshold` is none, expected a score",
+            "`threshold` is not set, expected a score",
         ),
     ];
     for (flags, expected) in cases {

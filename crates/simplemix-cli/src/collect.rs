@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use simplemix_rollout::{CollectSettings, SamplingConfig, collect_to_files};
+use simplemix_rollout::{CollectSettings, Preset, SamplingConfig, collect_to_files};
 
 use crate::failure::{Fails, Result, failed};
 use crate::generate::{Backend, Prompts, Sampling};
@@ -46,11 +46,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let base = args.rule.preset.as_deref().map_or_else(SamplingConfig::simplemix, SamplingConfig::preset);
+    let base = args.rule.preset.map_or_else(SamplingConfig::simplemix, Preset::sampling);
+    let sampling = args.sampling.settings(base);
     let settings = CollectSettings {
         prompts: args.prompts.settings()?,
-        sampling: args.sampling.settings(base),
-        select: args.rule.settings()?,
+        sampling,
+        select: args.rule.settings(sampling.seed)?,
         source: args.source_name.clone(),
         output: args.output.clone(),
         overwrite: args.overwrite,

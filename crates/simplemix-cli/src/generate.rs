@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use simplemix_rollout::{
-    Dtype, Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPFolders,
+    Dtype, Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
     OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
@@ -163,7 +163,7 @@ impl Backend {
         };
         Ok(match &self.mix_p_reference {
             None => GeneratorSettings::Local(local),
-            Some(reference) => GeneratorSettings::MixP(MixPFolders {
+            Some(reference) => GeneratorSettings::MixP(MixPSettings {
                 policy: local,
                 reference: simplemix_model::hub::resolve(reference).input()?,
                 plain_share: self.plain_share.unwrap_or(0.0),
@@ -265,12 +265,13 @@ pub(crate) fn run(args: &Args) -> Result {
 /// What was generated, in words.
 pub(crate) fn say(report: &GenerateReport, settings: &GenerateSettings, generator: &str) {
     let output = settings.output.display();
-    print(&format!("{output}: {} answers to {} prompts by {generator}", report.candidates, report.prompts));
+    print(&format!("{output}: {} responses to {} prompts by {generator}", report.candidates, report.prompts));
     let mean = report.tokens as f64 / report.candidates.max(1) as f64;
-    print(&format!("  {} tokens, {mean:.1} an answer; {} cut at the limit", report.tokens, report.cut));
-    for (count, what) in
-        [(report.repeated, "rows repeat a prompt and were left out"), (report.refused, "answers refused by the server")]
-    {
+    print(&format!("  {} tokens, {mean:.1} per response; {} cut at the limit", report.tokens, report.cut));
+    for (count, what) in [
+        (report.repeated, "rows repeat a prompt and were left out"),
+        (report.refused, "responses refused by the server"),
+    ] {
         if count > 0 {
             print(&format!("  {count} {what}"));
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use simplemix_rollout::{PairReport, PairSettings, Select, SelectSettings, pair};
+use simplemix_rollout::{PairReport, PairSettings, Preset, Select, SelectSettings, pair};
 
 use crate::failure::{Fails, Result, failed};
 use crate::generate::choice;
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     candidates: PathBuf,
     #[command(flatten)]
     rule: Rule,
+    /// Random seed, for --select mix-r
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
     /// Column of scores to go by
     #[arg(long, value_name = "COLUMN", default_value = "score")]
     by: String,
@@ -44,14 +47,14 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pairs")]
 pub(crate) struct Rule {
-    /// A rule of the literature, which other flags change: simplemix and simpo (best against worst), rs-dpo (every gap
-    /// that is large enough), dno (large gaps, the reference as a teacher)
-    #[arg(long, value_name = "simplemix|simpo|rs-dpo|dno")]
-    pub(crate) preset: Option<String>,
+    /// Rule of a paper, which other flags change: simplemix and simpo (best against worst), rs-dpo (every gap that is large
+    /// enough), dno (large gaps, the reference as a teacher), dpo-mix-r (one pair, drawn by its gap)
+    #[arg(long, value_name = "simplemix|simpo|rs-dpo|dno|dpo-mix-r")]
+    pub(crate) preset: Option<Preset>,
     /// best-worst: one pair; max-min-gap: one pair, the largest gap within the bounds; all-gaps: every pair within the
-    /// bounds; threshold: good against bad in turn; dno: as all-gaps, the reference on the better side only
-    /// [default: best-worst]
-    #[arg(long, value_name = "best-worst|max-min-gap|all-gaps|threshold|dno")]
+    /// bounds; threshold: good against bad in turn; dno: as all-gaps, the reference on the better side only; mix-r: one
+    /// pair within the bounds, drawn by its gap [default: best-worst]
+    #[arg(long, value_name = "best-worst|max-min-gap|all-gaps|threshold|dno|mix-r")]
     select: Option<String>,
     /// Take the reference response as one more candidate; it must have been scored
     #[arg(long)]
@@ -71,24 +74,32 @@ pub(crate) struct Rule {
     /// Only responses that ended by themselves, none that was cut at the limit of new tokens
     #[arg(long)]
     finished: bool,
+    /// Factor that turns a gap into log-odds, for --select mix-r; train with the same --reward-margin-scale
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    reward_margin_scale: Option<f64>,
+    /// Share of prompts whose pair --select mix-r draws uniformly [default: as in theory, by weights]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    uniform_share: Option<f64>,
 }
 
 impl Rule {
-    pub(crate) fn settings(&self) -> Result<SelectSettings> {
-        let base = match &self.preset {
-            Some(name) => SelectSettings::preset(name).input()?,
-            None => SelectSettings::default(),
-        };
-        let expected = "best-worst, max-min-gap, all-gaps, threshold or dno";
+    /// Settings of selection; `seed` is used by the rule `mix-r` only.
+    pub(crate) fn settings(&self, seed: u64) -> Result<SelectSettings> {
+        let base = self.preset.map_or_else(SelectSettings::default, Preset::select);
+        let expected = "best-worst, max-min-gap, all-gaps, threshold, dno or mix-r";
         let select = self.select.as_deref().map(|word| choice::<Select>("select", word, expected)).transpose()?;
+        let select = select.unwrap_or(base.select);
         let settings = SelectSettings {
-            select: select.unwrap_or(base.select),
+            select,
             reference: self.reference || base.reference,
             min_gap: self.min_gap.unwrap_or(base.min_gap),
             max_gap: self.max_gap.or(base.max_gap),
             threshold: self.threshold.or(base.threshold),
             max_pairs: self.max_pairs.or(base.max_pairs),
             finished: self.finished || base.finished,
+            reward_margin_scale: self.reward_margin_scale.or(base.reward_margin_scale),
+            uniform_share: self.uniform_share.or(base.uniform_share),
+            seed: if select == Select::MixR { seed } else { 0 },
         };
         settings.check().input()?;
         Ok(settings)
@@ -97,7 +108,7 @@ impl Rule {
 
 pub(crate) fn run(args: &Args) -> Result {
     let settings = PairSettings {
-        select: args.rule.settings()?,
+        select: args.rule.settings(args.seed)?,
         by: args.by.clone(),
         source: args.source_name.clone(),
         overwrite: args.overwrite,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Pair, PairTokenizer, Policy, TokenizeOptions, Watch};
 use simplemix_eval::{mean, standard_error};
-use simplemix_rollout::{Candidate, Generator, LocalModel, LocalSettings, Prompt, SamplingConfig};
+use simplemix_rollout::{Candidate, Generator, LocalGenerator, LocalSettings, Prompt, SamplingConfig};
 use simplemix_train::PairSet;
 
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
 }
 
 fn answers(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Vec<Candidate>>> {
-    let mut local = LocalModel::load(&LocalSettings::new(&settings.model))?;
+    let mut local = LocalGenerator::load(&LocalSettings::new(&settings.model))?;
     let sampling = SamplingConfig {
         samples: 2,
         temperature: 1.0,

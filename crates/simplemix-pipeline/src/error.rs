@@ -172,7 +172,7 @@ impl Error {
             | Self::Prepare(_) => true,
             Self::Files(error) => is_input_file(error),
             Self::Data(error) => is_input_data(error),
-            Self::Rollout(error) => is_input_rollout(error),
+            Self::Rollout(error) => error.is_input(),
             Self::Differs { .. }
             | Self::NoPairs { .. }
             | Self::Io { .. }
@@ -205,21 +205,6 @@ fn is_input_file(error: &simplemix_files::Error) -> bool {
 /// Failing to write is no fault of the input.
 fn is_input_data(error: &simplemix_data::Error) -> bool {
     !matches!(error, simplemix_data::Error::Io { action: "create" | "write" | "rename", .. })
-}
-
-fn is_input_rollout(error: &simplemix_rollout::Error) -> bool {
-    use simplemix_rollout::Error;
-    match error {
-        Error::Data(error) => is_input_data(error),
-        Error::Setting { .. }
-        | Error::Prompt { .. }
-        | Error::Row { .. }
-        | Error::Columns { .. }
-        | Error::Exists { .. }
-        | Error::OtherWork { .. }
-        | Error::Busy { .. } => true,
-        _ => false,
-    }
 }
 
 /// Adds the path and the operation to an error of the system.

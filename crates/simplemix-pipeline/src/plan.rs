@@ -12,7 +12,7 @@ use simplemix_data::Watch;
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_rollout::{
-    GenerateSettings, GeneratorSettings, LocalSettings, MixPFolders, PairSettings, PromptSettings, RewardSettings,
+    GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, PairSettings, PromptSettings, RewardSettings,
     SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings,
 };
 use simplemix_train::{EvalFiles, TrainConfig};
@@ -251,7 +251,7 @@ impl Planner<'_> {
         let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
         let by = match (&collect.server, mixes) {
             (Some(server), _) => GeneratorSettings::Server(server.clone()),
-            (None, true) => GeneratorSettings::MixP(MixPFolders {
+            (None, true) => GeneratorSettings::MixP(MixPSettings {
                 policy: self.local(policy),
                 reference: first.path.clone(),
                 plain_share: collect.plain_share,

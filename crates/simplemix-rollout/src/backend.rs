@@ -1,17 +1,17 @@
-//! Generators by settings.
+//! Generators from settings.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::generator::Generator;
 #[cfg(feature = "local")]
-use crate::local::{LocalModel, LocalSettings};
+use crate::local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
-use crate::mix_p::{MixPFolders, MixPModel};
+use crate::mix_p::{MixPGenerator, MixPSettings};
 #[cfg(feature = "server")]
 use crate::server::{ServerGenerator, ServerSettings};
 
-/// Who answers: a table `local`, `mix_p` or `server` with its settings.
+/// Settings of a generator: a table `local`, `mix_p` or `server`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -19,26 +19,26 @@ pub enum GeneratorSettings {
     /// A model in this process.
     #[cfg(feature = "local")]
     Local(LocalSettings),
-    /// Two models in this process, as DPO-Mix-P has them.
+    /// Policy and reference in this process: DPO-Mix-P.
     #[cfg(feature = "local")]
     #[serde(rename = "mix_p")]
-    MixP(MixPFolders),
-    /// A server with OpenAI's interface.
+    MixP(MixPSettings),
+    /// A server with the OpenAI interface.
     #[cfg(feature = "server")]
     Server(ServerSettings),
 }
 
 impl GeneratorSettings {
-    /// Loads the model, or gets ready to ask the server.
+    /// Loads the model, or prepares the client of the server.
     ///
     /// # Errors
-    /// [`crate::Error::Setting`] for settings out of range, whatever loading reports.
+    /// [`crate::Error::Setting`] with the first setting out of range, and any error of loading.
     pub fn open(&self) -> Result<Box<dyn Generator>> {
         match self {
             #[cfg(feature = "local")]
-            Self::Local(settings) => Ok(Box::new(LocalModel::load(settings)?)),
+            Self::Local(settings) => Ok(Box::new(LocalGenerator::load(settings)?)),
             #[cfg(feature = "local")]
-            Self::MixP(folders) => Ok(Box::new(MixPModel::load(folders)?)),
+            Self::MixP(settings) => Ok(Box::new(MixPGenerator::load(settings)?)),
             #[cfg(feature = "server")]
             Self::Server(settings) => Ok(Box::new(ServerGenerator::new(settings.clone())?)),
             #[cfg(not(any(feature = "local", feature = "server")))]

@@ -1,40 +1,40 @@
-//! DPO on a table: one prompt, a few answers, known rewards. What a choice of pairs does to the rate of convergence shows
-//! here without a language model. Shi, Zhou and Du 2025 (arXiv:2409.19605), `bandit/examples/tabular.py` of
+//! DPO on a table: one prompt, a few responses, known rewards. It shows without a language model how the choice of pairs
+//! changes the rate of convergence. Shi, Zhou and Du 2025 (arXiv:2409.19605), `bandit/examples/tabular.py` of
 //! srzer/Samplers-in-Online-DPO.
 //!
-//! The policy is a softmax over logits, the reference uniform. A pair `(y, y')` is drawn by a sampler and labelled by
-//! `p = sigmoid(r(y) - r(y'))`; the loss is `-p ln sigmoid(d) - (1 - p) ln sigmoid(-d)` with
-//! `d = beta (ln pi(y) - ln pi(y'))`. It is least where `beta ln pi` differs from the reward by a constant.
+//! The policy is a softmax over logits, the reference is uniform. A sampler draws a pair `(y, y')`, whose label is
+//! `p = sigmoid(r(y) - r(y'))`. The loss is `-p ln sigmoid(d) - (1 - p) ln sigmoid(-d)` with
+//! `d = beta (ln pi(y) - ln pi(y'))`; it is smallest where `beta ln pi` differs from the reward by a constant.
 //!
-//! Letters: n answers.
+//! Letters: n responses.
 
 use serde::{Deserialize, Serialize};
 
-use crate::counter::unit;
 use crate::error::{Error, Result};
-use crate::generator::mix;
-use crate::mix_r::log_pair_weight;
+use crate::random::{mix, unit};
+use crate::select::log_pair_weight;
 
-/// How pairs are drawn: each with a probability in proportion to a weight.
+/// Sampler of pairs: the probability of a pair is proportional to a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairSampler {
-    /// All alike: DPO-Unif.
+    /// Equal weights: DPO-Unif.
     Uniform,
-    /// `1 / (sigmoid(D) sigmoid(-D)) = 2 + e^D + e^-D` of the difference of rewards: the uniform pair mixed with one of
-    /// `e^r` against `e^-r`.
+    /// `1 / (sigmoid(D) sigmoid(-D)) = 2 + e^D + e^-D`, where `D` is the difference of rewards: a uniform pair mixed with a
+    /// pair of `e^r` against `e^-r`.
     MixR,
-    /// The same of `D = beta (ln pi(y) - ln pi(y'))`, under the policy as it is at each update.
+    /// As [`PairSampler::MixR`] with `D = beta (ln pi(y) - ln pi(y'))`, under the policy at each update.
     MixP,
-    /// The same, no larger than the largest of [`PairSampler::MixR`], so that it can be drawn by rejection: DPO-Mix-P*.
+    /// As [`PairSampler::MixP`], capped at the largest weight of [`PairSampler::MixR`], so that pairs can be drawn by
+    /// rejection: DPO-Mix-P*.
     MixPCapped,
 }
 
 impl PairSampler {
-    /// All of them.
+    /// Every sampler.
     pub const ALL: [Self; 4] = [Self::Uniform, Self::MixR, Self::MixP, Self::MixPCapped];
 
-    /// The paper's name.
+    /// Name in the paper.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uniform => "DPO-Unif",
@@ -45,68 +45,68 @@ impl PairSampler {
     }
 }
 
-/// Factor of the gradient in an update.
+/// Step size of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StepSize {
-    /// Always the same; 10 in the authors' script for exact gradients, 0.05 for drawn ones.
+    /// A constant; 10 in the authors' script for exact gradients, 0.05 for drawn ones.
     Fixed(f64),
-    /// `Z / (2 beta^2 n)` with the sum `Z` of the pairs' weights. With the mixed samplers the error's linear part cancels
-    /// at this step, and the square of the error is what is left. At a fixed step some of it stays and convergence is
-    /// linear, whatever the sampler.
+    /// `Z / (2 beta^2 n)`, where `Z` is the sum of the pairs' weights. With the mixed samplers the linear part of the error
+    /// cancels at this step, and the square of the error remains. At a fixed step some of the linear part remains, and
+    /// convergence is linear with every sampler.
     Newton,
 }
 
-/// Rewards of the answers, and the strength of the pull towards the uniform reference.
+/// Rewards of the responses, and `beta`, the strength of the pull towards the uniform reference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bandit {
     rewards: Vec<f64>,
     beta: f64,
 }
 
-/// A run from logits of zero.
+/// Settings of a run, which starts from logits of zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BanditRun {
-    /// How pairs are drawn.
+    /// Sampler of pairs.
     pub sampler: PairSampler,
-    /// Updates.
+    /// Number of updates.
     pub updates: usize,
-    /// Their size.
+    /// Step size.
     pub step: StepSize,
-    /// Pairs drawn for an update, each with a label drawn too; none for the exact gradient.
+    /// Pairs drawn for each update, with drawn labels; `None` uses the exact gradient.
     pub draws: Option<usize>,
-    /// What is drawn follows from it.
+    /// Random seed.
     pub seed: u64,
 }
 
-/// How far a policy is from the best one.
+/// Distance of a policy from the best one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BanditPoint {
     /// Mean over all pairs of `|r(y) - r(y') - beta (ln pi(y) - ln pi(y'))|`: the script's "Param Diff".
     pub error: f64,
-    /// What the policy lacks of the best value of `E[r - beta ln pi]`: the script's "Value Diff".
+    /// Best value of `E[r - beta ln pi]` minus that of the policy: the script's "Value Diff".
     pub gap: f64,
 }
 
 impl Bandit {
-    /// A table of at least two answers.
+    /// A table of at least two responses.
     ///
     /// # Errors
-    /// [`Error::Setting`] for fewer answers, a reward that is no number, or a `beta` that is not above 0.
+    /// [`Error::Setting`] for fewer responses, a reward that is not finite, or a `beta` that is not > 0.
     pub fn new(rewards: Vec<f64>, beta: f64) -> Result<Self> {
         let refuse = |key, found: String, expected| Err(Error::Setting { key, found, expected });
         if rewards.len() < 2 {
-            return refuse("rewards", format!("{} answers", rewards.len()), "at least 2");
+            return refuse("rewards", format!("a list of {}", rewards.len()), "at least 2 rewards");
         }
         if let Some(reward) = rewards.iter().find(|reward| !reward.is_finite()) {
-            return refuse("rewards", reward.to_string(), "numbers");
+            return refuse("rewards", reward.to_string(), "finite numbers");
         }
         if !(beta > 0.0 && beta.is_finite()) {
-            return refuse("beta", beta.to_string(), "a number above 0");
+            return refuse("beta", beta.to_string(), "a number > 0");
         }
         Ok(Self { rewards, beta })
     }
 
-    /// Distances before the first update and after each, `updates + 1` of them.
+    /// Distances before the first update and after each one: `updates + 1` points.
     ///
     /// # Examples
     /// ```
@@ -137,21 +137,21 @@ impl Bandit {
         points
     }
 
-    /// Distance of the policy of some logits, `[n]`.
+    /// Distance of the policy with these logits, `[n]`.
     pub fn point(&self, logits: &[f64]) -> BanditPoint {
         let n = self.rewards.len();
         let logps = log_softmax(logits);
-        // What the reward has beyond the policy's own; equal for all answers where the policy is the best one.
+        // Reward minus the policy's implicit reward. It is equal for all responses if the policy is the best one.
         let left: Vec<f64> = self.rewards.iter().zip(&logps).map(|(r, logp)| r - self.beta * logp).collect();
         let sum: f64 = left.iter().flat_map(|a| left.iter().map(move |b| (a - b).abs())).sum();
         let value: f64 = left.iter().zip(&logps).map(|(left, logp)| left * logp.exp()).sum();
-        // At the best policy every answer has `r - beta ln pi = beta ln sum e^(r / beta)`.
+        // At the best policy every response has `r - beta ln pi = beta ln sum e^(r / beta)`.
         let scaled: Vec<f64> = self.rewards.iter().map(|r| r / self.beta).collect();
         BanditPoint { error: sum / (n * n) as f64, gap: self.beta * log_sum_exp(&scaled) - value }
     }
 
-    /// Weight of each ordered pair, `[n n]`, row by row. Those of the uniform sampler are 4, what the others' are at
-    /// logits of zero.
+    /// Weight of each ordered pair, `[n n]`, row by row. With the uniform sampler it is 4, as with the others at logits of
+    /// zero.
     pub fn weights(&self, sampler: PairSampler, logits: &[f64]) -> Vec<f64> {
         let reach = {
             let most = self.rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -168,7 +168,7 @@ impl Bandit {
         })
     }
 
-    /// Gradient of the expected loss, `[n]`; the sampler is not differentiated.
+    /// Gradient of the expected loss, `[n]`, with the sampler held constant.
     pub fn gradient(&self, weights: &[f64], logits: &[f64]) -> Vec<f64> {
         let n = self.rewards.len();
         let total: f64 = weights.iter().sum();
@@ -176,18 +176,18 @@ impl Bandit {
             let p = sigmoid(self.rewards[i] - self.rewards[j]);
             self.beta * (sigmoid(self.beta * (logits[i] - logits[j])) - p)
         };
-        // Both orders of a pair push alike, since weights are symmetric and slopes antisymmetric.
+        // Both orders of a pair contribute equally, since weights are symmetric and slopes antisymmetric.
         (0..n).map(|i| (0..n).map(|j| 2.0 * weights[i * n + j] / total * slope(i, j)).sum()).collect()
     }
 
-    /// Mean gradient of `draws` pairs, each with a label of its own.
+    /// Mean gradient of `draws` pairs, each with its own label.
     fn drawn_gradient(&self, weights: &[f64], logits: &[f64], draws: usize, seed: u64) -> Vec<f64> {
         let n = self.rewards.len();
         let table = Alias::new(weights);
         let mut gradient = vec![0.0; n];
         for draw in 0..draws as u64 {
             let (cell, coin) = (mix(seed.wrapping_add(2 * draw)), mix(seed.wrapping_add(2 * draw + 1)));
-            let pair = table.at(unit(cell), unit(mix(cell)));
+            let pair = table.draw(unit(cell), unit(mix(cell)));
             let (i, j) = (pair / n, pair % n);
             let wins = unit(coin) < sigmoid(self.rewards[i] - self.rewards[j]);
             let sign = if wins { 1.0 } else { -1.0 };
@@ -204,9 +204,9 @@ impl Bandit {
     }
 }
 
-/// A table to draw from in one look: Walker's, as Vose 1991 builds it.
+/// Alias table (Walker), built as in Vose 1991: one look-up per draw.
 struct Alias {
-    /// Share of a cell that is its own, and whose the rest is.
+    /// Share of each cell that belongs to its own index, and the index that the rest belongs to.
     cells: Vec<(f64, usize)>,
 }
 
@@ -226,9 +226,9 @@ impl Alias {
         Self { cells }
     }
 
-    /// The cell of two uniform numbers.
-    fn at(&self, place: f64, coin: f64) -> usize {
-        let cell = (place * self.cells.len() as f64) as usize;
+    /// The index drawn by two uniform numbers.
+    fn draw(&self, position: f64, coin: f64) -> usize {
+        let cell = (position * self.cells.len() as f64) as usize;
         let (own, other) = self.cells[cell];
         if coin < own { cell } else { other }
     }

@@ -1,4 +1,4 @@
-//! The authors' trajectories, rates of convergence, draws.
+//! Trajectories of the authors' script, rates of convergence, drawn pairs.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn exact(sampler: PairSampler, updates: usize, step: StepSize) -> BanditRun {
     BanditRun { sampler, updates, step, draws: None, seed: 0 }
 }
 
-/// tests/golden/rollout_bandit.py: by autograd, with the authors' rewards and settings.
+/// Golden values from tests/golden/rollout_bandit.py: autograd, with the authors' rewards and settings.
 #[test]
 fn trajectories_are_those_of_the_authors_script() {
     let golden = golden();
@@ -40,19 +40,19 @@ fn trajectories_are_those_of_the_authors_script() {
     }
 }
 
-/// Rewards in [0, 1], as the theorems have them.
+/// Rewards in [0, 1], as in the theorems.
 fn unit_rewards(seed: u64) -> Bandit {
     Bandit::new((0..20).map(|i| unit(mix(mix(seed) ^ i))).collect(), 3.0).unwrap()
 }
 
-/// Errors of an exact run, as far as rounding leaves them.
+/// Errors of an exact run, down to the level of rounding.
 fn errors(bandit: &Bandit, sampler: PairSampler, step: StepSize) -> Vec<f64> {
     let points = bandit.run(&exact(sampler, 12, step));
     points.iter().map(|point| point.error).take_while(|&error| error > 1e-13).collect()
 }
 
-/// How much faster the logarithm of the error falls in the last update than in the one before: 1 where an update takes off
-/// a factor, 2 where it squares.
+/// Order of convergence: the fall of the logarithm of the error in the last update over that in the one before. It is 1 if
+/// an update multiplies the error by a factor, 2 if it squares the error.
 fn order(errors: &[f64]) -> f64 {
     let logs: Vec<f64> = errors[errors.len() - 3..].iter().map(|error| error.ln()).collect();
     (logs[2] - logs[1]) / (logs[1] - logs[0])
@@ -82,8 +82,8 @@ fn uniform_pairs_converge_linearly_and_mixed_ones_quadratically() {
     }
 }
 
-/// At a fixed step every sampler is linear in the end: the rate is what the step leaves of the error's linear part. The
-/// script's 10 is near the step that leaves nothing, for its rewards.
+/// At a fixed step every sampler converges linearly in the end, at the rate of the linear part that the step leaves. The
+/// script's step of 10 is near the one that leaves nothing, for its rewards.
 #[test]
 fn at_a_fixed_step_mixed_pairs_are_linear_too() {
     let bandit = Bandit::new(golden().rewards, 3.0).unwrap();
@@ -112,7 +112,7 @@ fn drawn_gradients_have_the_exact_one_as_their_mean() {
     }
 }
 
-/// With labels that are drawn, convergence ends at a floor of noise.
+/// With drawn labels, convergence ends at a floor of noise.
 #[test]
 fn drawn_pairs_end_at_a_floor() {
     let bandit = Bandit::new(golden().rewards, 3.0).unwrap();
@@ -127,9 +127,9 @@ fn drawn_pairs_end_at_a_floor() {
 }
 
 #[test]
-fn tables_that_are_none_are_refused() {
+fn invalid_tables_are_refused() {
     let text = |rewards: &[f64], beta| Bandit::new(rewards.to_vec(), beta).unwrap_err().to_string();
-    assert_eq!(text(&[1.0], 1.0), "`rewards` is 1 answers, expected at least 2");
-    assert_eq!(text(&[1.0, f64::NAN], 1.0), "`rewards` is NaN, expected numbers");
-    assert_eq!(text(&[1.0, 2.0], 0.0), "`beta` is 0, expected a number above 0");
+    assert_eq!(text(&[1.0], 1.0), "`rewards` is a list of 1, expected at least 2 rewards");
+    assert_eq!(text(&[1.0, f64::NAN], 1.0), "`rewards` is NaN, expected finite numbers");
+    assert_eq!(text(&[1.0, 2.0], 0.0), "`beta` is 0, expected a number > 0");
 }

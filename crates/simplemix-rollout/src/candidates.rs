@@ -1,23 +1,23 @@
-//! The file of candidates that generating writes and scoring and pairing read: one row a response, rows of a prompt
-//! together.
+//! File of candidates: written by generating and scoring, read by scoring and pairing. One row per response, all rows of
+//! a prompt in sequence.
 //!
 //! | column | type | |
 //! | --- | --- | --- |
 //! | `prompt_id` | text | |
 //! | `prompt` | text or messages | |
-//! | `task`, `answer`, `reference` | text, nullable | what the file of prompts said |
+//! | `task`, `answer`, `reference` | text, nullable | as in the file of prompts |
 //! | `sample` | integer | number of the sample, from 0 |
 //! | `response` | text | |
-//! | `tokens` | integer, nullable | tokens drawn |
-//! | `logp` | number, nullable | summed log-probability under the model itself, nats |
+//! | `tokens` | integer, nullable | tokens sampled |
+//! | `logp` | number, nullable | summed log-probability under the sampling model, nats |
 //! | `finish` | text, nullable | `stop` or `length` |
-//! | `generator` | text, nullable | model |
+//! | `generator` | text, nullable | name of the model |
 //! | `temperature` | number, nullable | |
-//! | `seed` | integer, nullable | what the backend was given for this sample |
-//! | `is_reference` | boolean | a response that the file of prompts brought along |
-//! | `score`, `score_NAME` | number, nullable | after scoring: the weighted sum, and each scorer's own |
+//! | `seed` | integer, nullable | seed given to the backend for this sample |
+//! | `is_reference` | boolean | whether this is the `reference` of the file of prompts |
+//! | `score`, `score_NAME` | number, nullable | after scoring: the weighted sum, and the score of each scorer |
 //!
-//! Of other programs' files only `prompt` and `response` are needed.
+//! Files of other programs need only `prompt` and `response`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -29,18 +29,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simplemix_data::{Form, RowReader, TableWriter, Text, WriteOptions, schema};
 
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result};
 use crate::generator::{Finish, Prompt};
 use crate::prompts::prompt_id;
 
-/// The column of weighted sums.
+/// Column of the weighted sum of scores.
 pub const SCORE: &str = "score";
 
-/// A response with all that is known of it.
+/// A candidate with everything known about it: one row of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CandidateRow {
-    /// Names the prompt; its content's hash where the file has no such column.
+    /// Id of the prompt; a hash of the prompt if the file has no such column.
     #[serde(default)]
     pub prompt_id: String,
     /// The prompt.
@@ -48,7 +48,7 @@ pub struct CandidateRow {
     /// Kind of task.
     #[serde(default)]
     pub task: Option<String>,
-    /// The right answer.
+    /// The known right answer.
     #[serde(default)]
     pub answer: Option<String>,
     /// A response by someone else.
@@ -59,25 +59,25 @@ pub struct CandidateRow {
     pub sample: i64,
     /// The response.
     pub response: String,
-    /// Tokens drawn.
+    /// Tokens sampled.
     #[serde(default)]
     pub tokens: Option<i64>,
-    /// Summed log-probability, nats.
+    /// Summed log-probability under the sampling model, nats.
     #[serde(default)]
     pub logp: Option<f64>,
-    /// Why it ended.
+    /// Reason for which the response ended.
     #[serde(default)]
     pub finish: Option<Finish>,
-    /// Model.
+    /// Name of the model.
     #[serde(default)]
     pub generator: Option<String>,
-    /// Temperature it was drawn at.
+    /// Sampling temperature.
     #[serde(default)]
     pub temperature: Option<f64>,
-    /// Seed the backend was given.
+    /// Seed given to the backend.
     #[serde(default)]
     pub seed: Option<i64>,
-    /// Whether it is the reference response.
+    /// Whether this is the reference response.
     #[serde(default)]
     pub is_reference: bool,
     /// Scores by column.
@@ -86,7 +86,7 @@ pub struct CandidateRow {
 }
 
 impl CandidateRow {
-    /// A response to a prompt of which nothing else is known.
+    /// A response to a prompt, without tokens, model and scores.
     pub(crate) fn new(prompt: &Prompt, sample: i64, response: String) -> Self {
         Self {
             prompt_id: prompt.id.clone(),
@@ -107,7 +107,7 @@ impl CandidateRow {
         }
     }
 
-    fn of_cells(cells: Map<String, Value>) -> std::result::Result<Self, String> {
+    fn from_cells(cells: Map<String, Value>) -> std::result::Result<Self, String> {
         let scores = cells
             .iter()
             .filter(|(name, _)| *name == SCORE || name.starts_with("score_"))
@@ -133,16 +133,30 @@ impl CandidateRow {
     }
 }
 
-/// A prompt with all its rows.
+/// All rows of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CandidateGroup {
     /// The prompt.
     pub prompt: Prompt,
-    /// Its responses, in the order of the file.
+    /// Rows, in the order of the file.
     pub rows: Vec<CandidateRow>,
 }
 
 /// Reads a file of candidates prompt by prompt.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::CandidateReader;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("candidates.jsonl");
+/// std::fs::write(&path, r#"{"prompt": "2 + 2?", "response": "4"}
+/// {"prompt": "2 + 2?", "response": "5"}"#)?;
+/// for group in CandidateReader::open(&path)? {
+///     let group = group?;
+///     assert_eq!(group.rows.len(), 2);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct CandidateReader {
     path: PathBuf,
@@ -153,10 +167,10 @@ pub struct CandidateReader {
 }
 
 impl CandidateReader {
-    /// Opens a file in any container.
+    /// Opens a Parquet, Arrow, JSON or JSON lines file.
     ///
     /// # Errors
-    /// [`Error::Data`] if it cannot be read, [`Error::Columns`] if it has no `prompt` or no `response`.
+    /// [`Error::Data`] if the file cannot be read, [`Error::Columns`] if it has no `prompt` or no `response`.
     pub fn open(path: &Path) -> Result<Self> {
         let reader = RowReader::open(path)?;
         for needed in ["prompt", "response"] {
@@ -164,7 +178,7 @@ impl CandidateReader {
                 return Err(Error::Columns {
                     path: path.to_path_buf(),
                     found: reader.columns().join(", "),
-                    expected: "`prompt` and `response`, one row a response",
+                    expected: "`prompt` and `response`, one row per response",
                 });
             }
         }
@@ -178,9 +192,9 @@ impl CandidateReader {
             path: self.path.clone(),
             row: row as u64,
             found,
-            expected: "a row of candidates, with `prompt` and `response`".to_owned(),
+            expected: "a candidate, with `prompt` and `response`".to_owned(),
         };
-        CandidateRow::of_cells(cells?).map(Some).map_err(wrong)
+        CandidateRow::from_cells(cells?).map(Some).map_err(wrong)
     }
 
     fn group(&mut self) -> Result<Option<CandidateGroup>> {
@@ -217,19 +231,17 @@ impl Iterator for CandidateReader {
     }
 }
 
-/// The hash of a file of candidates, and the number of its prompts.
+/// Hash of a file of candidates, and the number of prompts in it.
 pub(crate) fn survey(path: &Path) -> Result<(String, u64)> {
     let mut groups = 0;
     for group in CandidateReader::open(path)? {
         group?;
         groups += 1;
     }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path).at(path, "read")?).at(path, "read")?;
-    Ok((hasher.finalize().to_hex().to_string(), groups))
+    Ok((simplemix_files::hash_file(path)?, groups))
 }
 
-/// Rows written at a time.
+/// Rows in each batch written.
 const BATCH_ROWS: usize = 1024;
 
 /// Writes a file of candidates.
@@ -241,7 +253,7 @@ pub(crate) struct CandidateWriter {
 }
 
 impl CandidateWriter {
-    /// `plain` prompts or messages, and scores under these columns.
+    /// Creates the file for `plain` prompts or for messages, with these columns of scores.
     pub(crate) fn create(path: &Path, plain: bool, scores: &[String]) -> Result<Self> {
         check_output(path)?;
         let form = if plain { Form::Plain } else { Form::Messages };
@@ -250,7 +262,7 @@ impl CandidateWriter {
     }
 
     pub(crate) fn write(&mut self, row: &CandidateRow) -> Result<()> {
-        let mut cells = serde_json::to_value(row).unwrap_or_default();
+        let mut cells = serde_json::to_value(row).expect("a row is numbers and text, which JSON holds");
         for (name, score) in &row.scores {
             cells[name] = (*score).into();
         }
@@ -269,7 +281,7 @@ impl CandidateWriter {
         Ok(())
     }
 
-    /// Completes the file, with `remarks`.
+    /// Completes the file and adds `remarks` to its metadata.
     pub(crate) fn finish(mut self, remarks: impl IntoIterator<Item = (&'static str, String)>) -> Result<u64> {
         self.flush()?;
         for (key, value) in remarks {
@@ -279,10 +291,9 @@ impl CandidateWriter {
     }
 }
 
-/// Only these containers keep the key by which work is known again.
+/// Checks that the output is in a container whose metadata can hold the key of the work.
 pub(crate) fn check_output(path: &Path) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    if name.ends_with(".parquet") || name.ends_with(".arrow") {
+    if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet") || end.eq_ignore_ascii_case("arrow")) {
         return Ok(());
     }
     let found = path.display().to_string();
@@ -327,7 +338,7 @@ mod tests {
         let mut rows = Vec::new();
         for prompt in &prompts {
             for sample in 0..2 {
-                let mut row = CandidateRow::new(prompt, sample, format!("answer\n{sample}"));
+                let mut row = CandidateRow::new(prompt, sample, format!("response\n{sample}"));
                 (row.tokens, row.logp, row.finish) = (Some(3), Some(-0.1 - 1e-17), Some(Finish::Length));
                 (row.generator, row.temperature, row.seed) = (Some("m".into()), Some(0.7), Some(i64::MAX));
                 row.scores = [("score".to_owned(), Some(0.1 + 0.2)), ("score_x".to_owned(), None)].into();

@@ -1,4 +1,4 @@
-//! Generate, score, pair: on-policy pairs from prompts, in memory or from file to file.
+//! All three stages: on-policy pairs from prompts, in memory or from file to file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,26 +12,26 @@ use crate::pair::{PairReport, PairSettings, pair};
 use crate::prompts::PromptSettings;
 use crate::score::{ScoreReport, ScoreSettings, Weighted, score};
 use crate::scorer::{Group, Scorer, score_all};
-use crate::select::{SelectSettings, Selection, best_worst};
+use crate::select::{SelectSettings, Selection, select_pairs};
 
-/// All three stages.
+/// Settings of all three stages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CollectSettings {
-    /// Which prompts.
+    /// Prompts to sample responses to.
     pub prompts: PromptSettings,
-    /// How answers are drawn.
+    /// Settings of sampling.
     pub sampling: SamplingConfig,
-    /// Rule and bounds of pairs.
+    /// Rule by which pairs are chosen.
     #[serde(default)]
     pub select: SelectSettings,
-    /// Name of the pairs' source.
+    /// Value of the `source` column of the pairs.
     #[serde(default = "source")]
     pub source: String,
-    /// File of pairs to write. Candidates and scores lie beside it: of `on.parquet` in `on.candidates.parquet` and
-    /// `on.scored.parquet`.
+    /// Path of the output, which holds the pairs. Candidates and scores are written beside it: for `on.parquet` to
+    /// `on.candidates.parquet` and `on.scored.parquet`.
     pub output: PathBuf,
-    /// Replace outputs, or unfinished work, of other arguments.
+    /// Whether to overwrite outputs, or unfinished work, made with other settings.
     #[serde(default)]
     pub overwrite: bool,
 }
@@ -40,20 +40,20 @@ fn source() -> String {
     "on_policy".to_owned()
 }
 
-/// What came of each stage.
+/// Summaries of the three stages.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CollectReport {
-    /// Of generating.
+    /// Summary of generating.
     pub generate: GenerateReport,
-    /// Of scoring.
+    /// Summary of scoring.
     pub score: ScoreReport,
-    /// Of pairing.
+    /// Summary of pairing.
     pub pair: PairReport,
 }
 
 impl CollectSettings {
-    /// Of generating.
+    /// Settings of the first stage, generating.
     pub fn generate(&self) -> GenerateSettings {
         GenerateSettings {
             prompts: self.prompts.clone(),
@@ -63,7 +63,7 @@ impl CollectSettings {
         }
     }
 
-    /// Of scoring.
+    /// Settings of the second stage, scoring.
     pub fn score(&self) -> ScoreSettings {
         ScoreSettings {
             candidates: beside(&self.output, "candidates"),
@@ -73,7 +73,7 @@ impl CollectSettings {
         }
     }
 
-    /// Of pairing.
+    /// Settings of the third stage, pairing.
     pub fn pair(&self) -> PairSettings {
         PairSettings {
             select: self.select,
@@ -84,17 +84,40 @@ impl CollectSettings {
     }
 }
 
-/// `on.parquet` to `on.WHAT.parquet`.
+/// Path of `on.WHAT.parquet` beside `on.parquet`.
 fn beside(output: &Path, what: &str) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.split('.').find(|part| !part.is_empty()).unwrap_or("pairs");
     output.with_file_name(format!("{stem}.{what}.parquet"))
 }
 
-/// Generates, scores and pairs from file to file; each stage goes on where it was broken off, and none is done twice.
+/// Generates, scores and pairs from file to file. Each stage continues where it was stopped, and none is done twice.
 ///
 /// # Errors
-/// As [`generate()`], [`score()`] and [`pair()`].
+/// Those of [`generate()`], [`score()`] and [`pair()`].
+///
+/// # Examples
+/// ```
+/// use simplemix_data::Unwatched;
+/// use simplemix_rollout::{
+///     CollectSettings, Generator, PromptSettings, Result, SamplingConfig, ScorerKind, ScorerSettings, SelectSettings,
+///     collect_to_files,
+/// };
+/// fn run(model: &mut dyn Generator) -> Result<()> {
+///     let settings = CollectSettings {
+///         prompts: PromptSettings { files: vec!["gsm8k.jsonl".into()], ..PromptSettings::default() },
+///         sampling: SamplingConfig::simplemix(),
+///         select: SelectSettings::default(),
+///         source: "on_policy".to_owned(),
+///         output: "on.parquet".into(),
+///         overwrite: false,
+///     };
+///     let mut scorers = [ScorerSettings::new(ScorerKind::ExactAnswer).open()?];
+///     let report = collect_to_files(&settings, model, &mut scorers, &mut Unwatched)?;
+///     println!("{} pairs", report.pair.pairs);
+///     Ok(())
+/// }
+/// ```
 pub fn collect_to_files(
     settings: &CollectSettings,
     generator: &mut dyn Generator,
@@ -107,35 +130,48 @@ pub fn collect_to_files(
     Ok(CollectReport { generate: generated, score: scored, pair: pair(&settings.pair(), watch)? })
 }
 
-/// Everything that collecting in memory gave.
+/// Result of collecting in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Collected {
-    /// Answers, by prompt.
-    pub answers: Vec<Vec<Candidate>>,
-    /// Their scores.
+    /// Candidates of each prompt.
+    pub candidates: Vec<Vec<Candidate>>,
+    /// Scores of the candidates of each prompt.
     pub scores: Vec<Vec<Option<f64>>>,
-    /// Pairs, and prompts that gave none.
+    /// Pairs, and the number of prompts without a pair.
     pub selection: Selection,
 }
 
 impl Collected {
-    /// Mean score over all answers that have one.
+    /// Mean score of the candidates that have one; 0 if none has.
     pub fn mean_score(&self) -> f64 {
         let scores = self.scores.iter().flatten().flatten();
         let (sum, count) = scores.fold((0.0, 0.0), |(sum, count), score| (sum + score, count + 1.0));
         if count == 0.0 { 0.0 } else { sum / count }
     }
 
-    /// Answers that were cut at the limit of new tokens.
+    /// Number of candidates that were cut at the limit of new tokens.
     pub fn cut(&self) -> usize {
-        self.answers.iter().flatten().filter(|answer| answer.finish == Finish::Length).count()
+        self.candidates.iter().flatten().filter(|candidate| candidate.finish == Finish::Length).count()
     }
 }
 
-/// Answers every prompt, scores the answers and pairs best with worst under the name `source`, all in memory.
+/// Samples responses to every prompt, scores them, and pairs the best with the worst, all in memory. `source` is the value
+/// of the `source` column. [`select_pairs`] chooses pairs by other rules.
 ///
 /// # Errors
-/// [`crate::Error::Setting`], [`crate::Error::Prompt`], [`crate::Error::Answers`], or what the generator reports.
+/// [`crate::Error::Setting`], [`crate::Error::Prompt`], [`crate::Error::Responses`], and any error of the generator.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{ExactAnswer, Generator, Prompt, Result, SamplingConfig, collect};
+/// fn run(model: &mut dyn Generator) -> Result<()> {
+///     let prompts = [Prompt::new("sum-1", "What is 2 + 2?").with_answer("4")];
+///     let sampling = SamplingConfig { samples: 8, ..SamplingConfig::simplemix() };
+///     let collected = collect(model, &mut ExactAnswer, &prompts, &sampling, "on_policy", &mut |_, _| {})?;
+///     println!("{} pairs, mean score {:.2}", collected.selection.pairs.len(), collected.mean_score());
+///     Ok(())
+/// }
+/// ```
 pub fn collect(
     generator: &mut dyn Generator,
     scorer: &mut dyn Scorer,
@@ -145,23 +181,25 @@ pub fn collect(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Collected> {
     sampling.check()?;
-    let answers = generator.generate(prompts, sampling, progress)?;
-    let texts = |answers: &[Candidate]| answers.iter().map(|answer| answer.text.clone()).collect();
-    let group =
-        |(prompt, answers): (&Prompt, &Vec<Candidate>)| Group { prompt: prompt.clone(), responses: texts(answers) };
-    let groups: Vec<Group> = prompts.iter().zip(&answers).map(group).collect();
+    let candidates = generator.generate(prompts, sampling, progress)?;
+    let group = |(prompt, candidates): (&Prompt, &Vec<Candidate>)| Group {
+        prompt: prompt.clone(),
+        responses: candidates.iter().map(|candidate| candidate.text.clone()).collect(),
+    };
+    let groups: Vec<Group> = prompts.iter().zip(&candidates).map(group).collect();
     let scores = score_all(scorer, &groups)?;
-    let selection = best_worst(prompts, &answers, &scores, source, generator.name());
-    Ok(Collected { answers, scores, selection })
+    let best_worst = SelectSettings::default();
+    let selection = select_pairs(prompts, &candidates, &scores, &best_worst, source, generator.name())?;
+    Ok(Collected { candidates, scores, selection })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::exact::ExactAnswer;
-    use crate::generator::{AnswerSink, Answered, Job};
+    use crate::generator::{CandidateSink, Job, Sampled};
 
-    /// Answers right with its first sample, wrong with the others; the last of them not at all if it is `broken`.
+    /// Generator whose first sample is right, the others are wrong; the last one is missing if it is `broken`.
     struct Half {
         broken: bool,
     }
@@ -171,25 +209,25 @@ mod tests {
             "half"
         }
 
-        fn answer(
+        fn sample(
             &mut self,
             jobs: &mut dyn Iterator<Item = Result<Job>>,
             _: &SamplingConfig,
-            sink: &mut dyn AnswerSink,
+            sink: &mut dyn CandidateSink,
         ) -> Result<()> {
             for job in jobs {
-                let Job { place, prompt, samples } = job?;
+                let Job { index, prompt, samples } = job?;
                 let all = samples.len();
                 for sample in samples.into_iter().filter(|sample| !self.broken || sample + 1 < all) {
                     let right = sample == 0;
-                    let answer = Some(Candidate {
+                    let candidate = Some(Candidate {
                         text: if right { prompt.answer.clone().unwrap_or_default() } else { format!("no {sample}") },
                         tokens: 1,
                         logp: None,
                         finish: if right { Finish::Stop } else { Finish::Length },
                         seed: None,
                     });
-                    sink.answered(vec![Answered { place, sample, answer }])?;
+                    sink.keep(vec![Sampled { index, sample, candidate }])?;
                 }
             }
             Ok(())
@@ -204,7 +242,7 @@ mod tests {
         SamplingConfig { samples: 3, temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, max_new_tokens: 4, seed: 0 };
 
     #[test]
-    fn right_answers_are_chosen() {
+    fn right_responses_are_chosen() {
         let prompts = [prompt("7"), prompt("8")];
         let mut half = Half { broken: false };
         let collected = collect(&mut half, &mut ExactAnswer, &prompts, &SAMPLING, "on", &mut |_, _| {}).unwrap();
@@ -216,18 +254,18 @@ mod tests {
     }
 
     #[test]
-    fn settings_out_of_range_and_missing_answers_are_named() {
+    fn settings_out_of_range_and_missing_responses_are_named() {
         let mut half = Half { broken: false };
         let wrong = SamplingConfig { temperature: -1.0, ..SAMPLING };
         let error = collect(&mut half, &mut ExactAnswer, &[], &wrong, "on", &mut |_, _| {}).unwrap_err();
-        assert_eq!(error.to_string(), "`temperature` is -1, expected a number from 0");
+        assert_eq!(error.to_string(), "`temperature` is -1, expected a number >= 0");
         half.broken = true;
         let error = collect(&mut half, &mut ExactAnswer, &[prompt("7")], &SAMPLING, "on", &mut |_, _| {}).unwrap_err();
-        assert_eq!(error.to_string(), "generator `half` gave 2 answers, expected 3: 3 to each of 1 prompts");
+        assert_eq!(error.to_string(), "generator `half` sampled 2 responses, expected 3: 3 to each of 1 prompts");
     }
 
     #[test]
-    fn stages_have_files_of_their_own() {
+    fn each_stage_has_its_own_file() {
         assert_eq!(beside(Path::new("runs/on.v2.parquet"), "scored"), Path::new("runs/on.scored.parquet"));
     }
 }

@@ -1,8 +1,8 @@
-//! Scores from a program: a line of JSON for each response in, a line of JSON with its score out.
+//! Scores from a program, which reads a line of JSON for each response and writes a line of JSON with its score.
 //!
-//! In: `{"id", "prompt", "response", "answer", "task"}`, `prompt` being text or messages. Out: `{"score": 0.5}` or
-//! `{"score": null}`, in the order of the lines in. The program is started once for each group of prompts, so that it may
-//! load a model, and is ended when it takes too long or says too much.
+//! Input: `{"id", "prompt", "response", "answer", "task"}`, where `prompt` is text or messages. Output: `{"score": 0.5}` or
+//! `{"score": null}`, in the order of the input. The program is started once for each chunk of prompts, so that it can load
+//! a model. It is killed if it takes too long or writes too much.
 
 use std::io::{BufWriter, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::scorer::{Group, ScoreSink, Scorer};
 
-/// A program, and its limits.
+/// Settings of an external scorer: a program and its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CommandSettings {
-    /// A line for the shell: `sh -c` (on Windows `cmd /C`).
+    /// Command line, run by `sh -c`.
     pub command: String,
-    /// Seconds for a group of prompts.
+    /// Time limit for a chunk of prompts, in seconds.
     #[serde(default = "timeout_secs")]
     pub timeout_secs: f64,
-    /// Bytes of output for each response, at most.
+    /// Largest output for each response, in bytes.
     #[serde(default = "max_line_bytes")]
     pub max_line_bytes: u64,
 }
@@ -37,26 +37,28 @@ fn max_line_bytes() -> u64 {
 }
 
 impl CommandSettings {
-    /// A command with the usual limits.
+    /// Defaults for the command line `command`.
     pub fn new(command: impl Into<String>) -> Self {
         Self { command: command.into(), timeout_secs: timeout_secs(), max_line_bytes: max_line_bytes() }
     }
 }
 
-/// Asks a program.
+/// Scorer that runs a program.
 #[derive(Debug)]
 pub struct CommandScorer(CommandSettings);
 
 impl CommandScorer {
+    /// Checks the settings. The program is started later.
+    ///
     /// # Errors
-    /// [`Error::Setting`] for settings out of range.
+    /// [`Error::Setting`] with the first setting out of range.
     pub fn new(settings: CommandSettings) -> Result<Self> {
         if settings.command.trim().is_empty() {
-            return Err(Error::Setting { key: "command", found: "empty".into(), expected: "a command" });
+            return Err(Error::Setting { key: "command", found: "empty".into(), expected: "a command line" });
         }
         if !(settings.timeout_secs > 0.0 && settings.timeout_secs <= 1e6) {
             let found = settings.timeout_secs.to_string();
-            return Err(Error::Setting { key: "timeout_secs", found, expected: "above 0 and at most a million" });
+            return Err(Error::Setting { key: "timeout_secs", found, expected: "a number > 0 and <= 1e6" });
         }
         Ok(Self(settings))
     }
@@ -66,11 +68,9 @@ impl CommandScorer {
     }
 
     fn start(&self) -> Result<Child> {
-        let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-        let mut command = Command::new(shell);
-        command.args([flag, &self.0.command]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A group of its own, so that what the shell has started ends with it.
-        #[cfg(unix)]
+        let mut command = Command::new("sh");
+        command.args(["-c", &self.0.command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A process group, so that the programs that the shell starts can be killed with it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.spawn().map_err(|error| self.error(error.to_string(), "a program that starts"))
     }
@@ -78,13 +78,13 @@ impl CommandScorer {
     fn run(&self, groups: &[Group], sink: &dyn ScoreSink) -> Result<Vec<Vec<Option<f64>>>> {
         let lines: Vec<String> = groups.iter().flat_map(lines_of).collect();
         let most = self.0.max_line_bytes.saturating_mul(lines.len() as u64 + 1);
-        let mut child = Ended(self.start()?);
+        let mut child = KillOnDrop(self.start()?);
         let (stdin, stdout) = (child.0.stdin.take(), child.0.stdout.take());
-        // Both ends on threads of their own: a program may answer before it has read all, or never read.
+        // Input and output have their own threads: a program may write before it has read everything, or never read.
         let input = lines.join("\n") + "\n";
         std::thread::spawn(move || {
             if let Some(stdin) = stdin {
-                // A program that ends early says so by its output.
+                // If the program ends early, its output or exit status tells.
                 let _ = BufWriter::new(stdin).write_all(input.as_bytes());
             }
         });
@@ -98,19 +98,19 @@ impl CommandScorer {
         let bytes = loop {
             match output.recv_timeout(Duration::from_millis(50)) {
                 Ok(read) => break read.map_err(|error| self.error(error.to_string(), "output"))?,
-                Err(RecvTimeoutError::Timeout) if sink.stopped() => return Err(Error::Interrupted),
+                Err(RecvTimeoutError::Timeout) if sink.is_interrupted() => return Err(Error::Interrupted),
                 Err(RecvTimeoutError::Timeout) if now() < until => {}
                 Err(_) => {
-                    let found = format!("not done in {} s", self.0.timeout_secs);
-                    return Err(self.error(found, "an end within the limit"));
+                    let found = format!("not finished after {} s", self.0.timeout_secs);
+                    return Err(self.error(found, "an end within `timeout_secs`"));
                 }
             }
         };
         if bytes.len() as u64 > most {
             let found = format!("more than {most} bytes for {} responses", lines.len());
-            return Err(self.error(found, "a short line of JSON for each"));
+            return Err(self.error(found, "at most `max_line_bytes` for each"));
         }
-        let status = child.0.wait().map_err(|error| self.error(error.to_string(), "an end"))?;
+        let status = child.0.wait().map_err(|error| self.error(error.to_string(), "an exit status"))?;
         if !status.success() {
             return Err(self.error(status.to_string(), "exit status 0"));
         }
@@ -133,7 +133,7 @@ impl CommandScorer {
         }
         if scores.len() != expected {
             let found = format!("{} scores for {expected} responses", scores.len());
-            return Err(self.error(found, "one for each"));
+            return Err(self.error(found, "one score for each response"));
         }
         let mut scores = scores.into_iter();
         Ok(groups.iter().map(|group| scores.by_ref().take(group.responses.len()).collect()).collect())
@@ -151,22 +151,22 @@ fn lines_of(group: &Group) -> Vec<String> {
     group.responses.iter().map(line).collect()
 }
 
-/// A program that does not outlive its use.
-struct Ended(Child);
+/// A program that is killed when it is no longer used.
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;
         }
-        #[cfg(unix)]
+        // Each of these fails only if the program has ended by itself.
         let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.0.id())]).stderr(Stdio::null()).status();
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a limit of time; no result depends on it")]
+#[expect(clippy::disallowed_methods, reason = "a time limit; no result depends on it")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -182,11 +182,11 @@ impl Scorer for CommandScorer {
 
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
         let scores = self.run(groups, sink)?;
-        sink.scored(scores.into_iter().enumerate().collect())
+        sink.keep(scores.into_iter().enumerate().collect())
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::generator::Prompt;
@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_wrong_is_said_and_bounded() {
+    fn failures_are_reported_and_bounded() {
         let said = |command: &str, timeout: f64| run(command, timeout).unwrap_err().to_string();
         assert!(said("true", 60.0).contains("0 scores for 3 responses"));
         assert!(said("cat > /dev/null; echo 5; echo 6; echo 7", 60.0).contains("line 1: 5"));
         assert!(said("cat > /dev/null; exit 3", 60.0).contains("exit status: 3"));
         assert!(said("yes", 60.0).contains("more than 16384 bytes"));
         let before = now();
-        assert!(said("sleep 600", 0.2).contains("not done in 0.2 s"));
+        assert!(said("sleep 600", 0.2).contains("not finished after 0.2 s"));
         assert!(before.elapsed() < Duration::from_secs(30));
         assert!(CommandScorer::new(CommandSettings::new(" ")).is_err());
     }

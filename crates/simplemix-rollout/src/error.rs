@@ -1,140 +1,146 @@
-//! Why on-policy pairs could not be made.
+//! Errors of this crate.
 
 use std::path::{Path, PathBuf};
 
-/// Errors of generating, scoring and selecting.
+/// Errors of generating, scoring and pairing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is out of range.
     #[error("`{key}` is {found}, expected {expected}")]
     Setting {
-        /// The setting.
+        /// Key of the setting.
         key: &'static str,
-        /// Its value.
+        /// Value found.
         found: String,
-        /// What is allowed.
+        /// Values allowed.
         expected: &'static str,
     },
-    /// A scorer needs something that the prompt does not have.
-    #[error("prompt `{id}`: no `{field}`, which scorer `{scorer}` needs")]
+    /// A scorer needs a field that the prompt does not have.
+    #[error("prompt `{id}` has no `{field}`, which scorer `{scorer}` needs")]
     Prompt {
-        /// The prompt.
+        /// Id of the prompt.
         id: String,
-        /// What it lacks.
+        /// Missing field.
         field: &'static str,
-        /// Who needs it.
+        /// Name of the scorer.
         scorer: String,
     },
-    /// A generator gave another number of answers than was asked for.
-    #[error("generator `{generator}` gave {found}, expected {expected}")]
-    Answers {
-        /// Who.
+    /// A generator sampled fewer responses than it was asked for.
+    #[error(
+        "generator `{generator}` sampled {found} responses, expected {expected}: {samples} to each of {prompts} prompts"
+    )]
+    Responses {
+        /// Name of the generator.
         generator: String,
-        /// What came.
-        found: String,
-        /// What was asked for.
-        expected: String,
+        /// Responses sampled.
+        found: u64,
+        /// Responses asked for.
+        expected: u64,
+        /// Responses to each prompt.
+        samples: usize,
+        /// Prompts.
+        prompts: u64,
     },
-    /// A scorer gave something else than a number for each response.
-    #[error("scorer `{scorer}`, prompt `{id}`: {found}, expected {expected}")]
+    /// A scorer did not return one score for each response.
+    #[error("scorer `{scorer}` gave {found} scores to prompt `{id}`, expected {expected}, one for each response")]
     Scores {
-        /// Who.
+        /// Name of the scorer.
         scorer: String,
-        /// The prompt.
+        /// Id of the prompt.
         id: String,
-        /// What came.
-        found: String,
-        /// What was expected.
-        expected: String,
+        /// Scores returned.
+        found: usize,
+        /// Responses to the prompt.
+        expected: usize,
     },
     /// A row of a file of prompts or candidates cannot be used.
     #[error("{path}: row {row}: {found}, expected {expected}", path = path.display())]
     Row {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// Row, counted from 0.
         row: u64,
-        /// What was found.
+        /// Content found.
         found: String,
-        /// What was expected.
+        /// Content expected.
         expected: String,
     },
-    /// A file has none of the columns that are needed.
+    /// A file lacks a column.
     #[error("{path}: columns {found}, expected {expected}", path = path.display())]
     Columns {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The columns, comma-separated.
+        /// Columns found, comma-separated.
         found: String,
-        /// What is needed.
+        /// Columns needed.
         expected: &'static str,
     },
-    /// The output is there, made with other arguments or by something else.
-    #[error("{path}: there already, and not made with these arguments; choose another output, or overwrite it", path = path.display())]
+    /// The output exists and was made with other settings, or by another program.
+    #[error(
+        "{path}: exists, and was not made with these settings; choose another output, or overwrite it",
+        path = path.display()
+    )]
     Exists {
-        /// The output.
+        /// Path of the output.
         path: PathBuf,
     },
-    /// Work that was broken off lies beside the output, begun with other arguments.
+    /// Unfinished work with other settings lies beside the output.
     #[error(
-        "{path}: unfinished work with other arguments; go on with those, remove the file, or overwrite it",
+        "{path}: unfinished work with other settings; continue it with those settings, remove the file, or overwrite it",
         path = path.display()
     )]
     OtherWork {
-        /// The journal.
+        /// Path of the journal.
         path: PathBuf,
     },
-    /// Another process is at the same work.
-    #[error("{path}: in use by another process, expected to be the only one at this output", path = path.display())]
-    Busy {
-        /// The journal.
-        path: PathBuf,
-    },
-    /// A file could not be read or written.
-    #[error("{path}: {action} failed: {source}", path = path.display())]
+    /// A journal could not be read.
+    #[error("{path}: cannot {action}: {source}", path = path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was tried, as a verb.
+        /// Operation that failed, as a verb.
         action: &'static str,
-        /// The system's answer.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A table could not be put together.
-    #[error("{path}: cannot build a batch: {source}", path = path.display())]
+    /// A table could not be built.
+    #[error("{path}: cannot build a batch of rows: {source}", path = path.display())]
     Arrow {
-        /// The output.
+        /// Path of the output.
         path: PathBuf,
-        /// The cause.
+        /// Cause.
         source: arrow::error::ArrowError,
     },
     /// An external scorer could not be run, or failed.
     #[error("command `{command}`: {found}, expected {expected}")]
     Command {
-        /// The command.
+        /// Command line.
         command: String,
         /// What happened.
         found: String,
         /// What was expected.
         expected: &'static str,
     },
-    /// A server refused, failed for good, or answered what cannot be understood.
+    /// A server refused a request, kept failing, or sent a reply that cannot be read.
     #[error("{url}: {found}{}", if *attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() })]
     Server {
-        /// The address, without user, password and query.
+        /// Address, without user, password and query.
         url: String,
-        /// The status of its answer, where there was one.
+        /// Status code of the reply, if there was one.
         status: Option<u16>,
-        /// What it said, or what happened; keys are taken out.
+        /// Text of the reply, or what happened; without API keys.
         found: String,
-        /// How often it was asked.
+        /// Number of attempts.
         attempts: u32,
     },
-    /// The caller asked to stop; what is done is kept.
-    #[error("stopped; what is done is kept")]
+    /// The caller asked to stop; finished work is kept.
+    #[error("stopped; finished work is kept")]
     Interrupted,
-    /// The chat template, the tokenizer or a file of data failed.
+    /// A file could not be written or hashed, or another process works on the same output.
+    #[error(transparent)]
+    Files(#[from] simplemix_files::Error),
+    /// The chat template, the tokenizer or a data file failed.
     #[error(transparent)]
     Data(#[from] simplemix_data::Error),
     /// The local model failed.
@@ -146,7 +152,38 @@ pub enum Error {
 /// Results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Adds the file and what was tried.
+impl Error {
+    /// Whether settings or input files are at fault, as opposed to a failure of the model, a server or the disk.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Setting { .. }
+            | Self::Prompt { .. }
+            | Self::Row { .. }
+            | Self::Columns { .. }
+            | Self::Exists { .. }
+            | Self::OtherWork { .. } => true,
+            Self::Files(error) => !is_write(error),
+            Self::Data(simplemix_data::Error::Io { action: "create" | "write" | "rename", .. }) => false,
+            Self::Data(_) => true,
+            Self::Responses { .. }
+            | Self::Scores { .. }
+            | Self::Io { .. }
+            | Self::Arrow { .. }
+            | Self::Command { .. }
+            | Self::Server { .. }
+            | Self::Interrupted => false,
+            #[cfg(feature = "local")]
+            Self::Model(_) => false,
+        }
+    }
+}
+
+/// Whether the system refused to write.
+fn is_write(error: &simplemix_files::Error) -> bool {
+    matches!(error, simplemix_files::Error::Io { action, .. } if *action != "read")
+}
+
+/// Adds the path and the operation to an IO error.
 pub(crate) trait At<T> {
     fn at(self, path: &Path, action: &'static str) -> Result<T>;
 }

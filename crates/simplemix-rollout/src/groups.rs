@@ -1,38 +1,37 @@
-//! What generators on models in this process share: jobs in groups, the batch's settings, answers as they are kept.
+//! Parts that the generators of this process share: groups of jobs, options of a batch, responses as candidates.
 
 use simplemix_data::PairTokenizer;
 use simplemix_model::{GenerateOptions, Generated, Sampling};
 
 use crate::error::Result;
-use crate::generator::{Answered, Candidate, Finish, Job, SamplingConfig};
+use crate::generator::{Candidate, Finish, Job, Sampled, SamplingConfig};
 
-/// Batches of answers that are made and kept together. Larger groups waste less on the end of each, smaller ones lose less
-/// when a run is killed.
-const BATCHES_TOGETHER: usize = 4;
+/// Batches in a group. Larger groups waste less time at the end of each; smaller ones lose less when a run is killed.
+const BATCHES_IN_GROUP: usize = 4;
 
-/// Hands jobs on in groups whose answers are to be made together, since the last bits of a log-probability depend on
-/// what else is in the batch.
+/// Passes jobs to `sample` in groups, whose responses are sampled and kept together: the last bits of a log-probability
+/// depend on the other rows of its batch.
 pub(crate) fn in_groups(
     jobs: &mut dyn Iterator<Item = Result<Job>>,
     batch_rows: usize,
     samples: usize,
-    together: &mut dyn FnMut(&[Job]) -> Result<()>,
+    sample: &mut dyn FnMut(&[Job]) -> Result<()>,
 ) -> Result<()> {
-    let size = (batch_rows * BATCHES_TOGETHER).div_ceil(samples.max(1)).max(1) as u64;
+    let size = (batch_rows * BATCHES_IN_GROUP).div_ceil(samples.max(1)).max(1) as u64;
     let mut waiting: Vec<Job> = Vec::new();
     for job in jobs {
         let job = job?;
-        // Groups are of places, so that a run that goes on makes the same ones.
-        if waiting.first().is_some_and(|first| first.place / size != job.place / size) {
-            together(&waiting)?;
+        // Groups are ranges of the prompts' numbers, so that a continued run forms the same ones.
+        if waiting.first().is_some_and(|first| first.index / size != job.index / size) {
+            sample(&waiting)?;
             waiting.clear();
         }
         waiting.push(job);
     }
-    if waiting.is_empty() { Ok(()) } else { together(&waiting) }
+    if waiting.is_empty() { Ok(()) } else { sample(&waiting) }
 }
 
-/// Limits and sampling of a batch of `batch_rows` answers.
+/// Limits and sampling of a batch of `batch_rows` responses.
 pub(crate) fn options(tokenizer: &PairTokenizer, sampling: &SamplingConfig, batch_rows: usize) -> GenerateOptions {
     GenerateOptions {
         samples: sampling.samples,
@@ -51,29 +50,29 @@ pub(crate) fn options(tokenizer: &PairTokenizer, sampling: &SamplingConfig, batc
     }
 }
 
-/// Answers to `jobs`, in their order, as a sink takes them.
-pub(crate) fn answered(
+/// The responses to `jobs`, in the order of the jobs, for a sink.
+pub(crate) fn sampled(
     tokenizer: &PairTokenizer,
     jobs: &[Job],
-    answers: &[Vec<Generated>],
+    responses: &[Vec<Generated>],
     seed: u64,
-) -> Result<Vec<Answered>> {
+) -> Result<Vec<Sampled>> {
     let mut all = Vec::new();
-    for (job, of_prompt) in jobs.iter().zip(answers) {
-        for (sample, answer) in of_prompt.iter().enumerate() {
-            let answer = Some(candidate(tokenizer, answer, seed)?);
-            all.push(Answered { place: job.place, sample, answer });
+    for (job, of_prompt) in jobs.iter().zip(responses) {
+        for (sample, response) in of_prompt.iter().enumerate() {
+            let candidate = Some(candidate(tokenizer, response, seed)?);
+            all.push(Sampled { index: job.index, sample, candidate });
         }
     }
     Ok(all)
 }
 
-fn candidate(tokenizer: &PairTokenizer, answer: &Generated, seed: u64) -> Result<Candidate> {
+fn candidate(tokenizer: &PairTokenizer, response: &Generated, seed: u64) -> Result<Candidate> {
     Ok(Candidate {
-        text: tokenizer.decode(&answer.tokens)?,
-        tokens: answer.tokens.len(),
-        logp: Some(answer.logps.iter().map(|&logp| f64::from(logp)).sum()),
-        finish: match answer.finish {
+        text: tokenizer.decode(&response.tokens)?,
+        tokens: response.tokens.len(),
+        logp: Some(response.logps.iter().map(|&logp| f64::from(logp)).sum()),
+        finish: match response.finish {
             simplemix_model::Finish::Stop => Finish::Stop,
             simplemix_model::Finish::Length => Finish::Length,
         },

@@ -1,31 +1,36 @@
-//! Work that can be broken off at any moment: a journal of what is done beside the output, and the key by which work of
-//! other arguments is told apart.
+//! Journal of unfinished work beside an output, and the key that tells work with different settings apart.
 //!
-//! The journal of `out.parquet` is `.out.parquet.partial`: a header line with the key, then a line for each record. A
-//! record is a list of `[number, result]` and is written at once, so that it is whole or, as the torn last line, ignored.
-//! Memory is eight bytes for each result.
+//! The journal of `out.parquet` is `.out.parquet.partial`: a header line with the key, then one line per record. A record is
+//! a list of `[number, result]` and is written in one piece, so that after a kill it is either whole or ignored as the torn
+//! last line. In memory the journal takes eight bytes per result.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use simplemix_data::read_metadata;
+use simplemix_files::AppendFile;
 
 use crate::error::{At, Error, Result};
 
-/// Under which an output's key and report stand in it.
+/// Metadata keys of an output, for the key of its work and for the report.
 const KEY: &str = "simplemix.key";
 const REPORT: &str = "simplemix.report";
 
-/// What an output depends on, as a hash.
+/// JSON of settings, prompts and reports, for keys and metadata.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("settings, prompts and reports are numbers and text, which JSON holds")
+}
+
+/// Hash of everything that an output depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkKey(String);
 
 impl WorkKey {
-    /// Of a stage and its `parts`: settings, inputs, who does it.
+    /// Key of a stage with its `parts`: settings, inputs, model or scorers. The first text hashed holds the version of the
+    /// format.
     pub(crate) fn new(stage: &str, parts: &[&str]) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in [&["simplemix rollout 1", stage], parts].concat() {
@@ -34,52 +39,59 @@ impl WorkKey {
         Self(hasher.finalize().to_hex().to_string())
     }
 
-    /// Remarks for the output, by which [`Work::begin`] knows it.
-    pub(crate) fn remarks<R: Serialize>(&self, report: &R) -> [(&'static str, String); 2] {
-        // Reports are structs of numbers and text, which JSON holds.
-        [(KEY, self.0.clone()), (REPORT, serde_json::to_string(report).unwrap_or_default())]
+    /// Metadata by which [`Work::begin`] recognises the output.
+    pub(crate) fn metadata(&self, report: &impl Serialize) -> [(&'static str, String); 2] {
+        [(KEY, self.0.clone()), (REPORT, json(report))]
     }
 }
 
-/// What was found when work began.
+/// State of some work when it begins.
 pub(crate) enum Work<T, R> {
-    /// The output is there, with this report.
+    /// The output exists, with this report.
     Complete(R),
-    /// To be done, in whole or in part.
+    /// The output is missing; the journal holds finished parts.
     Open(Journal<T>),
 }
 
 impl<T: Serialize + DeserializeOwned, R: DeserializeOwned> Work<T, R> {
-    /// Looks for the output and for a journal beside it. With `overwrite`, those of other keys are of no account.
+    /// Looks for the output and for a journal beside it. With `overwrite`, files with a different key are ignored.
     pub(crate) fn begin(output: &Path, key: &WorkKey, overwrite: bool) -> Result<Self> {
-        let path = journal_path(output);
+        let path = journal_path(output)?;
         if let Some(report) = finished(output, key, overwrite)? {
-            // A run that was killed just before it had removed its journal.
-            let _ = std::fs::remove_file(&path);
+            // A run that was killed right after it wrote the output leaves its journal. A run that is about to remove its
+            // own holds the lock.
+            if path.exists()
+                && let Ok(journal) = AppendFile::open_locked(&path)
+            {
+                journal.remove()?;
+            }
             return Ok(Self::Complete(report));
         }
         Journal::open(path, key, overwrite).map(Self::Open)
     }
 }
 
-/// The report of an output that was made under `key`.
+/// Report of an output with this key; `None` if there is no output, or with `overwrite` one with a different key.
 pub(crate) fn finished<R: DeserializeOwned>(output: &Path, key: &WorkKey, overwrite: bool) -> Result<Option<R>> {
     if !output.exists() {
         return Ok(None);
     }
-    // What cannot be read was not made here.
-    let remarks = read_metadata(output).unwrap_or_default();
-    let report = remarks.get(REPORT).and_then(|text| serde_json::from_str(text).ok());
-    match report.filter(|_| remarks.get(KEY) == Some(&key.0)) {
+    // A file whose metadata cannot be read was not written by this crate.
+    let metadata = read_metadata(output).unwrap_or_default();
+    let report = metadata.get(REPORT).and_then(|text| serde_json::from_str(text).ok());
+    match report.filter(|_| metadata.get(KEY) == Some(&key.0)) {
         Some(report) => Ok(Some(report)),
         None if overwrite => Ok(None),
         None => Err(Error::Exists { path: output.to_path_buf() }),
     }
 }
 
-fn journal_path(output: &Path) -> PathBuf {
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    output.with_file_name(format!(".{name}.partial"))
+fn journal_path(output: &Path) -> Result<PathBuf> {
+    let Some(name) = output.file_name() else {
+        let found = format!("`{}`", output.display());
+        return Err(Error::Setting { key: "output", found, expected: "the name of a file" });
+    };
+    Ok(output.with_file_name(format!(".{}.partial", name.to_string_lossy())))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,135 +99,131 @@ struct Header {
     key: String,
 }
 
-/// Results by number, on disk.
+/// Results by number, on disk. One process at a time can open a journal.
 #[derive(Debug)]
 pub(crate) struct Journal<T> {
-    path: PathBuf,
-    file: File,
-    end: u64,
-    /// Where the record of a result starts; none for results that are not there.
+    file: AppendFile,
+    /// Start of the record of each result; [`NONE`] for missing results.
     offsets: Vec<u64>,
     done: u64,
-    /// The record that was read last.
+    /// Record that was read last, with its start.
     recent: Option<(u64, Vec<(u64, T)>)>,
     results: PhantomData<T>,
 }
 
 const NONE: u64 = u64::MAX;
-/// Results a journal can have: larger numbers stand in none of ours.
+/// Largest number of results in a journal. A larger number in a file cannot come from this crate.
 const MOST: u64 = 1 << 32;
 
 impl<T: Serialize + DeserializeOwned> Journal<T> {
     fn open(path: PathBuf, key: &WorkKey, overwrite: bool) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path).at(&path, "open")?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy { path }),
-            // Some network file systems have no locks.
-            Err(TryLockError::Error(error)) => tracing::debug!("{}: no lock: {error}", path.display()),
-        }
-        let mut journal = Self { path, file, end: 0, offsets: Vec::new(), done: 0, recent: None, results: PhantomData };
+        let file = AppendFile::open_locked(path)?;
+        let mut journal = Self { file, offsets: Vec::new(), done: 0, recent: None, results: PhantomData };
         match journal.scan()? {
             Some(header) if header.key == key.0 => {}
-            Some(_) if !overwrite => return Err(Error::OtherWork { path: journal.path.clone() }),
+            Some(_) if !overwrite => return Err(Error::OtherWork { path: journal.file.path().to_path_buf() }),
             _ => {
-                (journal.end, journal.done) = (0, 0);
                 journal.offsets.clear();
-                let header = Header { key: key.0.clone() };
-                journal.write_line(&serde_json::to_vec(&header).unwrap_or_default())?;
+                journal.done = 0;
+                journal.file.truncate(0)?;
+                journal.write_line(&json(&Header { key: key.0.clone() }))?;
             }
         }
         Ok(journal)
     }
 
-    /// Finds the whole records; what follows the last of them is cut off with the next one written.
+    /// Finds the whole records, and cuts off what follows the last of them.
     fn scan(&mut self) -> Result<Option<Header>> {
-        let mut reader = BufReader::with_capacity(1 << 18, self.file.try_clone().at(&self.path, "read")?);
-        reader.seek(SeekFrom::Start(0)).at(&self.path, "read")?;
+        let path = self.file.path().to_path_buf();
+        let mut reader = BufReader::with_capacity(1 << 18, self.file.reader());
+        reader.seek(SeekFrom::Start(0)).at(&path, "read")?;
         let mut line = Vec::new();
         let mut next = |line: &mut Vec<u8>| {
             line.clear();
-            reader.read_until(b'\n', line).at(&self.path, "read")?;
+            reader.read_until(b'\n', line).at(&path, "read")?;
             Ok::<bool, Error>(line.pop() == Some(b'\n'))
         };
         if !next(&mut line)? {
             return Ok(None);
         }
-        let Ok(header) = serde_json::from_slice::<Header>(&line) else { return Ok(None) };
-        self.end = line.len() as u64 + 1;
+        // A whole first line that is not a header belongs to no work of this crate.
+        let header = serde_json::from_slice(&line).unwrap_or(Header { key: String::new() });
+        let mut end = line.len() as u64 + 1;
         while next(&mut line)? {
             let Ok(record) = serde_json::from_slice::<Vec<(u64, T)>>(&line) else { break };
-            let start = self.end;
-            self.end += line.len() as u64 + 1;
+            let start = end;
+            end += line.len() as u64 + 1;
             for (number, _) in record {
                 note(&mut self.offsets, &mut self.done, number, start);
             }
         }
+        self.file.truncate(end)?;
         Ok(Some(header))
     }
 
-    fn write_line(&mut self, line: &[u8]) -> Result<()> {
-        // Cuts a torn line off, too.
-        self.file.set_len(self.end).at(&self.path, "write")?;
-        self.file.seek(SeekFrom::Start(self.end)).at(&self.path, "write")?;
-        let mut whole = Vec::with_capacity(line.len() + 1);
-        whole.extend_from_slice(line);
-        whole.push(b'\n');
-        self.file.write_all(&whole).at(&self.path, "write")?;
-        self.end += whole.len() as u64;
-        Ok(())
+    fn write_line(&mut self, line: &str) -> Result<()> {
+        Ok(self.file.append(format!("{line}\n").as_bytes())?)
     }
 
-    /// Whether the result of this number is there.
+    /// Whether the result with this number exists.
     pub(crate) fn has(&self, number: u64) -> bool {
-        self.offsets.get(number as usize).is_some_and(|&offset| offset != NONE)
+        self.offset(number).is_some()
     }
 
-    /// How many results are there.
+    /// Start of the record with the result of this number.
+    fn offset(&self, number: u64) -> Option<u64> {
+        let number = usize::try_from(number).ok()?;
+        self.offsets.get(number).copied().filter(|&offset| offset != NONE)
+    }
+
+    /// Number of results.
     pub(crate) fn done(&self) -> u64 {
         self.done
     }
 
-    /// Keeps results, all of them or none.
+    /// Adds results, all of them or none.
     pub(crate) fn append(&mut self, record: &[(u64, T)]) -> Result<()> {
-        let start = self.end;
-        let line = serde_json::to_vec(record).map_err(std::io::Error::other).at(&self.path, "write")?;
-        self.write_line(&line)?;
+        let start = self.file.len();
+        self.write_line(&json(&record))?;
         for (number, _) in record {
             note(&mut self.offsets, &mut self.done, *number, start);
         }
         Ok(())
     }
 
-    /// The result of this number, if it is there. Cheap for results of one record, one after the other.
+    /// The result with this number, if it exists. Fast for successive results of one record.
     pub(crate) fn get(&mut self, number: u64) -> Result<Option<&T>> {
-        let Some(&offset) = self.offsets.get(number as usize).filter(|&&offset| offset != NONE) else {
-            return Ok(None);
+        let Some(offset) = self.offset(number) else { return Ok(None) };
+        let record = match self.recent.take() {
+            Some((start, record)) if start == offset => record,
+            _ => self.read(offset)?,
         };
-        if self.recent.as_ref().is_none_or(|(of, _)| *of != offset) {
-            self.file.seek(SeekFrom::Start(offset)).at(&self.path, "read")?;
-            let mut line = Vec::new();
-            let file = Read::by_ref(&mut self.file);
-            BufReader::with_capacity(1 << 14, file).read_until(b'\n', &mut line).at(&self.path, "read")?;
-            let record = serde_json::from_slice(&line).map_err(std::io::Error::other).at(&self.path, "read")?;
-            self.recent = Some((offset, record));
-        }
-        let record = self.recent.as_ref().map(|(_, record)| record.as_slice()).unwrap_or_default();
+        let (_, record) = self.recent.insert((offset, record));
         Ok(record.iter().find(|(of, _)| *of == number).map(|(_, result)| result))
     }
 
-    /// Removes the journal, whose results are in the output now.
+    /// Reads the record that starts at `offset`.
+    fn read(&self, offset: u64) -> Result<Vec<(u64, T)>> {
+        let path = self.file.path();
+        let mut reader = BufReader::with_capacity(1 << 14, self.file.reader());
+        reader.seek(SeekFrom::Start(offset)).at(path, "read")?;
+        let mut line = Vec::new();
+        reader.read_until(b'\n', &mut line).at(path, "read")?;
+        serde_json::from_slice(&line).map_err(std::io::Error::other).at(path, "read")
+    }
+
+    /// Deletes the journal, whose results are in the output now.
     pub(crate) fn remove(self) -> Result<()> {
-        std::fs::remove_file(&self.path).at(&self.path, "remove")
+        Ok(simplemix_files::remove_file(self.file.path())?)
     }
 }
 
 impl<T> Drop for Journal<T> {
-    /// A journal of nothing is of no use.
+    /// Removes a journal without results.
     fn drop(&mut self) {
         if self.done == 0 {
-            let _ = std::fs::remove_file(&self.path);
+            // A file that stays behind is continued or overwritten by the next run.
+            let _ = simplemix_files::remove_file(self.file.path());
         }
     }
 }
@@ -248,10 +256,10 @@ mod tests {
         let mut ends = Vec::new();
         let mut journal = open(&path, "k", false).unwrap();
         for record in &records {
-            ends.push(journal.end);
+            ends.push(journal.file.len());
             journal.append(record).unwrap();
         }
-        ends.push(journal.end);
+        ends.push(journal.file.len());
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..=whole.len() {
@@ -260,7 +268,7 @@ mod tests {
             let kept = ends.iter().filter(|&&end| end as usize <= cut).count().saturating_sub(1);
             assert_eq!(journal.done(), [0, 2, 3][kept], "cut at {cut}");
             assert_eq!((journal.has(1), journal.has(0)), (kept > 0, kept > 1));
-            // What is written next is read again.
+            // Records written after the cut are read again.
             journal.append(&[(9, "later".to_owned())]).unwrap();
             drop(journal);
             let mut journal = open(&path, "k", false).unwrap();
@@ -276,7 +284,8 @@ mod tests {
         let path = dir.path().join("j");
         let mut journal = open(&path, "one", false).unwrap();
         journal.append(&[(0, "a".to_owned())]).unwrap();
-        assert!(matches!(open(&path, "one", false), Err(Error::Busy { .. })));
+        let error = open(&path, "one", false).unwrap_err().to_string();
+        assert!(error.contains("in use by process"), "{error}");
         drop(journal);
         assert!(matches!(open(&path, "two", false), Err(Error::OtherWork { .. })));
         assert_eq!(open(&path, "one", true).unwrap().done(), 1, "the same work goes on");

@@ -1,7 +1,8 @@
-//! Scores from a language model behind a server that is asked for its opinion.
+//! Scores from a judge: a language model behind a server.
 //!
-//! Scalar: a number for each response. Pairwise: every two responses to a prompt are compared in both orders, which evens
-//! out the judge's preference for a place, and a response's score is its share of won comparisons, ties counting half.
+//! A scalar judge gives a number to each response. A pairwise judge compares every two responses to a prompt in both orders,
+//! which cancels its preference for a position; the score of a response is its share of won comparisons, where a tie counts
+//! half.
 
 use std::sync::Arc;
 
@@ -13,37 +14,37 @@ use crate::scorer::{Group, ScoreSink, Scorer};
 use crate::server::pool::in_parallel;
 use crate::server::{Ask, ServerClient, ServerSettings};
 
-/// What a judge is asked for.
+/// Kind of verdict that a judge gives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JudgeMode {
     /// A number for each response.
     #[default]
     Scalar,
-    /// The better of every two, in both orders.
+    /// The better of every two responses, in both orders.
     Pairwise,
 }
 
-/// A judge, and its question.
+/// Settings of a judge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeSettings {
-    /// Who is asked.
+    /// Server of the judge.
     pub server: ServerSettings,
-    /// For what.
+    /// Kind of verdict.
     #[serde(default)]
     pub mode: JudgeMode,
-    /// The question in place of the usual one, with `{prompt}` and `{response}` in it, or `{prompt}`, `{a}` and `{b}`. The
-    /// answer must hold `[[NUMBER]]`, or `[[A]]`, `[[B]]` or `[[C]]` for a tie.
+    /// Question in place of the default one. It must contain `{prompt}` and `{response}`; for a pairwise judge `{prompt}`,
+    /// `{a}` and `{b}`. The reply must contain `[[NUMBER]]`; for a pairwise judge `[[A]]`, `[[B]]`, or `[[C]]` for a tie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
-    /// Least and largest number of a scalar judge; others count as no score.
+    /// Smallest and largest number of a scalar judge. A number outside counts as no score.
     #[serde(default = "scale")]
     pub scale: [f64; 2],
-    /// Tokens of the judge's answer.
+    /// Longest reply of the judge, in tokens.
     #[serde(default = "max_tokens")]
     pub max_tokens: usize,
-    /// Temperature of the judge's answer.
+    /// Sampling temperature of the judge.
     #[serde(default)]
     pub temperature: f64,
 }
@@ -67,7 +68,7 @@ const PAIRWISE: &str = "Which of the two responses below answers the prompt bett
     <prompt>\n{prompt}\n</prompt>\n\n<response A>\n{a}\n</response A>\n\n<response B>\n{b}\n</response B>";
 
 impl JudgeSettings {
-    /// The judge at `server` with everything else as usual.
+    /// Defaults for a scalar judge at `server`.
     pub fn new(server: ServerSettings) -> Self {
         Self {
             server,
@@ -82,36 +83,36 @@ impl JudgeSettings {
     fn check(&self) -> Result<()> {
         let refuse = |key, found: String, expected| Err(Error::Setting { key, found, expected });
         if !(self.scale.iter().all(|end| end.is_finite()) && self.scale[0] < self.scale[1]) {
-            return refuse("scale", format!("{:?}", self.scale), "two numbers, the smaller first");
+            return refuse("scale", format!("{:?}", self.scale), "two numbers, the smaller one first");
         }
         if self.max_tokens == 0 {
             return refuse("max_tokens", "0".to_owned(), "at least 1");
         }
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return refuse("temperature", self.temperature.to_string(), "a number from 0");
+            return refuse("temperature", self.temperature.to_string(), "a number >= 0");
         }
         let (places, expected): (&[&str], _) = match self.mode {
-            JudgeMode::Scalar => (&["{prompt}", "{response}"], "`{prompt}` and `{response}` in it"),
-            JudgeMode::Pairwise => (&["{prompt}", "{a}", "{b}"], "`{prompt}`, `{a}` and `{b}` in it"),
+            JudgeMode::Scalar => (&["{prompt}", "{response}"], "a text with `{prompt}` and `{response}`"),
+            JudgeMode::Pairwise => (&["{prompt}", "{a}", "{b}"], "a text with `{prompt}`, `{a}` and `{b}`"),
         };
-        if self.question.as_ref().is_some_and(|text| !places.iter().all(|place| text.contains(place))) {
-            return refuse("question", "without a place".to_owned(), expected);
+        if let Some(text) = self.question.as_ref().filter(|text| !places.iter().all(|place| text.contains(place))) {
+            return refuse("question", format!("`{text}`"), expected);
         }
         Ok(())
     }
 
     fn question(&self) -> String {
-        let usual = match self.mode {
+        let default = match self.mode {
             JudgeMode::Scalar => {
                 SCALAR.replace("{least}", &self.scale[0].to_string()).replace("{most}", &self.scale[1].to_string())
             }
             JudgeMode::Pairwise => PAIRWISE.to_owned(),
         };
-        self.question.clone().unwrap_or(usual)
+        self.question.clone().unwrap_or(default)
     }
 }
 
-/// Asks a judge.
+/// Scorer that asks a judge.
 #[derive(Debug)]
 pub struct Judge {
     client: Arc<ServerClient>,
@@ -119,17 +120,17 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Gets ready to ask.
+    /// Checks the settings and prepares the client.
     ///
     /// # Errors
-    /// [`Error::Setting`] for settings out of range, as [`ServerClient::new`].
+    /// [`Error::Setting`] with the first setting out of range, and those of [`ServerClient::new`].
     pub fn new(settings: JudgeSettings) -> Result<Self> {
         settings.check()?;
         Ok(Self { client: Arc::new(ServerClient::new(settings.server.clone())?), settings })
     }
 
-    /// The questions about a group, each with what its answer counts for.
-    fn questions(&self, place: usize, group: &Group) -> Vec<Question> {
+    /// Questions about the responses of a group.
+    fn questions(&self, index: usize, group: &Group) -> Vec<Question> {
         let prompt = prompt_text(&group.prompt.prompt);
         let count = group.responses.len();
         let subjects: Vec<(usize, usize)> = match self.settings.mode {
@@ -142,20 +143,22 @@ impl Judge {
             let (a, b) = (group.responses[a].as_str(), group.responses[b].as_str());
             filled(&self.settings.question(), &[("{prompt}", &prompt), ("{response}", a), ("{a}", a), ("{b}", b)])
         };
-        subjects.into_iter().map(|subject| Question { place, subject, text: text(subject) }).collect()
+        subjects.into_iter().map(|subject| Question { index, subject, text: text(subject) }).collect()
     }
 }
 
 struct Question {
-    place: usize,
+    /// Index of the group.
+    index: usize,
+    /// Indices of the responses; equal for a scalar judge.
     subject: (usize, usize),
     text: String,
 }
 
-/// The verdicts on a group so far.
+/// Verdicts on a group so far.
 struct Verdicts {
     left: usize,
-    /// Sum and number of what counts for each response.
+    /// Sum and number of the verdicts on each response.
     sums: Vec<(f64, u32)>,
 }
 
@@ -166,18 +169,18 @@ impl Scorer for Judge {
 
     fn fingerprint(&self) -> String {
         let JudgeSettings { mode, scale, max_tokens, temperature, .. } = &self.settings;
-        let server = self.settings.server.fingerprint(self.client.model());
+        let server = self.client.fingerprint();
         format!("{server} {mode:?} {scale:?} {max_tokens} {temperature} {}", self.settings.question())
     }
 
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
         let mut verdicts: Vec<Verdicts> = Vec::with_capacity(groups.len());
         let mut questions = Vec::new();
-        for (place, group) in groups.iter().enumerate() {
-            let of_group = self.questions(place, group);
+        for (index, group) in groups.iter().enumerate() {
+            let of_group = self.questions(index, group);
             verdicts.push(Verdicts { left: of_group.len(), sums: vec![(0.0, 0); group.responses.len()] });
             if of_group.is_empty() {
-                sink.scored(vec![(place, vec![None; group.responses.len()])])?;
+                sink.keep(vec![(index, vec![None; group.responses.len()])])?;
             }
             questions.extend(of_group.into_iter().map(Ok));
         }
@@ -196,12 +199,12 @@ impl Scorer for Judge {
                 JudgeMode::Scalar => rating(&reply.text, settings.scale),
                 JudgeMode::Pairwise => preference(&reply.text),
             };
-            Ok((question.place, question.subject, verdict))
+            Ok((question.index, question.subject, verdict))
         };
         let sink = std::cell::RefCell::new(sink);
-        let stopped = || sink.borrow().stopped();
-        in_parallel(workers, &mut questions.into_iter(), work, &stopped, &mut |(place, (a, b), verdict)| {
-            let of_group = &mut verdicts[place];
+        let stopped = || sink.borrow().is_interrupted();
+        in_parallel(workers, &mut questions.into_iter(), work, &stopped, &mut |(index, (a, b), verdict)| {
+            let of_group = &mut verdicts[index];
             of_group.left -= 1;
             if let Some(verdict) = verdict {
                 count(&mut of_group.sums[a], verdict);
@@ -213,7 +216,7 @@ impl Scorer for Judge {
                 return Ok(());
             }
             let mean = |(sum, count): &(f64, u32)| (*count > 0).then(|| sum / f64::from(*count));
-            sink.borrow_mut().scored(vec![(place, of_group.sums.iter().map(mean).collect())])
+            sink.borrow_mut().keep(vec![(index, of_group.sums.iter().map(mean).collect())])
         })
     }
 }
@@ -222,7 +225,7 @@ fn count(sum: &mut (f64, u32), verdict: f64) {
     *sum = (sum.0 + verdict, sum.1 + 1);
 }
 
-/// Puts texts into their places, at once: a response that holds `{b}` is not filled in.
+/// Fills the places of a template in a single pass, so that `{b}` inside a response stays as it is.
 fn filled(template: &str, places: &[(&str, &str)]) -> String {
     let (mut text, mut rest) = (String::new(), template);
     while let Some(at) = rest.find('{') {
@@ -236,7 +239,7 @@ fn filled(template: &str, places: &[(&str, &str)]) -> String {
     text + rest
 }
 
-/// A prompt as a judge reads it: bare text, or the turns of a conversation.
+/// Text of a prompt for the judge: plain text, or the turns of a conversation.
 fn prompt_text(prompt: &Text) -> String {
     match prompt {
         Text::Plain(text) => text.clone(),
@@ -249,20 +252,20 @@ fn prompt_text(prompt: &Text) -> String {
     }
 }
 
-/// What stands in the last double brackets; else the whole text, if it is short.
+/// Text in the last double brackets; without brackets the whole text, if it is short.
 fn verdict(text: &str) -> &str {
     let bracketed = text.rfind("[[").and_then(|at| text[at + 2..].split_once("]]")).map(|(inside, _)| inside);
     bracketed.unwrap_or(if text.len() <= 16 { text } else { "" }).trim().trim_end_matches('.')
 }
 
-/// The number of a scalar judge, if it is on the scale.
+/// Number of a scalar judge, if it is on the scale.
 fn rating(text: &str, [least, most]: [f64; 2]) -> Option<f64> {
     let number = verdict(text);
     let number = number.split('/').next().unwrap_or(number).trim();
     number.parse().ok().filter(|rating| (least..=most).contains(rating))
 }
 
-/// 1 for the first, 0 for the second, a half for neither.
+/// Share of the first response: 1 if it is better, 0 if the second one is, 0.5 for a tie.
 fn preference(text: &str) -> Option<f64> {
     match verdict(text) {
         "A" | "a" => Some(1.0),
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_put_in_once() {
+    fn templates_are_filled_in_a_single_pass() {
         assert_eq!(filled("{a} {x} {b}{", &[("{a}", "{b}"), ("{b}", "é")]), "{b} {x} é{");
     }
 
@@ -305,7 +308,13 @@ mod tests {
         let settings = JudgeSettings::new(ServerSettings::new("http://localhost"));
         assert!(settings.check().is_ok());
         let other = JudgeSettings { question: Some("Is {response} good?".into()), ..settings.clone() };
-        assert!(other.check().unwrap_err().to_string().contains("`question` is without a place"));
+        assert!(
+            other
+                .check()
+                .unwrap_err()
+                .to_string()
+                .contains("`question` is `Is {response} good?`, expected a text with `{prompt}`")
+        );
         assert!(JudgeSettings { scale: [5.0, 1.0], ..settings }.check().is_err());
     }
 }

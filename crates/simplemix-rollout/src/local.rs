@@ -1,26 +1,29 @@
-//! Answers from a model in this process.
+//! Responses from a model in this process.
 
+use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
+use simplemix_files::hash_model_folder;
 use simplemix_model::{CausalLm, Request};
 use tch::{Device, Kind};
 
-use crate::error::{At, Error, Result};
-use crate::generator::{AnswerSink, Generator, Job, SamplingConfig, stream};
-use crate::groups::{answered, in_groups, options};
+use crate::error::{Error, Result};
+use crate::generator::{CandidateSink, Generator, Job, SamplingConfig};
+use crate::groups::{in_groups, options, sampled};
+use crate::random::stream;
 
-/// A model folder, and how it is run.
+/// Settings of a model in this process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LocalSettings {
-    /// Model folder in Hugging Face's layout.
+    /// Model folder in the Hugging Face layout.
     pub model: PathBuf,
-    /// Name for the `generator` column; the folder's if none.
+    /// Name for the `generator` column; by default the name of the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Answers made together.
+    /// Batch size: responses sampled at the same time. Memory grows with it.
     #[serde(default = "batch_rows")]
     pub batch_rows: usize,
     /// Element type of the weights.
@@ -33,9 +36,25 @@ fn batch_rows() -> usize {
 }
 
 impl LocalSettings {
-    /// The folder `model` with everything else as usual.
+    /// Defaults for the model in folder `model`.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self { model: model.into(), name: None, batch_rows: batch_rows(), dtype: Dtype::Auto }
+    }
+
+    /// Checks that every setting is in range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the first setting out of range.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.batch_rows == 0 {
+            return Err(Error::Setting { key: "batch_rows", found: "0".to_owned(), expected: "at least 1" });
+        }
+        Ok(())
+    }
+
+    /// Name for the `generator` column.
+    pub(crate) fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| folder_name(&self.model))
     }
 }
 
@@ -53,7 +72,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The type on `device`.
+    /// Element type on `device`.
     pub fn kind(self, device: Device) -> Kind {
         match self {
             Self::Auto if device.is_cuda() => Kind::BFloat16,
@@ -63,46 +82,76 @@ impl Dtype {
     }
 }
 
-/// A loaded model that answers prompts.
-pub struct LocalModel {
-    model: CausalLm,
-    tokenizer: PairTokenizer,
+/// A model in this process that samples responses.
+///
+/// [`LocalGenerator::load`] owns model and tokenizer. [`LocalGenerator::new`] also takes references to them, such as to a
+/// policy that is being trained.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{Generator, LocalGenerator, LocalSettings, Prompt, SamplingConfig};
+/// # let dir = tempfile::tempdir()?;
+/// # let folder = dir.path().join("tiny");
+/// # simplemix_model::tiny::write_folder(&folder, 1)?;
+/// let mut model = LocalGenerator::load(&LocalSettings::new(&folder))?;
+/// let sampling = SamplingConfig { samples: 2, max_new_tokens: 8, ..SamplingConfig::simplemix() };
+/// let candidates = model.generate(&[Prompt::new("a", "What is 2 + 2?")], &sampling, &mut |_, _| {})?;
+/// assert_eq!(candidates[0].len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct LocalGenerator<M = CausalLm, T = PairTokenizer> {
+    model: M,
+    tokenizer: T,
     name: String,
-    batch_rows: usize,
     fingerprint: String,
+    batch_rows: usize,
 }
 
-impl LocalModel {
-    /// Loads a folder, on a GPU if there is one.
+impl LocalGenerator {
+    /// Loads a model folder, onto a GPU if there is one.
     ///
     /// # Errors
-    /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] naming what is wrong with it.
+    /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] with the setting or the file that cannot be used.
     pub fn load(settings: &LocalSettings) -> Result<Self> {
-        if settings.batch_rows == 0 {
-            return Err(Error::Setting { key: "batch_rows", found: "0".into(), expected: "at least 1" });
-        }
+        settings.check()?;
         let folder = &settings.model;
         let device = Device::cuda_if_available();
         let kind = settings.dtype.kind(device);
-        let tokenizer = PairTokenizer::from_dir(folder, TokenizeOptions::default())?;
-        let fingerprint = format!("{} {kind:?} {device:?} {}", folder_hash(folder)?, settings.batch_rows);
-        let name = settings.name.clone().unwrap_or_else(|| folder_name(folder));
-        let model = CausalLm::load(folder, kind, device)?;
-        Ok(Self { model, tokenizer, name, batch_rows: settings.batch_rows, fingerprint })
-    }
-
-    /// The model.
-    pub fn model(&self) -> &CausalLm {
-        &self.model
-    }
-
-    /// Its tokenizer.
-    pub fn tokenizer(&self) -> &PairTokenizer {
-        &self.tokenizer
+        Ok(Self {
+            tokenizer: PairTokenizer::from_dir(folder, TokenizeOptions::default())?,
+            fingerprint: format!("{} {kind:?} {device:?} {}", hash_model_folder(folder)?, settings.batch_rows),
+            model: CausalLm::load(folder, kind, device)?,
+            name: settings.name(),
+            batch_rows: settings.batch_rows,
+        })
     }
 }
 
-impl Generator for LocalModel {
+impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
+    /// A generator from a model and a tokenizer, owned or borrowed. `name` is the value of the `generator` column,
+    /// `batch_rows` the number of responses sampled at the same time.
+    pub fn new(model: M, tokenizer: T, name: impl Into<String>, batch_rows: usize) -> Self {
+        let name = name.into();
+        Self { model, tokenizer, fingerprint: name.clone(), name, batch_rows }
+    }
+
+    fn sample_group(&self, jobs: &[Job], sampling: &SamplingConfig, sink: &mut dyn CandidateSink) -> Result<()> {
+        let tokenizer = self.tokenizer.borrow();
+        let request = |job: &Job| {
+            let prompt = tokenizer.encode_prompt(&job.prompt.prompt)?;
+            Ok(Request { prompt, stream: stream(&job.prompt.id) })
+        };
+        let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let options = options(tokenizer, sampling, self.batch_rows);
+        let responses = self.model.borrow().generate_while(&requests, &options, &mut |done, _| {
+            sink.pending(done);
+            !sink.is_interrupted()
+        })?;
+        sink.keep(sampled(tokenizer, jobs, &responses.ok_or(Error::Interrupted)?, sampling.seed)?)
+    }
+}
+
+impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator<M, T> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -111,105 +160,36 @@ impl Generator for LocalModel {
         self.fingerprint.clone()
     }
 
-    fn answer(
+    fn sample(
         &mut self,
         jobs: &mut dyn Iterator<Item = Result<Job>>,
         sampling: &SamplingConfig,
-        sink: &mut dyn AnswerSink,
+        sink: &mut dyn CandidateSink,
     ) -> Result<()> {
-        LocalGenerator::new(&self.model, &self.tokenizer, self.name.as_str(), self.batch_rows)
-            .answer(jobs, sampling, sink)
+        in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| self.sample_group(jobs, sampling, sink))
     }
 }
 
-/// The last part of a folder's path.
+/// Last part of a folder's path.
 pub(crate) fn folder_name(folder: &Path) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     whole.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// A hash of the files of a model folder that say what it answers: weights, configuration, tokenizer, template.
-///
-/// # Errors
-/// [`Error::Io`] if one cannot be read.
-pub fn folder_hash(folder: &Path) -> Result<String> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).at(folder, "read")? {
-        let path = entry.at(folder, "read")?.path();
-        let counts = path.extension().is_some_and(|end| ["safetensors", "json", "jinja"].iter().any(|e| end == *e));
-        if counts && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    let mut hasher = blake3::Hasher::new();
-    for path in files {
-        let mut of_file = blake3::Hasher::new();
-        of_file.update_reader(std::fs::File::open(&path).at(&path, "read")?).at(&path, "read")?;
-        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hasher.update(of_file.finalize().as_bytes());
-    }
-    Ok(hasher.finalize().to_hex().to_string())
-}
-
-/// A model and a tokenizer of someone else's, such as a policy that is being trained.
-pub struct LocalGenerator<'a> {
-    model: &'a CausalLm,
-    tokenizer: &'a PairTokenizer,
-    name: String,
-    batch_rows: usize,
-}
-
-impl<'a> LocalGenerator<'a> {
-    /// `name` is what pairs will have as their generator; `batch_rows` answers are made together.
-    pub fn new(model: &'a CausalLm, tokenizer: &'a PairTokenizer, name: impl Into<String>, batch_rows: usize) -> Self {
-        Self { model, tokenizer, name: name.into(), batch_rows }
-    }
-
-    /// Answers all of `jobs` together: the last bits of a log-probability depend on what else is in the batch.
-    fn together(&self, jobs: &[Job], sampling: &SamplingConfig, sink: &mut dyn AnswerSink) -> Result<()> {
-        let request = |job: &Job| {
-            let prompt = self.tokenizer.encode_prompt(&job.prompt.prompt)?;
-            Ok(Request { prompt, stream: stream(&job.prompt.id) })
-        };
-        let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
-        let options = options(self.tokenizer, sampling, self.batch_rows);
-        let answers = self.model.generate_while(&requests, &options, &mut |done, _| {
-            sink.under_way(done);
-            !sink.stopped()
-        })?;
-        sink.answered(answered(self.tokenizer, jobs, &answers.ok_or(Error::Interrupted)?, sampling.seed)?)
-    }
-}
-
-impl Generator for LocalGenerator<'_> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn answer(
-        &mut self,
-        jobs: &mut dyn Iterator<Item = Result<Job>>,
-        sampling: &SamplingConfig,
-        sink: &mut dyn AnswerSink,
-    ) -> Result<()> {
-        in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| self.together(jobs, sampling, sink))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::generator::{Candidate, Prompt};
     use simplemix_data::{Message, Text};
     use simplemix_model::tiny;
 
+    use super::*;
+    use crate::generator::{Candidate, Prompt};
+
     #[test]
-    fn a_tiny_model_answers_in_order_and_again_the_same() {
+    fn a_tiny_model_responds_in_order_and_repeats_itself() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("tiny");
         tiny::write_folder(&folder, 3).unwrap();
-        let mut model = LocalModel::load(&LocalSettings { batch_rows: 2, ..LocalSettings::new(&folder) }).unwrap();
+        let mut model = LocalGenerator::load(&LocalSettings { batch_rows: 2, ..LocalSettings::new(&folder) }).unwrap();
         assert_eq!(model.name(), "tiny");
         let prompt =
             |i: usize| Prompt::new(format!("p{i}"), Text::Messages(vec![Message::user("x".repeat(i % 5 + 1))]));
@@ -225,7 +205,8 @@ mod tests {
         };
         let all = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
         assert_eq!(all.len(), 9);
-        let texts = |answers: &[Candidate]| answers.iter().map(|answer| answer.text.clone()).collect::<Vec<_>>();
+        let texts =
+            |candidates: &[Candidate]| candidates.iter().map(|candidate| candidate.text.clone()).collect::<Vec<_>>();
         let second = model.generate(&[prompt(1)], &sampling, &mut |_, _| {}).unwrap();
         assert_eq!(texts(&all[1]), texts(&second[0]));
         assert!(all.iter().flatten().all(|c| c.tokens <= 6 && c.logp.is_some_and(|l| l < 0.0)));

@@ -1,4 +1,4 @@
-//! The third stage: scored candidates to on-policy pairs.
+//! Third stage: from scored candidates to on-policy pairs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,27 +12,27 @@ use simplemix_data::{Form, Pair, PairWriter, Watch, WriteOptions, schema};
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE, survey};
 use crate::error::{Error, Result};
 use crate::generator::Finish;
-use crate::journal::{WorkKey, finished};
-use crate::select::{NoPair, Scored, SelectSettings, choose, pair_of};
+use crate::journal::{WorkKey, finished, json};
+use crate::select::{Choice, NoPair, Scored, SelectSettings, choose, pair_of};
 
-/// What is to be paired, how, and where to.
+/// Settings of pairing: input, rule and output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairSettings {
-    /// File of scored candidates.
+    /// Path of the file of scored candidates.
     pub candidates: PathBuf,
-    /// File to write: .parquet, .arrow or .jsonl.
+    /// Path of the output, ending in .parquet, .arrow or .jsonl.
     pub output: PathBuf,
-    /// Rule and bounds.
+    /// Rule by which pairs are chosen.
     #[serde(default)]
     pub select: SelectSettings,
-    /// Column of scores that pairs are made by.
+    /// Column of scores to choose by.
     #[serde(default = "score")]
     pub by: String,
-    /// Name of the pairs' source.
+    /// Value of the `source` column of the pairs.
     #[serde(default = "source")]
     pub source: String,
-    /// Replace an output of other arguments.
+    /// Whether to overwrite an output made with other settings.
     #[serde(default)]
     pub overwrite: bool,
 }
@@ -46,7 +46,7 @@ fn source() -> String {
 }
 
 impl PairSettings {
-    /// Best against worst.
+    /// Defaults: best against worst, by the column `score`.
     pub fn new(candidates: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         Self {
             candidates: candidates.into(),
@@ -59,48 +59,60 @@ impl PairSettings {
     }
 }
 
-/// What came of it.
+/// Summary of pairing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PairReport {
-    /// Prompts looked at.
+    /// Prompts read.
     pub prompts: u64,
-    /// Prompts that gave pairs.
+    /// Prompts with at least one pair.
     pub paired: u64,
     /// Pairs written.
     pub pairs: u64,
     /// Pairs with a reference response on one side.
     pub with_reference: u64,
-    /// Prompts without a pair, by reason.
+    /// Numbers of prompts without a pair, by reason.
     pub dropped: BTreeMap<NoPair, u64>,
-    /// Mean gap between the scores of a pair.
+    /// Mean gap between the scores of a pair; 0 without pairs.
     pub mean_gap: f64,
 }
 
-/// Pairs written at a time.
+/// Pairs in each batch written.
 const BATCH_PAIRS: usize = 1024;
 
-/// Makes pairs of scored candidates: the canonical schema, `policy` on, with further columns `prompt_id`, `temperature`,
-/// `candidates` (how many the pair was chosen from), `reference` (`chosen` or `rejected`, where a side is the reference),
-/// and tokens and log-probabilities of both sides as sampled.
+/// Chooses pairs among scored candidates. The output has the canonical schema with `policy` on, and the further columns
+/// `prompt_id`, `temperature`, `candidates` (number of responses the pair was chosen from), `reference` (`chosen` or
+/// `rejected` if that side is the reference response), and tokens and log-probabilities of both sides at sampling time.
 ///
-/// This takes seconds, so that a killed run starts again; the file is the same.
+/// Pairing takes seconds, so a killed run starts again and writes the same file.
 ///
 /// # Errors
-/// [`Error::Setting`], [`Error::Exists`], [`Error::Columns`] if there is no score, [`Error::Data`],
+/// [`Error::Setting`], [`Error::Exists`], [`Error::Row`] if there is no column of scores, [`Error::Data`],
 /// [`Error::Interrupted`].
+///
+/// # Examples
+/// ```
+/// use simplemix_data::Unwatched;
+/// use simplemix_rollout::{PairSettings, pair};
+/// # let dir = tempfile::tempdir()?;
+/// # let scored = dir.path().join("scored.jsonl");
+/// std::fs::write(&scored, r#"{"prompt": "2 + 2?", "response": "4", "score": 1.0}
+/// {"prompt": "2 + 2?", "response": "5", "score": 0.0}"#)?;
+/// let report = pair(&PairSettings::new(&scored, dir.path().join("on.jsonl")), &mut Unwatched)?;
+/// assert_eq!((report.pairs, report.mean_gap), (1, 1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport> {
     settings.select.check()?;
     let path = &settings.candidates;
     let (hash, total) = survey(path)?;
-    let rule = serde_json::to_string(&settings.select).unwrap_or_default();
-    let key = WorkKey::new("pair", &[&hash, &rule, &settings.by, &settings.source]);
+    let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return Ok(report);
     }
     let mut writer = PairWriter::create(&settings.output, &WriteOptions::default())?;
     let (mut report, mut gaps) = (PairReport::default(), 0.0);
-    let mut waiting: Vec<Made> = Vec::new();
+    let mut waiting: Vec<PairRows> = Vec::new();
     for group in CandidateReader::open(path)? {
         let group = group?;
         if watch.is_interrupted() {
@@ -113,10 +125,10 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
         match pairs_of(&group, settings) {
             Ok(pairs) => {
                 report.paired += 1;
-                for made in &pairs {
+                for PairRows { pair, sides, .. } in &pairs {
                     report.pairs += 1;
-                    report.with_reference += u64::from(made.sides.iter().any(|row| row.is_reference));
-                    gaps += made.pair.margin().unwrap_or_default();
+                    report.with_reference += u64::from(sides.iter().any(|row| row.is_reference));
+                    gaps += pair.margin().expect("a chosen pair has two scores");
                 }
                 waiting.extend(pairs);
             }
@@ -130,15 +142,15 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     }
     writer.write_batch(&batch(&waiting, &settings.output)?)?;
     report.mean_gap = gaps / report.pairs.max(1) as f64;
-    for (key, value) in key.remarks(&report) {
+    for (key, value) in key.metadata(&report) {
         writer.add_metadata(key, value);
     }
     writer.finish()?;
     Ok(report)
 }
 
-/// A pair, and the rows it was made of.
-struct Made {
+/// A pair, the rows of its two sides, and the number of responses it was chosen from.
+struct PairRows {
     pair: Pair,
     sides: [CandidateRow; 2],
     candidates: usize,
@@ -150,17 +162,16 @@ fn check_column(group: &CandidateGroup, settings: &PairSettings) -> Result<()> {
         return Ok(());
     }
     let found: Vec<&str> = scores.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-    let found =
-        if found.is_empty() { "without scores".to_owned() } else { format!("with scores {}", found.join(", ")) };
+    let found = if found.is_empty() { "no scores".to_owned() } else { format!("scores {}", found.join(", ")) };
     Err(Error::Row {
         path: settings.candidates.clone(),
         row: 0,
         found,
-        expected: format!("a column `{}`, as `simplemix score` writes it", settings.by),
+        expected: format!("a column `{}` with numbers, as `simplemix score` writes it", settings.by),
     })
 }
 
-fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<Made>, NoPair> {
+fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<PairRows>, NoPair> {
     let with_reference = settings.select.uses_reference();
     let is_cut = |row: &CandidateRow| row.finish == Some(Finish::Length);
     let takes_part =
@@ -174,39 +185,38 @@ fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<Made>
             is_reference: row.is_reference,
         })
         .collect();
-    let made = |(chosen, rejected): (usize, usize)| {
-        let sides = [rows[chosen].clone(), rows[rejected].clone()];
-        let mut pair = pair_of(&group.prompt, &scored, (chosen, rejected), &settings.source);
+    let with_rows = |choice: Choice| {
+        let sides = [rows[choice.chosen].clone(), rows[choice.rejected].clone()];
+        let mut pair = pair_of(&group.prompt, &scored, choice, &settings.source);
         pair.generator = sides[0].generator.clone().filter(|name| sides[1].generator.as_ref() == Some(name));
-        Made { pair, sides, candidates: rows.len() }
+        PairRows { pair, sides, candidates: rows.len() }
     };
-    Ok(choose(&scored, &settings.select)?.into_iter().map(made).collect())
+    Ok(choose(&group.prompt.id, &scored, &settings.select)?.into_iter().map(with_rows).collect())
 }
 
-fn batch(made: &[Made], output: &Path) -> Result<RecordBatch> {
-    let form = made.first().map_or(Form::Messages, |made| made.pair.form());
-    let pairs: Vec<Pair> = made.iter().map(|made| made.pair.clone()).collect();
-    let canonical = schema::batch_from_pairs(&pairs, form)?;
-    let reference = |made: &Made| {
-        let at = made.sides.iter().position(|row| row.is_reference)?;
+fn batch(pairs: &[PairRows], output: &Path) -> Result<RecordBatch> {
+    let form = pairs.first().map_or(Form::Messages, |rows| rows.pair.form());
+    let canonical = schema::batch_from_pairs(&pairs.iter().map(|rows| rows.pair.clone()).collect::<Vec<Pair>>(), form)?;
+    let reference = |rows: &PairRows| {
+        let at = rows.sides.iter().position(|row| row.is_reference)?;
         Some(["chosen", "rejected"][at])
     };
     let integers =
-        |of: &dyn Fn(&Made) -> Option<i64>| Arc::new(made.iter().map(of).collect::<Int64Array>()) as ArrayRef;
+        |of: &dyn Fn(&PairRows) -> Option<i64>| Arc::new(pairs.iter().map(of).collect::<Int64Array>()) as ArrayRef;
     let numbers =
-        |of: &dyn Fn(&Made) -> Option<f64>| Arc::new(made.iter().map(of).collect::<Float64Array>()) as ArrayRef;
+        |of: &dyn Fn(&PairRows) -> Option<f64>| Arc::new(pairs.iter().map(of).collect::<Float64Array>()) as ArrayRef;
     let further: Vec<(&str, ArrayRef)> = vec![
         (
             "prompt_id",
-            Arc::new(made.iter().map(|made| Some(made.sides[0].prompt_id.as_str())).collect::<StringArray>()),
+            Arc::new(pairs.iter().map(|rows| Some(rows.sides[0].prompt_id.as_str())).collect::<StringArray>()),
         ),
-        ("temperature", numbers(&|made| made.sides.iter().find_map(|row| row.temperature))),
-        ("candidates", integers(&|made| Some(made.candidates as i64))),
-        ("reference", Arc::new(made.iter().map(reference).collect::<StringArray>())),
-        ("tokens_chosen", integers(&|made| made.sides[0].tokens)),
-        ("tokens_rejected", integers(&|made| made.sides[1].tokens)),
-        ("logp_chosen", numbers(&|made| made.sides[0].logp)),
-        ("logp_rejected", numbers(&|made| made.sides[1].logp)),
+        ("temperature", numbers(&|rows| rows.sides.iter().find_map(|row| row.temperature))),
+        ("candidates", integers(&|rows| Some(rows.candidates as i64))),
+        ("reference", Arc::new(pairs.iter().map(reference).collect::<StringArray>())),
+        ("tokens_chosen", integers(&|rows| rows.sides[0].tokens)),
+        ("tokens_rejected", integers(&|rows| rows.sides[1].tokens)),
+        ("logp_chosen", numbers(&|rows| rows.sides[0].logp)),
+        ("logp_rejected", numbers(&|rows| rows.sides[1].logp)),
     ];
     let mut fields: Vec<FieldRef> = canonical.schema().fields().iter().cloned().collect();
     let mut columns = canonical.columns().to_vec();

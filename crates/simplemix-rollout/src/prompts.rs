@@ -1,8 +1,8 @@
-//! Prompts from files: of preference pairs in any format that simplemix-data reads, or of prompts.
+//! Prompts from files of prompts, or from files of preference pairs in any format that simplemix-data reads.
 //!
-//! A file of prompts has a column `prompt` (text or messages), `messages`, `question` or `instruction` (with `input`, as
-//! Alpaca has it), and may have `id`, `task` (or `category`), `answer` and `reference`. Of a pair the chosen response is
-//! the reference.
+//! A file of prompts has a column `prompt` (text or messages), `messages`, `question` or `instruction` (with `input`, as in
+//! Alpaca), and may have `id`, `task` (or `category`), `answer` and `reference`. If the file holds pairs, the chosen response
+//! becomes the reference.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,56 +13,69 @@ use simplemix_data::{ExtraColumns, Form, Message, Pair, PairReader, ReadOptions,
 
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
+use crate::journal::json;
 
-/// Which prompts are taken, and in which form.
+/// Settings of reading prompts.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::PromptSettings;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("gsm8k.jsonl");
+/// std::fs::write(&path, r#"{"question": "2 + 2?", "answer": "4"}"#)?;
+/// let settings = PromptSettings { files: vec![path], messages: true, ..PromptSettings::default() };
+/// let prompts = settings.prompts()?;
+/// assert_eq!(prompts[0].answer.as_deref(), Some("4"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptSettings {
-    /// Files.
+    /// Paths of the files.
     pub files: Vec<PathBuf>,
-    /// The first so many; all if none.
+    /// Number of prompts to take, from the first; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// A system message before every prompt that has none; makes messages of bare text.
+    /// System message to put before every prompt without one. Turns plain text into messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
-    /// Make messages of bare text.
+    /// Whether to turn plain text into messages.
     pub messages: bool,
 }
 
-/// What a file of prompts holds.
+/// Counts and hash of all prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Survey {
     pub(crate) prompts: u64,
-    /// Rows whose prompt had come before.
+    /// Rows whose prompt is in an earlier row.
     pub(crate) repeated: u64,
-    /// Prompts with a right answer.
+    /// Prompts with a known right answer.
     pub(crate) answers: u64,
-    /// Prompts with a response by someone else.
+    /// Prompts with a reference response.
     pub(crate) references: u64,
     pub(crate) plain: bool,
-    /// Hash of all prompts, with what scorers need.
+    /// Hash of all prompts and their fields.
     pub(crate) hash: String,
 }
 
 impl PromptSettings {
-    /// Number of different prompts.
+    /// Counts the distinct prompts.
     ///
     /// # Errors
-    /// What reading the files reports.
+    /// Any error of reading the files.
     pub fn count(&self) -> Result<u64> {
         Ok(self.survey()?.prompts)
     }
 
-    /// The different prompts, in order.
+    /// Reads the distinct prompts, in order.
     ///
     /// # Errors
-    /// What reading the files reports.
+    /// Any error of reading the files.
     pub fn prompts(&self) -> Result<Vec<Prompt>> {
         self.read().collect()
     }
 
-    /// Goes through all prompts once.
+    /// Reads all prompts once, for counts and hash.
     pub(crate) fn survey(&self) -> Result<Survey> {
         let mut hasher = blake3::Hasher::new();
         let (mut prompts, mut answers, mut references) = (0, 0, 0);
@@ -77,22 +90,24 @@ impl PromptSettings {
                 Form::Plain => plain = true,
                 Form::Messages => messages = messages.or_else(|| Some(prompt.id.clone())),
             }
-            let line = serde_json::to_vec(&prompt).unwrap_or_default();
-            hasher.update(&(line.len() as u64).to_le_bytes()).update(&line);
+            let line = json(&prompt);
+            hasher.update(&(line.len() as u64).to_le_bytes()).update(line.as_bytes());
         }
         if prompts == 0 {
-            let path = self.files.first().cloned().unwrap_or_default();
-            return Err(simplemix_data::Error::NoInput { path, expected: "prompts" }.into());
+            return Err(match self.files.first() {
+                Some(path) => simplemix_data::Error::NoInput { path: path.clone(), expected: "prompts" }.into(),
+                None => Error::Setting { key: "files", found: "empty".to_owned(), expected: "at least one file" },
+            });
         }
         if let (true, Some(id)) = (plain, messages) {
-            let found = format!("bare text beside messages, such as prompt `{id}`");
-            return Err(Error::Setting { key: "messages", found, expected: "prompts of one form, or true" });
+            let found = format!("false, with plain text beside messages such as prompt `{id}`");
+            return Err(Error::Setting { key: "messages", found, expected: "true, or prompts of one form" });
         }
         let (repeated, hash) = (reader.repeated, hasher.finalize().to_hex().to_string());
         Ok(Survey { prompts, repeated, answers, references, plain, hash })
     }
 
-    /// All prompts, in order.
+    /// Iterates over the distinct prompts, in order.
     pub(crate) fn read(&self) -> Prompts<'_> {
         Prompts {
             settings: self,
@@ -116,7 +131,7 @@ impl PromptSettings {
     }
 }
 
-/// Reads prompts; one that comes again, under the same name, is left out and counted.
+/// Reader of prompts. Prompts that are in an earlier row are left out and counted.
 pub(crate) struct Prompts<'a> {
     settings: &'a PromptSettings,
     files: std::slice::Iter<'a, PathBuf>,
@@ -127,7 +142,7 @@ pub(crate) struct Prompts<'a> {
     repeated: u64,
 }
 
-/// The prompts of one file, with their rows.
+/// Prompts of one file, with their rows.
 type Rows = Box<dyn Iterator<Item = Result<(u64, Prompt)>>>;
 
 impl Prompts<'_> {
@@ -144,20 +159,20 @@ impl Prompts<'_> {
             };
             let (row, mut prompt) = row?;
             prompt.prompt = self.settings.shaped(prompt.prompt);
-            let (name, text) = (short_hash(&prompt.id), short_hash(&text_of(&prompt.prompt)));
-            match self.seen.insert(name, text) {
+            let (id, text) = (short_hash(&prompt.id), short_hash(&json(&prompt.prompt)));
+            match self.seen.insert(id, text) {
                 None => {
                     self.left -= 1;
                     return Ok(Some(prompt));
                 }
                 Some(before) if before == text => self.repeated += 1,
                 Some(_) => {
-                    let path = self.settings.files.get(self.settings.files.len() - self.files.len() - 1);
+                    let read = self.settings.files.len() - self.files.len();
                     return Err(Error::Row {
-                        path: path.cloned().unwrap_or_default(),
+                        path: self.settings.files[read - 1].clone(),
                         row,
-                        found: format!("id `{}` a second time, with another prompt", prompt.id),
-                        expected: "ids that name one prompt each".to_owned(),
+                        found: format!("id `{}`, which an earlier row has with another prompt", prompt.id),
+                        expected: "a different id for each prompt".to_owned(),
                     });
                 }
             }
@@ -180,13 +195,9 @@ fn short_hash(text: &str) -> [u8; 16] {
     short
 }
 
-fn text_of(text: &Text) -> String {
-    serde_json::to_string(text).unwrap_or_default()
-}
-
-/// The name of a prompt that has none: 32 hex digits of its content's hash.
+/// Id of a prompt without one: 32 hex digits of its hash.
 pub(crate) fn prompt_id(prompt: &Text) -> String {
-    let mut hex = blake3::hash(text_of(prompt).as_bytes()).to_hex().to_string();
+    let mut hex = blake3::hash(json(prompt).as_bytes()).to_hex().to_string();
     hex.truncate(32);
     hex
 }
@@ -238,7 +249,7 @@ fn pairs(path: &Path) -> Result<Rows> {
 fn prompt_of_pair(pair: Pair) -> Prompt {
     let reference = match pair.chosen {
         Text::Plain(text) => Some(text),
-        // More turns than one are no answer to the prompt alone.
+        // A response of several turns does not answer the prompt alone.
         Text::Messages(mut turns) if turns.len() == 1 => turns.pop().map(|turn| turn.content),
         Text::Messages(_) => None,
     };
@@ -337,15 +348,15 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn unusable_rows_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = |name: &str, text: &str| settings(dir.path(), name, text).survey().unwrap_err().to_string();
         let twice = "{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"a\", \"prompt\": \"y\"}";
-        assert!(error("twice.jsonl", twice).contains("row 1: id `a` a second time, with another prompt"));
+        assert!(error("twice.jsonl", twice).contains("row 1: id `a`, which an earlier row has with another prompt"));
         assert!(error("blank.jsonl", r#"{"prompt": " "}"#).contains("row 0: `prompt` \" \""));
         assert!(error("other.jsonl", r#"{"text": "x"}"#).contains("columns text, expected preference pairs"));
         assert!(error("kind.jsonl", r#"{"prompt": 5}"#).contains("row 0: `prompt` 5, expected text"));
         let mixed = "{\"prompt\": \"x\"}\n{\"prompt\": [{\"role\": \"user\", \"content\": \"y\"}]}";
-        assert!(error("mixed.jsonl", mixed).contains("`messages` is bare text beside messages"));
+        assert!(error("mixed.jsonl", mixed).contains("`messages` is false, with plain text beside messages"));
     }
 }

@@ -1,26 +1,27 @@
-//! Scores from a reward model in this process: a sequence classifier that reads prompt and response.
+//! Scores from a reward model in this process: a sequence classifier over prompt and response.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
+use simplemix_files::hash_model_folder;
 use simplemix_model::RewardModel;
 use tch::Device;
 
 use crate::error::{Error, Result};
-use crate::local::{Dtype, folder_hash};
+use crate::local::Dtype;
 use crate::scorer::{Group, ScoreSink, Scorer};
 
-/// A reward model's folder, and how it is run.
+/// Settings of a reward model in this process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardSettings {
-    /// Folder of a `*ForSequenceClassification` with one label.
+    /// Model folder of a `*ForSequenceClassification` with one label.
     pub model: PathBuf,
-    /// Tokens of prompt and response; of longer ones the end is cut off.
+    /// Longest prompt and response together, in tokens. Longer ones are cut at their end.
     #[serde(default = "max_length")]
     pub max_length: usize,
-    /// Tokens read in one forward pass, unless one response is longer.
+    /// Tokens of a forward pass, unless a single response is longer.
     #[serde(default = "batch_tokens")]
     pub batch_tokens: usize,
     /// Element type of the weights.
@@ -37,13 +38,13 @@ fn batch_tokens() -> usize {
 }
 
 impl RewardSettings {
-    /// The folder `model` with everything else as usual.
+    /// Defaults for the model in folder `model`.
     pub fn new(model: impl Into<PathBuf>) -> Self {
         Self { model: model.into(), max_length: max_length(), batch_tokens: batch_tokens(), dtype: Dtype::Auto }
     }
 }
 
-/// A loaded reward model.
+/// Scorer that runs a reward model.
 pub struct RewardScorer {
     model: RewardModel,
     tokenizer: PairTokenizer,
@@ -52,10 +53,10 @@ pub struct RewardScorer {
 }
 
 impl RewardScorer {
-    /// Loads a folder, on a GPU if there is one.
+    /// Loads a model folder, onto a GPU if there is one.
     ///
     /// # Errors
-    /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] naming what is wrong with it.
+    /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] with the setting or the file that cannot be used.
     pub fn load(settings: RewardSettings) -> Result<Self> {
         for (key, value) in [("max_length", settings.max_length), ("batch_tokens", settings.batch_tokens)] {
             if value == 0 {
@@ -65,13 +66,13 @@ impl RewardScorer {
         let device = Device::cuda_if_available();
         let kind = settings.dtype.kind(device);
         let tokenizer = PairTokenizer::from_dir(&settings.model, TokenizeOptions::default())?;
-        let hash = folder_hash(&settings.model)?;
+        let hash = hash_model_folder(&settings.model)?;
         let fingerprint = format!("{hash} {kind:?} {device:?} {} {}", settings.max_length, settings.batch_tokens);
         let model = RewardModel::load(&settings.model, kind, device)?;
         Ok(Self { model, tokenizer, settings, fingerprint })
     }
 
-    /// Token ids of every response with its prompt, cut to the limit.
+    /// Encodes every response with its prompt, cut to the limit.
     fn encode(&self, groups: &[Group]) -> Result<Vec<Vec<u32>>> {
         let mut all = Vec::new();
         for group in groups {
@@ -97,13 +98,13 @@ impl Scorer for RewardScorer {
 
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
         let sequences = self.encode(groups)?;
-        // Shortest first: packs of like lengths waste nothing, and the longest one shows last.
+        // Shortest first, so that sequences in a batch have similar lengths.
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|&at| sequences[at].len());
         let mut scores = vec![None; sequences.len()];
         let mut rest = order.as_slice();
         while !rest.is_empty() {
-            if sink.stopped() {
+            if sink.is_interrupted() {
                 return Err(Error::Interrupted);
             }
             let mut tokens = 0;
@@ -122,20 +123,21 @@ impl Scorer for RewardScorer {
         let mut scores = scores.into_iter();
         let of_group = |group: &Group| scores.by_ref().take(group.responses.len()).collect();
         let scores: Vec<Vec<Option<f64>>> = groups.iter().map(of_group).collect();
-        sink.scored(scores.into_iter().enumerate().collect())
+        sink.keep(scores.into_iter().enumerate().collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::generator::Prompt;
-    use crate::scorer::score_all;
     use simplemix_data::{Message, Text};
     use simplemix_model::{CausalLm, tiny};
 
+    use super::*;
+    use crate::generator::Prompt;
+    use crate::scorer::score_all;
+
     #[test]
-    fn batches_of_any_size_score_as_one_sequence_at_a_time() {
+    fn scores_do_not_depend_on_the_batch_size() {
         let dir = tempfile::tempdir().unwrap();
         let (policy, reward) = (dir.path().join("policy"), dir.path().join("reward"));
         tiny::write_folder(&policy, 5).unwrap();
@@ -159,7 +161,7 @@ mod tests {
         for (whole, single) in whole.iter().flatten().zip(single.iter().flatten()) {
             assert!((whole.unwrap() - single.unwrap()).abs() < 1e-5);
         }
-        // By hand: the last token of the rendered conversation, `<|im_end|>` and a line end, decides.
+        // By hand: the score is that of the last token of the rendered conversation.
         let tokenizer = PairTokenizer::from_dir(&reward, TokenizeOptions::default()).unwrap();
         let ids = tokenizer
             .inner()

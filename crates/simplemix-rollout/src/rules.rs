@@ -1,4 +1,4 @@
-//! Rules of length and of form.
+//! Rules for the length and the form of a response.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,28 +6,36 @@ use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::scorer::Rule;
 
-/// What a length is counted in.
+/// Unit of a length.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LengthUnit {
-    /// What white space separates.
+    /// Words, separated by white space.
     #[default]
     Words,
     /// Unicode characters.
     Characters,
 }
 
-/// Prefers responses of a length: 1 from `min` to `max`, falling off outside by the share that is missing or too much,
-/// down to 0 for nothing and for twice the limit.
+/// Preference for a length: 1 from `min` to `max`. Below, the length divided by `min`; above, it falls to 0 at twice `max`.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{LengthRule, LengthUnit, Prompt, Rule};
+/// let rule = LengthRule { min: 2, max: 4, unit: LengthUnit::Words };
+/// let score = |response| rule.score(&Prompt::new("p", "?"), response);
+/// assert_eq!((score("one two")?, score("one")?, score("1 2 3 4 5")?), (1.0, 0.5, 0.75));
+/// # Ok::<(), simplemix_rollout::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LengthRule {
-    /// Fewest that are good.
+    /// Smallest length with the full score.
     #[serde(default)]
     pub min: u64,
-    /// Most that are good.
+    /// Largest length with the full score.
     pub max: u64,
-    /// What is counted.
+    /// Unit of both limits.
     #[serde(default)]
     pub unit: LengthUnit,
 }
@@ -36,7 +44,7 @@ impl LengthRule {
     pub(crate) fn check(&self) -> Result<()> {
         if self.max == 0 || self.min > self.max {
             let found = format!("{} to {}", self.min, self.max);
-            return Err(Error::Setting { key: "max", found, expected: "a limit above 0 and no less than `min`" });
+            return Err(Error::Setting { key: "max", found, expected: "a limit > 0 and >= `min`" });
         }
         Ok(())
     }
@@ -66,21 +74,21 @@ impl Rule for LengthRule {
     }
 }
 
-/// Share of the conditions on a response's form that it meets.
+/// Share of the conditions on its form that a response meets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FormatRule {
-    /// Texts that it must hold, such as `####`.
+    /// Texts that the response must contain, such as `####`.
     pub contains: Vec<String>,
-    /// Texts that it must not hold.
+    /// Texts that the response must not contain.
     pub lacks: Vec<String>,
-    /// What it must begin with, white space aside.
+    /// Text at its start, after white space.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts_with: Option<String>,
-    /// What it must end with, white space aside.
+    /// Text at its end, before white space.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends_with: Option<String>,
-    /// Whether it must be JSON, perhaps in a fenced block.
+    /// Whether the response must be JSON, with or without a fenced block around it.
     pub json: bool,
 }
 
@@ -88,7 +96,7 @@ impl FormatRule {
     pub(crate) fn check(&self) -> Result<()> {
         if *self == Self::default() {
             let expected = "at least one of `contains`, `lacks`, `starts_with`, `ends_with` and `json`";
-            return Err(Error::Setting { key: "format", found: "without a condition".to_owned(), expected });
+            return Err(Error::Setting { key: "format", found: "empty".to_owned(), expected });
         }
         Ok(())
     }
@@ -115,13 +123,13 @@ impl Rule for FormatRule {
     }
 }
 
-/// What stands in a fenced block, if the text is one.
+/// Content of a fenced block, if the text is one; otherwise the text.
 fn unfenced(text: &str) -> &str {
     let inner = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```"));
     inner.map_or(text, |inner| inner.strip_prefix("json").unwrap_or(inner))
 }
 
-/// Share of a response's characters that are digits: a rule that even an untrained model meets by chance.
+/// Share of the characters of a response that are digits. For trials: even an untrained model scores above 0 by chance.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DigitShare;
 
@@ -149,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_fall_off_outside_their_limits() {
+    fn scores_fall_outside_the_limits() {
         let rule = LengthRule { min: 2, max: 4, unit: LengthUnit::Words };
         for (text, expected) in [("", 0.0), ("a", 0.5), ("a b", 1.0), ("a b c d", 1.0), ("a b c d e", 0.75)] {
             assert_eq!(score(&rule, text), expected, "{text:?}");
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_form_count_alike() {
+    fn conditions_have_equal_weights() {
         let rule = FormatRule {
             contains: vec!["####".into()],
             lacks: vec!["sorry".into()],

@@ -1,4 +1,4 @@
-//! The second stage: candidates to scored candidates, resumable at any moment.
+//! Second stage: from candidates to scored candidates. It can be stopped and continued at any moment.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,18 +12,18 @@ use crate::generator::Prompt;
 use crate::journal::{Journal, Work, WorkKey};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
 
-/// What is to be scored, and where to. By which scorers is told beside it, see [`crate::ScorerSettings`].
+/// Settings of scoring: input and output. Scorers are passed separately, see [`crate::ScorerSettings`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreSettings {
-    /// File of candidates.
+    /// Path of the file of candidates.
     pub candidates: PathBuf,
-    /// File to write: .parquet or .arrow.
+    /// Path of the output, ending in .parquet or .arrow.
     pub output: PathBuf,
-    /// Score the reference responses too, as one more candidate each.
+    /// Whether to score the reference response of each prompt as one more response.
     #[serde(default)]
     pub reference: bool,
-    /// Replace an output, or unfinished work, of other arguments.
+    /// Whether to overwrite an output, or unfinished work, made with other settings.
     #[serde(default)]
     pub overwrite: bool,
 }
@@ -32,9 +32,9 @@ pub struct ScoreSettings {
 pub struct Weighted {
     /// The scorer.
     pub scorer: Box<dyn Scorer>,
-    /// What its scores are multiplied by.
+    /// Factor of its scores in the sum.
     pub weight: f64,
-    /// Tasks whose responses it scores; all if none.
+    /// Tasks whose responses it scores; an empty list means all.
     pub tasks: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ impl Weighted {
     }
 }
 
-/// What came of it.
+/// Summary of scoring.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScoreReport {
@@ -55,44 +55,30 @@ pub struct ScoreReport {
     pub candidates: u64,
     /// Reference responses among them.
     pub references: u64,
-    /// Means by column: `score`, then each scorer's own.
+    /// Mean scores by column: `score`, then the column of each scorer.
     pub means: BTreeMap<String, f64>,
-    /// Responses without a score, by column.
+    /// Numbers of responses without a score, by column.
     pub without: BTreeMap<String, u64>,
 }
 
-/// Prompts that are scored together. Part of the result: reward models' last bits depend on it.
-const GROUPS_TOGETHER: usize = 64;
+/// Prompts that are scored at the same time. The last bits of a reward model's scores depend on it.
+const GROUPS_IN_CHUNK: usize = 64;
 
-/// Scores candidates by the weighted sum of `scorers`; every scorer's own score stays beside the sum. A scorer for some
-/// tasks leaves the others' responses alone: it adds nothing to their sum, and has no score for them. A response that
-/// nobody scores has no sum.
+/// Scores candidates by the weighted sum of `scorers`, and keeps the score of each scorer beside the sum. A scorer that is
+/// limited to some tasks has no score for other responses and adds nothing to their sum. A response that no scorer scores
+/// has no sum.
 ///
-/// What is done is kept beside the output, for each scorer on its own. Killed and called again with the same settings it
-/// goes on and gives the same file, if the scorers give the same scores.
+/// Finished scores are kept beside the output, for each scorer separately. Called again with the same settings after it was
+/// stopped or killed, the function continues, and the file is the same, provided that the scorers' scores are.
 ///
 /// # Errors
-/// [`Error::Setting`], [`Error::Exists`] and [`Error::OtherWork`] before anything is done; [`Error::Interrupted`];
-/// whatever a scorer reports.
+/// Before any work: [`Error::Setting`], [`Error::Exists`] and [`Error::OtherWork`]. Later: [`Error::Interrupted`], and any
+/// error of a scorer.
 pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn Watch) -> Result<ScoreReport> {
-    if scorers.is_empty() {
-        return Err(Error::Setting { key: "scorer", found: "none".to_owned(), expected: "at least one" });
-    }
-    if let Some(weighted) = scorers.iter().find(|weighted| !weighted.weight.is_finite()) {
-        let found = weighted.weight.to_string();
-        return Err(Error::Setting { key: "weight", found, expected: "a number" });
-    }
-    check_output(&settings.output)?;
-    let columns = columns(scorers);
+    check(settings, scorers)?;
     let (hash, groups) = survey(&settings.candidates)?;
-    let mut parts = vec![hash, settings.reference.to_string()];
-    for (weighted, column) in scorers.iter().zip(&columns) {
-        parts.extend([column.clone(), weighted.scorer.fingerprint(), weighted.weight.to_string()]);
-        if !weighted.tasks.is_empty() {
-            parts.push(weighted.tasks.join("\n"));
-        }
-    }
-    let key = WorkKey::new("score", &parts.iter().map(String::as_str).collect::<Vec<_>>());
+    let columns = columns(scorers);
+    let key = work_key(settings, scorers, &columns, hash);
     let mut journal: Journal<Vec<Option<f64>>> = match Work::begin(&settings.output, &key, settings.overwrite)? {
         Work::Complete(report) => return Ok(report),
         Work::Open(journal) => journal,
@@ -103,20 +89,41 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
     let mut reader = CandidateReader::open(&settings.candidates)?;
     let mut first = 0;
     while first < groups && journal.done() < total {
-        let mut chunk = Vec::with_capacity(GROUPS_TOGETHER);
-        for group in reader.by_ref().take(GROUPS_TOGETHER) {
-            chunk.push(to_score(&group?, settings.reference)?);
+        let mut chunk = Vec::with_capacity(GROUPS_IN_CHUNK);
+        for group in reader.by_ref().take(GROUPS_IN_CHUNK) {
+            chunk.push(to_score(&group?, settings.reference));
         }
         score_chunk(scorers, first, &chunk, &mut journal, total, watch)?;
-        first += GROUPS_TOGETHER as u64;
+        first += GROUPS_IN_CHUNK as u64;
     }
-    write(settings, scorers, &columns, &mut journal, &key).and_then(|report| {
-        journal.remove()?;
-        Ok(report)
-    })
+    let report = write(settings, scorers, &columns, &mut journal, &key)?;
+    journal.remove()?;
+    Ok(report)
 }
 
-/// `score_NAME`, numbered where a name comes again.
+fn check(settings: &ScoreSettings, scorers: &[Weighted]) -> Result<()> {
+    if scorers.is_empty() {
+        return Err(Error::Setting { key: "scorer", found: "not set".to_owned(), expected: "at least one scorer" });
+    }
+    if let Some(weighted) = scorers.iter().find(|weighted| !weighted.weight.is_finite()) {
+        let found = weighted.weight.to_string();
+        return Err(Error::Setting { key: "weight", found, expected: "a finite number" });
+    }
+    check_output(&settings.output)
+}
+
+fn work_key(settings: &ScoreSettings, scorers: &[Weighted], columns: &[String], candidates: String) -> WorkKey {
+    let mut parts = vec![candidates, settings.reference.to_string()];
+    for (weighted, column) in scorers.iter().zip(columns) {
+        parts.extend([column.clone(), weighted.scorer.fingerprint(), weighted.weight.to_string()]);
+        if !weighted.tasks.is_empty() {
+            parts.push(weighted.tasks.join("\n"));
+        }
+    }
+    WorkKey::new("score", &parts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Columns `score_NAME`, with a number if a name comes more than once.
 fn columns(scorers: &[Weighted]) -> Vec<String> {
     let mut columns: Vec<String> = Vec::with_capacity(scorers.len());
     for weighted in scorers {
@@ -127,12 +134,12 @@ fn columns(scorers: &[Weighted]) -> Vec<String> {
     columns
 }
 
-fn to_score(group: &CandidateGroup, reference: bool) -> Result<Group> {
+fn to_score(group: &CandidateGroup, reference: bool) -> Group {
     let responses = rows(group, reference).into_iter().map(|row| row.response).collect();
-    Ok(Group { prompt: group.prompt.clone(), responses })
+    Group { prompt: group.prompt.clone(), responses }
 }
 
-/// The candidates of a prompt, and its reference as one more.
+/// Candidates of a prompt, and with `reference` its reference response as one more row.
 fn rows(group: &CandidateGroup, reference: bool) -> Vec<CandidateRow> {
     let mut rows: Vec<CandidateRow> = group.rows.iter().filter(|row| !row.is_reference).cloned().collect();
     if let Some(text) = group.prompt.reference.as_ref().filter(|_| reference) {
@@ -143,6 +150,7 @@ fn rows(group: &CandidateGroup, reference: bool) -> Vec<CandidateRow> {
     rows
 }
 
+/// Scores a chunk of groups, of which `first` is the number of the first one.
 fn score_chunk(
     scorers: &mut [Weighted],
     first: u64,
@@ -151,24 +159,24 @@ fn score_chunk(
     total: u64,
     watch: &mut dyn Watch,
 ) -> Result<()> {
-    let of = scorers.len() as u64;
+    let count = scorers.len() as u64;
     for (at, weighted) in scorers.iter_mut().enumerate() {
         if watch.is_interrupted() {
             return Err(Error::Interrupted);
         }
-        let number = |place: usize| (first + place as u64) * of + at as u64;
-        let open = (0..chunk.len()).filter(|&place| !journal.has(number(place)));
-        let (places, others): (Vec<usize>, Vec<usize>) = open.partition(|&place| weighted.scores(&chunk[place].prompt));
-        let none = |&place: &usize| (number(place), vec![None; chunk[place].responses.len()]);
+        let number = |index: usize| (first + index as u64) * count + at as u64;
+        let open = (0..chunk.len()).filter(|&index| !journal.has(number(index)));
+        let (own, others): (Vec<usize>, Vec<usize>) = open.partition(|&index| weighted.scores(&chunk[index].prompt));
+        let none = |&index: &usize| (number(index), vec![None; chunk[index].responses.len()]);
         if !others.is_empty() {
             journal.append(&others.iter().map(none).collect::<Vec<_>>())?;
         }
-        if places.is_empty() {
+        if own.is_empty() {
             continue;
         }
-        let missing: Vec<Group> = places.iter().map(|&place| chunk[place].clone()).collect();
+        let missing: Vec<Group> = own.iter().map(|&index| chunk[index].clone()).collect();
         let name = weighted.scorer.name().to_owned();
-        let numbers: Vec<u64> = places.iter().map(|&place| number(place)).collect();
+        let numbers: Vec<u64> = own.iter().map(|&index| number(index)).collect();
         let mut sink = Sink { name: &name, groups: &missing, numbers: &numbers, journal, total, watch };
         weighted.scorer.score(&missing, &mut sink)?;
         if let Some(group) = numbers.iter().position(|&number| !journal.has(number)) {
@@ -182,6 +190,7 @@ fn score_chunk(
 struct Sink<'a> {
     name: &'a str,
     groups: &'a [Group],
+    /// Number of each group in the journal.
     numbers: &'a [u64],
     journal: &'a mut Journal<Vec<Option<f64>>>,
     total: u64,
@@ -189,24 +198,25 @@ struct Sink<'a> {
 }
 
 impl ScoreSink for Sink<'_> {
-    fn scored(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()> {
+    fn keep(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()> {
         let mut record = Vec::with_capacity(scores.len());
-        for (place, scores) in scores {
-            let scores = checked(self.name, &self.groups[place], Some(scores))?;
-            // Only numbers are scores.
+        for (index, scores) in scores {
+            let scores = checked(self.name, &self.groups[index], Some(scores))?;
+            // NaN and infinity count as no score.
             let scores = scores.into_iter().map(|score| score.filter(|score| score.is_finite())).collect();
-            record.push((self.numbers[place], scores));
+            record.push((self.numbers[index], scores));
         }
         self.journal.append(&record)?;
         self.watch.progress("score", self.journal.done(), self.total);
         Ok(())
     }
 
-    fn stopped(&self) -> bool {
+    fn is_interrupted(&self) -> bool {
         self.watch.is_interrupted()
     }
 }
 
+/// Writes the file of scored candidates from the journal.
 fn write(
     settings: &ScoreSettings,
     scorers: &[Weighted],
@@ -215,34 +225,23 @@ fn write(
     key: &WorkKey,
 ) -> Result<ScoreReport> {
     let names: Vec<String> = std::iter::once(SCORE.to_owned()).chain(columns.iter().cloned()).collect();
-    let (mut report, mut writer) = (ScoreReport::default(), None);
-    let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
-    for (place, group) in CandidateReader::open(&settings.candidates)?.enumerate() {
+    let (mut tally, mut writer) = (Tally::default(), None);
+    for (index, group) in CandidateReader::open(&settings.candidates)?.enumerate() {
         let group = group?;
         let mut scores = Vec::with_capacity(scorers.len());
-        let asked: Vec<bool> = scorers.iter().map(|weighted| weighted.scores(&group.prompt)).collect();
         for (at, weighted) in scorers.iter().enumerate() {
-            let found = journal.get((place * scorers.len() + at) as u64)?.cloned();
-            scores.push(checked(weighted.scorer.name(), &to_score(&group, settings.reference)?, found)?);
+            let found = journal.get((index * scorers.len() + at) as u64)?.cloned();
+            scores.push(checked(weighted.scorer.name(), &to_score(&group, settings.reference), found)?);
         }
-        report.prompts += 1;
+        // Which columns count for this prompt: the sum, and those of the scorers of its task.
+        let takes_part: Vec<bool> = scorers.iter().map(|weighted| weighted.scores(&group.prompt)).collect();
+        let counted: Vec<bool> = std::iter::once(true).chain(takes_part.iter().copied()).collect();
+        tally.report.prompts += 1;
         for (at, mut row) in rows(&group, settings.reference).into_iter().enumerate() {
-            let own = scores.iter().map(|scores| scores[at]);
-            let asked_alone = own.clone().zip(scorers).zip(&asked).filter(|(_, asked)| **asked);
-            let sum: Option<f64> = asked_alone.map(|((score, weighted), _)| Some(score? * weighted.weight)).sum();
-            let sum = sum.filter(|_| asked.contains(&true));
-            let cells: Vec<Option<f64>> = std::iter::once(sum).chain(own).collect();
-            let told = names.iter().zip(&cells).zip(std::iter::once(&true).chain(&asked)).filter(|(_, asked)| **asked);
-            for ((name, score), _) in told {
-                let of_name = sums.entry(name.clone()).or_default();
-                match score {
-                    Some(score) => *of_name = (of_name.0 + score, of_name.1 + 1),
-                    None => *report.without.entry(name.clone()).or_default() += 1,
-                }
-            }
+            let own: Vec<Option<f64>> = scores.iter().map(|scores| scores[at]).collect();
+            let cells = [vec![weighted_sum(scorers, &takes_part, &own)], own].concat();
+            tally.count(&row, &names, &cells, &counted);
             row.scores = names.iter().cloned().zip(cells).collect();
-            report.candidates += 1;
-            report.references += u64::from(row.is_reference);
             let writer = match &mut writer {
                 Some(writer) => writer,
                 none => {
@@ -253,10 +252,45 @@ fn write(
             writer.write(&row)?;
         }
     }
-    report.means = sums.into_iter().map(|(name, (sum, count))| (name, sum / count.max(1) as f64)).collect();
+    let report = tally.finish();
     let writer = writer.map_or_else(|| CandidateWriter::create(&settings.output, false, &names), Ok)?;
-    writer.finish(key.remarks(&report))?;
+    writer.finish(key.metadata(&report))?;
     Ok(report)
+}
+
+/// Weighted sum over the scorers that take part; `None` if none does, or if one of them has no score.
+fn weighted_sum(scorers: &[Weighted], takes_part: &[bool], scores: &[Option<f64>]) -> Option<f64> {
+    if !takes_part.contains(&true) {
+        return None;
+    }
+    let parts = scores.iter().zip(scorers).zip(takes_part).filter(|(_, takes_part)| **takes_part);
+    parts.map(|((score, weighted), _)| Some((*score)? * weighted.weight)).sum()
+}
+
+/// Report in the making, with sum and number of the scores of each column.
+#[derive(Default)]
+struct Tally {
+    report: ScoreReport,
+    sums: BTreeMap<String, (f64, u64)>,
+}
+
+impl Tally {
+    fn count(&mut self, row: &CandidateRow, names: &[String], cells: &[Option<f64>], counted: &[bool]) {
+        self.report.candidates += 1;
+        self.report.references += u64::from(row.is_reference);
+        for ((name, score), _) in names.iter().zip(cells).zip(counted).filter(|(_, counted)| **counted) {
+            let sum = self.sums.entry(name.clone()).or_default();
+            match score {
+                Some(score) => *sum = (sum.0 + score, sum.1 + 1),
+                None => *self.report.without.entry(name.clone()).or_default() += 1,
+            }
+        }
+    }
+
+    fn finish(self) -> ScoreReport {
+        let means = self.sums.into_iter().map(|(name, (sum, count))| (name, sum / count.max(1) as f64)).collect();
+        ScoreReport { means, ..self.report }
+    }
 }
 
 #[cfg(test)]
@@ -268,7 +302,7 @@ mod tests {
     use super::*;
     use crate::scorers::ScorerSettings;
 
-    /// The sum, exact answers and lengths of every row, and the report.
+    /// Sum, exact answer and length of every row, and the report.
     fn scored(dir: &Path, scorers: &str) -> (Vec<[Option<f64>; 3]>, ScoreReport) {
         let rows = [
             r#"{"prompt": "1 + 1?", "task": "sums", "answer": "2", "response": "2"}"#,
@@ -288,9 +322,9 @@ mod tests {
     }
 
     #[test]
-    fn scorers_of_some_tasks_leave_the_others_alone() {
+    fn a_scorer_of_some_tasks_leaves_other_responses_alone() {
         let dir = tempfile::tempdir().unwrap();
-        // Without `tasks`, exact answers would be an error: two prompts have none.
+        // Without `tasks`, exact-answer would fail: two prompts have no answer.
         let scorers = r#"[{"kind": "exact-answer", "tasks": ["sums"]},
             {"kind": "length", "max": 2, "weight": 0.5, "tasks": ["poems", "sums"]}]"#;
         let (rows, report) = scored(dir.path(), scorers);
@@ -298,7 +332,7 @@ mod tests {
         assert_eq!(rows[1], [Some(0.0), None, Some(0.0)]);
         assert_eq!(rows[2], [None; 3]);
         assert_eq!(report.means["score_exact_answer"], 1.0);
-        // Only those that somebody was to score can go without.
+        // A response counts as without a score only in columns of scorers that take part.
         assert_eq!(report.without, [("score".to_owned(), 1)].into());
 
         let everywhere = scorers.replace(r#""poems", "sums""#, r#""poems""#);

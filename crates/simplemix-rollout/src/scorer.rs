@@ -1,52 +1,54 @@
-//! What an answer is worth.
+//! Scorers: numbers for responses, larger is better.
 
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 
-/// A prompt with the responses that are to be scored.
+/// A prompt with responses to score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     /// The prompt.
     pub prompt: Prompt,
-    /// Responses.
+    /// Texts of the responses.
     pub responses: Vec<String>,
 }
 
-/// Takes scores as they come.
+/// Receiver of scores while they are computed.
 pub trait ScoreSink {
-    /// Keeps the scores of groups, by their place in the list: one for each response, none where there is no score. All
-    /// of a call are kept or none, in any order of calls.
+    /// Keeps the scores of groups, given by the index of the group: one for each response, `None` where there is no score.
+    /// Keeps all scores of a call or none. Calls may come in any order.
     ///
     /// # Errors
-    /// Whatever keeps it from it; the scorer is to stop then.
-    fn scored(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()>;
+    /// Any error of keeping them; the scorer must then stop.
+    fn keep(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()>;
 
-    /// Whether the scorer is to stop, with [`Error::Interrupted`].
-    fn stopped(&self) -> bool {
+    /// Whether the scorer should stop and return [`Error::Interrupted`].
+    fn is_interrupted(&self) -> bool {
         false
     }
 }
 
-/// Gives numbers to responses; larger is better.
+/// A scorer of responses; a larger score is better.
 pub trait Scorer {
-    /// Name, for reports and columns.
+    /// Name in reports and in the column `score_NAME`.
     fn name(&self) -> &str;
 
-    /// What scores depend on beside prompts and responses. Scores under different fingerprints never get into one file.
+    /// Everything that scores depend on beside prompts and responses. Scores with different fingerprints never go into the
+    /// same file.
     fn fingerprint(&self) -> String {
         self.name().to_owned()
     }
 
-    /// Scores groups. What is told in one call of [`ScoreSink::scored`] was made together; a scorer whose last bits depend
-    /// on the company that a response is in tells all groups at once.
+    /// Scores groups.
+    ///
+    /// If the last bits of a score depend on the other responses, all groups must be passed to the sink in a single call.
     ///
     /// # Errors
-    /// [`Error::Prompt`] if a prompt lacks what the scorer needs, [`Error::Scores`], whatever is behind it,
-    /// [`Error::Interrupted`] if the sink says stop.
+    /// [`Error::Prompt`] if a prompt lacks a field that the scorer needs; [`Error::Scores`]; any error of the backend;
+    /// [`Error::Interrupted`] if the sink asks to stop.
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()>;
 }
 
-/// A scorer that looks at one response at a time.
+/// A scorer that looks at one response at a time. Every rule is a [`Scorer`].
 ///
 /// # Examples
 /// ```
@@ -65,18 +67,18 @@ pub trait Scorer {
 /// # Ok::<(), simplemix_rollout::Error>(())
 /// ```
 pub trait Rule {
-    /// Name, for reports and columns.
+    /// Name in reports and in the column `score_NAME`.
     fn name(&self) -> &str;
 
-    /// What scores depend on beside prompts and responses.
+    /// Everything that scores depend on beside prompts and responses.
     fn fingerprint(&self) -> String {
         self.name().to_owned()
     }
 
-    /// Score of `response` to `prompt`.
+    /// Scores `response` to `prompt`.
     ///
     /// # Errors
-    /// [`Error::Prompt`] if the prompt lacks what the rule needs.
+    /// [`Error::Prompt`] if the prompt lacks a field that the rule needs.
     fn score(&self, prompt: &Prompt, response: &str) -> Result<f64>;
 }
 
@@ -91,24 +93,24 @@ impl<R: Rule> Scorer for R {
 
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
         let mut scores = Vec::with_capacity(groups.len());
-        for (place, group) in groups.iter().enumerate() {
+        for (index, group) in groups.iter().enumerate() {
             let one = |response: &String| Rule::score(self, &group.prompt, response).map(Some);
-            scores.push((place, group.responses.iter().map(one).collect::<Result<_>>()?));
+            scores.push((index, group.responses.iter().map(one).collect::<Result<_>>()?));
         }
-        sink.scored(scores)
+        sink.keep(scores)
     }
 }
 
-/// The scores of groups, in memory.
+/// Scores groups in memory.
 ///
 /// # Errors
-/// As [`Scorer::score`]; [`Error::Scores`] if a score is missing.
+/// Those of [`Scorer::score`], and [`Error::Scores`] if a score is missing.
 pub fn score_all(scorer: &mut dyn Scorer, groups: &[Group]) -> Result<Vec<Vec<Option<f64>>>> {
     struct Memory(Vec<Option<Vec<Option<f64>>>>);
     impl ScoreSink for Memory {
-        fn scored(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()> {
-            for (place, scores) in scores {
-                if let Some(cell) = self.0.get_mut(place) {
+        fn keep(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()> {
+            for (index, scores) in scores {
+                if let Some(cell) = self.0.get_mut(index) {
                     *cell = Some(scores);
                 }
             }
@@ -124,13 +126,13 @@ pub fn score_all(scorer: &mut dyn Scorer, groups: &[Group]) -> Result<Vec<Vec<Op
     Ok(all)
 }
 
-/// One score for each response, or an error that says whose are missing.
+/// Checks that there is one score for each response.
 pub(crate) fn checked(scorer: &str, group: &Group, scores: Option<Vec<Option<f64>>>) -> Result<Vec<Option<f64>>> {
     let found = scores.as_ref().map_or(0, Vec::len);
     scores.filter(|scores| scores.len() == group.responses.len()).ok_or_else(|| Error::Scores {
         scorer: scorer.to_owned(),
         id: group.prompt.id.clone(),
-        found: format!("{found} scores"),
-        expected: format!("{}, one for each response", group.responses.len()),
+        found,
+        expected: group.responses.len(),
     })
 }

@@ -1,4 +1,4 @@
-//! Scorers by settings, and by a short form for the command line.
+//! Scorers from settings, and from the short form of the command line.
 
 use std::str::FromStr;
 
@@ -15,16 +15,26 @@ use crate::rules::{DigitShare, FormatRule, LengthRule, LengthUnit};
 use crate::score::Weighted;
 use crate::scorer::Scorer;
 
-/// One scorer of a weighted sum.
+/// Settings of one scorer in a weighted sum.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{ScorerKind, ScorerSettings};
+/// let short: ScorerSettings = "0.5*exact-answer".parse()?;
+/// assert_eq!(short, ScorerSettings { weight: 0.5, ..ScorerSettings::new(ScorerKind::ExactAnswer) });
+/// let scorer = short.open()?;
+/// assert_eq!(scorer.scorer.name(), "exact-answer");
+/// # Ok::<(), simplemix_rollout::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScorerSettings {
-    /// What its scores are multiplied by.
+    /// Factor of its scores in the sum.
     #[serde(default = "one")]
     pub weight: f64,
-    /// Tasks whose responses it scores, by the column `task`; all if none.
+    /// Tasks whose responses it scores, by the `task` column; an empty list means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<String>,
-    /// Which scorer, with its own settings.
+    /// Kind of scorer, with its own settings.
     #[serde(flatten)]
     pub kind: ScorerKind,
 }
@@ -33,26 +43,26 @@ fn one() -> f64 {
     1.0
 }
 
-/// Which scorer.
+/// Kind of scorer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ScorerKind {
-    /// 1 where the answer has the right value.
+    /// 1 if the response states the right answer, otherwise 0.
     ExactAnswer,
     /// A reward model in this process.
     #[cfg(feature = "local")]
     RewardModel(RewardSettings),
-    /// A program.
+    /// A program that reads responses and writes scores.
     Command(CommandSettings),
-    /// A language model behind a server.
+    /// A language model behind a server, asked for its verdict.
     #[cfg(feature = "server")]
     Judge(Box<JudgeSettings>),
-    /// A length.
+    /// Preference for a length.
     Length(LengthRule),
-    /// Conditions on the form.
+    /// Share of conditions on the form that are met.
     Format(FormatRule),
-    /// Share of digits, for trials.
+    /// Share of characters that are digits. For trials with untrained models.
     DigitShare,
 }
 
@@ -62,10 +72,10 @@ impl ScorerSettings {
         Self { weight: one(), tasks: Vec::new(), kind }
     }
 
-    /// Makes it ready.
+    /// Loads the scorer.
     ///
     /// # Errors
-    /// [`Error::Setting`] for settings out of range, whatever loading it reports.
+    /// [`Error::Setting`] if a setting is out of range, and any error of loading.
     pub fn open(&self) -> Result<Weighted> {
         let scorer: Box<dyn Scorer> = match &self.kind {
             ScorerKind::ExactAnswer => Box::new(ExactAnswer),
@@ -88,7 +98,7 @@ impl ScorerSettings {
     }
 }
 
-/// `[WEIGHT*]KIND[:ARGUMENT]`.
+/// Reads the short form `[WEIGHT*]KIND[:ARGUMENT]`.
 impl FromStr for ScorerSettings {
     type Err = Error;
 
@@ -124,7 +134,7 @@ impl FromStr for ScorerSettings {
             "digit-share" => ScorerKind::DigitShare,
             other => {
                 let expected = "exact-answer, reward-model:DIR, command:COMMAND, judge:URL, length:WORDS or digit-share; \
-                     `format` needs a file of scorers";
+                     `format` is available in a file of scorers";
                 return Err(refused("scorer", format!("`{other}`"), expected));
             }
         };
@@ -141,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_forms_and_tables_say_the_same() {
+    fn short_forms_and_tables_agree() {
         let from_table = |text: &str| serde_json::from_str::<ScorerSettings>(text).unwrap();
         for (short, table) in [
             ("exact-answer", r#"{"kind": "exact-answer"}"#),
@@ -154,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_named() {
+    fn unknown_scorers_are_named() {
         for (text, expected) in [
             ("exact", "`scorer` is `exact`, expected exact-answer"),
             ("command", "`command` without an argument, expected command:COMMAND"),

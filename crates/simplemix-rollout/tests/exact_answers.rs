@@ -1,8 +1,8 @@
-//! Real answers of SmolLM2-135M-Instruct (Apache-2.0) to questions of our own, read by hand.
+//! Real responses of SmolLM2-135M-Instruct (Apache-2.0) to our own questions, read by hand.
 //!
-//! `exact_answers.jsonl` was sampled by transformers 5.23.0 at temperature 0.6 and top-p 0.9, 60 or 110 new tokens; nobody
-//! chose among the answers. `says` is what a reader takes for the answer that is given, right or wrong; null where an
-//! answer is cut off, or rambles, before it has said anything. `misread` marks those that the rules read otherwise.
+//! `exact_answers.jsonl` was sampled by transformers 5.23.0 at temperature 0.6 and top-p 0.9, with 60 or 110 new tokens, and
+//! holds every response. `says` is the result that a human reader finds in the response, right or wrong; it is null if the
+//! response is cut off, or rambles, before it states a result. `misread` marks responses that the rules read differently.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -20,7 +20,7 @@ struct Row {
 }
 
 impl Row {
-    /// Whether what is said, or that nothing is, is read from the response.
+    /// Whether the rules read the same result as the human reader, or none if the reader found none.
     fn is_read(&self) -> bool {
         let correct = is_right(&self.response, &self.correct);
         match &self.says {
@@ -31,7 +31,7 @@ impl Row {
 }
 
 #[test]
-fn answers_are_read_as_a_reader_reads_them() {
+fn responses_are_read_as_by_a_human_reader() {
     let rows: Vec<Row> =
         include_str!("exact_answers.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let said = rows.iter().filter(|row| row.says.is_some()).count();
@@ -42,5 +42,5 @@ fn answers_are_read_as_a_reader_reads_them() {
         .filter(|row| row.is_read() == row.misread)
         .map(|row| format!("{} [{}] {:?}: {}", row.question, row.correct, row.says, row.response))
         .collect();
-    assert!(wrong.is_empty(), "{} of {} read otherwise:\n{}", wrong.len(), rows.len(), wrong.join("\n---\n"));
+    assert!(wrong.is_empty(), "{} of {} read differently:\n{}", wrong.len(), rows.len(), wrong.join("\n---\n"));
 }

@@ -1,4 +1,4 @@
-//! Collecting from a server that fails in every way.
+//! Responses from a server that fails in every way.
 
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and measures waits")]
@@ -21,7 +21,7 @@ use support::{Does, Mock, Seen, echo};
 
 const KEY: &str = "sk-secret-0123456789abcdef";
 
-/// Quick waits, and a variable that holds no key unless a test says so.
+/// Short waits, and a variable without a key.
 fn settings(mock: &Mock) -> ServerSettings {
     ServerSettings {
         model: Some("mock".to_owned()),
@@ -49,9 +49,9 @@ fn rows(dir: &Path) -> Vec<CandidateRow> {
     groups.flat_map(|group| group.unwrap().rows).collect()
 }
 
-/// Every request fails several times, each time in another way, before it is answered.
+/// Every request fails several times, each time in a different way, before it succeeds.
 #[test]
-fn failures_that_pass_are_tried_again_and_answers_are_the_right_ones() {
+fn transient_failures_are_retried_and_responses_are_the_right_ones() {
     let mock = Mock::start(|seen| {
         let words = |status| Does::Sends(status, vec![], r#"{"error": {"message": "later"}}"#.to_owned());
         let body = |text: &str| Does::Sends(200, vec![], text.to_owned());
@@ -89,8 +89,8 @@ fn failures_that_pass_are_tried_again_and_answers_are_the_right_ones() {
     assert_eq!((&body["model"], &body["logprobs"], body.get("top_k")), (&json!("mock"), &json!(true), None));
 }
 
-/// The server breaks for good after some answers: they are kept, not asked for again, and the file is that of a run
-/// without a break.
+/// The server breaks after some responses: they are kept and not requested again, and the file is that of a run without a
+/// break.
 #[test]
 fn a_server_that_fails_half_way_loses_nothing() {
     let whole = tempfile::tempdir().unwrap();
@@ -102,12 +102,12 @@ fn a_server_that_fails_half_way_loses_nothing() {
         let mock = Mock::start(move |seen: &Seen| {
             if seen.number < good { echo(seen) } else { Does::Sends(500, vec![], "out of memory".to_owned()) }
         });
-        // The address counts as part of the work, so every turn has to look like one server.
+        // The key depends on the address, so every turn must look like the same server.
         let error = at_one_address(dir.path(), &mock, 0).unwrap_err();
         assert!(error.to_string().contains("status 500: out of memory"), "{error}");
         let journal = std::fs::read_to_string(dir.path().join(".candidates.parquet.partial")).unwrap();
         let kept = [3, 4, 21][turn];
-        assert_eq!(journal.lines().count(), 1 + kept, "a header, and each answer");
+        assert_eq!(journal.lines().count(), 1 + kept, "a header, and a line for each response");
         assert!(!dir.path().join("candidates.parquet").exists());
     }
     let mock = Mock::start(echo);
@@ -116,13 +116,13 @@ fn a_server_that_fails_half_way_loses_nothing() {
     let texts = |rows: Vec<CandidateRow>| rows.into_iter().map(|row| row.response).collect::<Vec<_>>();
     assert_eq!(texts(rows(dir.path())), texts(rows(whole.path())));
     assert!(!dir.path().join(".candidates.parquet.partial").exists());
-    // Done is done: not one request more.
+    // Called again with the output there: no further request.
     at_one_address(dir.path(), &mock, 8).unwrap();
     assert_eq!(mock.seen().len(), 36 - 21);
     assert!(expected.len() > 1000);
 }
 
-/// Through a relay whose address stays while servers behind it change.
+/// Runs through a relay with a fixed address, behind which servers change.
 fn at_one_address(dir: &Path, mock: &Mock, retries: u32) -> Result<GenerateReport, Error> {
     let target = mock.address;
     let relay = RELAY.get_or_init(|| {
@@ -146,7 +146,7 @@ fn at_one_address(dir: &Path, mock: &Mock, retries: u32) -> Result<GenerateRepor
         (address, target)
     });
     *relay.1.lock().unwrap() = target;
-    // One at a time: then it is certain which answers were there before the break.
+    // One request at a time, so that it is certain which responses arrived before the break.
     let mut server = ServerSettings { retries, concurrency: 1, ..settings(mock) };
     server.url = format!("http://{}/v1", relay.0);
     run(dir, server, &mut Unwatched)
@@ -156,7 +156,7 @@ static RELAY: std::sync::OnceLock<(std::net::SocketAddr, std::sync::Arc<std::syn
     std::sync::OnceLock::new();
 
 #[test]
-fn limits_are_honoured_by_all_requests_together() {
+fn rate_limits_hold_for_all_requests_together() {
     let mock = Mock::start(|seen| match seen.number {
         0 => Does::Sends(429, vec![("retry-after-ms", "400".to_owned())], r#"{"error": "slow down"}"#.to_owned()),
         _ => echo(seen),
@@ -167,7 +167,7 @@ fn limits_are_honoured_by_all_requests_together() {
     run(dir.path(), server, &mut Unwatched).unwrap();
     assert!(before.elapsed() >= Duration::from_millis(400));
 
-    // A limit that is used up is respected before it is broken.
+    // A limit that is used up is respected before the server refuses.
     let mock = Mock::start(|seen| {
         let body = json!({ "choices": [{ "message": { "content": "x" } }] }).to_string();
         let left = usize::from(seen.number != 5);
@@ -189,7 +189,7 @@ fn limits_are_honoured_by_all_requests_together() {
 }
 
 #[test]
-fn refusals_for_good_are_not_tried_again() {
+fn permanent_refusals_are_not_retried() {
     for status in [400, 401, 403, 404, 307] {
         let mock =
             Mock::start(move |_| Does::Sends(status, vec![("location", "/elsewhere".to_owned())], "no".to_owned()));
@@ -199,7 +199,7 @@ fn refusals_for_good_are_not_tried_again() {
         assert!(error.contains(&format!("status {status}: no")) && error.contains("prompt `p0`"), "{error}");
         assert_eq!(mock.seen().len(), 1);
     }
-    // A prompt that is too long need not end the run.
+    // With `skip` a prompt that is too long does not end the run.
     let mock = Mock::start(|seen| match seen.prompt().as_str() {
         "question 3" => Does::Sends(400, vec![], r#"{"message": "maximum context length"}"#.to_owned()),
         _ => echo(seen),
@@ -211,11 +211,11 @@ fn refusals_for_good_are_not_tried_again() {
     assert!(rows(dir.path()).iter().all(|row| row.prompt_id != "p3"));
 }
 
-/// The key is in one place: the header.
+/// The key is in the header of requests and nowhere else.
 #[test]
 fn the_key_is_sent_and_never_shown() {
     let dir = tempfile::tempdir().unwrap();
-    // Only this test reads the variable; the name is its own.
+    // Only this test uses a variable of this name.
     #[expect(unsafe_code, reason = "no other thread of this test reads the environment at this moment")]
     unsafe {
         std::env::set_var("SIMPLEMIX_TEST_KEY", KEY);
@@ -237,7 +237,7 @@ fn the_key_is_sent_and_never_shown() {
 }
 
 #[test]
-fn a_wish_to_stop_keeps_what_is_done() {
+fn stopping_keeps_finished_responses() {
     struct After(Cell<u32>);
     impl Watch for After {
         fn progress(&mut self, _: &str, done: u64, _: u64) {
@@ -254,7 +254,7 @@ fn a_wish_to_stop_keeps_what_is_done() {
     let asked = mock.seen().len();
     assert!((10..20).contains(&asked), "{asked} requests");
     run(dir.path(), settings(&mock), &mut Unwatched).unwrap();
-    // What was under way at the end is asked for again, no more.
+    // Only requests that were running at the end are sent again.
     assert!(mock.seen().len() <= 36 + 4 + 4, "{} requests", mock.seen().len());
 }
 
@@ -282,18 +282,18 @@ fn models_are_found_and_interfaces_chosen() {
 
     let none = Mock::start(|_| Does::Sends(200, vec![], r#"{"data": [{"id": "a"}, {"id": "b"}]}"#.to_owned()));
     let error = ServerClient::new(ServerSettings { model: None, ..settings(&none) }).unwrap_err().to_string();
-    assert!(error.contains("has a, b: name the one to ask for"), "{error}");
+    assert!(error.contains("has the models a, b; name the model to use in `model`"), "{error}");
 }
 
 #[test]
-fn answers_without_end_are_not_read() {
+fn endless_replies_are_not_read() {
     let mock = Mock::start(|_| Does::Sends(200, vec![], "x".repeat(100_000)));
     let client = ServerClient::new(ServerSettings { max_reply_bytes: 1000, ..settings(&mock) }).unwrap();
     assert!(client.ask(&"q".into(), &Ask::default(), &|| false).is_err());
     assert_eq!(mock.seen().len(), 1);
 }
 
-/// A judge that prefers longer responses, and in doubt the first: both orders even that out.
+/// A judge that prefers longer responses, and the first of two equal ones: comparing in both orders cancels that.
 #[test]
 fn judges_rate_or_compare_in_both_orders() {
     let mock = Mock::start(|seen| {
@@ -322,6 +322,6 @@ fn judges_rate_or_compare_in_both_orders() {
     let scalar = judge(JudgeMode::Scalar);
     assert_eq!(scalar, [vec![Some(2.0), Some(1.0), Some(2.0)], vec![Some(1.0)], vec![None]]);
     let pairwise = judge(JudgeMode::Pairwise);
-    // Of four comparisons each: two won and two with an equal, each winning once.
+    // Four comparisons each: two won, and two against an equal response, of which each wins one.
     assert_eq!(pairwise, [vec![Some(0.75), Some(0.0), Some(0.75)], vec![None], vec![None]]);
 }

@@ -1,38 +1,38 @@
-//! Which part of a response holds its answer.
+//! Search for the part of a response that states its result.
 
 use super::number::{Value, in_words, numbers};
 use super::text::{capital_alone, normal};
 
-/// Words after which an answer stands, in lower case. The last one in a text decides.
+/// Words before a result, in lower case. The last occurrence in a text decides.
 const MARKS: [&str; 6] =
     ["answer is", "answer:", "answer would be", "answer =", "correct option is", "correct choice is"];
 
-/// The part that holds the answer.
+/// Part of a text that states the result.
 pub(super) enum Found<'a> {
-    /// What a mark points at.
+    /// Text after a mark.
     Marked(&'a str),
-    /// The whole text.
+    /// Whole text, if there is no mark.
     Unmarked(&'a str),
 }
 
-/// Looks for the mark that decides, from the clearest on.
-pub(super) fn answer_in(text: &str) -> Found<'_> {
+/// Finds the result of a text. Marks are tried from the clearest on.
+pub(super) fn result_in(text: &str) -> Found<'_> {
     if let Some(at) = text.rfind("\\boxed{") {
         return Found::Marked(braced(&text[at + "\\boxed{".len()..]));
     }
     if let Some(at) = text.rfind("####") {
-        return Found::Marked(text[at + 4..].lines().next().unwrap_or_default());
+        return Found::Marked(text[at + 4..].lines().next().unwrap_or(""));
     }
     // ASCII folding keeps byte positions.
     let lower = text.to_ascii_lowercase();
     let after = |mark: &&str| lower.rfind(*mark).map(|at| at + mark.len());
     match MARKS.iter().filter_map(after).max().map(|at| sentence(&text[at..])) {
-        Some(answer) if !answer.trim().is_empty() => Found::Marked(answer),
+        Some(result) if !result.trim().is_empty() => Found::Marked(result),
         _ => Found::Unmarked(text),
     }
 }
 
-/// Text up to the brace that closes one opened before it; nothing if none does.
+/// Text up to the closing brace of a group that is already open; empty if it is never closed.
 fn braced(text: &str) -> &str {
     let mut depth = 1;
     let end = text.char_indices().find(|(_, c)| {
@@ -43,10 +43,10 @@ fn braced(text: &str) -> &str {
         };
         depth == 0
     });
-    end.map(|(at, _)| &text[..at]).unwrap_or_default()
+    end.map_or("", |(at, _)| &text[..at])
 }
 
-/// Up to the end of the sentence or of the line; lines that are empty before it are passed over.
+/// First sentence or line, without white space and colons before it.
 fn sentence(text: &str) -> &str {
     let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
     let ends = |&(at, c): &(usize, char)| match c {
@@ -57,7 +57,7 @@ fn sentence(text: &str) -> &str {
     text.char_indices().find(ends).map_or(text, |(at, _)| &text[..at])
 }
 
-/// What follows the last end of a sentence but the one that ends the text.
+/// Last sentence of a text.
 fn last_sentence(text: &str) -> &str {
     let text = text.trim_end().trim_end_matches(['.', '!', '?']);
     let end = ["\n", ". ", "! ", "? "].iter().filter_map(|end| text.rfind(end).map(|at| at + end.len())).max();
@@ -65,8 +65,8 @@ fn last_sentence(text: &str) -> &str {
 }
 
 impl Found<'_> {
-    /// The number that is the answer: of a marked part the one after the last `=`, else the first; of a whole text the
-    /// last. Numbers in words count where there are no others.
+    /// Number that is the result: in a marked part the one after the last `=`, otherwise the first; in a whole text the last
+    /// one. Numbers in words are used if there are no digits.
     pub(super) fn value(&self) -> Option<Value> {
         match self {
             Self::Marked(part) => {
@@ -78,7 +78,7 @@ impl Found<'_> {
         }
     }
 
-    /// The letter that is the answer, as a capital.
+    /// Letter that is the result, as a capital.
     pub(super) fn letter(&self) -> Option<char> {
         match self {
             Self::Marked(part) => capital_alone(part),
@@ -94,8 +94,8 @@ impl Found<'_> {
         }
     }
 
-    /// Whether the words of the right answer are here: all that is marked, or the beginning of it; of a whole text the
-    /// end, or a first word such as `yes`.
+    /// Whether the result is the words `expected`: a marked part must begin with them; a whole text or one of the clauses of
+    /// its last sentence must end with them, or it must begin with them if they are a verdict such as `yes`.
     pub(super) fn holds_words(&self, expected: &str) -> bool {
         let expected = normal(expected);
         let begins = |text: &str| {
@@ -111,7 +111,7 @@ impl Found<'_> {
             Self::Unmarked(text) => {
                 let whole = normal(text);
                 let verdict = ["yes", "no", "true", "false"].contains(&expected.as_str());
-                // `It is Paris, the city of light.`
+                // As in `It is Paris, the city of light.`
                 let mut clauses = last_sentence(text).split(", ");
                 let affirmed = |clause: &str| !["not ", "n't ", "never "].iter().any(|no| clause.contains(no));
                 ends(&whole)
@@ -122,7 +122,7 @@ impl Found<'_> {
     }
 }
 
-/// The letter of the last `(B)`.
+/// Letter of the last `(B)`.
 fn in_parentheses(text: &str) -> Option<char> {
     let chars: Vec<char> = text.chars().collect();
     let of = |part: &[char]| match part {
@@ -132,7 +132,7 @@ fn in_parentheses(text: &str) -> Option<char> {
     chars.windows(3).rev().find_map(of)
 }
 
-/// The capital that a text ends in, as a word of its own: `so it must be B.`
+/// Capital that is the last word of a text, as in `so it must be B.`
 fn last_word_letter(text: &str) -> Option<char> {
     let word = text.trim_end_matches(|c: char| !c.is_alphanumeric()).split_whitespace().next_back()?;
     let mut chars = word.chars().filter(|c| c.is_alphanumeric());

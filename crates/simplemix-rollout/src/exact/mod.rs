@@ -1,13 +1,13 @@
-//! Exact answers: the value, the choice or the words that a response ends on, compared with the right ones.
+//! Exact answers: the result that a response states, compared with the known right answer.
 //!
-//! | the right answer is | compared are |
+//! | right answer | what is compared |
 //! | --- | --- |
-//! | one number, perhaps with a unit: `72`, `$1,250.00`, `1/2`, `\frac{3}{4}`, `12 apples` | values |
+//! | one number, with or without a unit: `72`, `$1,250.00`, `1/2`, `\frac{3}{4}`, `12 apples` | values |
 //! | one letter from A to J: `B`, `(B)` | letters |
 //! | anything else: `Paris`, `3:30`, `x^2 + 1` | words, in a normal form |
 //!
-//! Where an answer is marked, the mark decides: `\boxed{}`, GSM8K's `####`, "the answer is". Else the last number counts,
-//! the letter that stands alone, or the words at the end.
+//! If the response marks its result, the mark decides: `\boxed{}`, GSM8K's `####`, "the answer is". Otherwise the result is
+//! the last number, the letter that is a word, or the words at the end.
 
 mod find;
 mod number;
@@ -16,10 +16,10 @@ mod text;
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::scorer::Rule;
-use find::{Found, answer_in};
+use find::{Found, result_in};
 use number::{Value, numbers};
 
-/// Scores 1 where the response's answer equals the prompt's, else 0.
+/// Scores 1 if the response states the prompt's right answer, otherwise 0. See [`is_right`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExactAnswer;
 
@@ -39,8 +39,13 @@ impl Rule for ExactAnswer {
     }
 }
 
-/// Whether the answer in `response` is `expected`.
+/// Whether `response` states the right answer `expected`.
 ///
+/// A number is compared by its value, one letter from A to J as a choice, anything else as words in a normal form. A mark in
+/// the response decides what it states: `\boxed{}`, `####`, "the answer is". Without a mark it is the last number, the letter
+/// that is a word, or the words at the end.
+///
+/// # Examples
 /// ```
 /// use simplemix_rollout::is_right;
 /// assert!(is_right("7 + 5 makes 12, so Anna has 12 apples.", "12"));
@@ -51,12 +56,11 @@ impl Rule for ExactAnswer {
 /// ```
 pub fn is_right(response: &str, expected: &str) -> bool {
     let (response, expected) = (text::plain(tail(response)), text::plain(tail(expected)));
-    // A worked solution as the right answer, such as GSM8K's own, has its answer marked too.
-    let expected = match answer_in(&expected) {
-        Found::Marked(answer) => answer.to_owned(),
-        Found::Unmarked(answer) => answer.to_owned(),
+    // The right answer may be a worked solution, such as GSM8K's, whose result is marked too.
+    let expected = match result_in(&expected) {
+        Found::Marked(result) | Found::Unmarked(result) => result.to_owned(),
     };
-    let found = answer_in(&response);
+    let found = result_in(&response);
     match Kind::of(&expected) {
         Kind::Value(value) => found.value().is_some_and(|found| found.equals(&value)),
         Kind::Letter(letter) => found.letter() == Some(letter),
@@ -64,14 +68,14 @@ pub fn is_right(response: &str, expected: &str) -> bool {
     }
 }
 
-/// Bytes of a text that are looked at: answers stand at the end, and what others wrote may be of any size.
-const LOOKED_AT: usize = 20_000;
+/// Bytes of a text that are read, from its end. A result is near the end, and a response may have any size.
+const BYTES_READ: usize = 20_000;
 
 fn tail(text: &str) -> &str {
-    &text[text.ceil_char_boundary(text.len().saturating_sub(LOOKED_AT))..]
+    &text[text.ceil_char_boundary(text.len().saturating_sub(BYTES_READ))..]
 }
 
-/// What the right answer is.
+/// Kind of a right answer.
 enum Kind {
     Value(Value),
     Letter(char),
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_are_letters_that_stand_alone() {
+    fn choices_are_letters_that_are_words() {
         for (response, expected) in [
             ("B", "B"),
             ("(b)", "B"),
@@ -200,9 +204,9 @@ mod tests {
         }
     }
 
-    /// Texts put together at random from what the rules look for.
+    /// Random texts made of parts that the rules look for.
     #[test]
-    fn every_text_is_read() {
+    fn no_text_panics() {
         const PARTS: [&str; 32] = [
             "\\boxed{",
             "}",
@@ -255,6 +259,6 @@ mod tests {
     #[test]
     fn a_prompt_without_answer_is_an_error() {
         let error = ExactAnswer.score(&Prompt::new("p7", "?"), "1").unwrap_err();
-        assert_eq!(error.to_string(), "prompt `p7`: no `answer`, which scorer `exact-answer` needs");
+        assert_eq!(error.to_string(), "prompt `p7` has no `answer`, which scorer `exact-answer` needs");
     }
 }

@@ -1,8 +1,8 @@
-//! Values of numbers in a text that has been made plain.
+//! Values of the numbers in a plain text.
 
 use std::ops::Range;
 
-/// A number, and whether it was given in hundredths.
+/// A number, and whether it is followed by a percent sign.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Value {
     number: f64,
@@ -10,8 +10,8 @@ pub(super) struct Value {
 }
 
 impl Value {
-    /// Equal up to the rounding of decimals. Where one of two says per cent, `50%` is both `0.5` and `50`: questions that
-    /// ask for a percentage mostly have the bare number as their answer.
+    /// Whether two values are equal up to rounding. If only one of them has a percent sign, `50%` equals both `0.5` and `50`:
+    /// the right answer to a question for a percentage is often the number alone.
     pub(super) fn equals(&self, other: &Self) -> bool {
         let same = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1.0);
         let share = |value: &Self| if value.percent { value.number / 100.0 } else { value.number };
@@ -19,11 +19,11 @@ impl Value {
     }
 }
 
-/// All numbers, in order, with their places in bytes.
+/// All numbers in order, with their ranges of bytes.
 pub(super) fn numbers(text: &str) -> Vec<(Value, Range<usize>)> {
-    let places: Vec<(usize, char)> = text.char_indices().collect();
-    let chars: Vec<char> = places.iter().map(|(_, c)| *c).collect();
-    let byte = |at: usize| places.get(at).map_or(text.len(), |(byte, _)| *byte);
+    let indices: Vec<(usize, char)> = text.char_indices().collect();
+    let chars: Vec<char> = indices.iter().map(|(_, c)| *c).collect();
+    let byte = |at: usize| indices.get(at).map_or(text.len(), |(byte, _)| *byte);
     let (mut found, mut at) = (Vec::new(), 0);
     while at < chars.len() {
         match number(&chars, at) {
@@ -39,12 +39,12 @@ pub(super) fn numbers(text: &str) -> Vec<(Value, Range<usize>)> {
     found
 }
 
-/// Whether what stands at `at` is a power: `15 m^2` is 15.
+/// Whether an exponent starts at `at`, as in `15 m^2`.
 fn is_exponent(chars: &[char], at: usize) -> bool {
     matches!(&chars[..at], [.., '^'] | [.., '^', '{'])
 }
 
-/// The number that starts at `at`, with its end.
+/// Number that starts at `at`, with its end.
 fn number(chars: &[char], at: usize) -> Option<(Value, usize)> {
     let before = at.checked_sub(1).and_then(|i| chars.get(i)).copied();
     let negative = chars[at] == '-' && !before.is_some_and(|c| c.is_alphanumeric() || c == ')' || c == '-');
@@ -52,12 +52,12 @@ fn number(chars: &[char], at: usize) -> Option<(Value, usize)> {
         return None;
     }
     let start = currency(chars, at + usize::from(negative));
-    // `-$4` and `$-4`.
+    // A minus sign may be before or after the currency sign: `-$4`, `$-4`.
     let inner = !negative && start > at && chars.get(start) == Some(&'-');
     let start = start + usize::from(inner);
     let (mut number, mut end) = decimal(chars, start)?;
     if let Some((above, below, after)) = fraction_after(chars, end) {
-        // A mixed number, `1 1/2`.
+        // Mixed number, as in `1 1/2`.
         (number, end) = (number + above / below, after);
     } else if let Some((below, after)) = below(chars, end) {
         (number, end) = (number / below, after);
@@ -67,17 +67,17 @@ fn number(chars: &[char], at: usize) -> Option<(Value, usize)> {
     Some((Value { number: if negative || inner { -number } else { number }, percent }, end))
 }
 
-/// Steps over a currency sign.
+/// Index after a currency sign, if there is one at `at`.
 fn currency(chars: &[char], at: usize) -> usize {
     at + usize::from(matches!(chars.get(at), Some('$' | '€' | '£' | '¥')))
 }
 
-/// How many digits follow.
+/// Number of digits from `from` on.
 fn digits(chars: &[char], from: usize) -> usize {
     chars[from.min(chars.len())..].iter().take_while(|c| c.is_ascii_digit()).count()
 }
 
-/// Digits with commas between groups of three, and decimals behind a point.
+/// Digits with commas between groups of three, and decimals after a point.
 fn decimal(chars: &[char], start: usize) -> Option<(f64, usize)> {
     let mut end = start + digits(chars, start);
     let bare_point = end == start && chars.get(start) == Some(&'.') && digits(chars, start + 1) > 0;
@@ -97,13 +97,13 @@ fn decimal(chars: &[char], start: usize) -> Option<(f64, usize)> {
     text.parse().ok().map(|value| (value, end))
 }
 
-/// `/4` right behind a number.
+/// Denominator directly after a number, as in `3/4`.
 fn below(chars: &[char], at: usize) -> Option<(f64, usize)> {
     let (below, end) = (chars.get(at) == Some(&'/')).then(|| decimal(chars, at + 1))??;
     (below != 0.0).then_some((below, end))
 }
 
-/// ` 1/2` behind a whole number.
+/// Fraction after a whole number and a space, as in `1 1/2`.
 fn fraction_after(chars: &[char], at: usize) -> Option<(f64, f64, usize)> {
     let start = at + usize::from(chars.get(at) == Some(&' '));
     if start == at {
@@ -115,7 +115,7 @@ fn fraction_after(chars: &[char], at: usize) -> Option<(f64, f64, usize)> {
     (above < below).then_some((above, below, end))
 }
 
-/// `e3`, `×10^4`, or a word such as million.
+/// `number` times a factor after it: `e3`, `×10^4`, or a word such as million.
 fn scaled(chars: &[char], number: f64, end: usize) -> (f64, usize) {
     if matches!(chars.get(end), Some('e' | 'E')) {
         let sign = usize::from(matches!(chars.get(end + 1), Some('+' | '-')));
@@ -149,7 +149,7 @@ fn scaled(chars: &[char], number: f64, end: usize) -> (f64, usize) {
     (number, end)
 }
 
-/// `%`, ` %`, ` percent` or ` per cent`.
+/// Whether a percent sign follows, as `%`, ` %`, ` percent` or ` per cent`, and the index after it.
 fn percent(chars: &[char], end: usize) -> (bool, usize) {
     let rest: String = chars[end.min(chars.len())..].iter().take(10).collect();
     for sign in ["%", " %", " percent", " per cent"] {
@@ -184,7 +184,7 @@ const UNITS: [&str; 20] = [
 ];
 const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 
-/// The last number that is written in words, below a million: `one hundred and five`.
+/// Last number in words, below a million, as in `one hundred and five`.
 pub(super) fn in_words(text: &str) -> Option<Value> {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();

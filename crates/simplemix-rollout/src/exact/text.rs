@@ -1,10 +1,10 @@
-//! Texts without what does not matter: LaTeX and Markdown made plain, and a normal form of words.
+//! Plain text from LaTeX and Markdown, and a normal form of words.
 
-/// Commands whose braces only hold text.
+/// LaTeX commands whose braces contain plain text.
 const TEXTS: [&str; 6] = ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\mbox{", "\\textit{"];
 
-/// LaTeX fractions as `a/b`, spacing and text commands gone, typographic signs as ASCII has them. `\boxed` and what is
-/// not known stay.
+/// Makes a text plain: LaTeX fractions as `a/b`, no spacing and text commands, typographic signs as ASCII. `\boxed` and
+/// unknown commands stay.
 pub(super) fn plain(text: &str) -> String {
     let mut text: String = text.chars().map(ascii).collect();
     for (from, to) in [
@@ -35,14 +35,15 @@ pub(super) fn plain(text: &str) -> String {
         while let Some(at) = text.find(command) {
             let inner = at + command.len();
             let end = text[inner..].find('}').map_or(text.len(), |end| inner + end);
-            let rest = text.get(end + 1..).unwrap_or_default().to_owned();
+            // An unclosed brace ends with the text.
+            let rest = text.get(end + 1..).unwrap_or("").to_owned();
             text = format!("{}{}{rest}", &text[..at], &text[inner..end]);
         }
     }
     fractions(&vulgar(&text))
 }
 
-/// Typographic minus signs and digits.
+/// ASCII form of typographic minus signs, spaces and digits.
 fn ascii(c: char) -> char {
     match c {
         '\u{2212}' | '\u{2013}' => '-',
@@ -52,7 +53,7 @@ fn ascii(c: char) -> char {
     }
 }
 
-/// `½` as ` 1/2`.
+/// Writes fraction characters as text: `½` as `1/2`, with a space after a digit.
 fn vulgar(text: &str) -> String {
     const SIGNS: [(char, &str); 9] = [
         ('½', "1/2"),
@@ -80,23 +81,23 @@ fn vulgar(text: &str) -> String {
     plain
 }
 
-/// `\frac{a}{b}` and `\frac12` as `a/b`, from the innermost.
+/// Writes `\frac{a}{b}` and `\frac12` as `a/b`.
 fn fractions(text: &str) -> String {
     let mut text = text.to_owned();
-    // From the last, which holds no other.
+    // The last fraction contains no other.
     while let Some(at) = text.rfind("\\frac") {
         let rest = &text[at + "\\frac".len()..];
         let Some((above, rest)) = argument(rest) else { return text.replace("\\frac", "frac") };
         let Some((below, rest)) = argument(rest) else { return text.replace("\\frac", "frac") };
         let mixed = text[..at].ends_with(|c: char| c.is_ascii_digit());
-        // The sign of a fraction is that of its whole.
+        // A minus sign of the numerator belongs to the whole fraction.
         let (sign, above) = above.strip_prefix('-').map_or(("", above), |above| ("-", above));
         text = format!("{}{}{sign}{above}/{below}{rest}", &text[..at], if mixed { " " } else { "" });
     }
     text
 }
 
-/// `{a}` or a single character, and what follows.
+/// Argument of a command, `{a}` or a single character, and the rest of the text.
 fn argument(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start_matches(' ');
     if let Some(inner) = text.strip_prefix('{') {
@@ -106,14 +107,15 @@ fn argument(text: &str) -> Option<(&str, &str)> {
     Some(text.split_at(end))
 }
 
-/// A single letter from A to J, perhaps in parentheses or with a point: the right answer to a choice.
+/// Letter from A to J if it is the whole text, apart from parentheses and points: the right answer to a choice.
 pub(super) fn only_letter(text: &str) -> Option<char> {
     let mut letters = text.trim().chars().filter(|c| !matches!(c, '(' | ')' | '.' | ':' | '$' | '*'));
     let letter = letters.next()?.to_ascii_uppercase();
     (letters.next().is_none() && ('A'..='J').contains(&letter)).then_some(letter)
 }
 
-/// The first letter from A to J that is a word, as a capital; in lower case only in parentheses, or alone.
+/// First letter from A to J that is a word, as a capital. A lower-case letter counts only in parentheses or as the whole
+/// text.
 pub(super) fn capital_alone(text: &str) -> Option<char> {
     if let Some(letter) = only_letter(text) {
         return Some(letter);
@@ -129,7 +131,7 @@ pub(super) fn capital_alone(text: &str) -> Option<char> {
     chars.iter().enumerate().find(alone).map(|(_, c)| c.to_ascii_uppercase())
 }
 
-/// Whether a number with these words around it is no more than a number with a unit or a name: `$`, `apples`, `x =`.
+/// Whether the words around a number are only a unit or a name, as in `$5`, `5 apples`, `x = 5`.
 pub(super) fn is_unit(before: &str, after: &str) -> bool {
     let before = before.trim().trim_end_matches('=').trim();
     let before = before.trim_start_matches(['$', '(']).trim_end_matches(['$', '(']);
@@ -138,7 +140,7 @@ pub(super) fn is_unit(before: &str, after: &str) -> bool {
     before.chars().count() <= 12 && before.chars().all(|c| c.is_alphabetic() || c == ' ') && words(after)
 }
 
-/// Lower case, without articles, white space and braces, and without punctuation at the ends.
+/// Normal form of words: lower case, without articles, extra white space, braces, and punctuation at the ends.
 pub(super) fn normal(text: &str) -> String {
     let lower = text.to_lowercase().replace('$', " ").replace("\\boxed", "");
     let words = lower.split_whitespace().filter(|word| !["the", "a", "an"].contains(word));
@@ -146,7 +148,7 @@ pub(super) fn normal(text: &str) -> String {
     let mut compact = String::with_capacity(joined.len());
     let chars: Vec<char> = joined.chars().filter(|c| !matches!(c, '{' | '}' | '"')).collect();
     for (at, &c) in chars.iter().enumerate() {
-        // A space counts between words only.
+        // Only spaces between words stay.
         let inner = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(|c| c.is_alphanumeric());
         if c != ' ' || inner(at.checked_sub(1)) && inner(Some(at + 1)) {
             compact.push(c);
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_no_part_of_a_number() {
+    fn units_are_not_part_of_a_number() {
         assert!(is_unit("x = ", ""));
         assert!(is_unit("$", " dollars"));
         assert!(!is_unit("", ", 4)"));

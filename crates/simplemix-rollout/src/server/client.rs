@@ -1,4 +1,4 @@
-//! One question to a server, tried again where that helps.
+//! One request to a server, retried where that helps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,30 +14,30 @@ use super::settings::{Address, Endpoint, ServerSettings};
 use super::waiting::{Advice, Gate, backoff, sleep};
 use crate::error::{Error, Result};
 
-/// A question. Fields that are none are left to the server.
+/// Parameters of a request. Fields that are `None` are left to the server.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Ask {
-    /// Tokens of the answer, at most.
+    /// Longest response, in tokens.
     pub max_tokens: Option<usize>,
-    /// Divides the logits.
+    /// Divisor of the logits.
     pub temperature: Option<f64>,
-    /// Share of the probability that is drawn from.
+    /// Share of the probability to draw from.
     pub top_p: Option<f64>,
-    /// Number of tokens drawn from; no part of OpenAI's interface, though vLLM, SGLang and llama.cpp have it.
+    /// Number of most likely tokens to draw from. Not part of the OpenAI interface; vLLM, SGLang and llama.cpp have it.
     pub top_k: Option<usize>,
-    /// Least share of the likeliest token's probability; as `top_k`.
+    /// Smallest probability to draw from, relative to the most likely token. Supported by the same servers as `top_k`.
     pub min_p: Option<f64>,
-    /// Seed of the answer.
+    /// Random seed.
     pub seed: Option<u64>,
-    /// Texts that end the answer.
+    /// Texts that end the response.
     pub stop: Vec<String>,
-    /// Whether log-probabilities of the answer's tokens are wanted.
+    /// Whether to return the log-probabilities of the tokens.
     pub logprobs: bool,
-    /// How many likeliest tokens in the place of each are wanted too; chat only, and only with `logprobs`.
+    /// Number of most likely tokens to return for each position. Chat only, and only with `logprobs`.
     pub top_logprobs: usize,
 }
 
-/// Asks a server. Safe to share between threads, which a limit of the server's then holds back together.
+/// Client of a server. Threads can share it, and then respect the server's rate limits together.
 ///
 /// # Examples
 /// ```no_run
@@ -60,21 +60,21 @@ pub struct ServerClient {
     key: Option<Key>,
     model: String,
     gate: Gate,
-    /// Requests so far, by which waits differ.
+    /// Requests so far. Waiting times depend on the number of the request.
     requests: AtomicU64,
 }
 
 impl ServerClient {
-    /// Reads the key from its environment variable and, where the settings name no model, asks the server for its only one.
+    /// Reads the API key from its environment variable and, if the settings name no model, asks the server for its only one.
     ///
     /// # Errors
-    /// [`Error::Setting`] for settings out of range or an unusable key, [`Error::Server`] if it has to be asked and does
-    /// not answer.
+    /// [`Error::Setting`] with the first setting out of range or with an invalid key, [`Error::Server`] if the server cannot
+    /// be asked for its model.
     pub fn new(settings: ServerSettings) -> Result<Self> {
         settings.check()?;
         let key = Key::from_env(&settings.api_key_env)?;
         let agent = Agent::config_builder()
-            // A status is looked at here, and a redirection is not followed: the key goes where the user said.
+            // The status is handled here. Redirects are not followed, so that the key goes only to the given address.
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -85,35 +85,38 @@ impl ServerClient {
             .build()
             .new_agent();
         let address = Address::new(&settings.url)?;
-        let model = settings.model.clone().unwrap_or_default();
         let (gate, requests) = (Gate::default(), AtomicU64::new(0));
-        let mut client = Self { settings, address, agent, key, model, gate, requests };
-        if client.settings.model.is_none() {
-            client.model = client.only_model()?;
-        }
+        let named = settings.model.clone();
+        let mut client = Self { settings, address, agent, key, model: String::new(), gate, requests };
+        client.model = named.map_or_else(|| client.only_model(), Ok)?;
         Ok(client)
     }
 
-    /// The model that is asked.
+    /// Name of the model on the server.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// How the server is asked.
+    /// Settings of the client.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
     }
 
-    /// Asks for one answer to `prompt`, and asks again, later each time, while the server fails, refuses for lack of
-    /// capacity, or answers what cannot be understood.
+    /// Everything that responses depend on beside prompts and parameters.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.settings.fingerprint(&self.address, &self.model)
+    }
+
+    /// Asks for one response to `prompt`. Retries with growing waits while the server fails, refuses for lack of capacity,
+    /// or sends a reply that cannot be read.
     ///
     /// # Errors
-    /// [`Error::Server`] with the last failure, [`Error::Setting`] for messages where only completions may be asked,
-    /// [`Error::Interrupted`] when `stopped` says so during a wait.
+    /// [`Error::Server`] with the last failure, [`Error::Setting`] for messages if the endpoint is `completions`,
+    /// [`Error::Interrupted`] if `stopped` returns true during a wait.
     pub fn ask(&self, prompt: &Text, ask: &Ask, stopped: &dyn Fn() -> bool) -> Result<Reply> {
         let (chat, body) = self.body(prompt, ask)?;
         let url = self.address.of(if chat { "chat/completions" } else { "completions" });
-        self.persist(stopped, &|| self.once(self.request(&url, Some(&body)), &|body| parse(body, chat)))
+        self.retry(stopped, &|| self.once(self.request(&url, Some(&body)), &|body| parse(body, chat)))
     }
 
     fn body(&self, prompt: &Text, ask: &Ask) -> Result<(bool, String)> {
@@ -122,7 +125,7 @@ impl ServerClient {
             (Endpoint::Auto | Endpoint::Chat, _) => true,
             (Endpoint::Completions, Text::Messages(_)) => {
                 let found = "completions, for a prompt of messages".to_owned();
-                return Err(Error::Setting { key: "endpoint", found, expected: "chat, or prompts of bare text" });
+                return Err(Error::Setting { key: "endpoint", found, expected: "chat, or prompts of plain text" });
             }
         };
         let mut body = Map::new();
@@ -135,7 +138,7 @@ impl ServerClient {
                 body.insert("prompt".into(), text.as_str().into());
             }
             Text::Messages(turns) => {
-                body.insert("messages".into(), serde_json::to_value(turns).unwrap_or_default());
+                body.insert("messages".into(), json!(turns));
             }
         }
         let fields: [(&str, Option<Value>); 6] = [
@@ -151,7 +154,7 @@ impl ServerClient {
             body.insert("stop".into(), json!(ask.stop));
         }
         if ask.logprobs {
-            // Completions want a number: of likeliest tokens told beside the drawn one.
+            // For completions the field is the number of most likely tokens to return.
             body.insert("logprobs".into(), if chat { true.into() } else { ask.top_logprobs.max(1).into() });
             if chat && ask.top_logprobs > 0 {
                 body.insert("top_logprobs".into(), ask.top_logprobs.into());
@@ -168,18 +171,19 @@ impl ServerClient {
 
     fn only_model(&self) -> Result<String> {
         let url = self.address.of("models");
-        let names = self.persist(&|| false, &|| self.once(self.request(&url, None), &models))?;
+        let names = self.retry(&|| false, &|| self.once(self.request(&url, None), &models))?;
         match names.as_slice() {
             [name] => Ok(name.clone()),
             names => {
-                let found = if names.is_empty() { "no model".to_owned() } else { names.join(", ") };
-                Err(self.error(None, format!("has {found}: name the one to ask for"), 1))
+                let found =
+                    if names.is_empty() { "no model".to_owned() } else { format!("the models {}", names.join(", ")) };
+                Err(self.error(None, format!("has {found}; name the model to use in `model`"), 1))
             }
         }
     }
 
-    /// Tries until it helps no more.
-    fn persist<T>(&self, stopped: &dyn Fn() -> bool, once: &dyn Fn() -> Result<T, Failed>) -> Result<T> {
+    /// Calls `once` until it succeeds or another attempt cannot help.
+    fn retry<T>(&self, stopped: &dyn Fn() -> bool, once: &dyn Fn() -> Result<T, Failed>) -> Result<T> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let most = Duration::from_secs_f64(self.settings.max_wait_secs);
         let mut attempt = 1;
@@ -191,18 +195,18 @@ impl ServerClient {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            if !failed.again || attempt > self.settings.retries {
+            if !failed.is_transient || attempt > self.settings.retries {
                 return Err(self.error(failed.status, failed.found, attempt));
             }
             let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
-            let (url, said, of) = (self.address.shown(), self.clean(&failed.found), self.settings.retries);
+            let (url, found, retries) = (self.address.shown(), self.clean(&failed.found), self.settings.retries);
             match attempt {
-                // Trouble that lasts is worth a word; the rest is for those who ask.
-                3 => tracing::warn!("{url}: {said}; tried again, up to {of} times"),
-                _ => tracing::debug!("{url}: {said}; again in {wait:.1?}"),
+                // Lasting trouble is worth a warning, a single failure is not.
+                3 => tracing::warn!("{url}: {found}; retrying up to {retries} times"),
+                _ => tracing::debug!("{url}: {found}; retrying in {wait:.1?}"),
             }
             if failed.status == Some(429) {
-                // One request too many is one of all.
+                // The rate limit counts the requests of all threads.
                 self.gate.pause(wait);
             }
             if !sleep(wait, stopped) {
@@ -232,7 +236,7 @@ impl ServerClient {
         }
     }
 
-    /// Looks at what came of one try.
+    /// Reads the response of one attempt.
     fn once<T>(
         &self,
         response: Result<Response<ureq::Body>, ureq::Error>,
@@ -242,23 +246,26 @@ impl ServerClient {
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let advice = Advice::of_headers(&header);
+        let advice = Advice::from_headers(&header);
         if let Some(pause) = advice.pause {
             self.gate.pause(pause.min(Duration::from_secs_f64(self.settings.max_wait_secs)));
         }
         let body = response.body_mut().with_config().limit(self.settings.max_reply_bytes).read_to_vec();
         if !(200..300).contains(&status) {
-            let words = body.map(|body| words_of(&body)).unwrap_or_default();
-            let found = if words.is_empty() { format!("status {status}") } else { format!("status {status}: {words}") };
-            let again = matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529);
-            return Err(Failed { status: Some(status), found, again, advice });
+            // A body that cannot be read has no message.
+            let message = body.map(|body| message(&body)).unwrap_or_default();
+            let found =
+                if message.is_empty() { format!("status {status}") } else { format!("status {status}: {message}") };
+            let is_transient = matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529);
+            return Err(Failed { status: Some(status), found, is_transient, advice });
         }
-        let understood = body.map_err(Failed::transport).map(|body| parse(&body))?;
-        understood.map_err(|found| Failed { status: Some(status), found, again: true, advice })
+        let parsed = body.map_err(Failed::transport).map(|body| parse(&body))?;
+        parsed.map_err(|found| Failed { status: Some(status), found, is_transient: true, advice })
     }
 
+    /// `text` without the API key.
     fn clean(&self, text: &str) -> String {
-        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.taken_out_of(text))
+        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.removed_from(text))
     }
 
     fn error(&self, status: Option<u16>, found: String, attempts: u32) -> Error {
@@ -266,36 +273,37 @@ impl ServerClient {
     }
 }
 
-/// What came of a try that was no answer.
+/// A failed attempt.
 struct Failed {
     status: Option<u16>,
     found: String,
-    /// Whether trying again may help.
-    again: bool,
+    /// Whether another attempt may help.
+    is_transient: bool,
     advice: Advice,
 }
 
 impl Failed {
     fn transport(error: ureq::Error) -> Self {
-        let again = !matches!(
+        let is_transient = !matches!(
             error,
             ureq::Error::BadUri(_)
                 | ureq::Error::Http(_)
                 | ureq::Error::InvalidProxyUrl
                 | ureq::Error::BodyExceedsLimit(_)
         );
-        Self { status: None, found: error.to_string(), again, advice: Advice::default() }
+        Self { status: None, found: error.to_string(), is_transient, advice: Advice::default() }
     }
 }
 
-/// A server's words in a body of an error: `error.message`, or what there is.
-fn words_of(body: &[u8]) -> String {
+/// Message in the body of an error: `error.message` or a similar field, otherwise the body itself.
+fn message(body: &[u8]) -> String {
+    // A body that is not JSON has none of these fields.
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let said = [&json["error"]["message"], &json["message"], &json["detail"], &json["error"]];
-    let words = said.into_iter().find_map(Value::as_str).map(str::to_owned);
-    let words = words.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    // One line, not too long: what follows is likely a page for people.
-    words.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    let fields = [&json["error"]["message"], &json["message"], &json["detail"], &json["error"]];
+    let text = fields.into_iter().find_map(Value::as_str).map(str::to_owned);
+    let text = text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    // One short line: the rest is likely a page for people.
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }
 
 fn models(body: &[u8]) -> Result<Vec<String>, String> {

@@ -1,4 +1,4 @@
-//! Answers from a server.
+//! Responses from a server.
 
 use std::sync::Arc;
 
@@ -6,9 +6,19 @@ use super::client::{Ask, ServerClient};
 use super::pool::in_parallel;
 use super::settings::{OnRefused, ServerSettings};
 use crate::error::{Error, Result};
-use crate::generator::{AnswerSink, Answered, Candidate, Generator, Job, Prompt, SamplingConfig, sample_seed};
+use crate::generator::{Candidate, CandidateSink, Generator, Job, Prompt, Sampled, SamplingConfig};
+use crate::random::sample_seed;
 
-/// A model behind a server. Each sample is a request of its own with a seed of its own.
+/// A model behind a server. Each sample is a separate request with its own seed.
+///
+/// # Examples
+/// ```no_run
+/// use simplemix_rollout::{Generator, Prompt, SamplingConfig, ServerGenerator, ServerSettings};
+/// let mut model = ServerGenerator::new(ServerSettings::new("http://localhost:8000/v1"))?;
+/// let prompts = [Prompt::new("a", "What is 2 + 2?")];
+/// let candidates = model.generate(&prompts, &SamplingConfig::simplemix(), &mut |_, _| {})?;
+/// # Ok::<(), simplemix_rollout::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ServerGenerator {
     client: Arc<ServerClient>,
@@ -16,10 +26,10 @@ pub struct ServerGenerator {
 }
 
 impl ServerGenerator {
-    /// Gets ready to ask.
+    /// Checks the settings and prepares the client.
     ///
     /// # Errors
-    /// As [`ServerClient::new`].
+    /// Those of [`ServerClient::new`].
     pub fn new(settings: ServerSettings) -> Result<Self> {
         let client = ServerClient::new(settings)?;
         let name = client.settings().name.clone().unwrap_or_else(|| client.model().to_owned());
@@ -33,36 +43,36 @@ impl Generator for ServerGenerator {
     }
 
     fn fingerprint(&self) -> String {
-        self.client.settings().fingerprint(self.client.model())
+        self.client.fingerprint()
     }
 
-    fn answer(
+    fn sample(
         &mut self,
         jobs: &mut dyn Iterator<Item = Result<Job>>,
         sampling: &SamplingConfig,
-        sink: &mut dyn AnswerSink,
+        sink: &mut dyn CandidateSink,
     ) -> Result<()> {
-        let mut questions = jobs.flat_map(|job| match job {
-            Ok(Job { place, prompt, samples }) => {
+        let mut requests = jobs.flat_map(|job| match job {
+            Ok(Job { index, prompt, samples }) => {
                 let prompt = Arc::new(prompt);
-                samples.into_iter().map(|sample| Ok((place, sample, prompt.clone()))).collect()
+                samples.into_iter().map(|sample| Ok((index, sample, prompt.clone()))).collect()
             }
             Err(error) => vec![Err(error)],
         });
         let (client, sampling) = (self.client.clone(), *sampling);
         let workers = client.settings().concurrency;
-        let work = move |(place, sample, prompt): (u64, usize, Arc<Prompt>), stopped: &dyn Fn() -> bool| {
-            let answer = one(&client, &prompt, sample, &sampling, stopped)?;
-            Ok(Answered { place, sample, answer })
+        let work = move |(index, sample, prompt): (u64, usize, Arc<Prompt>), stopped: &dyn Fn() -> bool| {
+            let candidate = request(&client, &prompt, sample, &sampling, stopped)?;
+            Ok(Sampled { index, sample, candidate })
         };
         let sink = std::cell::RefCell::new(sink);
-        let stopped = || sink.borrow().stopped();
-        in_parallel(workers, &mut questions, work, &stopped, &mut |answered| sink.borrow_mut().answered(vec![answered]))
+        let stopped = || sink.borrow().is_interrupted();
+        in_parallel(workers, &mut requests, work, &stopped, &mut |sampled| sink.borrow_mut().keep(vec![sampled]))
     }
 }
 
-/// One sample; none if the server refuses the prompt and that is passed over.
-fn one(
+/// Requests one sample; `None` if the server refuses the prompt and refusals are skipped.
+fn request(
     client: &ServerClient,
     prompt: &Prompt,
     sample: usize,

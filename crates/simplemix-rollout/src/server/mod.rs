@@ -1,7 +1,7 @@
-//! Servers with OpenAI's interface: vLLM, SGLang, llama.cpp, Ollama and others.
+//! Servers with the OpenAI interface: vLLM, SGLang, llama.cpp, Ollama and others.
 //!
-//! [`ServerClient`] asks one question and tries again where that helps; [`pool`] keeps many questions under way;
-//! [`ServerGenerator`] answers prompts with both.
+//! [`ServerClient`] sends one request and retries it where that helps, [`pool`] runs many requests at the same time, and
+//! [`ServerGenerator`] samples responses with both.
 
 mod client;
 mod generator;

@@ -1,4 +1,4 @@
-//! Many questions under way at once, on threads that wait for the server.
+//! Many requests at the same time, on threads that wait for the server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Virtual memory for each thread's stack; what is not used takes no room.
+/// Stack size of each thread. Memory is used only where the stack grows.
 const STACK_BYTES: usize = 1 << 20;
-/// How often the caller's wish to stop is looked at while nothing happens.
+/// Interval at which `stopped` is checked while no result arrives.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Does `work` on `jobs`, at most `workers` at a time, and hands each result to `done` on the calling thread, in any order.
-/// `work` is told by its second argument when to give up waiting.
+/// Does `work` on `jobs`, at most `workers` at a time, and passes each result to `done` on the calling thread, in any order.
+/// The second argument of `work` tells it when to give up waiting.
 ///
-/// After the first error no further job is begun, and what is under way is still handed over before the error is returned,
-/// so that nothing done is lost. When `stopped` says so, [`Error::Interrupted`] is returned at once and what is under way is
-/// left to itself.
+/// After the first error no further job is started. Results of running jobs are still passed on before the error is
+/// returned, so that no finished work is lost. If `stopped` returns true, [`Error::Interrupted`] is returned at once and
+/// results of running jobs are ignored.
 pub(crate) fn in_parallel<J: Send + 'static, R: Send + 'static>(
     workers: usize,
     jobs: &mut dyn Iterator<Item = Result<J>>,
@@ -29,29 +29,29 @@ pub(crate) fn in_parallel<J: Send + 'static, R: Send + 'static>(
     let (to_caller, from_workers) = channel::<Result<R>>();
     let (from_caller, work, give_up) =
         (Arc::new(Mutex::new(from_caller)), Arc::new(work), Arc::new(AtomicBool::new(false)));
-    // However this function ends, waits are given up.
-    let _ends = GiveUp(give_up.clone());
-    let (mut threads, mut under_way, mut failed) = (0, 0, None);
+    // However this function ends, workers stop waiting.
+    let _guard = GiveUp(give_up.clone());
+    let (mut threads, mut running, mut failed) = (0, 0, None);
     let mut more = true;
     loop {
-        while more && failed.is_none() && under_way < workers {
+        while more && failed.is_none() && running < workers {
             match jobs.next() {
                 Some(Ok(job)) => {
-                    if threads == under_way {
+                    if threads == running {
                         let (from_caller, to_caller) = (from_caller.clone(), to_caller.clone());
                         let (work, give_up) = (work.clone(), give_up.clone());
                         start(move || serve(&from_caller, &to_caller, work.as_ref(), &give_up))?;
                         threads += 1;
                     }
-                    // The receiver is alive: this function holds it.
+                    // Sending cannot fail: this function holds the receiver.
                     let _ = to_workers.send(job);
-                    under_way += 1;
+                    running += 1;
                 }
                 Some(Err(error)) => failed = Some(error),
                 None => more = false,
             }
         }
-        if under_way == 0 {
+        if running == 0 {
             return failed.map_or(Ok(()), Err);
         }
         if stopped() {
@@ -62,10 +62,10 @@ pub(crate) fn in_parallel<J: Send + 'static, R: Send + 'static>(
             Err(RecvTimeoutError::Disconnected) => return Err(Error::Interrupted),
             Ok(result) => result,
         };
-        under_way -= 1;
+        running -= 1;
         if let Err(error) = result.and_then(&mut *done) {
             give_up.store(true, Ordering::Relaxed);
-            // The first one is the cause; those that gave up waiting for it are not.
+            // The first error is the cause; later ones may come from workers that gave up.
             failed.get_or_insert(error);
         }
     }
@@ -83,8 +83,8 @@ fn start(run: impl FnOnce() + Send + 'static) -> Result<()> {
     let builder = std::thread::Builder::new().name("simplemix-server".to_owned()).stack_size(STACK_BYTES);
     let failed = |error: std::io::Error| Error::Setting {
         key: "concurrency",
-        found: format!("more threads than the system gives: {error}"),
-        expected: "fewer requests at once",
+        found: format!("more than the system has threads for: {error}"),
+        expected: "fewer requests at the same time",
     };
     builder.spawn(run).map(drop).map_err(failed)
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_error_what_is_under_way_is_still_handed_over() {
+    fn after_an_error_results_of_running_jobs_are_still_passed_on() {
         let work = |job: usize, _: &dyn Fn() -> bool| match job {
             3 => Err(Error::Interrupted),
             _ => {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_to_stop_is_heard_while_work_goes_on() {
+    fn stopping_does_not_wait_for_running_jobs() {
         let work = |job: usize, gives_up: &dyn Fn() -> bool| {
             while !gives_up() {
                 std::thread::sleep(Duration::from_millis(1));

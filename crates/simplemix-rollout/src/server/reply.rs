@@ -1,39 +1,39 @@
-//! What a server answered, checked.
+//! Replies of a server, checked.
 
 use serde::Deserialize;
 
 use crate::generator::Finish;
 
-/// An answer.
+/// Reply of a server: one response.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
-    /// Its text.
+    /// Text of the response.
     pub text: String,
-    /// Why it ended.
+    /// Reason for which the response ended.
     pub finish: Finish,
-    /// Tokens of the answer, where the server tells.
+    /// Tokens of the response, if the server reports them.
     pub tokens: Option<usize>,
-    /// Tokens of the question, where the server tells.
+    /// Tokens of the prompt, if the server reports them.
     pub prompt_tokens: Option<usize>,
-    /// Log-probabilities of its tokens, where they were asked for and the server tells.
+    /// Tokens with their log-probabilities, if they were requested and the server reports them.
     pub logps: Option<Vec<TokenLogp>>,
 }
 
-/// A token of an answer.
+/// A token of a response with its log-probability.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TokenLogp {
-    /// Its text.
+    /// Text of the token.
     pub token: String,
-    /// Its log-probability, nats.
+    /// Log-probability in nats.
     pub logp: f64,
-    /// The likeliest tokens in its place, with theirs.
+    /// Most likely tokens at the same position, with their log-probabilities.
     pub top: Vec<(String, f64)>,
 }
 
 impl Reply {
-    /// Sum of the tokens' log-probabilities.
+    /// Summed log-probability of the tokens; `None` without tokens.
     pub fn logp(&self) -> Option<f64> {
         self.logps.as_ref().filter(|logps| !logps.is_empty()).map(|logps| logps.iter().map(|token| token.logp).sum())
     }
@@ -71,7 +71,7 @@ struct Message {
     content: Option<String>,
 }
 
-/// Chat tells `content`, completions tell lists.
+/// Log-probabilities: chat replies have `content`, completions have the two lists.
 #[derive(Deserialize)]
 struct Logprobs {
     #[serde(default)]
@@ -96,18 +96,17 @@ struct TopToken {
     logprob: f64,
 }
 
-/// The one answer in a body, or what is wrong with it.
+/// Parses a body with exactly one response. The error is a text for [`crate::Error::Server`].
 pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, String> {
-    let body: Body =
-        serde_json::from_slice(body).map_err(|error| format!("an answer that is not understood: {error}"))?;
+    let body: Body = serde_json::from_slice(body).map_err(|error| format!("cannot parse the reply: {error}"))?;
     let prompt_tokens = body.usage.as_ref().and_then(|usage| usage.prompt_tokens);
     let usage = body.usage.and_then(|usage| usage.completion_tokens);
     let count = body.choices.len();
     let Some(choice) = body.choices.into_iter().next().filter(|_| count == 1) else {
-        return Err(format!("{count} answers in place of one"));
+        return Err(format!("{count} responses in the reply, expected one"));
     };
     let text = if chat { choice.message.and_then(|message| message.content) } else { choice.text };
-    let text = text.ok_or("an answer without text")?;
+    let text = text.ok_or("the response in the reply has no text")?;
     let finish = match choice.finish_reason.as_deref() {
         Some("length" | "max_tokens") => Finish::Length,
         _ => Finish::Stop,
@@ -129,7 +128,7 @@ fn logps(logprobs: Logprobs) -> Result<Option<Vec<TokenLogp>>, String> {
     }
     let (Some(tokens), Some(values)) = (logprobs.tokens, logprobs.token_logprobs) else { return Ok(None) };
     if tokens.len() != values.len() {
-        return Err(format!("{} log-probabilities for {} tokens", values.len(), tokens.len()));
+        return Err(format!("{} log-probabilities in the reply for {} tokens", values.len(), tokens.len()));
     }
     let token = |(token, logp): (String, Option<f64>)| Some(TokenLogp { token, logp: logp?, top: Vec::new() });
     Ok(tokens.into_iter().zip(values).map(token).collect())
@@ -140,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_both_interfaces_are_read() {
+    fn replies_of_both_interfaces_are_parsed() {
         let chat = br#"{"choices": [{"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "length",
             "logprobs": {"content": [{"token": "4", "logprob": -0.5, "top_logprobs": [{"token": "5", "logprob": -2}]}]}}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 1}}"#;
@@ -157,18 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_answer_is_said() {
+    fn replies_without_exactly_one_response_are_refused() {
         for (body, chat, expected) in [
-            ("{\"choices\": []}", true, "0 answers"),
-            ("{\"choices\": [{\"text\": \"a\"}, {\"text\": \"b\"}]}", false, "2 answers"),
-            ("{\"choices\": [{\"text\": \"a\"}]}", true, "without text"),
-            ("{\"choices\": [{\"message\": {\"content\": null}}]}", true, "without text"),
-            ("{\"choices\"", true, "not understood"),
-            ("<html>", true, "not understood"),
+            ("{\"choices\": []}", true, "0 responses"),
+            ("{\"choices\": [{\"text\": \"a\"}, {\"text\": \"b\"}]}", false, "2 responses"),
+            ("{\"choices\": [{\"text\": \"a\"}]}", true, "has no text"),
+            ("{\"choices\": [{\"message\": {\"content\": null}}]}", true, "has no text"),
+            ("{\"choices\"", true, "cannot parse"),
+            ("<html>", true, "cannot parse"),
             (
                 "{\"choices\": [{\"text\": \"a\", \"logprobs\": {\"tokens\": [\"a\"], \"token_logprobs\": []}}]}",
                 false,
-                "0 log-probabilities for 1 tokens",
+                "0 log-probabilities in the reply for 1 tokens",
             ),
         ] {
             let found = parse(body.as_bytes(), chat).unwrap_err();

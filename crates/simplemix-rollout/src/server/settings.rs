@@ -1,51 +1,59 @@
-//! Where a server is, and how it is asked.
+//! Settings of a server.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::journal::json;
 
-/// A server and the manners to ask it with. Only address, model, endpoint, `logps` and `extra` count for what it answers;
-/// the rest may differ when a run goes on.
+/// Settings of a server with the OpenAI interface. Responses depend on address, model, endpoint, `logps` and `extra`; the
+/// other settings may change when a run continues.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::ServerSettings;
+/// let settings = ServerSettings { concurrency: 8, ..ServerSettings::new("http://localhost:8000/v1") };
+/// assert!(settings.check().is_ok());
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// Address, such as `http://localhost:8000/v1`; a bare host gets `/v1`.
+    /// Address, such as `http://localhost:8000/v1`. `/v1` is added to a host without a path.
     pub url: String,
-    /// Model to ask for; the only one that the server has if none.
+    /// Name of the model on the server; by default the only one there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Name for the `generator` column; the model's if none.
+    /// Name for the `generator` column; by default the name of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Environment variable with the key. Without the variable no key is sent.
+    /// Environment variable with the API key. Without the variable no key is sent.
     #[serde(default = "api_key_env")]
     pub api_key_env: String,
-    /// Which interface.
+    /// Interface to use.
     #[serde(default)]
     pub endpoint: Endpoint,
-    /// Requests under way at once.
+    /// Requests at the same time, from 1 to 4096.
     #[serde(default = "concurrency")]
     pub concurrency: usize,
-    /// Seconds after which a request is given up and tried again.
+    /// Time limit of a request in seconds, after which it is tried again.
     #[serde(default = "timeout_secs")]
     pub timeout_secs: f64,
-    /// Times that a request is tried again.
+    /// Number of further attempts after a request failed.
     #[serde(default = "retries")]
     pub retries: u32,
-    /// Longest wait before a request is tried again, whatever the server asks for.
+    /// Longest wait before another attempt in seconds, even if the server asks for more.
     #[serde(default = "max_wait_secs")]
     pub max_wait_secs: f64,
-    /// What happens when the server refuses a prompt.
+    /// Reaction to a prompt that the server refuses.
     #[serde(default)]
     pub on_refused: OnRefused,
-    /// Ask for log-probabilities of answers.
+    /// Whether to ask for log-probabilities.
     #[serde(default = "yes")]
     pub logps: bool,
-    /// Bytes of an answer; longer ones are not read.
+    /// Largest reply in bytes; a larger one is an error.
     #[serde(default = "max_reply_bytes")]
     pub max_reply_bytes: u64,
-    /// Further fields of every request; null takes one out.
+    /// Further fields of every request; null removes a field.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
@@ -78,32 +86,32 @@ fn yes() -> bool {
     true
 }
 
-/// Which interface of a server is asked.
+/// Interface of a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Endpoint {
-    /// Chat for messages, completions for bare text.
+    /// Chat for messages, completions for plain text.
     #[default]
     Auto,
-    /// `chat/completions`; bare text becomes a turn of the user.
+    /// `chat/completions`; plain text becomes a user turn.
     Chat,
-    /// `completions`, for bare text only: messages would need the model's template.
+    /// `completions`, for plain text only: messages would need the model's chat template.
     Completions,
 }
 
-/// What happens when a server refuses a prompt for good (status 400, 413 or 422), such as one that is too long.
+/// Reaction to a prompt that the server refuses with status 400, 413 or 422, such as one that is too long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnRefused {
-    /// The run ends with the server's words.
+    /// End the run with the server's message.
     #[default]
     Stop,
-    /// The prompt goes without an answer, and is counted.
+    /// Leave the prompt without a response, and count it.
     Skip,
 }
 
 impl ServerSettings {
-    /// The server at `url` with everything else as usual.
+    /// Defaults for the server at `url`.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -122,17 +130,19 @@ impl ServerSettings {
         }
     }
 
+    /// Checks that every setting is in range.
+    ///
     /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range.
+    /// [`Error::Setting`] with the first setting out of range.
     pub fn check(&self) -> Result<()> {
         let refuse = |key, found: String, expected| Err(Error::Setting { key, found, expected });
         Address::new(&self.url)?;
         if !(1..=4096).contains(&self.concurrency) {
-            return refuse("concurrency", self.concurrency.to_string(), "from 1 to 4096");
+            return refuse("concurrency", self.concurrency.to_string(), "a number from 1 to 4096");
         }
         for (key, seconds) in [("timeout_secs", self.timeout_secs), ("max_wait_secs", self.max_wait_secs)] {
             if !(seconds > 0.0 && seconds <= 86_400.0) {
-                return refuse(key, seconds.to_string(), "above 0 and at most a day");
+                return refuse(key, seconds.to_string(), "a number of seconds > 0 and <= 86400");
             }
         }
         if self.max_reply_bytes == 0 {
@@ -141,15 +151,13 @@ impl ServerSettings {
         Ok(())
     }
 
-    /// What answers depend on.
-    pub(crate) fn fingerprint(&self, model: &str) -> String {
-        let shown = Address::new(&self.url).map(|address| address.shown()).unwrap_or_default();
-        let extra = serde_json::to_string(&self.extra).unwrap_or_default();
-        format!("{shown} {model} {:?} {} {extra}", self.endpoint, self.logps)
+    /// Everything that responses of `model` at `address` depend on.
+    pub(crate) fn fingerprint(&self, address: &Address, model: &str) -> String {
+        format!("{} {model} {:?} {} {}", address.shown(), self.endpoint, self.logps, json(&self.extra))
     }
 }
 
-/// An address in its parts.
+/// Address of a server, with its path and query apart.
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     base: String,
@@ -158,30 +166,33 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) fn new(url: &str) -> Result<Self> {
-        // What is wrong with an address may be a password in it, so it is not shown.
+        // An invalid address may contain a password, so it is not shown.
         let refuse = |found: &str, expected| Err(Error::Setting { key: "url", found: found.to_owned(), expected });
         let (rest, query) = url.split_once('?').map_or((url, ""), |(rest, query)| (rest, query));
         let Some((scheme, host)) = rest.split_once("://").filter(|(_, host)| !host.is_empty()) else {
-            return refuse("without a scheme", "http://HOST or https://HOST, perhaps with a path");
+            return refuse("without a scheme", "http://HOST or https://HOST, optionally with a path");
         };
         if !["http", "https"].contains(&scheme) {
             return refuse(scheme, "http or https");
         }
         if host.split('/').next().is_some_and(|authority| authority.contains('@')) {
-            return refuse("with a user or password", "an address without; a key goes into an environment variable");
+            return refuse(
+                "with a user or password",
+                "an address without them; pass a key in the environment variable `api_key_env`",
+            );
         }
         let host = host.trim_end_matches('/');
         let path = if host.contains('/') { "" } else { "/v1" };
         Ok(Self { base: format!("{scheme}://{host}{path}"), query: query.to_owned() })
     }
 
-    /// The address of `what`.
-    pub(crate) fn of(&self, what: &str) -> String {
+    /// Address of the resource `name`.
+    pub(crate) fn of(&self, name: &str) -> String {
         let query = if self.query.is_empty() { String::new() } else { format!("?{}", self.query) };
-        format!("{}/{what}{query}", self.base)
+        format!("{}/{name}{query}", self.base)
     }
 
-    /// Without the query, which may hold a secret.
+    /// Address without the query, which may contain a secret.
     pub(crate) fn shown(&self) -> String {
         self.base.clone()
     }

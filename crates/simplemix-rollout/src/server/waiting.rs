@@ -1,39 +1,39 @@
-//! How long to wait before a request is tried again, and when a server says so.
+//! Waiting times between attempts, and rate limits that a server announces.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::generator::mix;
+use crate::random::{mix, unit};
 
-/// The first wait; each further one is twice as long.
+/// First wait; every further one is twice as long.
 const FIRST: Duration = Duration::from_millis(500);
 
-/// The wait before try `attempt` (from 1) of request `number`: doubled each time up to `most`, of which between a half and
-/// all by chance, so that requests that failed together do not come back together. Counters are the chance.
+/// Wait after failed attempt `attempt` (from 1) of request `number`. It doubles with each attempt up to `most`, times a
+/// random factor from 0.5 to 1, so that requests that failed together are not retried together. The factor is a function of
+/// `number` and `attempt`.
 pub(crate) fn backoff(number: u64, attempt: u32, most: Duration) -> Duration {
     let whole = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(most);
-    let share = (mix(mix(number) ^ u64::from(attempt)) >> 11) as f64 / (1u64 << 53) as f64;
-    whole.mul_f64(0.5 + 0.5 * share)
+    whole.mul_f64(0.5 + 0.5 * unit(mix(mix(number) ^ u64::from(attempt))))
 }
 
-/// What a server's headers say about waiting.
+/// Waiting times that a server's headers announce.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Advice {
-    /// Before this request is tried again.
+    /// Wait before another attempt of this request.
     pub(crate) retry_after: Option<Duration>,
-    /// Before any further request, since a limit is used up.
+    /// Wait before any further request, since a rate limit is used up.
     pub(crate) pause: Option<Duration>,
 }
 
 impl Advice {
-    /// Reads `retry-after`, `retry-after-ms` and `x-ratelimit-*`.
-    pub(crate) fn of_headers<'a>(header: &dyn Fn(&str) -> Option<&'a str>) -> Self {
+    /// Reads the headers `retry-after`, `retry-after-ms` and `x-ratelimit-*`.
+    pub(crate) fn from_headers<'a>(header: &dyn Fn(&str) -> Option<&'a str>) -> Self {
         let millis = header("retry-after-ms").and_then(|text| text.trim().parse().ok()).and_then(seconds);
         let retry_after = millis.map(|wait| wait / 1000).or_else(|| {
             let text = header("retry-after")?.trim();
             match text.parse().ok() {
                 Some(number) => seconds(number),
-                // A date; the server's own clock says how far away it is.
+                // The header may be a date, to compare with the server's own clock.
                 None => {
                     let wait = http_date(text)? - http_date(header("date")?.trim())?;
                     Some(Duration::from_secs(u64::try_from(wait).unwrap_or(0)))
@@ -52,7 +52,7 @@ fn seconds(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number).ok()
 }
 
-/// `1s`, `6m0s`, `20ms`, `1h2m`, or a bare number of seconds.
+/// Parses `1s`, `6m0s`, `20ms`, `1h2m`, or a number of seconds.
 fn span(text: &str) -> Option<Duration> {
     if let Ok(number) = text.parse() {
         return seconds(number);
@@ -77,7 +77,7 @@ fn span(text: &str) -> Option<Duration> {
     seconds(sum)
 }
 
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7, the form that is written).
+/// Parses a date such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7) to seconds since 1970.
 fn http_date(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = text.split_once(", ")?.1.split([' ', ':']).collect();
@@ -86,7 +86,7 @@ fn http_date(text: &str) -> Option<i64> {
     let number = |word: &str| word.parse::<u32>().ok().map(i64::from);
     let (day, year, hour, minute, second) =
         (number(day)?, number(year)?, number(hour)?, number(minute)?, number(second)?);
-    // Days of the civil calendar, counted in years that begin in March.
+    // Days of the civil calendar, with years that start in March.
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let days =
         365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day
@@ -95,23 +95,23 @@ fn http_date(text: &str) -> Option<i64> {
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
-/// Holds all requests back for a while.
+/// Gate that all requests pass, and that can be closed for a time.
 #[derive(Debug, Default)]
 pub(crate) struct Gate(Mutex<Option<Instant>>);
 
 impl Gate {
-    /// Lets no request pass for `wait`.
+    /// Closes the gate for `wait`.
     pub(crate) fn pause(&self, wait: Duration) {
         let until = now() + wait;
         let mut closed = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *closed = Some(closed.map_or(until, |closed| closed.max(until)));
     }
 
-    /// Waits until requests may pass; false if `stopped` says so before.
+    /// Waits until the gate is open. Returns false if `stopped` becomes true before.
     pub(crate) fn pass(&self, stopped: &dyn Fn() -> bool) -> bool {
         loop {
             let until = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let left = until.map(|until| until.saturating_duration_since(now())).unwrap_or_default();
+            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now()));
             if left.is_zero() {
                 return !stopped();
             }
@@ -122,7 +122,7 @@ impl Gate {
     }
 }
 
-/// Sleeps; false as soon as `stopped` says so.
+/// Sleeps for `wait`. Returns false as soon as `stopped` becomes true.
 pub(crate) fn sleep(wait: Duration, stopped: &dyn Fn() -> bool) -> bool {
     let until = now() + wait;
     loop {
@@ -137,7 +137,7 @@ pub(crate) fn sleep(wait: Duration, stopped: &dyn Fn() -> bool) -> bool {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "waiting is a matter of the clock; no result depends on it")]
+#[expect(clippy::disallowed_methods, reason = "waits need a clock; no result depends on it")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn advice(headers: &[(&str, &'static str)]) -> Advice {
-        Advice::of_headers(&|name| headers.iter().find(|(of, _)| *of == name).map(|(_, value)| *value))
+        Advice::from_headers(&|name| headers.iter().find(|(of, _)| *of == name).map(|(_, value)| *value))
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_say_how_long() {
+    fn headers_announce_waits() {
         let after = |text: &'static str| advice(&[("retry-after", text)]).retry_after;
         assert_eq!(after("2"), Some(Duration::from_secs(2)));
         assert_eq!(after("0.5"), Some(Duration::from_millis(500)));
@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn dates_are_counted_from_1970() {
         assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        // The example of RFC 9110.
+        // Example of RFC 9110.
         assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         assert_eq!(http_date("yesterday"), None);
     }
 
     #[test]
-    fn a_closed_gate_opens_by_itself_or_is_given_up() {
+    fn a_closed_gate_opens_by_itself_or_waiting_stops() {
         let gate = Gate::default();
         assert!(gate.pass(&|| false));
         gate.pause(Duration::from_millis(30));

@@ -1,4 +1,4 @@
-//! A server with OpenAI's interface that does as it is told, badly too.
+//! Mock server with the OpenAI interface, which can also fail in many ways.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// A request as the server sees it.
+/// A request that the server received.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     /// Path with query.
     pub(crate) path: String,
-    /// The header of that name.
+    /// Value of the header `authorization`.
     pub(crate) authorization: Option<String>,
-    /// The body; null if there is none.
+    /// Body; null if there is none.
     pub(crate) body: Value,
-    /// How many requests came before, of all.
+    /// Number of requests before this one.
     pub(crate) number: usize,
-    /// How often this same body came before.
+    /// Number of requests before this one with the same path and body.
     pub(crate) tries: usize,
 }
 
 impl Seen {
-    /// The prompt: the last turn's content, or the text.
+    /// Content of the last turn, or the text of the prompt.
     pub(crate) fn prompt(&self) -> String {
         let turns = self.body["messages"].as_array();
         let content = turns.and_then(|turns| turns.last()).map(|turn| &turn["content"]);
@@ -34,23 +34,23 @@ impl Seen {
     }
 }
 
-/// What the server does.
+/// Reaction of the server.
 pub(crate) enum Does {
-    /// Answers with this text.
+    /// Sends a reply with this text.
     Answers(String),
     /// Sends a status, further headers and a body.
     Sends(u16, Vec<(&'static str, String)>, String),
-    /// Closes the connection without a word.
+    /// Closes the connection without a reply.
     HangsUp,
-    /// Promises more bytes than it sends, then closes.
+    /// Announces more bytes than it sends, then closes the connection.
     CutsOff,
-    /// Takes a while.
+    /// Waits before another reaction.
     Waits(Duration, Box<Does>),
 }
 
 type Behaviour = dyn Fn(&Seen) -> Does + Send + Sync;
 
-/// A running server; it ends with the test's process.
+/// A running server, until the process ends.
 pub(crate) struct Mock {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -76,13 +76,13 @@ impl Mock {
         format!("http://{}/v1", self.address)
     }
 
-    /// All requests so far.
+    /// Every request so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
 
-/// An answer that depends on prompt and seed alone.
+/// Reply that depends only on prompt and seed.
 pub(crate) fn echo(seen: &Seen) -> Does {
     Does::Answers(format!("{} #{}", seen.prompt(), seen.body["seed"]))
 }
@@ -131,7 +131,7 @@ fn request(reader: &mut impl BufRead) -> Option<(String, Option<String>, String)
     Some((path, authorization, String::from_utf8(body).ok()?))
 }
 
-/// Whether the connection stays open.
+/// Sends the reply. Returns whether the connection stays open.
 fn respond(stream: &mut TcpStream, seen: &Seen, does: Does) -> bool {
     match does {
         Does::HangsUp => false,
