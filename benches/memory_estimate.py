@@ -19,8 +19,8 @@ with tempfile.TemporaryDirectory() as folder:
     data = os.path.join(folder, "pairs.json")
     with open(pairs) as file, open(data, "w") as out:
         json.dump(json.load(file)[:12], out)
-    for name, more in [("plain", []), ("checkpointed", ["--activation-checkpointing"]),
-                       ("2048 tokens", ["--micro-batch-tokens", "2048"])]:
+    for name, more in [("plain", []), ("checkpointed", ["--set", "memory.activation_checkpointing=true"]),
+                       ("2048 tokens", ["--set", "batch.micro_batch_tokens=2048"])]:
         output = os.path.join(folder, name)
         command = [simplemix, "train", "--model", model, "--train", data, "--output", output, "--batch-size", "4",
                    "--max-steps", "3", *more]

@@ -76,12 +76,12 @@ def ours(way, model, pairs, out):
     data = os.path.join(out, "pairs.jsonl")
     with open(data, "w") as file:
         file.writelines(json.dumps(pair) + "\n" for pair in pairs)
-    more = {"ours": [], "ours lora": ["--lora-rank", "16"], "ours checkpointed": ["--activation-checkpointing"],
-            "ours lora checkpointed": ["--lora-rank", "16", "--activation-checkpointing"]}[way]
+    more = {"ours": [], "ours lora": ["--lora-rank", "16"], "ours checkpointed": ["--set", "memory.activation_checkpointing=true"],
+            "ours lora checkpointed": ["--lora-rank", "16", "--set", "memory.activation_checkpointing=true"]}[way]
     run = os.path.join(out, "run")
     command = [os.environ.get("SIMPLEMIX", "simplemix"), "train", "--model", model, "--train", data, "--output", run,
-               "--batch-size", str(BATCH), "--max-steps", str(STEPS), "--learning-rate", str(RATE), "--reference", "computed",
-               "--cache-tokens", "false", *more]
+               "--batch-size", str(BATCH), "--max-steps", str(STEPS), "--learning-rate", str(RATE), "--set", "reference.source=computed",
+               "--set", "tokens.cache=false", *more]
     seconds = {}
     for name, extra in [("dry", ["--dry-run"]), ("whole", [])]:
         start = time.perf_counter()

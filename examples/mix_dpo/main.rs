@@ -106,7 +106,7 @@ fn main() -> Result<()> {
 
     // 1. The model, and problems it is to get better at.
     let model = CausalLm::load(&input.model, Kind::Float, Device::cuda_if_available())?;
-    let options = TokenizeOptions { max_length: config.train.max_length, ..TokenizeOptions::default() };
+    let options = TokenizeOptions { max_length: config.train.tokens.max_length, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&input.model, options)?;
     println!("1. model      {}: {} weights", input.name, model.config().parameters());
     let mut prompts = prompts(&config.prompts);

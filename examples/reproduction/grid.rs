@@ -128,7 +128,7 @@ impl Grid {
     fn planned(&self, arm: &Arm, seed: u64, output: PathBuf, tried: Option<(f64, f64)>) -> Planned {
         let mut set = self.set.clone();
         if let Some((learning_rate, beta)) = tried {
-            set.extend([format!("train.learning_rate={learning_rate:e}"), format!("train.beta={beta}")]);
+            set.extend([format!("train.optimizer.learning_rate={learning_rate:e}"), format!("train.loss.beta={beta}")]);
         }
         set.extend(arm.set.iter().cloned());
         let file = self.folder.join(format!("{}.toml", arm.file.as_ref().unwrap_or(&arm.name)));

@@ -63,7 +63,8 @@ impl Outcome {
         let settings = run.output.join("pipeline.toml");
         let text = fs::read_to_string(&settings).with_context(|| format!("{}: cannot read", settings.display()))?;
         let settings: toml::Table = toml::from_str(&text).with_context(|| settings.display().to_string())?;
-        let number = |key: &str| settings["train"].get(key).and_then(toml::Value::as_float).unwrap_or(f64::NAN);
+        let train = &settings["train"];
+        let number = |section: &str, key: &str| train.get(section)?.get(key).and_then(toml::Value::as_float);
         let start = graded(&last(&stages, "grade-before")?.folder, None)?;
         let answers = graded(&last(&stages, "grade-after")?.folder, Some(&start))?;
         let divergence = &last(&stages, "divergence")?.report;
@@ -89,8 +90,8 @@ impl Outcome {
         Ok(Self {
             arm: run.arm.clone(),
             seed: run.seed,
-            learning_rate: number("learning_rate"),
-            beta: number("beta"),
+            learning_rate: number("optimizer", "learning_rate").unwrap_or(f64::NAN),
+            beta: number("loss", "beta").unwrap_or(f64::NAN),
             answers,
             kl: kl.into(),
             cost,

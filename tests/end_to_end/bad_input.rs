@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 
-use crate::{Dir, stderr};
+use crate::{Dir, stderr, stdout};
 
 /// Runs the command, expects exit code 2, one line that holds every part, and no new file.
 #[track_caller]
@@ -127,20 +127,58 @@ fn a_setting_out_of_range_is_named() {
     let train = |flag: &'static str, value: &'static str| {
         ["train", "--model", "model", "--train", "p.jsonl", "--output", "run", flag, value]
     };
-    refused(&dir, &train("--beta", "-1"), &["`beta` is -1, expected a number above 0"]);
-    refused(&dir, &train("--batch-size", "0"), &["`batch_size` is 0"]);
-    refused(&dir, &train("--loss", "dop"), &["`loss` is `dop`, expected one of sigmoid"]);
+    refused(&dir, &train("--beta", "-1"), &["--beta is -1, expected a number above 0"]);
+    refused(&dir, &train("--batch-size", "0"), &["--batch-size is 0, expected a whole number >= 1"]);
+    refused(&dir, &train("--loss", "dop"), &["--loss is `dop`, expected one of sigmoid"]);
+    refused(&dir, &train("--learning-rate", "fast"), &["--learning-rate is \"fast\", expected a number above 0"]);
+    refused(&dir, &train("--shuffle", "often"), &["--shuffle is \"often\", expected `none` or `seed` or `trl`"]);
+    refused(&dir, &train("--set", "loss.beta=-1"), &["`loss.beta` is -1, expected a number above 0"]);
+    refused(&dir, &train("--set", "loss.betta=1"), &["unknown key `loss.betta`; did you mean `loss.beta`?"]);
+    refused(&dir, &train("--set", "loss.beta"), &["--set is `loss.beta`, expected SECTION.KEY=VALUE"]);
     refused(&dir, &["train", "--train", "p.jsonl", "--output", "run"], &["`model` is not set"]);
+}
+
+#[test]
+fn flags_and_keys_that_are_gone_say_what_replaced_them() {
+    let dir = Dir::new();
+    for (flag, value, expected) in [
+        ("--label-smoothing", "0.1", "--label-smoothing is now --set loss.label_smoothing=VALUE"),
+        ("--hypo-lambda", "1e-3", "--hypo-lambda is now --set hypo.lambda=VALUE"),
+        ("--lora-targets", "q_proj", "--lora-targets is now --set lora.targets='[\"VALUE\"]'"),
+        ("--warmup-ratio", "0.1", "--warmup-ratio is now --set optimizer.warmup_ratio=VALUE"),
+        ("--micro-batch-tokens", "512", "--micro-batch-tokens is now --set batch.micro_batch_tokens=VALUE"),
+        ("--reference", "computed", "--reference is now --set reference.source=cached|computed|on-the-fly"),
+        ("--loss-constant", "a=1", "--loss-constant is now --set loss.constants.NAME=VALUE"),
+    ] {
+        refused(&dir, &["train", flag, value], &[expected]);
+    }
+    refused(&dir, &["train", "--set", "lora_rank=4"], &["`lora_rank` is now `lora.rank`"]);
+    dir.write("old.toml", "beta = 0.1\nreference = \"on_the_fly\"\n[adamw]\nweight_decay = 0.1\n");
+    let moved = ["old.toml: `adamw.weight_decay` is now `optimizer.weight_decay`", "`beta` is now `loss.beta`"];
+    refused(&dir, &["train", "--config", "old.toml"], &moved);
+}
+
+#[test]
+fn help_and_settings_come_with_defaults() {
+    let dir = Dir::new();
+    let help = stdout(&dir.simplemix(&["train", "--help"]));
+    for part in ["Optimisation:", "--learning-rate <RATE>", "[default: 1e-6]", "--shuffle <none|seed|trl>", "--set"] {
+        assert!(help.contains(part), "`{part}` is not in: {help}");
+    }
+    let settings = stdout(&dir.simplemix(&["train", "--settings"]));
+    assert!(settings.contains("\n[hypo]\n") && settings.contains("\nlearning_rate = 1e-6\n"), "{settings}");
+    dir.write("run.toml", settings);
+    refused(&dir, &["train", "--config", "run.toml"], &["`model` is not set"]);
 }
 
 #[test]
 fn an_unknown_setting_is_named_with_its_line() {
     let dir = Dir::new();
-    dir.write("run.toml", "model = \"model\"\nbetta = 0.1\n");
+    dir.write("run.toml", "model = \"model\"\nloss.betta = 0.1\n");
     let output = dir.simplemix(&["train", "--config", "run.toml"]);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2));
-    for part in ["run.toml", "line 2", "betta", "`beta`"] {
+    for part in ["run.toml:2: ", "`loss.betta`", "`loss.beta`"] {
         assert!(text.contains(part), "`{part}` is not in: {text}");
     }
 }

@@ -81,7 +81,7 @@ fn a_dry_run_says_what_memory_it_takes_and_writes_nothing() {
     };
     let whole = text(&[]);
     assert!(whole.contains("expected peak memory 0.") && whole.contains("optimizer"), "{whole}");
-    assert!(text(&["--activation-checkpointing"]).contains("activations of"));
+    assert!(text(&["--set", "memory.activation_checkpointing=true"]).contains("activations of"));
     assert!(!dir.path("run").exists());
 }
 
@@ -91,7 +91,7 @@ fn activations_computed_again_change_no_number() {
     dir.model();
     mixed(&dir);
     succeeds(&dir, &[TRAIN, &["--output", "plain"]].concat());
-    succeeds(&dir, &[TRAIN, &["--output", "again", "--activation-checkpointing"]].concat());
+    succeeds(&dir, &[TRAIN, &["--output", "again", "--set", "memory.activation_checkpointing=true"]].concat());
     for (plain, again) in lines(&dir, "plain/metrics.jsonl").iter().zip(lines(&dir, "again/metrics.jsonl")) {
         for key in ["loss", "grad_norm", "rewards/margins"] {
             let (Some(a), Some(b)) = (plain[key].as_f64(), again[key].as_f64()) else { continue };
@@ -125,14 +125,17 @@ fn training_raises_the_margin_of_both_sources_and_saves_a_model() {
 }
 
 #[test]
-fn flags_win_over_the_file_and_the_resolved_settings_are_kept() {
+fn flags_and_set_win_over_the_file_and_the_resolved_settings_are_kept() {
     let dir = Dir::new();
     dir.model();
     dir.pairs("p.jsonl", "a", 8);
-    dir.write("run.toml", "model = \"model\"\ntrain = \"p.jsonl\"\noutput = \"run\"\nbeta = 0.3\nmax_steps = 5\n");
-    succeeds(&dir, &["train", "--config", "run.toml", "--max-steps", "1"]);
+    dir.write("run.toml", "model = \"model\"\ntrain = \"p.jsonl\"\noutput = \"run\"\nmax_steps = 5\nloss.beta = 0.3\n");
+    let set = ["--set", "optimizer.beta1=0.8", "--set", "reference.source=on_the_fly"];
+    succeeds(&dir, &[&["train", "--config", "run.toml", "--max-steps", "1"][..], &set].concat());
     let resolved = std::fs::read_to_string(dir.path("run/config.toml")).unwrap();
-    assert!(resolved.contains("beta = 0.3") && resolved.contains("max_steps = 1\n"), "{resolved}");
+    for line in ["beta = 0.3", "max_steps = 1", "beta1 = 0.8", "source = \"on-the-fly\"", "beta2 = 0.999"] {
+        assert!(resolved.lines().any(|found| found == line), "{line} is not in: {resolved}");
+    }
     assert_eq!(lines(&dir, "run/metrics.jsonl").len(), 1);
 }
 

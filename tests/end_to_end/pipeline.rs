@@ -23,11 +23,11 @@ const SMALL: &[&str] = &[
     "--size",
     "8",
     "--set",
-    "train.batch_size=4",
+    "train.batch.batch_size=4",
     "--set",
-    "train.max_length=256",
+    "train.tokens.max_length=256",
     "--set",
-    "train.learning_rate=1e-3",
+    "train.optimizer.learning_rate=1e-3",
     "--set",
     "collect.sampling.max_new_tokens=10",
 ];
@@ -92,7 +92,7 @@ fn a_changed_setting_does_again_only_what_follows_from_it() {
     assert_eq!(said.matches("done before").count(), 9, "{said}");
     assert_eq!(summary(&dir, "first"), found);
     // Another strength of the pull to the reference: training and what comes after.
-    let said = run(&dir, &[&arm[..], &["second", "--set", "train.beta=0.5"]].concat());
+    let said = run(&dir, &[&arm[..], &["second", "--set", "train.loss.beta=0.5"]].concat());
     assert_eq!(said.matches("done before").count(), 6, "{said}");
     assert!(weights(&dir, "first") != weights(&dir, "second"));
     // Another arm on the same stages: on-policy pairs are those that are there.
@@ -143,9 +143,18 @@ fn tasks_are_scored_mixed_and_evaluated_each_in_its_way() {
         kl_prompts = 2
         "#,
     );
-    dir.write("arm.toml", "preset = \"base.toml\"\n[train]\nbeta = 0.2\n");
-    let small = ["--model", "model", "--size", "4", "--set", "train.batch_size=2", "--set", "train.max_length=256"];
-    let more = ["--set", "train.learning_rate=1e-3", "--set", "collect.sampling.max_new_tokens=10"];
+    dir.write("arm.toml", "preset = \"base.toml\"\n[train.loss]\nbeta = 0.2\n");
+    let small = [
+        "--model",
+        "model",
+        "--size",
+        "4",
+        "--set",
+        "train.batch.batch_size=2",
+        "--set",
+        "train.tokens.max_length=256",
+    ];
+    let more = ["--set", "train.optimizer.learning_rate=1e-3", "--set", "collect.sampling.max_new_tokens=10"];
     let arm = ["run", "arm.toml", "--prompts", "asked.jsonl", "--output", "out"];
     succeeds(&dir, &[&arm[..], &small, &more].concat());
     let found = summary(&dir, "out");
@@ -173,8 +182,15 @@ fn tasks_are_scored_mixed_and_evaluated_each_in_its_way() {
 #[test]
 fn a_pipeline_that_is_killed_goes_on() {
     let dir = prepared();
-    let arm =
-        ["--preset", "simplemix", "--eval-prompts", "held.jsonl", "--set", "train.save_every_steps=1", "--output"];
+    let arm = [
+        "--preset",
+        "simplemix",
+        "--eval-prompts",
+        "held.jsonl",
+        "--set",
+        "train.checkpoint.save_every_steps=1",
+        "--output",
+    ];
     let started = Instant::now();
     run(&dir, &[&arm[..], &["whole"]].concat());
     let duration = started.elapsed();
@@ -225,7 +241,7 @@ fn the_other_methods_of_the_paper_run() {
     let dir = prepared();
     let small = ["--set", "train.epochs=1", "--stages", "stages"];
     run(&dir, &[&["--preset", "off-policy", "--output", "off"][..], &small].concat());
-    let hypo = ["--preset", "hypo", "--output", "hypo", "--set", "train.hypo_max_new_tokens=6"];
+    let hypo = ["--preset", "hypo", "--output", "hypo", "--set", "train.hypo.max_new_tokens=6"];
     run(&dir, &[&hypo[..], &small].concat());
     assert!(report(&summary(&dir, "hypo"), "train")["last"]["kl"].is_number());
     let mix_p =
@@ -240,7 +256,8 @@ fn the_other_methods_of_the_paper_run() {
 fn a_reward_model_may_be_one_of_the_stages() {
     let dir = prepared();
     let without: Vec<&str> = SMALL.iter().filter(|flag| !["--scorer", "digit-share"].contains(flag)).copied().collect();
-    let arm = ["--preset", "simplemix", "--set", "reward.train=off.jsonl", "--set", "reward.learning_rate=1e-3"];
+    let arm =
+        ["--preset", "simplemix", "--set", "reward.train=off.jsonl", "--set", "reward.optimizer.learning_rate=1e-3"];
     let said = succeeds(&dir, &[&["run"], &without[..], &arm, &["--output", "runs"]].concat());
     assert!(said.contains("] reward ("), "{said}");
     let found = summary(&dir, "runs");
@@ -269,7 +286,11 @@ fn what_is_missing_or_wrong_is_named_before_anything_is_done() {
         ),
         (
             [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--set", "train.learning_rat=1"]].concat(),
-            "Did you mean `learning_rate`?",
+            "unknown key `train.learning_rat`; did you mean `train.optimizer.learning_rate`?",
+        ),
+        (
+            [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--set", "train.lora_rank=4"]].concat(),
+            "`train.lora_rank` is now `train.lora.rank`",
         ),
     ] {
         let output = dir.simplemix(&flags);
@@ -279,5 +300,5 @@ fn what_is_missing_or_wrong_is_named_before_anything_is_done() {
         assert!(!exists(&dir.path("runs")), "{flags:?}");
     }
     let said = succeeds(&dir, &["run", "--preset", "hypo", "--show"]);
-    assert!(said.contains("# HyPO") && said.contains("hypo_lambda"), "{said}");
+    assert!(said.contains("# HyPO") && said.contains("[train.hypo]"), "{said}");
 }

@@ -26,8 +26,10 @@ fn arms_differ_in_what_they_are_about_and_in_nothing_else() {
         let (train, mix) = (&settings["train"], &settings["mix"]);
         let rounds = settings["rounds"].as_integer().unwrap();
         assert_eq!(rounds * mix["size"].as_integer().unwrap(), 64, "{}", arm.display());
-        assert_eq!((train["beta"].as_float(), train["learning_rate"].as_float()), (Some(0.1), Some(1e-5)));
-        assert_eq!((train["batch_size"].as_integer(), train["epochs"].as_integer()), (Some(4), Some(1)));
+        assert_eq!(train["loss"]["beta"].as_float(), Some(0.1));
+        assert_eq!(train["optimizer"]["learning_rate"].as_float(), Some(1e-5));
+        let (batch_size, epochs) = (&train["batch"]["batch_size"], &train["epochs"]);
+        assert_eq!((batch_size.as_integer(), epochs.as_integer()), (Some(4), Some(1)));
         assert_eq!(settings["collect"]["sampling"]["samples"].as_integer(), Some(4));
     }
 }
@@ -35,7 +37,7 @@ fn arms_differ_in_what_they_are_about_and_in_nothing_else() {
 const GRID: &str = r#"
 root = "runs/reproduction"
 set = [
-    "mix.size=6", "train.batch_size=2", "train.max_length=160", "train.learning_rate=1e-3",
+    "mix.size=6", "train.batch.batch_size=2", "train.tokens.max_length=160", "train.optimizer.learning_rate=1e-3",
     "collect.sampling.max_new_tokens=6", "evaluate.max_new_tokens=6", "evaluate.kl_prompts=1",
 ]
 reward_flags = ["--epochs", "1", "--max-length", "160"]

@@ -194,7 +194,7 @@ fn a_folder_that_is_read_only_is_named_and_the_last_checkpoint_stays() {
 #[test]
 fn token_ids_are_kept_between_runs() {
     let dir = prepared();
-    succeeds(&dir, &[RUN, &["none", "--cache-tokens", "false"]].concat());
+    succeeds(&dir, &[RUN, &["none", "--set", "tokens.cache=false"]].concat());
     assert!(!exists(&dir.path("cache/tokens")));
     succeeds(&dir, &[RUN, &["first"]].concat());
     let kept = || -> Vec<(PathBuf, Vec<u8>)> {
@@ -250,15 +250,14 @@ fn logps_are_columns_under_trls_names_and_those_that_training_starts_from() {
 #[test]
 fn adapters_reward_models_and_responses_are_trained_by_flags() {
     let dir = prepared();
-    let said = succeeds(&dir, &[RUN, &["lora", "--lora-rank", "4", "--lora-targets", "q_proj,v_proj"]].concat());
+    let said =
+        succeeds(&dir, &[RUN, &["lora", "--lora-rank", "4", "--set", "lora.targets=['q_proj', 'v_proj']"]].concat());
     assert!(said.contains(" of ") && said.contains("weights trained"), "{said}");
     assert!(exists(&dir.path("lora/adapter/adapter_model.safetensors")) && exists(&dir.path("lora/model/config.json")));
     succeeds(&dir, &[RUN, &["reward", "--objective", "reward"]].concat());
     assert!(lines(&dir, "reward/metrics.jsonl")[0]["accuracy"].is_number());
-    succeeds(
-        &dir,
-        &[RUN, &["sft", "--objective", "sft", "--best-metric", "eval_loss", "--eval-every-steps", "2"]].concat(),
-    );
+    let best = ["--set", "eval.best_metric=eval_loss", "--eval-every-steps", "2"];
+    succeeds(&dir, &[RUN, &["sft", "--objective", "sft"], &best].concat());
     assert!(exists(&dir.path("sft/report.html")));
 }
 
@@ -266,11 +265,14 @@ fn adapters_reward_models_and_responses_are_trained_by_flags() {
 fn settings_that_cannot_be_are_refused_before_anything_is_written() {
     let dir = prepared();
     for (flags, expected) in [
-        (&["--lora-rank", "4", "--lora-targets", "nothing"][..], "nothing"),
-        (&["--freeze", "layers.9.*"], "`freeze`: the pattern `layers.9.*` matches none of"),
-        (&["--objective", "reward", "--lora-rank", "4"], "`objective` is reward, with an adapter"),
-        (&["--early-stopping-patience", "2"], "`best_metric` with it"),
-        (&["--objective", "rewards"], "rewards"),
+        (&["--lora-rank", "4", "--set", "lora.targets=['nothing']"][..], "nothing"),
+        (&["--set", "optimizer.freeze=['layers.9.*']"], "`optimizer.freeze`: the pattern `layers.9.*` matches none of"),
+        (
+            &["--objective", "reward", "--lora-rank", "4"],
+            "--objective is `reward` with an adapter, expected no adapter",
+        ),
+        (&["--set", "eval.early_stopping_patience=2"], "expected `eval.best_metric` to be set too"),
+        (&["--objective", "rewards"], "--objective is \"rewards\", expected `preference` or `sft` or `reward`"),
     ] {
         let output = dir.simplemix(&[RUN, &["run"], flags].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -280,5 +282,5 @@ fn settings_that_cannot_be_are_refused_before_anything_is_written() {
     }
     dir.write("run.toml", "learning_rat = 1e-3\n");
     let output = dir.simplemix(&["train", "--config", "run.toml"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("Did you mean `learning_rate`?"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `optimizer.learning_rate`?"));
 }

@@ -91,19 +91,19 @@ def lora():
 
 runs = {
     "sigmoid": ({}, dpo(steps=50)),
-    "hinge": ({"loss": "hinge"}, dpo(loss_type=["hinge"])),
-    "ipo": ({"loss": "ipo"}, dpo(loss_type=["ipo"])),
-    "robust": ({"loss": "robust", "label_smoothing": 0.1}, dpo(loss_type=["robust"], label_smoothing=0.1)),
-    "apo_zero": ({"loss": "apo_zero"}, dpo(loss_type=["apo_zero"])),
-    "sppo_hard": ({"loss": "sppo_hard"}, dpo(loss_type=["sppo_hard"])),
-    "wpo": ({"wpo": "uncapped"}, dpo(use_weighting=True)),
-    "ld": ({"ld_alpha": 0.5}, dpo(ld_alpha=0.5)),
+    "hinge": ({"loss": {"name": "hinge"}}, dpo(loss_type=["hinge"])),
+    "ipo": ({"loss": {"name": "ipo"}}, dpo(loss_type=["ipo"])),
+    "robust": ({"loss": {"name": "robust", "label_smoothing": 0.1}}, dpo(loss_type=["robust"], label_smoothing=0.1)),
+    "apo_zero": ({"loss": {"name": "apo_zero"}}, dpo(loss_type=["apo_zero"])),
+    "sppo_hard": ({"loss": {"name": "sppo_hard"}}, dpo(loss_type=["sppo_hard"])),
+    "wpo": ({"loss": {"wpo": "uncapped"}}, dpo(use_weighting=True)),
+    "ld": ({"loss": {"ld_alpha": 0.5}}, dpo(ld_alpha=0.5)),
     # 30 pairs: every epoch ends with a batch of two.
-    "random_order": ({"shuffle": "trl"}, dpo(steps=18, rows=30, train_sampling_strategy="random")),
-    "decay_and_warmup": ({"warmup_ratio": 0.2, "schedule": "cosine", "adamw": {"weight_decay": 0.1}},
+    "random_order": ({"batch": {"shuffle": "trl"}}, dpo(steps=18, rows=30, train_sampling_strategy="random")),
+    "decay_and_warmup": ({"optimizer": {"warmup_ratio": 0.2, "schedule": "cosine", "weight_decay": 0.1}},
                          dpo(warmup_steps=2, lr_scheduler_type="cosine", weight_decay=0.1)),
-    "accumulation": ({"batch_size": 8}, dpo(gradient_accumulation_steps=2)),
-    "lora": ({"adapter": "adapter", "learning_rate": 5e-3}, lora()),
+    "accumulation": ({"batch": {"batch_size": 8}}, dpo(gradient_accumulation_steps=2)),
+    "lora": ({"lora": {"adapter": "adapter"}, "optimizer": {"learning_rate": 0.005}}, lora()),
     "sft": ({"objective": "sft"}, sft()),
 }
 out = {"pairs": pairs, "held_back": held_back, "runs": {name: {"settings": s, **r} for name, (s, r) in runs.items()}}

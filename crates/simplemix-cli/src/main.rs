@@ -18,11 +18,13 @@ mod reading;
 mod report;
 mod run;
 mod score;
+mod setting_flags;
 mod tokenize;
 mod train;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Result;
@@ -79,7 +81,10 @@ struct Completions {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     log_to_stderr(cli.verbose);
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,6 +95,20 @@ fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// Prints what clap has to say, or what replaced a flag that is gone.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let trains = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).is_some_and(|command| command == "train");
+    let unknown = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if trains && error.kind() == ErrorKind::UnknownArgument => Some(flag),
+        _ => None,
+    };
+    if let Some(message) = unknown.and_then(|flag| train::gone(flag)) {
+        progress::warn(&format!("error: {message}"));
+        return ExitCode::from(2);
+    }
+    error.exit()
 }
 
 fn run(command: Command) -> Result {

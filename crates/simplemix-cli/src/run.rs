@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_eval::table;
-use simplemix_pipeline::{Finished, Job, Pipeline, Stage, merge, preset, resolve};
+use simplemix_pipeline::{Finished, Job, Pipeline, Stage, preset, resolve};
+use simplemix_settings::merge;
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
@@ -19,7 +20,7 @@ use crate::progress::{Terminal, print};
   simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet \\\n    \
     --scorer exact-answer --size 1000 --output runs/simplemix\n  \
   simplemix run pipeline.toml --dry-run\n  \
-  simplemix run pipeline.toml --set train.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
+  simplemix run pipeline.toml --set train.loss.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
   simplemix run --preset hypo --show > hypo.toml\n\n\
   pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` or `preset = \"base.toml\"`, a file \
   beside it, to start from"
@@ -58,7 +59,7 @@ pub(crate) struct Args {
     /// Folder of the stages' results, which arms may share [default: stages in the output]
     #[arg(long, value_name = "DIR")]
     stages: Option<PathBuf>,
-    /// Any other setting, such as train.beta=0.05
+    /// Any other setting, such as train.loss.beta=0.05
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Say what would be done, with tokens, memory and time, and stop

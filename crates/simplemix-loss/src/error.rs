@@ -16,6 +16,9 @@ pub enum Error {
         /// Values allowed.
         expected: String,
     },
+    /// A number of the settings is out of range.
+    #[error(transparent)]
+    Range(#[from] simplemix_settings::Error),
     /// A tensor has another shape, kind or range than the function takes.
     #[error("`{name}` is {found}, expected {expected}")]
     Shape {

@@ -1,8 +1,10 @@
 //! Settings of a preference loss, and the one place that builds a loss from them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use simplemix_settings::{Setting, Settings, section};
 
 use crate::divergence::Divergence;
 use crate::error::{Error, Result};
@@ -10,46 +12,31 @@ use crate::preference::{LossKind, PreferenceLoss};
 use crate::sum::LossSum;
 use crate::weights::Wpo;
 
-/// Settings of the preference loss, the keys of a file's `[loss]` section. Defaults are those of TRL.
-///
-/// ```
-/// use simplemix_loss::LossSettings;
-/// let settings = |json: &str| serde_json::from_str::<LossSettings>(json).unwrap();
-/// let simpo = settings(r#"{ "name": "simpo", "beta": 2, "constants": { "simpo_gamma": 1 } }"#).build()?;
-/// assert_eq!(simpo.parts()[0].0.constant("simpo_gamma"), Some(1.0));
-/// let mpo = settings(r#"{ "name": ["sigmoid", "bco_pair", "sft"], "weights": [0.8, 0.2, 1] }"#).build()?;
-/// assert_eq!(mpo.to_string(), "0.8 sigmoid + 0.2 bco_pair + sft");
-/// let refused = settings(r#"{ "name": "simpo", "constants": { "tau": 1 } }"#).check().unwrap_err();
-/// let expected = "`constants.tau` is 1, expected a constant of `simpo`: simpo_gamma, label_smoothing";
-/// assert_eq!(refused.to_string(), expected);
-/// # Ok::<(), simplemix_loss::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossSettings {
-    /// Name of the loss, or a list of names whose losses are added up (TRL's `loss_type`). Default: `sigmoid`, which is
-    /// DPO.
-    pub name: LossNames,
-    /// Weight of each loss in `name`, finite (TRL's `loss_weights`). Default: empty, which gives each loss weight 1.
-    pub weights: Vec<f64>,
-    /// Strength of the pull towards the reference, above 0; applies to every loss in `name`. Default: 0.1.
-    pub beta: f64,
-    /// Probability that a label is flipped, from 0 to below 0.5, for the losses that have it as a constant. Default: 0.
-    pub label_smoothing: f64,
-    /// Other constants of the losses, by name: `simpo_gamma`, `len_penalty`, ... Default: each loss' own.
-    pub constants: BTreeMap<String, f64>,
-    /// f-divergence to the reference, for losses of differences: `reverse_kl`, `forward_kl`, `js_divergence`, or
-    /// `{ alpha_divergence = 0.5 }`. Default: `reverse_kl`.
-    pub f_divergence_type: Divergence,
-    /// Scale of score differences in the labels of `soft_label`, above 0: the chosen response is the better one with
-    /// probability `sigmoid(reward_margin_scale * (score_chosen - score_rejected))`. Default: 1.
-    pub reward_margin_scale: f64,
-    /// WPO: weight pairs by how likely the policy is to write them, `capped` at 1 or `uncapped` (arXiv:2406.11827).
-    /// Default: no weighting.
-    pub wpo: Option<Wpo>,
-    /// LD-DPO: weight, from 0 to 1, of the tokens beyond the shorter response's length (arXiv:2409.06411). Default:
-    /// none, which is the same as 1.
-    pub ld_alpha: Option<f64>,
+section! {
+    /// Loss, from the log-probabilities of a pair's responses under policy and reference.
+    pub struct LossSettings("loss") {
+        /// Loss by TRL's name, such as `sigmoid` (DPO), `ipo` or `simpo`; the losses of several names are added up.
+        name: LossNames = LossNames::One("sigmoid".to_owned()), from "TRL", was "loss";
+        /// Weight of each loss, if there are several; all 1 if empty.
+        weights: Vec<f64> = Vec::new();
+        /// Strength of the pull towards the reference, for every loss.
+        beta: f64 = 0.1, in above(0.0), from "TRL", was "beta";
+        /// Probability that a label is flipped, for the losses that have it as a constant.
+        label_smoothing: f64 = 0.0, in from_to_below(0.0, 0.5), from "TRL", was "label_smoothing";
+        /// Other constants of the losses by name, such as `simpo_gamma` or `len_penalty`; the losses have defaults.
+        constants: BTreeMap<String, f64> = BTreeMap::new(), was "loss_constants";
+        /// f-divergence to the reference, for losses of score differences (arXiv:2309.16240).
+        f_divergence_type: Divergence = Divergence::ReverseKl, from "TRL", was "f_divergence_type";
+        /// Scale of score differences in the labels of `soft_label`: the chosen response is the better one with probability
+        /// `sigmoid(reward_margin_scale * (score_chosen - score_rejected))`.
+        reward_margin_scale: f64 = 1.0, in above(0.0), was "reward_margin_scale";
+        /// WPO: weight pairs by how likely the policy is to write them, `capped` at 1 or `uncapped` (arXiv:2406.11827).
+        wpo: Option<Wpo> = None, was "wpo";
+        /// LD-DPO: weight of the tokens beyond the shorter response's length (arXiv:2409.06411).
+        ld_alpha: Option<f64> = None, in between(0.0, 1.0), was "ld_alpha";
+        /// Reward models: weight of the term that centres their scores on zero; TRL's `center_rewards_coefficient`.
+        center_rewards: f64 = 0.0, in at_least(0.0), was "center_rewards";
+    }
 }
 
 /// Name of a loss, or names of several.
@@ -60,22 +47,6 @@ pub enum LossNames {
     One(String),
     /// Losses to add up.
     Sum(Vec<String>),
-}
-
-impl Default for LossSettings {
-    fn default() -> Self {
-        Self {
-            name: LossNames::One("sigmoid".to_owned()),
-            weights: Vec::new(),
-            beta: 0.1,
-            label_smoothing: 0.0,
-            constants: BTreeMap::new(),
-            f_divergence_type: Divergence::ReverseKl,
-            reward_margin_scale: 1.0,
-            wpo: None,
-            ld_alpha: None,
-        }
-    }
 }
 
 impl LossNames {
@@ -94,27 +65,55 @@ impl From<&str> for LossNames {
     }
 }
 
+impl fmt::Display for LossNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.as_slice().join(" + "))
+    }
+}
+
+impl Setting for LossNames {
+    fn kind() -> String {
+        "a name, or a list of names".to_owned()
+    }
+}
+
+impl Setting for Divergence {
+    fn kind() -> String {
+        "`reverse_kl`, `forward_kl`, `js_divergence` or `{ alpha_divergence = NUMBER }`".to_owned()
+    }
+}
+
+impl Setting for Wpo {
+    fn kind() -> String {
+        "`capped` or `uncapped`".to_owned()
+    }
+}
+
 impl LossSettings {
     /// Checks every setting.
     ///
     /// # Errors
-    /// [`Error::Setting`] naming the first setting that is unknown, out of range or in conflict with another one.
+    /// [`Error::Range`] for a number out of range, [`Error::Setting`] naming a setting that is unknown or in conflict with
+    /// another one.
     pub fn check(&self) -> Result<()> {
-        let (scale, smoothing, ld_alpha) =
-            (self.reward_margin_scale, self.label_smoothing, self.ld_alpha.unwrap_or(1.0));
-        for (key, value, fits, expected) in [
-            ("label_smoothing", smoothing, (0.0..0.5).contains(&smoothing), "a number from 0 to below 0.5"),
-            ("reward_margin_scale", scale, scale.is_finite() && scale > 0.0, "a number above 0"),
-            ("ld_alpha", ld_alpha, (0.0..=1.0).contains(&ld_alpha), "a number from 0 to 1"),
-        ] {
-            if !fits {
-                return refuse(key, value.to_string(), expected);
-            }
-        }
+        self.check_ranges()?;
         self.build().map(drop)
     }
 
     /// Builds the loss: a weighted sum, usually of one loss.
+    ///
+    /// ```
+    /// use simplemix_loss::LossSettings;
+    /// let settings = |json: &str| serde_json::from_str::<LossSettings>(json).unwrap();
+    /// let simpo = settings(r#"{ "name": "simpo", "beta": 2, "constants": { "simpo_gamma": 1 } }"#).build()?;
+    /// assert_eq!(simpo.parts()[0].0.constant("simpo_gamma"), Some(1.0));
+    /// let mpo = settings(r#"{ "name": ["sigmoid", "bco_pair", "sft"], "weights": [0.8, 0.2, 1] }"#).build()?;
+    /// assert_eq!(mpo.to_string(), "0.8 sigmoid + 0.2 bco_pair + sft");
+    /// let refused = settings(r#"{ "name": "simpo", "constants": { "tau": 1 } }"#).check().unwrap_err();
+    /// let expected = "`constants.tau` is 1, expected a constant of `simpo`: simpo_gamma, label_smoothing";
+    /// assert_eq!(refused.to_string(), expected);
+    /// # Ok::<(), simplemix_loss::Error>(())
+    /// ```
     ///
     /// A constant goes to every loss that has it, and at least one must. `reward_margin_scale` and `ld_alpha` are not part
     /// of the loss; they apply to its inputs.
@@ -233,7 +232,7 @@ mod tests {
     fn settings_out_of_range_are_named() {
         let default = LossSettings::default;
         let text = refusal(LossSettings { beta: 0.0, ..default() });
-        assert_eq!(text, "`beta` is 0, expected a number above 0");
+        assert_eq!(text, "`loss.beta` is 0, expected a number above 0");
         let text = refusal(LossSettings { label_smoothing: 0.1, ..default() });
         assert_eq!(text, "`label_smoothing` is 0.1, expected no constant: `sigmoid` has beta alone");
         let text = refusal(LossSettings { name: "length_margin".into(), ..default() });
@@ -247,9 +246,9 @@ mod tests {
         let text = refusal(LossSettings { weights: vec![f64::NAN], ..default() });
         assert_eq!(text, "`weights` is NaN, expected finite numbers");
         let text = refusal(LossSettings { ld_alpha: Some(1.5), ..default() });
-        assert_eq!(text, "`ld_alpha` is 1.5, expected a number from 0 to 1");
+        assert_eq!(text, "`loss.ld_alpha` is 1.5, expected a number from 0 to 1");
         let text = refusal(LossSettings { reward_margin_scale: f64::INFINITY, ..default() });
-        assert_eq!(text, "`reward_margin_scale` is inf, expected a number above 0");
+        assert_eq!(text, "`loss.reward_margin_scale` is inf, expected a number above 0");
         let aot = LossSettings { name: names(&["sigmoid", "aot"]), wpo: Some(Wpo::Capped), ..default() };
         assert!(refusal(aot).starts_with("`wpo` is `capped`, expected"));
         let apo = LossSettings { name: "apo_zero".into(), f_divergence_type: Divergence::ForwardKl, ..default() };

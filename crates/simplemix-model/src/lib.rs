@@ -31,6 +31,7 @@ mod host;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod lora;
+mod lora_settings;
 mod memory;
 mod network;
 mod packed;
@@ -48,6 +49,7 @@ pub use error::{Error, Result};
 pub use family::MODEL_TYPES;
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraTargets};
+pub use lora_settings::LoraSettings;
 pub use packed::{Packed, Segment, Targets};
 pub use reward::RewardModel;
 pub use sample::Sampling;

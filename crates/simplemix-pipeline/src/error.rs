@@ -19,6 +19,9 @@ pub enum Error {
         /// Values that are allowed.
         expected: String,
     },
+    /// A declared setting is unknown, out of range, or has another name now.
+    #[error(transparent)]
+    Settings(#[from] simplemix_settings::Error),
     /// Settings cannot be read: a TOML error, an unknown key, or a value of the wrong type.
     #[error("{place}: {message}")]
     Config {
@@ -158,6 +161,7 @@ impl Error {
     pub fn is_input(&self) -> bool {
         match self {
             Self::Setting { .. }
+            | Self::Settings(_)
             | Self::Config { .. }
             | Self::Weights { .. }
             | Self::EmptySource { .. }

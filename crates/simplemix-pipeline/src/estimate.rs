@@ -64,17 +64,17 @@ impl Estimator {
     }
 
     fn training(&self, config: &TrainConfig) -> Estimate {
-        let trained = if config.lora_rank > 0 { 0.02 } else { 1.0 } * self.model.parameters() as f64;
+        let trained = if config.lora.rank > 0 { 0.02 } else { 1.0 } * self.model.parameters() as f64;
         let activations = self.model.activation_bytes(
-            config.micro_batch_tokens.max(2 * config.max_length.min(1024)),
+            config.batch.micro_batch_tokens.max(2 * config.tokens.max_length.min(1024)),
             4,
-            config.activation_checkpointing,
+            config.memory.activation_checkpointing,
         ) as f64;
-        let memory = self.weights() + 12.0 * trained + activations + config.logits_bytes as f64;
-        let pairs = config.max_steps.map(|steps| (steps as usize * config.batch_size) as f64);
+        let memory = self.weights() + 12.0 * trained + activations + config.memory.logits_bytes as f64;
+        let pairs = config.max_steps.map(|steps| (steps as usize * config.batch.batch_size) as f64);
         let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
         // Every pair as long as it may be: prompt and two answers.
-        let tokens = pairs.map(|pairs| pairs * 1.5 * config.max_length as f64);
+        let tokens = pairs.map(|pairs| pairs * 1.5 * config.tokens.max_length as f64);
         let seconds = tokens.map(|tokens| self.seconds(6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
         Estimate { tokens, memory: Some(memory), seconds }
     }

@@ -25,7 +25,7 @@ pub use pipeline::{Finished, Pipeline};
 pub use plan::{Job, Stage};
 pub use report::{DivergenceReport, StageReport, TrainReport};
 pub use scoring::log_probabilities;
-pub use settings::{CollectConfig, EvaluateConfig, MixConfig, PipelineConfig, Sampler, merge, preset, resolve};
+pub use settings::{CollectConfig, EvaluateConfig, MixConfig, PipelineConfig, Sampler, preset, resolve};
 pub use stage::Done;
 pub use summary::{Evaluation, StageSummary, Summary};
 

@@ -15,7 +15,7 @@ use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, PairSettings, PromptSettings, RewardSettings,
     SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings,
 };
-use simplemix_train::{EvalFiles, TrainConfig};
+use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig};
 
 use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
@@ -83,6 +83,18 @@ struct Planner<'a> {
 
 /// Changes with what a stage's result means, so that results of older versions are not taken for new ones.
 const VERSION: u32 = 2;
+
+/// Settings of training, as JSON pointers, that are no part of a stage's key: paths, whose content is, caches and logs.
+const KNOWN_BY_CONTENT: [&str; 8] = [
+    "/model",
+    "/train",
+    "/output",
+    "/lora/adapter",
+    "/reference/cache_folder",
+    "/tokens/cache",
+    "/tokens/cache_folder",
+    "/log/tensorboard",
+];
 
 impl Plan {
     /// Hashes the files that are read, and looks at nothing else.
@@ -200,17 +212,17 @@ impl Planner<'_> {
         inputs.extend(mixture.iter().map(|(_, key)| key.clone()));
         let mut data: Vec<PathBuf> = config.train.iter().cloned().collect();
         data.extend(config.mix.iter().map(|source| source.path.clone()));
-        data.extend(config.eval.iter().flat_map(EvalFiles::all).map(|(_, path)| path.to_owned()));
-        data.extend(config.adapter.clone());
+        data.extend(config.eval.files.iter().flat_map(EvalFiles::all).map(|(_, path)| path.to_owned()));
+        data.extend(config.lora.adapter.clone());
         for path in &data {
             inputs.push(self.hash(path)?);
         }
         let mut material = as_json(&config)?;
         // Paths are known by their content; caches and threads change no result.
-        for key in
-            ["model", "train", "output", "adapter", "reference_cache", "token_cache", "cache_tokens", "tensorboard"]
-        {
-            material[key] = Value::Null;
+        for path in KNOWN_BY_CONTENT {
+            if let Some(value) = material.pointer_mut(path) {
+                *value = Value::Null;
+            }
         }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let (model, reference) = (start.path.clone(), reference.map(|model| model.path.clone()));
@@ -219,7 +231,7 @@ impl Planner<'_> {
             Ok(Job::Train(Box::new(TrainConfig {
                 model: Some(model),
                 train,
-                reference_model: reference,
+                reference: ReferenceSettings { model: reference, ..config.reference },
                 output: Some(folder.join("run")),
                 ..config
             })))
@@ -372,7 +384,7 @@ impl Planner<'_> {
         let mut settings = config.mix_settings()?;
         // Batches hold the shares, unless the settings say otherwise.
         if settings.batch.is_none() && settings.schedule.is_none() && settings.routing.is_none() {
-            settings.batch = Some(config.train_config()?.batch_size as u64);
+            settings.batch = Some(config.train_config()?.batch.batch_size as u64);
         }
         settings.seed = settings.seed.wrapping_add(u64::from(round - 1));
         let mut inputs = Vec::new();
@@ -442,8 +454,8 @@ impl Planner<'_> {
             model: model.path.clone(),
             reference: first.path.clone(),
             max_new_tokens: self.answer_tokens(),
-            max_length: train.max_length,
-            micro_batch_tokens: train.micro_batch_tokens,
+            max_length: train.tokens.max_length,
+            micro_batch_tokens: train.batch.micro_batch_tokens,
             // The same draws for every model.
             seed: 0,
         };

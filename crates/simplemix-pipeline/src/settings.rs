@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_mix::Weight;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings, ServerSettings};
+use simplemix_settings::{Settings, assignment, merge};
 use simplemix_train::TrainConfig;
 
 use crate::error::{At, Error, Result};
@@ -222,29 +223,6 @@ fn below(name: &str, folder: &Path, layers: usize) -> Result<toml::Table> {
     of_file(&folder.join(name), None, layers - 1)
 }
 
-/// `over` replaces what it names; tables are merged.
-pub fn merge(table: &mut toml::Table, over: toml::Table) {
-    for (key, value) in over {
-        match (table.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
-            (_, value) => {
-                table.insert(key, value);
-            }
-        }
-    }
-}
-
-/// `train.beta=0.05` as a table. What is no TOML value is text.
-fn assignment(text: &str) -> Result<toml::Table> {
-    let (path, value) = text
-        .split_once('=')
-        .ok_or_else(|| Error::setting("set", format!("`{text}`"), "KEY=VALUE, such as train.beta=0.05"))?;
-    let line = |value: &str| format!("{} = {value}", path.trim()).parse::<toml::Table>();
-    line(value.trim())
-        .or_else(|_| line(&toml::Value::from(value.trim()).to_string()))
-        .map_err(|error| invalid(&format!("--set {text}"), &error))
-}
-
 impl PipelineConfig {
     /// Whether on-policy pairs are collected.
     pub(crate) fn collects(&self) -> bool {
@@ -275,10 +253,13 @@ impl PipelineConfig {
             self.collect.sampling.check()?;
             self.collect.select.check()?;
         }
-        for key in ["model", "train", "mix", "output", "reference_model"] {
+        for key in ["model", "train", "mix", "output"] {
             if self.train.contains_key(key) {
                 return refuse(&format!("train.{key}"), "given", "none: the pipeline knows it");
             }
+        }
+        if self.train.get("reference").is_some_and(|reference| reference.get("model").is_some()) {
+            return refuse("train.reference.model", "given", "none: the pipeline knows it");
         }
         for key in ["model", "output"] {
             if self.reward.as_ref().is_some_and(|reward| reward.contains_key(key)) {
@@ -324,9 +305,11 @@ fn seed_of(table: &toml::Table, pipeline: u64, own: u64) -> u64 {
 }
 
 fn table_config(section: &str, table: &toml::Table) -> Result<TrainConfig> {
-    let config = TrainConfig::from_toml(&table.to_string(), Path::new(&format!("[{section}]")));
-    let config = config.map_err(Error::Prepare)?;
-    config.check().map_err(Error::Prepare)?;
+    let config = TrainConfig::from_table(table.clone()).map_err(|error| error.under(section))?;
+    config.check().map_err(|error| match error {
+        simplemix_train::Error::Setting(error) => Error::Settings(error.under(section)),
+        other => Error::Prepare(other),
+    })?;
     Ok(config)
 }
 
@@ -359,8 +342,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_presets() {
-        let config = of(&["train.beta=0.05", "seed = 7", "mix.size=10", "model=some/folder"]).unwrap();
-        assert_eq!(config.train_config().unwrap().beta, 0.05);
+        let config = of(&["train.loss.beta=0.05", "seed = 7", "mix.size=10", "model=some/folder"]).unwrap();
+        assert_eq!(config.train_config().unwrap().loss.beta, 0.05);
         assert_eq!((config.train_config().unwrap().seed, config.mix_settings().unwrap().seed), (7, 7));
         assert_eq!(config.model, Some(PathBuf::from("some/folder")));
     }
@@ -369,13 +352,13 @@ mod tests {
     fn files_stand_on_files() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("base.toml", "preset = \"on-policy\"\nseed = 7\n[train]\nbeta = 0.2\nbatch_size = 4");
+        write("base.toml", "preset = \"on-policy\"\nseed = 7\n[train]\nloss.beta = 0.2\nbatch.batch_size = 4");
         std::fs::create_dir(dir.path().join("arms")).unwrap();
-        write("arms/arm.toml", "preset = \"../base.toml\"\n[train]\nbeta = 0.3");
+        write("arms/arm.toml", "preset = \"../base.toml\"\n[train]\nloss.beta = 0.3");
         let of = |name: &str| resolve(None, Some(&dir.path().join(name)), toml::Table::new(), &[]);
         let config = of("arms/arm.toml").unwrap();
         let train = config.train_config().unwrap();
-        assert_eq!((config.seed, train.beta, train.batch_size), (7, 0.3, 4));
+        assert_eq!((config.seed, train.loss.beta, train.batch.batch_size), (7, 0.3, 4));
         assert!(config.mix.off.is_zero());
         write("base.toml", "preset = \"arms/arm.toml\"");
         assert!(of("arms/arm.toml").unwrap_err().to_string().contains("is it a circle?"));
@@ -387,11 +370,14 @@ mod tests {
     fn what_cannot_be_is_named() {
         let message = |sets: &[&str]| of(sets).unwrap_err().to_string();
         assert!(message(&["rounds=0"]).contains("`rounds` is 0, expected at least 1"));
-        assert!(message(&["train.betta=1"]).contains("betta"));
+        assert_eq!(message(&["train.loss.betta=1"]), "unknown key `train.loss.betta`; did you mean `train.loss.beta`?");
+        assert_eq!(message(&["train.beta=1"]), "`train.beta` is now `train.loss.beta`");
+        assert_eq!(message(&["train.loss.beta=0"]), "`train.loss.beta` is 0, expected a number above 0");
+        assert!(message(&["train.reference.model='x'"]).contains("`train.reference.model` is given"));
         assert!(message(&["train.model='x'"]).contains("`train.model` is given"));
         assert!(message(&["mix.on=0", "mix.off=0"]).contains("`mix.on` is 0"));
         assert!(message(&["mix.sice=3"]).contains("sice"));
         assert!(message(&["nothing=3"]).contains("nothing"));
-        assert!(message(&["beta"]).contains("expected KEY=VALUE"));
+        assert!(message(&["beta"]).contains("expected SECTION.KEY=VALUE"));
     }
 }

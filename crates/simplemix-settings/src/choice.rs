@@ -16,6 +16,7 @@
 /// use simplemix_settings::Setting;
 /// assert_eq!(Source::OnTheFly.word(), "on-the-fly");
 /// assert_eq!(Source::kind(), "`cached` or `on-the-fly`");
+/// assert_eq!(Source::words(), Some("cached|on-the-fly"));
 /// ```
 #[macro_export]
 macro_rules! choice {
@@ -56,6 +57,10 @@ macro_rules! choice {
             fn kind() -> String {
                 let words: Vec<String> = Self::ALL.iter().map(|value| format!("`{}`", value.word())).collect();
                 words.join(" or ")
+            }
+
+            fn words() -> Option<&'static str> {
+                Some(concat!($($word, "|"),+).trim_end_matches('|'))
             }
         }
     };

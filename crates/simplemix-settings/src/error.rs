@@ -98,13 +98,7 @@ fn did_you_mean(meant: &Option<String>) -> String {
 }
 
 fn moves(moves: &[Moved]) -> String {
-    match moves {
-        [one] => format!("`{}` is now `{}`", one.old, one.new),
-        several => {
-            let lines = several.iter().map(|m| format!("\n  {} -> {}", m.old, m.new)).collect::<String>();
-            format!("settings of an older version; their keys are now:{lines}")
-        }
-    }
+    moves.iter().map(|moved| format!("`{}` is now `{}`", moved.old, moved.new)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -115,8 +109,7 @@ mod tests {
     fn several_moves_are_listed_together() {
         let moved = |old: &str, new: &str| Moved { old: old.to_owned(), new: new.to_owned() };
         let error = Error::Moved(vec![moved("beta", "loss.beta"), moved("lora_rank", "lora.rank")]).under("train");
-        let expected = "settings of an older version; their keys are now:\n  train.beta -> train.loss.beta\n  \
-                        train.lora_rank -> train.lora.rank";
+        let expected = "`train.beta` is now `train.loss.beta`, `train.lora_rank` is now `train.lora.rank`";
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -28,6 +28,8 @@ pub struct Field {
     #[doc(hidden)]
     pub kind: fn() -> String,
     #[doc(hidden)]
+    pub words: fn() -> Option<&'static str>,
+    #[doc(hidden)]
     pub fits: fn(&toml::Value) -> bool,
 }
 
@@ -61,6 +63,11 @@ impl Field {
     /// Allowed values in words: `a number above 0`.
     pub fn expected(&self) -> String {
         format!("{}{}", (self.kind)(), self.range)
+    }
+
+    /// All values separated by `|`, if they are a few words.
+    pub fn words(&self) -> Option<&'static str> {
+        (self.words)()
     }
 
     /// Whether the setting is a list.

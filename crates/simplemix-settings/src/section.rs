@@ -16,7 +16,7 @@ pub trait Settings: Serialize + DeserializeOwned + Default {
     ///
     /// # Errors
     /// [`Error::Value`] naming the first one out of range.
-    fn check(&self) -> Result;
+    fn check_ranges(&self) -> Result;
 
     /// Reads a table; keys that are absent have their defaults.
     ///
@@ -97,6 +97,7 @@ macro_rules! section {
                         $crate::private::toml::Value::try_from(default).ok()
                     },
                     kind: <$type as $crate::Setting>::kind,
+                    words: <$type as $crate::Setting>::words,
                     fits: |value| {
                         <$type as $crate::private::serde::Deserialize>::deserialize(value.clone()).is_ok()
                     },
@@ -110,9 +111,9 @@ macro_rules! section {
                 $($(<$part_type>::SECTION,)*)?
             ];
 
-            fn check(&self) -> $crate::Result {
+            fn check_ranges(&self) -> $crate::Result {
                 Self::SECTION.check_numbers(&[$($crate::Setting::number(&self.$key)),*])?;
-                $($($crate::Settings::check(&self.$part)?;)*)?
+                $($($crate::Settings::check_ranges(&self.$part)?;)*)?
                 Ok(())
             }
         }

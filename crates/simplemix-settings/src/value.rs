@@ -13,6 +13,11 @@ pub trait Setting {
         "values".to_owned()
     }
 
+    /// All values separated by `|`, if they are a few words.
+    fn words() -> Option<&'static str> {
+        None
+    }
+
     /// The number to hold against the range, if it is one.
     fn number(&self) -> Option<f64> {
         None
@@ -67,6 +72,10 @@ impl<T: Setting> Setting for Option<T> {
 
     fn kinds() -> String {
         T::kinds()
+    }
+
+    fn words() -> Option<&'static str> {
+        T::words()
     }
 
     fn number(&self) -> Option<f64> {

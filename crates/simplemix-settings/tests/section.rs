@@ -60,7 +60,7 @@ section! {
 
 fn read(text: &str) -> Result<Run, Error> {
     let run = Run::from_table(text.parse().unwrap())?;
-    run.check().map(|()| run)
+    run.check_ranges().map(|()| run)
 }
 
 fn refused(text: &str) -> String {
@@ -112,8 +112,8 @@ fn keys_of_older_versions_come_with_what_replaced_them() {
     assert_eq!(refused("lora_rank = 16"), "`lora_rank` is now `lora.rank`");
     assert_eq!(
         refused("learning_rate = 1\nlora_rank = 16\n[adamw]\nbeta1 = 1\nbeta2 = 1"),
-        "settings of an older version; their keys are now:\n  adamw.beta1 -> optimizer.beta1\n  \
-         adamw.beta2 -> optimizer.beta2\n  learning_rate -> optimizer.learning_rate\n  lora_rank -> lora.rank"
+        "`adamw.beta1` is now `optimizer.beta1`, `adamw.beta2` is now `optimizer.beta2`, \
+         `learning_rate` is now `optimizer.learning_rate`, `lora_rank` is now `lora.rank`"
     );
 }
 

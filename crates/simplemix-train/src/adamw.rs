@@ -7,43 +7,61 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use simplemix_settings::{Setting, Settings, section};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::patterns;
+use crate::schedule::Schedule;
 
-/// Constants of AdamW; defaults are PyTorch's and TRL's, except that weight decay is off as in TRL.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdamWOptions {
-    /// Decay of the mean gradient, in [0, 1).
-    pub beta1: f64,
-    /// Decay of the mean squared gradient, in [0, 1).
-    pub beta2: f64,
-    /// Added to the root of the mean squared gradient.
-    pub epsilon: f64,
-    /// Share of a weight that is taken off at each update, times the learning rate; norms and biases are spared.
-    pub weight_decay: f64,
-}
-
-impl Default for AdamWOptions {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+section! {
+    /// AdamW and the learning rate.
+    pub struct OptimizerSettings("optimizer") {
+        /// Peak learning rate.
+        learning_rate: f64 = 1e-6, in above(0.0), from "TRL", was "learning_rate";
+        /// Shape of the learning rate after warm-up.
+        schedule: Schedule = Schedule::Linear, from "TRL", was "schedule";
+        /// Share of the updates over which the learning rate rises from 0.
+        warmup_ratio: f64 = 0.0, in between(0.0, 1.0), from "TRL", was "warmup_ratio";
+        /// Gradient norm above which gradients are scaled down; 0 for no limit.
+        max_grad_norm: f64 = 1.0, in at_least(0.0), from "TRL", was "max_grad_norm";
+        /// Decay of the mean gradient.
+        beta1: f64 = 0.9, in from_to_below(0.0, 1.0), from "TRL", was "adamw.beta1";
+        /// Decay of the mean squared gradient.
+        beta2: f64 = 0.999, in from_to_below(0.0, 1.0), from "TRL", was "adamw.beta2";
+        /// Added to the root of the mean squared gradient.
+        epsilon: f64 = 1e-8, in above(0.0), from "TRL", was "adamw.epsilon";
+        /// Weight decay, times the learning rate at each update; norms and biases are exempt.
+        weight_decay: f64 = 0.0, in at_least(0.0), from "TRL", was "adamw.weight_decay";
+        /// Parameters that are not trained, as patterns such as `model.layers.[0-9].*`.
+        freeze: Vec<String> = Vec::new(), was "freeze";
+        /// Parameters with a weight decay or learning rate of their own; the first group with a matching pattern applies.
+        parameter_groups: Vec<ParameterGroup> = Vec::new(), was "parameter_groups";
     }
 }
 
-/// Parameters that are updated in a way of their own.
+/// Parameters with a weight decay or learning rate of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParameterGroup {
-    /// Their names, as patterns: `*.norm.weight`, `model.layers.[01].*`. Each must match one at least.
+    /// Names as patterns, such as `*.norm.weight`; each must match at least one parameter.
     pub names: Vec<String>,
-    /// In place of the optimiser's.
+    /// Weight decay, instead of the optimiser's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// Multiplies the learning rate.
+    /// Factor of the learning rate.
     #[serde(default = "one")]
     pub learning_rate_factor: f64,
+}
+
+impl Setting for ParameterGroup {
+    fn kind() -> String {
+        "a table with `names` and `weight_decay` or `learning_rate_factor`".to_owned()
+    }
+
+    fn kinds() -> String {
+        "tables with `names` and `weight_decay` or `learning_rate_factor`".to_owned()
+    }
 }
 
 fn one() -> f64 {
@@ -54,7 +72,7 @@ fn one() -> f64 {
 /// what is updated.
 #[derive(Debug)]
 pub struct AdamW {
-    options: AdamWOptions,
+    settings: OptimizerSettings,
     slots: Vec<Slot>,
     updates: u64,
 }
@@ -71,37 +89,28 @@ struct Slot {
     rate_factor: f64,
 }
 
+const GROUPS: &str = "optimizer.parameter_groups";
+
 /// Elements a thread takes at a time: a few hundred kilobytes of the four arrays.
 const CHUNK: usize = 1 << 16;
 
 impl AdamW {
-    /// Zero moments for every parameter. Weight decay spares vectors: norms and biases.
+    /// Starts with zero moments for every parameter. The learning rate and its schedule are left to the caller.
     ///
     /// # Errors
-    /// [`Error::Setting`] for constants out of range; [`Error::Parameter`] for one that is not contiguous floats.
-    pub fn new(parameters: &[(String, Tensor)], options: AdamWOptions) -> Result<Self> {
-        Self::with_groups(parameters, options, &[])
-    }
-
-    /// As [`AdamW::new`], where the first group that a parameter's name is in has a say.
-    ///
-    /// # Errors
-    /// As [`AdamW::new`], and [`Error::Pattern`] for a pattern that is none or matches nothing.
-    pub fn with_groups(
-        parameters: &[(String, Tensor)],
-        options: AdamWOptions,
-        groups: &[ParameterGroup],
-    ) -> Result<Self> {
-        options.check()?;
+    /// [`Error::Setting`] for settings out of range, [`Error::Parameter`] for a parameter that is not a contiguous tensor
+    /// of floats, and [`Error::Pattern`] for a pattern of a group that is invalid or matches nothing.
+    pub fn new(parameters: &[(String, Tensor)], settings: &OptimizerSettings) -> Result<Self> {
+        settings.check_ranges()?;
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
         let mut group_of = vec![None; names.len()];
-        for group in groups {
+        for group in &settings.parameter_groups {
             let decay = group.weight_decay.unwrap_or(0.0);
-            if !(decay.is_finite() && decay >= 0.0 && group.learning_rate_factor >= 0.0) {
-                let found = format!("{decay} and {}", group.learning_rate_factor);
-                return Err(Error::Setting { key: "parameter_groups", found, expected: "numbers from 0" });
+            let factor = group.learning_rate_factor;
+            if [decay, factor].iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
+                return Err(Error::setting(GROUPS, format!("{decay} and {factor}"), "numbers >= 0"));
             }
-            for at in patterns::matching("parameter_groups", &group.names, &names)? {
+            for at in patterns::matching(GROUPS, &group.names, &names)? {
                 group_of[at].get_or_insert(group);
             }
         }
@@ -114,7 +123,7 @@ impl AdamW {
                 Kind::Float => parameter.shallow_clone(),
                 _ => parameter.detach().to_kind(Kind::Float),
             };
-            let spared = if parameter.dim() > 1 { options.weight_decay } else { 0.0 };
+            let spared = if parameter.dim() > 1 { settings.weight_decay } else { 0.0 };
             Ok(Slot {
                 name: name.clone(),
                 mean: weights.detach().zeros_like(),
@@ -126,7 +135,7 @@ impl AdamW {
             })
         };
         let slots = parameters.iter().zip(group_of).map(slot).collect::<Result<_>>()?;
-        Ok(Self { options, slots, updates: 0 })
+        Ok(Self { settings: settings.clone(), slots, updates: 0 })
     }
 
     /// Global L2 norm of all gradients.
@@ -158,7 +167,7 @@ impl AdamW {
                 continue;
             }
             let rate = learning_rate * slot.rate_factor;
-            let step = Step::new(&self.options, rate, scale, self.updates);
+            let step = Step::new(&self.settings, rate, scale, self.updates);
             let decay = 1.0 - rate * slot.weight_decay;
             let wide = gradient.to_kind(Kind::Float);
             let on_host = slot.weights.device() == Device::Cpu && wide.is_contiguous();
@@ -225,23 +234,6 @@ impl Slot {
     }
 }
 
-impl AdamWOptions {
-    fn check(&self) -> Result<()> {
-        let share = |x: f64| (0.0..1.0).contains(&x);
-        for (key, value, fits, expected) in [
-            ("adamw.beta1", self.beta1, share(self.beta1), "at least 0 and below 1"),
-            ("adamw.beta2", self.beta2, share(self.beta2), "at least 0 and below 1"),
-            ("adamw.epsilon", self.epsilon, self.epsilon > 0.0, "above 0"),
-            ("adamw.weight_decay", self.weight_decay, self.weight_decay >= 0.0, "at least 0"),
-        ] {
-            if !(fits && value.is_finite()) {
-                return Err(Error::Setting { key, found: value.to_string(), expected });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Constants of one update.
 struct Step {
     beta1: f64,
@@ -255,15 +247,15 @@ struct Step {
 }
 
 impl Step {
-    fn new(options: &AdamWOptions, learning_rate: f64, scale: f64, updates: u64) -> Self {
+    fn new(settings: &OptimizerSettings, learning_rate: f64, scale: f64, updates: u64) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(updates as f64);
         Self {
-            beta1: options.beta1,
-            beta2: options.beta2,
-            epsilon: options.epsilon,
+            beta1: settings.beta1,
+            beta2: settings.beta2,
+            epsilon: settings.epsilon,
             scale,
-            rate: learning_rate / correction(options.beta1),
-            root: correction(options.beta2).sqrt(),
+            rate: learning_rate / correction(settings.beta1),
+            root: correction(settings.beta2).sqrt(),
         }
     }
 
@@ -339,8 +331,8 @@ mod tests {
     #[test]
     fn follows_torch() {
         let p = Tensor::from_slice(&[1f32, -2.0, 3.0, 0.5]).view([2, 2]).set_requires_grad(true);
-        let options = AdamWOptions { weight_decay: 0.01, ..AdamWOptions::default() };
-        let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], options).unwrap();
+        let settings = OptimizerSettings { weight_decay: 0.01, ..OptimizerSettings::default() };
+        let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], &settings).unwrap();
         for _ in 0..3 {
             p.square().sum(Kind::Float).backward();
             adamw.update(0.1, 0.5);
@@ -358,13 +350,13 @@ mod tests {
     fn both_paths_agree() {
         let run = |device_path: bool| {
             let p = Tensor::arange(40, (Kind::Float, Device::Cpu)).view([5, 8]).set_requires_grad(true);
-            let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], AdamWOptions::default()).unwrap();
+            let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], &OptimizerSettings::default()).unwrap();
             for _ in 0..4 {
                 (p.square() * &p).sum(Kind::Float).backward();
                 if device_path {
                     let _guard = tch::no_grad_guard();
                     adamw.updates += 1;
-                    let step = Step::new(&adamw.options, 0.01, 1.0, adamw.updates);
+                    let step = Step::new(&adamw.settings, 0.01, 1.0, adamw.updates);
                     step.on_device(&mut adamw.slots[0], &p.grad(), 1.0);
                     p.shallow_clone().zero_grad();
                 } else {
@@ -381,9 +373,11 @@ mod tests {
     fn the_norm_is_global() {
         let a = Tensor::from_slice(&[3f32]).set_requires_grad(true);
         let b = Tensor::from_slice(&[2f32, 2.0]).set_requires_grad(true);
-        let adamw =
-            AdamW::new(&[("a".into(), a.shallow_clone()), ("b".into(), b.shallow_clone())], AdamWOptions::default())
-                .unwrap();
+        let adamw = AdamW::new(
+            &[("a".into(), a.shallow_clone()), ("b".into(), b.shallow_clone())],
+            &OptimizerSettings::default(),
+        )
+        .unwrap();
         // Gradients 1 and (4, 4): the root of 33.
         (a.sum(Kind::Float) + b.square().sum(Kind::Float)).backward();
         assert!((adamw.gradient_norm() - 33f64.sqrt()).abs() < 1e-6);
@@ -392,7 +386,7 @@ mod tests {
     #[test]
     fn half_precision_is_rounded_from_a_copy_that_moves() {
         let p = Tensor::from_slice(&[1f32]).to_kind(Kind::BFloat16).set_requires_grad(true);
-        let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], AdamWOptions::default()).unwrap();
+        let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], &OptimizerSettings::default()).unwrap();
         // Steps of 0.001 are below half of what separates bf16 numbers near 1; together they are not.
         for _ in 0..20 {
             (&p * 2.0).sum(Kind::Float).backward();
@@ -401,7 +395,7 @@ mod tests {
         assert!((p.double_value(&[0]) - 0.98).abs() < 0.003, "{}", p.double_value(&[0]));
         let state: BTreeMap<_, _> = adamw.state().into_iter().map(|(name, t)| (name, t.copy())).collect();
         assert!((state["p.master"].double_value(&[0]) - 0.98).abs() < 1e-5);
-        let mut again = AdamW::new(&[("p".into(), p.shallow_clone())], AdamWOptions::default()).unwrap();
+        let mut again = AdamW::new(&[("p".into(), p.shallow_clone())], &OptimizerSettings::default()).unwrap();
         again.restore(&state, 20).unwrap();
         assert_eq!(again.state()[2].1, state["p.master"]);
     }
@@ -411,27 +405,28 @@ mod tests {
         let one = || Tensor::from_slice(&[1f32, 1.0]).view([1, 2]).set_requires_grad(true);
         let (a, b, c) = (one(), one(), one());
         let named = [("x.a", &a), ("x.b", &b), ("c", &c)].map(|(name, t)| (name.to_owned(), t.shallow_clone()));
-        let groups = [
+        let parameter_groups = vec![
             ParameterGroup { names: vec!["*.a".into()], weight_decay: Some(0.0), learning_rate_factor: 0.5 },
             ParameterGroup { names: vec!["x.*".into()], weight_decay: Some(1.0), learning_rate_factor: 1.0 },
         ];
-        let options = AdamWOptions { weight_decay: 0.5, ..AdamWOptions::default() };
-        let mut adamw = AdamW::with_groups(&named, options, &groups).unwrap();
+        let settings = OptimizerSettings { weight_decay: 0.5, parameter_groups, ..OptimizerSettings::default() };
+        let mut adamw = AdamW::new(&named, &settings).unwrap();
         (a.sum(Kind::Float) + b.sum(Kind::Float) + c.sum(Kind::Float)).backward();
         adamw.update(0.1, 1.0);
         // A first update is the rate itself; decay is rate times weight.
         for (tensor, expected) in [(&a, 1.0 - 0.05), (&b, 0.9 - 0.1), (&c, 0.95 - 0.1)] {
             assert!((tensor.double_value(&[0, 0]) - expected).abs() < 1e-6);
         }
-        let nothing = [ParameterGroup { names: vec!["y.*".into()], weight_decay: None, learning_rate_factor: 1.0 }];
-        let error = AdamW::with_groups(&named, options, &nothing).unwrap_err().to_string();
-        assert_eq!(error, "`parameter_groups`: the pattern `y.*` matches none of x.a, x.b, c");
+        let nothing = ParameterGroup { names: vec!["y.*".into()], weight_decay: None, learning_rate_factor: 1.0 };
+        let settings = OptimizerSettings { parameter_groups: vec![nothing], ..settings };
+        let error = AdamW::new(&named, &settings).unwrap_err().to_string();
+        assert_eq!(error, "`optimizer.parameter_groups`: the pattern `y.*` matches none of x.a, x.b, c");
     }
 
     #[test]
     fn constants_out_of_range_are_named() {
-        let options = AdamWOptions { beta2: 1.0, ..AdamWOptions::default() };
-        let error = AdamW::new(&[], options).unwrap_err();
-        assert_eq!(error.to_string(), "`adamw.beta2` is 1, expected at least 0 and below 1");
+        let settings = OptimizerSettings { beta2: 1.0, ..OptimizerSettings::default() };
+        let error = AdamW::new(&[], &settings).unwrap_err();
+        assert_eq!(error.to_string(), "`optimizer.beta2` is 1, expected a number from 0 to below 1");
     }
 }

@@ -8,23 +8,24 @@ use tch::Tensor;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting is out of range.
-    #[error("`{key}` is {found}, expected {expected}")]
-    Setting {
-        /// The setting.
-        key: &'static str,
-        /// Value that was found.
-        found: String,
-        /// Allowed values.
-        expected: &'static str,
-    },
+    /// A setting is unknown, out of range, or in conflict with another one.
+    #[error(transparent)]
+    Setting(#[from] simplemix_settings::Error),
     /// A settings file is not valid.
     #[error("{path}: {message}")]
     Config {
         /// The file.
         path: PathBuf,
-        /// Where and why, with the key.
+        /// Reason, with the key.
         message: String,
+    },
+    /// A setting of a file cannot be used.
+    #[error("{place}: {source}")]
+    SettingIn {
+        /// The file, with the line if that is known.
+        place: String,
+        /// The setting and the reason.
+        source: simplemix_settings::Error,
     },
     /// A data file has no pair to train on.
     #[error("{path}: no pair to train on: {reason}")]
@@ -130,6 +131,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Error about the value of a setting.
+    pub(crate) fn setting(key: &str, found: impl std::fmt::Display, expected: impl Into<String>) -> Self {
+        Self::Setting(simplemix_settings::Error::value(key, found, expected))
+    }
+
     /// Error of a tensor that a checkpoint lacks or holds in another shape than `expected`.
     pub(crate) fn misshapen(name: &str, found: Option<&Tensor>, expected: &Tensor) -> Self {
         Self::State {

@@ -12,23 +12,27 @@
 
 use simplemix_loss::{fused_logps, kl_from_samples, score_forward};
 use simplemix_model::{CausalLm, Finish, GenerateOptions, Packed, Request, Sampling, Targets};
+use simplemix_settings::{Settings, section};
 
 use crate::error::{Error, Result};
 use crate::forward::{ForwardOptions, Pass, head};
 
-/// Settings of the term.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HypoSettings {
-    /// Weight of the divergence, above 0.
-    pub lambda: f64,
-    /// Answers to each prompt. From 2 on each has the mean of the others as its baseline.
-    pub samples: usize,
-    /// Prompts of an update: those of its first pairs; 0 for those of all.
-    pub prompts: usize,
-    /// Tokens after which an answer is cut.
-    pub max_new_tokens: usize,
-    /// Bound of an answer's log-ratio in the gradient, nats; none in the paper. The estimate that is logged has none.
-    pub clip: Option<f64>,
+section! {
+    /// HyPO: the divergence from the reference on sampled responses, in addition to the loss (arXiv:2406.01462).
+    #[derive(Copy)]
+    pub struct HypoSettings("hypo") {
+        /// Weight of the KL divergence to the reference, estimated from responses that the policy samples in every update;
+        /// 0 switches it off, 1e-4 to 1e-2 are usual.
+        lambda: f64 = 0.0, in at_least(0.0), was "hypo_lambda";
+        /// Responses sampled for each prompt; from 2 on, the mean of the others is each one's baseline.
+        samples: usize = 2, in at_least(1.0), unit "responses", was "hypo_samples";
+        /// Prompts sampled in an update, those of its first pairs; 0 for the prompts of all pairs.
+        prompts: usize = 0, unit "prompts", was "hypo_prompts";
+        /// Maximum length of a sampled response; longer ones are cut.
+        max_new_tokens: usize = 128, in at_least(1.0), unit "tokens", was "hypo_max_new_tokens";
+        /// Bound of a response's log-ratio in the gradient; the paper has none.
+        clip: Option<f64> = None, in above(0.0), unit "nats", was "hypo_clip";
+    }
 }
 
 /// Divergence from a reference, to be added to a preference loss.
@@ -59,26 +63,6 @@ pub(crate) struct HypoSums {
 }
 
 impl HypoSettings {
-    /// # Errors
-    /// [`Error::Setting`] naming the first setting out of range, by its key in a settings file.
-    pub fn check(&self) -> Result<()> {
-        const POSITIVE: &str = "a number above 0";
-        for (key, value, fits) in [
-            ("hypo_lambda", self.lambda, self.lambda > 0.0 && self.lambda.is_finite()),
-            ("hypo_clip", self.clip.unwrap_or(1.0), self.clip.is_none_or(|clip| clip > 0.0 && clip.is_finite())),
-        ] {
-            if !fits {
-                return Err(Error::Setting { key, found: value.to_string(), expected: POSITIVE });
-            }
-        }
-        for (key, value) in [("hypo_samples", self.samples), ("hypo_max_new_tokens", self.max_new_tokens)] {
-            if value == 0 {
-                return Err(Error::Setting { key, found: "0".to_owned(), expected: "at least 1" });
-            }
-        }
-        Ok(())
-    }
-
     /// Number of prompts that are sampled in an update of `pairs` pairs.
     pub(crate) fn prompts_of(&self, pairs: usize) -> usize {
         if self.prompts == 0 { pairs } else { self.prompts.min(pairs) }
@@ -107,7 +91,7 @@ impl Hypo {
     /// # Errors
     /// [`Error::Setting`] naming a setting out of range.
     pub fn new(settings: HypoSettings, reference: CausalLm, stop_tokens: Vec<u32>, seed: u64) -> Result<Self> {
-        settings.check()?;
+        settings.check_ranges()?;
         Ok(Self { settings, reference, stop_tokens, seed })
     }
 

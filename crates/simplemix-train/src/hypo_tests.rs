@@ -203,10 +203,10 @@ fn prompts_are_grouped_within_the_budget_and_settings_checked() {
     let all = [sampled(1), sampled(2), sampled(90), sampled(1)];
     let sizes = |budget| parts(&all, budget).iter().map(|part| part.len()).collect::<Vec<_>>();
     assert_eq!((sizes(11), sizes(1), sizes(1000)), (vec![2, 1, 1], vec![1; 4], vec![4]));
-    let text = |settings: HypoSettings| settings.check().unwrap_err().to_string();
-    assert_eq!(text(HypoSettings { lambda: -1.0, ..SETTINGS }), "`hypo_lambda` is -1, expected a number above 0");
-    assert_eq!(text(HypoSettings { clip: Some(0.0), ..SETTINGS }), "`hypo_clip` is 0, expected a number above 0");
-    assert_eq!(text(HypoSettings { samples: 0, ..SETTINGS }), "`hypo_samples` is 0, expected at least 1");
+    let text = |settings: HypoSettings| settings.check_ranges().unwrap_err().to_string();
+    assert_eq!(text(HypoSettings { lambda: -1.0, ..SETTINGS }), "`hypo.lambda` is -1, expected a number >= 0");
+    assert_eq!(text(HypoSettings { clip: Some(0.0), ..SETTINGS }), "`hypo.clip` is 0, expected a number above 0");
+    assert_eq!(text(HypoSettings { samples: 0, ..SETTINGS }), "`hypo.samples` is 0, expected a whole number >= 1");
     // A thousand tokens hold three prompts of 50 tokens with two responses of 128.
     let settings = HypoSettings { max_new_tokens: 128, ..SETTINGS };
     assert_eq!(settings.pass_tokens(50, 1000, 8), (3 * 306, 3 * 256));

@@ -22,7 +22,6 @@ mod learner;
 mod loop_settings;
 mod memory;
 mod metrics;
-mod nearest;
 mod observer;
 mod order;
 mod pairs;
@@ -45,8 +44,11 @@ mod trainee;
 mod trainer;
 mod trl_config;
 
-pub use adamw::{AdamW, AdamWOptions, ParameterGroup};
-pub use config::{Dtype, EvalFiles, MixSource, NonFinitePolicy, Objective, ReferenceSource, Shuffle, TrainConfig};
+pub use adamw::{AdamW, OptimizerSettings, ParameterGroup};
+pub use config::{
+    BatchSettings, CheckpointSettings, Dtype, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
+    NonFinitePolicy, Objective, Shuffle, TokenSettings, TrainConfig,
+};
 pub use error::{Error, Result};
 pub use forward::ForwardOptions;
 pub use hypo::{Hypo, HypoSettings};
@@ -61,7 +63,7 @@ pub use preference::{PreferenceLearner, PreferenceOptions, Reference, ReferenceL
 pub use progress::{Best, Progress};
 pub use reference_cache::ReferenceKey;
 pub use reward::RewardLearner;
-pub use run::{Finished, Run, Trained};
+pub use run::{Finished, ReferenceSettings, ReferenceSource, Run, Trained};
 pub use run_folder::{MetricsFile, RunFolder};
 pub use schedule::Schedule;
 pub use sft::SftLearner;

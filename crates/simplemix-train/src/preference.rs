@@ -114,7 +114,7 @@ impl<'a> PreferenceLearner<'a> {
     ) -> Result<Self> {
         if matches!(reference, Reference::Absent) && options.loss.needs(Need::Reference) {
             let found = format!("{} without a reference", options.loss);
-            return Err(Error::Setting { key: "loss", found, expected: "a reference for this loss" });
+            return Err(Error::setting("loss.name", found, "a reference for this loss"));
         }
         let policy = Policy::new(policy, options.seed)?;
         Ok(Self { policy, trainee, options, train, eval, reference, hypo: None })

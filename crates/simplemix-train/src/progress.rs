@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::loop_settings::BestRule;
 use crate::metrics::Record;
-use crate::nearest::nearest;
 
 /// Progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -58,6 +57,6 @@ impl Progress {
 
 fn unknown_metric(metric: &str, evaluation: &Record) -> Error {
     let names: Vec<&str> = evaluation.values.iter().map(|(name, _)| name.as_str()).collect();
-    let hint = nearest(metric, &names).map_or(String::new(), |name| format!(" (`{name}`?)"));
-    Error::Setting { key: "best_metric", found: format!("{metric}{hint}"), expected: "a metric of the evaluations" }
+    let hint = simplemix_settings::nearest(metric, &names).map_or(String::new(), |name| format!(" (`{name}`?)"));
+    Error::setting("eval.best_metric", format!("{metric}{hint}"), "a metric of the evaluations")
 }

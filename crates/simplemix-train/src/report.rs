@@ -143,7 +143,9 @@ fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, fi
 fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) -> String {
     let base = config.model.as_deref().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
     let how = match config.objective {
-        Objective::Preference => format!("preference training with the `{}` loss (beta {})", config.loss, config.beta),
+        Objective::Preference => {
+            format!("preference training with the `{}` loss (beta {})", config.loss.name, config.loss.beta)
+        }
         Objective::Sft => "supervised fine-tuning on the chosen responses".to_owned(),
         Objective::Reward => "training as a reward model".to_owned(),
     };

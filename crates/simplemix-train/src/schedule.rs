@@ -1,21 +1,18 @@
 //! Learning rate over the run: warm-up, then constant, linear or cosine decay to zero.
 //!
 //! Definitions are those of transformers' `get_linear_schedule_with_warmup`, `get_cosine_schedule_with_warmup` and
-//! `get_constant_schedule_with_warmup`, so that a curve lies on TRL's.
+//! `get_constant_schedule_with_warmup`, so that a curve matches TRL's.
 
-use serde::{Deserialize, Serialize};
-
-/// Shape of the learning rate after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// Straight down to zero at the last step; TRL's default.
-    #[default]
-    Linear,
-    /// Half a cosine down to zero at the last step.
-    Cosine,
-    /// No decay.
-    Constant,
+simplemix_settings::choice! {
+    /// Shape of the learning rate after warm-up.
+    pub enum Schedule {
+        /// Linear decay to zero at the last step; TRL's default.
+        Linear = "linear";
+        /// Half a cosine down to zero at the last step.
+        Cosine = "cosine";
+        /// No decay.
+        Constant = "constant";
+    }
 }
 
 impl Schedule {
@@ -23,7 +20,7 @@ impl Schedule {
     ///
     /// ```
     /// use simplemix_train::Schedule;
-    /// // Ten updates, two of them warm-up: the first has no rate, the third the full one.
+    /// // Ten updates, two of them warm-up: the first has rate 0, the third the full rate.
     /// let rates: Vec<f64> = [0, 1, 2, 6].map(|s| Schedule::Linear.factor(s, 10, 2)).into();
     /// assert_eq!(rates, [0.0, 0.5, 1.0, 0.5]);
     /// ```

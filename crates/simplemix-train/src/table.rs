@@ -48,7 +48,7 @@ impl PairTable {
     /// [`Error::Setting`] for a budget of 0.
     pub fn micro_batches<'a>(&self, batch: &'a [usize], budget: usize) -> Result<Vec<&'a [usize]>> {
         if budget == 0 {
-            return Err(Error::Setting { key: "micro_batch_tokens", found: "0".to_owned(), expected: "at least 1" });
+            return Err(Error::setting("batch.micro_batch_tokens", 0, "at least 1"));
         }
         let (mut parts, mut start, mut held) = (Vec::new(), 0, 0);
         for (i, &pair) in batch.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use simplemix_model::weights;
 use tch::Tensor;
 
-use crate::adamw::{AdamW, AdamWOptions, ParameterGroup};
+use crate::adamw::{AdamW, OptimizerSettings};
 use crate::error::{At, Error, Result};
 use crate::learner::Trainable;
 
@@ -23,9 +23,9 @@ impl Trainee {
     /// Prepares `parameters` for training: from now on gradients are accumulated for them.
     ///
     /// # Errors
-    /// Errors of [`AdamW::with_groups`].
-    pub fn new(parameters: Vec<(String, Tensor)>, options: AdamWOptions, groups: &[ParameterGroup]) -> Result<Self> {
-        let optimizer = AdamW::with_groups(&parameters, options, groups)?;
+    /// Errors of [`AdamW::new`].
+    pub fn new(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings) -> Result<Self> {
+        let optimizer = AdamW::new(&parameters, settings)?;
         for (_, parameter) in &parameters {
             let _ = parameter.set_requires_grad(true);
         }

@@ -239,5 +239,8 @@ fn the_best_evaluation_is_kept_and_patience_ends_the_run() {
     let unknown = BestRule { metric: "eval_los".into(), higher: true, patience: None };
     let settings = LoopSettings { best: Some(unknown), ..falling };
     let error = run(&settings, &mut fake(), &mut Progress::default(), &mut Log::default()).unwrap_err();
-    assert_eq!(error.to_string(), "`best_metric` is eval_los (`eval_loss`?), expected a metric of the evaluations");
+    assert_eq!(
+        error.to_string(),
+        "`eval.best_metric` is eval_los (`eval_loss`?), expected a metric of the evaluations"
+    );
 }

@@ -1,76 +1,58 @@
 //! Settings out of the YAML file of TRL's command line: `trl dpo --config dpo.yaml`.
+//!
+//! Where TRL and transformers differ from version to version, TRL 1.16 with transformers 5 is followed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use simplemix_settings::nearest;
 
 use crate::error::{Error, Result};
-use crate::nearest::nearest;
 
-/// What a key of TRL's becomes.
-enum Meaning {
-    /// A setting of the same meaning, under another name perhaps.
-    Is(&'static str),
-    /// A setting in the optimiser's table.
-    Optimizer(&'static str),
-    /// Something that [`from_trl`] works out from several keys.
-    Together,
-}
+/// A key of TRL and the setting of the same meaning.
+const SAME: &[(&str, &str)] = &[
+    ("model_name_or_path", "model"),
+    ("dataset_name", "train"),
+    ("output_dir", "output"),
+    ("num_train_epochs", "epochs"),
+    ("beta", "loss.beta"),
+    ("label_smoothing", "loss.label_smoothing"),
+    ("ld_alpha", "loss.ld_alpha"),
+    ("center_rewards_coefficient", "loss.center_rewards"),
+    ("lora_alpha", "lora.alpha"),
+    ("lora_dropout", "lora.dropout"),
+    ("use_rslora", "lora.rslora"),
+    ("learning_rate", "optimizer.learning_rate"),
+    ("max_grad_norm", "optimizer.max_grad_norm"),
+    ("weight_decay", "optimizer.weight_decay"),
+    ("adam_beta1", "optimizer.beta1"),
+    ("adam_beta2", "optimizer.beta2"),
+    ("adam_epsilon", "optimizer.epsilon"),
+    ("max_length", "tokens.max_length"),
+    ("gradient_checkpointing", "memory.activation_checkpointing"),
+    ("save_total_limit", "checkpoint.keep"),
+];
 
-use Meaning::{Is, Optimizer, Together};
-
-const KEYS: &[(&str, Meaning)] = &[
-    ("model_name_or_path", Is("model")),
-    ("dataset_name", Is("train")),
-    ("output_dir", Is("output")),
-    ("beta", Is("beta")),
-    ("label_smoothing", Is("label_smoothing")),
-    ("ld_alpha", Is("ld_alpha")),
-    ("learning_rate", Is("learning_rate")),
-    ("num_train_epochs", Is("epochs")),
-    ("max_grad_norm", Is("max_grad_norm")),
-    ("max_length", Is("max_length")),
-    ("gradient_checkpointing", Is("activation_checkpointing")),
-    ("save_total_limit", Is("keep_checkpoints")),
-    ("metric_for_best_model", Is("best_metric")),
-    ("center_rewards_coefficient", Is("center_rewards")),
-    ("lora_alpha", Is("lora_alpha")),
-    ("lora_dropout", Is("lora_dropout")),
-    ("use_rslora", Is("lora_rslora")),
-    ("weight_decay", Optimizer("weight_decay")),
-    ("adam_beta1", Optimizer("beta1")),
-    ("adam_beta2", Optimizer("beta2")),
-    ("adam_epsilon", Optimizer("epsilon")),
-    ("loss_type", Together),
-    ("use_weighting", Together),
-    ("f_divergence_type", Together),
-    ("f_alpha_divergence_coef", Together),
-    ("per_device_train_batch_size", Together),
-    ("gradient_accumulation_steps", Together),
-    ("lr_scheduler_type", Together),
-    ("warmup_ratio", Together),
-    ("warmup_steps", Together),
-    ("max_steps", Together),
-    ("seed", Together),
-    ("data_seed", Together),
-    ("train_sampling_strategy", Together),
-    ("eval_strategy", Together),
-    ("eval_steps", Together),
-    ("save_strategy", Together),
-    ("save_steps", Together),
-    ("sync_ref_model", Together),
-    ("ref_model_sync_steps", Together),
-    ("ref_model_mixup_alpha", Together),
-    ("precompute_ref_log_probs", Together),
-    ("use_peft", Together),
-    ("lora_r", Together),
-    ("lora_target_modules", Together),
-    ("bf16", Together),
-    ("dtype", Together),
+/// Keys of TRL that are read together, with the function that reads them.
+const TOGETHER: &[(&[&str], fn(&TrlFile, &mut Translation) -> Result<()>)] = &[
+    (&["loss_type", "loss_weights", "use_weighting"], TrlFile::loss),
+    (&["f_divergence_type", "f_alpha_divergence_coef"], TrlFile::divergence),
+    (&["per_device_train_batch_size", "gradient_accumulation_steps"], TrlFile::batch_size),
+    (&["lr_scheduler_type"], TrlFile::schedule),
+    (&["max_steps", "warmup_ratio", "warmup_steps"], TrlFile::length_and_warmup),
+    (&["seed", "data_seed", "train_sampling_strategy"], TrlFile::order),
+    (&["eval_strategy", "eval_steps", "save_strategy", "save_steps"], TrlFile::intervals),
+    (&["load_best_model_at_end", "metric_for_best_model", "greater_is_better"], TrlFile::best_checkpoint),
+    (
+        &["sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha", "precompute_ref_log_probs"],
+        TrlFile::moving_reference,
+    ),
+    (&["use_peft", "lora_r", "lora_target_modules"], TrlFile::adapter),
+    (&["bf16", "dtype"], TrlFile::dtype),
 ];
 
 /// Keys that say how, where or how often TRL does something that is done otherwise here, or always.
-const WITHOUT_MEANING: &[&str] = &[
+const IGNORED: &[&str] = &[
     "report_to",
     "logging_steps",
     "logging_strategy",
@@ -105,7 +87,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "fsdp_config",
     "per_device_eval_batch_size",
     "remove_unused_columns",
-    "load_best_model_at_end",
     "precompute_ref_batch_size",
     "disable_dropout",
     "pad_to_multiple_of",
@@ -114,124 +95,245 @@ const WITHOUT_MEANING: &[&str] = &[
     "truncation_mode",
 ];
 
-/// Settings as a TOML table, with TRL's defaults where they differ from ours, and the keys that have no meaning here.
+/// Reads settings as a TOML table, with TRL's defaults where they differ from ours, and the keys that are ignored.
 ///
 /// # Errors
-/// [`Error::Config`] naming a key that is not known, with the nearest that is, or a value that cannot be followed.
+/// [`Error::Config`] naming an unknown key, with the nearest known one, or a value that cannot be followed.
 pub fn from_trl(text: &str, path: &Path) -> Result<(toml::Table, Vec<String>)> {
-    let wrong = |message: String| Error::Config { path: path.to_owned(), message };
-    let all: serde_json::Map<String, Value> = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    let (mut table, mut adamw, mut unused) = (toml::Table::new(), toml::Table::new(), Vec::new());
-    for (key, value) in all.iter().filter(|(_, value)| !value.is_null()) {
-        let toml = || toml::Value::try_from(value).map_err(|error| wrong(format!("`{key}`: {error}")));
-        match KEYS.iter().find(|(known, _)| known == key) {
-            Some((_, Is(name))) => drop(table.insert((*name).to_owned(), toml()?)),
-            Some((_, Optimizer(name))) => drop(adamw.insert((*name).to_owned(), toml()?)),
-            Some((_, Together)) => {}
-            None if WITHOUT_MEANING.contains(&key.as_str()) => unused.push(key.clone()),
-            None => {
-                let names: Vec<&str> =
-                    KEYS.iter().map(|(name, _)| *name).chain(WITHOUT_MEANING.iter().copied()).collect();
-                let meant = nearest(key, &names).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-                return Err(wrong(format!("`{key}` is no key of TRL's that is known here{meant}")));
-            }
+    let keys = serde_saphyr::from_str(text)
+        .map_err(|error| Error::Config { path: path.to_owned(), message: error.to_string() })?;
+    let file = TrlFile { path: path.to_owned(), keys };
+    let mut translation = Translation::default();
+    translation.set("epochs", 3.0);
+    for (key, value) in file.keys.iter().filter(|(_, value)| !value.is_null()) {
+        let is_read_elsewhere = TOGETHER.iter().any(|(keys, _)| keys.contains(&key.as_str()));
+        if let Some((_, path)) = SAME.iter().find(|(known, _)| known == key) {
+            let value = toml::Value::try_from(value).map_err(|error| file.refuse(format!("`{key}`: {error}")))?;
+            translation.set(path, value);
+        } else if IGNORED.contains(&key.as_str()) {
+            translation.ignored.push(key.clone());
+        } else if !is_read_elsewhere {
+            return Err(file.unknown(key));
         }
     }
-    let get = |key: &str| all.get(key).filter(|value| !value.is_null());
-    let whole = |key: &str, default: i64| match get(key) {
-        None => Ok(default),
-        Some(value) => value.as_i64().ok_or_else(|| wrong(format!("`{key}` is {value}, expected a whole number"))),
-    };
-    let is = |key: &str| get(key).and_then(Value::as_bool).unwrap_or(false);
-    let mut set = |key: &str, value: toml::Value| drop(table.insert(key.to_owned(), value));
+    for (_, read) in TOGETHER {
+        read(&file, &mut translation)?;
+    }
+    Ok((translation.settings, translation.ignored))
+}
 
-    match get("loss_type") {
-        Some(Value::Array(losses)) if losses.len() != 1 => {
-            return Err(wrong(format!("`loss_type` has {} losses, expected one", losses.len())));
-        }
-        Some(loss) => {
-            let name = loss.as_str().or_else(|| loss[0].as_str());
-            set("loss", name.ok_or_else(|| wrong(format!("`loss_type` is {loss}, expected a name")))?.into());
-        }
-        None => {}
+/// Settings out of a file of TRL.
+#[derive(Default)]
+struct Translation {
+    settings: toml::Table,
+    ignored: Vec<String>,
+}
+
+impl Translation {
+    /// Sets a setting by its path.
+    fn set(&mut self, path: &str, value: impl Into<toml::Value>) {
+        let Some((section, key)) = path.split_once('.') else {
+            self.settings.insert(path.to_owned(), value.into());
+            return;
+        };
+        let inner = toml::Table::from_iter([(key.to_owned(), value.into())]);
+        simplemix_settings::merge(&mut self.settings, toml::Table::from_iter([(section.to_owned(), inner.into())]));
     }
-    if is("use_weighting") {
-        set("wpo", "uncapped".into());
-    }
-    match get("f_divergence_type").and_then(Value::as_str) {
-        Some("alpha_divergence") => {
-            let alpha = get("f_alpha_divergence_coef").and_then(Value::as_f64).unwrap_or(0.5);
-            set("f_divergence_type", toml::Table::from_iter([("alpha_divergence".to_owned(), alpha.into())]).into());
-        }
-        Some(name) => set("f_divergence_type", name.into()),
-        None => {}
-    }
-    set("batch_size", (whole("per_device_train_batch_size", 8)? * whole("gradient_accumulation_steps", 1)?).into());
-    match get("lr_scheduler_type").map(|value| (value, value.as_str())) {
-        None => {}
-        Some((_, Some(name @ ("linear" | "cosine" | "constant")))) => set("schedule", name.into()),
-        Some((_, Some("constant_with_warmup"))) => set("schedule", "constant".into()),
-        Some((value, _)) => {
-            return Err(wrong(format!(
-                "`lr_scheduler_type` is {value}, expected linear, cosine, constant or constant_with_warmup"
-            )));
-        }
-    }
-    let max_steps = whole("max_steps", -1)?;
-    if max_steps > 0 {
-        set("max_steps", max_steps.into());
-    }
-    let warmup = get("warmup_steps").or_else(|| get("warmup_ratio")).and_then(Value::as_f64).unwrap_or(0.0);
-    match warmup {
-        share if share < 1.0 => set("warmup_ratio", share.into()),
-        steps if max_steps > 0 => set("warmup_ratio", (steps / max_steps as f64).into()),
-        steps => {
-            return Err(wrong(format!("`warmup_steps` is {steps}, expected `max_steps` with it, or a share below 1")));
-        }
-    }
-    set("seed", whole("data_seed", whole("seed", 42)?)?.into());
-    let sequential = get("train_sampling_strategy").and_then(Value::as_str) == Some("sequential");
-    set("shuffle", if sequential { "none" } else { "trl" }.into());
-    for (strategy, steps, key) in
-        [("eval_strategy", "eval_steps", "eval_every_steps"), ("save_strategy", "save_steps", "save_every_steps")]
-    {
-        let asked = get(strategy).and_then(Value::as_str) == Some("steps") || get(steps).is_some();
-        if asked {
-            set(key, whole(steps, 500)?.into());
-        }
-    }
-    if is("sync_ref_model") {
-        set("reference", "on_the_fly".into());
-        set("sync_reference_every", whole("ref_model_sync_steps", 512)?.into());
-        let mixup = get("ref_model_mixup_alpha").and_then(Value::as_f64).unwrap_or(0.6);
-        set("sync_reference_mixup", mixup.into());
-    }
-    if is("use_peft") {
-        set("lora_rank", whole("lora_r", 16)?.into());
-        match get("lora_target_modules") {
+}
+
+/// A file of TRL.
+struct TrlFile {
+    path: PathBuf,
+    keys: serde_json::Map<String, Value>,
+}
+
+impl TrlFile {
+    fn loss(&self, to: &mut Translation) -> Result<()> {
+        match self.get("loss_type") {
+            Some(Value::String(name)) => to.set("loss.name", name.as_str()),
             Some(Value::Array(names)) => {
-                let names = names.iter().filter_map(Value::as_str).filter(|name| *name != "all-linear");
-                set("lora_targets", names.map(toml::Value::from).collect::<Vec<_>>().into());
+                let names = names.iter().map(|name| name.as_str().map(toml::Value::from)).collect::<Option<Vec<_>>>();
+                let names = names.ok_or_else(|| self.value("loss_type", "a name, or a list of names"))?;
+                match names.as_slice() {
+                    [name] => to.set("loss.name", name.clone()),
+                    _ => to.set("loss.name", names),
+                }
             }
-            Some(Value::String(name)) if name != "all-linear" => set("lora_targets", vec![name.clone()].into()),
-            _ => {}
+            Some(_) => return Err(self.value("loss_type", "a name, or a list of names")),
+            None => {}
         }
+        if let Some(weights) = self.get("loss_weights") {
+            let weights =
+                toml::Value::try_from(weights).map_err(|_| self.value("loss_weights", "a list of numbers"))?;
+            to.set("loss.weights", weights);
+        }
+        if self.is("use_weighting") {
+            to.set("loss.wpo", "uncapped");
+        }
+        Ok(())
     }
-    let kind = get("dtype").and_then(Value::as_str).filter(|kind| *kind != "auto");
-    match kind {
-        Some(kind @ ("float32" | "bfloat16")) => set("dtype", kind.into()),
-        Some(kind) => return Err(wrong(format!("`dtype` is {kind}, expected float32 or bfloat16"))),
-        None if get("bf16").and_then(Value::as_bool) == Some(false) => set("dtype", "float32".into()),
-        None => {}
+
+    fn divergence(&self, to: &mut Translation) -> Result<()> {
+        match self.text("f_divergence_type") {
+            Some("alpha_divergence") => {
+                let alpha = self.number("f_alpha_divergence_coef").unwrap_or(0.5);
+                let value = toml::Table::from_iter([("alpha_divergence".to_owned(), alpha.into())]);
+                to.set("loss.f_divergence_type", value);
+            }
+            Some(name) => to.set("loss.f_divergence_type", name),
+            None => {}
+        }
+        Ok(())
     }
-    table.entry("epochs").or_insert(toml::Value::Float(3.0));
-    if let Some(epochs) = table.get("epochs").and_then(toml::Value::as_integer) {
-        table.insert("epochs".to_owned(), (epochs as f64).into());
+
+    fn batch_size(&self, to: &mut Translation) -> Result<()> {
+        let pairs = self.whole("per_device_train_batch_size", 8)? * self.whole("gradient_accumulation_steps", 1)?;
+        to.set("batch.batch_size", pairs);
+        Ok(())
     }
-    if !adamw.is_empty() {
-        table.insert("adamw".to_owned(), adamw.into());
+
+    fn schedule(&self, to: &mut Translation) -> Result<()> {
+        let name = match self.get("lr_scheduler_type").map(Value::as_str) {
+            None => return Ok(()),
+            Some(Some(name @ ("linear" | "cosine" | "constant"))) => name,
+            Some(Some("constant_with_warmup")) => "constant",
+            Some(_) => {
+                let expected = "linear, cosine, constant or constant_with_warmup";
+                return Err(self.value("lr_scheduler_type", expected));
+            }
+        };
+        to.set("optimizer.schedule", name);
+        Ok(())
     }
-    Ok((table, unused))
+
+    /// transformers 5: `warmup_ratio` takes the place of `warmup_steps`, and steps below 1 are a share.
+    fn length_and_warmup(&self, to: &mut Translation) -> Result<()> {
+        let max_steps = self.whole("max_steps", -1)?;
+        if max_steps > 0 {
+            to.set("max_steps", max_steps);
+        }
+        let key = if self.get("warmup_ratio").is_some() { "warmup_ratio" } else { "warmup_steps" };
+        let warmup = self.number(key).unwrap_or(0.0);
+        if warmup >= 1.0 && max_steps <= 0 {
+            return Err(self.value(key, "`max_steps` with it, or a share below 1"));
+        }
+        let ratio = if warmup < 1.0 { warmup } else { share(warmup, max_steps as f64) };
+        to.set("optimizer.warmup_ratio", ratio);
+        Ok(())
+    }
+
+    fn order(&self, to: &mut Translation) -> Result<()> {
+        to.set("seed", self.whole("data_seed", self.whole("seed", 42)?)?);
+        let is_sequential = self.text("train_sampling_strategy") == Some("sequential");
+        to.set("batch.shuffle", if is_sequential { "none" } else { "trl" });
+        Ok(())
+    }
+
+    fn intervals(&self, to: &mut Translation) -> Result<()> {
+        for (strategy, steps, path) in [
+            ("eval_strategy", "eval_steps", "eval.eval_every_steps"),
+            ("save_strategy", "save_steps", "checkpoint.save_every_steps"),
+        ] {
+            let is_asked_for = self.text(strategy) == Some("steps") || self.get(steps).is_some();
+            if is_asked_for {
+                to.set(path, self.whole(steps, 500)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The metric has an effect on the result only if the best checkpoint is loaded at the end.
+    fn best_checkpoint(&self, to: &mut Translation) -> Result<()> {
+        if !self.is("load_best_model_at_end") {
+            let unused =
+                ["metric_for_best_model", "greater_is_better"].into_iter().filter(|key| self.get(key).is_some());
+            to.ignored.extend(unused.map(str::to_owned));
+            return Ok(());
+        }
+        let metric = self.text("metric_for_best_model").unwrap_or("loss");
+        let is_greater = !metric.ends_with("loss");
+        if self.get("greater_is_better").and_then(Value::as_bool).is_some_and(|greater| greater != is_greater) {
+            return Err(self.value("greater_is_better", &format!("{is_greater} for `{metric}`")));
+        }
+        to.set("eval.best_metric", format!("eval_{}", metric.strip_prefix("eval_").unwrap_or(metric)));
+        Ok(())
+    }
+
+    fn moving_reference(&self, to: &mut Translation) -> Result<()> {
+        if self.is("sync_ref_model") {
+            to.set("reference.source", "on-the-fly");
+            to.set("reference.sync_every", self.whole("ref_model_sync_steps", 512)?);
+            to.set("reference.sync_mixup", self.number("ref_model_mixup_alpha").unwrap_or(0.6));
+        }
+        Ok(())
+    }
+
+    fn adapter(&self, to: &mut Translation) -> Result<()> {
+        if !self.is("use_peft") {
+            return Ok(());
+        }
+        to.set("lora.rank", self.whole("lora_r", 16)?);
+        let targets: Vec<&str> = match self.get("lora_target_modules") {
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(name)) => vec![name],
+            _ => Vec::new(),
+        };
+        let targets = targets.into_iter().filter(|name| *name != "all-linear").map(toml::Value::from);
+        to.set("lora.targets", targets.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    fn dtype(&self, to: &mut Translation) -> Result<()> {
+        match self.text("dtype").filter(|kind| *kind != "auto") {
+            Some(kind @ ("float32" | "bfloat16")) => to.set("dtype", kind),
+            Some(_) => return Err(self.value("dtype", "float32 or bfloat16")),
+            None if self.get("bf16").and_then(Value::as_bool) == Some(false) => to.set("dtype", "float32"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::as_str)
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::as_f64)
+    }
+
+    fn is(&self, key: &str) -> bool {
+        self.get(key).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn whole(&self, key: &str, default: i64) -> Result<i64> {
+        self.get(key).map_or(Ok(default), |value| value.as_i64().ok_or_else(|| self.value(key, "a whole number")))
+    }
+
+    fn refuse(&self, message: String) -> Error {
+        Error::Config { path: self.path.clone(), message }
+    }
+
+    fn value(&self, key: &str, expected: &str) -> Error {
+        let found = self.keys.get(key).unwrap_or(&Value::Null);
+        self.refuse(format!("`{key}` is {found}, expected {expected}"))
+    }
+
+    fn unknown(&self, key: &str) -> Error {
+        let known = SAME.iter().map(|(key, _)| *key).chain(TOGETHER.iter().flat_map(|(keys, _)| keys.iter().copied()));
+        let known: Vec<&str> = known.chain(IGNORED.iter().copied()).collect();
+        let meant = nearest(key, &known).map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        self.refuse(format!("unknown key `{key}`{meant}"))
+    }
+}
+
+/// The share of `all` updates that rounds up to `warmup` of them.
+fn share(warmup: f64, all: f64) -> f64 {
+    let share = warmup / all;
+    if (share * all).ceil() == warmup { share } else { (warmup - 0.5) / all }
 }
 
 #[cfg(test)]
@@ -239,10 +341,11 @@ mod tests {
     use super::*;
     use crate::config::{Dtype, Shuffle, TrainConfig};
     use crate::schedule::Schedule;
+    use simplemix_settings::Settings;
 
     fn read(text: &str) -> Result<(TrainConfig, Vec<String>)> {
-        let (table, unused) = from_trl(text, Path::new("dpo.yaml"))?;
-        Ok((TrainConfig::from_toml(&table.to_string(), Path::new("dpo.yaml"))?, unused))
+        let (table, ignored) = from_trl(text, Path::new("dpo.yaml"))?;
+        Ok((TrainConfig::from_table(table)?, ignored))
     }
 
     #[test]
@@ -252,27 +355,64 @@ mod tests {
             learning_rate: 5.0e-7\nlr_scheduler_type: cosine\nwarmup_ratio: 0.1\nper_device_train_batch_size: 4\n\
             gradient_accumulation_steps: 8\nnum_train_epochs: 1\nweight_decay: 0.01\nbf16: false\nuse_peft: true\nlora_r: 8\n\
             lora_target_modules: [q_proj, v_proj]\nlogging_steps: 10\nreport_to: none\neval_strategy: steps\neval_steps: 50\n";
-        let (config, unused) = read(text).unwrap();
-        assert_eq!((config.loss.as_str(), config.beta, config.learning_rate), ("ipo", 0.05, 5e-7));
-        assert_eq!((config.schedule, config.warmup_ratio), (Schedule::Cosine, 0.1));
-        assert_eq!((config.batch_size, config.epochs, config.adamw.weight_decay), (32, 1.0, 0.01));
-        assert_eq!((config.dtype, config.shuffle, config.eval_every_steps), (Dtype::Float32, Shuffle::Trl, 50));
-        assert_eq!((config.lora_rank, config.lora_targets.len()), (8, 2));
-        assert_eq!(unused, ["logging_steps", "report_to"]);
+        let (config, ignored) = read(text).unwrap();
+        let (loss, optimizer) = (&config.loss, &config.optimizer);
+        assert_eq!((&loss.name, loss.beta, optimizer.learning_rate), (&"ipo".into(), 0.05, 5e-7));
+        assert_eq!((optimizer.schedule, optimizer.warmup_ratio), (Schedule::Cosine, 0.1));
+        assert_eq!((config.batch.batch_size, config.epochs, optimizer.weight_decay), (32, 1.0, 0.01));
+        assert_eq!(
+            (config.dtype, config.batch.shuffle, config.eval.eval_every_steps),
+            (Dtype::Float32, Shuffle::Trl, 50)
+        );
+        assert_eq!((config.lora.rank, config.lora.targets.len()), (8, 2));
+        assert_eq!(ignored, ["logging_steps", "report_to"]);
+    }
+
+    #[test]
+    fn losses_are_added_up_with_their_weights() {
+        let (config, _) = read("loss_type: [sigmoid, sft]\nloss_weights: [1, 0.2]\n").unwrap();
+        assert_eq!(config.loss.name.as_slice(), ["sigmoid", "sft"]);
+        assert_eq!(config.loss.weights, [1.0, 0.2]);
+    }
+
+    /// transformers 5, `TrainingArguments.__post_init__` and `get_warmup_steps`.
+    #[test]
+    fn warm_up_is_that_of_transformers_5() {
+        let warmup = |text: &str| read(text).unwrap().0.loop_settings(800, None).warmup_steps;
+        // 800 pairs, three epochs, eight pairs an update: 300 updates.
+        assert_eq!(warmup("warmup_steps: 0\nwarmup_ratio: 0.1\n"), 30);
+        assert_eq!(warmup("warmup_steps: 0.1\n"), 30);
+        assert_eq!(warmup("warmup_steps: 10\nmax_steps: 50\nwarmup_ratio: 0.1\n"), 5);
+        for steps in 1..50 {
+            assert_eq!(warmup(&format!("warmup_steps: {steps}\nmax_steps: 50\n")), steps);
+        }
+    }
+
+    #[test]
+    fn the_best_checkpoint_becomes_the_result_only_if_it_is_loaded() {
+        let (config, ignored) = read("metric_for_best_model: loss\nload_best_model_at_end: false\n").unwrap();
+        assert_eq!((config.eval.best_metric, ignored), (None, vec!["metric_for_best_model".to_owned()]));
+        let best = |text: &str| read(text).unwrap().0.eval.best_metric.unwrap();
+        assert_eq!(best("load_best_model_at_end: true\n"), "eval_loss");
+        let accuracy = "load_best_model_at_end: true\nmetric_for_best_model: eval_rewards/accuracies\n";
+        assert_eq!(best(accuracy), "eval_rewards/accuracies");
+        let error = read("load_best_model_at_end: true\ngreater_is_better: true\n").unwrap_err().to_string();
+        assert_eq!(error, "dpo.yaml: `greater_is_better` is true, expected false for `loss`");
     }
 
     #[test]
     fn trls_defaults_are_trls() {
         let (config, _) = read("beta: 0.1\n").unwrap();
-        assert_eq!((config.batch_size, config.epochs, config.seed), (8, 3.0, 42));
-        assert_eq!((config.shuffle, config.max_length, config.learning_rate), (Shuffle::Trl, 1024, 1e-6));
+        assert_eq!((config.batch.batch_size, config.epochs, config.seed), (8, 3.0, 42));
+        assert_eq!((config.batch.shuffle, config.tokens.max_length), (Shuffle::Trl, 1024));
+        assert_eq!(config.optimizer.learning_rate, 1e-6);
     }
 
     #[test]
     fn what_cannot_be_followed_is_named() {
         for (text, expected) in [
-            ("betta: 0.1\n", "dpo.yaml: `betta` is no key of TRL's that is known here; did you mean `beta`?"),
-            ("loss_type: [ipo, sft]\n", "dpo.yaml: `loss_type` has 2 losses, expected one"),
+            ("betta: 0.1\n", "dpo.yaml: unknown key `betta`; did you mean `beta`?"),
+            ("loss_type: [1]\n", "dpo.yaml: `loss_type` is [1], expected a name, or a list of names"),
             ("warmup_steps: 10\n", "dpo.yaml: `warmup_steps` is 10, expected `max_steps` with it, or a share below 1"),
             ("max_steps: ten\n", "dpo.yaml: `max_steps` is \"ten\", expected a whole number"),
         ] {

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::{Message, Metrics, Pair, Policy, Text, Watch};
 use simplemix_model::{CausalLm, RewardModel, tiny, weights};
-use simplemix_train::{
-    Dtype, Finished, Objective, Outcome, ParameterGroup, Record, ReferenceSource, Run, Shuffle, TrainConfig, Trained,
-};
+use simplemix_settings::{Settings, merge};
+use simplemix_train::{Finished, Outcome, Record, Run, TrainConfig, Trained};
 use tch::{Device, Kind, Tensor};
 
 struct Dir(tempfile::TempDir);
@@ -31,15 +30,21 @@ impl Dir {
     }
 
     fn config(&self, output: &str) -> TrainConfig {
-        TrainConfig {
-            model: Some(self.model()),
-            output: Some(self.path(output)),
-            batch_size: 8,
-            learning_rate: 1e-3,
-            reference: ReferenceSource::Computed,
-            ..TrainConfig::default()
-        }
+        let (model, output) = (Some(self.model()), Some(self.path(output)));
+        let config = TrainConfig { model, output, ..TrainConfig::default() };
+        over(config, "optimizer.learning_rate = 1e-3\nreference.source = 'computed'")
     }
+
+    /// As [`Dir::config`], with the settings of a TOML text over it.
+    fn with(&self, output: &str, text: &str) -> TrainConfig {
+        over(self.config(output), text)
+    }
+}
+
+fn over(config: TrainConfig, text: &str) -> TrainConfig {
+    let mut table = toml::Table::try_from(config).unwrap();
+    merge(&mut table, text.parse().unwrap());
+    TrainConfig::from_table(table).unwrap()
 }
 
 fn pairs(count: usize) -> Vec<Pair> {
@@ -111,18 +116,18 @@ fn metrics_differ(a: &[Record], b: &[Record]) -> f64 {
 fn shortcuts_change_no_number() {
     let dir = Dir::new();
     let plain = train(dir.config("plain"));
-    let cached = || TrainConfig {
-        reference: ReferenceSource::Cached,
-        reference_cache: Some(dir.path("cache")),
-        ..dir.config("")
+    let cached = || {
+        let mut config = dir.with("", "reference.source = 'cached'");
+        config.reference.cache_folder = Some(dir.path("cache"));
+        config
     };
     let variants: [(&str, TrainConfig); 6] = [
-        ("apart", TrainConfig { share_prompts: false, ..dir.config("") }),
+        ("apart", dir.with("", "memory.share_prompts = false")),
         // Every pair alone: one packed batch of eight, or eight of one.
-        ("alone", TrainConfig { micro_batch_tokens: 1, ..dir.config("") }),
-        ("one row of logits at a time", TrainConfig { logits_bytes: 1, ..dir.config("") }),
-        ("checkpointing", TrainConfig { activation_checkpointing: true, ..dir.config("") }),
-        ("on the fly", TrainConfig { reference: ReferenceSource::OnTheFly, ..dir.config("") }),
+        ("alone", dir.with("", "batch.micro_batch_tokens = 1")),
+        ("one row of logits at a time", dir.with("", "memory.logits_bytes = 1")),
+        ("checkpointing", dir.with("", "memory.activation_checkpointing = true")),
+        ("on the fly", dir.with("", "reference.source = 'on-the-fly'")),
         ("cached", cached()),
     ];
     for (name, config) in variants {
@@ -155,31 +160,21 @@ fn resumes(name: &str, config: impl Fn(&Dir, &str) -> TrainConfig) {
 
 #[test]
 fn an_interrupted_run_ends_on_the_same_bits() {
-    resumes("all weights", |dir, output| TrainConfig { shuffle: Shuffle::Seed, ..dir.config(output) });
-    resumes("dropped inputs of an adapter", |dir, output| TrainConfig {
-        lora_rank: 4,
-        lora_dropout: 0.3,
-        ..dir.config(output)
-    });
-    resumes("a moving reference", |dir, output| TrainConfig {
-        reference: ReferenceSource::OnTheFly,
-        sync_reference_every: 1,
-        ..dir.config(output)
-    });
-    resumes("answers drawn on the way", |dir, output| TrainConfig {
-        lora_rank: 4,
-        lora_dropout: 0.3,
-        ..hypo(dir, output)
-    });
-    resumes("half precision", |dir, output| TrainConfig { dtype: Dtype::Bfloat16, ..dir.config(output) });
-    resumes("a reward model", |dir, output| TrainConfig { objective: Objective::Reward, ..dir.config(output) });
-    resumes("responses", |dir, output| TrainConfig { objective: Objective::Sft, ..dir.config(output) });
+    let with = |text: &'static str| move |dir: &Dir, output: &str| dir.with(output, text);
+    resumes("all weights", with("batch.shuffle = 'seed'"));
+    resumes("dropped inputs of an adapter", with("lora = { rank = 4, dropout = 0.3 }"));
+    resumes("a moving reference", with("reference = { source = 'on-the-fly', sync_every = 1 }"));
+    let adapter = "lora = { rank = 4, dropout = 0.3 }";
+    resumes("answers drawn on the way", |dir, output| over(hypo(dir, output), adapter));
+    resumes("half precision", with("dtype = 'bfloat16'"));
+    resumes("a reward model", with("objective = 'reward'"));
+    resumes("responses", with("objective = 'sft'"));
 }
 
 #[test]
 fn an_adapter_is_trained_and_the_model_is_not() {
     let dir = Dir::new();
-    let config = |output: &str| TrainConfig { lora_rank: 4, learning_rate: 1e-2, ..dir.config(output) };
+    let config = |output: &str| dir.with(output, "lora.rank = 4\noptimizer.learning_rate = 1e-2");
     let run = Run::with_pairs(config("lora"), &dir.model(), &pairs(24), &pairs(4)).unwrap();
     // Two layers, rank 4: inputs and outputs of four projections of attention and three of the feed-forward.
     assert_eq!(run.trained_parameters(), 2 * 4 * (4 * 64 + 192 + 3 * (64 + 160)));
@@ -201,17 +196,18 @@ fn an_adapter_is_trained_and_the_model_is_not() {
     assert!((adapted - logits(&base)).abs().max().double_value(&[]) > 1e-3);
 
     // Both ways to a reference agree, and training goes on from the adapter's files.
-    let fly = train(TrainConfig { reference: ReferenceSource::OnTheFly, ..config("fly") });
+    let fly = train(over(config("fly"), "reference.source = 'on-the-fly'"));
     assert!(metrics_differ(&finished.records, &fly.records) < 2e-4);
-    let adapter = Some(dir.path("lora").join("adapter"));
-    let on = train(TrainConfig { adapter, lora_rank: 0, ..config("on") });
+    let mut on = over(config("on"), "lora.rank = 0");
+    on.lora.adapter = Some(dir.path("lora").join("adapter"));
+    let on = train(on);
     assert!(on.records[0].get("rewards/margins").unwrap() > margins(1), "the model is still the reference");
 }
 
 #[test]
 fn a_reward_model_learns_and_its_folder_loads() {
     let dir = Dir::new();
-    let config = TrainConfig { objective: Objective::Reward, learning_rate: 3e-3, epochs: 4.0, ..dir.config("reward") };
+    let config = dir.with("reward", "objective = 'reward'\nepochs = 4\noptimizer.learning_rate = 3e-3");
     let finished = train(config);
     let first = &finished.records[0];
     assert!((first.get("loss").unwrap() - std::f64::consts::LN_2).abs() < 1e-6);
@@ -224,14 +220,14 @@ fn a_reward_model_learns_and_its_folder_loads() {
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["architectures"][0], "LlamaForSequenceClassification");
     // It can be trained further: its score is no longer zero.
-    let on = TrainConfig { model: Some(finished.folder.model()), objective: Objective::Reward, ..dir.config("on") };
+    let on = TrainConfig { model: Some(finished.folder.model()), ..dir.with("on", "objective = 'reward'") };
     assert!(train(on).records[0].get("loss").unwrap() < 0.6);
 }
 
 #[test]
 fn responses_are_learnt() {
     let dir = Dir::new();
-    let config = |output: &str| TrainConfig { objective: Objective::Sft, epochs: 4.0, ..dir.config(output) };
+    let config = |output: &str| dir.with(output, "objective = 'sft'\nepochs = 4");
     let finished = train(config("sft"));
     let (first, last) = (&finished.records[0], &finished.records[finished.records.len() - 1]);
     // A random model is as good as guessing among its tokens.
@@ -240,35 +236,34 @@ fn responses_are_learnt() {
     assert!(last.get("eval_loss").unwrap() < first.get("loss").unwrap() - 0.5);
     assert!(last.get("eval_mean_token_accuracy").is_some() && last.get("eval_rewards/margins").is_none());
     // Tokens weigh alike, however they are split.
-    let alone = train(TrainConfig { micro_batch_tokens: 1, ..config("alone") });
+    let alone = train(over(config("alone"), "batch.micro_batch_tokens = 1"));
     assert!((alone.records[0].get("loss").unwrap() - first.get("loss").unwrap()).abs() < 1e-5);
 }
 
 #[test]
 fn frozen_parameters_and_groups_do_as_they_are_told() {
     let dir = Dir::new();
-    let group = |names: &str, learning_rate_factor| ParameterGroup {
-        names: vec![names.to_owned()],
-        weight_decay: None,
-        learning_rate_factor,
-    };
-    let freeze = vec!["model.embed_tokens.*".to_owned(), "model.layers.0.*".to_owned()];
-    train(TrainConfig { freeze, parameter_groups: vec![group("*.mlp.*", 0.0)], ..dir.config("frozen") });
+    let optimizer = "[optimizer]\nfreeze = ['model.embed_tokens.*', 'model.layers.0.*']\n\
+                     parameter_groups = [{ names = ['*.mlp.*'], learning_rate_factor = 0 }]";
+    train(dir.with("frozen", optimizer));
     let before = weights::read_all(&dir.model().join(weights::WEIGHTS)).unwrap();
     for (name, after) in weights_of(&dir.path("frozen")) {
         let moved = after != before[&name];
         let moves = name == "model.norm.weight" || (name.contains("layers.1") && !name.contains("mlp"));
         assert_eq!(moved, moves, "{name}");
     }
-    let freeze = vec!["model.layer.*".to_owned()];
-    let error = Run::with_pairs(TrainConfig { freeze, ..dir.config("x") }, &dir.model(), &pairs(8), &[]).unwrap_err();
-    assert!(error.to_string().starts_with("`freeze`: the pattern `model.layer.*` matches none of"), "{error}");
+    let config = dir.with("x", "optimizer.freeze = ['model.layer.*']");
+    let error = Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap_err();
+    assert!(
+        error.to_string().starts_with("`optimizer.freeze`: the pattern `model.layer.*` matches none of"),
+        "{error}"
+    );
 }
 
 #[test]
 fn losses_without_a_reference_have_none() {
     let dir = Dir::new();
-    let finished = train(TrainConfig { loss: "simpo".to_owned(), beta: 2.0, ..dir.config("simpo") });
+    let finished = train(dir.with("simpo", "loss = { name = 'simpo', beta = 2 }"));
     assert!(finished.records[0].get("rewards/chosen").unwrap() < 0.0);
     assert_eq!(finished.outcome, Outcome::Finished);
 }
@@ -295,17 +290,9 @@ fn metrics_tell_sources_and_tasks_apart() {
 fn the_best_checkpoint_becomes_the_result() {
     let dir = Dir::new();
     // Training lowers this metric, so that an early evaluation stays the best.
-    let config = TrainConfig {
-        learning_rate: 1e-2,
-        epochs: 4.0,
-        eval_every_steps: 1,
-        save_every_steps: 1,
-        keep_checkpoints: 1,
-        best_metric: Some("eval_rewards/rejected".to_owned()),
-        early_stopping_patience: Some(3),
-        ..dir.config("best")
-    };
-    let finished = train(config);
+    let settings = "epochs = 4\noptimizer.learning_rate = 1e-2\ncheckpoint = { save_every_steps = 1, keep = 1 }\n\
+                    [eval]\neval_every_steps = 1\nbest_metric = 'eval_rewards/rejected'\nearly_stopping_patience = 3";
+    let finished = train(dir.with("best", settings));
     let values: Vec<f64> = finished.records.iter().filter_map(|r| r.get("eval_rewards/rejected")).collect();
     let best = (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap();
     assert_eq!(finished.outcome, Outcome::StoppedEarly, "{values:?}");
@@ -319,14 +306,14 @@ fn the_best_checkpoint_becomes_the_result() {
 
 /// HyPO with answers that are short enough for a test.
 fn hypo(dir: &Dir, output: &str) -> TrainConfig {
-    TrainConfig { hypo_lambda: 0.1, hypo_max_new_tokens: 8, ..dir.config(output) }
+    dir.with(output, "hypo = { lambda = 0.1, max_new_tokens = 8 }")
 }
 
 #[test]
 fn a_divergence_of_no_weight_changes_no_bit() {
     let dir = Dir::new();
     let plain = train(dir.config("plain"));
-    let none = train(TrainConfig { hypo_lambda: 0.0, hypo_samples: 4, hypo_prompts: 3, ..hypo(&dir, "none") });
+    let none = train(over(hypo(&dir, "none"), "hypo = { lambda = 0, samples = 4, prompts = 3 }"));
     assert_eq!(
         (metrics_differ(&plain.records, &none.records), furthest(&dir.path("plain"), &dir.path("none"))),
         (0.0, 0.0)
@@ -362,19 +349,17 @@ fn every_reference_serves_the_divergence() {
         records.iter().filter_map(|record| record.get("kl")).collect::<Vec<_>>()
     };
     let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3) && a.len() == b.len();
-    let config = |prompts| TrainConfig { hypo_prompts: prompts, ..hypo(&dir, "") };
+    let config = |prompts: usize| over(hypo(&dir, ""), &format!("hypo.prompts = {prompts}"));
     let computed = kl("computed", config(3));
     assert!(computed.len() == 3 && computed[2] != 0.0);
-    let fly = |lora_rank| TrainConfig { reference: ReferenceSource::OnTheFly, lora_rank, ..config(3) };
+    let fly = |rank: usize| over(config(3), &format!("reference.source = 'on-the-fly'\nlora.rank = {rank}"));
     assert!(near(&kl("fly", fly(0)), &computed));
-    assert!(near(&kl("fly with adapter", fly(4)), &kl("adapter", TrainConfig { lora_rank: 4, ..config(3) })));
+    assert!(near(&kl("fly with adapter", fly(4)), &kl("adapter", over(config(3), "lora.rank = 4"))));
     // The policy starts away from another model, and losses without a reference have one here.
-    assert!(kl("other", TrainConfig { reference_model: Some(other), ..config(0) })[0].abs() > 1e-3);
-    assert!(kl("simpo", TrainConfig { loss: "simpo".to_owned(), beta: 2.0, ..config(0) })[0].abs() < 1e-4);
-    let refused = |config: TrainConfig| config.check().unwrap_err().to_string();
-    assert_eq!(refused(config(9)), "`hypo_prompts` is 9, expected at most `batch_size`");
-    let reward = TrainConfig { objective: Objective::Reward, ..config(0) };
-    assert_eq!(refused(reward), "`hypo_lambda` is set, expected `objective = \"preference\"`");
+    let mut with_other = config(0);
+    with_other.reference.model = Some(other);
+    assert!(kl("other", with_other)[0].abs() > 1e-3);
+    assert!(kl("simpo", over(config(0), "loss = { name = 'simpo', beta = 2 }"))[0].abs() < 1e-4);
 }
 
 #[test]
@@ -383,9 +368,9 @@ fn a_second_model_and_the_answers_are_in_the_memory_estimate() {
     let estimate = |config| Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap().memory_estimate().unwrap();
     let (plain, with) = (estimate(dir.config("a")), estimate(hypo(&dir, "b")));
     assert_eq!(with.weights, 2 * plain.weights);
-    let adapted = estimate(TrainConfig { lora_rank: 4, ..hypo(&dir, "c") });
+    let adapted = estimate(over(hypo(&dir, "c"), "lora.rank = 4"));
     assert!(adapted.weights < with.weights);
-    let long = estimate(TrainConfig { hypo_max_new_tokens: 2000, ..hypo(&dir, "d") });
+    let long = estimate(over(hypo(&dir, "d"), "hypo.max_new_tokens = 2000"));
     // Sixteen rows of more than 2000 tokens, each a key and a value of 32 numbers in two layers.
     assert!(long.activations > 16 * 2000 * 2 * 2 * 32 * 4, "{}", long.activations);
 }
@@ -403,7 +388,7 @@ fn scored_pairs(count: usize, margin: impl Fn(usize) -> f64) -> Vec<Pair> {
 fn soft_labels_come_from_scores() {
     let dir = Dir::new();
     let run = |name: &str, loss: &str, scale: f64, margin: fn(usize) -> f64| {
-        let config = TrainConfig { loss: loss.to_owned(), reward_margin_scale: scale, ..dir.config(name) };
+        let config = dir.with(name, &format!("loss = {{ name = '{loss}', reward_margin_scale = {scale:?} }}"));
         let run = Run::with_pairs(config, &dir.model(), &scored_pairs(24, margin), &scored_pairs(1, margin)).unwrap();
         run.start(false, &mut StopAt(u64::MAX, Cell::new(0))).unwrap()
     };
@@ -421,7 +406,7 @@ fn soft_labels_come_from_scores() {
     // Scores that say the label is wrong turn the pair round.
     let wrong = run("wrong", "soft_label", 1.0, |_| -50.0);
     assert!(wrong.records[2].get("rewards/margins").unwrap() < 0.0);
-    let config = TrainConfig { loss: "soft_label".to_owned(), ..dir.config("none") };
+    let config = dir.with("none", "loss.name = 'soft_label'");
     let error = Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap_err().to_string();
     assert_eq!(error, "row 0: `score_chosen` or `score_rejected` is missing; the loss `soft_label` needs both");
 }

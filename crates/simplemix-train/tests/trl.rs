@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::{ReadOptions, Unwatched, read_pairs};
 use simplemix_model::tiny;
+use simplemix_settings::{Settings, merge};
 use simplemix_train::{Record, Run, TrainConfig};
 
 #[derive(serde::Deserialize)]
@@ -65,21 +66,14 @@ fn every_step_is_trls() {
     };
     let (pairs, held_back) = (read("pairs.jsonl", &golden_runs.pairs), read("held.jsonl", &golden_runs.held_back));
     for (name, expected) in &golden_runs.runs {
-        let mut settings = expected.settings.clone();
-        if let Some(adapter) = settings.get("adapter").and_then(|value| value.as_str()) {
-            settings["adapter"] = golden().join(adapter).to_str().unwrap().into();
-        }
-        for (key, value) in [
-            ("batch_size", toml::Value::from(4)),
-            ("learning_rate", 5e-4.into()),
-            ("max_steps", (expected.log.len() as i64).into()),
-            ("reference", "computed".into()),
-            ("model", model.to_str().unwrap().into()),
-            ("output", dir.path().join(name).to_str().unwrap().into()),
-        ] {
-            settings.entry(key).or_insert(value);
-        }
-        let config = TrainConfig::from_toml(&settings.to_string(), Path::new(name)).unwrap();
+        let mut settings: toml::Table =
+            "batch.batch_size = 4\noptimizer.learning_rate = 5e-4\nreference.source = 'computed'".parse().unwrap();
+        merge(&mut settings, expected.settings.clone());
+        let mut config = TrainConfig::from_table(settings).unwrap();
+        config.max_steps = Some(expected.log.len() as u64);
+        config.model = Some(model.clone());
+        config.output = Some(dir.path().join(name));
+        config.lora.adapter = config.lora.adapter.map(|adapter| golden().join(adapter));
         let kept = if name == "random_order" { 30 } else { pairs.len() };
         let run = Run::with_pairs(config, &model, &pairs[..kept], &held_back).unwrap();
         let finished = run.start(false, &mut Unwatched).unwrap();

@@ -40,14 +40,14 @@ impl Drive<'_> {
     ) -> Result<Finished> {
         let mut progress = if resume { folder.restore(&mut learner)?.unwrap_or_default() } else { Progress::default() };
         let metrics = folder.metrics(progress.step)?;
-        let events = if self.config.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
+        let events = if self.config.log.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
         let mut recorder = Recorder {
             folder: &folder,
             metrics,
             events,
             watch,
             steps: self.settings.steps,
-            keep: self.config.keep_checkpoints,
+            keep: self.config.checkpoint.keep,
             ids: &self.train.ids,
             records: Vec::new(),
         };

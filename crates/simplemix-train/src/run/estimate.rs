@@ -3,8 +3,8 @@
 use simplemix_loss::{Need, PairLoss};
 use tch::Kind;
 
-use super::Run;
-use crate::config::{Objective, ReferenceSource};
+use super::{ReferenceSource, Run};
+use crate::config::Objective;
 use crate::error::Result;
 use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
 
@@ -39,7 +39,7 @@ impl Run {
         let (tokens, scored) = largest;
         let (weights, trained) = (model.parameters() as u64 * bytes, self.trained as u64);
         let head = if self.config.objective == Objective::Reward { 0 } else { model.vocab_size };
-        let logits = (self.config.logits_bytes as u64).min((scored as i64 * head) as u64 * 4);
+        let logits = (self.config.memory.logits_bytes as u64).min((scored as i64 * head) as u64 * 4);
         // A second model, where one is held; and the f32 copies of what is trained in half precision.
         let second = if self.holds_second_model() { weights } else { 0 };
         let copies = if bytes == 2 { 4 * trained } else { 0 };
@@ -50,21 +50,17 @@ impl Run {
             optimizer: 2 * 4 * trained + copies,
             // Answers are written and let go before activations are kept.
             activations: model
-                .activation_bytes(tokens, bytes as usize, self.config.activation_checkpointing)
+                .activation_bytes(tokens, bytes as usize, self.config.memory.activation_checkpointing)
                 .max(cache),
             logits,
             micro_batch_tokens: tokens,
         })
     }
 
-    fn adapts(&self) -> bool {
-        self.config.lora_rank > 0 || self.config.adapter.is_some()
-    }
-
     fn holds_second_model(&self) -> bool {
-        let on_the_fly = self.config.reference == ReferenceSource::OnTheFly;
+        let on_the_fly = self.config.reference.source == ReferenceSource::OnTheFly;
         let has_reference = self.config.objective == Objective::Preference && self.loss.needs(Need::Reference);
         let held = (has_reference && on_the_fly) || self.config.hypo().is_some();
-        held && (self.config.reference_model.is_some() || !self.adapts())
+        held && (self.config.reference.model.is_some() || !self.config.lora.is_on())
     }
 }

@@ -12,6 +12,7 @@ use simplemix_model::{CausalLm, RewardModel};
 use self::drive::{Drive, environment, save_policy};
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
+pub use self::reference::{ReferenceSettings, ReferenceSource};
 use crate::config::{Objective, TrainConfig};
 use crate::error::Result;
 use crate::forward::ForwardOptions;
@@ -99,23 +100,25 @@ impl Run {
     /// What is trained, with a fresh optimiser.
     fn trainee(&self) -> Result<Trainee> {
         let mut parameters = self.start.trainable();
-        if !self.config.freeze.is_empty() {
+        let optimizer = &self.config.optimizer;
+        if !optimizer.freeze.is_empty() {
             let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-            let frozen = matching("freeze", &self.config.freeze, &names)?;
-            let mut at = 0..;
-            parameters.retain(|_| !frozen.contains(&at.next().unwrap_or_default()));
+            let frozen = matching("optimizer.freeze", &optimizer.freeze, &names)?;
+            let trained = parameters.into_iter().enumerate().filter(|(at, _)| !frozen.contains(at));
+            parameters = trained.map(|(_, parameter)| parameter).collect();
         }
-        Trainee::new(parameters, self.config.adamw, &self.config.parameter_groups)
+        Trainee::new(parameters, optimizer)
     }
 
     fn forward_options(&self) -> ForwardOptions {
+        let TrainConfig { loss, batch, memory, log, .. } = &self.config;
         ForwardOptions {
-            micro_batch_tokens: self.config.micro_batch_tokens,
-            logits_bytes: self.config.logits_bytes,
-            activation_checkpointing: self.config.activation_checkpointing,
-            token_metrics: self.config.token_metrics,
-            wpo: self.config.wpo,
-            ld_alpha: self.config.ld_alpha,
+            micro_batch_tokens: batch.micro_batch_tokens,
+            logits_bytes: memory.logits_bytes,
+            activation_checkpointing: memory.activation_checkpointing,
+            token_metrics: log.token_metrics,
+            wpo: loss.wpo,
+            ld_alpha: loss.ld_alpha,
         }
     }
 
@@ -139,7 +142,7 @@ impl Run {
         let drive = Drive { config: &self.config, settings: &self.settings, train: &self.train, eval: &self.eval };
         match self.start {
             Start::Reward(model) => {
-                let center = self.config.center_rewards;
+                let center = self.config.loss.center_rewards;
                 let learner = RewardLearner::new(*model, trainee, options, center, &self.train, &self.eval);
                 drive.run(learner, folder, resume, watch, |learner, folder| {
                     let model = learner.into_model();
@@ -173,8 +176,8 @@ impl Run {
                     loss: self.loss.clone(),
                     forward: options,
                     seed,
-                    reward_margin_scale: self.config.reward_margin_scale,
-                    starts_at_reference: self.config.reference_model.is_none() && self.config.adapter.is_none(),
+                    reward_margin_scale: self.config.loss.reward_margin_scale,
+                    starts_at_reference: self.config.reference.model.is_none() && self.config.lora.adapter.is_none(),
                 };
                 let mut learner =
                     PreferenceLearner::new(*policy, trainee, settings, &self.train, &self.eval, reference)?;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
-use simplemix_loss::{LossKind, LossSettings, LossSum, Need, PairLoss};
+use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
-use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, RewardModel};
+use simplemix_model::{CausalLm, ModelConfig, RewardModel};
 use tch::{Device, Kind, Tensor};
 
 use super::Run;
@@ -40,7 +40,7 @@ impl Run {
     /// reading data and model reports.
     pub fn prepare(config: TrainConfig) -> Result<Self> {
         config.check()?;
-        let loss = preference_loss(&config)?;
+        let loss = build_loss(&config)?;
         let model = required("model", config.model.as_deref())?.to_owned();
         required("output", config.output.as_deref())?;
         let tokenizer = tokenizer(&config, &model)?;
@@ -51,7 +51,7 @@ impl Run {
             (train, Some(mixture))
         };
         let mut eval = Vec::new();
-        for (name, path) in config.eval.iter().flat_map(|files| files.all()) {
+        for (name, path) in config.eval.files.iter().flat_map(|files| files.all()) {
             eval.push((name, read(path, &config, &tokenizer)?));
         }
         Self::assemble(config, loss, &model, Sets { train, eval, mixture }, &tokenizer)
@@ -63,7 +63,7 @@ impl Run {
     /// As [`Run::prepare`].
     pub fn with_pairs(config: TrainConfig, model: &Path, pairs: &[Pair], held_back: &[Pair]) -> Result<Self> {
         config.check()?;
-        let loss = preference_loss(&config)?;
+        let loss = build_loss(&config)?;
         let tokenizer = tokenizer(&config, model)?;
         let train = PairSet::tokenize(pairs, &tokenizer)?;
         let eval = PairSet::tokenize(held_back, &tokenizer)?;
@@ -79,7 +79,7 @@ impl Run {
         tokenizer: &PairTokenizer,
     ) -> Result<Self> {
         let Sets { mut train, mut eval, mixture } = sets;
-        let feed = match (config.objective, config.share_prompts) {
+        let feed = match (config.objective, config.memory.share_prompts) {
             (Objective::Sft, _) => Feed::Chosen,
             (_, true) => Feed::Shared,
             (_, false) => Feed::Apart,
@@ -123,18 +123,10 @@ impl Start {
             return Ok(Self::Reward(Box::new(model)));
         }
         let mut model = CausalLm::load(folder, kind, device)?;
-        if let Some(adapter) = &config.adapter {
-            model.load_adapter(ADAPTER, adapter)?;
-        } else if config.lora_rank > 0 {
-            let targets = match config.lora_targets.as_slice() {
-                [] => LoraTargets::AllLinear,
-                names => LoraTargets::Named(names.to_vec()),
-            };
-            let (rank, alpha, dropout) = (config.lora_rank, config.lora_alpha, config.lora_dropout);
-            let lora = LoraConfig { rank, alpha, dropout, targets, rslora: config.lora_rslora };
-            model.add_adapter(ADAPTER, lora, config.seed)?;
-        } else {
-            return Ok(Self::Policy(Box::new(model)));
+        match (&config.lora.adapter, config.lora.config()) {
+            (Some(adapter), _) => model.load_adapter(ADAPTER, adapter)?,
+            (None, Some(lora)) => model.add_adapter(ADAPTER, lora, config.seed)?,
+            (None, None) => return Ok(Self::Policy(Box::new(model))),
         }
         Ok(Self::Policy(Box::new(model.with_adapter(Some(ADAPTER))?)))
     }
@@ -178,7 +170,7 @@ fn ends_in_a_score(folder: &Path) -> bool {
 }
 
 fn tokenizer(config: &TrainConfig, model: &Path) -> Result<PairTokenizer> {
-    let options = TokenizeOptions { max_length: config.max_length, ..TokenizeOptions::default() };
+    let options = TokenizeOptions { max_length: config.tokens.max_length, ..TokenizeOptions::default() };
     Ok(PairTokenizer::from_dir(model, options)?)
 }
 
@@ -192,7 +184,8 @@ fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<
 
 /// Token ids out of the cache, or made; they are kept there once the run starts.
 fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
-    let cache = config.cache_tokens.then(|| config.token_cache.clone().or_else(|| cache_folder("tokens"))).flatten();
+    let cache =
+        config.tokens.cache.then(|| config.tokens.cache_folder.clone().or_else(|| cache_folder("tokens"))).flatten();
     match cache {
         Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, &folder),
         None => PairSet::tokenize(pairs, tokenizer),
@@ -208,25 +201,20 @@ fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Or
         sources.push(SourceConfig::new(&source.name, set.len() as u64, source.weight));
         all.append(set, &source.name);
     }
-    let mixture = MixtureConfig { batch: Some(config.batch_size as u64), ..MixtureConfig::new(sources, config.seed) };
+    let mixture =
+        MixtureConfig { batch: Some(config.batch.batch_size as u64), ..MixtureConfig::new(sources, config.seed) };
     let order = Order::Mixed { mixture: Arc::new(Mixture::new(mixture)?), starts: starts.into() };
     Ok((all, order))
 }
 
-fn preference_loss(config: &TrainConfig) -> Result<LossSum> {
-    let kind: LossKind = config.loss.parse()?;
-    let settings = LossSettings {
-        name: kind.name().into(),
-        weights: Vec::new(),
-        beta: config.beta,
-        label_smoothing: config.label_smoothing,
-        constants: config.loss_constants.clone(),
-        f_divergence_type: config.f_divergence_type,
-        reward_margin_scale: config.reward_margin_scale,
-        wpo: config.wpo,
-        ld_alpha: config.ld_alpha,
-    };
-    Ok(settings.build()?)
+/// Builds the loss; errors name the keys of the run's settings.
+fn build_loss(config: &TrainConfig) -> Result<LossSum> {
+    config.loss.build().map_err(|error| match error {
+        simplemix_loss::Error::Setting { key, found, expected } => {
+            Error::setting(&LossSettings::SECTION.path(&key), found, expected)
+        }
+        other => other.into(),
+    })
 }
 
 /// Refuses a set with a pair that has no scores, before anything is computed.
@@ -238,7 +226,7 @@ fn scored(set: &PairSet, loss: &LossSum) -> Result<()> {
 }
 
 pub(super) fn required<'a>(key: &'static str, path: Option<&'a Path>) -> Result<&'a Path> {
-    path.ok_or(Error::Setting { key, found: "not set".to_owned(), expected: "a path" })
+    path.ok_or_else(|| Error::setting(key, "not set", "a path"))
 }
 
 fn refusals(report: &ReadReport) -> String {
@@ -256,9 +244,13 @@ mod tests {
     use super::*;
     use crate::table::PairEntry;
 
+    fn config(text: &str) -> TrainConfig {
+        TrainConfig::from_toml(text, Path::new("run.toml")).unwrap()
+    }
+
     #[test]
     fn a_set_without_scores_is_refused_for_soft_labels() {
-        let loss = preference_loss(&TrainConfig { loss: "soft_label".to_owned(), ..TrainConfig::default() }).unwrap();
+        let loss = build_loss(&config("loss.name = 'soft_label'")).unwrap();
         let mut set = PairSet { score_margins: vec![Some(1.0), None], ..PairSet::default() };
         set.table.pairs =
             vec![PairEntry { row: 4, ..PairEntry::default() }, PairEntry { row: 7, ..PairEntry::default() }];
@@ -267,16 +259,18 @@ mod tests {
     }
 
     #[test]
-    fn constants_of_a_loss_come_by_name() {
-        let text = "loss = \"simpo\"\nbeta = 2.0\n[loss_constants]\nsimpo_gamma = 1.2\n";
-        let mut config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
-        assert_eq!(preference_loss(&config).unwrap().parts()[0].0.constant("simpo_gamma"), Some(1.2));
-        config.loss_constants.insert("tau".to_owned(), 1.0);
-        let error = preference_loss(&config).unwrap_err().to_string();
-        assert_eq!(error, "`constants.tau` is 1, expected a constant of `simpo`: simpo_gamma, label_smoothing");
-        let text = "loss = \"ipo_sum\"\nf_divergence_type = { alpha_divergence = 0.5 }\nwpo = \"capped\"\n";
-        let config = TrainConfig::from_toml(text, Path::new("run.toml")).unwrap();
-        assert!(preference_loss(&config).unwrap().wpo().is_some());
+    fn errors_of_the_loss_name_the_keys_of_the_settings() {
+        let text = "[loss]\nname = 'simpo'\nbeta = 2\nconstants = { simpo_gamma = 1.2 }";
+        assert_eq!(build_loss(&config(text)).unwrap().parts()[0].0.constant("simpo_gamma"), Some(1.2));
+        let refused = |text: &str| build_loss(&config(text)).unwrap_err().to_string();
+        let error = refused("[loss]\nname = 'simpo'\nconstants = { tau = 1 }");
+        let expected = "`loss.constants.tau` is 1, expected a constant of `simpo`: simpo_gamma, label_smoothing";
+        assert_eq!(error, expected);
+        let error = refused("loss.name = 'dop'");
+        assert!(error.starts_with("`loss.name` is `dop`, expected one of sigmoid"), "{error}");
+        let text = "[loss]\nname = 'ipo_sum'\nf_divergence_type = { alpha_divergence = 0.5 }\nwpo = 'capped'";
+        let config = config(text);
+        assert!(build_loss(&config).unwrap().wpo().is_some());
         assert_eq!(TrainConfig::from_toml(&config.to_toml().unwrap(), Path::new("run.toml")).unwrap(), config);
     }
 }

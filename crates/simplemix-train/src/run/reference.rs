@@ -5,16 +5,46 @@ use std::path::{Path, PathBuf};
 use simplemix_data::Watch;
 use simplemix_loss::{LossSum, Need, PairLoss};
 use simplemix_model::CausalLm;
+use simplemix_settings::{choice, section};
 
 use super::prepare::required;
-use crate::config::{ReferenceSource, TrainConfig};
+use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::forward::ForwardOptions;
 use crate::pairs::{NamedSet, PairSet};
 use crate::preference::{Reference, ReferenceLogps, SyncRule, reference_logps};
 use crate::reference_cache::ReferenceKey;
 
-/// Makes a reference out of the settings.
+section! {
+    /// Reference that the policy is held near.
+    pub struct ReferenceSettings("reference") {
+        /// Source of the reference's log-probabilities: a file in the cache, one computation at the start, or every batch,
+        /// which takes a second model in memory unless an adapter is trained.
+        source: ReferenceSource = ReferenceSource::Cached, was "reference";
+        /// Reference model: a folder, or an id on the hub; the model before training if not set.
+        model: Option<PathBuf> = None, was "reference_model";
+        /// Folder of cached log-probabilities; a folder in simplemix's cache if not set.
+        cache_folder: Option<PathBuf> = None, was "reference_cache";
+        /// TR-DPO: updates after which the reference moves towards the policy; 0 keeps it fixed (arXiv:2404.09656).
+        sync_every: u64 = 0, unit "updates", was "sync_reference_every";
+        /// TR-DPO: share of the policy in the moved reference.
+        sync_mixup: f64 = 0.6, in between(0.0, 1.0), from "TRL", was "sync_reference_mixup";
+    }
+}
+
+choice! {
+    /// Source of the reference's log-probabilities.
+    pub enum ReferenceSource {
+        /// A file in the cache, made if there is none.
+        Cached = "cached";
+        /// Computed at the start.
+        Computed = "computed";
+        /// Computed for every batch.
+        OnTheFly = "on-the-fly", old "on_the_fly";
+    }
+}
+
+/// Makes the reference of a run.
 pub(super) struct ReferenceMaker<'a> {
     pub(super) config: &'a TrainConfig,
     pub(super) loss: &'a LossSum,
@@ -29,10 +59,10 @@ impl ReferenceMaker<'_> {
         if !self.loss.needs(Need::Reference) {
             return Ok(Reference::Absent);
         }
-        let on_the_fly = config.reference == ReferenceSource::OnTheFly;
-        let own = config.reference_model.is_none();
+        let on_the_fly = config.reference.source == ReferenceSource::OnTheFly;
+        let own = config.reference.model.is_none();
         let adapts = policy.active_adapter().is_some();
-        let folder = config.reference_model.as_deref().or(config.model.as_deref());
+        let folder = config.reference.model.as_deref().or(config.model.as_deref());
         let model = match folder {
             // A model of its own, since the policy's weights will move.
             Some(folder) if !own || (on_the_fly && !adapts) => CausalLm::load(folder, policy.kind(), policy.device())?,
@@ -41,7 +71,7 @@ impl ReferenceMaker<'_> {
             _ => policy.with_adapter(None)?,
         };
         if on_the_fly {
-            let rule = SyncRule { every: config.sync_reference_every, mixup: config.sync_reference_mixup };
+            let rule = SyncRule { every: config.reference.sync_every, mixup: config.reference.sync_mixup };
             return Ok(Reference::Model(Box::new(model), (rule.every > 0).then_some(rule)));
         }
         let total = self.train.len() + self.eval.iter().map(|(_, set)| set.len()).sum::<usize>();
@@ -64,7 +94,7 @@ impl ReferenceMaker<'_> {
         if let Reference::Model(model, _) = reference {
             return Ok(model.with_adapter(None)?);
         }
-        let own = self.config.reference_model.as_deref();
+        let own = self.config.reference.model.as_deref();
         if own.is_none() && policy.active_adapter().is_some() {
             return Ok(policy.with_adapter(None)?);
         }
@@ -81,8 +111,8 @@ impl ReferenceMaker<'_> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<ReferenceLogps> {
         let compute = |progress: &mut dyn FnMut(usize)| reference_logps(model, set, self.options, progress);
-        let cache = match self.config.reference {
-            ReferenceSource::Cached => self.config.reference_cache.clone().or_else(|| cache_folder("logps")),
+        let cache = match self.config.reference.source {
+            ReferenceSource::Cached => self.config.reference.cache_folder.clone().or_else(|| cache_folder("logps")),
             _ => None,
         };
         let (Some(cache), Some(folder)) = (cache, folder) else { return compute(progress) };

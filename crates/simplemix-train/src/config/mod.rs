@@ -1,0 +1,330 @@
+//! Settings of a run, in sections, as they are written in TOML.
+//!
+//! Defaults are TRL 1.16's where it has the setting, except one epoch in place of three: SIMPLEMIX trains one.
+
+mod sections;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use simplemix_loss::LossSettings;
+use simplemix_mix::Weight;
+use simplemix_model::LoraSettings;
+use simplemix_settings::{Setting, Settings, choice, place, section};
+
+pub use self::sections::{
+    BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy, Shuffle,
+    TokenSettings,
+};
+use crate::adamw::OptimizerSettings;
+use crate::error::{Error, Result};
+use crate::hypo::HypoSettings;
+use crate::loop_settings::{BestRule, LoopSettings, OnNonFinite};
+use crate::order::Order;
+use crate::run::{ReferenceSettings, ReferenceSource};
+
+section! {
+    /// Model, data and length of the run.
+    pub struct TrainConfig("") {
+        /// Training objective: prefer the chosen responses, imitate them, or train a reward model to score them higher.
+        objective: Objective = Objective::Preference;
+        /// Model folder, or its id on the hub: the policy to train and, unless another is named, the frozen reference.
+        model: Option<PathBuf> = None;
+        /// Pairs to train on: a parquet, Arrow IPC, JSONL or JSON file.
+        train: Option<PathBuf> = None;
+        /// Sources to draw pairs from instead of one file; every batch holds their shares.
+        mix: Vec<MixSource> = Vec::new();
+        /// Run folder to create.
+        output: Option<PathBuf> = None;
+        /// Passes over the training pairs.
+        epochs: f64 = 1.0, in above(0.0), unit "epochs";
+        /// Number of updates; overrides the number of epochs.
+        max_steps: Option<u64> = None, in at_least(1.0), unit "updates";
+        /// Random seed.
+        seed: u64 = 42, from "TRL";
+        /// Element type of the weights; `auto` is bfloat16 with float32 copies on a GPU, and float32 on a CPU.
+        dtype: Dtype = Dtype::Auto;
+    }
+    sections {
+        /// Preference loss.
+        loss: LossSettings;
+        /// Frozen reference.
+        reference: ReferenceSettings;
+        /// Low-rank adapter.
+        lora: LoraSettings;
+        /// HyPO.
+        hypo: HypoSettings;
+        /// Optimiser and learning rate.
+        optimizer: OptimizerSettings;
+        /// Batches.
+        batch: BatchSettings;
+        /// Tokenisation.
+        tokens: TokenSettings;
+        /// Memory and speed.
+        memory: MemorySettings;
+        /// Evaluation.
+        eval: EvalSettings;
+        /// Checkpoints.
+        checkpoint: CheckpointSettings;
+        /// Metrics.
+        log: LogSettings;
+    }
+}
+
+choice! {
+    /// Training objective.
+    pub enum Objective {
+        /// Prefer the chosen responses, by the loss of `[loss]`.
+        Preference = "preference";
+        /// Imitate the chosen responses.
+        Sft = "sft";
+        /// Score the chosen responses higher: a reward model.
+        Reward = "reward";
+    }
+}
+
+choice! {
+    /// Element type of the weights.
+    pub enum Dtype {
+        /// bfloat16 on a GPU, float32 on a CPU.
+        Auto = "auto";
+        /// float32.
+        Float32 = "float32";
+        /// bfloat16; the optimiser keeps copies in float32.
+        Bfloat16 = "bfloat16";
+    }
+}
+
+/// A source to draw pairs from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixSource {
+    /// Name in the metrics.
+    pub name: String,
+    /// File of pairs.
+    pub path: PathBuf,
+    /// Share of every batch, relative to the weights of the other sources.
+    pub weight: Weight,
+}
+
+impl Setting for MixSource {
+    fn kind() -> String {
+        "a table with `name`, `path` and `weight`".to_owned()
+    }
+
+    fn kinds() -> String {
+        "tables with `name`, `path` and `weight`".to_owned()
+    }
+}
+
+impl TrainConfig {
+    /// Reads TOML; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a text that is not TOML, [`Error::SettingIn`] for a setting that cannot be used.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
+        let table = text.parse().map_err(|error: toml::de::Error| {
+            let message = error.to_string().trim_end().to_owned();
+            Error::Config { path: path.to_owned(), message }
+        })?;
+        Self::from_table(table).map_err(|source| Error::SettingIn { place: place(path, text, &source), source })
+    }
+
+    /// The settings as TOML, every key written out that has a value.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a number does not fit TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::Config { path: PathBuf::from("config.toml"), message: e.to_string() })
+    }
+
+    /// HyPO's settings, if it is on.
+    pub(crate) fn hypo(&self) -> Option<HypoSettings> {
+        (self.hypo.lambda != 0.0).then_some(self.hypo)
+    }
+
+    /// Settings of the loop for a training set of `pairs` pairs; `mixture` is the order of several sources.
+    pub(crate) fn loop_settings(&self, pairs: usize, mixture: Option<Order>) -> LoopSettings {
+        let order = mixture.unwrap_or(match self.batch.shuffle {
+            Shuffle::None => Order::File,
+            Shuffle::Seed => Order::Shuffled(self.seed),
+            Shuffle::Trl => Order::Trl(self.seed),
+        });
+        let steps = self.max_steps.unwrap_or_else(|| self.updates(&order, order.pairs(pairs as u64)));
+        let (optimizer, batch) = (&self.optimizer, &self.batch);
+        LoopSettings {
+            steps,
+            batch_size: batch.batch_size,
+            micro_batch_tokens: batch.micro_batch_tokens,
+            learning_rate: optimizer.learning_rate,
+            schedule: optimizer.schedule,
+            warmup_steps: (optimizer.warmup_ratio * steps as f64).ceil() as u64,
+            max_grad_norm: if optimizer.max_grad_norm == 0.0 { f64::INFINITY } else { optimizer.max_grad_norm },
+            eval_every_steps: self.eval.eval_every_steps,
+            save_every_steps: self.checkpoint.save_every_steps,
+            order,
+            on_nonfinite: match batch.on_nonfinite {
+                NonFinitePolicy::Stop => OnNonFinite::Stop,
+                NonFinitePolicy::Skip => OnNonFinite::Skip { most: batch.max_skipped },
+            },
+            best: self.eval.best_metric.clone().map(|metric| BestRule {
+                higher: !metric.ends_with("loss"),
+                metric,
+                patience: self.eval.early_stopping_patience,
+            }),
+        }
+    }
+
+    /// Updates in all epochs, at least one.
+    fn updates(&self, order: &Order, pairs: u64) -> u64 {
+        let size = self.batch.batch_size;
+        let updates = match order {
+            // transformers counts the short batch of each epoch.
+            Order::Trl(_) => (self.epochs * order.updates(size, pairs) as f64).ceil(),
+            _ => (self.epochs * pairs as f64 / size as f64).floor(),
+        };
+        updates.max(1.0) as u64
+    }
+
+    /// Checks all settings, alone and together, as far as that takes no data.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first setting out of range or in conflict with another one.
+    pub fn check(&self) -> Result<()> {
+        self.check_ranges()?;
+        let (reference, hypo, eval) = (&self.reference, &self.hypo, &self.eval);
+        let adapts = self.lora.is_on();
+        let moves = reference.sync_every > 0;
+        let conflicts = [
+            (
+                self.lora.rank > 0 && self.lora.adapter.is_some(),
+                ("lora.rank", "set together with `lora.adapter`", "one of the two: an adapter has a rank"),
+            ),
+            (
+                self.objective == Objective::Reward && adapts,
+                ("objective", "`reward` with an adapter", "no adapter: a reward model trains all weights"),
+            ),
+            (
+                moves && (reference.source != ReferenceSource::OnTheFly || adapts),
+                ("reference.sync_every", "set", "`reference.source = \"on-the-fly\"` and no adapter"),
+            ),
+            (
+                eval.early_stopping_patience.is_some() && eval.best_metric.is_none(),
+                ("eval.early_stopping_patience", "set", "`eval.best_metric` to be set too"),
+            ),
+            (
+                !self.mix.is_empty() && (self.train.is_some() || self.batch.shuffle != Shuffle::None),
+                ("mix", "set together with `train` or `batch.shuffle`", "sources alone: they have an order"),
+            ),
+            (
+                hypo.lambda != 0.0 && self.objective != Objective::Preference,
+                ("hypo.lambda", "set", "`objective = \"preference\"`"),
+            ),
+        ];
+        if let Some((_, (key, found, expected))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
+            return Err(Error::setting(key, found, expected));
+        }
+        if hypo.lambda != 0.0 && hypo.prompts > self.batch.batch_size {
+            let expected = format!("at most `batch.batch_size`, {}", self.batch.batch_size);
+            return Err(Error::setting("hypo.prompts", hypo.prompts, expected));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Schedule;
+
+    fn read(text: &str) -> Result<TrainConfig> {
+        TrainConfig::from_toml(text, Path::new("run.toml"))
+    }
+
+    fn refused(text: &str) -> String {
+        read(text).and_then(|config| config.check()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let expected =
+            "run.toml:2: unknown key `optimizer.learning_rat`; did you mean `optimizer.learning_rate`?".to_owned();
+        assert_eq!(refused("[optimizer]\nlearning_rat = 1e-6\n"), expected);
+        let text = refused("loss.beta = 0.2\nloss.beta = 0.1\n");
+        assert!(text.starts_with("run.toml: TOML parse error at line 2"), "{text}");
+    }
+
+    #[test]
+    fn what_is_written_out_reads_back() {
+        let text = "loss.beta = 0.05\n[optimizer]\nschedule = \"cosine\"\nweight_decay = 0.1\n";
+        let config = read(text).unwrap();
+        assert_eq!(config.optimizer.schedule, Schedule::Cosine);
+        assert_eq!(read(&config.to_toml().unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn old_spellings_are_read_and_old_keys_are_named() {
+        let config = read("[reference]\nsource = \"on_the_fly\"\n").unwrap();
+        assert_eq!(config.reference.source, ReferenceSource::OnTheFly);
+        assert!(config.to_toml().unwrap().contains("source = \"on-the-fly\""));
+        assert_eq!(refused("lora_rank = 4"), "run.toml: `lora_rank` is now `lora.rank`");
+        let flat = "loss = \"ipo\"\nbeta = 1\nreference = \"computed\"\neval = \"held.jsonl\"\n[adamw]\nbeta1 = 0.8\n";
+        let expected = "run.toml: `adamw.beta1` is now `optimizer.beta1`, `beta` is now `loss.beta`, `eval` is now \
+                        `eval.files`, `loss` is now `loss.name`, `reference` is now `reference.source`";
+        assert_eq!(refused(flat), expected);
+    }
+
+    /// Every key of the flat form of version 0.1 has a place.
+    #[test]
+    fn every_flat_key_has_a_place() {
+        let keys = "label_smoothing loss_constants f_divergence_type reward_margin_scale wpo ld_alpha center_rewards \
+                    reference_model reference_cache sync_reference_every sync_reference_mixup hypo_lambda hypo_samples \
+                    hypo_prompts hypo_max_new_tokens hypo_clip lora_alpha lora_dropout lora_targets lora_rslora adapter \
+                    freeze learning_rate schedule warmup_ratio batch_size max_grad_norm parameter_groups on_nonfinite \
+                    max_skipped max_length cache_tokens token_cache micro_batch_tokens logits_bytes \
+                    activation_checkpointing share_prompts token_metrics shuffle eval_every_steps save_every_steps \
+                    keep_checkpoints best_metric early_stopping_patience tensorboard";
+        for key in keys.split_whitespace() {
+            assert!(refused(&format!("{key} = 1")).contains(&format!("`{key}` is now `")), "{key}");
+        }
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        for (text, expected) in [
+            ("loss.beta = -1", "`loss.beta` is -1, expected a number above 0"),
+            ("batch.batch_size = 0", "`batch.batch_size` is 0, expected a whole number >= 1"),
+            ("tokens.max_length = 1", "`tokens.max_length` is 1, expected a whole number >= 2"),
+            ("hypo = { lambda = 1, prompts = 9 }", "`hypo.prompts` is 9, expected at most `batch.batch_size`, 8"),
+            ("epochs = 0", "`epochs` is 0, expected a number above 0"),
+        ] {
+            assert_eq!(refused(text), expected);
+        }
+    }
+
+    #[test]
+    fn settings_in_conflict_are_named() {
+        for (text, expected) in [
+            (
+                "lora = { rank = 4, adapter = \"a\" }",
+                "`lora.rank` is set together with `lora.adapter`, expected one of",
+            ),
+            ("objective = \"reward\"\nlora.rank = 4", "`objective` is `reward` with an adapter, expected no adapter"),
+            ("reference.sync_every = 1", "`reference.sync_every` is set, expected `reference.source = \"on-the-fly\"`"),
+            ("eval.early_stopping_patience = 1", "`eval.early_stopping_patience` is set, expected `eval.best_metric`"),
+            ("train = \"a\"\n[[mix]]\nname = \"a\"\npath = \"a\"\nweight = 1", "`mix` is set together with `train` or"),
+            ("objective = \"sft\"\nhypo.lambda = 1", "`hypo.lambda` is set, expected `objective = \"preference\"`"),
+        ] {
+            assert!(refused(text).starts_with(expected), "{}", refused(text));
+        }
+    }
+
+    #[test]
+    fn updates_follow_from_epochs_unless_given() {
+        let mut config = read("epochs = 2\n[optimizer]\nwarmup_ratio = 0.1\n").unwrap();
+        let settings = config.loop_settings(100, None);
+        assert_eq!((settings.steps, settings.warmup_steps), (25, 3));
+        config.max_steps = Some(7);
+        assert_eq!(config.loop_settings(100, None).steps, 7);
+    }
+}

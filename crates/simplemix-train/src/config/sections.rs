@@ -1,0 +1,130 @@
+//! Sections of the loop and of what surrounds it. Other sections are declared with what they configure: the loss in
+//! simplemix-loss, the adapter in simplemix-model, the optimiser, HyPO and the reference in this crate.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use simplemix_settings::{Setting, choice, section};
+
+section! {
+    /// Batches of pairs and their order.
+    pub struct BatchSettings("batch") {
+        /// Pairs per update.
+        batch_size: usize = 8, in at_least(1.0), unit "pairs", from "TRL", was "batch_size";
+        /// Tokens per forward pass, each prompt counted once; affects memory, not results.
+        micro_batch_tokens: usize = 1024, in at_least(1.0), unit "tokens", was "micro_batch_tokens";
+        /// Order of the training pairs: as in the file, shuffled anew in every epoch, or as TRL shuffles with the same seed.
+        shuffle: Shuffle = Shuffle::None, was "shuffle";
+        /// Reaction to a batch whose loss or gradient is NaN or infinite: stop the run, or skip the batch.
+        on_nonfinite: NonFinitePolicy = NonFinitePolicy::Stop, was "on_nonfinite";
+        /// Number of batches that may be skipped before the run stops.
+        max_skipped: u64 = 10, unit "batches", was "max_skipped";
+    }
+}
+
+section! {
+    /// Tokenisation of the pairs.
+    pub struct TokenSettings("tokens") {
+        /// Maximum length of prompt and response together; longer pairs are cut at the end.
+        max_length: usize = 1024, in at_least(2.0), unit "tokens", from "TRL", was "max_length";
+        /// Keep token ids on disk, so that another run on the same pairs starts at once.
+        cache: bool = true, was "cache_tokens";
+        /// Folder of the kept token ids; a folder in simplemix's cache if not set.
+        cache_folder: Option<PathBuf> = None, was "token_cache";
+    }
+}
+
+section! {
+    /// Memory and speed; none of these settings changes results.
+    pub struct MemorySettings("memory") {
+        /// Bytes of logits in memory at a time.
+        logits_bytes: usize = 256 << 20, in at_least(1.0), unit "bytes", was "logits_bytes";
+        /// Recompute activations in the backward pass: far less memory, a third more time.
+        activation_checkpointing: bool = false, was "activation_checkpointing";
+        /// Run the prompt of a pair through the model once for both responses.
+        share_prompts: bool = true, was "share_prompts";
+    }
+}
+
+section! {
+    /// Evaluation on held-out pairs.
+    pub struct EvalSettings("eval") {
+        /// Held-out pairs, scored during and after training: a file, or a table of files by name.
+        files: Option<EvalFiles> = None, was "eval";
+        /// Updates between evaluations; 0 evaluates after training only.
+        eval_every_steps: u64 = 0, unit "updates", was "eval_every_steps";
+        /// Metric whose best checkpoint is kept and becomes the result, such as `eval_loss` or `eval_rewards/accuracies`.
+        best_metric: Option<String> = None, was "best_metric";
+        /// Evaluations without a better one after which the run stops.
+        early_stopping_patience: Option<u64> = None, in at_least(1.0), unit "evaluations", was "early_stopping_patience";
+    }
+}
+
+section! {
+    /// Checkpoints, from which a stopped run resumes.
+    pub struct CheckpointSettings("checkpoint") {
+        /// Updates between checkpoints; 0 saves one only when the run is stopped.
+        save_every_steps: u64 = 0, unit "updates", was "save_every_steps";
+        /// Number of checkpoints to keep, in addition to the best one.
+        keep: usize = 2, in at_least(1.0), unit "checkpoints", was "keep_checkpoints";
+    }
+}
+
+section! {
+    /// Metrics.
+    pub struct LogSettings("log") {
+        /// Measure entropy, accuracy and mean logit of the tokens.
+        token_metrics: bool = true, was "token_metrics";
+        /// Write metrics for TensorBoard too.
+        tensorboard: bool = true, was "tensorboard";
+    }
+}
+
+choice! {
+    /// Order of the training pairs.
+    pub enum Shuffle {
+        /// As in the file: a mixture was written in its order, which holds the shares in every batch.
+        None = "none";
+        /// Shuffled anew in every epoch.
+        Seed = "seed";
+        /// As TRL's trainer shuffles with the same seed, the short batch at the end of an epoch included.
+        Trl = "trl";
+    }
+}
+
+choice! {
+    /// Reaction to a batch whose loss or gradient is NaN or infinite.
+    pub enum NonFinitePolicy {
+        /// Stop before the optimiser moves.
+        Stop = "stop";
+        /// Skip the batch.
+        Skip = "skip";
+    }
+}
+
+/// Files of held-out pairs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EvalFiles {
+    /// A single file, whose metrics begin with `eval_`.
+    One(PathBuf),
+    /// Files by name; metrics begin with `eval_NAME_`.
+    Named(BTreeMap<String, PathBuf>),
+}
+
+impl EvalFiles {
+    /// Files with their names; the name of a single file is empty.
+    pub fn all(&self) -> Vec<(String, &Path)> {
+        match self {
+            Self::One(path) => vec![(String::new(), path)],
+            Self::Named(files) => files.iter().map(|(name, path)| (name.clone(), path.as_path())).collect(),
+        }
+    }
+}
+
+impl Setting for EvalFiles {
+    fn kind() -> String {
+        "a path, or a table of paths".to_owned()
+    }
+}

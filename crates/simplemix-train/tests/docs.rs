@@ -1,0 +1,26 @@
+//! The tables of settings in docs/training.md are those of the declarations.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use simplemix_settings::{Settings, markdown};
+use simplemix_train::TrainConfig;
+
+const BEGIN: &str =
+    "<!-- settings: made from the declarations; UPDATE_DOCS=1 cargo test -p simplemix-train --test docs -->\n";
+const END: &str = "<!-- end of settings -->";
+
+#[test]
+fn the_tables_of_settings_are_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/training.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("docs/training.md has the first marker");
+    let (tables, after) = rest.split_once(END).expect("docs/training.md has the second marker");
+    let expected = format!("\n{}\n", markdown(TrainConfig::SECTIONS));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+    } else {
+        assert!(tables == expected, "docs/training.md: run UPDATE_DOCS=1 cargo test -p simplemix-train --test docs");
+    }
+}
