@@ -43,6 +43,7 @@ fn imported(demo: &Path) -> Result<PathBuf> {
         if !gguf.is_file() {
             bail!("{}: not there; `cargo xtask fetch` gets it once, or give --model DIR", gguf.display());
         }
+        println!("   importing {} into {}, once ...", gguf.display(), folder.display());
         gguf::import_gguf(&gguf, &folder, &mut |_, _| {})?;
     }
     Ok(folder)

@@ -14,6 +14,7 @@ mod inputs;
 mod problems;
 mod report;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -105,10 +106,11 @@ fn main() -> Result<()> {
     let scorer: &mut dyn Scorer = if args.fast { &mut DigitShare } else { &mut ExactAnswer };
 
     // 1. The model, and problems it is to get better at.
+    println!("1. model      loading {}", input.name);
     let model = CausalLm::load(&input.model, Kind::Float, Device::cuda_if_available())?;
     let options = TokenizeOptions { max_length: config.train.tokens.max_length, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&input.model, options)?;
-    println!("1. model      {}: {} weights", input.name, model.config().parameters());
+    println!("              {} weights", model.config().parameters());
     let mut prompts = prompts(&config.prompts);
     let held_back = prompts.split_off(config.prompts.training);
     let mut policy = LocalGenerator::new(&model, &tokenizer, &input.name, BATCH_ROWS);
@@ -258,8 +260,11 @@ fn mix(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path) -> Result<V
     Ok(pairs)
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A bar on a terminal; elsewhere a line that says what begins.
 fn bar(name: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        println!("   {name} ...");
+    }
     let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg} {eta}");
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(name.to_owned())
 }

@@ -1,34 +1,103 @@
-//! The user's view of long work: bars on a terminal, nothing elsewhere; and lines on the two standard streams.
+//! The user's view of long work: bars on a terminal, a line now and then elsewhere; and lines on the two standard streams.
 
-use std::sync::Arc;
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simplemix_data::{Metrics, Watch};
 
 use crate::failure::Result;
 
-/// A bar under `name`; drawn on a terminal only.
-pub(crate) fn bar(name: &str, total: u64) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-    bar.set_prefix(name.to_owned());
-    bar
+/// Time from the start of a stage to its first line, and from one line to the next, where there is no terminal.
+const FIRST_LINE: Duration = Duration::from_secs(5);
+const NEXT_LINE: Duration = Duration::from_secs(30);
+
+/// Progress of one stage: a bar on a terminal, else a line on standard error now and then.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    /// Time of the next line; none on a terminal.
+    next_line: Option<Mutex<Instant>>,
 }
 
-/// A bar that counts bytes.
-fn bytes(name: &str, total: u64) -> ProgressBar {
-    let bar = bar(name, total);
-    let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {bytes}/{total_bytes} {msg} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-    bar
+/// Progress of the stage `name`.
+pub(crate) fn bar(name: &str, total: u64) -> Bar {
+    Bar::new(name, total, std::io::stderr().is_terminal())
+}
+
+impl Bar {
+    fn new(name: &str, total: u64, is_terminal: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let position = if name == "copying" { "{bytes}/{total_bytes}" } else { "{pos}/{len}" };
+        let style = ProgressStyle::with_template(&format!("{{prefix:>12}} [{{bar:30}}] {position} {{msg}} {{eta}}"));
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_prefix(name.to_owned());
+        Self { bar, next_line: (!is_terminal).then(|| Mutex::new(now() + FIRST_LINE)) }
+    }
+
+    /// The progress of nothing.
+    fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), next_line: None }
+    }
+
+    /// Draws the bar among those of `all`.
+    fn among(self, all: &MultiProgress) -> Self {
+        Self { bar: all.add(self.bar), ..self }
+    }
+
+    pub(crate) fn set_length(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
+    pub(crate) fn set_message(&self, text: String) {
+        self.bar.set_message(text);
+    }
+
+    pub(crate) fn set_position(&self, done: u64) {
+        self.bar.set_position(done);
+        self.print_line();
+    }
+
+    pub(crate) fn inc(&self, done: u64) {
+        self.bar.inc(done);
+        self.print_line();
+    }
+
+    pub(crate) fn finish_and_clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Prints a line if it is time for one.
+    fn print_line(&self) {
+        let Some(next) = &self.next_line else { return };
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        if now() >= *next {
+            *next = now() + NEXT_LINE;
+            warn(&self.line());
+        }
+    }
+
+    /// `training: 30 of 900, loss 0.69, about 120 s left`
+    fn line(&self) -> String {
+        let (total, message) = (self.bar.length().unwrap_or_default(), self.bar.message());
+        let of = if total > 0 { format!(" of {total}") } else { String::new() };
+        let beside = if message.is_empty() { String::new() } else { format!(", {message}") };
+        let left = self.bar.eta().as_secs();
+        let left = if left > 0 { format!(", about {left} s left") } else { String::new() };
+        format!("{}: {}{of}{beside}{left}", self.bar.prefix(), self.bar.position())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "lines of progress are printed now and then")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The terminal while long work goes on: a bar for each stage, a line for each evaluation, Ctrl-C.
 pub(crate) struct Terminal {
     lines: Lines,
-    bar: ProgressBar,
+    bar: Bar,
     stage: String,
     interrupted: Arc<AtomicBool>,
 }
@@ -52,13 +121,13 @@ impl Terminal {
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.
     pub(crate) fn passive() -> Self {
         let lines = Lines(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Self { lines, bar: ProgressBar::hidden(), stage: String::new(), interrupted: Arc::default() }
+        Self { lines, bar: Bar::hidden(), stage: String::new(), interrupted: Arc::default() }
     }
 
     /// Takes the bar off the screen.
     pub(crate) fn clear(&mut self) {
         self.bar.finish_and_clear();
-        self.bar = ProgressBar::hidden();
+        self.bar = Bar::hidden();
         self.stage.clear();
     }
 
@@ -70,7 +139,7 @@ impl Terminal {
     fn show(&mut self, stage: &str, total: u64) {
         if self.stage != stage {
             self.bar.finish_and_clear();
-            self.bar = self.lines.0.add(if stage == "copying" { bytes(stage, total) } else { bar(stage, total) });
+            self.bar = bar(stage, total).among(&self.lines.0);
             stage.clone_into(&mut self.stage);
         }
         self.bar.set_length(total);
@@ -115,8 +184,8 @@ impl Watch for Terminal {
         let values = BESIDE_THE_BAR.iter();
         let values = values.filter_map(|(name, short)| Some(format!("{short} {:.3}", metrics.get(name)?)));
         let speed = metrics.get("tokens_per_second").map_or(String::new(), |speed| format!(" {speed:.0} tok/s"));
-        self.bar.set_position(metrics.step);
         self.bar.set_message(values.collect::<Vec<_>>().join(" ") + &speed);
+        self.bar.set_position(metrics.step);
     }
 
     fn notice(&mut self, text: &str) {
@@ -138,4 +207,32 @@ pub(crate) fn print(line: &str) {
 #[expect(clippy::print_stderr, reason = "messages go to standard error, here and nowhere else")]
 pub(crate) fn warn(line: &str) {
     eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_a_bar_shows() {
+        let bar = Bar::new("training", 900, false);
+        assert_eq!(bar.line(), "training: 0 of 900");
+        bar.set_message("loss 0.69".to_owned());
+        bar.bar.set_position(30);
+        assert!(bar.line().starts_with("training: 30 of 900, loss 0.69"), "{}", bar.line());
+        assert!(Bar::new("reading", 0, false).line().ends_with("reading: 0"));
+    }
+
+    #[test]
+    fn lines_are_for_where_there_is_no_terminal() {
+        assert!(Bar::new("reading", 1, true).next_line.is_none());
+        let bar = Bar::new("reading", 2, false);
+        let time = || *bar.next_line.as_ref().unwrap().lock().unwrap();
+        let first = time();
+        bar.inc(1);
+        assert_eq!(time(), first, "no line in the first five seconds");
+        *bar.next_line.as_ref().unwrap().lock().unwrap() = now();
+        bar.inc(1);
+        assert!(time() > first, "the next line is half a minute later");
+    }
 }
