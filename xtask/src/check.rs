@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::checkout::Checkout;
 use crate::features::{self, Beside};
 use crate::libtorch::{self, Kind};
-use crate::{cargo, layers, licences, say, words};
+use crate::{api, cargo, layers, licences, say, words};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +31,8 @@ pub(crate) enum Step {
     Alone,
     /// rustdoc, warnings denied
     Doc,
+    /// Public items of each library against docs/api (not among the default checks)
+    Api,
     /// All tests and doctests, with all features
     Test,
     /// The example of the main job, on a small random model
@@ -44,7 +46,7 @@ impl Step {
 
     /// Runs where no step is named.
     fn is_default(self) -> bool {
-        !matches!(self, Self::Words | Self::Alone)
+        !matches!(self, Self::Words | Self::Alone | Self::Api)
     }
 
     fn name(self) -> String {
@@ -58,6 +60,7 @@ impl Step {
             Self::Licences => return licences::check(checkout),
             Self::Words => return words::check(checkout),
             Self::Features => return features::check(checkout, Beside::SameFeatures),
+            Self::Api => return api::check(checkout),
             Self::Alone => return features::check(checkout, Beside::Nothing),
             Self::Fmt => command.args(["fmt", "--all", "--check"]),
             Self::Clippy => command.args([

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![expect(clippy::print_stderr, reason = "a program for the terminal")]
 
+mod api;
 mod cache;
 mod cargo;
 mod check;
@@ -73,6 +74,12 @@ enum Command {
         #[arg(long)]
         no_setup: bool,
     },
+    /// Write the public items of each library to docs/api, which `check api` compares
+    Api {
+        /// Take the checkout as it is set up
+        #[arg(long)]
+        no_setup: bool,
+    },
     /// Look all dependencies up in the advisory database
     Audit,
     /// Make a folder and a .tar.gz of `simplemix` that run anywhere on this platform
@@ -110,6 +117,12 @@ fn run(command: Command) -> Result<ExitCode> {
             cargo::exit_code(cargo::cargo(&checkout).arg("test").args(scope).args(args))
         }
         Command::Check { steps, no_setup } => check::run(&checkout, &steps, !no_setup),
+        Command::Api { no_setup } => {
+            if !no_setup {
+                libtorch::set_up(&checkout, Kind::Cpu)?;
+            }
+            api::write(&checkout)
+        }
         Command::Audit => check::audit(&checkout),
         Command::Dist => dist::run(&checkout),
     }

@@ -27,10 +27,22 @@ pub(crate) struct Package {
 /// # Errors
 /// Cargo cannot tell its metadata.
 pub(crate) fn packages(checkout: &Checkout) -> Result<Vec<Package>> {
+    parse(&metadata(checkout)?)
+}
+
+/// The folder that cargo builds in.
+///
+/// # Errors
+/// Cargo cannot tell its metadata.
+pub(crate) fn target_dir(checkout: &Checkout) -> Result<PathBuf> {
+    let metadata = metadata(checkout)?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target folder")
+}
+
+fn metadata(checkout: &Checkout) -> Result<Value> {
     let mut command = cargo::cargo(checkout);
     command.args(["metadata", "--format-version", "1", "--locked", "--no-deps"]);
-    let metadata: Value = serde_json::from_str(&cargo::output(&mut command)?)?;
-    parse(&metadata)
+    Ok(serde_json::from_str(&cargo::output(&mut command)?)?)
 }
 
 fn parse(metadata: &Value) -> Result<Vec<Package>> {
@@ -52,6 +64,11 @@ impl Package {
         let features = serde_json::from_value(entry["features"].clone())
             .with_context(|| format!("the features of {name} have another form"))?;
         Ok(Self { name, folder, published, has_library, features, metadata: entry.clone() })
+    }
+
+    /// The name of the library in Rust.
+    pub(crate) fn library_name(&self) -> String {
+        self.name.replace('-', "_")
     }
 
     /// The features that `--no-default-features`, no flag and `--all-features` turn on, each set
