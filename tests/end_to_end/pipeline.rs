@@ -249,6 +249,13 @@ fn the_other_methods_of_the_paper_run() {
     run(&dir, &[&mix_p[..], &small].concat());
     assert_eq!(report(&summary(&dir, "mix-p"), "generate-2")["candidates"], 48);
     assert!(exists(&dir.path("mix-p/model/config.json")));
+    let mix_r =
+        ["--preset", "dpo-mix-r", "--output", "mix-r", "--set", "collect.sampling.samples=4", "--set", "mix.size=4"];
+    run(&dir, &[&mix_r[..], &small].concat());
+    let found = summary(&dir, "mix-r");
+    // One pair of each prompt that has any, drawn anew in each round.
+    assert_eq!(report(&found, "pair-2")["pairs"], report(&found, "pair-2")["paired"]);
+    assert!(exists(&dir.path("mix-r/model/config.json")));
 }
 
 /// A reward model that is trained first scores the answers.

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Settings in TOML, over those of the preset
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A method of the paper: simplemix, off-policy, on-policy, hypo, dpo-mix-p or iterative; or a file of settings
+    /// A method of the paper: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r or iterative; or a file of settings
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Model folder, or its id on the hub

@@ -13,7 +13,7 @@ use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, PairSettings, PromptSettings, RewardSettings,
-    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings,
+    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
 };
 use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig};
 
@@ -256,10 +256,13 @@ impl Planner<'_> {
     ) -> Result<(PathBuf, String)> {
         let collect = &self.config.collect;
         let prompts = needed("prompts", self.config.prompts.as_ref(), "files of prompts, for on-policy pairs")?.clone();
-        let own_seed = collect.sampling.seed;
-        // Rounds ask the same prompts; they must not draw the same answers.
-        let seed = own_seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
-        let sampling = SamplingConfig { seed, ..collect.sampling };
+        // Rounds have the same prompts; they must not sample the same responses, nor draw pairs by the same numbers.
+        let of_round = |seed: u64| seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
+        let sampling = SamplingConfig { seed: of_round(collect.sampling.seed), ..collect.sampling };
+        let select = match collect.select.select {
+            Select::MixR => SelectSettings { seed: of_round(collect.select.seed), ..collect.select },
+            _ => collect.select,
+        };
         let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
         let by = match (&collect.server, mixes) {
             (Some(server), _) => GeneratorSettings::Server(server.clone()),
@@ -286,7 +289,6 @@ impl Planner<'_> {
             "collect.scorer",
         )?;
         let (candidates, key) = (self.folder(scored).join(SCORED), self.key(scored));
-        let select = collect.select;
         let paired = self.add(format!("pair{suffix}"), json!(select), &[&key], |folder| {
             Ok(Job::Pair(PairSettings {
                 select,

@@ -143,12 +143,13 @@ fn equal() -> Weight {
     Weight::whole(1)
 }
 
-const PRESETS: [(&str, &str); 6] = [
+const PRESETS: [(&str, &str); 7] = [
     ("simplemix", include_str!("presets/simplemix.toml")),
     ("off-policy", include_str!("presets/off-policy.toml")),
     ("on-policy", include_str!("presets/on-policy.toml")),
     ("hypo", include_str!("presets/hypo.toml")),
     ("dpo-mix-p", include_str!("presets/dpo-mix-p.toml")),
+    ("dpo-mix-r", include_str!("presets/dpo-mix-r.toml")),
     ("iterative", include_str!("presets/iterative.toml")),
 ];
 
