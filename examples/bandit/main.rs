@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use simplemix::eval::{Panel, Series, table, write_svg};
+use simplemix::eval::plot::{Panel, Series, write_svg};
+use simplemix::eval::table;
 use simplemix::rollout::bandit::{Bandit, BanditPoint, BanditRun, PairSampler, StepSize};
 
 /// `torch.manual_seed(1234567); torch.randn(1, 20)` of torch 2.11 on a CPU.

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use simplemix::eval::{Panel, Series, Share, mcnemar, table, write_svg};
+use simplemix::eval::plot::{Panel, Series, write_svg};
+use simplemix::eval::{Share, mcnemar, table};
 use simplemix::train::Record;
 
 const SOURCES: [(&str, &str); 2] = [("off", "off-policy"), ("on", "on-policy")];

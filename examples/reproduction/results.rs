@@ -7,10 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use simplemix::eval::{
-    Band, Dot, Panel, ScatterPanel, Series, Share, banded_svg, half_width_95, holm, mean, paired_t_test, read_curves,
-    scatter_svg, write_svg,
-};
+use simplemix::eval::plot::{Band, Dot, Panel, ScatterPanel, Series, banded_svg, scatter_svg, write_svg};
+use simplemix::eval::{Share, half_width_95, holm, mean, paired_t_test, read_curves};
 use simplemix::files;
 
 use crate::data::{OPEN_ENDED, REASONING};

@@ -96,7 +96,7 @@ fn without_the_constants_the_plain_figures_come_and_a_line_says_so() {
     let mut command = dir.command(&["eval", "alpaca", "--annotations", "m.json", "--json"]);
     let output = command.env("HF_HOME", dir.path("no-cache")).env_remove("HF_HUB_CACHE").output().unwrap();
     assert!(output.status.success());
-    assert!(stderr(&output).contains("length-controlled win rates need df_gamed.csv"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no length-controlled win rates, which need df_gamed.csv"), "{}", stderr(&output));
     let rows: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert!(rows[0]["win_rate"].is_number() && rows[0]["length_controlled_winrate"].is_null());
 
@@ -132,7 +132,7 @@ fn malformed_annotations_are_errors_or_counted() {
     assert!(output.status.success(), "{}", stderr(&output));
     let said = stderr(&output);
     assert!(
-        said.contains("m: 4 rows, 2 without a verdict, left out; 1 about an instruction that came before"),
+        said.contains("m: 4 rows, 2 without a verdict, left out; 1 on an instruction that an earlier row is on"),
         "{said}"
     );
     let rows: Value = serde_json::from_str(&stdout(&output)).unwrap();
@@ -141,11 +141,7 @@ fn malformed_annotations_are_errors_or_counted() {
     // More rows than there are difficulties: the plain figures stay.
     let many: Vec<String> = (0..7).map(good).collect();
     let output = of(&format!("[{}]", many.join(",")));
-    assert!(
-        stderr(&output).contains("row 6 has no difficulty, which are known for rows 0 to 5"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("row 6 has no difficulty, expected a row from 0 to 5"), "{}", stderr(&output));
     assert!(output.status.success());
 
     for (text, expected) in [
@@ -207,7 +203,7 @@ fn runs_are_compared_on_one_page() {
         "Length and win rate",
         "Say &lt;hi&gt;",
         "hi from a1",
-        "Answer of base",
+        "Response of base",
         "aria-label=\"Loss over the updates: train on ends at",
     ] {
         assert!(page.contains(part), "{part}");
@@ -234,7 +230,7 @@ fn runs_are_compared_on_one_page() {
     let named = ["report", "a1", "b1", "--group", "mine=a1,b1", "-o", "named"];
     assert!(succeeds(&dir, &named).contains("2 runs in 1 arms\n  mine: a1, b1"));
     for (args, expected) in [
-        (&["report", "a1", "--group", "x=a9"][..], "--group x: `a9` is not among the runs"),
+        (&["report", "a1", "--group", "x=a9"][..], "--group x: `a9` is not one of the runs"),
         (&["report", "nowhere"], "metrics.jsonl"),
         (&["report", "a1", "--outputs", "base"], "NAME="),
     ] {

@@ -1,40 +1,41 @@
-//! `simplemix report`: runs side by side.
+//! `simplemix report`: comparison of runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use simplemix_eval::report::{Report, group, read_outputs, read_run};
+use simplemix_eval::read_outputs;
+use simplemix_eval::report::{PngFiles, Report, group, read_run};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{bar, print, warn};
 
-/// Compare runs: one page with tables over seeds, curves, bars and answers; also as Markdown, CSV and single plots
+/// Compare runs on one page with tables, curves, bars and responses; also as Markdown, CSV and single plots
 ///
-/// Runs whose settings differ in nothing but the seed are one arm. A run's folder may also hold alpaca.json (written by
-/// `simplemix eval alpaca --json`) and model_outputs.json, or have them in its folder eval/.
+/// Runs that differ only in their seed and output are one arm. The folder of a run, or its subfolder eval/, may also hold
+/// alpaca.json (from `simplemix eval alpaca --json`) and model_outputs.json (from `simplemix eval generate`).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix report runs/* -o comparison\n  \
   simplemix report runs/* --group on-policy=runs/on-1,runs/on-2 --group mixed=runs/mix-1,runs/mix-2 -o comparison\n  \
   simplemix report runs/dpo --outputs before=base/model_outputs.json --samples 10")]
 pub(crate) struct Args {
-    /// Folders of runs
+    /// Folders of the runs to compare
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
-    /// Folder for report.html, report.md, arms.csv, runs.csv and plots/
+    /// Folder to write report.html, report.md, arms.csv, runs.csv and plots/ into
     #[arg(short, long, value_name = "DIR", default_value = "report")]
     output: PathBuf,
-    /// Runs that are one arm, by name; give it several times
+    /// Put runs into one arm under a name; may be given several times
     #[arg(long, value_name = "NAME=RUN,RUN,..", value_parser = named)]
     group: Vec<(String, String)>,
-    /// Answers of a further model, shown beside those of the runs; give it several times
+    /// Also show the responses of another model under a name, in the format of model_outputs.json; may be given several times
     #[arg(long, value_name = "NAME=FILE", value_parser = named)]
     outputs: Vec<(String, String)>,
-    /// Prompts whose answers are shown
+    /// Number of prompts whose responses are shown
     #[arg(long, value_name = "N", default_value_t = 5)]
     samples: usize,
-    /// Headline
+    /// Title of the page
     #[arg(long, value_name = "TEXT", default_value = "Comparison of runs")]
     title: String,
 }
@@ -42,7 +43,7 @@ pub(crate) struct Args {
 fn named(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=...")?;
     if name.is_empty() || value.is_empty() {
-        return Err("expected a name and what it stands for".to_owned());
+        return Err("expected NAME=..., with text on both sides".to_owned());
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -57,12 +58,12 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let runs = args.runs.par_iter().map(read).collect::<Result<Vec<_>>>()?;
     reading.finish_and_clear();
-    let answers = args.outputs.iter().map(|(name, path)| Ok((name.clone(), read_outputs(Path::new(path)).input()?)));
-    let answers = answers.collect::<Result<_>>()?;
+    let outputs = args.outputs.iter().map(|(name, path)| Ok((name.clone(), read_outputs(Path::new(path)).input()?)));
+    let outputs = outputs.collect::<Result<_>>()?;
     let arms = group(&runs, &groups);
-    let report = Report { title: args.title.clone(), runs, arms, answers, samples: args.samples };
+    let report = Report { title: args.title.clone(), runs, arms, outputs, samples: args.samples };
     let written = report.write(&args.output).run()?;
-    if written.without_png {
+    if written.png == PngFiles::NoFonts {
         warn("this system has no fonts, so the plots are SVG only");
     }
     let page = args.output.join("report.html");
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result {
     Ok(())
 }
 
-/// The arm of each run that `--group` names, by the run's place.
+/// Arm of each run that `--group` names, by the index of the run.
 fn groups(args: &Args) -> Result<BTreeMap<usize, String>> {
     let mut groups = BTreeMap::new();
     let same = |a: &Path, b: &Path| {
@@ -83,10 +84,10 @@ fn groups(args: &Args) -> Result<BTreeMap<usize, String>> {
     for (name, members) in &args.group {
         for member in members.split(',') {
             let Some(place) = args.runs.iter().position(|run| same(run, Path::new(member))) else {
-                return Err(Failure::input(format!("--group {name}: `{member}` is not among the runs")));
+                return Err(Failure::input(format!("--group {name}: `{member}` is not one of the runs")));
             };
             if let Some(other) = groups.insert(place, name.clone()) {
-                return Err(Failure::input(format!("--group: `{member}` is in {other} and in {name}")));
+                return Err(Failure::input(format!("--group: `{member}` is in both {other} and {name}, expected one")));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Curves out of `metrics.jsonl`: one line an update, each a flat object of numbers with `step`.
+//! Curves from `metrics.jsonl`, where each line is a flat object of numbers with the key `step`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,24 +9,33 @@ use serde::de::{DeserializeSeed, MapAccess, Visitor};
 
 use crate::error::{At, Error, Result};
 
-/// Points `(step, value)` by the name of their metric.
+/// Points `(step, value)` of each metric.
 pub type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// Reads the metrics of a run. What is `null` is no point. A last line that is cut off, as a killed run leaves it, is
-/// left out.
+/// Reads the metrics of a run. A `null` is not a point. A last line that is cut off, as a killed run leaves it, is skipped.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Malformed`] with the line.
+/// [`Error::Io`], or [`Error::Malformed`] that names the line.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("metrics.jsonl");
+/// std::fs::write(&path, "{\"step\": 1, \"loss\": 0.69}\n{\"step\": 2, \"loss\": 0.61}\n")?;
+/// let curves = simplemix_eval::read_curves(&path)?;
+/// assert_eq!(curves["loss"], [(1.0, 0.69), (2.0, 0.61)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_curves(path: &Path) -> Result<Curves> {
     let text = std::fs::read_to_string(path).at(path, "read")?;
     let mut columns = Columns::default();
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let mut reader = serde_json::Deserializer::from_str(line);
-        match Line(&mut columns).deserialize(&mut reader).and_then(|()| reader.end()) {
-            Ok(()) => columns.end_line(),
+        match Line(&mut columns).deserialize(&mut reader).and_then(|step| reader.end().map(|()| step)) {
+            Ok(step) => columns.end_line(step),
             Err(_) if !line.ends_with('\n') => break,
             Err(e) => {
-                let message = format!("line {}: not a line of metrics: {e}", number + 1);
+                let message = format!("line {}: not an object of numbers: {e}", number + 1);
                 return Err(Error::malformed(path, message));
             }
         }
@@ -38,13 +47,12 @@ pub fn read_curves(path: &Path) -> Result<Curves> {
 struct Columns {
     names: Vec<String>,
     points: Vec<Vec<(f64, f64)>>,
-    /// What the line holds so far: column and value.
+    /// Column and value of each metric in the current line.
     line: Vec<(usize, f64)>,
-    step: f64,
 }
 
 impl Columns {
-    /// The column of a name. Lines mostly have the same names in the same order, so the one after `last` is tried first.
+    /// The column of a name. Most lines have the same names in the same order, so the column after `last` is tried first.
     fn column(&mut self, name: &str, last: Option<usize>) -> usize {
         let next = last.map_or(0, |last| last + 1);
         if self.names.get(next).is_some_and(|known| known == name) {
@@ -57,46 +65,46 @@ impl Columns {
         })
     }
 
-    fn end_line(&mut self) {
+    fn end_line(&mut self, step: f64) {
         for (column, value) in self.line.drain(..) {
-            self.points[column].push((self.step, value));
+            self.points[column].push((step, value));
         }
     }
 }
 
-/// Reads a line into columns.
+/// Reads a line into columns and returns the step.
 struct Line<'a>(&'a mut Columns);
 
 impl<'de> DeserializeSeed<'de> for Line<'_> {
-    type Value = ();
+    type Value = f64;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> std::result::Result<f64, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for Line<'_> {
-    type Value = ();
+    type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of numbers")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<f64, A::Error> {
         let columns = self.0;
         columns.line.clear();
-        let mut last = None;
+        let (mut step, mut last) = (None, None);
         while let Some(Name(name)) = map.next_key()? {
-            let value: Option<f64> = map.next_value()?;
             if name == "step" {
-                columns.step = value.unwrap_or_default();
+                step = Some(map.next_value()?);
                 continue;
             }
+            let value: Option<f64> = map.next_value()?;
             let column = columns.column(&name, last);
             last = Some(column);
             columns.line.extend(value.map(|value| (column, value)));
         }
-        Ok(())
+        step.ok_or_else(|| serde::de::Error::missing_field("step"))
     }
 }
 
@@ -126,9 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_none_is_named() {
+    fn a_wrong_line_is_named() {
         let error = curves("{\"step\":1}\n{\"step\":\"x\"}\n{\"step\":3}\n").unwrap_err().to_string();
-        assert!(error.contains("line 2: not a line of metrics: invalid type: string \"x\", expected f64"), "{error}");
-        assert!(curves("[1]\n").is_err());
+        assert!(
+            error.contains("line 2: not an object of numbers: invalid type: string \"x\", expected f64"),
+            "{error}"
+        );
+        assert!(curves("[1]\n").is_err() && curves("{\"step\":null,\"loss\":1}\n").is_err());
+        let error = curves("{\"loss\":1}\n").unwrap_err().to_string();
+        assert!(error.contains("line 1: not an object of numbers: missing field `step`"), "{error}");
     }
 }

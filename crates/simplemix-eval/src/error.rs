@@ -1,38 +1,41 @@
-//! What can be wrong with what this crate reads.
+//! Reasons why something cannot be evaluated.
 
 use std::path::{Path, PathBuf};
 
-/// Why annotations, tables or runs cannot be used.
+/// A file that cannot be used, or a figure that cannot be computed or drawn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file cannot be read or written.
-    #[error("{path}: cannot {action}")]
+    /// A file cannot be read.
+    #[error("{path}: cannot {action}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// Operation that failed, as a verb.
         action: &'static str,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
-    #[error("{path}: {message}")]
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] simplemix_files::Error),
+    /// The content of a file is not what it should be.
+    #[error("{path}: {message}", path = path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where in it, what was found, what was expected.
+        /// Place in the file, what was found and what was expected.
         message: String,
     },
     /// A length-controlled win rate cannot be computed.
     #[error("{model}: no length-controlled win rate: {reason}")]
     LengthControl {
-        /// The model.
+        /// Name of the model.
         model: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The solver did not arrive.
+    /// The solver of the logistic regression found no minimum.
     #[error("logistic regression at C = {c}: no minimum within {iterations} iterations")]
     NotConverged {
         /// Weight of the data against the penalty.
@@ -41,34 +44,44 @@ pub enum Error {
         iterations: usize,
     },
     /// A judge failed.
-    #[error("{judge}: no verdict about comparison {row}")]
+    #[error("{judge}: no verdict on comparison {row}")]
     Judge {
-        /// The judge.
+        /// Name of the judge.
         judge: String,
-        /// Place of the comparison.
+        /// Index of the comparison.
         row: usize,
-        /// What it says.
+        /// The judge's reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The caller wanted to stop; what was done is kept.
-    #[error("stopped; the same call goes on from here")]
+    /// The caller stopped the work; finished verdicts are kept.
+    #[error("stopped; the same call continues from here")]
     Stopped,
-    /// A figure cannot be drawn.
-    #[error(transparent)]
-    Plot(#[from] crate::plot::PlotError),
+    /// A plot has no finite point.
+    #[cfg(feature = "plot")]
+    #[error("plot `{title}` has no finite point to draw")]
+    EmptyPlot {
+        /// Title of the plot.
+        title: String,
+    },
+    /// A plot cannot be drawn.
+    #[cfg(feature = "plot")]
+    #[error("cannot draw: {reason}")]
+    Draw {
+        /// The reason.
+        reason: String,
+    },
 }
 
-/// What this crate's readers return.
+/// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A file that is not what it should be.
     pub(crate) fn malformed(path: &Path, message: impl std::fmt::Display) -> Self {
         Self::Malformed { path: path.to_owned(), message: message.to_string() }
     }
 }
 
-/// Names the file of an input or output error.
+/// Adds path and action to an error of the system.
 pub(crate) trait At<T> {
     fn at(self, path: &Path, action: &'static str) -> Result<T>;
 }

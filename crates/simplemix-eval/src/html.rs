@@ -1,11 +1,17 @@
-//! The frame of a page that stands alone: no network, readable without scripts, light and dark as the reader's system is.
+//! HTML pages that need no network and no scripts, and follow the light or dark colours of the reader's system.
 
 use std::fmt::Write;
 
-/// A whole page around the body of its `<main>`; `title` is text, `body` is HTML.
+/// Makes a page; `title` is text, `body` is the HTML inside `<main>`.
+///
+/// # Examples
+/// ```
+/// let page = simplemix_eval::html::page("a < b", "<p>Hello</p>\n");
+/// assert!(page.contains("<title>a &lt; b</title>"));
+/// ```
 pub fn page(title: &str, body: &str) -> String {
-    // In this order, so that braces in the body are left alone.
-    let (head, tail) = FRAME.split_once("{body}").unwrap_or((FRAME, ""));
+    // The body is inserted last, so that braces in it stay as they are.
+    let (head, tail) = FRAME.split_once("{body}").expect("the frame has a place for the body");
     format!("{}{body}{tail}", head.replace("{title}", &escape(title)))
 }
 
@@ -37,23 +43,24 @@ tbody th { min-width: 12rem; }
 td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.text { text-align: left; white-space: normal; }
 pre { overflow-x: auto; }
-.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; margin-block: 1rem; }
-.answers section { border: 1px solid #8886; border-radius: 6px; padding: .25rem .75rem; overflow-wrap: anywhere; }
-.answers h3 { margin: .25rem 0; }
-.answers p, .prompt { white-space: pre-wrap; margin: .25rem 0; }
+.responses { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; margin-block: 1rem; }
+.responses section { border: 1px solid #8886; border-radius: 6px; padding: .25rem .75rem; overflow-wrap: anywhere; }
+.responses h3 { margin: .25rem 0; }
+.responses p, .prompt { white-space: pre-wrap; margin: .25rem 0; }
 summary { cursor: pointer; padding-block: .25rem; }
 @media print { nav, .skip { display: none; } }
 </style>
 </head>
 <body>
-<a class="skip" href="#main">To the content</a>
+<a class="skip" href="#main">Skip to content</a>
 <main id="main">
 {body}</main>
 </body>
 </html>
 "##;
 
-/// A plot of this crate as a figure that follows the page's colours; `label` tells those who do not see it what it shows.
+/// Makes a figure of SVG text from this crate, which follows the colours of the page. `label` describes the plot for readers
+/// who cannot see it.
 pub fn figure(svg: &str, label: &str, caption: &str) -> String {
     let mut html = String::from("<figure>");
     let inner = svg
@@ -69,13 +76,14 @@ pub fn figure(svg: &str, label: &str, caption: &str) -> String {
     html
 }
 
-/// Text for HTML, also within an attribute.
+/// Escapes text for HTML, also within an attribute.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A number as people read it: four decimals, or powers of ten where these tell nothing.
+/// Formats a number with four decimals, or with a power of ten if it is very small or very large.
 ///
+/// # Examples
 /// ```
 /// use simplemix_eval::html::number;
 /// assert_eq!((number(0.25), number(1e-6), number(0.0)), ("0.2500".into(), "1.000e-6".into(), "0.0000".into()));
@@ -90,13 +98,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_escapes_its_title_and_leaves_its_body() {
+    fn a_page_escapes_the_title_and_keeps_the_body() {
         let text = page("a<b {body}", "<p>{title}</p>\n");
         assert!(text.contains("<title>a&lt;b ") && text.contains("<p>{title}</p>\n</main>"), "{text}");
     }
 
     #[test]
-    fn figures_are_named_for_those_who_do_not_see_them() {
+    fn figures_have_a_label() {
         let html = figure("<svg width=\"1\"><rect fill=\"#FFFFFF\"/></svg>", "a \"label\"", "");
         assert_eq!(
             html,

@@ -1,45 +1,36 @@
-//! Logistic regression with an L1 penalty, weights and soft targets, solved to convergence: proximal Newton steps, each
-//! found by coordinate descent (Lee, Sun and Saunders 2014, arXiv:1206.1623).
+//! Logistic regression with an L1 penalty, weights and soft targets, solved to convergence by proximal Newton steps, each of
+//! which is found by coordinate descent (Lee, Sun and Saunders 2014, arXiv:1206.1623).
 //!
-//! Made for a handful of features: the Hessian is a small dense matrix.
+//! The solver is meant for a few features: the Hessian is a small dense matrix.
 
 use crate::error::{Error, Result};
 
 /// One row of the data.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample<const D: usize> {
+pub(crate) struct Sample<const D: usize> {
     /// Values of the features.
-    pub features: [f64; D],
+    pub(crate) features: [f64; D],
     /// Probability of the label 1, in [0, 1].
-    pub target: f64,
-    /// How much the row counts, from 0.
-    pub weight: f64,
+    pub(crate) target: f64,
+    /// Weight of the row, at least 0.
+    pub(crate) weight: f64,
 }
 
-/// Iterations before the solver gives up. Problems with a minimum take about ten.
+/// Most iterations of the solver. Problems with a minimum take about ten.
 const ITERATIONS: usize = 200;
-/// The least curvature of a row, so that a start far from the minimum, where there is none, has a step too. It bends the
-/// way to the minimum, not the minimum.
+/// Least curvature of a row, so that there is a step even far from the minimum, where the curvature vanishes. It changes the
+/// path to the minimum, not the minimum.
 const LEAST_CURVE: f64 = 1e-9;
-/// Steps smaller than this, relative to the coefficients, end the search.
+/// Size of a step, relative to the coefficients, below which the search ends.
 const TOLERANCE: f64 = 1e-11;
 
-/// The coefficients that minimise `|beta|_1 + C * sum_i w_i * (softplus(z_i) - y_i * z_i)`, with `z = x · beta` and no
-/// intercept: the objective of scikit-learn's `LogisticRegression(penalty="l1", fit_intercept=False)`, where a soft
+/// Finds the coefficients that minimise `|beta|_1 + C * sum_i w_i * (softplus(z_i) - y_i * z_i)`, with `z = x · beta` and no
+/// intercept. That is the objective of scikit-learn's `LogisticRegression(penalty="l1", fit_intercept=False)`, where a soft
 /// target `y` stands for two rows of weights `w * y` and `w * (1 - y)`. The search begins at `start`.
 ///
 /// # Errors
 /// [`Error::NotConverged`] if a number among the samples is not finite.
-///
-/// # Examples
-/// ```
-/// use simplemix_eval::{Sample, fit_l1};
-/// // A single feature that is always 1: the minimum is where C * n * (p - y) = -1, so p = 0.8 - 1/10.
-/// let sample = Sample { features: [1.0], target: 0.8, weight: 1.0 };
-/// let [beta] = fit_l1(&[sample; 10], 1.0, [0.0]).unwrap();
-/// assert!((beta - (0.7f64 / 0.3).ln()).abs() < 1e-9);
-/// ```
-pub fn fit_l1<const D: usize>(samples: &[Sample<D>], c: f64, start: [f64; D]) -> Result<[f64; D]> {
+pub(crate) fn fit_l1<const D: usize>(samples: &[Sample<D>], c: f64, start: [f64; D]) -> Result<[f64; D]> {
     let mut beta = start;
     let mut value = objective(samples, c, &beta);
     for _ in 0..ITERATIONS {
@@ -52,7 +43,7 @@ pub fn fit_l1<const D: usize>(samples: &[Sample<D>], c: f64, start: [f64; D]) ->
         if length <= TOLERANCE * (1.0 + largest(&beta)) {
             return Ok(beta);
         }
-        // What the step gains by its own account; below rounding, there is nothing left to gain.
+        // Decrease that the quadratic model predicts; below rounding, there is nothing left to gain.
         let full = moved(&beta, &step, 1.0);
         let predicted = dot(&gradient, &step) + norm(&full) - norm(&beta);
         if predicted > -1e-14 * value.abs() {
@@ -68,7 +59,7 @@ pub fn fit_l1<const D: usize>(samples: &[Sample<D>], c: f64, start: [f64; D]) ->
     Err(Error::NotConverged { c, iterations: ITERATIONS })
 }
 
-/// The first of the step's halves that lowers the objective enough (Armijo's rule); none where rounding hides it.
+/// Halves the step until it lowers the objective enough (Armijo's rule); `None` if rounding hides the decrease.
 fn descend<const D: usize>(
     samples: &[Sample<D>],
     c: f64,
@@ -85,7 +76,13 @@ fn descend<const D: usize>(
     })
 }
 
-/// `1 / (1 + e^-z)`.
+/// Computes `1 / (1 + e^-z)`.
+///
+/// # Examples
+/// ```
+/// assert_eq!(simplemix_eval::sigmoid(0.0), 0.5);
+/// assert_eq!(simplemix_eval::sigmoid(-800.0), 0.0);
+/// ```
 pub fn sigmoid(z: f64) -> f64 {
     // The exponential of a negative number never overflows.
     let e = (-z.abs()).exp();
@@ -119,10 +116,9 @@ pub(crate) fn derivatives<const D: usize>(samples: &[Sample<D>], c: f64, beta: &
     (gradient.map(|g| c * g), hessian.map(|row| row.map(|h| c * h)))
 }
 
-/// The step `d` that minimises `g·d + d·Hd/2 + |beta + d|_1`, coordinate by coordinate.
+/// Finds the step `d` that minimises `g·d + d·Hd/2 + |beta + d|_1`, coordinate by coordinate.
 pub(crate) fn newton_step<const D: usize>(beta: &[f64; D], gradient: &[f64; D], hessian: &Matrix<D>) -> [f64; D] {
-    // A feature that is always 0 has no curvature; the least positive one keeps its coefficient where the penalty puts
-    // it, which is 0.
+    // A feature that is always 0 has no curvature. With a tiny one, the penalty sets its coefficient to 0.
     let least = (0..D).map(|i| hessian[i][i]).fold(0.0, f64::max) * 1e-12 + f64::MIN_POSITIVE;
     let mut step = [0.0; D];
     for _ in 0..10_000 {
@@ -141,7 +137,7 @@ pub(crate) fn newton_step<const D: usize>(beta: &[f64; D], gradient: &[f64; D], 
     step
 }
 
-/// `value` drawn towards 0 by `by`.
+/// Moves `value` towards 0 by `by`.
 fn soft(value: f64, by: f64) -> f64 {
     if value > by {
         value - by
@@ -161,7 +157,7 @@ fn norm<const D: usize>(beta: &[f64; D]) -> f64 {
 }
 
 fn largest<const D: usize>(values: &[f64; D]) -> f64 {
-    // `f64::max` would hide what is not a number.
+    // `f64::max` would hide a NaN.
     values.iter().fold(0.0, |most, v| if v.abs() > most || v.is_nan() { v.abs() } else { most })
 }
 
@@ -193,6 +189,14 @@ mod tests {
         }
     }
 
+    /// A single feature that is always 1: the minimum is where C * n * (p - y) = -1, so p = 0.8 - 1/10.
+    #[test]
+    fn a_minimum_known_by_hand_is_found() {
+        let sample = Sample { features: [1.0], target: 0.8, weight: 1.0 };
+        let [beta] = fit_l1(&[sample; 10], 1.0, [0.0]).unwrap();
+        assert!((beta - (0.7f64 / 0.3).ln()).abs() < 1e-9);
+    }
+
     #[test]
     fn the_start_does_not_matter() {
         let from_zero = fit_l1(&samples(), 10.0, [0.0; 2]).unwrap();
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_an_error() {
+    fn nan_is_an_error() {
         let sample = Sample { features: [f64::NAN], target: 0.5, weight: 1.0 };
         assert!(matches!(fit_l1(&[sample], 1.0, [0.0]), Err(Error::NotConverged { .. })));
     }

@@ -1,8 +1,8 @@
-//! How well a model's implicit rewards order preference pairs: accuracy, margin, length bias, calibration.
+//! Figures of a model's implicit rewards on preference pairs: accuracy, margin, length bias, calibration.
 //!
-//! The reward of a response is `beta` times its log-ratio, policy over reference; the margin of a pair is the chosen
-//! response's reward minus the other's, and `sigmoid(margin)` is the probability that the model gives to the chosen one
-//! (Rafailov et al. 2023, arXiv:2305.18290).
+//! The reward of a response is `beta` times the log-ratio of policy over reference. The margin of a pair is the reward of the
+//! chosen response minus that of the rejected one, and `sigmoid(margin)` is the probability with which the model prefers the
+//! chosen one (Rafailov et al. 2023, arXiv:2305.18290).
 
 use std::collections::BTreeMap;
 
@@ -15,94 +15,95 @@ use crate::stats::{deviation, mean, standard_error};
 /// A pair with the log-probabilities of its responses, chosen then rejected, in nats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredPair {
-    /// Where it comes from.
+    /// Source of the pair.
     pub source: String,
-    /// What kind of task it is.
+    /// Task of the pair, if it is known.
     pub task: Option<String>,
     /// Summed log-probabilities under the policy.
     pub policy: [f64; 2],
-    /// Summed log-probabilities under the reference; zeros where there is none.
+    /// Summed log-probabilities under the reference; zeros without one.
     pub reference: [f64; 2],
-    /// Tokens of the responses.
+    /// Numbers of response tokens.
     pub tokens: [u64; 2],
 }
 
 impl ScoredPair {
-    /// The chosen response's reward minus the rejected one's.
+    /// Computes the margin: the reward of the chosen response minus that of the rejected one.
     pub fn margin(&self, beta: f64) -> f64 {
         let logratio = |side: usize| self.policy[side] - self.reference[side];
         beta * (logratio(0) - logratio(1))
     }
 }
 
-/// Figures of a set of pairs. A number that does not exist is not a number.
+/// Figures of a set of pairs; NaN where a figure does not exist.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PreferenceFigures {
-    /// Pairs.
+    /// Number of pairs.
     pub pairs: usize,
-    /// Share whose chosen response has the larger reward; a tie is none of them, as in TRL.
+    /// Share of pairs whose chosen response has the larger reward; ties do not count, as in TRL.
     pub accuracy: f64,
-    /// Wilson's 95 % interval of it.
+    /// Wilson's 95 % interval of the accuracy.
     pub accuracy_interval: [f64; 2],
     /// Mean margin.
     pub margin: f64,
-    /// Its standard error.
+    /// Standard error of the mean margin.
     pub margin_standard_error: f64,
-    /// Mean of `-ln sigmoid(margin)`, DPO's loss.
+    /// Mean of `-ln sigmoid(margin)`, the DPO loss.
     pub loss: f64,
     /// Mean log-probabilities under the policy, chosen and rejected.
     pub logps: [f64; 2],
-    /// Mean tokens, chosen and rejected.
+    /// Mean numbers of tokens, chosen and rejected.
     pub tokens: [f64; 2],
-    /// What length does to the order.
+    /// Effect of length on the order.
     pub length: LengthBias,
-    /// Whether `sigmoid(margin)` says how often the order is right.
+    /// Agreement of `sigmoid(margin)` with the share of pairs in the right order.
     pub calibration: Calibration,
 }
 
-/// What length does to the order of rewards.
+/// Effect of length on the order of rewards.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LengthBias {
-    /// Share of pairs whose chosen response is the longer one.
+    /// Share of pairs whose chosen response is longer.
     pub chosen_longer: f64,
-    /// Share of pairs where the model rewards the longer response more.
+    /// Share of pairs, among those of unequal length, whose longer response has the larger reward.
     pub longer_preferred: f64,
-    /// Accuracy where the chosen response is longer.
+    /// Accuracy on pairs whose chosen response is longer.
     pub accuracy_chosen_longer: f64,
-    /// Accuracy where the chosen response is shorter.
+    /// Accuracy on pairs whose chosen response is shorter.
     pub accuracy_chosen_shorter: f64,
     /// Pearson's correlation of the margin with the difference in tokens.
     pub correlation: f64,
 }
 
-/// Confidence against truth. Each pair is turned so that the model's favourite comes first: its confidence is
-/// `max(p, 1 - p)` with `p = sigmoid(margin)`, and it is right if that is the chosen one; an even split is half right.
+/// Confidence of the model against its accuracy. The confidence in a pair is `max(p, 1 - p)` with `p = sigmoid(margin)`. The
+/// model is right if it prefers the chosen response, and half right if it prefers neither.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
-    /// Expected calibration error: mean over pairs of the gap of their bin (Guo et al. 2017, arXiv:1706.04599).
+    /// Expected calibration error: the gap between confidence and accuracy of each bin, averaged over pairs (Guo et al. 2017,
+    /// arXiv:1706.04599).
     pub ece: f64,
     /// Mean squared error of `p` (Brier 1950).
     pub brier: f64,
-    /// The reliability curve: bins of equal width from 0.5 to 1 that hold a pair.
+    /// Reliability curve: bins of equal width from 0.5 to 1, without empty ones.
     pub bins: Vec<Bin>,
 }
 
 /// A bin of the reliability curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Bin {
-    /// Lower end.
+    /// Lower end of the bin.
     pub from: f64,
-    /// Pairs in it.
+    /// Number of pairs in the bin.
     pub pairs: usize,
     /// Mean confidence.
     pub confidence: f64,
-    /// Share that is right.
+    /// Share of pairs in the right order.
     pub accuracy: f64,
 }
 
 const BINS: usize = 10;
 
-/// Figures of `pairs`.
+/// Computes the figures of a set of pairs.
 ///
 /// # Examples
 /// ```
@@ -132,7 +133,17 @@ pub fn preference_figures(pairs: &[ScoredPair], beta: f64) -> PreferenceFigures 
     }
 }
 
-/// The same for each source, then for each task, under `source` and `task:NAME`; tasks only where pairs have some.
+/// Computes the figures of each source, under its name, and of each task, under `task:NAME`.
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::{ScoredPair, preference_groups};
+/// let pair = ScoredPair {
+///     source: "on".into(), task: Some("math".into()), policy: [-8.0, -10.0], reference: [-9.0, -9.0], tokens: [5, 4],
+/// };
+/// let groups = preference_groups(&[pair], 0.1);
+/// assert_eq!(groups.keys().collect::<Vec<_>>(), ["on", "task:math"]);
+/// ```
 pub fn preference_groups(pairs: &[ScoredPair], beta: f64) -> BTreeMap<String, PreferenceFigures> {
     let mut groups: BTreeMap<String, Vec<ScoredPair>> = BTreeMap::new();
     for pair in pairs {
@@ -162,7 +173,7 @@ fn length_bias(pairs: &[ScoredPair], margins: &[f64]) -> LengthBias {
     }
 }
 
-/// Pearson's; not a number where either does not vary.
+/// Pearson's correlation; NaN if either side does not vary.
 fn correlation(a: &[f64], b: &[f64]) -> f64 {
     let (centre_a, centre_b) = (mean(a), mean(b));
     let products: f64 = a.iter().zip(b).map(|(a, b)| (a - centre_a) * (b - centre_b)).sum();
@@ -207,7 +218,7 @@ mod tests {
         ScoredPair { source: source.into(), task: Some("math".into()), policy, reference, tokens }
     }
 
-    /// NumPy:
+    /// Computed by NumPy:
     /// ```python
     /// m = np.array([1.0, -0.5, 0.25, 2.0]); g = np.array([3, 2, -1, -4]); p = 1/(1+np.exp(-m))
     /// m.mean(), m.std(ddof=1)/2, np.log1p(np.exp(-m)).mean(), np.corrcoef(g, m)[0, 1], ((1-p)**2).mean()
@@ -216,7 +227,7 @@ mod tests {
     /// sum((b==k).sum()*abs(r[b==k].mean()-c[b==k].mean()) for k in set(b))/4
     /// ```
     #[test]
-    fn figures_are_numpys() {
+    fn figures_match_numpy() {
         let pairs = [
             pair("a", [-10.0, -12.0], [-11.0, -12.0], [8, 5]),
             pair("a", [-9.5, -9.0], [-9.0, -9.0], [6, 4]),

@@ -1,31 +1,38 @@
-//! A share of successes, with its interval.
+//! Shares of successes, with intervals.
 
 use serde::Serialize;
 
-/// Successes out of trials.
+/// Number of successes among trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Share {
-    /// Trials that succeeded.
+    /// Successes.
     pub hits: u64,
-    /// All trials.
+    /// Trials.
     pub total: u64,
 }
 
 impl Share {
-    /// Counts the true ones.
+    /// Counts the outcomes that are true.
+    ///
+    /// # Examples
+    /// ```
+    /// let share = simplemix_eval::Share::of([true, false, true, true]);
+    /// assert_eq!((share.hits, share.value()), (3, 0.75));
+    /// ```
     pub fn of(outcomes: impl IntoIterator<Item = bool>) -> Self {
         outcomes
             .into_iter()
             .fold(Self::default(), |share, hit| Self { hits: share.hits + u64::from(hit), total: share.total + 1 })
     }
 
-    /// Hits over trials; 0 without trials.
+    /// Share of successes; 0 without trials.
     pub fn value(self) -> f64 {
         if self.total == 0 { 0.0 } else { self.hits as f64 / self.total as f64 }
     }
 
-    /// Wilson's interval at `z` standard deviations (1.96 for 95 %): Wilson 1927, without continuity correction.
+    /// Computes Wilson's interval at `z` standard deviations (1.96 for 95 %), without continuity correction (Wilson 1927).
     ///
+    /// # Examples
     /// ```
     /// use simplemix_eval::Share;
     /// // statsmodels: proportion_confint(7, 20, method="wilson") = (0.18119, 0.56711)
@@ -44,9 +51,10 @@ impl Share {
     }
 }
 
-/// Probability of a split at least as uneven as `gained` against `lost`, were both equally likely: McNemar's exact test
-/// of paired outcomes, two-sided.
+/// Computes the p-value of McNemar's exact test of paired outcomes: the probability of a split at least as uneven as `gained`
+/// against `lost` if both were equally likely (two-sided).
 ///
+/// # Examples
 /// ```
 /// // scipy: binomtest(2, 10, 0.5).pvalue = 0.109375
 /// assert!((simplemix_eval::mcnemar(2, 8) - 0.109375).abs() < 1e-12);
@@ -54,7 +62,7 @@ impl Share {
 /// ```
 pub fn mcnemar(gained: u64, lost: u64) -> f64 {
     let (n, fewer) = (gained + lost, gained.min(lost));
-    // Binomial coefficients over 2^n, each from the one before it, in logs.
+    // Logarithms of binomial coefficients over 2^n, each computed from the one before.
     let mut log_term = -(n as f64) * std::f64::consts::LN_2;
     let mut sum = log_term.exp();
     for k in 1..=fewer {

@@ -1,11 +1,16 @@
 //! Means, standard errors, paired tests.
 
-/// Mean; not a number for no values.
+/// Computes the mean; NaN without values.
+///
+/// # Examples
+/// ```
+/// assert_eq!(simplemix_eval::mean(&[1.0, 2.0, 6.0]), 3.0);
+/// ```
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Standard deviation with `n - 1`; not a number below two values.
+/// Computes the standard deviation with `n - 1`; NaN with fewer than two values.
 pub(crate) fn deviation(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return f64::NAN;
@@ -14,12 +19,18 @@ pub(crate) fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|v| (v - centre).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
 }
 
-/// Standard error of the mean, as pandas' `sem`; not a number below two values.
+/// Computes the standard error of the mean, as pandas' `sem`; NaN with fewer than two values.
+///
+/// # Examples
+/// ```
+/// // The standard deviation of 1, 2, 3 is 1.
+/// assert!((simplemix_eval::standard_error(&[1.0, 2.0, 3.0]) - 1.0 / 3f64.sqrt()).abs() < 1e-12);
+/// ```
 pub fn standard_error(values: &[f64]) -> f64 {
     deviation(values) / (values.len() as f64).sqrt()
 }
 
-/// The value below which a share `q` of `sorted` lies, by linear interpolation, as NumPy's `quantile`.
+/// Computes the `q`-quantile of sorted values by linear interpolation, as NumPy's `quantile`; NaN without values.
 pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = q * last as f64;
@@ -27,8 +38,9 @@ pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[below] + share * (sorted[(below + 1).min(last)] - sorted[below])
 }
 
-/// Two-sided p-value of Student's t-test that paired `differences` have the mean 0; 1 where they are all 0.
+/// Computes the two-sided p-value of Student's t-test that paired `differences` have the mean 0; 1 if all of them are 0.
 ///
+/// # Examples
 /// ```
 /// // scipy: ttest_rel([1, 2, 3, 4.5], [0.5, 2.5, 1, 3]).pvalue = 0.21257296
 /// let p = simplemix_eval::paired_t_test(&[0.5, -0.5, 2.0, 1.5]);
@@ -46,8 +58,9 @@ pub fn paired_t_test(differences: &[f64]) -> f64 {
     two_sided(mean(differences) / error, n - 1.0)
 }
 
-/// Two-sided 95 % interval of the mean of few values, by Student's t: half its width; not a number below two values.
+/// Computes half the width of the two-sided 95 % interval of the mean, by Student's t; NaN with fewer than two values.
 ///
+/// # Examples
 /// ```
 /// // scipy: t.ppf(0.975, 2) * sem([1, 2, 4]) = 3.794583
 /// assert!((simplemix_eval::half_width_95(&[1.0, 2.0, 4.0]) - 3.794583).abs() < 1e-5);
@@ -57,7 +70,7 @@ pub fn half_width_95(values: &[f64]) -> f64 {
         return f64::NAN;
     }
     let freedom = (values.len() - 1) as f64;
-    // The p-value falls in t, so bisection finds where it is 0.05.
+    // The p-value decreases in t, so bisection finds the t where it is 0.05.
     let (mut low, mut high) = (0.0, 13.0);
     for _ in 0..60 {
         let middle = (low + high) / 2.0;
@@ -66,13 +79,14 @@ pub fn half_width_95(values: &[f64]) -> f64 {
     high * standard_error(values)
 }
 
-/// Probability of a value at least as far from 0 as `t` under Student's distribution.
+/// Probability, under Student's distribution, of a value at least as far from 0 as `t`.
 fn two_sided(t: f64, freedom: f64) -> f64 {
     incomplete_beta(freedom / (freedom + t * t), freedom / 2.0, 0.5)
 }
 
-/// Holm's correction of the p-values of several tests (Holm 1979), in the order given.
+/// Applies Holm's correction to the p-values of several tests (Holm 1979); the order stays.
 ///
+/// # Examples
 /// ```
 /// assert_eq!(simplemix_eval::holm(&[0.01, 0.04, 0.03]), [0.03, 0.06, 0.06]);
 /// ```
@@ -87,7 +101,7 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     corrected
 }
 
-/// The regularised incomplete beta function `I_x(a, b)`, by its continued fraction (DLMF 8.17.22) and Lentz's method.
+/// Computes the regularised incomplete beta function `I_x(a, b)` by its continued fraction (DLMF 8.17.22) and Lentz's method.
 fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
@@ -124,9 +138,9 @@ fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// scipy.stats.t.sf(t, df) * 2.
+    /// Values of `scipy.stats.t.sf(t, df) * 2`.
     #[test]
-    fn students_distribution_is_scipys() {
+    fn students_distribution_matches_scipy() {
         for (t, freedom, expected) in [
             (1.0, 1.0, 0.5),
             (2.0, 804.0, 0.04583623),

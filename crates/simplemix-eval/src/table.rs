@@ -1,7 +1,8 @@
-//! A plain-text table, aligned.
+//! Tables in plain text.
 
-/// Lays out rows under their headings: the first column to the left, the others to the right.
+/// Aligns rows under their headings, the first column to the left and the others to the right.
 ///
+/// # Examples
 /// ```
 /// let text = simplemix_eval::table(&["", "before", "after"], &[vec!["accuracy".into(), "0.5".into(), "0.75".into()]]);
 /// assert_eq!(text, "          before  after\naccuracy     0.5   0.75");

@@ -132,7 +132,7 @@ fn a_leaderboard_is_sorted_and_says_why_a_figure_is_missing() {
     let third = entries.iter().find(|entry| entry.model == "third").unwrap();
     assert_eq!(
         third.note.as_deref(),
-        Some("third: no length-controlled win rate: row 7 has no lengths of both answers")
+        Some("third: no length-controlled win rate: row 7 has no lengths of both responses")
     );
     assert!(third.length_controlled_winrate.is_none() && third.plain.n_total == 30);
     let entry = entries.iter().find(|entry| entry.model == "model").unwrap();
@@ -154,10 +154,7 @@ fn a_leaderboard_is_sorted_and_says_why_a_figure_is_missing() {
 fn rows_beyond_the_known_difficulties_are_an_error() {
     let verdicts = vec![(1.5, 10, 20); 61];
     let error = gamed(60).fit(&annotations(&verdicts)).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "model: no length-controlled win rate: row 60 has no difficulty, which are known for rows 0 to 59"
-    );
+    assert_eq!(error, "model: no length-controlled win rate: row 60 has no difficulty, expected a row from 0 to 59");
 }
 
 #[test]

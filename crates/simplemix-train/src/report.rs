@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use simplemix_eval::html::{self, escape, number};
-use simplemix_eval::{Curves, Panel, Series, read_curves, svg};
+use simplemix_eval::plot::{Panel, Series, svg};
+use simplemix_eval::{Curves, read_curves};
 
 use crate::config::{Objective, TrainConfig};
 use crate::error::{At, Error, Result};

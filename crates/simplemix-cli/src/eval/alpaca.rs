@@ -1,4 +1,4 @@
-//! `simplemix eval alpaca`: AlpacaEval 2.0's figures from annotations.
+//! `simplemix eval alpaca`: figures of AlpacaEval 2.0 from annotations.
 
 use std::path::PathBuf;
 
@@ -13,51 +13,51 @@ use crate::failure::{Fails, Failure, Result};
 use crate::progress::{print, warn};
 use crate::reading::files;
 
-/// Win rates of AlpacaEval 2.0 from a judge's annotations, length-controlled ones included
+/// Compute AlpacaEval 2.0 from a judge's annotations, with length-controlled win rates
 ///
-/// Reads the official package's annotations (JSON) and Parquet with the columns preference, model, row, instruction_id,
-/// len_1 and len_2; either may hold many models. The length-controlled win rate needs two constant files of the official
-/// package; docs/evaluation.md says where they come from.
+/// Annotations are the official package's JSON, or Parquet with the columns preference, model, row, instruction_id, len_1
+/// and len_2. A file may hold several models. Length-controlled win rates need a constant file of the official package,
+/// df_gamed.csv; docs/evaluation.md explains where to get it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix eval alpaca --annotations results/*/annotations.json\n  \
   simplemix eval alpaca --annotations verdicts.parquet --gamed df_gamed.csv --json\n  \
   simplemix eval alpaca --annotations a.json b.json --pairwise --by-category")]
 pub(crate) struct Args {
-    /// Verdicts: the official package's JSON, or Parquet; .gz too
+    /// Annotations of a judge: the official package's JSON, or Parquet; both may be compressed by gzip
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     annotations: Vec<PathBuf>,
-    /// Difficulty of the instructions [default: the gamed file's, or the official package's cache]
+    /// Difficulty of each instruction, instruction_difficulty.csv [default: from --gamed, or the official package's cache]
     #[arg(long, value_name = "FILE")]
     difficulty: Option<PathBuf>,
-    /// Verdicts about the baseline told to be verbose or concise, df_gamed.csv [default: the official package's cache]
+    /// Verdicts on the baseline told to be verbose or concise, df_gamed.csv [default: the official package's cache]
     #[arg(long, value_name = "FILE")]
     gamed: Option<PathBuf>,
-    /// Download the two from the Hugging Face hub where they are missing
+    /// Download df_gamed.csv from the Hugging Face hub if it is missing
     #[arg(long)]
     fetch: bool,
-    /// Weights of the regression that are not to be fitted, by model: the official package's baseline_*.csv
+    /// Published weights of the regression by model, the official package's baseline_*.csv; other models are fitted
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// The model compared with, for files that do not say
+    /// Name of the baseline, for annotations that do not name it
     #[arg(long, value_name = "NAME", default_value = "gpt4_1106_preview")]
     baseline: String,
-    /// Categories of the instructions: CSV or JSON with category and instruction or instruction_id
+    /// Category of each instruction: CSV or JSON with category and instruction or instruction_id; implies --by-category
     #[arg(long, value_name = "FILE")]
     categories: Option<PathBuf>,
-    /// Also tell the figures of each category; the annotations' data sets without --categories
+    /// Also print the figures of each category, by default the data sets of the annotations
     #[arg(long)]
     by_category: bool,
-    /// Draws for the 95 % intervals; 0 for none [default: 1000, and none with --json]
+    /// Number of bootstrap replicates for 95 % intervals; 0 turns intervals off [default: 1000, or 0 with --json]
     #[arg(long, value_name = "N")]
     bootstrap: Option<u32>,
-    /// What the draws follow from
+    /// Random seed of the bootstrap
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Also compare all pairs of models on the instructions that they share
+    /// Also compare each pair of models on the instructions that both were judged on
     #[arg(long)]
     pairwise: bool,
-    /// Print a JSON list of objects under the official leaderboard's column names
+    /// Print all figures as JSON, under the official leaderboard's column names
     #[arg(long)]
     json: bool,
 }
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args) -> Result {
         by_category: args.by_category || args.categories.is_some(),
     };
     let entries = leaderboard(&models, &options);
-    tell_notes(&models, &entries);
+    warn_of(&models, &entries);
     let comparisons = if args.pairwise { comparisons(&models, &entries, control.as_ref()) } else { Vec::new() };
     if args.json {
         print(&json(&entries, &comparisons).run()?);
@@ -93,14 +93,16 @@ pub(crate) fn run(args: &Args) -> Result {
     Ok(())
 }
 
-/// All models of all files, each of them once.
+/// Reads the models of all files; each model may come once.
 fn read(args: &Args) -> Result<Vec<Annotations>> {
     let mut models: Vec<Annotations> = Vec::new();
     for path in files(&args.annotations)? {
         for mut model in read_annotations(&path).input()? {
             if models.iter().any(|known| known.model == model.model) {
                 let (path, name) = (path.display(), &model.model);
-                return Err(Failure::input(format!("{path}: has verdicts about {name}, as an earlier file has")));
+                return Err(Failure::input(format!(
+                    "--annotations {path}: verdicts on {name} again, expected each model in one file"
+                )));
             }
             model.baseline.get_or_insert_with(|| args.baseline.clone());
             models.push(model);
@@ -118,13 +120,13 @@ fn categorise(models: &mut [Annotations], path: &std::path::Path) -> Result {
         unknown += usize::from(row.category.is_none());
     }
     if unknown > 0 {
-        warn(&format!("{}: {unknown} rows have an instruction without a category there", path.display()));
+        warn(&format!("--categories {}: no category for the instructions of {unknown} rows", path.display()));
     }
     Ok(())
 }
 
-/// What is unusual, on standard error.
-fn tell_notes(models: &[Annotations], entries: &[Entry]) {
+/// Warns of unusual rows and figures.
+fn warn_of(models: &[Annotations], entries: &[Entry]) {
     for model in models {
         let clauses = model.findings().clauses();
         if !clauses.is_empty() {
@@ -139,7 +141,7 @@ fn tell_notes(models: &[Annotations], entries: &[Entry]) {
         if let Some(rate) = controlled.filter(|rate| is_extreme_change(entry.plain.win_rate, *rate)) {
             let (model, plain) = (&entry.model, entry.plain.win_rate);
             warn(&format!(
-                "{model}: {rate:.1} at equal lengths is far from the plain {plain:.1}; the regression may have failed"
+                "{model}: length-controlled win rate {rate:.1} is far from the plain one, {plain:.1}; the fit may have failed"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! The constant inputs of AlpacaEval's length control: by flag, out of the official package's cache, or from the hub.
+//! Constant inputs of AlpacaEval's length control: from a flag, the official package's cache, or the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +9,19 @@ use simplemix_eval::alpaca::{LengthControl, read_difficulty, read_gamed};
 use crate::failure::{Fails, Result};
 use crate::progress::warn;
 
-/// The data set that the official package downloads them from.
+/// Data set from which the official package downloads them.
 const DATASET: &str = "tatsu-lab/alpaca_eval";
 const GAMED: &str = "df_gamed.csv";
 const DIFFICULTY: &str = "instruction_difficulty.csv";
 
-/// What there is: none without both of them; without the gamed rows, published weights can be used, but none fitted.
+/// Reads the inputs that exist; `None` if there are none. Without the gamed rows, only published weights can be used.
 pub(crate) fn length_control(
     gamed: Option<&Path>,
     difficulty: Option<&Path>,
     may_fetch: bool,
 ) -> Result<Option<LengthControl>> {
     let gamed = gamed.map(Path::to_owned).or_else(|| found(GAMED, may_fetch));
-    // The gamed rows hold the difficulties too, so that file alone is enough.
+    // The gamed rows also hold the difficulties.
     let difficulty = match (&gamed, difficulty) {
         (_, Some(path)) => Some(path.to_owned()),
         (None, None) => found(DIFFICULTY, may_fetch),
@@ -29,7 +29,8 @@ pub(crate) fn length_control(
     };
     if gamed.is_none() {
         warn(&format!(
-            "length-controlled win rates need {GAMED} of the data set {DATASET}: give --gamed, or --fetch to download it"
+            "no length-controlled win rates, which need {GAMED} of the data set {DATASET}: give --gamed FILE, or --fetch to \
+             download it"
         ));
     }
     let difficulty = difficulty.map(|path| read_difficulty(&path)).transpose().input()?;
@@ -40,6 +41,7 @@ pub(crate) fn length_control(
     })
 }
 
+/// Finds a file in the cache of the Hugging Face hub, or downloads it.
 fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
     let repo = || Repo::new(DATASET.to_owned(), RepoType::Dataset);
     let cache = std::env::var_os("HF_HUB_CACHE").map_or_else(Cache::from_env, |path| Cache::new(path.into()));
@@ -48,7 +50,7 @@ fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
         match api.and_then(|api| api.repo(repo()).get(name)) {
             Ok(path) => Some(path),
             Err(error) => {
-                warn(&format!("{name} cannot be fetched: {error}"));
+                warn(&format!("--fetch: cannot download {name} of the data set {DATASET}: {error}"));
                 None
             }
         }

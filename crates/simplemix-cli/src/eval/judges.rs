@@ -1,4 +1,4 @@
-//! Who judges two answers: a model behind a server, a reward model, or the right answer.
+//! Judges of two responses: a model behind a server, a reward model, or the right answer.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use simplemix_data::{Message, Text};
-use simplemix_eval::judge::{Judge, JudgeError, Verdict, preference, question, read_asked};
+use simplemix_eval::judge::{Judge, JudgeError, Verdict, preference, question, read_questions};
 use simplemix_eval::sigmoid;
 use simplemix_rollout::{
     Ask, Group, Prompt, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right, score_all,
 };
 
+use crate::eval::flagged;
 use crate::failure::{Fails, Failure, Result};
 
 type Judged = std::result::Result<Verdict, JudgeError>;
 
-/// AlpacaEval 2.0's judge: one token, weighted by its probability.
+/// AlpacaEval 2.0's judge, which replies with one token; the verdict is weighted by its probability.
 pub(crate) struct ServerJudge {
     client: ServerClient,
     name: String,
@@ -26,10 +27,7 @@ pub(crate) struct ServerJudge {
 
 impl ServerJudge {
     pub(crate) fn new(settings: ServerSettings, name: Option<&str>, stopped: Arc<AtomicBool>) -> Result<Self> {
-        let client = match ServerClient::new(settings) {
-            Err(error @ simplemix_rollout::Error::Server { .. }) => return Err(Failure::Run(error.into())),
-            client => client.input()?,
-        };
+        let client = ServerClient::new(settings).map_err(flagged)?;
         let name = name.map_or_else(|| format!("weighted_alpaca_eval_{}", client.model()), str::to_owned);
         Ok(Self { client, name, stopped })
     }
@@ -42,17 +40,17 @@ impl Judge for ServerJudge {
 
     fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
         let turns = question(instruction, outputs).into_iter().map(|turn| Message::new(turn.role, turn.content));
-        // As alpaca_eval's weighted_alpaca_eval_gpt4_turbo asks.
+        // The request of alpaca_eval's weighted_alpaca_eval_gpt4_turbo.
         let ask =
             Ask { max_tokens: Some(1), temperature: Some(1.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
         let reply = self.client.ask(&Text::Messages(turns.collect()), &ask, &|| self.stopped.load(Ordering::SeqCst))?;
         let first = reply.logps.as_ref().and_then(|tokens| tokens.first());
-        let mut tokens = first.map(|token| token.top.clone()).unwrap_or_default();
-        if tokens.is_empty() {
-            // A server that tells the drawn token only, or none: its word counts for all.
-            tokens.push((reply.text.trim().to_owned(), 0.0));
-        }
-        let count = |tokens: Option<usize>| tokens.unwrap_or_default() as u64;
+        let tokens = match first {
+            Some(token) if !token.top.is_empty() => token.top.clone(),
+            // Without log-probabilities of several tokens, the reply has probability 1.
+            _ => vec![(reply.text.trim().to_owned(), 0.0)],
+        };
+        let count = |tokens: Option<usize>| tokens.unwrap_or(0) as u64;
         Ok(Verdict {
             preference: preference(&tokens),
             raw: json!({ "text": reply.text, "top_logprobs": tokens }),
@@ -61,7 +59,7 @@ impl Judge for ServerJudge {
     }
 }
 
-/// A reward model: the probability that it gives to the second answer by Bradley and Terry.
+/// A reward model; the verdict is Bradley and Terry's probability that the second response is better.
 pub(crate) struct RewardJudge {
     scorer: Mutex<RewardScorer>,
     name: String,
@@ -71,8 +69,9 @@ impl RewardJudge {
     pub(crate) fn load(folder: &Path, name: Option<&str>) -> Result<Self> {
         let scorer = RewardScorer::load(RewardSettings::new(folder)).input()?;
         let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let last = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { scorer: Mutex::new(scorer), name: name.map_or_else(|| format!("reward_{last}"), str::to_owned) })
+        let last = || whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy();
+        let name = name.map_or_else(|| format!("reward_{}", last()), str::to_owned);
+        Ok(Self { scorer: Mutex::new(scorer), name })
     }
 }
 
@@ -84,15 +83,15 @@ impl Judge for RewardJudge {
     fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
         let prompt = Prompt::new(instruction, Text::Messages(vec![Message::user(instruction)]));
         let group = Group { prompt, responses: outputs.map(str::to_owned).to_vec() };
-        let mut scorer = self.scorer.lock().map_err(|_| "the reward model failed before")?;
+        let mut scorer = self.scorer.lock().map_err(|_| "the reward model failed on an earlier comparison")?;
         let scores: Vec<f64> = score_all(&mut *scorer, &[group])?.into_iter().flatten().flatten().collect();
-        let [first, second] = scores[..] else { return Err("the reward model has no score for an answer".into()) };
+        let [first, second] = scores[..] else { return Err("the reward model gave no score for a response".into()) };
         let preference = Some(1.0 + sigmoid(second - first));
         Ok(Verdict { preference, raw: json!({ "rewards": scores }), tokens: [0, 0] })
     }
 }
 
-/// The right answer: whoever has it wins, and it is a draw if both or neither have.
+/// Known right answers: a response that gives the answer wins, and it is a draw if both or neither do.
 pub(crate) struct ExactJudge {
     answers: BTreeMap<String, String>,
     name: String,
@@ -100,11 +99,11 @@ pub(crate) struct ExactJudge {
 
 impl ExactJudge {
     pub(crate) fn read(path: &Path, name: Option<&str>) -> Result<Self> {
-        let asked = read_asked(path).input()?;
+        let questions = read_questions(path).input()?;
         let answers: BTreeMap<String, String> =
-            asked.into_iter().filter_map(|asked| Some((asked.instruction, asked.answer?))).collect();
+            questions.into_iter().filter_map(|question| Some((question.instruction, question.answer?))).collect();
         if answers.is_empty() {
-            return Err(Failure::input(format!("{}: no row has an `answer`", path.display())));
+            return Err(Failure::input(format!("--answers {}: no row has `answer`, expected some", path.display())));
         }
         Ok(Self { answers, name: name.unwrap_or("exact_answer").to_owned() })
     }

@@ -1,13 +1,12 @@
-//! `simplemix eval preferences`: how well a model's implicit rewards order preference pairs.
+//! `simplemix eval preferences`: figures of a model's implicit rewards on preference pairs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use simplemix_data::{Pair, PairReader, PairTokenizer, TokenizeOptions, schema};
-use simplemix_eval::{
-    Panel, PreferenceFigures, ScoredPair, Series, preference_figures, preference_groups, table, write_svg,
-};
+use simplemix_eval::plot::{Panel, Series, write_svg};
+use simplemix_eval::{PreferenceFigures, ScoredPair, preference_figures, preference_groups, table};
 use simplemix_pipeline::{Divergence, DivergenceSettings, log_probabilities, log_ratios};
 use simplemix_rollout::Prompt;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
@@ -16,46 +15,46 @@ use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
 use crate::reading::Reading;
 
-/// Accuracy, margin, length bias and calibration of a model on preference pairs, also per source and task
+/// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task
 ///
-/// The reward of a response is beta times its log-ratio, model over reference. Without a reference it is beta times its
-/// log-probability. A set of chosen and rejected answers by subset, such as RewardBench's, gives an accuracy for each.
+/// The reward of a response is beta times the log-ratio of model over reference, or beta times the log-probability without
+/// a reference. Data with a source or task for each subset, such as RewardBench, gives the accuracy of each subset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_back.parquet\n  \
-  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_back.parquet --kl-prompts 100 --json")]
+  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet\n  \
+  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet --kl-prompts 100 --json")]
 pub(crate) struct Args {
-    /// Model folder, or its id on the hub
+    /// Model to measure: a folder, or an id on the hub
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// The model before training [default: none; rewards are log-probabilities]
+    /// Reference model, such as the model before training [default: none; rewards are log-probabilities]
     #[arg(long, value_name = "DIR|ID")]
     reference: Option<PathBuf>,
-    /// Pairs
+    /// File of preference pairs
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Factor of the rewards, as in training
+    /// Scale of the rewards, as in training
     #[arg(long, default_value_t = 0.1)]
     beta: f64,
-    /// Tokens of prompt and response; longer pairs are cut at their end
+    /// Most tokens of prompt and response; longer ones are cut at the end
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     max_length: usize,
-    /// Tokens of a forward pass: memory grows with it, results do not change
+    /// Tokens in a forward pass; more need more memory and do not change the results
     #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
     micro_batch_tokens: usize,
-    /// Also estimate the divergence from the reference, on two answers of the model to each of so many prompts
+    /// Also estimate the KL divergence from the reference, on two sampled responses to each of N prompts
     #[arg(long, value_name = "N", default_value_t = 0, requires = "reference")]
     kl_prompts: usize,
-    /// Tokens of such an answer
+    /// Most tokens of a response sampled for --kl-prompts
     #[arg(long, value_name = "TOKENS", default_value_t = 256)]
     kl_tokens: usize,
-    /// What such answers follow from
+    /// Random seed of the responses sampled for --kl-prompts
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Draw the reliability curve: an .svg file
+    /// Draw the reliability curve into an .svg file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// All figures as JSON
+    /// Print all figures as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -73,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
     if set.is_empty() {
-        return Err(Failure::input(format!("{}: {}", args.data.display(), set.summary())));
+        return Err(Failure::input(format!("--data {}: {}, expected some", args.data.display(), set.summary())));
     }
     let scored = scored(&set, &pairs, &logps(args, &model, reference.as_deref(), &set)?);
     let kl = match &reference {
@@ -93,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result {
         print(&serde_json::to_string_pretty(&figures).run()?);
         return Ok(());
     }
-    say(args, &set, &all, &groups, kl.as_ref());
+    print_figures(args, &set, &all, &groups, kl.as_ref());
     Ok(())
 }
 
@@ -104,12 +103,12 @@ fn read(args: &Args) -> Result<Vec<Pair>> {
         pairs.extend(schema::pairs_from_batch(&batch.input()?).input()?);
     }
     if pairs.is_empty() {
-        return Err(Failure::input(format!("{}: no pair in it", args.data.display())));
+        return Err(Failure::input(format!("--data {}: no pair in it, expected some", args.data.display())));
     }
     Ok(pairs)
 }
 
-/// Log-probabilities under the model and the reference; zeros for none.
+/// Log-probabilities under the model and the reference; zeros without a reference.
 fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> Result<[ReferenceLogps; 2]> {
     let mut terminal = Terminal::passive();
     let mut logps =
@@ -135,7 +134,7 @@ fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[ReferenceLogps; 
     entries.map(pair).collect()
 }
 
-/// The divergence of the model from its reference on the first prompts of the pairs.
+/// Estimates the divergence of the model from the reference on the first prompts of the pairs.
 fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Result<Divergence> {
     let mut prompts: Vec<Prompt> = Vec::new();
     for pair in pairs {
@@ -164,17 +163,17 @@ fn reliability(figures: &PreferenceFigures) -> Panel {
         x: "confidence".to_owned(),
         series: vec![
             Series {
-                name: "right".to_owned(),
+                name: "accuracy".to_owned(),
                 points: bins.iter().map(|bin| (bin.confidence, bin.accuracy)).collect(),
             },
-            Series { name: "as it should be".to_owned(), points: vec![(0.5, 0.5), (1.0, 1.0)] },
+            Series { name: "perfect calibration".to_owned(), points: vec![(0.5, 0.5), (1.0, 1.0)] },
         ],
         smooth: false,
         baseline: None,
     }
 }
 
-fn say(
+fn print_figures(
     args: &Args,
     set: &PairSet,
     all: &PreferenceFigures,
@@ -201,10 +200,10 @@ fn say(
     let headings = ["", "pairs", "accuracy", "95 %", "margin", "loss", "ECE", "chosen longer", "longer preferred"];
     print(&table(&headings, &rows));
     print(&format!("mean log-probability {:.2} chosen, {:.2} rejected", all.logps[0], all.logps[1]));
-    print(&format!("margin against difference in length: correlation {}", number(all.length.correlation)));
-    print("reliability of the preferred side:");
+    print(&format!("correlation of margin and difference in length {}", number(all.length.correlation)));
+    print("reliability:");
     for bin in &all.calibration.bins {
-        print(&format!("  confidence {:.3}: right {:.3} of {} pairs", bin.confidence, bin.accuracy, bin.pairs));
+        print(&format!("  confidence {:.3}: accuracy {:.3} on {} pairs", bin.confidence, bin.accuracy, bin.pairs));
     }
     if let Some(kl) = kl {
         let Divergence { mean, standard_error: error, per_token, answers } = kl;

@@ -1,4 +1,4 @@
-//! Intervals of win rates, by drawing a model's rows anew (Efron's percentile bootstrap).
+//! Intervals of win rates by resampling the rows of a model (Efron's percentile bootstrap).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::alpaca::annotation::Annotations;
 use crate::alpaca::length_control::{LengthControl, LengthControlled};
+use crate::error::Result;
 use crate::logistic::{Sample, derivatives, newton_step, sigmoid};
 use crate::stats::quantile;
 
-/// Bounds that hold a figure in 95 of 100 repetitions.
+/// A 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     /// Lower bound.
@@ -18,25 +19,28 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// How rows are drawn.
+/// Settings of the bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bootstrap {
-    /// Times that all rows are drawn anew.
+    /// Number of replicates, in each of which all rows are drawn with replacement.
     pub replicates: u32,
-    /// What the draws follow from.
+    /// Random seed.
     pub seed: u64,
 }
 
 impl Bootstrap {
-    /// Intervals of the win rate and of the length-controlled one, where there is a fit: it is done again for each
-    /// replicate, at the same weight of the data. The gamed rows stay as they are.
+    /// Intervals of the win rate and, if there is a fit, of the length-controlled one. The fit is repeated for each
+    /// replicate, with the same weight of the data and the same gamed rows.
+    ///
+    /// # Errors
+    /// Those of [`LengthControl::fit`].
     pub(crate) fn intervals(
         self,
         annotations: &Annotations,
         fitted: Option<(&LengthControl, &LengthControlled)>,
-    ) -> (Interval, Option<Interval>) {
+    ) -> Result<(Interval, Option<Interval>)> {
         let outcomes: Vec<Option<f64>> = annotations.rows.iter().map(|row| row.outcome()).collect();
-        let refit = fitted.map(|(control, found)| Refit::new(control, annotations, found));
+        let refit = fitted.map(|(control, found)| Refit::new(control, annotations, found)).transpose()?;
         let (mut plain, mut controlled) = (Vec::new(), Vec::new());
         for replicate in 0..self.replicates {
             let counts = self.counts(replicate, outcomes.len());
@@ -46,16 +50,16 @@ impl Bootstrap {
             plain.push(100.0 * drawn().map(|(y, count)| y * count).sum::<f64>() / total);
             controlled.extend(refit.as_ref().map(|refit| refit.win_rate(&counts)));
         }
-        (interval(plain), fitted.map(|_| interval(controlled)))
+        Ok((interval(plain), fitted.map(|_| interval(controlled))))
     }
 
-    /// How often each of `rows` rows is drawn in a replicate; a stream of its own each.
+    /// Number of times that each of `rows` rows is drawn; each replicate has its own random stream.
     fn counts(self, replicate: u32, rows: usize) -> Vec<u32> {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(u64::from(replicate));
         let mut counts = vec![0; rows];
         for _ in 0..rows {
-            // The upper half of a product: uniform to within 2^-22 for a thousand rows.
+            // The upper half of the product is uniform to within 2^-22 for a thousand rows.
             counts[((u64::from(random.next_u32()) * rows as u64) >> 32) as usize] += 1;
         }
         counts
@@ -68,51 +72,68 @@ fn interval(mut values: Vec<f64>) -> Interval {
     Interval { low: quantile(&values, 0.025), high: quantile(&values, 0.975) }
 }
 
-/// A fit to do again and again with other weights of the rows.
+/// A model's figures, to be repeated with other numbers of each row.
 struct Refit {
-    /// Training rows, the model's last; none where the weights are not fitted.
-    samples: Vec<Sample<3>>,
-    gamed: usize,
-    c: f64,
+    /// `None` if the weights were given.
+    fit: Option<Fit>,
     beta: [f64; 3],
-    /// Which of the model's rows have a verdict, in the order of the samples.
-    judged: Vec<usize>,
+    /// Difficulty of each row of the model.
     difficulty: Vec<f64>,
 }
 
+/// Inputs of a fit.
+struct Fit {
+    /// Gamed rows, then those of the model.
+    samples: Vec<Sample<3>>,
+    gamed: usize,
+    /// Weight of the data against the penalty.
+    c: f64,
+    /// Indices of the model's rows that have a verdict, in the order of the samples.
+    judged: Vec<usize>,
+}
+
 impl Refit {
-    fn new(control: &LengthControl, annotations: &Annotations, found: &LengthControlled) -> Self {
-        let samples = found.c.and_then(|_| control.samples(annotations).ok()).unwrap_or_default();
+    fn new(control: &LengthControl, annotations: &Annotations, found: &LengthControlled) -> Result<Self> {
         let weights = found.weights;
-        let rows = || annotations.rows.iter().enumerate();
-        let difficulty = |row: usize| control.difficulty().get(row).copied().unwrap_or_default();
-        Self {
-            samples,
-            gamed: control.gamed(),
-            c: found.c.unwrap_or_default(),
+        Ok(Self {
+            fit: found.c.map(|c| Fit::new(control, annotations, c)).transpose()?,
             beta: [weights.length, weights.difficulty, weights.model],
-            judged: rows().filter(|(_, row)| row.outcome().is_some()).map(|(place, _)| place).collect(),
-            difficulty: rows().map(|(_, row)| difficulty(row.row)).collect(),
-        }
+            difficulty: control.difficulties(annotations)?,
+        })
     }
 
     /// Length-controlled win rate with each row counted as often as it was drawn.
     fn win_rate(&self, counts: &[u32]) -> f64 {
-        let mut beta = self.beta;
-        if !self.samples.is_empty() {
-            let mut samples = self.samples.clone();
-            for (sample, row) in samples[self.gamed..].iter_mut().zip(&self.judged) {
-                sample.weight = f64::from(counts[*row]);
-            }
-            // The full fit is near: two Newton steps from it leave less than a thousandth of a point.
-            for _ in 0..2 {
-                let (gradient, hessian) = derivatives(&samples, self.c, &beta);
-                let step = newton_step(&beta, &gradient, &hessian);
-                beta.iter_mut().zip(step).for_each(|(b, s)| *b += s);
-            }
-        }
+        let beta = self.fit.as_ref().map_or(self.beta, |fit| fit.coefficients(self.beta, counts));
         let chances = self.difficulty.iter().zip(counts).filter(|(_, count)| **count > 0);
         let sum: f64 = chances.map(|(d, count)| f64::from(*count) * sigmoid(beta[1] * d + beta[2])).sum();
         100.0 * sum / counts.iter().sum::<u32>() as f64
+    }
+}
+
+impl Fit {
+    fn new(control: &LengthControl, annotations: &Annotations, c: f64) -> Result<Self> {
+        let rows = annotations.rows.iter().enumerate();
+        Ok(Self {
+            samples: control.samples(annotations)?,
+            gamed: control.gamed(),
+            c,
+            judged: rows.filter(|(_, row)| row.outcome().is_some()).map(|(place, _)| place).collect(),
+        })
+    }
+
+    /// Coefficients with each row counted as often as it was drawn, starting from those of the full fit.
+    fn coefficients(&self, mut beta: [f64; 3], counts: &[u32]) -> [f64; 3] {
+        let mut samples = self.samples.clone();
+        for (sample, row) in samples[self.gamed..].iter_mut().zip(&self.judged) {
+            sample.weight = f64::from(counts[*row]);
+        }
+        // The full fit is so close that the error after two Newton steps is less than a thousandth of a point.
+        for _ in 0..2 {
+            let (gradient, hessian) = derivatives(&samples, self.c, &beta);
+            let step = newton_step(&beta, &gradient, &hessian);
+            beta.iter_mut().zip(step).for_each(|(b, s)| *b += s);
+        }
+        beta
     }
 }

@@ -1,37 +1,36 @@
-//! Models against each other on the same instructions.
+//! Comparison of models with each other on the same instructions.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::alpaca::annotation::{Annotation, Annotations, Instruction};
-use crate::alpaca::length_control::GlmWeights;
+use crate::alpaca::tables::GlmWeights;
 use crate::logistic::sigmoid;
 use crate::stats::{holm, mean, paired_t_test, standard_error};
 
-/// Two models on the instructions that both were judged on.
+/// Comparison of two models on the instructions that both were judged on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// One of them.
+    /// Name of the first model.
     pub model: String,
-    /// The other.
+    /// Name of the second model.
     pub other: String,
-    /// Instructions that both have a verdict for.
+    /// Number of instructions with a verdict on both models.
     pub n: usize,
-    /// Win rate of the one minus that of the other on these, in points.
+    /// Win rate of the first model minus that of the second on these instructions, in points.
     pub difference: f64,
     /// Standard error of the difference.
     pub standard_error: f64,
     /// Two-sided p-value of the paired t-test.
     pub p_value: f64,
-    /// The same after Holm's correction over all pairs of models.
+    /// The p-value after Holm's correction over all pairs of models.
     pub p_holm: f64,
-    /// Win rate of the one against the other at equal lengths as their weights predict it; none without weights.
+    /// Win rate of the first model against the second at equal lengths, as the weights predict it; `None` without weights.
     pub length_controlled_winrate: Option<f64>,
 }
 
-/// All pairs of models, in the order given. Weights, where there are some, are per model; `difficulty` is that of all
-/// instructions.
+/// Compares all pairs of models, in the order given, with the weights of each model and the difficulties of all instructions.
 pub fn compare(models: &[&Annotations], weights: &[Option<GlmWeights>], difficulty: &[f64]) -> Vec<Comparison> {
     let outcomes: Vec<BTreeMap<Key<'_>, f64>> = models.iter().map(|model| outcomes(model)).collect();
     let mut found = Vec::new();
@@ -57,13 +56,13 @@ pub fn compare(models: &[&Annotations], weights: &[Option<GlmWeights>], difficul
     found
 }
 
-/// What `predict_winrate` of the official package gives, in percent.
+/// Win rate in percent, as `predict_winrate` of the official package computes it.
 fn head_to_head(model: GlmWeights, other: GlmWeights, difficulty: &[f64]) -> f64 {
     let chance = |d: &f64| sigmoid((model.difficulty - other.difficulty) * d + model.model - other.model);
     100.0 * mean(&difficulty.iter().map(chance).collect::<Vec<_>>())
 }
 
-/// What tells that two rows are about the same: the instruction, or else the place.
+/// Identity of a row: the instruction, or else the index.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Key<'a> {
     Instruction(&'a Instruction),
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn models_are_compared_where_both_were_judged() {
+    fn models_are_compared_on_shared_instructions() {
         let a = model("a", &[(0, 2.0), (1, 1.5), (2, 2.0), (7, 1.0)]);
         let b = model("b", &[(2, 1.0), (1, 1.0), (0, 1.0), (5, 2.0)]);
         let weights = GlmWeights { length: 0.0, difficulty: 0.0, model: 1.0 };

@@ -1,15 +1,15 @@
-//! Which fold of the cross-validation a row is in.
+//! Folds of the cross-validation, as scikit-learn makes them.
 //!
-//! scikit-learn's `GroupKFold`, when every row is a group of its own, deals the rows out in the order of NumPy's
-//! `argsort` of equal keys, walked backwards. That sort is not stable, so the folds follow from its steps: they are
-//! retraced here. NumPy builds that sort with vector instructions deal otherwise (up to 0.09 points of a
-//! length-controlled win rate); the published figures are those of the scalar sort.
+//! `GroupKFold`, with every row a group of its own, deals the rows out in the reverse order of NumPy's `argsort` of equal
+//! keys. That sort is not stable, so its steps are repeated here. Builds of NumPy that sort with vector instructions deal
+//! differently (up to 0.09 points of a length-controlled win rate); the published figures come from the scalar sort.
 
-/// Partitions up to this size are left to insertion sort, which moves no equal keys.
+/// Largest partition that is left to insertion sort, which moves no equal keys.
 const SMALL: usize = 16;
 
-/// The fold, below `folds`, of each of `rows` rows.
+/// Assigns each of `rows` rows to one of `folds` folds.
 ///
+/// # Examples
 /// ```
 /// assert_eq!(simplemix_eval::alpaca::group_k_fold(7, 5), [1, 0, 4, 3, 2, 1, 0]);
 /// ```
@@ -21,7 +21,7 @@ pub fn group_k_fold(rows: usize, folds: usize) -> Vec<usize> {
     fold
 }
 
-/// What NumPy's `argsort(kind="quicksort")` makes of `n` equal keys.
+/// Result of NumPy's `argsort(kind="quicksort")` for `n` equal keys.
 fn argsort_of_equals(n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     let mut parts = vec![(0, n)];
@@ -30,7 +30,7 @@ fn argsort_of_equals(n: usize) -> Vec<usize> {
             continue;
         }
         let (last, middle) = (end - 1, start + (end - 1 - start) / 2);
-        // The median goes out of the way; both scans stop at every equal key, so all pairs change places.
+        // The median is moved aside. Both scans stop at every equal key, so all pairs are swapped.
         order.swap(middle, last - 1);
         let (mut left, mut right) = (start + 1, last - 2);
         while left < right {
@@ -49,9 +49,9 @@ mod tests {
     use super::*;
     use sha2::{Digest, Sha256};
 
-    /// SHA-256 of the folds as one byte each: tests/golden/eval_alpaca.py.
+    /// Hashes (SHA-256) of the folds as one byte each: tests/golden/eval_alpaca.py.
     #[test]
-    fn folds_are_scikit_learns() {
+    fn folds_match_scikit_learn() {
         let golden = include_str!("../../../../tests/golden/eval_alpaca.json");
         let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
         let folds = golden["folds"].as_object().unwrap();

@@ -1,4 +1,4 @@
-//! A table of models under the official leaderboard's column names.
+//! Leaderboard: figures of several models, under the official leaderboard's column names.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,23 @@ use serde::Serialize;
 
 use crate::alpaca::annotation::Annotations;
 use crate::alpaca::bootstrap::{Bootstrap, Interval};
-use crate::alpaca::length_control::{GlmWeights, LengthControl, LengthControlled, predict};
+use crate::alpaca::length_control::{LengthControl, LengthControlled, predict};
+use crate::alpaca::tables::GlmWeights;
 use crate::alpaca::win_rate::WinRate;
 use crate::error::Result;
 use crate::stats::{mean, standard_error};
 
-/// A row of the leaderboard.
+/// Figures of one model on the leaderboard.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
-    /// The model.
+    /// Name of the model.
     pub model: String,
     /// Plain figures.
     #[serde(flatten)]
     pub plain: WinRate,
-    /// Win rate at equal lengths, in percent; none where it cannot be computed.
+    /// Length-controlled win rate in percent; `None` if it cannot be computed.
     pub length_controlled_winrate: Option<f64>,
-    /// Its standard error over instructions.
+    /// Standard error of the length-controlled win rate over instructions.
     pub lc_standard_error: Option<f64>,
     /// Interval of the win rate.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,42 +34,42 @@ pub struct Entry {
     /// Weights of the regression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glm_weights: Option<GlmWeights>,
-    /// Weight of the data against the penalty, where it was fitted.
+    /// Weight of the data against the penalty; `None` if the weights were given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub glm_c: Option<f64>,
-    /// The same for each category, in the order of their names.
+    /// Figures of each category, in the order of their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<CategoryRow>,
-    /// Why there is no length-controlled win rate.
+    /// Reason why there is no length-controlled win rate.
     #[serde(skip)]
     pub note: Option<String>,
 }
 
-/// A model's figures on the instructions of a category.
+/// Figures of one model on the instructions of one category.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CategoryRow {
-    /// Its name; empty for rows without one.
+    /// Name of the category; empty for rows without one.
     pub category: String,
-    /// Verdicts.
+    /// Number of verdicts.
     pub n: usize,
     /// Win rate in percent.
     pub win_rate: f64,
-    /// Its standard error.
+    /// Standard error of the win rate.
     pub standard_error: f64,
-    /// Mean over the category of the chances to win at equal lengths, from the fit over all rows.
+    /// Length-controlled win rate in the category, from the fit over all rows.
     pub length_controlled_winrate: Option<f64>,
 }
 
-/// What goes into a leaderboard.
+/// Options of a leaderboard.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeaderboardOptions<'a> {
-    /// The inputs of the length control; none for plain figures.
+    /// Inputs of the length control; `None` for plain figures only.
     pub length_control: Option<&'a LengthControl>,
-    /// Weights that are not to be fitted, by model.
+    /// Published weights by model; those of other models are fitted.
     pub weights: Option<&'a BTreeMap<String, GlmWeights>>,
-    /// Intervals; none without.
+    /// Settings of the intervals; `None` for no intervals.
     pub bootstrap: Option<Bootstrap>,
-    /// Whether figures are told by category too.
+    /// Whether to add the figures of each category.
     pub by_category: bool,
 }
 
@@ -82,7 +83,10 @@ impl LeaderboardOptions<'_> {
             Some(Err(error)) => (None, Some(error.to_string())),
         };
         let fitted = self.length_control.zip(controlled.as_ref());
-        let intervals = self.bootstrap.map(|bootstrap| bootstrap.intervals(annotations, fitted));
+        let intervals = self.bootstrap.map(|bootstrap| {
+            let intervals = bootstrap.intervals(annotations, fitted);
+            intervals.expect("lengths and difficulties were there for the fit")
+        });
         Entry {
             model: annotations.model.clone(),
             plain,
@@ -105,7 +109,27 @@ impl LeaderboardOptions<'_> {
     }
 }
 
-/// The figures of all models, best first: by the length-controlled win rate, or the plain one where there is none.
+/// Computes the figures of all models, best first, by the length-controlled win rate or else the plain one.
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::alpaca::{Annotation, Annotations, LeaderboardOptions, leaderboard};
+///
+/// let row = |preference| Annotation {
+///     row: 0,
+///     instruction: None,
+///     preference: Some(preference),
+///     lengths: None,
+///     category: None,
+/// };
+/// let model = |name: &str, preference| Annotations {
+///     model: name.into(),
+///     baseline: None,
+///     rows: vec![row(preference)],
+/// };
+/// let entries = leaderboard(&[model("weak", 1.25), model("strong", 1.75)], &LeaderboardOptions::default());
+/// assert_eq!((entries[0].model.as_str(), entries[0].plain.win_rate), ("strong", 75.0));
+/// ```
 pub fn leaderboard(models: &[Annotations], options: &LeaderboardOptions<'_>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = models.par_iter().map(|model| options.entry(model)).collect();
     let key = |entry: &Entry| entry.length_controlled_winrate.unwrap_or(entry.plain.win_rate);

@@ -1,52 +1,53 @@
 //! The length-controlled win rate of AlpacaEval 2.0 (Dubois et al. 2024, arXiv:2404.04475), `length_controlled_v1`.
 //!
-//! The model's probability to win an instruction is `sigmoid(theta * l + b * d + a)`, where `l = tanh(delta / sd)` of the
-//! difference in length, `d` the instruction's difficulty, and `a` the model's strength. The win rate that is left when
-//! `l` is 0 is the length-controlled one. The fit is an L1-penalised logistic regression over the model's verdicts and,
-//! with little weight, over those about the baseline told to be verbose or concise, which tie `theta` down.
-
-use serde::Serialize;
+//! The model wins an instruction with probability `sigmoid(theta * l + b * d + a)`, where `l = tanh(delta / sd)` of the
+//! difference in length, `d` is the difficulty of the instruction, and `a` the strength of the model. The length-controlled
+//! win rate is the mean of this with `l = 0`. The fit is a logistic regression with an L1 penalty over the verdicts on the
+//! model and, with little weight, over those on the baseline told to be verbose or concise, which pin `theta` down.
 
 use crate::alpaca::annotation::{Annotation, Annotations};
 use crate::alpaca::folds::group_k_fold;
-use crate::alpaca::tables::GamedRow;
+use crate::alpaca::tables::{GamedRow, GlmWeights};
 use crate::error::{Error, Result};
 use crate::logistic::{Sample, fit_l1, sigmoid};
 use crate::stats::{deviation, mean, standard_error};
 
-/// What the features weigh for a model.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub struct GlmWeights {
-    /// `theta`, of the difference in length, `np.tanh(std_delta_len)`.
-    pub length: f64,
-    /// `b`, of the instruction's difficulty.
-    pub difficulty: f64,
-    /// `a`, of the model.
-    pub model: f64,
-}
-
-/// A model's figures with length controlled for.
+/// Length-controlled figures of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LengthControlled {
-    /// The fit, or what was given.
+    /// Weights, fitted or given.
     pub weights: GlmWeights,
-    /// The weight of the data against the penalty that cross-validation chose, where there was one.
+    /// Weight of the data against the penalty; `None` if the weights were given.
     pub c: Option<f64>,
     /// Length-controlled win rate in percent.
     pub win_rate: f64,
-    /// Standard error of that mean, in percent, over instructions; it leaves out that the weights are estimates.
+    /// Standard error of the win rate over instructions, in percent; it ignores that the weights are estimates.
     pub standard_error: f64,
     /// Probability to win each row at equal lengths.
     pub predicted: Vec<f64>,
 }
 
-/// The weights tried: `numpy.logspace(-4, 4, 10)`.
+/// Number of weights of the data that are tried, `numpy.logspace(-4, 4, 10)`.
 const CS: i32 = 10;
 const FOLDS: usize = 5;
-/// What a gamed row weighs: a fifth of a model's row, over the two of each instruction.
+/// Weight of a gamed row: a fifth of a model's row, divided between the two of each instruction.
 const GAMED_WEIGHT: f64 = 0.2 / 2.0;
 
-/// The constant inputs of the fit.
+/// Constant inputs of the fit.
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::alpaca::{GamedRow, LengthControl};
+///
+/// let row = |index, std_delta_len| GamedRow {
+///     preference: Some(0.4),
+///     index,
+///     std_delta_len,
+///     instruction_difficulty: 0.5,
+/// };
+/// let control = LengthControl::new(&[row(0, -1.0), row(1, 1.0)], None);
+/// assert_eq!(control.difficulty(), [0.5, 0.5]);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LengthControl {
     gamed: Vec<Sample<3>>,
@@ -54,7 +55,7 @@ pub struct LengthControl {
 }
 
 impl LengthControl {
-    /// With the rows of `df_gamed.csv`; difficulties are theirs unless given.
+    /// Takes the rows of `df_gamed.csv`. By default, the difficulties are taken from these rows too.
     pub fn new(gamed: &[GamedRow], difficulty: Option<Vec<f64>>) -> Self {
         let sample = |row: &GamedRow| {
             let features = [row.std_delta_len.tanh(), row.instruction_difficulty, 0.0];
@@ -73,21 +74,21 @@ impl LengthControl {
         Self { gamed: gamed.iter().filter_map(sample).collect(), difficulty: difficulty.unwrap_or_else(firsts) }
     }
 
-    /// Difficulties by number of the instruction.
+    /// Difficulty of each instruction, by number.
     pub fn difficulty(&self) -> &[f64] {
         &self.difficulty
     }
 
-    /// Fits a model: the weight of the data is chosen among ten by five-fold cross-validation, as scikit-learn's
-    /// `LogisticRegressionCV(Cs=10, penalty="l1", fit_intercept=False)` does under alpaca_eval's score, the mean over
-    /// folds of the rows' weighted log losses. Training rows are the gamed ones, a tenth of a verdict each, then the
-    /// model's. The baseline itself has weights 0 and a win rate of 50.
+    /// Fits a model. Five-fold cross-validation chooses the weight of the data among ten values, as scikit-learn's
+    /// `LogisticRegressionCV(Cs=10, penalty="l1", fit_intercept=False)` does with alpaca_eval's score, the mean over folds
+    /// of the weighted log loss. Training rows are the gamed ones, with a weight of a tenth, then those of the model. The
+    /// baseline itself has weights 0 and a win rate of 50.
     ///
-    /// Unlike the official package, which stops liblinear early, the solver goes on to the minimum: 0.016 points at
-    /// most over the 56 public models.
+    /// The solver continues to the minimum, where the official package stops liblinear early: the difference is at most
+    /// 0.016 points over the 56 public models.
     ///
     /// # Errors
-    /// [`Error::LengthControl`] where rows have no lengths or no difficulty, or there are no gamed rows.
+    /// [`Error::LengthControl`] if a row has no lengths or no difficulty, or there are no gamed rows.
     pub fn fit(&self, annotations: &Annotations) -> Result<LengthControlled> {
         if annotations.is_baseline() {
             return self.predict(annotations, GlmWeights::default());
@@ -97,10 +98,10 @@ impl LengthControl {
         self.fit_samples(annotations, &samples, c)
     }
 
-    /// Fits a model at a given weight of the data.
+    /// Fits a model with a given weight of the data.
     ///
     /// # Errors
-    /// As [`fit`](Self::fit).
+    /// Those of [`fit`](Self::fit).
     pub fn fit_at(&self, annotations: &Annotations, c: f64) -> Result<LengthControlled> {
         self.fit_samples(annotations, &self.samples(annotations)?, c)
     }
@@ -115,27 +116,32 @@ impl LengthControl {
         predict(annotations, weights, &self.difficulty)
     }
 
-    /// Training rows: the gamed ones, then the model's.
+    /// Training rows: the gamed ones, then those of the model.
     pub(crate) fn samples(&self, annotations: &Annotations) -> Result<Vec<Sample<3>>> {
         if self.gamed.is_empty() {
             let (model, reason) =
-                (annotations.model.clone(), "no gamed rows to tie the effect of length down".to_owned());
+                (annotations.model.clone(), "no gamed rows to pin the effect of length down".to_owned());
             return Err(Error::LengthControl { model, reason });
         }
         let own = own_samples(annotations, &self.difficulty)?;
         Ok(self.gamed.iter().copied().chain(own).collect())
     }
 
-    /// How many of the [`samples`](Self::samples) are not the model's.
+    /// Difficulty of each row of a model.
+    pub(crate) fn difficulties(&self, annotations: &Annotations) -> Result<Vec<f64>> {
+        annotations.rows.iter().map(|row| difficulty_of(annotations, row, &self.difficulty)).collect()
+    }
+
+    /// Number of gamed rows among the [`samples`](Self::samples).
     pub(crate) fn gamed(&self) -> usize {
         self.gamed.len()
     }
 }
 
-/// A model's win rate at equal lengths under given weights.
+/// Computes the length-controlled win rate of a model under given weights.
 ///
 /// # Errors
-/// [`Error::LengthControl`] where a row has no difficulty.
+/// [`Error::LengthControl`] if a row has no difficulty.
 pub fn predict(annotations: &Annotations, weights: GlmWeights, difficulty: &[f64]) -> Result<LengthControlled> {
     let chance = |row: &Annotation| {
         Ok(sigmoid(weights.difficulty * difficulty_of(annotations, row, difficulty)? + weights.model))
@@ -145,8 +151,15 @@ pub fn predict(annotations: &Annotations, weights: GlmWeights, difficulty: &[f64
     Ok(LengthControlled { weights, c: None, win_rate, standard_error, predicted })
 }
 
-/// Whether a length-controlled win rate is so far from the plain one that the official package warns of a failed fit: by
-/// more than 10 points and a quarter of the distance to the end that it moved towards.
+/// Whether a length-controlled win rate is so far from the plain one that the official package warns of a failed fit: more
+/// than 10 points, and more than a quarter of the distance from the plain rate to 0 or 100.
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::alpaca::is_extreme_change;
+/// assert!(is_extreme_change(50.0, 30.0));
+/// assert!(!is_extreme_change(50.0, 45.0));
+/// ```
 pub fn is_extreme_change(plain: f64, controlled: f64) -> bool {
     controlled < (plain - plain / 4.0).min(plain - 10.0)
         || controlled > (plain + (100.0 - plain) / 4.0).max(plain + 10.0)
@@ -155,24 +168,20 @@ pub fn is_extreme_change(plain: f64, controlled: f64) -> bool {
 fn difficulty_of(annotations: &Annotations, row: &Annotation, difficulty: &[f64]) -> Result<f64> {
     difficulty.get(row.row).copied().ok_or_else(|| Error::LengthControl {
         model: annotations.model.clone(),
-        reason: format!(
-            "row {} has no difficulty, which are known for rows 0 to {}",
-            row.row,
-            difficulty.len().max(1) - 1
-        ),
+        reason: format!("row {} has no difficulty, expected a row from 0 to {}", row.row, difficulty.len().max(1) - 1),
     })
 }
 
-/// The model's rows that have a verdict, as samples.
+/// Rows of the model that have a verdict, as samples.
 fn own_samples(annotations: &Annotations, difficulty: &[f64]) -> Result<Vec<Sample<3>>> {
     let wrong = |reason: String| Error::LengthControl { model: annotations.model.clone(), reason };
     let mut deltas = Vec::with_capacity(annotations.rows.len());
     for row in &annotations.rows {
         let [baseline, model] =
-            row.lengths.ok_or_else(|| wrong(format!("row {} has no lengths of both answers", row.row)))?;
+            row.lengths.ok_or_else(|| wrong(format!("row {} has no lengths of both responses", row.row)))?;
         deltas.push(baseline as f64 - model as f64);
     }
-    // Not centred, as in the official package. Where all differences are equal, none of them tells anything.
+    // Not centred, as in the official package. If all differences are equal, they carry no information.
     let spread = deviation(&deltas);
     let standardised = |delta: f64| if spread > 0.0 { (delta / spread).tanh() } else { 0.0 };
     let mut samples = Vec::with_capacity(deltas.len());
@@ -186,7 +195,7 @@ fn own_samples(annotations: &Annotations, difficulty: &[f64]) -> Result<Vec<Samp
     }
 }
 
-/// The weight of the data with the least loss on rows left out; the first among equals.
+/// The weight of the data with the least loss on held-out rows; the first among equals.
 fn best_c(samples: &[Sample<3>]) -> Result<f64> {
     let losses = cross_validate(samples, &group_k_fold(samples.len(), FOLDS), FOLDS)?;
     let least = losses
@@ -201,7 +210,7 @@ fn c_values() -> Vec<f64> {
     (0..CS).map(|i| 10f64.powf(-4.0 + 8.0 * f64::from(i) / f64::from(CS - 1))).collect()
 }
 
-/// Loss on the rows left out, a mean over folds, for each weight of the data.
+/// Loss on held-out rows for each weight of the data, as a mean over folds.
 fn cross_validate(samples: &[Sample<3>], fold_of: &[usize], folds: usize) -> Result<Vec<f64>> {
     let cs = c_values();
     let mut losses = vec![0.0; cs.len()];
@@ -213,7 +222,7 @@ fn cross_validate(samples: &[Sample<3>], fold_of: &[usize], folds: usize) -> Res
         let (train, held) = (split(false), split(true));
         let mut beta = [0.0; 3];
         for (c, loss) in cs.iter().zip(&mut losses) {
-            // Each fit begins where the one with the stronger penalty ended.
+            // Each fit starts from the one with the stronger penalty.
             beta = fit_l1(&train, *c, beta)?;
             *loss += log_loss(&held, &beta) / folds as f64;
         }
@@ -233,7 +242,7 @@ fn log_loss(samples: &[Sample<3>], beta: &[f64; 3]) -> f64 {
 mod tests {
     use super::*;
 
-    /// scikit-learn's liblinear with a tight tolerance: tests/golden/eval_alpaca.py.
+    /// Values of scikit-learn's liblinear with a tight tolerance: tests/golden/eval_alpaca.py.
     #[test]
     fn regressions_are_scikit_learns() {
         let golden = include_str!("../../../../tests/golden/eval_alpaca.json");

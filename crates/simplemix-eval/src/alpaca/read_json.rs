@@ -1,15 +1,16 @@
-//! Official annotations: an array of objects, or an object a line.
+//! Verdicts in JSON, as the official package writes them.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::alpaca::annotation::{Annotation, Annotations, Instruction};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::json::objects;
 
-/// The keys of an official annotation that count here.
+/// Keys of an official annotation that are used here.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Entry {
+struct Entry {
     preference: Option<f64>,
     instruction: Option<String>,
     output_1: Option<String>,
@@ -43,53 +44,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], name: &str) -> Result<Vec<Annotati
     Ok(models)
 }
 
-/// The objects of a file, which may be gzip's.
-pub(crate) fn objects_of<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    objects(path, &crate::alpaca::annotation::read_bytes(path)?)
-}
-
-/// The objects of a JSON array or of JSON lines; an error names the object by its number from 0.
-pub(crate) fn objects<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<T>> {
-    let is_array = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
-    if is_array {
-        let Rows(rows) = serde_json::from_slice(bytes).map_err(|e| Error::malformed(path, e))?;
-        return Ok(rows);
-    }
-    let rows = serde_json::Deserializer::from_slice(bytes).into_iter::<T>().enumerate();
-    rows.map(|(row, entry)| entry.map_err(|e| Error::malformed(path, format!("row {row}: {e}")))).collect()
-}
-
-/// A sequence whose errors tell the number of the element.
-struct Rows<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Rows<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Visitor<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
-            type Value = Rows<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an array of objects")
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Rows<T>, A::Error> {
-                let mut rows = Vec::new();
-                loop {
-                    match seq.next_element() {
-                        Ok(Some(row)) => rows.push(row),
-                        Ok(None) => return Ok(Rows(rows)),
-                        Err(e) => return Err(serde::de::Error::custom(format!("row {}: {e}", rows.len()))),
-                    }
-                }
-            }
-        }
-
-        deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
-    }
-}
-
-/// Python writes `NaN` and `Infinity` for numbers that JSON does not have: they become `null`.
+/// Replaces `NaN` and `Infinity`, which Python writes although JSON does not have them, by `null`.
 fn without_nan(bytes: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
     let (mut kept, mut start, mut place, mut in_text) = (Vec::new(), 0, 0, false);

@@ -1,4 +1,4 @@
-//! Verdicts in Parquet, of one model or many.
+//! Verdicts in Parquet, on one model or many.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path, bytes: Vec<u8>, name: &str) -> Result<Vec<Annota
     Ok(models)
 }
 
-/// The file's rows. The reader checks most of what it reads, but not all: some damage is a panic there.
+/// Reads the rows of a file. The reader of the crate `parquet` does not check everything: some damage makes it panic.
 fn batches(path: &Path, bytes: Vec<u8>) -> Result<Vec<RecordBatch>> {
     let read = || -> std::result::Result<Vec<RecordBatch>, parquet::errors::ParquetError> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?.build()?;
@@ -34,7 +34,7 @@ fn add(path: &Path, batch: &RecordBatch, name: &str, models: &mut Vec<Annotation
     let preference = columns.of("preference", &DataType::Float64)?;
     let Some(preference) = preference else {
         let names: Vec<String> = batch.schema().fields().iter().map(|f| format!("`{}`", f.name())).collect();
-        return Err(Error::malformed(path, format!("no column `preference`, only {}", names.join(", "))));
+        return Err(Error::malformed(path, format!("no column `preference`, expected it beside {}", names.join(", "))));
     };
     let preference = preference.as_primitive::<Float64Type>();
     let texts = |name| columns.of(name, &DataType::Utf8);
@@ -54,7 +54,7 @@ fn add(path: &Path, batch: &RecordBatch, name: &str, models: &mut Vec<Annotation
         let row = match number_at(&row, i) {
             None => rows.len(),
             Some(row) => usize::try_from(row)
-                .map_err(|_| Error::malformed(path, format!("`row` is {row}, expected a number from 0")))?,
+                .map_err(|_| Error::malformed(path, format!("`row` is {row}, expected a number >= 0")))?,
         };
         let length = |(count, text): &(Option<ArrayRef>, Option<ArrayRef>)| {
             let counted = number_at(count, i).and_then(|n| u64::try_from(n).ok());
@@ -72,7 +72,7 @@ fn add(path: &Path, batch: &RecordBatch, name: &str, models: &mut Vec<Annotation
     Ok(())
 }
 
-/// Columns by name, as the type that is needed.
+/// Columns by name, converted to the type that is needed.
 struct Columns<'a> {
     path: &'a Path,
     batch: &'a RecordBatch,
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(error, "x.parquet: column `preference` is Utf8, expected Float64");
         let bytes = parquet(vec![("verdict", Arc::new(Float64Array::from(vec![1.0])))]);
         let error = read(Path::new("x.parquet"), bytes, "x").unwrap_err().to_string();
-        assert_eq!(error, "x.parquet: no column `preference`, only `verdict`");
+        assert_eq!(error, "x.parquet: no column `preference`, expected it beside `verdict`");
     }
 
     #[test]

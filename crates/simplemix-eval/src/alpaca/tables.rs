@@ -1,23 +1,33 @@
-//! The constant inputs of the official package, its published weights, and categories of instructions.
+//! Constant inputs and published weights of the official package, and categories of instructions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::alpaca::annotation::{Instruction, read_bytes};
-use crate::alpaca::length_control::GlmWeights;
-use crate::alpaca::read_json;
+use crate::alpaca::annotation::Instruction;
 use crate::error::{Error, Result};
+use crate::json::{objects, read_bytes};
 
-/// A verdict about the baseline told to be verbose or concise: a row of `df_gamed.csv`.
+/// Weights of the regression's features for one model.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct GlmWeights {
+    /// Weight `theta` of the difference in length, `np.tanh(std_delta_len)`.
+    pub length: f64,
+    /// Weight `b` of the difficulty of the instruction.
+    pub difficulty: f64,
+    /// Weight `a` of the model.
+    pub model: f64,
+}
+
+/// A row of `df_gamed.csv`: a verdict on the baseline told to be verbose or concise.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct GamedRow {
-    /// Verdict from 0 to 1; none where there is none.
+    /// Verdict from 0 to 1, if there is one.
     pub preference: Option<f64>,
     /// Number of the instruction.
     pub index: usize,
-    /// Difference of lengths over its standard deviation.
+    /// Difference in length over its standard deviation.
     pub std_delta_len: f64,
     /// Difficulty of the instruction.
     pub instruction_difficulty: f64,
@@ -26,7 +36,7 @@ pub struct GamedRow {
 /// Reads `df_gamed.csv`.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Malformed`] with line and column.
+/// [`Error::Io`], or [`Error::Malformed`] that names line or row.
 pub fn read_gamed(path: &Path) -> Result<Vec<GamedRow>> {
     let rows: Vec<GamedRow> = records(path)?;
     let wrong = |row: &&GamedRow| {
@@ -34,19 +44,19 @@ pub fn read_gamed(path: &Path) -> Result<Vec<GamedRow>> {
             || row.preference.is_some_and(|p| !(0.0..=1.0).contains(&p))
     };
     if let Some(place) = rows.iter().position(|row| wrong(&row)) {
-        let expected = "a preference from 0 to 1, and finite numbers";
+        let expected = "a preference between 0 and 1, and finite numbers";
         return Err(Error::malformed(path, format!("row {place} is {:?}, expected {expected}", rows[place])));
     }
     match rows.is_empty() {
-        true => Err(Error::malformed(path, "no row in it")),
+        true => Err(Error::malformed(path, "no row in it, expected some")),
         false => Ok(rows),
     }
 }
 
-/// Reads `instruction_difficulty.csv`: the number of an instruction, then its difficulty.
+/// Reads `instruction_difficulty.csv`, with the number of an instruction and its difficulty in each row.
 ///
 /// # Errors
-/// As [`read_gamed`]; also if the numbers are not 0, 1, 2, ...
+/// Those of [`read_gamed`]; also [`Error::Malformed`] unless the numbers are 0, 1, 2, ...
 pub fn read_difficulty(path: &Path) -> Result<Vec<f64>> {
     let rows: Vec<(usize, f64)> = records(path)?;
     for (place, (index, difficulty)) in rows.iter().enumerate() {
@@ -56,15 +66,15 @@ pub fn read_difficulty(path: &Path) -> Result<Vec<f64>> {
         }
     }
     match rows.is_empty() {
-        true => Err(Error::malformed(path, "no row in it")),
+        true => Err(Error::malformed(path, "no row in it, expected some")),
         false => Ok(rows.into_iter().map(|(_, difficulty)| difficulty).collect()),
     }
 }
 
-/// Reads published weights by model: the official package's `baseline_*.csv`.
+/// Reads published weights by model, the official package's `baseline_*.csv`.
 ///
 /// # Errors
-/// As [`read_gamed`].
+/// Those of [`read_gamed`].
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, GlmWeights>> {
     #[derive(Deserialize)]
     struct Row {
@@ -88,14 +98,14 @@ fn records<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     reader.deserialize().collect::<std::result::Result<_, _>>().map_err(|e| Error::malformed(path, e))
 }
 
-/// Categories by instruction.
+/// Category of each instruction.
 pub type Categories = BTreeMap<Instruction, String>;
 
-/// Reads categories: CSV, a JSON array or JSON lines, with `category` (or `dataset`) and `instruction`,
+/// Reads categories from CSV, a JSON array or JSON lines, with `category` (or `dataset`) and `instruction`,
 /// `instruction_id` or both.
 ///
 /// # Errors
-/// As [`read_gamed`].
+/// Those of [`read_gamed`].
 pub fn read_categories(path: &Path) -> Result<Categories> {
     #[derive(Deserialize)]
     struct Row {
@@ -106,14 +116,17 @@ pub fn read_categories(path: &Path) -> Result<Categories> {
     }
     let bytes = read_bytes(path)?;
     let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| b"[{".contains(b));
-    let rows: Vec<Row> = if is_json { read_json::objects(path, &bytes)? } else { records(path)? };
+    let rows: Vec<Row> = if is_json { objects(path, &bytes)? } else { records(path)? };
     let mut categories = Categories::new();
     for (place, row) in rows.into_iter().enumerate() {
         let Some(category) = row.category.or(row.dataset) else {
-            return Err(Error::malformed(path, format!("row {place} has neither `category` nor `dataset`")));
+            return Err(Error::malformed(
+                path,
+                format!("row {place} has neither `category` nor `dataset`, expected one"),
+            ));
         };
         if row.instruction.is_none() && row.instruction_id.is_none() {
-            let found = format!("row {place} has neither `instruction` nor `instruction_id`");
+            let found = format!("row {place} has neither `instruction` nor `instruction_id`, expected one");
             return Err(Error::malformed(path, found));
         }
         categories.extend(row.instruction.map(|text| (Instruction::Text(text), category.clone())));
@@ -149,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn faults_are_named() {
         let of = |text: &str| read_difficulty(file(text).path()).unwrap_err().to_string();
         assert!(of("index,d\n0,0.0\n2,1.0\n").ends_with("row 1 is 2, 1, expected 1 and a finite number"));
         assert!(of("index,d\n0,hard\n").contains("line: 2"), "{}", of("index,d\n0,hard\n"));
-        assert!(of("").ends_with("no row in it"));
+        assert!(of("").ends_with("no row in it, expected some"));
         let gamed = file("preference,index,std_delta_len,instruction_difficulty\n1.8,0,1,1\n");
         assert!(read_gamed(gamed.path()).unwrap_err().to_string().contains("row 0 is"));
     }
@@ -165,6 +178,6 @@ mod tests {
         let json = read_categories(file("{\"instruction_id\":3,\"dataset\":\"oasst\"}\n").path()).unwrap();
         assert_eq!(json[&Instruction::Number(3)], "oasst");
         let error = read_categories(file("[{\"category\":\"x\"}]").path()).unwrap_err().to_string();
-        assert!(error.ends_with("row 0 has neither `instruction` nor `instruction_id`"), "{error}");
+        assert!(error.ends_with("row 0 has neither `instruction` nor `instruction_id`, expected one"), "{error}");
     }
 }

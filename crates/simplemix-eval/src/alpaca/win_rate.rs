@@ -1,36 +1,52 @@
-//! The plain figures of AlpacaEval: win rate, its standard error, counts.
+//! Plain figures of AlpacaEval: win rate, standard error, counts.
 
 use serde::Serialize;
 
 use crate::alpaca::annotation::Annotations;
 use crate::stats::{mean, standard_error};
 
-/// Plain figures, under the leaderboard's names; rates in percent. A number that does not exist is not a number.
+/// Plain figures under the leaderboard's names, with rates in percent; NaN where a figure does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct WinRate {
     /// Mean of the outcomes.
     pub win_rate: f64,
-    /// Standard error of that mean.
+    /// Standard error of the win rate.
     pub standard_error: f64,
-    /// Verdicts for the model.
+    /// Number of verdicts for the model.
     pub n_wins: usize,
-    /// Verdicts for the baseline.
+    /// Number of verdicts for the baseline.
     pub n_wins_base: usize,
-    /// Verdicts that are draws.
+    /// Number of draws.
     pub n_draws: usize,
-    /// All verdicts.
+    /// Number of verdicts.
     pub n_total: usize,
-    /// Share of wins, verdicts rounded first, draws counting half.
+    /// Share of wins after rounding each verdict, with draws counted half.
     pub discrete_win_rate: f64,
-    /// Mean number of characters of the model's answers, cut to a whole number; none where no length is known.
+    /// Mean length of the model's responses in characters, rounded down; `None` if no length is known.
     pub avg_length: Option<u64>,
 }
 
 impl WinRate {
-    /// The figures of a model.
+    /// Computes the figures of a model.
     ///
-    /// Rows without a verdict, or with one outside 1 to 2, are left out, as alpaca_eval does; its `discrete_win_rate`
-    /// rounds before that, so that 2.4 is a win there.
+    /// Rows without a verdict, or with one outside 1 to 2, are left out, as alpaca_eval does. For `discrete_win_rate`
+    /// verdicts are rounded before that, so that 2.4 counts as a win.
+    ///
+    /// # Examples
+    /// ```
+    /// use simplemix_eval::alpaca::{Annotation, Annotations, WinRate};
+    ///
+    /// let row = |preference| Annotation {
+    ///     row: 0,
+    ///     instruction: None,
+    ///     preference,
+    ///     lengths: None,
+    ///     category: None,
+    /// };
+    /// let rows = vec![row(Some(2.0)), row(Some(1.5)), row(None)];
+    /// let found = WinRate::of(&Annotations { model: "mine".into(), baseline: None, rows });
+    /// assert_eq!((found.win_rate, found.n_total), (75.0, 2));
+    /// ```
     pub fn of(annotations: &Annotations) -> Self {
         let rows = &annotations.rows;
         let outcomes: Vec<f64> = rows.iter().filter_map(|row| row.outcome()).collect();
@@ -50,7 +66,7 @@ impl WinRate {
     }
 }
 
-/// Half a point for a draw, and the nearest of loss and win otherwise; none for what rounds to neither.
+/// Rounds a verdict: 0.5 for a draw, else the nearest of loss (0) and win (1); `None` if it rounds to neither.
 fn rounded(preference: f64) -> Option<f64> {
     let is_draw = preference == 1.5;
     match if is_draw { 0.0 } else { preference.round_ties_even() } {
@@ -77,9 +93,9 @@ mod tests {
         Annotations { model: "m".into(), baseline: None, rows: preferences.iter().enumerate().map(row).collect() }
     }
 
-    /// pandas, by the rules of alpaca_eval: tests/golden/eval_alpaca.py.
+    /// Values of pandas, by the rules of alpaca_eval: tests/golden/eval_alpaca.py.
     #[test]
-    fn plain_figures_are_those_of_pandas() {
+    fn plain_figures_match_pandas() {
         let golden = include_str!("../../../../tests/golden/eval_alpaca.json");
         let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
         let cases = golden["win_rates"].as_array().unwrap();
@@ -95,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn no_verdict_gives_no_number() {
+    fn no_verdict_gives_nan() {
         let none = WinRate::of(&annotations(&[None, Some(7.0)]));
         assert!(none.win_rate.is_nan() && none.standard_error.is_nan());
         assert_eq!((none.n_total, none.avg_length), (0, Some(0)));

@@ -1,93 +1,63 @@
-//! Judging many comparisons: several at a time, each kept as soon as it is there, gone on with after a stop.
+//! Judging of many comparisons: several at a time, each verdict kept on disk, with continuation after a stop.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::{At, Error, Result};
-use crate::judge::compared::Compared;
+use crate::error::{Error, Result};
+use crate::judge::inputs::OutputPair;
+use crate::judge::journal::{Annotated, Journal};
 use crate::judge::switch::is_switched;
-use crate::report::write_whole;
 
-/// Why a judge has no verdict; the text says what was asked and what came back.
+/// Reason why a judge gives no verdict.
 pub type JudgeError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Whoever says which of two answers is better.
+/// A judge, which decides which of two responses is better.
 pub trait Judge: Sync {
-    /// Its name, for the column `annotator`.
+    /// Name of the judge, for the column `annotator`.
     fn name(&self) -> &str;
 
-    /// Which of two answers to `instruction` is better, in the order that it is to see them.
+    /// Decides which of two responses to `instruction` is better; `outputs` are in the order in which the judge sees them.
     ///
     /// # Errors
-    /// Whatever keeps it from an answer; judging stops then, and what is done is kept.
+    /// Any error stops the judging; finished verdicts are kept.
     fn judge(&self, instruction: &str, outputs: [&str; 2]) -> std::result::Result<Verdict, JudgeError>;
 }
 
-/// What a judge said.
+/// Verdict of a judge.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Verdict {
-    /// From 1, the first answer, to 2, the second; none where its reply says neither.
+    /// Preference from 1 (the first response) to 2 (the second); `None` if the reply names neither.
     pub preference: Option<f64>,
-    /// What it replied, to be kept.
+    /// The judge's reply, to be kept.
     pub raw: Value,
-    /// Tokens of question and reply, where they are known.
+    /// Tokens of question and reply, or 0 if they are unknown.
     pub tokens: [u64; 2],
 }
 
-/// A row of the official `annotations.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Annotated {
-    /// What was asked.
-    pub instruction: String,
-    /// The baseline's answer.
-    pub output_1: String,
-    /// Whose it is.
-    pub generator_1: String,
-    /// The set that the instruction comes from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dataset: Option<String>,
-    /// The model's answer.
-    pub output_2: String,
-    /// Whose it is.
-    pub generator_2: String,
-    /// The judge.
-    pub annotator: String,
-    /// From 1, the baseline, to 2, the model; none where there is no verdict.
-    pub preference: Option<f64>,
-    /// Tokens of the question.
-    pub prompt_tokens: u64,
-    /// Tokens of the reply.
-    pub completion_tokens: u64,
-    /// What the judge replied.
-    pub raw_completion: Value,
-}
-
-/// How judging goes.
+/// Options of the judging.
 #[derive(Debug, Clone)]
 pub struct AnnotateOptions {
-    /// File of annotations to write. What is done is kept beside it, as `.NAME.partial`, until all is.
+    /// File of annotations to write. Finished verdicts are kept beside it, in `.NAME.partial`, until all are there.
     pub output: PathBuf,
-    /// Comparisons under way at once.
+    /// Number of comparisons in progress at once.
     pub concurrency: usize,
-    /// What the order of the answers follows from; the official package's is 0.
+    /// Seed of the order in which the judge sees the responses; the official package uses 0.
     pub seed: u64,
 }
 
-/// What judging came to.
+/// Summary of the judging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Summary {
-    /// Comparisons.
+    /// Number of comparisons.
     pub comparisons: usize,
-    /// Of these, judged before this call.
+    /// Comparisons that were judged before this call.
     pub before: usize,
-    /// Without a verdict.
+    /// Comparisons without a verdict.
     pub without: usize,
     /// Tokens of the questions.
     pub prompt_tokens: u64,
@@ -95,15 +65,49 @@ pub struct Summary {
     pub completion_tokens: u64,
 }
 
-/// Judges all comparisons and writes the annotations in the order of the comparisons. `progress` is told how many are done
-/// and says whether to go on; where it says no, or a judge fails, what is done stays beside the output, and the same call
-/// goes on from there.
+/// Judges all comparisons and writes the annotations, in the order of the comparisons.
+///
+/// `progress` gets the number of finished comparisons and returns whether to continue. If it returns false, or the judge
+/// fails, finished verdicts are kept beside the output, and the same call continues from there.
 ///
 /// # Errors
-/// [`Error::Judge`] if the judge fails or `progress` says no, [`Error::Io`], [`Error::Malformed`] if what is beside the
-/// output is no such file.
+/// [`Error::Judge`] if the judge fails; [`Error::Stopped`] if `progress` returns false; [`Error::File`] if another process
+/// judges into the same file, or it cannot be written; [`Error::Malformed`] if the kept verdicts cannot be read or come from
+/// another judge.
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::judge::{AnnotateOptions, Judge, JudgeError, OutputPair, Verdict, annotate};
+///
+/// /// Prefers the shorter response.
+/// struct Shorter;
+///
+/// impl Judge for Shorter {
+///     fn name(&self) -> &str {
+///         "shorter"
+///     }
+///
+///     fn judge(&self, _: &str, [first, second]: [&str; 2]) -> Result<Verdict, JudgeError> {
+///         let preference = if first.len() < second.len() { 1.0 } else { 2.0 };
+///         Ok(Verdict { preference: Some(preference), ..Verdict::default() })
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let pair = OutputPair {
+///     instruction: "Say hi.".into(),
+///     outputs: ["Good day to you!".into(), "Hi!".into()],
+///     generators: ["base".into(), "mine".into()],
+///     dataset: None,
+/// };
+/// let output = dir.path().join("annotations.json");
+/// let options = AnnotateOptions { output, concurrency: 2, seed: 0 };
+/// let summary = annotate(&[pair], &Shorter, &options, &mut |_| true)?;
+/// assert_eq!((summary.comparisons, summary.without), (1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn annotate(
-    compared: &[Compared],
+    compared: &[OutputPair],
     judge: &dyn Judge,
     options: &AnnotateOptions,
     progress: &mut dyn FnMut(usize) -> bool,
@@ -111,7 +115,7 @@ pub fn annotate(
     let mut journal = Journal::open(&options.output, judge.name())?;
     let wanted: BTreeMap<[&str; 3], usize> = compared.iter().enumerate().map(|(place, c)| (key(c), place)).collect();
     let mut rows: Vec<Option<Annotated>> = vec![None; compared.len()];
-    for row in std::mem::take(&mut journal.rows) {
+    for row in journal.take_rows() {
         let place = wanted.get(&[row.instruction.as_str(), row.output_1.as_str(), row.output_2.as_str()]).copied();
         if let Some(place) = place {
             rows[place] = Some(row);
@@ -127,8 +131,8 @@ pub fn annotate(
     })?;
     let found: Vec<Annotated> =
         compared.iter().filter_map(|comparison| rows[*wanted.get(&key(comparison))?].clone()).collect();
-    let text = serde_json::to_string_pretty(&found).map_err(|e| Error::malformed(&options.output, e))?;
-    write_whole(&options.output, (text + "\n").as_bytes())?;
+    let text = serde_json::to_string_pretty(&found).expect("texts and numbers can always be written as JSON");
+    simplemix_files::write(&options.output, text + "\n")?;
     journal.remove()?;
     Ok(Summary {
         comparisons: found.len(),
@@ -139,14 +143,15 @@ pub fn annotate(
     })
 }
 
-/// What tells comparisons apart.
-fn key(compared: &Compared) -> [&str; 3] {
+/// Identity of a comparison.
+fn key(compared: &OutputPair) -> [&str; 3] {
     [&compared.instruction, &compared.outputs[0], &compared.outputs[1]]
 }
 
-/// Judges the comparisons at `open`, on several threads; `keep` takes each result on this one and says whether to go on.
+/// Judges the comparisons at `open` on several threads. `keep` gets each result on this thread and returns whether to
+/// continue.
 fn judge_open(
-    compared: &[Compared],
+    compared: &[OutputPair],
     judge: &dyn Judge,
     options: &AnnotateOptions,
     open: &[usize],
@@ -170,7 +175,7 @@ fn judge_open(
         drop(sender);
         let mut failed = Ok(());
         for (place, row) in receiver {
-            // What is under way when something fails is kept all the same.
+            // Verdicts that are in progress when something fails are kept too.
             let kept = row
                 .map_err(|source| Error::Judge { judge: judge.name().to_owned(), row: place, source })
                 .and_then(|row| keep(place, row));
@@ -189,7 +194,7 @@ fn judge_open(
     })
 }
 
-fn judge_one(compared: &Compared, judge: &dyn Judge, seed: u64) -> std::result::Result<Annotated, JudgeError> {
+fn judge_one(compared: &OutputPair, judge: &dyn Judge, seed: u64) -> std::result::Result<Annotated, JudgeError> {
     let [first, second] = [compared.outputs[0].as_str(), compared.outputs[1].as_str()];
     let switched = is_switched(&compared.instruction, seed);
     let verdict = judge.judge(&compared.instruction, if switched { [second, first] } else { [first, second] })?;
@@ -209,56 +214,13 @@ fn judge_one(compared: &Compared, judge: &dyn Judge, seed: u64) -> std::result::
     })
 }
 
-/// What is done, a line each, beside the output.
-struct Journal {
-    path: PathBuf,
-    file: File,
-    rows: Vec<Annotated>,
-}
-
-impl Journal {
-    /// Opens it and reads what is done by the same judge; a line that was cut off is left out.
-    fn open(output: &Path, judge: &str) -> Result<Self> {
-        let name = output.file_name().unwrap_or_default().to_string_lossy();
-        let path = output.with_file_name(format!(".{name}.partial"));
-        let text = if path.exists() { std::fs::read_to_string(&path).at(&path, "read")? } else { String::new() };
-        let (mut rows, mut whole) = (Vec::new(), 0);
-        for (number, line) in text.split_inclusive('\n').enumerate() {
-            match serde_json::from_str::<Annotated>(line) {
-                Ok(row) if line.ends_with('\n') => rows.push(row),
-                _ if !line.ends_with('\n') => break,
-                Ok(_) => {}
-                Err(e) => return Err(Error::malformed(&path, format!("line {}: {e}", number + 1))),
-            }
-            whole += line.len() as u64;
-        }
-        if let Some(other) = rows.iter().find(|row| row.annotator != judge) {
-            let found =
-                format!("verdicts of `{}`, expected those of `{judge}`; remove it to begin anew", other.annotator);
-            return Err(Error::malformed(&path, found));
-        }
-        let mut file = OpenOptions::new().create(true).write(true).truncate(false).open(&path).at(&path, "write")?;
-        file.set_len(whole).and_then(|()| file.seek(SeekFrom::End(0))).at(&path, "write")?;
-        Ok(Self { path, file, rows })
-    }
-
-    fn append(&mut self, row: &Annotated) -> Result<()> {
-        let line = serde_json::to_string(row).map_err(|e| Error::malformed(&self.path, e))? + "\n";
-        self.file.write_all(line.as_bytes()).at(&self.path, "write")
-    }
-
-    fn remove(self) -> Result<()> {
-        std::fs::remove_file(&self.path).at(&self.path, "remove")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::alpaca::{WinRate, read_annotations};
     use std::sync::Mutex;
 
-    /// Prefers the longer answer, fails after some questions, and remembers what it was asked.
+    /// Prefers the longer response, fails after some questions, and remembers the instructions.
     struct Longer {
         left: AtomicUsize,
         asked: Mutex<Vec<String>>,
@@ -283,8 +245,8 @@ mod tests {
         Longer { left: AtomicUsize::new(left), asked: Mutex::default() }
     }
 
-    fn compared(count: usize) -> Vec<Compared> {
-        let one = |i: usize| Compared {
+    fn compared(count: usize) -> Vec<OutputPair> {
+        let one = |i: usize| OutputPair {
             instruction: format!("question {i}"),
             outputs: ["short".into(), format!("a longer answer {i}")],
             generators: ["base".into(), "model".into()],
@@ -298,7 +260,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = AnnotateOptions { output: dir.path().join("annotations.json"), concurrency: 3, seed: 0 };
         let error = annotate(&compared(20), &judge(7), &options, &mut |_| true).unwrap_err();
-        assert!(error.to_string().starts_with("longer: no verdict about comparison "), "{error}");
+        assert!(error.to_string().starts_with("longer: no verdict on comparison "), "{error}");
         assert!(!options.output.exists());
         // As if the process had died in the middle of a line.
         let partial = dir.path().join(".annotations.json.partial");
@@ -312,7 +274,7 @@ mod tests {
         assert!(!partial.exists());
         let read = read_annotations(&options.output).unwrap().remove(0);
         assert_eq!((read.model.as_str(), read.baseline.as_deref(), read.rows.len()), ("model", Some("base"), 20));
-        // Some were seen swapped, and the longer answer has won them all.
+        // Some were swapped, and the longer response has won them all.
         assert_eq!(WinRate::of(&read).win_rate, 75.0);
         let switched = (0..20).filter(|i| is_switched(&format!("question {i}"), 0)).count();
         assert!((3..18).contains(&switched));
@@ -333,6 +295,7 @@ mod tests {
             }
         }
         let error = annotate(&compared(3), &Other, &options, &mut |_| true).unwrap_err().to_string();
+        assert!(!dir.path().join(".a.json.partial.lock").exists());
         assert!(error.contains("verdicts of `longer`, expected those of `other`"), "{error}");
         std::fs::remove_file(dir.path().join(".a.json.partial")).unwrap();
         assert_eq!(annotate(&compared(3), &Other, &options, &mut |_| true).unwrap().without, 3);

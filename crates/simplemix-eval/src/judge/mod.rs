@@ -1,23 +1,24 @@
-//! Judges: which of two answers is better, asked as AlpacaEval 2.0 asks, and kept in its format.
+//! Judges that decide which of two responses is better, with AlpacaEval 2.0's question and file format.
 //!
 //! | to | use |
 //! | --- | --- |
-//! | put a model's answers beside the baseline's | [`comparisons`] |
-//! | know whether the judge sees them swapped | [`is_switched`] |
-//! | ask the question | [`question`] |
-//! | read the judge's token probabilities | [`preference`] |
-//! | judge all, many at a time, going on after a stop | [`annotate`] with a [`Judge`] |
+//! | pair a model's responses with the baseline's | [`pair_outputs`] |
+//! | know whether the judge sees a pair swapped | [`is_switched`] |
+//! | phrase the question | [`question`] |
+//! | turn the judge's token probabilities into a preference | [`preference`] |
+//! | judge all pairs, with continuation after a stop | [`annotate`] with a [`Judge`] |
 //!
-//! Whoever answers is behind the trait [`Judge`]; nothing here knows a network or a model.
+//! Implement [`Judge`] to ask a server, a model or a person; this module knows no network and no model.
 
 mod annotate;
-mod compared;
+mod inputs;
+mod journal;
 mod prompt;
 mod switch;
 mod verdict;
 
-pub use annotate::{AnnotateOptions, Annotated, Judge, JudgeError, Summary, Verdict, annotate};
-pub use compared::{Asked, Compared, Unmatched, comparisons, read_asked};
+pub use annotate::{AnnotateOptions, Judge, JudgeError, Summary, Verdict, annotate};
+pub use inputs::{OutputPair, Question, Unmatched, pair_outputs, read_questions};
 pub use prompt::{Turn, question};
 pub use switch::is_switched;
 pub use verdict::preference;

@@ -1,14 +1,13 @@
-//! The question that a judge is asked: word for word that of tatsu-lab/alpaca_eval (alpaca_eval_clf_gpt4_turbo),
-//! Apache-2.0.
+//! The question for a judge, word for word from tatsu-lab/alpaca_eval (alpaca_eval_clf_gpt4_turbo), Apache-2.0.
 
 use serde::Serialize;
 
 /// A turn of the question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Turn {
-    /// `system` or `user`.
+    /// Role, `system` or `user`.
     pub role: &'static str,
-    /// What is said.
+    /// Text of the turn.
     pub content: String,
 }
 
@@ -43,14 +42,21 @@ Evaluate the models based on the quality and relevance of their outputs, and sel
 
 ## Best Model Identifier"#;
 
-/// AlpacaEval 2.0's question about two answers, in the order that the judge is to see them. The judge answers `m` or `M`.
+/// Makes AlpacaEval 2.0's question about two responses, in the order in which the judge sees them. The judge replies `m` for
+/// the first or `M` for the second.
+///
+/// # Examples
+/// ```
+/// let turns = simplemix_eval::judge::question("Say hi.", ["Hi!", "Good day!"]);
+/// assert!(turns[1].content.contains("Good day!"));
+/// ```
 pub fn question(instruction: &str, outputs: [&str; 2]) -> Vec<Turn> {
     let user = filled(USER, &[("{instruction}", instruction), ("{output_1}", outputs[0]), ("{output_2}", outputs[1])]);
     vec![Turn { role: "system", content: SYSTEM.to_owned() }, Turn { role: "user", content: user }]
 }
 
-/// The template with each name replaced once; what is put in is not looked at again, so an answer that holds such a name
-/// stays as it is.
+/// Replaces each name in the template once. Inserted texts are not searched, so a response that contains such a name stays as
+/// it is.
 fn filled(template: &str, values: &[(&str, &str)]) -> String {
     let (mut text, mut rest) = (String::new(), template);
     for (name, value) in values {
@@ -68,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_is_not_looked_at_again() {
+    fn inserted_texts_are_not_searched() {
         let turns = question("say {output_1}", ["{output_2} \"\"\"", "b"]);
         assert_eq!(turns[0].role, "system");
         let user = &turns[1].content;

@@ -1,10 +1,11 @@
-//! Whether a judge sees two answers in the other order. It depends on the instruction alone, as in the official package:
-//! `random.Random("is_switched_outputs" + instruction + "0").choices([False, True])[0]` of Python.
+//! Order in which a judge sees two responses. The order depends on the instruction only, as in the official package:
+//! Python's `random.Random("is_switched_outputs" + instruction + "0").choices([False, True])[0]`.
 
 use sha2::{Digest, Sha512};
 
-/// Whether the answers to an instruction are swapped before the judge sees them, under a seed; the official one is 0.
+/// Whether the responses to an instruction are swapped before the judge sees them. The official package uses the seed 0.
 ///
+/// # Examples
 /// ```
 /// assert!(simplemix_eval::judge::is_switched("How did US states get their names?", 0));
 /// assert!(!simplemix_eval::judge::is_switched("Ünïcode ☃", 0));
@@ -20,7 +21,7 @@ fn python_random(text: &str) -> f64 {
     bytes.extend_from_slice(&Sha512::digest(text.as_bytes()));
     let word = |chunk: &[u8]| chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
     let mut key: Vec<u32> = bytes.rchunks(4).map(word).collect();
-    // Leading zero bytes are no part of an integer.
+    // Leading zero bytes are not part of an integer.
     while key.len() > 1 && key.last() == Some(&0) {
         key.pop();
     }
@@ -28,7 +29,7 @@ fn python_random(text: &str) -> f64 {
     (f64::from(high >> 5) * 67_108_864.0 + f64::from(low >> 6)) / 9_007_199_254_740_992.0
 }
 
-/// Words of the generator's state.
+/// Number of words in the generator's state.
 const N: usize = 624;
 
 /// The state of MT19937 after `init_by_array` (Matsumoto and Nishimura 2002), for keys of any length.
@@ -63,7 +64,7 @@ fn spread(word: u32) -> u32 {
     word ^ (word >> 30)
 }
 
-/// The first two numbers that a state gives.
+/// The first two numbers from a state.
 fn first_two(state: [u32; N]) -> (u32, u32) {
     let number = |i: usize| {
         let mixed = (state[i] & 0x8000_0000) | (state[i + 1] & 0x7fff_ffff);
@@ -80,11 +81,11 @@ fn first_two(state: [u32; N]) -> (u32, u32) {
 mod tests {
     use super::*;
 
-    /// Python 3.11, `random.Random(text).random()`.
+    /// Values of `random.Random(text).random()` in Python 3.11.
     #[test]
-    fn numbers_are_pythons() {
+    fn numbers_match_python() {
         assert_eq!(python_random("is_switched_outputsa0"), 0.719_058_498_655_510_4);
-        // Longer than the generator's state.
+        // The text is longer than the generator's state.
         assert_eq!(python_random(&"x".repeat(5000)), 0.576_183_544_442_993_9);
     }
 }

@@ -1,9 +1,12 @@
-//! What a judge's reply says.
+//! Meaning of a judge's reply.
 
-/// The preference that a judge's token probabilities mean, in the order that it saw the answers: `2 - p(m) / (p(m) + p(M))`,
-/// so 1 for the first answer, 2 for the second. A token that is not among those told counts as improbable; where neither
-/// is, there is no preference. `tokens` are those in place of the reply's first token, with their log-probabilities.
+/// Computes the preference from a judge's token probabilities, `2 - p(m) / (p(m) + p(M))`: 1 for the first response that the
+/// judge saw, 2 for the second.
 ///
+/// `tokens` are the most likely tokens in place of the reply's first token, with their log-probabilities. A missing `m` or
+/// `M` has probability 0; if both are missing, there is no preference.
+///
+/// # Examples
 /// ```
 /// use simplemix_eval::judge::preference;
 /// let tokens = [("m".to_owned(), 0.25f64.ln()), ("M".to_owned(), 0.75f64.ln())];

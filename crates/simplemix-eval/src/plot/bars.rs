@@ -1,71 +1,93 @@
-//! Grouped bars with intervals, to the right from zero.
+//! Grouped horizontal bars with intervals.
 
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, COLOURS, INK, LABEL, PlotError, failed, on_canvas, tick};
+use super::canvas::{
+    AXIS, Area, COLOURS, Chart, INK, LABEL, LegendLayout, MESH, failed, legend, legend_height, names, on_canvas,
+    shortened, tick, title_style,
+};
+use crate::error::{Error, Result};
 
 /// A bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar {
-    /// The group that it stands in.
+    /// Group of the bar.
     pub group: String,
-    /// What its colour stands for.
+    /// Name of the bar's colour in the legend.
     pub series: String,
-    /// Its length.
+    /// Length of the bar.
     pub value: f64,
-    /// Half the width of its interval; not a number for none.
+    /// Half the width of the interval; NaN for no interval.
     pub half_width: f64,
 }
 
-/// Groups of bars on one axis.
+/// A plot of grouped bars.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BarPanel {
-    /// Headline.
+    /// Title.
     pub title: String,
-    /// What the lengths are.
+    /// Label of the horizontal axis.
     pub x: String,
-    /// Bars; groups and series come in the order that they first appear in.
+    /// Bars; groups and series are drawn in the order of their first appearance.
     pub bars: Vec<Bar>,
     /// A value to mark, such as an even split.
     pub mark: Option<f64>,
 }
 
 const WIDTH: u32 = 640;
-/// Names to a row of the legend, and pixels for each.
-const LEGEND: (usize, i32) = (3, 208);
-/// Heights of a bar, of the air between groups, and of what is around them.
+const LEGEND: LegendLayout = (3, 208);
+/// Height of a bar.
 const BAR: i32 = 16;
-const AIR: i32 = 12;
+/// Height of the gap between groups.
+const GAP: i32 = 12;
+/// Height of title, axis and margins.
 const AROUND: i32 = 94;
 
-/// The bars as SVG text.
+/// Draws grouped bars as SVG text.
 ///
 /// # Errors
-/// [`PlotError::Empty`] if no bar has a length, or [`PlotError::Draw`].
-pub fn bars_svg(panel: &BarPanel) -> Result<String, PlotError> {
+/// [`Error::EmptyPlot`] if no bar has a finite length, or [`Error::Draw`].
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::plot::{Bar, BarPanel, bars_svg};
+///
+/// let bar = |series: &str, value| Bar {
+///     group: "math".into(),
+///     series: series.into(),
+///     value,
+///     half_width: 2.5,
+/// };
+/// let panel = BarPanel {
+///     title: "Win rate".into(),
+///     x: "percent".into(),
+///     bars: vec![bar("off-policy", 41.0), bar("mixed", 52.0)],
+///     mark: Some(50.0),
+/// };
+/// assert!(bars_svg(&panel)?.contains("off-policy"));
+/// # Ok::<(), simplemix_eval::Error>(())
+/// ```
+pub fn bars_svg(panel: &BarPanel) -> Result<String> {
     let bars: Vec<&Bar> = panel.bars.iter().filter(|bar| bar.value.is_finite()).collect();
     if bars.is_empty() {
-        return Err(PlotError::Empty { title: panel.title.clone() });
+        return Err(Error::EmptyPlot { title: panel.title.clone() });
     }
     let groups = names(bars.iter().map(|bar| bar.group.as_str()));
     let series = names(bars.iter().map(|bar| bar.series.as_str()));
     let rows = groups.len() * series.len();
-    let legend = legend_height(series.len(), LEGEND);
-    let height = rows as i32 * BAR + groups.len() as i32 * AIR + AROUND + legend;
+    let height = rows as i32 * BAR + groups.len() as i32 * GAP + AROUND + legend_height(series.len(), LEGEND);
     on_canvas((WIDTH, height as u32), |area| draw(area, panel, &bars, &groups, &series))
 }
 
-fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], series: &[&str]) -> Result<(), PlotError> {
+fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], series: &[&str]) -> Result<()> {
     let reach = |bar: &&Bar| bar.value + if bar.half_width.is_finite() { bar.half_width } else { 0.0 };
     let most = bars.iter().map(reach).chain(panel.mark).fold(f64::MIN_POSITIVE, f64::max) * 1.08;
     let least = bars.iter().map(|bar| bar.value).fold(0.0, f64::min) * 1.08;
-    let longest = groups.iter().map(|group| group.chars().count()).max().unwrap_or_default();
+    let longest = groups.iter().map(|group| group.chars().count()).max().unwrap_or(0);
     let label = (longest as i32 * 7 + 16).clamp(60, 220);
-    let title = ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(area);
-    area.draw_text(&panel.title, &title.pos(Pos::new(HPos::Left, VPos::Top)), (14, 12)).map_err(failed)?;
-    let small = |anchor| ("sans-serif", LABEL, &INK).into_text_style(area).pos(anchor);
+    let title = title_style(area).pos(Pos::new(HPos::Left, VPos::Top));
+    area.draw_text(&panel.title, &title, (14, 12)).map_err(failed)?;
     legend(area, series, LEGEND)?;
     let (_, chart) = area.split_vertically(34 + legend_height(series.len(), LEGEND));
     let size = groups.len() as f64;
@@ -84,26 +106,13 @@ fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], serie
         .x_labels(6)
         .x_label_formatter(&|value| tick(*value, &(least..most)))
         .light_line_style(TRANSPARENT)
-        .bold_line_style(RGBColor(228, 228, 228))
-        .axis_style(RGBColor(150, 150, 150))
+        .bold_line_style(MESH)
+        .axis_style(AXIS)
         .label_style(("sans-serif", LABEL, &INK))
         .draw()
         .map_err(failed)?;
-    let share = 0.8 / series.len() as f64;
     for bar in bars {
-        let group = groups.iter().position(|name| *name == bar.group).unwrap_or_default();
-        let number = series.iter().position(|name| *name == bar.series).unwrap_or_default();
-        // The first group is at the top.
-        let top = size - group as f64 - 0.1 - share * number as f64;
-        let colour = COLOURS[number % COLOURS.len()];
-        let body = Rectangle::new([(0.0, top), (bar.value, top - share * 0.9)], colour.filled());
-        chart.draw_series(std::iter::once(body)).map_err(failed)?;
-        if bar.half_width.is_finite() {
-            let middle = top - share * 0.45;
-            let whisker = [(bar.value - bar.half_width, middle), (bar.value + bar.half_width, middle)];
-            let line = PathElement::new(whisker.to_vec(), INK.stroke_width(2));
-            chart.draw_series(std::iter::once(line)).map_err(failed)?;
-        }
+        draw_bar(&mut chart, bar, groups, series)?;
     }
     if let Some(mark) = panel.mark {
         let line = DashedLineSeries::new([(mark, 0.0), (mark, size)], 4, 4, INK.mix(0.6).stroke_width(1));
@@ -112,46 +121,30 @@ fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], serie
     for (number, group) in groups.iter().enumerate() {
         let (left, place) = chart.backend_coord(&(least, size - number as f64 - 0.5));
         let text = shortened(group, (label / 7) as usize);
-        area.draw_text(&text, &small(Pos::new(HPos::Right, VPos::Center)), (left - 8, place)).map_err(failed)?;
+        let style = ("sans-serif", LABEL, &INK).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
+        area.draw_text(&text, &style, (left - 8, place)).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Pixels that a legend of so many names takes; `layout` is names to a row, and pixels for each.
-pub(super) fn legend_height(names: usize, layout: (usize, i32)) -> i32 {
-    18 * names.div_ceil(layout.0) as i32
-}
-
-/// Draws what the colours stand for, below a headline.
-pub(super) fn legend(area: &Area<'_>, series: &[&str], (columns, width): (usize, i32)) -> Result<(), PlotError> {
-    let style = ("sans-serif", LABEL, &INK).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
-    for (number, name) in series.iter().enumerate() {
-        let (left, top) = (14 + width * (number % columns) as i32, 40 + 18 * (number / columns) as i32);
-        let colour = COLOURS[number % COLOURS.len()];
-        let patch = Rectangle::new([(left, top - 5), (left + 10, top + 5)], colour.filled());
-        area.draw(&patch).map_err(failed)?;
-        area.draw_text(&shortened(name, width as usize / 7), &style, (left + 16, top)).map_err(failed)?;
+fn draw_bar(chart: &mut Chart<'_, '_>, bar: &Bar, groups: &[&str], series: &[&str]) -> Result<()> {
+    let index = |names: &[&str], name: &str| {
+        names.iter().position(|known| *known == name).expect("the names were collected from the bars")
+    };
+    let (group, number) = (index(groups, &bar.group), index(series, &bar.series));
+    let height = 0.8 / series.len() as f64;
+    // The first group is at the top.
+    let top = groups.len() as f64 - group as f64 - 0.1 - height * number as f64;
+    let colour = COLOURS[number % COLOURS.len()];
+    let body = Rectangle::new([(0.0, top), (bar.value, top - height * 0.9)], colour.filled());
+    chart.draw_series(std::iter::once(body)).map_err(failed)?;
+    if bar.half_width.is_finite() {
+        let middle = top - height * 0.45;
+        let whisker = [(bar.value - bar.half_width, middle), (bar.value + bar.half_width, middle)];
+        let line = PathElement::new(whisker.to_vec(), INK.stroke_width(2));
+        chart.draw_series(std::iter::once(line)).map_err(failed)?;
     }
     Ok(())
-}
-
-/// The text, or what fits of it.
-pub(super) fn shortened(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// The names in the order that they first appear in.
-pub(super) fn names<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut found = Vec::new();
-    for name in all {
-        if !found.contains(&name) {
-            found.push(name);
-        }
-    }
-    found
 }
 
 #[cfg(test)]
@@ -178,12 +171,6 @@ mod tests {
         }
         assert_eq!(text.matches("<rect").count(), 1 + 3 + 2, "background, bars, legend");
         panel.bars.iter_mut().for_each(|bar| bar.value = f64::NAN);
-        assert_eq!(bars_svg(&panel).unwrap_err().to_string(), "panel `Win rate` has no point to draw");
-    }
-
-    #[test]
-    fn long_names_are_shortened() {
-        assert_eq!(shortened("abcdef", 4), "abc…");
-        assert_eq!(shortened("äöü", 3), "äöü");
+        assert_eq!(bars_svg(&panel).unwrap_err().to_string(), "plot `Win rate` has no finite point to draw");
     }
 }

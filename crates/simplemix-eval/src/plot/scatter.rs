@@ -1,53 +1,53 @@
-//! Points with names, one colour a series.
+//! Scatter plots, with a colour for each series.
 
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 
-use super::bars::{legend, legend_height, names};
-use super::{Area, BANDED_LEGEND, COLOURS, INK, LABEL, PlotError, SIZE, failed, on_canvas, range, tick};
+use super::canvas::{
+    Area, COLOURS, PANEL_LEGEND, SIZE, axes, failed, legend, legend_height, names, on_canvas, range, title_style,
+};
+use crate::error::{Error, Result};
 
 /// A point.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dot {
-    /// What its colour stands for.
+    /// Name of the point's colour in the legend.
     pub series: String,
-    /// Its place.
+    /// Coordinates.
     pub at: (f64, f64),
 }
 
-/// Points on two axes.
+/// A scatter plot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScatterPanel {
-    /// Headline.
+    /// Title.
     pub title: String,
-    /// What the horizontal axis measures.
+    /// Label of the horizontal axis.
     pub x: String,
-    /// What the vertical axis measures.
+    /// Label of the vertical axis.
     pub y: String,
-    /// Points; series come in the order that they first appear in.
+    /// Points; series are drawn in the order of their first appearance.
     pub dots: Vec<Dot>,
 }
 
-/// The points as SVG text.
+/// Draws a scatter plot as SVG text.
 ///
 /// # Errors
-/// [`PlotError::Empty`] if no point is finite, or [`PlotError::Draw`].
-pub fn scatter_svg(panel: &ScatterPanel) -> Result<String, PlotError> {
+/// [`Error::EmptyPlot`] if no point is finite, or [`Error::Draw`].
+pub fn scatter_svg(panel: &ScatterPanel) -> Result<String> {
     let series = names(panel.dots.iter().map(|dot| dot.series.as_str()));
-    let high = legend_height(series.len(), BANDED_LEGEND);
-    on_canvas((SIZE.0, SIZE.1 + high as u32), |area| {
-        // Above the points: among them it would cover some.
-        let (head, chart) = area.split_vertically(30 + high);
-        let title = ("sans-serif", 17, FontStyle::Bold, &INK).into_text_style(area);
-        head.draw_text(&panel.title, &title, (14, 12)).map_err(failed)?;
-        legend(&head, &series, BANDED_LEGEND)?;
+    let height = legend_height(series.len(), PANEL_LEGEND);
+    on_canvas((SIZE.0, SIZE.1 + height as u32), |area| {
+        // The legend is above the points, since it would cover some of them.
+        let (head, chart) = area.split_vertically(30 + height);
+        head.draw_text(&panel.title, &title_style(area), (14, 12)).map_err(failed)?;
+        legend(&head, &series, PANEL_LEGEND)?;
         draw(&chart, panel, &series)
     })
 }
 
-fn draw(area: &Area<'_>, panel: &ScatterPanel, series: &[&str]) -> Result<(), PlotError> {
+fn draw(area: &Area<'_>, panel: &ScatterPanel, series: &[&str]) -> Result<()> {
     let dots: Vec<&Dot> = panel.dots.iter().filter(|dot| dot.at.0.is_finite() && dot.at.1.is_finite()).collect();
-    let empty = || PlotError::Empty { title: panel.title.clone() };
+    let empty = || Error::EmptyPlot { title: panel.title.clone() };
     let x = range(dots.iter().map(|dot| dot.at.0).collect(), 0.1).ok_or_else(empty)?;
     let y = range(dots.iter().map(|dot| dot.at.1).collect(), 0.15).ok_or_else(empty)?;
     let mut chart = ChartBuilder::on(area)
@@ -57,20 +57,7 @@ fn draw(area: &Area<'_>, panel: &ScatterPanel, series: &[&str]) -> Result<(), Pl
         .y_label_area_size(56)
         .build_cartesian_2d(x.clone(), y.clone())
         .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc(&panel.x)
-        .y_desc(&panel.y)
-        .x_labels(6)
-        .y_labels(6)
-        .x_label_formatter(&|value| tick(*value, &x))
-        .y_label_formatter(&|value| tick(*value, &y))
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(RGBColor(228, 228, 228))
-        .axis_style(RGBColor(150, 150, 150))
-        .label_style(("sans-serif", LABEL, &INK))
-        .draw()
-        .map_err(failed)?;
+    axes(&mut chart, (&panel.x, &x), (Some(&panel.y), &y))?;
     for (number, series) in series.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
         let own = dots.iter().filter(|dot| dot.series == *series);

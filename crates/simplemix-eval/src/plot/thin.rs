@@ -1,15 +1,8 @@
-//! Fewer points that look the same.
+//! Curves with fewer points that look the same.
 
-/// At most `most` of the points, chosen by largest triangles (LTTB: Steinarsson 2013): each bucket keeps the point that
-/// spans the largest triangle with the one kept before it and the mean of the next bucket. First and last points stay.
-///
-/// ```
-/// let line: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), if i == 500 { 9.0 } else { 0.0 })).collect();
-/// let thinned = simplemix_eval::thinned(&line, 50);
-/// assert_eq!(thinned.len(), 50);
-/// assert!(thinned.contains(&(500.0, 9.0)), "the peak is kept");
-/// ```
-pub fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+/// Keeps at most `most` points, by largest triangles (LTTB: Steinarsson 2013). Each bucket keeps the point that spans the
+/// largest triangle with the point kept before it and the mean of the next bucket. The first and the last point are kept.
+pub(super) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     if points.len() <= most || most < 3 {
         return points.to_vec();
     }
@@ -36,8 +29,8 @@ fn mean(points: &[(f64, f64)]) -> (f64, f64) {
     (sum.0 / count, sum.1 / count)
 }
 
-/// Lowest and highest point of each of `buckets` stretches, in the order of their places: the outline of noise.
-pub(crate) fn outline(points: &[(f64, f64)], buckets: usize) -> Vec<(f64, f64)> {
+/// Outline of a noisy curve: the lowest and the highest point of each of `buckets` stretches, from left to right.
+pub(super) fn outline(points: &[(f64, f64)], buckets: usize) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(buckets.max(1)).max(1);
     let mut kept = Vec::with_capacity(2 * buckets);
     for stretch in points.chunks(size) {
@@ -51,10 +44,10 @@ pub(crate) fn outline(points: &[(f64, f64)], buckets: usize) -> Vec<(f64, f64)> 
     kept
 }
 
-/// Mean of each point and its neighbours, an eighth of the curve to either side.
-pub(crate) fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// Running mean over an eighth of the curve to either side.
+pub(super) fn running_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = (points.len() / 8).max(1);
-    // Sums up to each point, so that a long curve costs no more than its length.
+    // Cumulative sums keep the cost linear in the length of the curve.
     let mut sums = vec![0.0];
     for (place, point) in points.iter().enumerate() {
         sums.push(sums[place] + point.1);
@@ -84,6 +77,14 @@ mod tests {
         let highest = |points: &[(f64, f64)]| points.iter().map(|p| p.1).fold(f64::MIN, f64::max);
         assert_eq!(highest(&kept), highest(&noise));
         assert_eq!(outline(&[], 5), []);
+    }
+
+    #[test]
+    fn a_peak_is_kept() {
+        let line: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), if i == 500 { 9.0 } else { 0.0 })).collect();
+        let thinned = thinned(&line, 50);
+        assert_eq!(thinned.len(), 50);
+        assert!(thinned.contains(&(500.0, 9.0)));
     }
 
     #[test]

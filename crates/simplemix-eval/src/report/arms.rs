@@ -1,4 +1,4 @@
-//! Runs that differ in nothing but their seed, as one arm of a comparison.
+//! Arms of a comparison: runs that differ only in their seed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,23 +8,23 @@ use crate::report::run_data::RunData;
 /// Runs that are repetitions of each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arm {
-    /// Its name: the given one, or the settings that set it apart.
+    /// Name of the arm: a given name, or the settings that set it apart.
     pub name: String,
-    /// Places of its runs.
+    /// Indices of the runs.
     pub runs: Vec<usize>,
 }
 
 /// Settings in which repetitions differ.
 const OF_A_REPETITION: [&str; 2] = ["seed", "output"];
 
-/// Puts runs into arms. `named` says for a run's place which arm it is in; the others go by their settings.
+/// Groups runs into arms. `named` gives the arm of a run by its index; other runs are grouped by their settings.
 pub fn group(runs: &[RunData], named: &BTreeMap<usize, String>) -> Vec<Arm> {
-    let settings: Vec<BTreeMap<&str, &str>> = runs.iter().map(that_count).collect();
+    let settings: Vec<BTreeMap<&str, &str>> = runs.iter().map(own_settings).collect();
     let mut arms: Vec<(Key<'_>, Vec<usize>)> = Vec::new();
     for (place, settings) in settings.iter().enumerate() {
         let key = match named.get(&place) {
             Some(name) => Key::Name(name),
-            // Nothing is known of such a run, so nothing says that two are repetitions.
+            // Without settings, nothing shows that two runs are repetitions.
             None if settings.is_empty() => Key::Name(&runs[place].name),
             None => Key::Settings(settings),
         };
@@ -52,12 +52,13 @@ enum Key<'a> {
     Settings(&'a BTreeMap<&'a str, &'a str>),
 }
 
-fn that_count(run: &RunData) -> BTreeMap<&str, &str> {
+/// Settings of a run, without those in which repetitions differ.
+fn own_settings(run: &RunData) -> BTreeMap<&str, &str> {
     let counts = |key: &str| !OF_A_REPETITION.contains(&key);
     run.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).filter(|(key, _)| counts(key)).collect()
 }
 
-/// Keys whose values differ among the arms that go by their settings.
+/// Keys whose values differ among the arms that are grouped by settings.
 fn telling<'a>(arms: &[(Key<'a>, Vec<usize>)]) -> Vec<&'a str> {
     let settings: Vec<&BTreeMap<&str, &str>> = arms
         .iter()
@@ -79,13 +80,13 @@ fn described(settings: &BTreeMap<&str, &str>, telling: &[&str]) -> String {
     telling.iter().map(value).collect::<Vec<_>>().join(", ")
 }
 
-/// A path's last part, or the value as it is.
+/// The last part of a path without extension, or any other value as it is.
 fn short(value: &str) -> &str {
     let is_path = value.contains('/') && !value.contains(char::is_whitespace);
     if is_path { Path::new(value).file_stem().and_then(|name| name.to_str()).unwrap_or(value) } else { value }
 }
 
-/// Numbers arms whose names came out equal.
+/// Numbers arms that have the same name.
 fn distinguish(arms: &mut [Arm]) {
     for place in 1..arms.len() {
         let same = arms[..place].iter().filter(|arm| arm.name == arms[place].name).count();
@@ -106,7 +107,7 @@ mod tests {
             settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             curves: BTreeMap::new(),
             alpaca: None,
-            answers: Vec::new(),
+            outputs: Vec::new(),
         }
     }
 

@@ -1,29 +1,29 @@
-//! The numbers of a comparison: for each figure, a value a run, and mean and interval an arm.
+//! Figures of a comparison: a value for each run, and mean and interval for each arm.
 
 use crate::report::arms::Arm;
 use crate::report::run_data::RunData;
 use crate::stats::{half_width_95, mean};
 
-/// One column of the tables.
+/// A figure, which is a column of the tables.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Figure {
-    /// Its name in files: the metric's.
-    pub name: String,
-    /// Its heading.
-    pub title: String,
-    /// A value a run; none where it has none.
-    pub of_runs: Vec<Option<f64>>,
-    /// Mean and half the width of the 95 % interval of each arm; the latter is not a number for a single run.
-    pub of_arms: Vec<Option<(f64, f64)>>,
+pub(crate) struct Figure {
+    /// Name of the metric, used in files.
+    pub(crate) name: String,
+    /// Heading of the column.
+    pub(crate) title: String,
+    /// Value of each run, if it has the metric.
+    pub(crate) of_runs: Vec<Option<f64>>,
+    /// Mean and half the width of the 95 % interval of each arm; the width is NaN for a single run.
+    pub(crate) of_arms: Vec<Option<(f64, f64)>>,
 }
 
-/// Metrics by their names, with headings. Those of evaluations are last values, those of training means over the last
+/// Metrics with headings. The figure of an evaluation is the last value, that of a training metric the mean over the last
 /// tenth of the updates.
 const METRICS: [(&str, &str); 9] = [
-    ("eval_rewards/accuracies", "accuracy, held back"),
-    ("eval_rewards/margins", "margin, held back"),
-    ("eval_loss", "loss, held back"),
-    ("eval_accuracy", "reward accuracy, held back"),
+    ("eval_rewards/accuracies", "accuracy, held-out"),
+    ("eval_rewards/margins", "margin, held-out"),
+    ("eval_loss", "loss, held-out"),
+    ("eval_accuracy", "reward accuracy, held-out"),
     ("rewards/accuracies", "accuracy, training"),
     ("rewards/margins", "margin, training"),
     ("accuracy", "reward accuracy, training"),
@@ -31,8 +31,8 @@ const METRICS: [(&str, &str); 9] = [
     ("lengths/chosen", "chosen tokens"),
 ];
 
-/// The figures that at least one run has.
-pub fn figures(runs: &[RunData], arms: &[Arm]) -> Vec<Figure> {
+/// Computes the figures that at least one run has.
+pub(crate) fn figures(runs: &[RunData], arms: &[Arm]) -> Vec<Figure> {
     type Read = fn(&RunData) -> Option<f64>;
     let alpaca: [(&str, &str, Read); 3] = [
         ("length_controlled_winrate", "LC win rate, %", |run| run.alpaca.as_ref()?.length_controlled_winrate),
@@ -52,12 +52,12 @@ fn figure(name: &str, title: &str, of_runs: Vec<Option<f64>>, arms: &[Arm]) -> F
     Figure { name: name.to_owned(), title: title.to_owned(), of_runs, of_arms }
 }
 
-/// Mean and half width over runs; none for no run.
+/// Mean and half width of the interval over runs; `None` without runs.
 pub(crate) fn over_runs(values: Vec<f64>) -> Option<(f64, f64)> {
     (!values.is_empty()).then(|| (mean(&values), half_width_95(&values)))
 }
 
-/// The last value of an evaluation's metric, the mean over the last tenth of a training metric's.
+/// The last value of an evaluation metric, or the mean over the last tenth of a training metric.
 pub(crate) fn at_end(run: &RunData, metric: &str) -> Option<f64> {
     let points = run.curves.get(metric)?;
     let last = points.last()?;
@@ -70,7 +70,7 @@ pub(crate) fn at_end(run: &RunData, metric: &str) -> Option<f64> {
     Some(mean(&tail))
 }
 
-/// A figure of an arm as people read it; both numbers have the decimals that suit the mean.
+/// Formats a figure of an arm; mean and half width get the same number of decimals.
 pub(crate) fn shown(value: Option<(f64, f64)>) -> String {
     let Some((mean, half)) = value else { return "-".to_owned() };
     let decimals = match mean.abs() {
@@ -97,7 +97,7 @@ mod tests {
                 ("eval_loss".to_owned(), vec![(10.0, 5.0), (20.0, scale)]),
             ]),
             alpaca: None,
-            answers: Vec::new(),
+            outputs: Vec::new(),
         };
         let runs = [run(1.0), run(2.0), run(4.0)];
         let arms = [Arm { name: "a".into(), runs: vec![0, 1, 2] }, Arm { name: "b".into(), runs: vec![1] }];

@@ -1,66 +1,97 @@
-//! Runs side by side: tables over seeds, curves, bars, answers; as one page, as Markdown, as CSV, and as single plots.
+//! Comparison of runs: tables over seeds, curves, bars and responses, as one page, as Markdown, as CSV and as single plots.
 //!
-//! Runs that differ in nothing but their seed are one *arm*. Figures of an arm are means over its runs, with the 95 %
-//! interval of Student's t where there are several.
+//! Runs that differ only in their seed are one *arm*. Figures of an arm are means over its runs, with the 95 % interval of
+//! Student's t if there are several. Without the feature `plot`, a report has no plots; without `png`, plots are SVG only.
+//!
+//! # Examples
+//! ```
+//! use std::collections::BTreeMap;
+//! use simplemix_eval::report::{Report, group, read_run};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let folder = dir.path().join("run-1");
+//! std::fs::create_dir(&folder)?;
+//! std::fs::write(folder.join("metrics.jsonl"), "{\"step\": 1, \"loss\": 0.69}\n{\"step\": 2, \"loss\": 0.61}\n")?;
+//! let runs = vec![read_run(&folder)?];
+//! let arms = group(&runs, &BTreeMap::new());
+//! let report = Report { title: "One run".into(), runs, arms, outputs: Vec::new(), samples: 5 };
+//! report.write(&dir.path().join("report"))?;
+//! assert!(dir.path().join("report/report.html").is_file());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-mod answers;
 mod arms;
+#[cfg(feature = "plot")]
+mod drawing;
 mod figures;
 mod page;
 mod plots;
 mod run_data;
+mod side_by_side;
 mod tables;
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::error::{At, Result};
-use crate::plot::{PngFonts, png};
+use crate::error::Result;
+use crate::outputs::ModelOutput;
+use figures::figures;
+use plots::ReportPlot;
 
-pub use answers::{Answer, read_outputs, write_outputs};
 pub use arms::{Arm, group};
-pub use figures::{Figure, figures};
-pub use plots::ReportPlot;
-pub use run_data::{AlpacaFigures, RunData, read_run};
+pub use run_data::{AlpacaFigures, CategoryFigures, RunData, read_run};
 
-/// What a report is made of.
+/// Content of a report.
 #[derive(Debug)]
 pub struct Report {
-    /// Headline.
+    /// Title of the page.
     pub title: String,
     /// The runs.
     pub runs: Vec<RunData>,
-    /// Their arms.
+    /// Arms of the runs, from [`group`].
     pub arms: Vec<Arm>,
-    /// Answers to show side by side: whose, and which. Those of the runs come by themselves.
-    pub answers: Vec<(String, Vec<Answer>)>,
-    /// Prompts to show answers to.
+    /// Responses of further models by name, shown beside those of the runs.
+    pub outputs: Vec<(String, Vec<ModelOutput>)>,
+    /// Number of prompts whose responses are shown.
     pub samples: usize,
 }
 
-/// What was written.
+/// Files of a report.
 #[derive(Debug)]
 pub struct Written {
-    /// Files, in the order that they were written in.
+    /// Files, in the order in which they were written.
     pub files: Vec<PathBuf>,
-    /// Whether pictures were left out, since the system has no fonts.
-    pub without_png: bool,
+    /// Whether plots were written as PNG too.
+    pub png: PngFiles,
+}
+
+/// Whether plots were written as PNG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PngFiles {
+    /// Every plot was written as PNG.
+    Written,
+    /// The system has no fonts, so that plots would have no text.
+    NoFonts,
+    /// The crate was built without the feature `png`.
+    NotBuilt,
 }
 
 impl Report {
-    /// Writes `report.html`, `report.md`, `arms.csv`, `runs.csv` and `plots/` into a folder, which is made where needed.
+    /// Writes `report.html`, `report.md`, `arms.csv`, `runs.csv` and `plots/` into a folder, and creates the folder if
+    /// needed.
     ///
     /// # Errors
-    /// What a file or a drawing reports.
+    /// [`Error::File`](crate::Error::File) if a file cannot be written, or an error of the drawing.
     pub fn write(&self, folder: &Path) -> Result<Written> {
         let plots = self.plots()?;
         let figures = figures(&self.runs, &self.arms);
-        let pictures = folder.join("plots");
-        std::fs::create_dir_all(&pictures).at(&pictures, "create")?;
-        let fonts = PngFonts::of_system();
+        let images = folder.join("plots");
+        simplemix_files::create_dir_all(if plots.is_empty() { folder } else { &images })?;
+        let png = Png::new();
         let drawn: Vec<Vec<PathBuf>> =
-            plots.par_iter().map(|plot| write_plot(plot, &pictures, fonts.as_ref())).collect::<Result<_>>()?;
+            plots.par_iter().map(|plot| write_plot(plot, &images, &png)).collect::<Result<_>>()?;
         let mut files = Vec::new();
         for (name, text) in [
             ("report.html", page::html(self, &plots, &figures)),
@@ -69,43 +100,76 @@ impl Report {
             ("runs.csv", tables::runs_csv(self, &figures)),
         ] {
             let path = folder.join(name);
-            write_whole(&path, text.as_bytes())?;
+            simplemix_files::write(&path, text)?;
             files.push(path);
         }
         files.extend(drawn.into_iter().flatten());
-        Ok(Written { files, without_png: fonts.is_none() && !plots.is_empty() })
+        let png = if plots.is_empty() { PngFiles::Written } else { png.files() };
+        Ok(Written { files, png })
     }
 
-    /// The page alone.
+    /// Makes the HTML page, without writing it.
     ///
     /// # Errors
-    /// What a drawing reports.
+    /// Errors of the drawing.
     pub fn html(&self) -> Result<String> {
         Ok(page::html(self, &self.plots()?, &figures(&self.runs, &self.arms)))
     }
 
+    #[cfg(feature = "plot")]
     fn plots(&self) -> Result<Vec<ReportPlot>> {
-        plots::plots(&self.runs, &self.arms)
+        drawing::plots(&self.runs, &self.arms)
+    }
+
+    #[cfg(not(feature = "plot"))]
+    fn plots(&self) -> Result<Vec<ReportPlot>> {
+        Ok(Vec::new())
     }
 }
 
-fn write_plot(plot: &ReportPlot, folder: &Path, fonts: Option<&PngFonts>) -> Result<Vec<PathBuf>> {
+/// Renderer of PNG files, if this build and this system have one.
+struct Png {
+    #[cfg(feature = "png")]
+    fonts: Option<crate::plot::PngFonts>,
+}
+
+impl Png {
+    fn new() -> Self {
+        Self {
+            #[cfg(feature = "png")]
+            fonts: crate::plot::PngFonts::of_system(),
+        }
+    }
+
+    #[cfg(feature = "png")]
+    fn render(&self, svg: &str) -> Result<Option<Vec<u8>>> {
+        self.fonts.as_ref().map(|fonts| crate::plot::png(svg, 2.0, fonts)).transpose()
+    }
+
+    #[cfg(not(feature = "png"))]
+    fn render(&self, _svg: &str) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    #[cfg(feature = "png")]
+    fn files(&self) -> PngFiles {
+        if self.fonts.is_some() { PngFiles::Written } else { PngFiles::NoFonts }
+    }
+
+    #[cfg(not(feature = "png"))]
+    fn files(&self) -> PngFiles {
+        PngFiles::NotBuilt
+    }
+}
+
+/// Writes a plot as SVG and, if possible, as PNG.
+fn write_plot(plot: &ReportPlot, folder: &Path, png: &Png) -> Result<Vec<PathBuf>> {
     let mut files = vec![folder.join(format!("{}.svg", plot.name))];
-    write_whole(&files[0], plot.svg.as_bytes())?;
-    if let Some(fonts) = fonts {
+    simplemix_files::write(&files[0], &plot.svg)?;
+    if let Some(image) = png.render(&plot.svg)? {
         let path = folder.join(format!("{}.png", plot.name));
-        write_whole(&path, &png(&plot.svg, 2.0, fonts)?)?;
+        simplemix_files::write(&path, image)?;
         files.push(path);
     }
     Ok(files)
-}
-
-/// Writes a file whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = crate::plot::temporary_in(folder).at(path, "write")?;
-    file.write_all(bytes).at(path, "write")?;
-    file.persist(path).map_err(|e| e.error).at(path, "write")?;
-    Ok(())
 }

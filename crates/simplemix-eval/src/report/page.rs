@@ -1,23 +1,24 @@
-//! The comparison as a page.
+//! The comparison as an HTML page.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::html::{escape, figure, page};
+use crate::outputs::ModelOutput;
 use crate::report::Report;
-use crate::report::answers::{Answer, side_by_side};
 use crate::report::figures::{Figure, shown};
 use crate::report::plots::{ReportPlot, STRETCHES, Section};
+use crate::report::side_by_side::side_by_side;
 
 pub(crate) fn html(report: &Report, plots: &[ReportPlot], figures: &[Figure]) -> String {
-    let mut body = format!("<h1>{}</h1>\n<p>{}</p>\n", escape(&report.title), escape(&summary(report)));
+    let mut body = format!("<h1>{}</h1>\n<p>{}</p>\n", escape(&report.title), escape(&summary(report, plots)));
     let sections = [
         ("arms", "Arms", arms(report, figures)),
         ("curves", "Learning curves", plots_of(plots, Section::Curves)),
         ("sources", "Margins by source", plots_of(plots, Section::Sources)),
         ("categories", "By category", plots_of(plots, Section::Categories)),
         ("length", "Length and win rate", plots_of(plots, Section::Length)),
-        ("answers", "Answers side by side", answers(report)),
+        ("responses", "Responses side by side", responses(report)),
         ("settings", "Settings", settings(report)),
     ];
     let present = || sections.iter().filter(|(_, _, content)| !content.is_empty());
@@ -32,13 +33,16 @@ pub(crate) fn html(report: &Report, plots: &[ReportPlot], figures: &[Figure]) ->
     page(&report.title, &body)
 }
 
-pub(crate) fn summary(report: &Report) -> String {
+pub(crate) fn summary(report: &Report, plots: &[ReportPlot]) -> String {
     let count = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
     let (runs, arms) = (count(report.runs.len(), "run"), count(report.arms.len(), "arm"));
+    let curves = format!(
+        " Curves show means over {STRETCHES} stretches of the updates; bands reach from the lowest to the highest run."
+    );
     format!(
-        "{runs} in {arms}. Figures are means over an arm's runs, ± half of the 95 % interval (Student's t) where there \
-         are several: of training metrics over the last tenth of the updates, of evaluations at the end. Curves show \
-         means over {STRETCHES} stretches of the updates; bands reach from the lowest to the highest run."
+        "{runs} in {arms}. Figures are means over the runs of an arm, ± half of the 95 % interval (Student's t) if there \
+         are several. Training metrics are means over the last tenth of the updates, evaluation metrics are last values.{}",
+        if plots.is_empty() { "" } else { &curves }
     )
 }
 
@@ -60,7 +64,7 @@ fn arms(report: &Report, figures: &[Figure]) -> String {
     html
 }
 
-/// A region that can be reached by keyboard, for what may be wider than the screen.
+/// Opens a region that can be scrolled by keyboard, for tables wider than the screen.
 fn region(name: &str) -> String {
     format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{} as a table\">", escape(name))
 }
@@ -71,29 +75,30 @@ fn plots_of(plots: &[ReportPlot], section: Section) -> String {
     if own.is_empty() { own } else { format!("<div class=\"figures\">\n{own}</div>\n") }
 }
 
-/// Answers of the arms' first runs that have some, and those that were given.
-pub(crate) fn all_answers(report: &Report) -> Vec<(String, Vec<Answer>)> {
+/// Responses of each arm's first run that has some, and those of further models.
+pub(crate) fn all_outputs(report: &Report) -> Vec<(String, Vec<ModelOutput>)> {
     let of_arms = report.arms.iter().filter_map(|arm| {
-        let answers = arm.runs.iter().map(|run| &report.runs[*run].answers).find(|answers| !answers.is_empty())?;
-        Some((arm.name.clone(), answers.clone()))
+        let outputs = arm.runs.iter().map(|run| &report.runs[*run].outputs).find(|outputs| !outputs.is_empty())?;
+        Some((arm.name.clone(), outputs.clone()))
     });
-    of_arms.chain(report.answers.iter().cloned()).collect()
+    of_arms.chain(report.outputs.iter().cloned()).collect()
 }
 
-fn answers(report: &Report) -> String {
-    let all = all_answers(report);
+fn responses(report: &Report) -> String {
+    let all = all_outputs(report);
     let mut html = String::new();
-    for (place, (prompt, given)) in side_by_side(&all, report.samples).into_iter().enumerate() {
+    for (place, (prompt, responses)) in side_by_side(&all, report.samples).into_iter().enumerate() {
         let open = if place == 0 { " open" } else { "" };
         let _ = writeln!(html, "<details{open}><summary>{}</summary>", escape(&first_line(prompt)));
         let _ = writeln!(
             html,
-            "<p class=\"prompt\"><strong>Prompt</strong> {}</p>\n<div class=\"answers\">",
+            "<p class=\"prompt\"><strong>Prompt</strong> {}</p>\n<div class=\"responses\">",
             escape(prompt)
         );
-        for (name, output) in given {
+        for (name, output) in responses {
             let (name, output) = (escape(name), escape(output));
-            let _ = writeln!(html, "<section aria-label=\"Answer of {name}\"><h3>{name}</h3><p>{output}</p></section>");
+            let _ =
+                writeln!(html, "<section aria-label=\"Response of {name}\"><h3>{name}</h3><p>{output}</p></section>");
         }
         html.push_str("</div></details>\n");
     }
@@ -105,7 +110,7 @@ fn first_line(text: &str) -> String {
     if line.chars().count() > 100 { line.chars().take(99).chain(['…']).collect() } else { line.to_owned() }
 }
 
-/// Where the arms differ, then what they share.
+/// Settings in which the arms differ, then those that they share.
 fn settings(report: &Report) -> String {
     let firsts: Vec<_> = report.arms.iter().map(|arm| &report.runs[arm.runs[0]].settings).collect();
     let keys: BTreeSet<&String> = firsts.iter().flat_map(|settings| settings.keys()).collect();

@@ -1,4 +1,4 @@
-//! What a run's folder says: settings, metrics, evaluations.
+//! Content of a run's folder: settings, metrics, evaluations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,71 +7,71 @@ use serde::Deserialize;
 
 use crate::curves::{Curves, read_curves};
 use crate::error::{At, Error, Result};
-use crate::report::answers::{Answer, read_outputs};
+use crate::outputs::{ModelOutput, read_outputs};
 
-/// A run.
+/// Data of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunData {
-    /// Its folder's name.
+    /// Name of the folder.
     pub name: String,
-    /// Its folder.
+    /// Path of the folder.
     pub path: PathBuf,
-    /// Settings by key, those of tables as `table.key`.
+    /// Settings by key, with `section.key` for those of a section.
     pub settings: BTreeMap<String, String>,
     /// Metrics.
     pub curves: Curves,
-    /// AlpacaEval's figures of its model.
+    /// AlpacaEval's figures of the model, if they were computed.
     pub alpaca: Option<AlpacaFigures>,
-    /// Answers of its model.
-    pub answers: Vec<Answer>,
+    /// Responses of the model.
+    pub outputs: Vec<ModelOutput>,
 }
 
 /// A row of `simplemix eval alpaca --json`, or of the official package's leaderboard as JSON.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct AlpacaFigures {
-    /// The model.
+    /// Name of the model.
     #[serde(default)]
     pub model: String,
     /// Win rate in percent.
     pub win_rate: Option<f64>,
-    /// Win rate at equal lengths, in percent.
+    /// Length-controlled win rate in percent.
     pub length_controlled_winrate: Option<f64>,
-    /// Characters of an answer.
+    /// Mean length of a response in characters.
     pub avg_length: Option<f64>,
-    /// The same by category.
+    /// Figures of each category.
     #[serde(default)]
     pub categories: Vec<CategoryFigures>,
 }
 
-/// A category of [`AlpacaFigures`].
+/// Figures of one category.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct CategoryFigures {
-    /// Its name.
+    /// Name of the category.
     pub category: String,
     /// Win rate in percent.
     pub win_rate: Option<f64>,
-    /// Win rate at equal lengths, in percent.
+    /// Length-controlled win rate in percent.
     pub length_controlled_winrate: Option<f64>,
 }
 
 const ALPACA: &str = "alpaca.json";
 const OUTPUTS: &str = "model_outputs.json";
 
-/// Reads a run's folder: `metrics.jsonl`, and where they are there `config.toml`, `alpaca.json` and
-/// `model_outputs.json`, the latter two also in `eval/`.
+/// Reads a run's folder: `metrics.jsonl` and, if they exist, `config.toml`, `alpaca.json` and `model_outputs.json`; the last
+/// two may also be in `eval/`.
 ///
 /// # Errors
-/// [`Error::Io`] where there are no metrics, or [`Error::Malformed`].
+/// [`Error::Io`] if there are no metrics, or [`Error::Malformed`].
 pub fn read_run(folder: &Path) -> Result<RunData> {
     let curves = read_curves(&folder.join("metrics.jsonl"))?;
     let config = folder.join("config.toml");
     let settings = if config.exists() { settings(&config)? } else { BTreeMap::new() };
     let absolute = std::path::absolute(folder).at(folder, "find")?;
-    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
     let found = |name: &str| [folder.join(name), folder.join("eval").join(name)].into_iter().find(|path| path.exists());
     let alpaca = found(ALPACA).map(|path| alpaca(&path, &name)).transpose()?;
-    let answers = found(OUTPUTS).map(|path| read_outputs(&path)).transpose()?;
-    Ok(RunData { name, path: folder.to_owned(), settings, curves, alpaca, answers: answers.unwrap_or_default() })
+    let outputs = found(OUTPUTS).map_or(Ok(Vec::new()), |path| read_outputs(&path))?;
+    Ok(RunData { name, path: folder.to_owned(), settings, curves, alpaca, outputs })
 }
 
 fn settings(path: &Path) -> Result<BTreeMap<String, String>> {
@@ -94,7 +94,7 @@ fn flatten(prefix: &str, table: &toml::Table, settings: &mut BTreeMap<String, St
     }
 }
 
-/// The row of a leaderboard that is this run's: the only one, or the one with its name.
+/// Reads the row of a leaderboard for the run `name`: the only row, or the one with its name.
 fn alpaca(path: &Path, name: &str) -> Result<AlpacaFigures> {
     let text = std::fs::read_to_string(path).at(path, "read")?;
     let mut rows: Vec<AlpacaFigures> = serde_json::from_str(&text).map_err(|e| Error::malformed(path, e))?;

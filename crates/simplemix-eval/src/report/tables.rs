@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use crate::report::Report;
-use crate::report::answers::side_by_side;
 use crate::report::arms::Arm;
 use crate::report::figures::{Figure, shown};
-use crate::report::page::{all_answers, summary};
+use crate::report::page::{all_outputs, summary};
 use crate::report::plots::ReportPlot;
+use crate::report::side_by_side::side_by_side;
 
 pub(crate) fn markdown(report: &Report, plots: &[ReportPlot], figures: &[Figure]) -> String {
-    let mut text = format!("# {}\n\n{}\n\n| arm | runs |", report.title, summary(report));
+    let mut text = format!("# {}\n\n{}\n\n| arm | runs |", report.title, summary(report, plots));
     for figure in figures {
         let _ = write!(text, " {} |", cell(&figure.title));
     }
@@ -25,9 +25,9 @@ pub(crate) fn markdown(report: &Report, plots: &[ReportPlot], figures: &[Figure]
     for plot in plots {
         let _ = write!(text, "\n![{}](plots/{}.svg)\n", plot.label.replace(['[', ']', '\n'], " "), plot.name);
     }
-    for (prompt, given) in side_by_side(&all_answers(report), report.samples) {
-        let _ = write!(text, "\n## Answers to\n\n{}", quoted(prompt));
-        for (name, output) in given {
+    for (prompt, responses) in side_by_side(&all_outputs(report), report.samples) {
+        let _ = write!(text, "\n## Responses to\n\n{}", quoted(prompt));
+        for (name, output) in responses {
             let _ = write!(text, "\n**{}**\n\n{}", name, quoted(output));
         }
     }
@@ -42,7 +42,7 @@ fn quoted(text: &str) -> String {
     text.lines().map(|line| format!("> {line}\n")).collect()
 }
 
-/// A row an arm and figure.
+/// Makes CSV with a row for each arm and figure.
 pub(crate) fn arms_csv(arms: &[Arm], figures: &[Figure]) -> String {
     let mut text = String::from("arm,runs,figure,mean,half_width_95\n");
     for figure in figures {
@@ -55,7 +55,7 @@ pub(crate) fn arms_csv(arms: &[Arm], figures: &[Figure]) -> String {
     text
 }
 
-/// A row a run, a column a figure.
+/// Makes CSV with a row for each run and a column for each figure.
 pub(crate) fn runs_csv(report: &Report, figures: &[Figure]) -> String {
     let mut text = String::from("run,arm,seed");
     for figure in figures {
@@ -80,7 +80,7 @@ fn number(value: f64) -> String {
     if value.is_finite() { value.to_string() } else { String::new() }
 }
 
-/// A field in quotes where it needs them (RFC 4180).
+/// Quotes a field if it needs quotes (RFC 4180).
 fn field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
-use simplemix_eval::{Panel, Series, write_svg};
+use simplemix_eval::plot::{Panel, Series, write_svg};
 use simplemix_mix::{Achieved, Mixture, Planned, Promise, SourceConfig};
 
 pub use execute::Mixing;
@@ -76,5 +76,5 @@ fn draw(mixture: &Mixture, path: &Path) -> Result<()> {
     let shares = curves(&|i, pairs| mixture.count(i, pairs) as f64 / pairs as f64);
     let ahead = curves(&|i, pairs| mixture.count(i, pairs) as f64 - mixture.due(i, pairs));
     let panels = [panel("Share of the pairs so far", shares), panel("Pairs ahead of the share", ahead)];
-    write_svg(path, &panels).map_err(|error| simplemix_eval::Error::from(error).into())
+    Ok(write_svg(path, &panels)?)
 }
