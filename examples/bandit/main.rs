@@ -1,4 +1,4 @@
-//! What a choice of pairs does to the rate of convergence of DPO, on a table of twenty answers: uniform pairs converge
+//! How the choice of pairs changes the rate of convergence of DPO, on a table of twenty responses: uniform pairs converge
 //! linearly, those of DPO-Mix-R and DPO-Mix-P quadratically, and drawn ones to a floor of noise. Shi, Zhou and Du 2025
 //! (arXiv:2409.19605), with the rewards and settings of their script, `bandit/examples/tabular.py`.
 //!
@@ -51,7 +51,7 @@ struct Args {
     /// Updates with drawn pairs
     #[arg(long, default_value_t = 3000)]
     updates: usize,
-    /// What is drawn follows from it
+    /// Random seed of the draws
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -139,7 +139,7 @@ fn panel(setting: &Setting<'_>, runs: &[Vec<BanditPoint>]) -> Panel {
     let every = setting.updates.div_ceil(60).max(1);
     let curve = |(sampler, points): (&PairSampler, &Vec<BanditPoint>)| Series {
         name: sampler.name().to_owned(),
-        // What is below is rounding.
+        // Values below are rounding.
         points: (0..points.len())
             .step_by(every)
             .map(|update| (update as f64, points[update].error.max(1e-15).log10()))

@@ -5,7 +5,7 @@
 //! cargo run --release --example mix_dpo -- --fast   # a tiny random model, seconds
 //! ```
 //!
-//! What it does is in `mix_dpo.toml` beside this file.
+//! The settings are in `mix_dpo.toml` beside this file.
 
 #![allow(clippy::print_stdout, reason = "a demo talks to its user")]
 
@@ -66,20 +66,20 @@ struct Config {
 struct PromptConfig {
     seed: u64,
     training: usize,
-    held_back: usize,
+    held_out: usize,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OnPolicyConfig {
-    held_back: usize,
+    held_out: usize,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OffPolicyConfig {
     max_tokens: usize,
-    held_back: usize,
+    held_out: usize,
 }
 
 #[derive(Deserialize)]
@@ -112,13 +112,13 @@ fn main() -> Result<()> {
     let tokenizer = PairTokenizer::from_dir(&input.model, options)?;
     println!("              {} weights", model.config().parameters());
     let mut prompts = prompts(&config.prompts);
-    let held_back = prompts.split_off(config.prompts.training);
+    let held_out = prompts.split_off(config.prompts.training);
     let mut policy = LocalGenerator::new(&model, &tokenizer, &input.name, BATCH_ROWS);
-    let before = answers(&mut policy, &held_back, &config.sampling)?;
+    let before = answers(&mut policy, &held_out, &config.sampling)?;
 
     // 2. Pairs written by others.
-    let (off, mut held_back_pairs) = off_policy(&input.pairs, &tokenizer, &config.off_policy)?;
-    println!("2. off-policy {} pairs for training, {} held back", off.len(), held_back_pairs.len());
+    let (off, mut held_out_pairs) = off_policy(&input.pairs, &tokenizer, &config.off_policy)?;
+    println!("2. off-policy {} pairs for training, {} held out", off.len(), held_out_pairs.len());
 
     // 3. Pairs from the model itself: several answers a problem, scored, best against worst.
     let bar = bar("sampling");
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
     })?;
     bar.finish_and_clear();
     let mut on = collected.selection.pairs.clone();
-    held_back_pairs.extend(on.split_off(on.len() - config.on_policy.held_back.min(on.len() / 2)));
+    held_out_pairs.extend(on.split_off(on.len() - config.on_policy.held_out.min(on.len() / 2)));
     println!(
         "3. on-policy  {} pairs of {} problems x {} answers; mean score by `{}` {:.3}",
         collected.selection.pairs.len(),
@@ -149,19 +149,19 @@ fn main() -> Result<()> {
     let mut train = config.train.clone();
     train.model = Some(input.model.clone());
     train.output = Some(output.clone());
-    let run = Run::with_pairs(train, &input.model, &mixture, &held_back_pairs)?;
+    let run = Run::with_pairs(train, &input.model, &mixture, &held_out_pairs)?;
     println!("5. training   {}; {} updates", run.train.summary(), run.settings().steps);
     let finished = run.start(false, &mut Bars::default())?;
 
     // 6. The same questions again.
     let trained = finished.model.as_ref().and_then(Trained::policy).context("training was interrupted")?;
     let mut policy = LocalGenerator::new(trained, &tokenizer, &input.name, BATCH_ROWS);
-    let after = answers(&mut policy, &held_back, &config.sampling)?;
+    let after = answers(&mut policy, &held_out, &config.sampling)?;
     let right = |texts: &[String]| -> Vec<bool> {
-        let pairs = texts.iter().zip(&held_back);
+        let pairs = texts.iter().zip(&held_out);
         pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|a| is_right(text, a))).collect()
     };
-    println!("6. evaluation on {} held-back problems and {} held-back pairs\n", held_back.len(), held_back_pairs.len());
+    println!("6. evaluation on {} held-out problems and {} held-out pairs\n", held_out.len(), held_out_pairs.len());
     println!("{}\n", report::report(&finished.records, &right(&before), &right(&after)));
     println!("{}", report::verdict(&finished.records));
     report::figure(&finished.records, &output.join("mix_dpo.svg"))?;
@@ -191,7 +191,7 @@ fn free_folder() -> PathBuf {
 }
 
 fn prompts(config: &PromptConfig) -> Vec<Prompt> {
-    problems::problems(config.seed, config.training + config.held_back)
+    problems::problems(config.seed, config.training + config.held_out)
         .into_iter()
         .map(|problem| {
             let prompt = Text::Messages(vec![Message::user(problem.question.as_str())]);
@@ -212,7 +212,7 @@ fn answers(policy: &mut dyn Generator, prompts: &[Prompt], sampling: &SamplingCo
     Ok(answers.into_iter().flatten().map(|answer| answer.text).collect())
 }
 
-/// Pairs short enough to train on, and those held back.
+/// Pairs short enough to train on, and those held out.
 fn off_policy(path: &Path, tokenizer: &PairTokenizer, config: &OffPolicyConfig) -> Result<(Vec<Pair>, Vec<Pair>)> {
     let mut pairs = inputs::off_policy(path)?;
     let sizes = PairSet::tokenize(&pairs, tokenizer)?;
@@ -224,14 +224,14 @@ fn off_policy(path: &Path, tokenizer: &PairTokenizer, config: &OffPolicyConfig) 
         short.contains(&(row - 1))
     });
     ensure!(
-        pairs.len() > config.held_back,
+        pairs.len() > config.held_out,
         "{}: {} pairs of at most {} tokens",
         path.display(),
         pairs.len(),
         config.max_tokens
     );
-    let held_back = pairs.split_off(pairs.len() - config.held_back);
-    Ok((pairs, held_back))
+    let held_out = pairs.split_off(pairs.len() - config.held_out);
+    Ok((pairs, held_out))
 }
 
 /// Draws the mixture, writes it as parquet and says what it holds.

@@ -1,6 +1,6 @@
 //! Reasoning prompts whose answers can be checked: sums, differences, products and short stories about them.
 //!
-//! All follow from a seed. Training and held-back problems never share a question.
+//! All follow from a seed. Training and held-out problems never share a question.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 /// A question and the number that answers it.
 pub(crate) struct Problem {
     pub(crate) question: String,
-    /// What has to be worked out, such as `3 + 4`.
+    /// Expression to be worked out, such as `3 + 4`.
     pub(crate) expression: String,
     pub(crate) answer: String,
     pub(crate) task: &'static str,

@@ -1,4 +1,4 @@
-//! What came of it: a table, a figure, and whether margins moved as the method says.
+//! Results of the demo: a table, a figure, and whether margins moved as the method says.
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub(crate) fn report(records: &[Record], before: &[bool], after: &[bool]) -> Str
         let accuracy = eval(format!("eval_rewards/accuracies@{source}"));
         if let (Some(margin), Some(accuracy)) = (margin, accuracy) {
             let before = "0 (all ties)".to_owned();
-            rows.push(vec![format!("held-back {name} pairs, margin"), before, format!("{margin:+.4}")]);
+            rows.push(vec![format!("held-out {name} pairs, margin"), before, format!("{margin:+.4}")]);
             rows.push(vec!["  accuracy".to_owned(), String::new(), format!("{accuracy:.3}")]);
         }
     }

@@ -1,4 +1,4 @@
-//! The data of the comparison: prompts with checkable answers, open-ended pairs by others, and what is held back.
+//! The data of the comparison: prompts with checkable answers, open-ended pairs by others, and what is held out.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use crate::problems::{Problem, problems};
 pub(crate) const REASONING: &str = "reasoning";
 pub(crate) const OPEN_ENDED: &str = "open-ended";
 
-/// Estimated similarity from which on a prompt counts as one that is held back.
+/// Estimated similarity from which on a prompt counts as one that is held out.
 const SIMILAR: f64 = 0.8;
 
 /// How much of everything.
@@ -32,15 +32,15 @@ const SIMILAR: f64 = 0.8;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sizes {
     seed: u64,
-    /// Generated problems to train on, and held back.
+    /// Generated problems to train on, and held out.
     problems: usize,
-    held_back_problems: usize,
+    held_out_problems: usize,
     /// GSM8K questions among them, where the data folder is given.
     gsm8k: usize,
-    held_back_gsm8k: usize,
-    /// Open-ended prompts to train on, and held back.
+    held_out_gsm8k: usize,
+    /// Open-ended prompts to train on, and held out.
     open_ended: usize,
-    held_back_open_ended: usize,
+    held_out_open_ended: usize,
     /// Further pairs on which the reward models are measured.
     reward_test: usize,
     /// Most tokens of a real prompt, its template included.
@@ -61,23 +61,23 @@ pub(crate) fn prepare(sizes: &Sizes, model: &Path, pairs: &Path, given: Option<&
     }
     let OpenEnded { split: open, mut reward, test } = open_ended(sizes, pairs, given, &is_short, &mut rng)?;
     split.add(open);
-    let Split { mut train, mut held_back } = split;
+    let Split { mut train, mut held_out } = split;
 
-    // Nothing that is held back may be near to anything that is trained on.
-    let is_leak = leak_check(&held_back);
+    // Nothing that is held out may be near to anything that is trained on.
+    let is_leak = leak_check(&held_out);
     let all = train.len() + reward.len();
     train.retain(|(_, pair)| !is_leak(pair));
     reward.retain(|pair| !is_leak(pair));
     let leaks = all - train.len() - reward.len();
     // Both tasks in any first part of the prompts.
     train.shuffle(&mut rng);
-    held_back.shuffle(&mut rng);
+    held_out.shuffle(&mut rng);
     let (prompts, off): (Vec<Prompt>, Vec<Pair>) = train.into_iter().unzip();
     let scorer: Vec<Pair> = reward.iter().step_by(2).cloned().collect();
     let judge: Vec<Pair> = reward.iter().skip(1).step_by(2).cloned().collect();
 
     write_prompts(&folder.join("prompts.jsonl"), &prompts)?;
-    write_prompts(&folder.join("held-back.jsonl"), &held_back)?;
+    write_prompts(&folder.join("held-out.jsonl"), &held_out)?;
     for (name, pairs) in
         [("off-policy", &off), ("reward-scorer", &scorer), ("reward-judge", &judge), ("reward-test", &test)]
     {
@@ -93,7 +93,7 @@ pub(crate) fn prepare(sizes: &Sizes, model: &Path, pairs: &Path, given: Option<&
     let counts = json!({
         "data_folder_given": given.is_some(),
         "prompts": { REASONING: count(&prompts, REASONING), OPEN_ENDED: count(&prompts, OPEN_ENDED) },
-        "held_back": { REASONING: count(&held_back, REASONING), OPEN_ENDED: count(&held_back, OPEN_ENDED) },
+        "held_out": { REASONING: count(&held_out, REASONING), OPEN_ENDED: count(&held_out, OPEN_ENDED) },
         "reward_pairs": { "scorer": scorer.len(), "judge": judge.len(), "test": test.len() },
         "reward_test_longer": longer(&test, &tokenizer)?,
         "reward_test_longer_as_seen": longer(&test, &seen)?,
@@ -106,17 +106,17 @@ pub(crate) fn prepare(sizes: &Sizes, model: &Path, pairs: &Path, given: Option<&
 /// Whether a prompt is short enough.
 type IsShort<'a> = dyn Fn(&Text) -> Result<bool> + 'a;
 
-/// Prompts to train on with a pair by others each, and prompts that are held back.
+/// Prompts to train on with a pair by others each, and prompts that are held out.
 #[derive(Default)]
 struct Split {
     train: Vec<(Prompt, Pair)>,
-    held_back: Vec<Prompt>,
+    held_out: Vec<Prompt>,
 }
 
 impl Split {
     fn add(&mut self, mut other: Self) {
         self.train.append(&mut other.train);
-        self.held_back.append(&mut other.held_back);
+        self.held_out.append(&mut other.held_out);
     }
 }
 
@@ -124,7 +124,7 @@ impl Split {
 /// value with a slip.
 fn generated(sizes: &Sizes, rng: &mut ChaCha8Rng) -> Split {
     let mut split = Split::default();
-    for (place, problem) in problems(sizes.seed, sizes.problems + sizes.held_back_problems).into_iter().enumerate() {
+    for (place, problem) in problems(sizes.seed, sizes.problems + sizes.held_out_problems).into_iter().enumerate() {
         let id = format!("{}-{place:04}", problem.task);
         let asked = prompt(id, REASONING, user(&problem.question)).with_answer(problem.answer.as_str());
         if place < sizes.problems {
@@ -132,7 +132,7 @@ fn generated(sizes: &Sizes, rng: &mut ChaCha8Rng) -> Split {
             let pair = pair(&asked, &worked(&problem.answer), &worked(&slip(&problem, rng)));
             split.train.push((asked, pair));
         } else {
-            split.held_back.push(asked);
+            split.held_out.push(asked);
         }
     }
     split
@@ -151,7 +151,7 @@ fn slip(problem: &Problem, rng: &mut ChaCha8Rng) -> String {
     wrong[at].to_string()
 }
 
-/// GSM8K: pairs by people and models to train on, other questions held back.
+/// GSM8K: pairs by people and models to train on, other questions held out.
 fn gsm8k(given: &Path, sizes: &Sizes, is_short: &IsShort<'_>, rng: &mut ChaCha8Rng) -> Result<Split> {
     let mut split = Split::default();
     let mut lines = json_lines(&given.join("preferences/gsm8k_pairs.jsonl"))?;
@@ -175,8 +175,8 @@ fn gsm8k(given: &Path, sizes: &Sizes, is_short: &IsShort<'_>, rng: &mut ChaCha8R
     lines.shuffle(rng);
     for row in lines.iter().filter(|row| text(&row["split"]) == "train") {
         let question = user(text(&row["prompt"][0]["content"]));
-        if split.held_back.len() < sizes.held_back_gsm8k && is_short(&question)? {
-            split.held_back.push(prompt(text(&row["id"]), REASONING, question).with_answer(text(&row["answer"])));
+        if split.held_out.len() < sizes.held_out_gsm8k && is_short(&question)? {
+            split.held_out.push(prompt(text(&row["id"]), REASONING, question).with_answer(text(&row["answer"])));
         }
     }
     Ok(split)
@@ -188,7 +188,7 @@ struct OpenEnded {
     split: Split,
     /// To train reward models on.
     reward: Vec<Pair>,
-    /// To measure them on: pairs of held-back prompts, and more.
+    /// To measure them on: pairs of held-out prompts, and more.
     test: Vec<Pair>,
 }
 
@@ -215,7 +215,7 @@ fn open_ended(
         }
     }
     let mut groups: Vec<Vec<Pair>> = by_prompt.into_values().collect();
-    let asked_for = sizes.open_ended + sizes.reward_test.max(sizes.held_back_open_ended) + 2;
+    let asked_for = sizes.open_ended + sizes.reward_test.max(sizes.held_out_open_ended) + 2;
     ensure!(
         groups.len() >= asked_for,
         "{}: {} prompts of pairs are of at most {} tokens, expected {asked_for} and more, most of them for reward models; \
@@ -228,8 +228,8 @@ fn open_ended(
     let mut open = OpenEnded::default();
     for (place, mut group) in groups.into_iter().enumerate() {
         let asked = prompt(format!("open-{place:04}"), OPEN_ENDED, group[0].prompt.clone());
-        if open.split.held_back.len() < sizes.held_back_open_ended {
-            open.split.held_back.push(asked);
+        if open.split.held_out.len() < sizes.held_out_open_ended {
+            open.split.held_out.push(asked);
             open.test.append(&mut group);
         } else if open.split.train.len() < sizes.open_ended {
             open.split.train.push((asked, group.swap_remove(0)));
@@ -244,10 +244,10 @@ fn open_ended(
 
 /// Returns a test whether the prompt of a pair is held out, or nearly equal to such a prompt; `simplemix inspect
 /// --held-out` does the same.
-fn leak_check(held_back: &[Prompt]) -> impl Fn(&Pair) -> bool + use<> {
+fn leak_check(held_out: &[Prompt]) -> impl Fn(&Pair) -> bool + use<> {
     let mut known = Validator::default().with_similar_prompts(SIMILAR);
     known.file();
-    for asked in held_back {
+    for asked in held_out {
         known.see_prompt(&asked.prompt);
     }
     move |pair| {

@@ -1,4 +1,4 @@
-//! What is compared: arms, seeds, and the settings that are tried for each; and the runs of it, one after the other.
+//! The comparison: arms, seeds, and the settings that are tried for each; and the runs of it, one after the other.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -47,9 +47,9 @@ struct Tuning {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Arm {
-    /// Its name in tables.
+    /// Name in tables.
     pub(crate) name: String,
-    /// Its file without `.toml`; the name without.
+    /// Settings file without `.toml`; the name, if there is none.
     file: Option<String>,
     seeds: Vec<u64>,
     #[serde(default)]
@@ -157,7 +157,7 @@ impl Grid {
         Ok(())
     }
 
-    /// A reward model, trained on pairs of its own and measured on the same held-back ones.
+    /// A reward model, trained on pairs of its own and measured on the same held-out ones.
     fn reward_model(&self, simplemix: &Path, name: &str) -> Result<()> {
         let output = self.root.join(format!("reward-{name}"));
         if output.join("model/config.json").is_file() {

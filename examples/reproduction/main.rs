@@ -41,7 +41,7 @@ struct Args {
 enum Command {
     /// Write the data, and link the model
     Prepare {
-        /// What is compared, such as examples/reproduction/cpu.toml
+        /// Grid file, such as examples/reproduction/cpu.toml
         grid: PathBuf,
         /// Folder with further real data: preferences/gsm8k_pairs.jsonl, alpacaeval_pairs.parquet and others
         #[arg(long, value_name = "DIR")]
@@ -55,7 +55,7 @@ enum Command {
     },
     /// Train the reward models and do all runs; stopped at any moment, the same command goes on
     Run {
-        /// What is compared
+        /// Grid file
         grid: PathBuf,
         /// One arm only
         #[arg(long, value_name = "ARM")]
@@ -66,7 +66,7 @@ enum Command {
     },
     /// Tables, tests and figures of what is done
     Report {
-        /// What is compared
+        /// Grid file
         grid: PathBuf,
         /// Folder for them
         #[arg(short, long, value_name = "DIR")]

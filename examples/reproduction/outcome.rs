@@ -1,4 +1,4 @@
-//! What came of a run: scores of its answers to held-back prompts, and what it took.
+//! Results of a run: scores of its responses to held-out prompts, and its cost.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,23 +13,23 @@ use simplemix::rollout::{CandidateReader, Finish, SCORE};
 use crate::data::{OPEN_ENDED, REASONING};
 use crate::grid::Planned;
 
-/// Of every so many held-back prompts one is for choosing settings; the others are for the tables.
+/// One of this many held-out prompts is for choosing settings; the others are for the tables.
 const DEVELOPMENT: usize = 3;
 
-/// An answer to a held-back prompt.
+/// An answer to a held-out prompt.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) task: String,
     /// By the task's scorer: 1 for a right answer, or the judge's reward.
     pub(crate) score: f64,
-    /// What the tables are about, from 0 to 1: the score itself, or the probability that the judge prefers the answer to the
+    /// Value in the tables, from 0 to 1: the score itself, or the probability that the judge prefers the response to the
     /// first model's (Bradley and Terry).
     pub(crate) value: f64,
     pub(crate) tokens: f64,
     pub(crate) is_development: bool,
 }
 
-/// What came of a run, or of the model before training.
+/// Results of a run, or of the model before training.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) arm: String,
@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
     pub(crate) curves: Curves,
 }
 
-/// What a run took, whatever of it was shared with others.
+/// Cost of a run, including work that it shared with others.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cost {
     /// Tokens drawn: for pairs, and in updates.
@@ -126,7 +126,7 @@ impl Outcome {
             / 2.0
     }
 
-    /// What settings are chosen by: both tasks alike, on the development prompts.
+    /// The figure by which settings are chosen: both tasks alike, on the development prompts.
     pub(crate) fn development(&self) -> f64 {
         self.both(true)
     }
@@ -160,7 +160,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Its name without when and which round.
+    /// Name without the round and without `before` or `after`.
     fn kind(&self) -> &str {
         self.stage.split('-').next().unwrap_or_default()
     }

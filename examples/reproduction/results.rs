@@ -21,7 +21,7 @@ struct Arms {
     arms: Vec<(String, Vec<Outcome>)>,
 }
 
-/// What is measured: a task, or both alike.
+/// Measures: a task, or both alike.
 const MEASURES: [Option<&str>; 3] = [Some(REASONING), Some(OPEN_ENDED), None];
 
 fn name(measure: Option<&str>) -> &str {
@@ -107,7 +107,7 @@ fn judges(grid: &Grid) -> Result<String> {
     Ok(text)
 }
 
-/// What the on-policy arm collected in one round, by kinds of prompts, over its seeds.
+/// Pairs that the on-policy arm collected in one round, by kind of prompt, over its seeds.
 fn drawn(grid: &Grid) -> Result<String> {
     let mut kinds = BTreeMap::new();
     for arm in grid.arm.iter().filter(|arm| arm.name == "on-policy") {
@@ -230,7 +230,7 @@ impl Arms {
         let mut rows = Vec::new();
         for (claim, better, worse, task) in CLAIMS {
             let (Some(better_runs), Some(worse_runs)) = (self.of(better), self.of(worse)) else { continue };
-            // Of seeds that both have; the start has none.
+            // Only seeds that both have; the start has none.
             let has = |runs: &[Outcome], seed: u64| worse == "start" || runs.iter().any(|run| run.seed == seed);
             let common = |runs: &[Outcome], others: &[Outcome]| -> Vec<Outcome> {
                 runs.iter().filter(|run| has(others, run.seed)).cloned().collect()
@@ -302,7 +302,7 @@ impl Arms {
         text
     }
 
-    /// What the share of on-policy pairs does; bands from the lowest to the highest seed.
+    /// Effect of the share of on-policy pairs; bands from the lowest to the highest seed.
     fn ratios(&self) -> Result<String> {
         let (mut series, mut bands) = (Vec::new(), Vec::new());
         for task in MEASURES {

@@ -66,7 +66,7 @@ fn nearly_equal_prompts_of_two_files_are_found() {
     assert!(!says(&dir, "inspect train.jsonl eval.jsonl").contains("similar-prompt"));
     assert!(says(&dir, "inspect train.jsonl eval.jsonl --similar").contains("similar-prompt"));
     refuses(&dir, "inspect train.jsonl eval.jsonl --deny similar-prompt", "similar-prompt, first [0]");
-    // Of prompts alone, which are no pairs.
+    // A file of prompts alone, without pairs.
     let words = prompt("thanks").replace(r#","chosen":" yes","rejected":" no""#, "");
     dir.write("held.jsonl", format!("{words}\n{}", r#"{"prompt":"Something else?"}"#));
     let found = says(&dir, "inspect train.jsonl --held-out held.jsonl --similar");

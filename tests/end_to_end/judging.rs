@@ -206,7 +206,7 @@ fn preferences_are_measured_against_the_reference() {
     assert_eq!((same["kl"]["mean"].as_f64(), same["kl"]["answers"].as_u64()), (Some(0.0), Some(4)));
     assert_eq!(same["all"]["length"]["chosen_longer"].as_f64(), Some(1.0));
 
-    // The same log-probabilities as `simplemix logps` tells.
+    // Equal to the log-probabilities of `simplemix logps`.
     let mut expected = 0.0;
     for (model, sign) in [("model", 1.0), ("other", -1.0)] {
         let file = format!("{model}.jsonl");

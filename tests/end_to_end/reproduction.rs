@@ -45,11 +45,11 @@ reward_flags = ["--epochs", "1", "--max-length", "160"]
 [data]
 seed = 1
 problems = 8
-held_back_problems = 6
+held_out_problems = 6
 gsm8k = 0
-held_back_gsm8k = 0
+held_out_gsm8k = 0
 open_ended = 8
-held_back_open_ended = 6
+held_out_open_ended = 6
 reward_test = 12
 prompt_tokens = 160
 seen_tokens = 160
@@ -105,7 +105,7 @@ fn the_comparison_runs_and_is_told() {
         stdout(&output)
     };
     let said = call(&["prepare", "arms/grid.toml", "--model", "model", "--pairs", "pairs.json"]);
-    assert!(said.contains(r#""held_back":{"reasoning":6,"open-ended":6}"#), "{said}");
+    assert!(said.contains(r#""held_out":{"reasoning":6,"open-ended":6}"#), "{said}");
     let simplemix = assert_cmd::cargo::cargo_bin!("simplemix").display().to_string();
     let run = ["run", "arms/grid.toml", "--simplemix", &simplemix];
     let said = call(&run);

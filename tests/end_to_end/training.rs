@@ -204,7 +204,7 @@ fn token_ids_are_kept_between_runs() {
         files
     };
     let first = kept();
-    assert_eq!(first.len(), 2, "of training and of held-back pairs");
+    assert_eq!(first.len(), 2, "of training and of held-out pairs");
     succeeds(&dir, &[RUN, &["second"]].concat());
     assert!(first == kept());
     std::fs::write(&first[0].0, &first[0].1[..first[0].1.len() / 2]).unwrap();

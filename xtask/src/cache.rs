@@ -102,7 +102,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // What cannot be removed now is tried again by the next set-up.
+        // The next set-up removes what is left now.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -10,8 +10,8 @@ use crate::checkout::Checkout;
 
 /// A cargo command in the root of the checkout.
 ///
-/// What cargo has set for xtask itself is taken out again, so that no build script sees a variable
-/// that a plain `cargo build` would not have, and runs anew for it.
+/// Variables that cargo has set for xtask itself are removed, so that no build script sees one that a plain
+/// `cargo build` would not have, and runs again because of it.
 pub(crate) fn cargo(checkout: &Checkout) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(checkout.root());

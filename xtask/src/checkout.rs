@@ -1,4 +1,4 @@
-//! What the set-up leaves in the checkout: a link to libtorch, and the settings that name the link.
+//! Results of the set-up in the checkout: a link to libtorch, and the settings that name the link.
 //!
 //! The link is the same for every libtorch, so that cargo's settings, and with them everything that
 //! is built, stay the same when libtorch is found elsewhere.

@@ -16,7 +16,7 @@ use crate::say;
 
 /// A file of a Python package.
 struct Asset {
-    /// Its name in the cache, where the example looks for it.
+    /// Name in the cache, where the example looks for it.
     name: &'static str,
     package: (&'static str, &'static str),
     form: Form,
@@ -99,7 +99,7 @@ fn build(checkout: &Checkout) -> Result<PathBuf> {
     Ok(Path::new(target).join("release"))
 }
 
-/// What the demo does, one phase after the other, with the time that each took.
+/// Phases of the demo, with the time that each took.
 #[derive(Default)]
 struct Phases {
     done: Vec<(&'static str, Duration)>,

@@ -23,11 +23,11 @@ use crate::say;
 
 const MANIFEST: &str = "manifest.json";
 
-/// What libtorch_cpu of the CUDA build names of CUDA; for 2.11.0 that is CUDA 13.0.
+/// Libraries of CUDA that libtorch_cpu of the CUDA build names; for 2.11.0 those of CUDA 13.0.
 const CUDA_FOR_CPU: [(&str, &str); 2] =
     [("nvidia-cuda-runtime==13.0.*", "libcudart.so.13"), ("nvidia-cuda-cupti==13.0.*", "libcupti.so.13")];
 
-/// Which files of the torch wheel are taken.
+/// Files of the torch wheel that are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     /// The CPU part of a CUDA build, which is what the wheels for Linux are.
@@ -163,7 +163,7 @@ fn add_cuda(python: &Python, partial: &Partial, set: &Path, requirements: &[Stri
     Ok(wheels)
 }
 
-/// What the torch wheel asks for of NVIDIA's libraries.
+/// NVIDIA's libraries that the torch wheel requires.
 fn cuda_requirements(
     python: &Python,
     wheel: &Path,

@@ -15,7 +15,7 @@ use crate::say;
 /// tch 0.24 calls this version and no other.
 pub(crate) const VERSION: &str = "2.11.0";
 
-/// What to do where the set-up cannot help.
+/// Advice for machines where the set-up cannot help.
 pub(crate) const BY_HAND: &str = "By hand: get libtorch 2.11.0 (the C++ package of PyTorch, or the \
     `torch` folder that `pip install torch==2.11.0` makes) and run this again with \
     LIBTORCH=/path/to/it, the folder that holds include/ and lib/.";

@@ -14,7 +14,7 @@ use crate::cargo;
 use crate::checkout::Checkout;
 use crate::say;
 
-/// What deny.toml allows: for every crate, and for one by name.
+/// Licences that deny.toml allows: for every crate, and for single crates by name.
 #[derive(Default)]
 struct Allowed {
     all: Vec<String>,

@@ -255,7 +255,7 @@ fn official_json_and_parquet_agree() {
     }
 }
 
-/// Which answer the judge saw first, for all 805 instructions of AlpacaEval.
+/// The response that the judge saw first, for all 805 instructions of AlpacaEval.
 #[test]
 #[expect(clippy::print_stderr, reason = "a test that is passed over says so")]
 fn the_judges_order_is_the_published_one() {

@@ -114,7 +114,7 @@ fn attempt(path: &Path) -> io::Result<Option<File>> {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) if !has_no_locks(&error) => return Err(error),
-            // Its holder may have removed it after it was opened here.
+            // The holder may have removed the file after it was opened here.
             Ok(()) | Err(TryLockError::Error(_)) if is_at(&file, path)? => return Ok(Some(file)),
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }

@@ -208,7 +208,7 @@ fn what_does_not_fit_is_named() {
     ));
 }
 
-/// What docs/losses.md shows: a formula of another crate goes through the same entry.
+/// A formula of another crate goes through the same entry, as docs/losses.md shows.
 #[test]
 fn a_formula_from_elsewhere_works() {
     static HALVED: Formula = Formula {

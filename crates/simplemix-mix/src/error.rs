@@ -30,7 +30,7 @@ pub enum Error {
         name: String,
         /// The weight as it is written.
         found: String,
-        /// What is allowed.
+        /// The values that are allowed.
         expected: &'static str,
     },
     /// A text is not a fraction.
@@ -63,7 +63,7 @@ pub enum Error {
         key: &'static str,
         /// The value, or what is wrong with it.
         found: String,
-        /// What is allowed.
+        /// The values that are allowed.
         expected: &'static str,
     },
     /// The number of tokens in a source is needed, but not known.

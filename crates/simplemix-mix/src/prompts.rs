@@ -163,7 +163,7 @@ mod tests {
         let (from_a, from_b) = (prompts(&kept[0], &a), prompts(&kept[1], &b));
         assert!(from_a.is_disjoint(&from_b));
         assert_eq!(from_a.len() + from_b.len(), 1500);
-        // Of 500 shared prompts a quarter stays with a: 125, deviation 9.7.
+        // A quarter of the 500 shared prompts stays with a: 125, deviation 9.7.
         let shared = from_a.iter().filter(|p| (500..1000).contains(*p)).count();
         assert!((80..170).contains(&shared), "{shared}");
     }

@@ -117,9 +117,9 @@ pub enum Error {
     Command {
         /// Command line.
         command: String,
-        /// What happened.
+        /// The reply or the failure.
         found: String,
-        /// What was expected.
+        /// The reply that was expected.
         expected: &'static str,
     },
     /// A server refused a request, kept failing, or sent a reply that cannot be read.

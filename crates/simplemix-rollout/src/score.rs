@@ -233,7 +233,7 @@ fn write(
             let found = journal.get((index * scorers.len() + at) as u64)?.cloned();
             scores.push(checked(weighted.scorer.name(), &to_score(&group, settings.reference), found)?);
         }
-        // Which columns count for this prompt: the sum, and those of the scorers of its task.
+        // Columns that count for this prompt: the sum, and those of the scorers of its task.
         let takes_part: Vec<bool> = scorers.iter().map(|weighted| weighted.scores(&group.prompt)).collect();
         let counted: Vec<bool> = std::iter::once(true).chain(takes_part.iter().copied()).collect();
         tally.report.prompts += 1;

@@ -1,4 +1,4 @@
-//! What is known of a declared setting, and of a section of them.
+//! A declared setting, and a section of them, as data.
 
 use std::fmt;
 

@@ -39,7 +39,7 @@ impl Reader<'_> {
     /// A key that `section` does not have: one of an older version, or a mistake.
     fn stray(&mut self, section: &Section, key: &str, value: &toml::Value) -> Result {
         let path = section.path(key);
-        // What was a table may be keys of sections now, and what was a key may be in one.
+        // A former table may be keys of sections now, and a former key may be in a section.
         let parts: Vec<&str> = value.as_table().into_iter().flat_map(toml::Table::keys).map(String::as_str).collect();
         let within: Vec<Moved> = parts.iter().filter_map(|part| self.moved(&format!("{path}.{part}"))).collect();
         if let Some(moved) = self.moved(&path).or_else(|| self.moved(key).filter(|_| section.name.is_empty())) {

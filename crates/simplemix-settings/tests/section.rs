@@ -1,4 +1,4 @@
-//! What comes out of a declaration.
+//! The results of a declaration.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -159,12 +159,12 @@ fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) 
         let _ = writeln!(values, "| `{name}` | {} |", number(value));
     }
     if values.is_empty() {
-        values.push_str("| no held-back pairs | |\n");
+        values.push_str("| no held-out pairs | |\n");
     }
     format!(
         "---\ntags:\n- simplemix\n- {tag}\n---\n\n# {base}, after {how}\n\nMade by simplemix {version} from `{base}`, on {pairs}.\n\n\
         | source | pairs | share |\n| --- | --- | --- |\n{sources}\n\
-        | held back | |\n| --- | --- |\n{values}\n## Settings\n\n```toml\n{settings}```\n",
+        | held out | |\n| --- | --- |\n{values}\n## Settings\n\n```toml\n{settings}```\n",
         tag = if config.objective == Objective::Preference { "dpo" } else { "preference-data" },
         version = env!("CARGO_PKG_VERSION"),
         pairs = train.summary(),

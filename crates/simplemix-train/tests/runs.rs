@@ -78,8 +78,8 @@ impl Watch for StopAt {
 }
 
 fn start(config: TrainConfig, resume: bool, stop_at: u64) -> Finished {
-    let (model, held_back) = (config.model.clone().unwrap(), pairs(4));
-    let run = Run::with_pairs(config, &model, &pairs(24), &held_back).unwrap();
+    let (model, held_out) = (config.model.clone().unwrap(), pairs(4));
+    let run = Run::with_pairs(config, &model, &pairs(24), &held_out).unwrap();
     run.start(resume, &mut StopAt(stop_at, Cell::new(0))).unwrap()
 }
 
@@ -141,7 +141,7 @@ fn shortcuts_change_no_number() {
     // The second time the log-probabilities come from the file, and are the same to the bit.
     train(TrainConfig { output: Some(dir.path("again")), ..cached() });
     assert_eq!(furthest(&dir.path("cached"), &dir.path("again")), 0.0);
-    assert_eq!(std::fs::read_dir(dir.path("cache")).unwrap().count(), 2, "training and held-back pairs");
+    assert_eq!(std::fs::read_dir(dir.path("cache")).unwrap().count(), 2, "training and held-out pairs");
 }
 
 fn resumes(name: &str, config: impl Fn(&Dir, &str) -> TrainConfig) {
@@ -396,7 +396,7 @@ fn soft_labels_come_from_scores() {
     run("dpo", "sigmoid", 1.0, |_| 50.0);
     run("sure", "soft_label", 2.0, |_| 50.0);
     assert_eq!(furthest(&dir.path("dpo"), &dir.path("sure")), 0.0);
-    // A held-back pair's loss is that of its margin and its label, `p softplus(-m) + (1 - p) softplus(m)`.
+    // A held-out pair's loss is that of its margin and its label, `p softplus(-m) + (1 - p) softplus(m)`.
     let finished = run("soft", "soft_label", 2.0, |i| 0.4 + i as f64 / 100.0);
     let of = |name: &str| finished.records.last().unwrap().get(name).unwrap();
     let (margin, p) = (of("eval_rewards/margins"), 1.0 / (1.0 + (-0.8f64).exp()));

@@ -13,7 +13,7 @@ use simplemix_train::{Record, Run, TrainConfig};
 #[derive(serde::Deserialize)]
 struct Golden {
     pairs: Vec<serde_json::Value>,
-    held_back: Vec<serde_json::Value>,
+    held_out: Vec<serde_json::Value>,
     runs: BTreeMap<String, Expected>,
 }
 
@@ -64,7 +64,7 @@ fn every_step_is_trls() {
         std::fs::write(&path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
         read_pairs(&path, &ReadOptions::default()).unwrap()
     };
-    let (pairs, held_back) = (read("pairs.jsonl", &golden_runs.pairs), read("held.jsonl", &golden_runs.held_back));
+    let (pairs, held_out) = (read("pairs.jsonl", &golden_runs.pairs), read("held.jsonl", &golden_runs.held_out));
     for (name, expected) in &golden_runs.runs {
         let mut settings: toml::Table =
             "batch.batch_size = 4\noptimizer.learning_rate = 5e-4\nreference.source = 'computed'".parse().unwrap();
@@ -75,7 +75,7 @@ fn every_step_is_trls() {
         config.output = Some(dir.path().join(name));
         config.lora.adapter = config.lora.adapter.map(|adapter| golden().join(adapter));
         let kept = if name == "random_order" { 30 } else { pairs.len() };
-        let run = Run::with_pairs(config, &model, &pairs[..kept], &held_back).unwrap();
+        let run = Run::with_pairs(config, &model, &pairs[..kept], &held_out).unwrap();
         let finished = run.start(false, &mut Unwatched).unwrap();
         let (eval, steps) = finished.records.split_last().unwrap();
         assert_eq!(steps.len(), expected.log.len());

@@ -8,7 +8,7 @@
 //! | draw points | [`ScatterPanel`], [`scatter_svg`] |
 //! | turn SVG into PNG | `PngFonts`, `png` (feature `png`) |
 //!
-//! The same data give the same bytes.
+//! Equal data give equal bytes.
 
 mod bars;
 mod canvas;

@@ -61,12 +61,12 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::prepare`].
-    pub fn with_pairs(config: TrainConfig, model: &Path, pairs: &[Pair], held_back: &[Pair]) -> Result<Self> {
+    pub fn with_pairs(config: TrainConfig, model: &Path, pairs: &[Pair], held_out: &[Pair]) -> Result<Self> {
         config.check()?;
         let loss = build_loss(&config)?;
         let tokenizer = tokenizer(&config, model)?;
         let train = PairSet::tokenize(pairs, &tokenizer)?;
-        let eval = PairSet::tokenize(held_back, &tokenizer)?;
+        let eval = PairSet::tokenize(held_out, &tokenizer)?;
         let eval = if eval.is_empty() { Vec::new() } else { vec![(String::new(), eval)] };
         Self::assemble(config, loss, model, Sets { train, eval, mixture: None }, &tokenizer)
     }
