@@ -23,12 +23,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use simplemix::data::{Message, Metrics, Pair, PairTokenizer, PairWriter, Text, TokenizeOptions, Watch, WriteOptions};
 use simplemix::mix::{Exhaustion, Mixture, MixtureConfig, SourceConfig, Weight};
-use simplemix::model::CausalLm;
+use simplemix::model::{CausalLm, default_device};
 use simplemix::rollout::{
     DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
 };
 use simplemix::train::{PairSet, Run, TrainConfig, Trained, peak_bytes};
-use tch::{Device, Kind};
+use tch::Kind;
 
 /// Mix on-policy and off-policy pairs, train with DPO, compare before and after
 #[derive(Parser)]
@@ -107,7 +107,7 @@ fn main() -> Result<()> {
 
     // 1. The model, and problems it is to get better at.
     println!("1. model      loading {}", input.name);
-    let model = CausalLm::load(&input.model, Kind::Float, Device::cuda_if_available())?;
+    let model = CausalLm::load(&input.model, Kind::Float, default_device())?;
     let options = TokenizeOptions { max_length: config.train.tokens.max_length, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&input.model, options)?;
     println!("              {} weights", model.config().parameters());

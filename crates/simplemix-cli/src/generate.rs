@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use simplemix_model::Dtype;
 use simplemix_rollout::{
-    Dtype, Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
-    OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
+    Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings, OnRefused,
+    PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
 use crate::failure::{Fails, Failure, Result, failed};

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use simplemix_model::ModelConfig;
+use simplemix_model::{Dtype, ModelConfig, default_device};
 use simplemix_rollout::GeneratorSettings;
 use simplemix_train::TrainConfig;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::Result;
 use crate::plan::{Job, Stage};
@@ -94,9 +94,8 @@ impl Estimator {
 fn measured_flops() -> f64 {
     const SIZE: i64 = 1024;
     let _guard = tch::no_grad_guard();
-    let device = Device::cuda_if_available();
-    let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
-    let a = Tensor::ones([SIZE, SIZE], (kind, device));
+    let device = default_device();
+    let a = Tensor::ones([SIZE, SIZE], (Dtype::Auto.kind(device), device));
     let times = (0..4).map(|_| {
         let start = std::time::Instant::now();
         // Reading a number waits for the device.

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use simplemix_data::Watch;
-use simplemix_model::CausalLm;
+use simplemix_model::{CausalLm, Dtype, default_device};
 use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps};
-use tch::{Device, Kind};
 
 use crate::error::Result;
 
@@ -21,9 +20,8 @@ pub fn log_probabilities(
     stage: &str,
     watch: &mut dyn Watch,
 ) -> Result<ReferenceLogps> {
-    let device = Device::cuda_if_available();
-    let kind = if device.is_cuda() { Kind::BFloat16 } else { Kind::Float };
-    let model = CausalLm::load(model, kind, device)?;
+    let device = default_device();
+    let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
     let options = ForwardOptions {
         micro_batch_tokens,
         logits_bytes: 256 << 20,

@@ -44,7 +44,7 @@ pub use generator::{Candidate, CandidateSink, Finish, Generator, Job, Prompt, Sa
 #[cfg(feature = "server")]
 pub use judge::{Judge, JudgeMode, JudgeSettings};
 #[cfg(feature = "local")]
-pub use local::{Dtype, LocalGenerator, LocalSettings};
+pub use local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
 pub use mix_p::{MixPGenerator, MixPSettings};
 pub use pair::{PairReport, PairSettings, pair};

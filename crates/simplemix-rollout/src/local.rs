@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, Request};
-use tch::{Device, Kind};
+use simplemix_model::{CausalLm, Dtype, Request, default_device};
 
 use crate::error::{Error, Result};
 use crate::generator::{CandidateSink, Generator, Job, SamplingConfig};
@@ -58,30 +57,6 @@ impl LocalSettings {
     }
 }
 
-/// Element type of weights.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// bfloat16 on a GPU, else float32.
-    #[default]
-    Auto,
-    /// 32 bits.
-    Float32,
-    /// 16 bits.
-    Bfloat16,
-}
-
-impl Dtype {
-    /// Element type on `device`.
-    pub fn kind(self, device: Device) -> Kind {
-        match self {
-            Self::Auto if device.is_cuda() => Kind::BFloat16,
-            Self::Auto | Self::Float32 => Kind::Float,
-            Self::Bfloat16 => Kind::BFloat16,
-        }
-    }
-}
-
 /// A model in this process that samples responses.
 ///
 /// [`LocalGenerator::load`] owns model and tokenizer. [`LocalGenerator::new`] also takes references to them, such as to a
@@ -115,7 +90,7 @@ impl LocalGenerator {
     pub fn load(settings: &LocalSettings) -> Result<Self> {
         settings.check()?;
         let folder = &settings.model;
-        let device = Device::cuda_if_available();
+        let device = default_device();
         let kind = settings.dtype.kind(device);
         Ok(Self {
             tokenizer: PairTokenizer::from_dir(folder, TokenizeOptions::default())?,

@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, GenerateOptions, Generated, Request};
-use tch::{Device, Tensor};
+use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, default_device};
+use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::generator::{CandidateSink, Generator, Job, SamplingConfig};
@@ -69,7 +69,7 @@ impl MixPGenerator {
     pub fn load(settings: &MixPSettings) -> Result<Self> {
         let MixPSettings { policy: local, reference, plain_share } = settings;
         local.check()?;
-        let device = Device::cuda_if_available();
+        let device = default_device();
         let kind = local.dtype.kind(device);
         let hashes = [hash_model_folder(&local.model)?, hash_model_folder(reference)?];
         let tokenizer = PairTokenizer::from_dir(&local.model, TokenizeOptions::default())?;

@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_files::hash_model_folder;
-use simplemix_model::RewardModel;
-use tch::Device;
+use simplemix_model::{Dtype, RewardModel, default_device};
 
 use crate::error::{Error, Result};
-use crate::local::Dtype;
 use crate::scorer::{Group, ScoreSink, Scorer};
 
 /// Settings of a reward model in this process.
@@ -63,7 +61,7 @@ impl RewardScorer {
                 return Err(Error::Setting { key, found: "0".into(), expected: "at least 1" });
             }
         }
-        let device = Device::cuda_if_available();
+        let device = default_device();
         let kind = settings.dtype.kind(device);
         let tokenizer = PairTokenizer::from_dir(&settings.model, TokenizeOptions::default())?;
         let hash = hash_model_folder(&settings.model)?;
@@ -131,6 +129,7 @@ impl Scorer for RewardScorer {
 mod tests {
     use simplemix_data::{Message, Text};
     use simplemix_model::{CausalLm, tiny};
+    use tch::Device;
 
     use super::*;
     use crate::generator::Prompt;

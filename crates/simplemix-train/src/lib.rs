@@ -46,7 +46,7 @@ mod trl_config;
 
 pub use adamw::{AdamW, OptimizerSettings, ParameterGroup};
 pub use config::{
-    BatchSettings, CheckpointSettings, Dtype, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
+    BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
     NonFinitePolicy, Objective, Shuffle, TokenSettings, TrainConfig,
 };
 pub use error::{Error, Result};

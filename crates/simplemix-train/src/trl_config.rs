@@ -339,8 +339,9 @@ fn share(warmup: f64, all: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Dtype, Shuffle, TrainConfig};
+    use crate::config::{Shuffle, TrainConfig};
     use crate::schedule::Schedule;
+    use simplemix_model::Dtype;
     use simplemix_settings::Settings;
 
     fn read(text: &str) -> Result<(TrainConfig, Vec<String>)> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_loss::LossSettings;
 use simplemix_mix::Weight;
-use simplemix_model::LoraSettings;
+use simplemix_model::{Dtype, LoraSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::sections::{
@@ -80,18 +80,6 @@ choice! {
         Sft = "sft";
         /// Score the chosen responses higher: a reward model.
         Reward = "reward";
-    }
-}
-
-choice! {
-    /// Element type of the weights.
-    pub enum Dtype {
-        /// bfloat16 on a GPU, float32 on a CPU.
-        Auto = "auto";
-        /// float32.
-        Float32 = "float32";
-        /// bfloat16; the optimiser keeps copies in float32.
-        Bfloat16 = "bfloat16";
     }
 }
 

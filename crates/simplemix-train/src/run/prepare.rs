@@ -6,13 +6,13 @@ use std::sync::Arc;
 use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
-use simplemix_model::{CausalLm, ModelConfig, RewardModel};
+use simplemix_model::{CausalLm, ModelConfig, RewardModel, default_device};
 use tch::{Device, Kind, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
 use super::reference::cache_folder;
-use crate::config::{Dtype, Objective, TrainConfig};
+use crate::config::{Objective, TrainConfig};
 use crate::error::{Error, Result};
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
@@ -106,12 +106,8 @@ impl Run {
 
 impl Start {
     pub(super) fn load(config: &TrainConfig, folder: &Path) -> Result<Self> {
-        let device = Device::cuda_if_available();
-        let kind = match config.dtype {
-            Dtype::Auto if device.is_cuda() => Kind::BFloat16,
-            Dtype::Auto | Dtype::Float32 => Kind::Float,
-            Dtype::Bfloat16 => Kind::BFloat16,
-        };
+        let device = default_device();
+        let kind = config.dtype.kind(device);
         if config.objective == Objective::Reward {
             // A folder of a reward model goes on being trained; any other gets a new score.
             let is_reward = ends_in_a_score(folder);

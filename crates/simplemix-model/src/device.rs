@@ -1,0 +1,45 @@
+//! Device and element type of models, chosen in one place.
+
+use simplemix_settings::choice;
+use tch::{Device, Kind};
+
+/// Device that models run on unless the caller names another one: the first GPU that libtorch can use, else the CPU.
+pub fn default_device() -> Device {
+    Device::cuda_if_available()
+}
+
+choice! {
+    /// Element type of a model's weights; names are those of transformers.
+    ///
+    /// ```
+    /// use simplemix_model::Dtype;
+    /// use tch::{Device, Kind};
+    /// assert_eq!(Dtype::Auto.kind(Device::Cpu), Kind::Float);
+    /// assert_eq!(Dtype::Auto.kind(Device::Cuda(0)), Kind::BFloat16);
+    /// ```
+    pub enum Dtype {
+        /// bfloat16 on a GPU, float32 on a CPU.
+        Auto = "auto";
+        /// float32.
+        Float32 = "float32";
+        /// bfloat16; the optimiser keeps copies in float32. Slow on CPUs without bfloat16 matrix units.
+        Bfloat16 = "bfloat16";
+    }
+}
+
+impl Default for Dtype {
+    fn default() -> Self {
+        Self::Auto
+    }
+}
+
+impl Dtype {
+    /// Element type on `device`.
+    pub fn kind(self, device: Device) -> Kind {
+        match self {
+            Self::Auto if device.is_cuda() => Kind::BFloat16,
+            Self::Auto | Self::Float32 => Kind::Float,
+            Self::Bfloat16 => Kind::BFloat16,
+        }
+    }
+}
