@@ -1,21 +1,18 @@
-//! `simplemix collect`: generate, score and pair in one.
-
-use std::path::PathBuf;
+//! `simplemix collect`: generate, score and pair in one command.
 
 use simplemix_rollout::{CollectSettings, Preset, SamplingConfig, collect_to_files};
 
-use crate::failure::{Fails, Result, failed};
+use crate::failure::{Fails, Result};
+use crate::flags::{Output, on_terminal};
 use crate::generate::{Backend, Prompts, Sampling};
 use crate::pair::Rule;
-use crate::progress::{Terminal, print};
 use crate::score::Scorers;
-
 use crate::{generate, pair, score};
 
-/// Collect on-policy pairs: sample answers, score them, pair them
+/// Collect on-policy pairs: sample responses, score them, choose pairs
 ///
-/// The same as generate, score and pair, with candidates and scores in files beside the pairs: of on.parquet in
-/// on.candidates.parquet and on.scored.parquet. Killed or stopped at any moment, the same command goes on from there.
+/// Does the work of generate, score and pair. Candidates and scores are written beside the pairs: for on.parquet to
+/// on.candidates.parquet and on.scored.parquet. After a stop or a kill at any moment, the same command continues there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --samples 4 --max-new-tokens 256 --scorer exact-answer -o on.parquet\n  \
@@ -31,18 +28,11 @@ pub(crate) struct Args {
     scorers: Scorers,
     #[command(flatten)]
     rule: Rule,
-    /// Name of the pairs' source
+    /// Name for the source column
     #[arg(long, value_name = "NAME", default_value = "on_policy")]
     source_name: String,
-    /// File of pairs to write: .parquet, .arrow or .jsonl
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// Replace outputs, or unfinished work, of other arguments
-    #[arg(long)]
-    overwrite: bool,
-    /// The account as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(crate) fn run(args: &Args) -> Result {
@@ -53,22 +43,16 @@ pub(crate) fn run(args: &Args) -> Result {
         sampling,
         select: args.rule.settings(sampling.seed)?,
         source: args.source_name.clone(),
-        output: args.output.clone(),
-        overwrite: args.overwrite,
+        output: args.output.path.clone(),
+        overwrite: args.output.overwrite,
     };
     settings.generate().check().input()?;
     let mut scorers = args.scorers.open()?;
     let mut generator = args.backend.open()?;
-    let mut terminal = Terminal::new()?;
-    let report = collect_to_files(&settings, generator.as_mut(), &mut scorers, &mut terminal);
-    terminal.clear();
-    let report = report.map_err(failed)?;
-    if args.json {
-        print(&serde_json::to_string(&report).run()?);
-        return Ok(());
-    }
-    generate::say(&report.generate, &settings.generate(), generator.name());
-    score::say(&report.score, &settings.score());
-    pair::say(&report.pair, &settings.pair());
-    Ok(())
+    let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))?;
+    args.output.summary.print(&report, |report| {
+        generate::say(&report.generate, &settings.generate(), generator.name());
+        score::say(&report.score, &settings.score());
+        pair::say(&report.pair, &settings.pair());
+    })
 }

@@ -1,4 +1,4 @@
-//! `simplemix logps`: log-probabilities of pairs under a model, as columns beside the pairs.
+//! `simplemix logps`: log-probabilities of pairs under a model, as further columns of the pairs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,35 +13,35 @@ use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
 use crate::reading::Reading;
 
-/// Score both responses of every pair under a model: summed log-probabilities, in nats
+/// Compute the summed log-probability of both responses of every pair under a model, in nats
 ///
-/// The file written holds the pairs as they were, with two more columns under TRL's names, ref_chosen_logps and
-/// ref_rejected_logps; they are empty for pairs that training would leave out.
+/// The output has the pairs unchanged and two further columns with TRL's names, ref_chosen_logps and ref_rejected_logps.
+/// They are empty for pairs that training would leave out.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.parquet\n  \
   simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.jsonl --max-length 2048")]
 pub(crate) struct Args {
-    /// Model folder, or its id on the hub
+    /// Model folder, or its id on the Hugging Face hub
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// Pairs to score
+    /// File of pairs
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// File to write: .parquet, .arrow or .jsonl
+    /// Output file, in the format of its ending: .parquet, .arrow or .jsonl
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Tokens of prompt and response; longer pairs are cut at their end
+    /// Longest prompt and response together, in tokens; longer ones are cut at their end
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     max_length: usize,
-    /// Tokens of a forward pass: memory grows with it, results do not change
+    /// Tokens of a forward pass; more need more memory, and results do not change
     #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
     micro_batch_tokens: usize,
     #[command(flatten)]
     reading: Reading,
 }
 
-/// TRL's names of the columns.
+/// Columns with the names of TRL.
 const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
 pub(crate) fn run(args: &Args) -> Result {
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let reader = PairReader::open(&args.data, &args.reading.options()?).input()?;
     if let Some(name) = COLUMNS.into_iter().find(|name| reader.schema().field_with_name(name).is_ok()) {
         let data = args.data.display();
-        return Err(Failure::input(format!("{data}: has a column `{name}` already, expected pairs without")));
+        return Err(Failure::input(format!("{data}: has a column `{name}`, expected pairs without it")));
     }
     let batches = reader.collect::<simplemix_data::Result<Vec<_>>>().input()?;
     let mut pairs = Vec::new();
@@ -60,21 +60,21 @@ pub(crate) fn run(args: &Args) -> Result {
         pairs.extend(schema::pairs_from_batch(batch).input()?);
     }
     if pairs.is_empty() {
-        return Err(Failure::input(format!("{}: no pair to score", args.data.display())));
+        return Err(Failure::input(format!("{}: no pairs, expected at least one", args.data.display())));
     }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
     let mut terminal = Terminal::passive();
     let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring", &mut terminal)?;
     terminal.clear();
 
-    let mut of_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
+    let mut by_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
     for (entry, logps) in set.table.pairs.iter().zip(&logps) {
-        of_row[entry.row] = logps.map(Some).into();
+        by_row[entry.row] = logps.map(Some).into();
     }
-    let mut rows = of_row.into_iter();
+    let mut rows = by_row.into_iter();
     for batch in &batches {
-        let of_batch: Vec<[Option<f64>; 2]> = rows.by_ref().take(batch.num_rows()).collect();
-        writer.write_batch(&with_columns(batch, &of_batch).run()?).run()?;
+        let logps: Vec<[Option<f64>; 2]> = rows.by_ref().take(batch.num_rows()).collect();
+        writer.write_batch(&with_columns(batch, &logps).run()?).run()?;
     }
     let written = writer.finish().run()?;
     let mean = |side: fn(&Sides<f64>) -> f64| logps.iter().map(side).sum::<f64>() / logps.len().max(1) as f64;

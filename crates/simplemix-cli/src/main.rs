@@ -6,6 +6,7 @@ mod collect;
 mod convert;
 mod eval;
 mod failure;
+mod flags;
 mod generate;
 mod import;
 mod inspect;

@@ -1,24 +1,24 @@
-//! `simplemix pair`: on-policy pairs of scored candidates.
+//! `simplemix pair`: on-policy pairs from scored candidates.
 
 use std::path::PathBuf;
 
 use simplemix_rollout::{PairReport, PairSettings, Preset, Select, SelectSettings, pair};
 
-use crate::failure::{Fails, Result, failed};
-use crate::generate::choice;
-use crate::progress::{Terminal, print};
+use crate::failure::{Fails, Result};
+use crate::flags::{Output, on_terminal, word};
+use crate::progress::print;
 
-/// Make preference pairs of scored candidates, and count the prompts that give none by reason
+/// Choose preference pairs among scored candidates, and count the prompts without a pair by reason
 ///
-/// The file has the canonical columns, policy on, and prompt_id, temperature, candidates (how many a pair was chosen
-/// from), reference (the side that is the reference response, if one is), tokens and log-probabilities of both sides.
+/// The output has the canonical columns with policy on, and prompt_id, temperature, candidates (number of responses a pair
+/// was chosen from), reference (side that is the reference response, if one is), tokens and log-probabilities of both sides.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix pair --candidates scored.parquet -o on.parquet\n  \
   simplemix pair --candidates scored.parquet --select all-gaps --min-gap 2 -o on.parquet\n  \
   simplemix pair --candidates scored.parquet --preset dno --min-gap 1 -o on.parquet")]
 pub(crate) struct Args {
-    /// Scored candidates
+    /// File of scored candidates
     #[arg(long, value_name = "FILE")]
     candidates: PathBuf,
     #[command(flatten)]
@@ -26,24 +26,17 @@ pub(crate) struct Args {
     /// Random seed, for --select mix-r
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Column of scores to go by
+    /// Column of scores to choose by
     #[arg(long, value_name = "COLUMN", default_value = "score")]
     by: String,
-    /// Name of the pairs' source
+    /// Name for the source column
     #[arg(long, value_name = "NAME", default_value = "on_policy")]
     source_name: String,
-    /// File to write: .parquet, .arrow or .jsonl
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// Replace an output of other arguments
-    #[arg(long)]
-    overwrite: bool,
-    /// The account as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
-/// Which responses become pairs.
+/// Rule by which pairs are chosen.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Pairs")]
 pub(crate) struct Rule {
@@ -51,30 +44,34 @@ pub(crate) struct Rule {
     /// enough), dno (large gaps, the reference as a teacher), dpo-mix-r (one pair, drawn by its gap)
     #[arg(long, value_name = "simplemix|simpo|rs-dpo|dno|dpo-mix-r")]
     pub(crate) preset: Option<Preset>,
-    /// best-worst: one pair; max-min-gap: one pair, the largest gap within the bounds; all-gaps: every pair within the
-    /// bounds; threshold: good against bad in turn; dno: as all-gaps, the reference on the better side only; mix-r: one
-    /// pair within the bounds, drawn by its gap [default: best-worst]
-    #[arg(long, value_name = "best-worst|max-min-gap|all-gaps|threshold|dno|mix-r")]
-    select: Option<String>,
-    /// Take the reference response as one more candidate; it must have been scored
+    /// Rule by which pairs of a prompt are chosen: best-worst (one pair), max-min-gap (the largest gap within the bounds),
+    /// all-gaps (every pair within the bounds), threshold (good against bad responses in turn), dno (as all-gaps, with the
+    /// reference on the chosen side only), mix-r (one pair within the bounds, drawn by its gap) [default: best-worst]
+    #[arg(
+        long,
+        value_name = "best-worst|max-min-gap|all-gaps|threshold|dno|mix-r",
+        value_parser = word::<Select>
+    )]
+    select: Option<Select>,
+    /// Let the reference response take part as one more response; it must have a score
     #[arg(long)]
     reference: bool,
-    /// Least gap between the scores of a pair [default: any above 0]
+    /// Smallest gap between the scores of a pair [default: any gap > 0]
     #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
     min_gap: Option<f64>,
-    /// Largest gap [default: none]
+    /// Largest gap between the scores of a pair [default: no limit]
     #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
     max_gap: Option<f64>,
     /// Score from which a response is good, for --select threshold
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     threshold: Option<f64>,
-    /// Most pairs of a prompt [default: all that the rule gives]
+    /// Largest number of pairs of a prompt [default: no limit]
     #[arg(long, value_name = "N")]
     max_pairs: Option<u64>,
-    /// Only responses that ended by themselves, none that was cut at the limit of new tokens
+    /// Leave out responses that were cut at the limit of new tokens
     #[arg(long)]
     finished: bool,
-    /// Factor that turns a gap into log-odds, for --select mix-r; train with the same --reward-margin-scale
+    /// Factor that turns a gap into log-odds, for --select mix-r; training needs the same
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     reward_margin_scale: Option<f64>,
     /// Share of prompts whose pair --select mix-r draws uniformly [default: as in theory, by weights]
@@ -86,9 +83,7 @@ impl Rule {
     /// Settings of selection; `seed` is used by the rule `mix-r` only.
     pub(crate) fn settings(&self, seed: u64) -> Result<SelectSettings> {
         let base = self.preset.map_or_else(SelectSettings::default, Preset::select);
-        let expected = "best-worst, max-min-gap, all-gaps, threshold, dno or mix-r";
-        let select = self.select.as_deref().map(|word| choice::<Select>("select", word, expected)).transpose()?;
-        let select = select.unwrap_or(base.select);
+        let select = self.select.unwrap_or(base.select);
         let settings = SelectSettings {
             select,
             reference: self.reference || base.reference,
@@ -111,26 +106,18 @@ pub(crate) fn run(args: &Args) -> Result {
         select: args.rule.settings(args.seed)?,
         by: args.by.clone(),
         source: args.source_name.clone(),
-        overwrite: args.overwrite,
-        ..PairSettings::new(&args.candidates, &args.output)
+        overwrite: args.output.overwrite,
+        ..PairSettings::new(&args.candidates, &args.output.path)
     };
-    let mut terminal = Terminal::new()?;
-    let report = pair(&settings, &mut terminal);
-    terminal.clear();
-    let report = report.map_err(failed)?;
-    if args.json {
-        print(&serde_json::to_string(&report).run()?);
-        return Ok(());
-    }
-    say(&report, &settings);
-    Ok(())
+    let report = on_terminal(|terminal| pair(&settings, terminal))?;
+    args.output.summary.print(&report, |report| say(report, &settings))
 }
 
-/// What was paired, in words.
+/// Prints the summary of pairing.
 pub(crate) fn say(report: &PairReport, settings: &PairSettings) {
     let output = settings.output.display();
     let PairReport { prompts, paired, pairs, mean_gap, .. } = report;
-    print(&format!("{output}: {pairs} pairs of {paired} of {prompts} prompts; mean gap {mean_gap:.3}"));
+    print(&format!("{output}: {pairs} pairs from {paired} of {prompts} prompts; mean gap {mean_gap:.3}"));
     if report.with_reference > 0 {
         print(&format!("  {} pairs with a reference response", report.with_reference));
     }

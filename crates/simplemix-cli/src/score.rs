@@ -1,17 +1,18 @@
-//! `simplemix score`: what candidates are worth.
+//! `simplemix score`: scores of candidates.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, score};
 
-use crate::failure::{Fails, Failure, Result, failed, read_toml};
-use crate::progress::{Terminal, print};
+use crate::failure::{Fails, Result, read_toml};
+use crate::flags::{Output, on_terminal};
+use crate::progress::print;
 
-/// Score candidates: by their right answer, a reward model, a judge, a program, rules, or a weighted sum of these
+/// Score candidates by their right answers, a reward model, a judge, a program, rules, or a weighted sum of these
 ///
-/// The file has the candidates' columns, each scorer's own score as score_NAME, and the weighted sum as score. What is
-/// done is kept beside the output: killed or stopped at any moment, the same command goes on from there.
+/// The output has the columns of the candidates, the score of each scorer as score_NAME, and the weighted sum as score.
+/// Finished scores are kept beside the output: after a stop or a kill at any moment, the same command continues there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix score --candidates candidates.parquet --scorer exact-answer -o scored.parquet\n  \
@@ -19,7 +20,7 @@ use crate::progress::{Terminal, print};
   simplemix score --candidates candidates.parquet --scorer 'command:python score.py' -o scored.parquet\n  \
   simplemix score --candidates candidates.parquet --scorer exact-answer --scorer '0.1*length:200' -o scored.parquet\n  \
   simplemix score --candidates candidates.parquet --scorers scorers.toml -o scored.parquet\n\n\
-  scorers.toml holds all settings:\n  \
+  scorers.toml can hold all settings:\n  \
   [[scorer]]\n  \
   kind = \"judge\"\n  \
   weight = 1.0\n  \
@@ -30,39 +31,32 @@ use crate::progress::{Terminal, print};
   weight = 0.2\n  \
   contains = [\"####\"]")]
 pub(crate) struct Args {
-    /// Candidates: one row a response, with columns prompt and response
+    /// File of candidates: one row per response, with columns prompt and response
     #[arg(long, value_name = "FILE")]
     candidates: PathBuf,
     #[command(flatten)]
     scorers: Scorers,
-    /// Score the reference responses too, as one more candidate each
+    /// Also score the reference response of each prompt, as one more response
     #[arg(long)]
     reference: bool,
-    /// File to write: .parquet or .arrow
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// Replace an output, or unfinished work, of other arguments
-    #[arg(long)]
-    overwrite: bool,
-    /// The account as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
-/// By whom.
+/// Scorers of a weighted sum.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Scorers")]
 pub(crate) struct Scorers {
-    /// A scorer, perhaps with a weight before it: exact-answer, reward-model:DIR, command:COMMAND, judge:URL, length:MAX,
-    /// digit-share; may be given several times
+    /// Scorer, optionally with a weight before it: exact-answer, reward-model:DIR, command:COMMAND, judge:URL, length:WORDS
+    /// or digit-share; repeat the flag for a weighted sum
     #[arg(
         long = "scorer",
         value_name = "[WEIGHT*]KIND[:ARGUMENT]",
         required_unless_present = "file",
         allow_hyphen_values = true
     )]
-    scorers: Vec<String>,
-    /// Scorers with all their settings, in TOML
+    scorers: Vec<ScorerSettings>,
+    /// TOML file with scorers and all their settings
     #[arg(long = "scorers", value_name = "FILE", id = "file")]
     file: Option<PathBuf>,
 }
@@ -79,13 +73,11 @@ impl Scorers {
             Some(path) => read_toml::<ScorerFile>(path)?.scorer,
             None => Vec::new(),
         };
-        for text in &self.scorers {
-            all.push(text.parse().map_err(|error| Failure::input(format!("--scorer {text}: {error}")))?);
-        }
+        all.extend(self.scorers.iter().cloned());
         Ok(all)
     }
 
-    /// Scorers that are ready. What is wrong with them is an error of the input.
+    /// Loads the scorers. An error is one of the input.
     pub(crate) fn open(&self) -> Result<Vec<Weighted>> {
         self.settings()?.iter().map(|settings| settings.open().input()).collect()
     }
@@ -94,24 +86,16 @@ impl Scorers {
 pub(crate) fn run(args: &Args) -> Result {
     let settings = ScoreSettings {
         candidates: args.candidates.clone(),
-        output: args.output.clone(),
+        output: args.output.path.clone(),
         reference: args.reference,
-        overwrite: args.overwrite,
+        overwrite: args.output.overwrite,
     };
     let mut scorers = args.scorers.open()?;
-    let mut terminal = Terminal::new()?;
-    let report = score(&settings, &mut scorers, &mut terminal);
-    terminal.clear();
-    let report = report.map_err(failed)?;
-    if args.json {
-        print(&serde_json::to_string(&report).run()?);
-        return Ok(());
-    }
-    say(&report, &settings);
-    Ok(())
+    let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal))?;
+    args.output.summary.print(&report, |report| say(report, &settings))
 }
 
-/// What was scored, in words.
+/// Prints the summary of scoring.
 pub(crate) fn say(report: &ScoreReport, settings: &ScoreSettings) {
     let output = settings.output.display();
     print(&format!("{output}: {} responses to {} prompts", report.candidates, report.prompts));

@@ -9,7 +9,7 @@ use simplemix_data::{
 };
 
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::generate::choice;
+use crate::flags::{Summary, word};
 use crate::progress::{bar, print};
 use crate::reading::{Reading, files};
 
@@ -33,18 +33,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     max_length: usize,
     /// Handling of longer pairs: keep-start cuts off the end of the responses, drop leaves the pairs out
-    #[arg(long, value_name = "keep-start|drop", default_value = "keep-start")]
-    truncation: String,
+    #[arg(long, value_name = "keep-start|drop", default_value = "keep-start", value_parser = word::<Truncation>)]
+    truncation: Truncation,
     /// Handling of prompts whose tokens change when a response follows: trl splits as TRL does, strict fails, drop leaves the
     /// pairs out
-    #[arg(long, value_name = "trl|strict|drop", default_value = "trl")]
-    boundary: String,
+    #[arg(long, value_name = "trl|strict|drop", default_value = "trl", value_parser = word::<Boundary>)]
+    boundary: Boundary,
     /// Chat template to use instead of the model folder's
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// Print the summary as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    summary: Summary,
     #[command(flatten)]
     reading: Reading,
 }
@@ -53,11 +52,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(path) = args.output.as_deref().filter(|path| path.extension().is_none_or(|end| end != "arrow")) {
         return Err(Failure::input(format!("--output is {}, expected a name ending in .arrow", path.display())));
     }
-    let options = TokenizeOptions {
-        max_length: args.max_length,
-        truncation: choice::<Truncation>("truncation", &args.truncation, "keep-start or drop")?,
-        boundary: choice::<Boundary>("boundary", &args.boundary, "trl, strict or drop")?,
-    };
+    let options = TokenizeOptions { max_length: args.max_length, truncation: args.truncation, boundary: args.boundary };
     let mut tokenizer = PairTokenizer::from_dir(&args.tokenizer, options).input()?;
     if let Some(path) = &args.template {
         tokenizer = tokenizer.with_template(ChatTemplate::from_str(&read_text(path)?).input()?);
@@ -77,30 +72,28 @@ pub(crate) fn run(args: &Args) -> Result {
         // A file that cannot be read back must not be reported as written.
         TokenSet::open(path).run()?;
     }
-    show(args, pairs.len(), &set);
-    Ok(())
+    show(args, pairs.len(), &set)
 }
 
-fn show(args: &Args, pairs: usize, set: &TokenizedSet) {
+fn show(args: &Args, pairs: usize, set: &TokenizedSet) -> Result {
     let tokens = |ids: fn(&TokenizedPair) -> usize| set.pairs.iter().map(|(_, pair)| ids(pair)).sum::<usize>();
     let (prompt, chosen) = (tokens(|pair| pair.prompt.len()), tokens(|pair| pair.chosen.len()));
     let rejected = tokens(|pair| pair.rejected.len());
     let kept = set.pairs.len();
     let dropped: serde_json::Map<String, Value> =
         set.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count))).collect();
-    if args.json {
-        let summary = json!({
-            "pairs": pairs, "kept": kept, "dropped": dropped, "cut": set.cut, "shifted": set.shifted,
-            "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected },
-        });
-        return print(&summary.to_string());
-    }
-    print(&format!("{kept} of {pairs} pairs: {prompt} prompt, {chosen} chosen, {rejected} rejected tokens"));
-    for (reason, count) in &dropped {
-        print(&format!("  dropped: {reason} {count}"));
-    }
-    print(&format!("  cut: {}; boundary moved: {}", set.cut, set.shifted));
-    if let Some(path) = &args.output {
-        print(&path.display().to_string());
-    }
+    let summary = json!({
+        "pairs": pairs, "kept": kept, "dropped": dropped, "cut": set.cut, "shifted": set.shifted,
+        "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected },
+    });
+    args.summary.print(&summary, |_| {
+        print(&format!("{kept} of {pairs} pairs: {prompt} prompt, {chosen} chosen, {rejected} rejected tokens"));
+        for (reason, count) in &dropped {
+            print(&format!("  dropped: {reason} {count}"));
+        }
+        print(&format!("  cut: {}; boundary moved: {}", set.cut, set.shifted));
+        if let Some(path) = &args.output {
+            print(&path.display().to_string());
+        }
+    })
 }

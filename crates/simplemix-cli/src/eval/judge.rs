@@ -114,7 +114,7 @@ fn print_summary(args: &Args, judge: &str, summary: &Summary) {
 fn judge(args: &Args, stopped: Arc<AtomicBool>) -> Result<(Box<dyn Judge>, usize)> {
     let name = args.annotator.as_deref();
     if let Some(url) = &args.server {
-        let settings = args.server_flags.for_judge(url)?;
+        let settings = args.server_flags.settings(url);
         let concurrency = settings.concurrency;
         return Ok((Box::new(ServerJudge::new(settings, name, stopped)?), concurrency));
     }
