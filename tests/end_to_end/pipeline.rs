@@ -232,8 +232,9 @@ fn rounds_go_on_from_each_other_and_keep_the_first_reference() {
     assert_eq!((share("off"), share("on"), share("on-1")), (0.5.into(), 0.25.into(), 0.25.into()));
     let second = found["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "train-2").unwrap();
     let config = std::fs::read_to_string(dir.path(second["folder"].as_str().unwrap()).join("run/config.toml")).unwrap();
-    assert!(config.contains("reference_model = \"model\""), "{config}");
-    assert!(config.lines().any(|line| line.starts_with("model = ") && line.contains("train-1-")), "{config}");
+    let config: toml::Table = config.parse().unwrap();
+    assert_eq!(config["reference"]["model"].as_str(), Some("model"));
+    assert!(config["model"].as_str().unwrap().contains("train-1-"), "{config}");
 }
 
 #[test]

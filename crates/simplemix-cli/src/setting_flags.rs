@@ -16,6 +16,8 @@ pub(crate) struct Flag {
     pub(crate) heading: &'static str,
     /// Value of the setting, from the values that were given.
     pub(crate) read: fn(&[String]) -> Result<toml::Value, String>,
+    /// What the help says beside the meaning of the setting, such as how to give several values.
+    pub(crate) hint: &'static str,
 }
 
 /// A flag that was given.
@@ -44,7 +46,7 @@ pub(crate) fn text(values: &[String]) -> Result<toml::Value, String> {
 pub(crate) fn add(mut command: Command, flags: &'static [Flag], sections: &[Section]) -> Command {
     for flag in flags {
         let field = field(sections, flag.path);
-        let mut help = field.doc().trim_end_matches('.').replace('`', "");
+        let mut help = field.doc().trim_end_matches('.').replace('`', "") + flag.hint;
         if let Some(default) = field.default_text().filter(|default| default != "[]") {
             help.push_str(&format!(" [default: {}]", default.trim_matches('"')));
         }
@@ -64,28 +66,23 @@ pub(crate) fn given(matches: &ArgMatches, flags: &'static [Flag]) -> Vec<Given> 
 impl Given {
     /// The setting alone, as a table.
     pub(crate) fn table(&self) -> Result<toml::Table, String> {
-        let value = (self.flag.read)(&self.values).map_err(|problem| format!("--{} {problem}", self.flag.name))?;
         let mut table = toml::Table::new();
-        self.put(&mut table, value);
+        self.set_in(&mut table)?;
         Ok(table)
     }
 
-    /// Sets the setting in `table`, whatever it was.
-    pub(crate) fn put(&self, table: &mut toml::Table, value: toml::Value) {
-        let Some((section, key)) = self.flag.path.split_once('.') else {
-            table.insert(self.flag.path.to_owned(), value);
-            return;
-        };
-        let inner = table.entry(section).or_insert_with(|| toml::Table::new().into());
-        if let Some(inner) = inner.as_table_mut() {
-            inner.insert(key.to_owned(), value);
-        }
-    }
-
-    /// Puts the setting over those of `table`.
-    pub(crate) fn put_over(&self, table: &mut toml::Table) -> Result<(), String> {
+    /// Sets the setting in a table of settings, whatever it was there.
+    pub(crate) fn set_in(&self, table: &mut toml::Table) -> Result<(), String> {
         let value = (self.flag.read)(&self.values).map_err(|problem| format!("--{} {problem}", self.flag.name))?;
-        self.put(table, value);
+        let (section, key) = self.flag.path.split_once('.').unwrap_or(("", self.flag.path));
+        let section = match section {
+            "" => Some(table),
+            name => table.entry(name).or_insert_with(|| toml::Table::new().into()).as_table_mut(),
+        };
+        // A section that is no table is refused with the other settings.
+        if let Some(section) = section {
+            section.insert(key.to_owned(), value);
+        }
         Ok(())
     }
 }

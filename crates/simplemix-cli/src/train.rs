@@ -64,22 +64,26 @@ const SETTINGS: &str = "Settings";
 const RUN: &str = "Run";
 
 const fn flag(name: &'static str, path: &'static str, value: &'static str, heading: &'static str) -> Flag {
-    Flag { name, path, value, heading, read: one }
+    Flag { name, path, value, heading, read: one, hint: "" }
 }
 
 const fn path(name: &'static str, path: &'static str, value: &'static str, heading: &'static str) -> Flag {
-    Flag { name, path, value, heading, read: text }
+    Flag { name, path, value, heading, read: text, hint: "" }
 }
 
 /// Flags of the settings that people type; `--set` does for the others.
 const FLAGS: &[Flag] = &[
     path("model", "model", "DIR|ID", DATA),
     path("train", "train", "FILE", DATA),
-    Flag { name: "mix", path: "mix", value: "NAME=FILE:WEIGHT", heading: DATA, read: sources },
-    Flag { name: "eval", path: "eval.files", value: "[NAME=]FILE", heading: DATA, read: files },
+    Flag { read: sources, hint: "; repeat the flag for each source", ..path("mix", "mix", "NAME=FILE:WEIGHT", DATA) },
+    Flag {
+        read: files,
+        hint: "; for several files, repeat the flag with a name for each",
+        ..path("eval", "eval.files", "[NAME=]FILE", DATA)
+    },
     path("output", "output", "DIR", DATA),
     path("objective", "objective", "WHAT", METHOD),
-    Flag { name: "loss", path: "loss.name", value: "NAME[,NAME...]", heading: METHOD, read: names },
+    Flag { read: names, ..path("loss", "loss.name", "NAME[,NAME...]", METHOD) },
     flag("beta", "loss.beta", "BETA", METHOD),
     path("reference-model", "reference.model", "DIR|ID", METHOD),
     flag("learning-rate", "optimizer.learning_rate", "RATE", OPTIMISATION),
@@ -232,7 +236,7 @@ fn resolve(args: &Args) -> Result<TrainConfig> {
     }
     for given in &args.flags.0 {
         check(&given.table().map_err(Failure::input)?).map_err(|error| refused(&error, args))?;
-        given.put_over(&mut table).map_err(Failure::input)?;
+        given.set_in(&mut table).map_err(Failure::input)?;
     }
     TrainConfig::from_table(table).input()
 }
@@ -298,4 +302,65 @@ fn estimate(run: &Run) -> Result {
     }
     print("nothing was written; leave out --dry-run to train");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn resolved(flags: &[&str]) -> Result<TrainConfig> {
+        let args = std::iter::once("train").chain(flags.iter().copied());
+        resolve(&Program::try_parse_from(args).unwrap().args)
+    }
+
+    fn refused(flags: &[&str]) -> String {
+        resolved(flags).unwrap_err().message().unwrap()
+    }
+
+    #[test]
+    fn flags_and_set_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run.toml");
+        let text =
+            "seed = 7\n[loss]\nname = 'ipo'\nbeta = 0.3\n[batch]\nbatch_size = 2\n[eval.files]\nold = 'o.jsonl'\n";
+        std::fs::write(&path, text).unwrap();
+        let flags = ["--config", path.to_str().unwrap(), "--set", "loss.beta=0.5", "--batch-size", "4"];
+        let config = resolved(&[&flags[..], &["--eval", "a=a.jsonl", "--eval", "b=b.jsonl"]].concat()).unwrap();
+        assert_eq!((config.seed, config.loss.name.as_slice()), (7, &["ipo".to_owned()][..]));
+        assert_eq!((config.loss.beta, config.batch.batch_size), (0.5, 4));
+        assert_eq!(config.optimizer, TrainConfig::default().optimizer);
+        let names: Vec<String> = config.eval.files.unwrap().all().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b"]);
+        std::fs::write(&path, "[loss]\n\nbeta = -1\n").unwrap();
+        let expected = format!("{}:3: `loss.beta` is -1, expected a number above 0", path.display());
+        assert_eq!(refused(&["--config", path.to_str().unwrap()]), expected);
+    }
+
+    #[test]
+    fn flags_with_several_values_are_read() {
+        let config = resolved(&["--loss", "sigmoid,sft", "--mix", "on=a.jsonl:1", "--mix", "off=b.jsonl:1/3"]).unwrap();
+        assert_eq!(config.loss.name.as_slice(), ["sigmoid", "sft"]);
+        assert_eq!(config.mix.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["on", "off"]);
+        let last = resolved(&["--beta", "1", "--beta", "2", "--output", "2026"]).unwrap();
+        assert_eq!((last.loss.beta, last.output), (2.0, Some(PathBuf::from("2026"))));
+        assert!(refused(&["--mix", "a.jsonl"]).starts_with("--mix is `a.jsonl`, "));
+        assert!(
+            refused(&["--eval", "a.jsonl", "--eval", "b=b.jsonl"]).starts_with("--eval is `a.jsonl`, expected NAME=")
+        );
+    }
+
+    #[test]
+    fn flags_that_are_gone_say_what_replaced_them() {
+        assert_eq!(gone("--hypo-clip").unwrap(), "--hypo-clip is now --set hypo.clip=VALUE");
+        assert_eq!(gone("--freeze").unwrap(), "--freeze is now --set optimizer.freeze='[\"VALUE\"]'");
+        assert_eq!(gone("--no-such-flag"), None);
+    }
 }

@@ -95,14 +95,16 @@ impl<T: Setting> Setting for BTreeMap<String, T> {
     }
 }
 
-/// A value as it is written in a TOML file, small numbers with an exponent.
+/// A value as people write it in a TOML file: small numbers with an exponent, whole ones without a point.
 ///
 /// ```
 /// assert_eq!(simplemix_settings::toml_text(&1e-6.into()), "1e-6");
+/// assert_eq!(simplemix_settings::toml_text(&1.0.into()), "1");
 /// assert_eq!(simplemix_settings::toml_text(&vec!["q_proj", "v_proj"].into()), r#"["q_proj", "v_proj"]"#);
 /// ```
 pub fn toml_text(value: &toml::Value) -> String {
     match value {
+        toml::Value::Float(x) if x.fract() == 0.0 && x.abs() < 1e15 => format!("{x:.0}"),
         toml::Value::Float(x) => format!("{x:?}"),
         toml::Value::Array(items) => {
             format!("[{}]", items.iter().map(toml_text).collect::<Vec<_>>().join(", "))

@@ -50,7 +50,7 @@ section! {
 section! {
     /// Evaluation on held-out pairs.
     pub struct EvalSettings("eval") {
-        /// Held-out pairs, scored during and after training: a file, or a table of files by name.
+        /// Held-out pairs, scored during and after training: a file, or several by name.
         files: Option<EvalFiles> = None, was "eval";
         /// Updates between evaluations; 0 evaluates after training only.
         eval_every_steps: u64 = 0, unit "updates", was "eval_every_steps";
