@@ -106,7 +106,22 @@ pub enum Error {
         /// Largest difference that rounding explains.
         tolerance: f64,
     },
-    /// Reading or writing a file failed.
+    /// A folder for a new run holds a run.
+    #[error("{path}: holds a run; resume it, or choose another folder")]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder holds no run to resume.
+    #[error("{path}: no run to resume, expected metrics.jsonl in it")]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Writing a file or folder failed, or another process writes it.
+    #[error(transparent)]
+    Files(#[from] simplemix_files::Error),
+    /// Reading a file failed.
     #[error("{path}: cannot {action}")]
     Io {
         /// The file or folder.
@@ -116,6 +131,10 @@ pub enum Error {
         /// Reason given by the system.
         source: std::io::Error,
     },
+    /// The report of a finished run could not be made.
+    #[cfg(feature = "report")]
+    #[error(transparent)]
+    Report(#[from] simplemix_eval::Error),
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] simplemix_data::Error),

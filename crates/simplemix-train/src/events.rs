@@ -1,37 +1,35 @@
-//! Metrics as TensorBoard reads them: an events file of records (length, checksum, protobuf message, checksum).
+//! Metrics in TensorBoard's format: an events file of records (length, checksum, protobuf message, checksum).
 //!
-//! What is written is `Event { wall_time = 1, step = 2, summary = 5 { value = 1 { tag = 1, simple_value = 2 } } }`, and
-//! first `Event { file_version = 3 }`, of tensorflow's event.proto and summary.proto.
+//! The messages are `Event { wall_time = 1, step = 2, summary = 5 { value = 1 { tag = 1, simple_value = 2 } } }`, after
+//! `Event { file_version = 3 }`, of tensorflow's event.proto and summary.proto.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::error::{At, Result};
+use simplemix_files::{AppendFile, create_dir_all};
+
+use crate::error::Result;
 use crate::metrics::Record;
 
 /// An events file, open at its end.
 #[derive(Debug)]
 pub(crate) struct Events {
-    path: PathBuf,
-    file: File,
+    file: AppendFile,
 }
 
 impl Events {
-    /// A new file in `folder/tensorboard`, for the updates after `step`. TensorBoard reads all of a folder's files.
+    /// Creates a file in `folder/tensorboard` for the updates after `step`. TensorBoard reads all files of a folder.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<Self> {
         let folder = folder.join("tensorboard");
-        std::fs::create_dir_all(&folder).at(&folder, "create")?;
+        create_dir_all(&folder)?;
         let now = now();
         let path = folder.join(format!("events.out.tfevents.{:.0}.simplemix.{step}", now * 1e3));
-        let mut events =
-            Self { file: OpenOptions::new().create(true).append(true).open(&path).at(&path, "create")?, path };
+        let mut events = Self { file: AppendFile::open(path)? };
         let mut event = double(1, now);
         event.extend(bytes(3, b"brain.Event:2"));
         events.write(&event)?;
         if step > 0 {
-            // What an earlier file has of later updates is not of this run: SessionLog { status = START }.
+            // Tells TensorBoard to drop later updates of earlier files: SessionLog { status = START }.
             let mut event = double(1, now);
             event.extend(number(2, step + 1));
             event.extend(bytes(7, &number(1, 1)));
@@ -40,7 +38,7 @@ impl Events {
         Ok(events)
     }
 
-    /// Adds all numbers of an update or evaluation.
+    /// Appends all metrics of an update or evaluation.
     pub(crate) fn append(&mut self, record: &Record) -> Result<()> {
         let mut summary = Vec::new();
         for (name, value) in &record.values {
@@ -62,17 +60,17 @@ impl Events {
         record.extend(masked(&length).to_le_bytes());
         record.extend(event);
         record.extend(masked(event).to_le_bytes());
-        self.file.write_all(&record).at(&self.path, "write")
+        Ok(self.file.append(&record)?)
     }
 }
 
 fn now() -> f64 {
-    #[expect(clippy::disallowed_methods, reason = "events carry the time they were written at")]
+    #[expect(clippy::disallowed_methods, reason = "events carry the time at which they were written")]
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// TFRecord's checksum.
+/// Checksum of TFRecord files.
 fn masked(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -123,7 +121,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut events = Events::open(dir.path(), 0).unwrap();
         events.append(&Record { step: 300, values: vec![("loss".into(), 0.5)] }).unwrap();
-        let all = std::fs::read(&events.path).unwrap();
+        let all = std::fs::read(events.file.path()).unwrap();
         let (mut at, mut found) = (0, Vec::new());
         while at < all.len() {
             let length = u64::from_le_bytes(all[at..at + 8].try_into().unwrap()) as usize;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair, TokenizedSet};
+use simplemix_files::create_dir_all;
 
 use crate::error::Result;
 use crate::sides::Sides;
@@ -87,6 +88,13 @@ impl PairTokens {
     }
 }
 
+fn write_tokens(path: &Path, set: &TokenizedSet) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        create_dir_all(folder)?;
+    }
+    Ok(set.write(path)?)
+}
+
 impl From<Arc<TokenizedSet>> for PairTokens {
     fn from(set: Arc<TokenizedSet>) -> Self {
         Self((0..set.pairs.len()).map(|row| Ids::InMemory(set.clone(), row)).collect())
@@ -129,9 +137,7 @@ impl PairSet {
     /// Caches the token ids that [`PairSet::tokenize_cached`] did not find. A file that cannot be written is logged.
     pub fn fill_cache(&self) {
         for (path, set) in &self.uncached {
-            let folder = path.parent().unwrap_or(Path::new("."));
-            let made = std::fs::create_dir_all(folder).map_err(|error| error.to_string());
-            if let Err(error) = made.and_then(|()| set.write(path).map_err(|error| error.to_string())) {
+            if let Err(error) = write_tokens(path, set) {
                 tracing::warn!("token ids are not cached: {error}");
             }
         }

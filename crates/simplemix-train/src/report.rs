@@ -1,17 +1,16 @@
-//! What a finished run looks like: plots, a page with all of them, a model card.
-
-use std::fmt::Write;
+//! Report of a finished run: plots, a page with all of them, a model card.
 
 use simplemix_eval::html::{self, escape, number};
 use simplemix_eval::plot::{Panel, Series, svg};
 use simplemix_eval::{Curves, read_curves};
+use simplemix_files::AtomicFolder;
 
 use crate::config::{Objective, TrainConfig};
-use crate::error::{At, Error, Result};
+use crate::error::Result;
 use crate::pairs::PairSet;
 use crate::run_folder::RunFolder;
 
-/// A plot: its file's name, headline and what it shows. Metrics that end in `@` are shown for each source.
+/// File name, title and metrics of a plot. Metrics that end in `@` are shown for each source.
 struct Plot {
     name: &'static str,
     title: &'static str,
@@ -48,7 +47,7 @@ const PLOTS: &[Plot] = &[
     Plot { name: "kl", title: "KL divergence to the reference (nats)", metrics: &["kl"], smooth: true },
     Plot {
         name: "completions",
-        title: "Tokens of a sampled answer",
+        title: "Tokens of a sampled response",
         metrics: &["completions/mean_length"],
         smooth: true,
     },
@@ -58,19 +57,13 @@ const PLOTS: &[Plot] = &[
     Plot { name: "learning_rate", title: "Learning rate", metrics: &["learning_rate"], smooth: false },
 ];
 
-/// Writes `plots/*.svg`, `report.html` and the model's `README.md` into a finished run's folder.
+/// Writes `plots/*.svg`, `report.html` and the model's `README.md` into the folder of a finished run.
 ///
 /// # Errors
-/// [`Error::Io`] if something cannot be read or written.
+/// [`crate::Error::Report`] if the metrics cannot be read or drawn, [`crate::Error::Files`].
 pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -> Result<()> {
-    let metrics = folder.path().join("metrics.jsonl");
-    let curves = read_curves(&metrics).map_err(|error| Error::Io {
-        path: metrics,
-        action: "read",
-        source: std::io::Error::other(error),
-    })?;
-    let plots = folder.path().join("plots");
-    std::fs::create_dir_all(&plots).at(&plots, "create")?;
+    let curves = read_curves(&folder.path().join("metrics.jsonl"))?;
+    let plots = AtomicFolder::create(folder.path().join("plots"))?;
     let mut figures = String::new();
     for plot in PLOTS {
         let series = series(plot, &curves);
@@ -78,16 +71,12 @@ pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -
             continue;
         }
         let (title, x) = (plot.title.to_owned(), "update".to_owned());
-        let panel = Panel { title, x, series, smooth: plot.smooth, baseline: None };
-        let drawn = svg(&[panel]).map_err(|error| Error::Io {
-            path: plots.join(plot.name),
-            action: "draw",
-            source: std::io::Error::other(error),
-        })?;
-        folder.write(&format!("plots/{}.svg", plot.name), &drawn)?;
+        let drawn = svg(&[Panel { title, x, series, smooth: plot.smooth, baseline: None }])?;
+        plots.write(format!("{}.svg", plot.name), &drawn)?;
         let label = format!("{} over the updates", plot.title);
         figures.push_str(&html::figure(&drawn, &label, ""));
     }
+    plots.commit()?;
     let settings = config.to_toml()?;
     folder.write("report.html", &page(folder, &curves, &settings, train, &figures))?;
     folder.write("model/README.md", &card(config, &curves, &settings, train))
@@ -110,7 +99,7 @@ fn last(curves: &Curves, name: &str) -> Option<f64> {
     curves.get(name)?.last().map(|(_, value)| *value)
 }
 
-/// Names and last values, those of evaluations first.
+/// Names and last values of all metrics, those of evaluations first.
 fn last_values(curves: &Curves) -> Vec<(&str, f64)> {
     let all = curves.keys().filter_map(|name| Some((name.as_str(), last(curves, name)?)));
     let (mut first, rest): (Vec<_>, Vec<_>) = all.partition(|(name, _)| name.starts_with("eval_"));
@@ -119,15 +108,12 @@ fn last_values(curves: &Curves) -> Vec<(&str, f64)> {
 }
 
 fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, figures: &str) -> String {
+    // Folders such as `.` have no name.
     let name = folder.path().file_name().unwrap_or_default().to_string_lossy();
-    let mut rows = String::new();
-    for (name, value) in last_values(curves) {
-        let _ = writeln!(rows, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escape(name), number(value));
-    }
-    let mut shares = String::new();
-    for (source, pairs, share) in train.shares() {
-        let _ = writeln!(shares, "<li>{}: {pairs} pairs, {share:.4}</li>", escape(source));
-    }
+    let row = |(name, value)| format!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), number(value));
+    let rows: String = last_values(curves).into_iter().map(row).collect();
+    let share = |(source, pairs, share)| format!("<li>{}: {pairs} pairs, {share:.4}</li>\n", escape(source));
+    let shares: String = train.shares().into_iter().map(share).collect();
     let body = format!(
         "<h1>{}</h1>\n<p>Trained on {}:</p>\n<ul>\n{shares}</ul>\n\
         <section aria-label=\"Curves\" class=\"figures\">\n{figures}</section>\n\
@@ -140,7 +126,7 @@ fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, fi
     html::page(&name, &body)
 }
 
-/// A model card, as the Hugging Face hub shows it.
+/// Model card in the form of the Hugging Face hub.
 fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) -> String {
     let base = config.model.as_deref().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
     let how = match config.objective {
@@ -150,21 +136,17 @@ fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) 
         Objective::Sft => "supervised fine-tuning on the chosen responses".to_owned(),
         Objective::Reward => "training as a reward model".to_owned(),
     };
-    let mut sources = String::new();
-    for (source, pairs, share) in train.shares() {
-        let _ = writeln!(sources, "| {source} | {pairs} | {share:.4} |");
-    }
-    let mut values = String::new();
-    for (name, value) in last_values(curves).into_iter().filter(|(name, _)| name.starts_with("eval_")) {
-        let _ = writeln!(values, "| `{name}` | {} |", number(value));
-    }
+    let source = |(source, pairs, share)| format!("| {source} | {pairs} | {share:.4} |\n");
+    let sources: String = train.shares().into_iter().map(source).collect();
+    let evaluation = last_values(curves).into_iter().filter(|(name, _)| name.starts_with("eval_"));
+    let mut values: String = evaluation.map(|(name, value)| format!("| `{name}` | {} |\n", number(value))).collect();
     if values.is_empty() {
         values.push_str("| no held-out pairs | |\n");
     }
     format!(
         "---\ntags:\n- simplemix\n- {tag}\n---\n\n# {base}, after {how}\n\nMade by simplemix {version} from `{base}`, on {pairs}.\n\n\
         | source | pairs | share |\n| --- | --- | --- |\n{sources}\n\
-        | held out | |\n| --- | --- |\n{values}\n## Settings\n\n```toml\n{settings}```\n",
+        | held-out metric | value |\n| --- | --- |\n{values}\n## Settings\n\n```toml\n{settings}```\n",
         tag = if config.objective == Objective::Preference { "dpo" } else { "preference-data" },
         version = env!("CARGO_PKG_VERSION"),
         pairs = train.summary(),

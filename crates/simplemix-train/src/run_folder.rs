@@ -3,15 +3,18 @@
 //! ```text
 //! config.toml      settings as they were resolved
 //! metrics.jsonl    one line an update or evaluation
-//! checkpoints/     step-N/: weights, moments, progress
+//! checkpoints/     step-N/: weights, optimiser state, progress
 //! model/           the result, a Hugging Face folder
+//! run.lock         held by the process that trains
 //! ```
 //!
-//! A checkpoint is written beside its place and renamed, so whatever has the name is whole.
+//! Files and checkpoints are written by simplemix-files: what has its final name is whole and on disk. Older checkpoints
+//! are deleted only after that.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+
+use simplemix_files::{AppendFile, AtomicFolder, Lock, create_dir_all, remove_folder, remove_leftovers};
 
 use crate::error::{At, Error, Result};
 use crate::learner::Learner;
@@ -19,9 +22,8 @@ use crate::metrics::Record;
 use crate::progress::Progress;
 
 const METRICS: &str = "metrics.jsonl";
+const CHECKPOINTS: &str = "checkpoints";
 const PROGRESS: &str = "progress.json";
-/// Folders that are being written.
-const PARTIAL: &[u8] = b".saving-";
 
 /// A run's folder on disk.
 #[derive(Debug)]
@@ -30,56 +32,48 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run.
+    /// Creates the folder of a new run.
     ///
     /// # Errors
-    /// [`Error::Io`] if it holds a run already or cannot be written.
+    /// [`Error::RunExists`] if the folder holds a run; [`Error::Files`] if it cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         if path.join(METRICS).exists() || path.join("model").exists() {
-            let exists = std::io::Error::new(
-                std::io::ErrorKind::AlreadyExists,
-                "it holds a run already; resume it, or choose another folder",
-            );
-            return Err(exists).at(path, "start a run here");
+            return Err(Error::RunExists { path: path.to_owned() });
         }
-        std::fs::create_dir_all(path).at(path, "create")?;
-        let folder = Self { path: path.to_owned() };
-        folder.tidy()?;
-        Ok(folder)
+        create_dir_all(path)?;
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Opens the folder of a run that was stopped.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is none.
+    /// [`Error::NoRun`] if the folder holds no run.
     pub fn open(path: &Path) -> Result<Self> {
-        std::fs::metadata(path.join(METRICS)).at(path, "resume: no metrics.jsonl in it")?;
-        let folder = Self { path: path.to_owned() };
-        folder.tidy()?;
-        Ok(folder)
-    }
-
-    /// Removes what a run that was killed had half written.
-    fn tidy(&self) -> Result<()> {
-        for folder in [self.path.clone(), self.path.join("checkpoints")] {
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-            for entry in entries {
-                let path = entry.at(&folder, "read")?.path();
-                let is_partial = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PARTIAL));
-                if is_partial && path.is_dir() {
-                    std::fs::remove_dir_all(&path).at(&path, "remove")?;
-                }
-            }
+        if !path.join(METRICS).exists() {
+            return Err(Error::NoRun { path: path.to_owned() });
         }
-        Ok(())
+        Ok(Self { path: path.to_owned() })
     }
 
-    /// Where it is.
+    /// Keeps other processes from training in the folder until the result is dropped, and removes unfinished files of a
+    /// process that was killed.
+    ///
+    /// # Errors
+    /// [`Error::Files`] if another process trains in it.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        let lock = Lock::acquire(self.path.join("run.lock"))?;
+        for folder in [self.path.clone(), self.path.join(CHECKPOINTS)].iter().filter(|folder| folder.is_dir()) {
+            remove_leftovers(folder)?;
+        }
+        Ok(lock)
+    }
+
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the resulting model goes.
+    /// Path of the resulting model.
     pub fn model(&self) -> PathBuf {
         self.path.join("model")
     }
@@ -87,66 +81,51 @@ impl RunFolder {
     /// Writes `text` under `name`, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn write(&self, name: &str, text: &str) -> Result<()> {
-        let path = self.path.join(name);
-        let mut builder = tempfile::Builder::new();
-        // Temporary files are private by default; a run's are as readable as any other.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(&self.path).at(&path, "write")?;
-        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).at(&path, "write")?;
-        file.persist(&path).map_err(|e| e.error).at(&path, "write")?;
+    /// [`Error::Files`].
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(simplemix_files::write(self.path.join(name), text)?)
+    }
+
+    /// Opens `metrics.jsonl` after the lines of the first `step` updates; later lines are cut off.
+    ///
+    /// # Errors
+    /// [`Error::Files`] and [`Error::Io`].
+    pub(crate) fn metrics(&self, step: u64) -> Result<MetricsFile> {
+        let path = self.path.join(METRICS);
+        let mut file = AppendFile::open(&path)?;
+        let kept = kept_bytes(file.reader(), step).at(&path, "read")?;
+        file.truncate(kept)?;
+        Ok(MetricsFile { file })
+    }
+
+    /// Saves a checkpoint, then deletes all but the newest `keep` and the one of the best evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Files`] and errors of the learner. Earlier checkpoints are untouched until the new one is on disk.
+    pub(crate) fn save_checkpoint(&self, learner: &impl Learner, progress: &Progress, keep: usize) -> Result<()> {
+        create_dir_all(self.path.join(CHECKPOINTS))?;
+        let checkpoint = AtomicFolder::create(self.checkpoint(progress.step))?;
+        learner.save(checkpoint.path())?;
+        checkpoint.write(PROGRESS, serde_json::json!(progress).to_string())?;
+        checkpoint.commit()?;
+        self.delete_outdated(progress, keep)
+    }
+
+    /// Deletes all checkpoints but the newest `keep` and the one of the best evaluation.
+    fn delete_outdated(&self, progress: &Progress, keep: usize) -> Result<()> {
+        let best = progress.best.map(|best| best.step);
+        for step in outdated(&self.checkpoints()?, keep).iter().filter(|step| Some(**step) != best) {
+            remove_folder(self.checkpoint(*step))?;
+        }
         Ok(())
     }
 
-    /// Opens `metrics.jsonl` for further lines, after those of the first `step` updates; later ones are cut off.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn metrics(&self, step: u64) -> Result<MetricsFile> {
-        let path = self.path.join(METRICS);
-        let kept = match File::open(&path) {
-            Ok(file) => kept_bytes(file, step).at(&path, "read")?,
-            Err(_) => 0,
-        };
-        let file = OpenOptions::new().create(true).append(true).open(&path).at(&path, "write")?;
-        file.set_len(kept).at(&path, "write")?;
-        Ok(MetricsFile { path, file })
-    }
-
-    /// Writes a checkpoint and removes all but the newest `keep` and the one of the best evaluation.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or what the learner reports; earlier checkpoints are then untouched.
-    pub fn save_checkpoint(&self, learner: &impl Learner, progress: &Progress, keep: usize) -> Result<PathBuf> {
-        let folder = self.path.join("checkpoints");
-        std::fs::create_dir_all(&folder).at(&folder, "create")?;
-        let place = folder.join(format!("step-{}", progress.step));
-        let temporary = tempfile::Builder::new().prefix(".saving-").tempdir_in(&folder).at(&folder, "write")?;
-        learner.save(temporary.path())?;
-        let path = temporary.path().join(PROGRESS);
-        let text = serde_json::json!(progress).to_string();
-        std::fs::write(&path, text).and_then(|()| File::open(&path)?.sync_all()).at(&path, "write")?;
-        if place.exists() {
-            std::fs::remove_dir_all(&place).at(&place, "replace")?;
-        }
-        std::fs::rename(temporary.path(), &place).at(&place, "write")?;
-        let _ = temporary.keep();
-        let best = progress.best.map(|best| best.step);
-        for step in outdated(&self.checkpoints()?, keep).iter().filter(|step| Some(**step) != best) {
-            let old = folder.join(format!("step-{step}"));
-            std::fs::remove_dir_all(&old).at(&old, "remove")?;
-        }
-        Ok(place)
-    }
-
-    /// Updates after which there is a checkpoint, in order.
+    /// Numbers of updates after which there is a checkpoint, in order.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn checkpoints(&self) -> Result<Vec<u64>> {
-        let folder = self.path.join("checkpoints");
+        let folder = self.path.join(CHECKPOINTS);
         let mut steps = Vec::new();
         if folder.is_dir() {
             for entry in std::fs::read_dir(&folder).at(&folder, "read")? {
@@ -160,14 +139,14 @@ impl RunFolder {
 
     /// Folder of the checkpoint after `step` updates.
     pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.path.join("checkpoints").join(format!("step-{step}"))
+        self.path.join(CHECKPOINTS).join(format!("step-{step}"))
     }
 
-    /// Takes up the newest checkpoint; none where there is none.
+    /// Restores the newest checkpoint, if there is one, and deletes those that a stopped run should have deleted.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::State`] or what the learner reports.
-    pub fn restore(&self, learner: &mut impl Learner) -> Result<Option<Progress>> {
+    /// [`Error::Io`], [`Error::State`] and errors of the learner.
+    pub(crate) fn restore(&self, learner: &mut impl Learner, keep: usize) -> Result<Option<Progress>> {
         let Some(step) = self.checkpoints()?.pop() else {
             return Ok(None);
         };
@@ -175,19 +154,20 @@ impl RunFolder {
         let path = folder.join(PROGRESS);
         let text = std::fs::read_to_string(&path).at(&path, "read")?;
         let progress = serde_json::from_str(&text)
-            .map_err(|e| Error::Config { path, message: format!("not a checkpoint's progress: {e}") })?;
+            .map_err(|e| Error::Config { path, message: format!("not the progress of a checkpoint: {e}") })?;
         learner.restore(&folder)?;
+        self.delete_outdated(&progress, keep)?;
         Ok(Some(progress))
     }
 }
 
-/// Which of `steps` go when only the newest `keep` (at least one) stay.
+/// Checkpoints to delete so that only the newest `keep` (at least one) stay.
 fn outdated(steps: &[u64], keep: usize) -> &[u64] {
     &steps[..steps.len().saturating_sub(keep.max(1))]
 }
 
-/// Length of the lines up to the last of update `step`.
-fn kept_bytes(file: File, step: u64) -> std::io::Result<u64> {
+/// Length of the lines up to the last one of update `step`.
+fn kept_bytes(file: impl Read, step: u64) -> std::io::Result<u64> {
     #[derive(serde::Deserialize)]
     struct Line {
         step: u64,
@@ -196,9 +176,9 @@ fn kept_bytes(file: File, step: u64) -> std::io::Result<u64> {
     loop {
         line.clear();
         let read = reader.read_line(&mut line)?;
-        let whole = line.ends_with('\n');
+        let is_whole = line.ends_with('\n');
         match serde_json::from_str::<Line>(&line) {
-            Ok(parsed) if whole && parsed.step <= step => kept += read as u64,
+            Ok(parsed) if is_whole && parsed.step <= step => kept += read as u64,
             _ => return Ok(kept),
         }
     }
@@ -206,19 +186,26 @@ fn kept_bytes(file: File, step: u64) -> std::io::Result<u64> {
 
 /// `metrics.jsonl`, open at its end.
 #[derive(Debug)]
-pub struct MetricsFile {
-    path: PathBuf,
-    file: File,
+pub(crate) struct MetricsFile {
+    file: AppendFile,
 }
 
 impl MetricsFile {
     /// Appends a line.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn append(&mut self, record: &Record) -> Result<()> {
+    /// [`Error::Files`].
+    pub(crate) fn append(&mut self, record: &Record) -> Result<()> {
         let line = serde_json::json!(record).to_string() + "\n";
-        self.file.write_all(line.as_bytes()).at(&self.path, "write")
+        Ok(self.file.append(line.as_bytes())?)
+    }
+
+    /// Waits until all lines are on disk.
+    ///
+    /// # Errors
+    /// [`Error::Files`].
+    pub(crate) fn sync(&self) -> Result<()> {
+        Ok(self.file.sync()?)
     }
 }
 
@@ -235,7 +222,7 @@ mod tests {
             metrics.append(&Record { step, values: vec![("loss".into(), 0.5)] }).unwrap();
         }
         // A line cut off by a crash goes too.
-        metrics.file.write_all(br#"{"step":4,"lo"#).unwrap();
+        metrics.file.append(br#"{"step":4,"lo"#).unwrap();
         let mut metrics = folder.metrics(2).unwrap();
         metrics.append(&Record { step: 3, values: Vec::new() }).unwrap();
         let text = std::fs::read_to_string(folder.path().join(METRICS)).unwrap();
@@ -248,7 +235,10 @@ mod tests {
         let folder = RunFolder::create(dir.path()).unwrap();
         folder.metrics(0).unwrap();
         let error = RunFolder::create(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("cannot start a run here"), "{error}");
+        assert!(error.to_string().ends_with("holds a run; resume it, or choose another folder"), "{error}");
+        let _lock = folder.lock().unwrap();
+        let error = RunFolder::open(dir.path()).unwrap().lock().unwrap_err();
+        assert!(error.to_string().contains("run.lock: in use by process "), "{error}");
     }
 
     #[test]

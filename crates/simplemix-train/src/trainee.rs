@@ -60,8 +60,7 @@ impl Trainable for Trainee {
     fn save(&self, folder: &Path) -> Result<()> {
         weights::save(&folder.join(weights::WEIGHTS), &self.parameters)?;
         weights::save(&folder.join(OPTIMIZER), &self.optimizer.state())?;
-        let path = folder.join(UPDATES);
-        std::fs::write(&path, self.optimizer.updates().to_string()).at(&path, "write")
+        Ok(simplemix_files::write(folder.join(UPDATES), self.optimizer.updates().to_string())?)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {

@@ -12,6 +12,10 @@ use simplemix_settings::{Settings, merge};
 use simplemix_train::{Finished, Outcome, Record, Run, TrainConfig, Trained};
 use tch::{Device, Kind, Tensor};
 
+#[cfg(debug_assertions)]
+#[path = "runs/faults.rs"]
+mod faults;
+
 struct Dir(tempfile::TempDir);
 
 impl Dir {

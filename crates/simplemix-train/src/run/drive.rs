@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use simplemix_data::{Metrics, Watch};
+use simplemix_files::remove_folder;
 use simplemix_model::CausalLm;
 use tch::Device;
 
 use super::{Finished, Trained};
 use crate::config::TrainConfig;
-use crate::error::{At, Result};
+use crate::error::Result;
 use crate::events::Events;
 use crate::learner::Learner;
 use crate::loop_settings::LoopSettings;
@@ -16,7 +17,6 @@ use crate::metrics::Record;
 use crate::observer::{NonFinite, Observer, Occasion};
 use crate::pairs::{NamedSet, PairSet};
 use crate::progress::Progress;
-use crate::report;
 use crate::run_folder::{MetricsFile, RunFolder};
 use crate::table::PairTable;
 use crate::trainer::{Outcome, Tables, train};
@@ -38,7 +38,9 @@ impl Drive<'_> {
         watch: &mut dyn Watch,
         save: impl FnOnce(L, &RunFolder) -> Result<Trained>,
     ) -> Result<Finished> {
-        let mut progress = if resume { folder.restore(&mut learner)?.unwrap_or_default() } else { Progress::default() };
+        let keep = self.config.checkpoint.keep;
+        let restored = if resume { folder.restore(&mut learner, keep)? } else { None };
+        let mut progress = restored.unwrap_or_default();
         let metrics = folder.metrics(progress.step)?;
         let events = if self.config.log.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
         let mut recorder = Recorder {
@@ -47,7 +49,7 @@ impl Drive<'_> {
             events,
             watch,
             steps: self.settings.steps,
-            keep: self.config.checkpoint.keep,
+            keep,
             ids: &self.train.ids,
             records: Vec::new(),
         };
@@ -61,12 +63,13 @@ impl Drive<'_> {
         if let Some(best) = progress.best {
             learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
         }
-        // What a run left that was killed after this point, and has come here again.
-        for old in [folder.model(), folder.path().join("adapter")].iter().filter(|old| old.exists()) {
-            std::fs::remove_dir_all(old).at(old, "replace")?;
+        // A run that was killed after this point has left them.
+        for old in [folder.model(), folder.path().join("adapter")] {
+            remove_folder(old)?;
         }
         let model = save(learner, &folder)?;
-        report::write(&folder, self.config, self.train)?;
+        #[cfg(feature = "report")]
+        crate::report::write(&folder, self.config, self.train)?;
         Ok(Finished { outcome, records, model: Some(model), folder })
     }
 }
@@ -112,7 +115,9 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
     }
 
     fn checkpoint(&mut self, learner: &L, progress: &Progress, _: Occasion) -> Result<()> {
-        self.folder.save_checkpoint(learner, progress, self.keep).map(drop)
+        // On disk before the checkpoint, so that a resumed run has the lines of all updates before it.
+        self.metrics.sync()?;
+        self.folder.save_checkpoint(learner, progress, self.keep)
     }
 
     fn nonfinite(&mut self, report: &NonFinite) -> Result<()> {
@@ -153,3 +158,7 @@ pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&P
     merged.save(&folder.model(), source)?;
     Ok(Trained::Policy(Box::new(merged)))
 }
+
+#[cfg(all(test, debug_assertions))]
+#[path = "drive_tests.rs"]
+mod tests;

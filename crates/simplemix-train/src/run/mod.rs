@@ -133,6 +133,7 @@ impl Run {
     pub fn start(self, resume: bool, watch: &mut dyn Watch) -> Result<Finished> {
         let output = required("output", self.config.output.as_deref())?;
         let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
+        let _lock = folder.lock()?;
         folder.write("config.toml", &self.config.to_toml()?)?;
         folder.write("environment.json", &environment(self.start.device()))?;
         self.train.fill_cache();

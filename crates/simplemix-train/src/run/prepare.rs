@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
+use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
 use simplemix_model::{CausalLm, ModelConfig, RewardModel, default_device};
@@ -11,7 +12,6 @@ use tch::{Device, Kind, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
-use super::reference::cache_folder;
 use crate::config::{Objective, TrainConfig};
 use crate::error::{Error, Result};
 use crate::order::Order;
@@ -180,8 +180,11 @@ fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<
 
 /// Token ids out of the cache, or made; they are kept there once the run starts.
 fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
-    let cache =
-        config.tokens.cache.then(|| config.tokens.cache_folder.clone().or_else(|| cache_folder("tokens"))).flatten();
+    let cache = config
+        .tokens
+        .cache
+        .then(|| config.tokens.cache_folder.clone().or_else(|| cache_dir_for("tokens").ok()))
+        .flatten();
     match cache {
         Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, &folder),
         None => PairSet::tokenize(pairs, tokenizer),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
+use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSum, Need, PairLoss};
 use simplemix_model::CausalLm;
 use simplemix_settings::{choice, section};
@@ -112,30 +113,23 @@ impl ReferenceMaker<'_> {
     ) -> Result<ReferenceLogps> {
         let compute = |progress: &mut dyn FnMut(usize)| reference_logps(model, set, self.options, progress);
         let cache = match self.config.reference.source {
-            ReferenceSource::Cached => self.config.reference.cache_folder.clone().or_else(|| cache_folder("logps")),
+            ReferenceSource::Cached => {
+                self.config.reference.cache_folder.clone().or_else(|| cache_dir_for("logps").ok())
+            }
             _ => None,
         };
         let (Some(cache), Some(folder)) = (cache, folder) else { return compute(progress) };
         let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
-        let key = ReferenceKey::new(&[folder], set, &settings)?;
+        let key = ReferenceKey::new(folder, set, &settings)?;
         if let Some(logps) = key.load(&cache, set.len()) {
             tracing::info!(key = key.as_str(), "reference log-probabilities from {}", cache.display());
             return Ok(logps);
         }
         let logps = compute(progress)?;
-        // A cache that cannot be written is no reason to stop.
+        // The run does not depend on the cache.
         if let Err(error) = key.store(&cache, &logps) {
-            tracing::warn!("reference log-probabilities are not kept: {error}");
+            tracing::warn!("reference log-probabilities are not cached: {error}");
         }
         Ok(logps)
     }
-}
-
-/// `part` of simplemix's cache folder.
-pub(super) fn cache_folder(part: &str) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let root = variable("SIMPLEMIX_CACHE")
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("simplemix")))
-        .or_else(|| Some(variable("HOME")?.join(".cache").join("simplemix")))?;
-    Some(root.join(part))
 }
