@@ -12,8 +12,8 @@ use crate::progress::{bar, print, warn};
 
 /// Compare runs on one page with tables, curves, bars and responses; also as Markdown, CSV and single plots
 ///
-/// Runs that differ only in their seed and output are one arm. The folder of a run, or its subfolder eval/, may also hold
-/// alpaca.json (from `simplemix eval alpaca --json`) and model_outputs.json (from `simplemix eval generate`).
+/// Runs that differ only in their seed and output are one arm. The folder of a run, or its subfolder eval/, may also
+/// hold alpaca.json (from `simplemix eval alpaca --json`) and model_outputs.json (from `simplemix eval generate`).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix report runs/* -o comparison\n  \
@@ -29,7 +29,8 @@ pub(crate) struct Args {
     /// Put runs into one arm under a name; may be given several times
     #[arg(long, value_name = "NAME=RUN,RUN,..", value_parser = named)]
     group: Vec<(String, String)>,
-    /// Also show the responses of another model under a name, in the format of model_outputs.json; may be given several times
+    /// Also show the responses of another model under a name, in the format of model_outputs.json; may be given several
+    /// times
     #[arg(long, value_name = "NAME=FILE", value_parser = named)]
     outputs: Vec<(String, String)>,
     /// Number of prompts whose responses are shown

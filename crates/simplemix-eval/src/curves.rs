@@ -12,7 +12,8 @@ use crate::error::{At, Error, Result};
 /// Points `(step, value)` of each metric.
 pub type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
-/// Reads the metrics of a run. A `null` is not a point. A last line that is cut off, as a killed run leaves it, is skipped.
+/// Reads the metrics of a run. A `null` is not a point. A last line that is cut off, as a killed run leaves it, is
+/// skipped.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Malformed`] that names the line.
@@ -52,7 +53,8 @@ struct Columns {
 }
 
 impl Columns {
-    /// The column of a name. Most lines have the same names in the same order, so the column after `last` is tried first.
+    /// The column of a name. Most lines have the same names in the same order, so the column after `last` is tried
+    /// first.
     fn column(&mut self, name: &str, last: Option<usize>) -> usize {
         let next = last.map_or(0, |last| last + 1);
         if self.names.get(next).is_some_and(|known| known == name) {

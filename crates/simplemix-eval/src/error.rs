@@ -56,14 +56,14 @@ pub enum Error {
     /// The caller stopped the work; finished verdicts are kept.
     #[error("stopped; the same call continues from here")]
     Stopped,
-    /// A plot has no finite point.
+    /// A plot has no finite point (feature `plot`).
     #[cfg(feature = "plot")]
     #[error("plot `{title}` has no finite point to draw")]
     EmptyPlot {
         /// Title of the plot.
         title: String,
     },
-    /// A plot cannot be drawn.
+    /// A plot cannot be drawn (feature `plot`).
     #[cfg(feature = "plot")]
     #[error("cannot draw: {reason}")]
     Draw {

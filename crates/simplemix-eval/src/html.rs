@@ -59,8 +59,8 @@ summary { cursor: pointer; padding-block: .25rem; }
 </html>
 "##;
 
-/// Makes a figure of SVG text from this crate, which follows the colours of the page. `label` describes the plot for readers
-/// who cannot see it.
+/// Makes a figure of SVG text from this crate, which follows the colours of the page. `label` describes the plot for
+/// readers who cannot see it.
 pub fn figure(svg: &str, label: &str, caption: &str) -> String {
     let mut html = String::from("<figure>");
     let inner = svg

@@ -1,5 +1,5 @@
-//! Logistic regression with an L1 penalty, weights and soft targets, solved to convergence by proximal Newton steps, each of
-//! which is found by coordinate descent (Lee, Sun and Saunders 2014, arXiv:1206.1623).
+//! Logistic regression with an L1 penalty, weights and soft targets, solved to convergence by proximal Newton steps,
+//! each of which is found by coordinate descent (Lee, Sun and Saunders 2014, arXiv:1206.1623).
 //!
 //! The solver is meant for a few features: the Hessian is a small dense matrix.
 
@@ -18,15 +18,15 @@ pub(crate) struct Sample<const D: usize> {
 
 /// Most iterations of the solver. Problems with a minimum take about ten.
 const ITERATIONS: usize = 200;
-/// Least curvature of a row, so that there is a step even far from the minimum, where the curvature vanishes. It changes the
-/// path to the minimum, not the minimum.
+/// Least curvature of a row, so that there is a step even far from the minimum, where the curvature vanishes. It
+/// changes the path to the minimum, not the minimum.
 const LEAST_CURVE: f64 = 1e-9;
 /// Size of a step, relative to the coefficients, below which the search ends.
 const TOLERANCE: f64 = 1e-11;
 
-/// Finds the coefficients that minimise `|beta|_1 + C * sum_i w_i * (softplus(z_i) - y_i * z_i)`, with `z = x · beta` and no
-/// intercept. That is the objective of scikit-learn's `LogisticRegression(penalty="l1", fit_intercept=False)`, where a soft
-/// target `y` stands for two rows of weights `w * y` and `w * (1 - y)`. The search begins at `start`.
+/// Finds the coefficients that minimise `|beta|_1 + C * sum_i w_i * (softplus(z_i) - y_i * z_i)`, with `z = x · beta`
+/// and no intercept. That is the objective of scikit-learn's `LogisticRegression(penalty="l1", fit_intercept=False)`,
+/// where a soft target `y` stands for two rows of weights `w * y` and `w * (1 - y)`. The search begins at `start`.
 ///
 /// # Errors
 /// [`Error::NotConverged`] if a number among the samples is not finite.

@@ -1,8 +1,8 @@
 //! Figures of a model's implicit rewards on preference pairs: accuracy, margin, length bias, calibration.
 //!
-//! The reward of a response is `beta` times the log-ratio of policy over reference. The margin of a pair is the reward of the
-//! chosen response minus that of the rejected one, and `sigmoid(margin)` is the probability with which the model prefers the
-//! chosen one (Rafailov et al. 2023, arXiv:2305.18290).
+//! The reward of a response is `beta` times the log-ratio of policy over reference. The margin of a pair is the reward
+//! of the chosen response minus that of the rejected one, and `sigmoid(margin)` is the probability with which the model
+//! prefers the chosen one (Rafailov et al. 2023, arXiv:2305.18290).
 
 use std::collections::BTreeMap;
 
@@ -75,12 +75,12 @@ pub struct LengthBias {
     pub correlation: f64,
 }
 
-/// Confidence of the model against its accuracy. The confidence in a pair is `max(p, 1 - p)` with `p = sigmoid(margin)`. The
-/// model is right if it prefers the chosen response, and half right if it prefers neither.
+/// Confidence of the model against its accuracy. The confidence in a pair is `max(p, 1 - p)` with `p =
+/// sigmoid(margin)`. The model is right if it prefers the chosen response, and half right if it prefers neither.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Calibration {
-    /// Expected calibration error: the gap between confidence and accuracy of each bin, averaged over pairs (Guo et al. 2017,
-    /// arXiv:1706.04599).
+    /// Expected calibration error: the gap between confidence and accuracy of each bin, averaged over pairs (Guo et al.
+    /// 2017, arXiv:1706.04599).
     pub ece: f64,
     /// Mean squared error of `p` (Brier 1950).
     pub brier: f64,

@@ -30,7 +30,8 @@ impl Share {
         if self.total == 0 { 0.0 } else { self.hits as f64 / self.total as f64 }
     }
 
-    /// Computes Wilson's interval at `z` standard deviations (1.96 for 95 %), without continuity correction (Wilson 1927).
+    /// Computes Wilson's interval at `z` standard deviations (1.96 for 95 %), without continuity correction (Wilson
+    /// 1927).
     ///
     /// # Examples
     /// ```
@@ -51,8 +52,8 @@ impl Share {
     }
 }
 
-/// Computes the p-value of McNemar's exact test of paired outcomes: the probability of a split at least as uneven as `gained`
-/// against `lost` if both were equally likely (two-sided).
+/// Computes the p-value of McNemar's exact test of paired outcomes: the probability of a split at least as uneven as
+/// `gained` against `lost` if both were equally likely (two-sided).
 ///
 /// # Examples
 /// ```

@@ -38,7 +38,8 @@ pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[below] + share * (sorted[(below + 1).min(last)] - sorted[below])
 }
 
-/// Computes the two-sided p-value of Student's t-test that paired `differences` have the mean 0; 1 if all of them are 0.
+/// Computes the two-sided p-value of Student's t-test that paired `differences` have the mean 0; 1 if all of them are
+/// 0.
 ///
 /// # Examples
 /// ```
@@ -101,7 +102,8 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     corrected
 }
 
-/// Computes the regularised incomplete beta function `I_x(a, b)` by its continued fraction (DLMF 8.17.22) and Lentz's method.
+/// Computes the regularised incomplete beta function `I_x(a, b)` by its continued fraction (DLMF 8.17.22) and Lentz's
+/// method.
 fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;

@@ -102,8 +102,8 @@ pub enum BatchOrder {
     /// The order that keeps every prefix close to its shares.
     #[default]
     Interleaved,
-    /// A keyed shuffle of each batch, so that a position within the batch says nothing about the source. For every number
-    /// of ranks that divides the batch size, each rank's micro-batch holds the shares too.
+    /// A keyed shuffle of each batch, so that a position within the batch says nothing about the source. For every
+    /// number of ranks that divides the batch size, each rank's micro-batch holds the shares too.
     #[serde(alias = "batch_shuffled")]
     BatchShuffled,
 }

@@ -21,8 +21,8 @@ pub struct Draw {
 
 /// A mixture whose settings are checked.
 ///
-/// The row at a position is a pure function of settings and position. So resuming needs one integer, rank `r` of `w` takes
-/// positions `r, r + w, ...`, and the number of threads changes nothing.
+/// The row at a position is a pure function of settings and position. So resuming needs one integer, rank `r` of `w`
+/// takes positions `r, r + w, ...`, and the number of threads changes nothing.
 ///
 /// # Examples
 /// ```

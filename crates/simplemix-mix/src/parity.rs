@@ -18,10 +18,11 @@ pub enum Stopping {
     AllExhaustedWithoutReplacement,
 }
 
-/// Order of `datasets.interleave_datasets` (5.x) over map-style data sets, as pairs `(source, row)`; `rows` gives the size
-/// of each source.
+/// Order of `datasets.interleave_datasets` (5.x) over map-style data sets, as pairs `(source, row)`; `rows` gives the
+/// size of each source.
 ///
-/// With `probabilities`, the source of each row is drawn by NumPy's generator under `seed`; without, sources take turns.
+/// With `probabilities`, the source of each row is drawn by NumPy's generator under `seed`; without, sources take
+/// turns.
 ///
 /// # Examples
 /// ```
@@ -32,8 +33,8 @@ pub enum Stopping {
 /// ```
 ///
 /// # Errors
-/// [`Error::NoSource`]; [`Error::Setting`] unless there is one probability for each source, none is below 0, their sum is
-/// 1, and the order ends.
+/// [`Error::NoSource`]; [`Error::Setting`] unless there is one probability for each source, none is below 0, their sum
+/// is 1, and the order ends.
 pub fn interleave_datasets(
     rows: &[u64],
     probabilities: Option<&[f64]>,
@@ -117,8 +118,8 @@ fn drawn(rows: &[u64], probabilities: &[f64], seed: u64, stopping: Stopping) -> 
 
 /// Number of rows that TRL's `DatasetMixtureConfig` (1.16) keeps from the start of each source.
 ///
-/// TRL makes the largest mixture in the ratio of `fractions` for which no source has to repeat a row. It concatenates the
-/// sources, and the trainer then shuffles.
+/// TRL makes the largest mixture in the ratio of `fractions` for which no source has to repeat a row. It concatenates
+/// the sources, and the trainer then shuffles.
 ///
 /// # Errors
 /// [`Error::Setting`] unless there is one fraction for each source, none is below 0, and one is above 0.

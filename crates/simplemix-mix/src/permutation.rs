@@ -1,9 +1,9 @@
 //! A keyed permutation of `0..len`: a shuffle that stores nothing.
 //!
-//! The permutation is six rounds of an unbalanced Feistel network on the smallest number of bits that holds `len`, repeated
-//! until the value is below `len` (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). At most half of the
-//! values lie outside, so the walk takes at most two passes on average. The round function is SplitMix64's finaliser over
-//! the round key and the other half. Integer arithmetic makes the result equal on every platform.
+//! The permutation is six rounds of an unbalanced Feistel network on the smallest number of bits that holds `len`,
+//! repeated until the value is below `len` (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). At most
+//! half of the values lie outside, so the walk takes at most two passes on average. The round function is SplitMix64's
+//! finaliser over the round key and the other half. Integer arithmetic makes the result equal on every platform.
 
 /// Shuffled order of `0..len`, which depends on a seed and an epoch.
 ///

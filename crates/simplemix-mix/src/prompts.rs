@@ -1,7 +1,7 @@
 //! Mixtures by prompt: the source from which each prompt comes, and the order of the rows that share a prompt.
 //!
-//! Prompts are given as numbers, such as hashes of their text: `prompts[i]` is the prompt of row `i`. The results are rows,
-//! either for [`crate::Mixture::with_rows`] or in their final order.
+//! Prompts are given as numbers, such as hashes of their text: `prompts[i]` is the prompt of row `i`. The results are
+//! rows, either for [`crate::Mixture::with_rows`] or in their final order.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use crate::weight::Weight;
 
 /// Rows that each source keeps so that every prompt comes from a single source.
 ///
-/// A prompt that several sources have goes to one of them at random, in the ratio of their weights. The choice depends on
-/// the seed and the prompt only, so that rows of other prompts do not change it.
+/// A prompt that several sources have goes to one of them at random, in the ratio of their weights. The choice depends
+/// on the seed and the prompt only, so that rows of other prompts do not change it.
 ///
 /// # Examples
 /// ```
@@ -52,8 +52,8 @@ pub fn disjoint(sources: &[&[u64]], weights: &[Weight], seed: u64) -> Vec<Vec<u6
         .collect()
 }
 
-/// Rows `(a, b)` of two sources with the same prompt. Each row comes at most once, and the rows of a prompt are matched in
-/// their order.
+/// Rows `(a, b)` of two sources with the same prompt. Each row comes at most once, and the rows of a prompt are matched
+/// in their order.
 ///
 /// # Examples
 /// ```
@@ -86,7 +86,8 @@ pub fn adjacent(pairs: &[(u64, u64)], seed: u64) -> impl Iterator<Item = (usize,
     })
 }
 
-/// Puts the two rows of each prompt half of the mixture apart, so that no batch of up to `pairs.len() - 1` rows holds both.
+/// Puts the two rows of each prompt half of the mixture apart, so that no batch of up to `pairs.len() - 1` rows holds
+/// both.
 ///
 /// Gives pairs `(source, row)`, with sources 0 and 1 in turn.
 ///
@@ -114,8 +115,9 @@ pub struct Crossed {
     pub rejected: (usize, u64),
 }
 
-/// Mixes at the level of responses: for every prompt that both sources have, the chosen response of one source is paired
-/// with the rejected response of the other. The chosen response comes from `a` with probability `a's weight / sum of both`.
+/// Mixes at the level of responses: for every prompt that both sources have, the chosen response of one source is
+/// paired with the rejected response of the other. The chosen response comes from `a` with probability `a's weight /
+/// sum of both`.
 ///
 /// The paper does not train on such pairs: their responses come from different policies.
 ///

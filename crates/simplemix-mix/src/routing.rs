@@ -1,4 +1,5 @@
-//! Shares by task, such as on-policy pairs where answers can be checked and off-policy pairs elsewhere, as the paper finds.
+//! Shares by task, such as on-policy pairs where answers can be checked and off-policy pairs elsewhere, as the paper
+//! finds.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +30,8 @@ pub struct Routing {
     /// Weights of the sources in each task with weights of its own.
     #[serde(default)]
     pub tasks: BTreeMap<String, BTreeMap<String, Weight>>,
-    /// Weights of the sources in every other task, and in rows without a task; by default, those of the mixture. Beside a
-    /// schedule, `default` and `tasks` must be empty, and the weights of the schedule hold in every task.
+    /// Weights of the sources in every other task, and in rows without a task; by default, those of the mixture. Beside
+    /// a schedule, `default` and `tasks` must be empty, and the weights of the schedule hold in every task.
     #[serde(default)]
     pub default: BTreeMap<String, Weight>,
     /// Weights of the tasks; by default, each task has the share that it has of the sources' rows.
@@ -53,8 +54,8 @@ impl Routing {
         self.tasks.get(task).unwrap_or(&self.default)
     }
 
-    /// Makes the mixture of `config` with shares by task, where `tasks[s][r]` is the task of row `r` of source `s`, or empty
-    /// if the row has none.
+    /// Makes the mixture of `config` with shares by task, where `tasks[s][r]` is the task of row `r` of source `s`, or
+    /// empty if the row has none.
     ///
     /// # Errors
     /// [`Error::Unknown`] if weights name a source that does not exist, [`Error::Setting`] if they are given beside a

@@ -66,8 +66,8 @@ impl Schedule {
         Self { curve, points }
     }
 
-    /// A schedule of the first source alone up to `start`, the second alone from `end`, and a straight line between them;
-    /// both are fractions of the run. With off-policy pairs as the first source, this is an off-to-on curriculum.
+    /// A schedule of the first source alone up to `start`, the second alone from `end`, and a straight line between
+    /// them; both are fractions of the run. With off-policy pairs as the first source, this is an off-to-on curriculum.
     pub fn hand_over(start: Weight, end: Weight) -> Self {
         let (none, all) = (Weight::whole(0), Weight::whole(1));
         let points = vec![Point { at: start, weights: vec![all, none] }, Point { at: end, weights: vec![none, all] }];

@@ -15,9 +15,9 @@ use crate::reading::files;
 
 /// Compute AlpacaEval 2.0 from a judge's annotations, with length-controlled win rates
 ///
-/// Annotations are the official package's JSON, or Parquet with the columns preference, model, row, instruction_id, len_1
-/// and len_2. A file may hold several models. Length-controlled win rates need a constant file of the official package,
-/// df_gamed.csv; docs/evaluation.md explains where to get it.
+/// Annotations are the official package's JSON, or Parquet with the columns preference, model, row, instruction_id,
+/// len_1 and len_2. A file may hold several models. Length-controlled win rates need a constant file of the official
+/// package, df_gamed.csv; docs/evaluation.md explains where to get it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix eval alpaca --annotations results/*/annotations.json\n  \
@@ -27,7 +27,8 @@ pub(crate) struct Args {
     /// Annotations of a judge: the official package's JSON, or Parquet; both may be compressed by gzip
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     annotations: Vec<PathBuf>,
-    /// Difficulty of each instruction, instruction_difficulty.csv [default: from --gamed, or the official package's cache]
+    /// Difficulty of each instruction, instruction_difficulty.csv [default: from --gamed, or the official package's
+    /// cache]
     #[arg(long, value_name = "FILE")]
     difficulty: Option<PathBuf>,
     /// Verdicts on the baseline told to be verbose or concise, df_gamed.csv [default: the official package's cache]

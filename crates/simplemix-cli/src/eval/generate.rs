@@ -16,8 +16,8 @@ use crate::reading::files;
 
 /// Generate a model's responses to an evaluation set, in the format of the official alpaca_eval package
 ///
-/// Each prompt becomes a turn of the user. Finished responses are kept beside the output: after a stop, the same command
-/// continues from there.
+/// Each prompt becomes a turn of the user. Finished responses are kept beside the output: after a stop, the same
+/// command continues from there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix eval generate --model runs/dpo/model --prompts alpaca_eval.json -o model_outputs.json\n  \

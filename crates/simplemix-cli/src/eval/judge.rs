@@ -15,9 +15,9 @@ use crate::progress::{bar, print, warn};
 
 /// Judge a model's responses against a baseline's, in the format of the official alpaca_eval package
 ///
-/// A model behind a server gets AlpacaEval 2.0's question, and the verdict is the probability of its reply. The order in
-/// which a judge sees two responses depends on the instruction, as in the official package. Finished verdicts are kept
-/// beside the output: after a stop, the same command continues from there.
+/// A model behind a server gets AlpacaEval 2.0's question, and the verdict is the probability of its reply. The order
+/// in which a judge sees two responses depends on the instruction, as in the official package. Finished verdicts are
+/// kept beside the output: after a stop, the same command continues from there.
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("judge").required(true).args(["server", "reward_model", "answers"]),

@@ -17,8 +17,9 @@ use crate::reading::Reading;
 
 /// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task
 ///
-/// The reward of a response is beta times the log-ratio of model over reference, or beta times the log-probability without
-/// a reference. Data with a source or task for each subset, such as RewardBench, gives the accuracy of each subset.
+/// The reward of a response is beta times the log-ratio of model over reference, or beta times the log-probability
+/// without a reference. Data with a source or task for each subset, such as RewardBench, gives the accuracy of each
+/// subset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet\n  \

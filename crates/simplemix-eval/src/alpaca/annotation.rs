@@ -14,13 +14,15 @@ pub enum Instruction {
 /// One verdict.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Annotation {
-    /// Index in the model's list of verdicts, under which the official package looks up the difficulty of the instruction.
+    /// Index in the model's list of verdicts, under which the official package looks up the difficulty of the
+    /// instruction.
     pub row: usize,
     /// The instruction, if the file names it.
     pub instruction: Option<Instruction>,
     /// The verdict as it is in the file; `None` if it is missing or NaN.
     pub preference: Option<f64>,
-    /// Characters of the baseline's response and of the model's; `None` if the file gives neither responses nor lengths.
+    /// Characters of the baseline's response and of the model's; `None` if the file gives neither responses nor
+    /// lengths.
     pub lengths: Option<[u64; 2]>,
     /// Category of the instruction, or the data set that it comes from.
     pub category: Option<String>,

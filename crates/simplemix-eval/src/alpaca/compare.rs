@@ -26,11 +26,13 @@ pub struct Comparison {
     pub p_value: f64,
     /// The p-value after Holm's correction over all pairs of models.
     pub p_holm: f64,
-    /// Win rate of the first model against the second at equal lengths, as the weights predict it; `None` without weights.
+    /// Win rate of the first model against the second at equal lengths, as the weights predict it; `None` without
+    /// weights.
     pub length_controlled_winrate: Option<f64>,
 }
 
-/// Compares all pairs of models, in the order given, with the weights of each model and the difficulties of all instructions.
+/// Compares all pairs of models, in the order given, with the weights of each model and the difficulties of all
+/// instructions.
 pub fn compare(models: &[&Annotations], weights: &[Option<GlmWeights>], difficulty: &[f64]) -> Vec<Comparison> {
     let outcomes: Vec<BTreeMap<Key<'_>, f64>> = models.iter().map(|model| outcomes(model)).collect();
     let mut found = Vec::new();

@@ -1,8 +1,9 @@
 //! Folds of the cross-validation, as scikit-learn makes them.
 //!
-//! `GroupKFold`, with every row a group of its own, deals the rows out in the reverse order of NumPy's `argsort` of equal
-//! keys. That sort is not stable, so its steps are repeated here. Builds of NumPy that sort with vector instructions deal
-//! differently (up to 0.09 points of a length-controlled win rate); the published figures come from the scalar sort.
+//! `GroupKFold`, with every row a group of its own, deals the rows out in the reverse order of NumPy's `argsort` of
+//! equal keys. That sort is not stable, so its steps are repeated here. Builds of NumPy that sort with vector
+//! instructions deal differently (up to 0.09 points of a length-controlled win rate); the published figures come from
+//! the scalar sort.
 
 /// Largest partition that is left to insertion sort, which moves no equal keys.
 const SMALL: usize = 16;

@@ -1,9 +1,10 @@
 //! The length-controlled win rate of AlpacaEval 2.0 (Dubois et al. 2024, arXiv:2404.04475), `length_controlled_v1`.
 //!
 //! The model wins an instruction with probability `sigmoid(theta * l + b * d + a)`, where `l = tanh(delta / sd)` of the
-//! difference in length, `d` is the difficulty of the instruction, and `a` the strength of the model. The length-controlled
-//! win rate is the mean of this with `l = 0`. The fit is a logistic regression with an L1 penalty over the verdicts on the
-//! model and, with little weight, over those on the baseline told to be verbose or concise, which pin `theta` down.
+//! difference in length, `d` is the difficulty of the instruction, and `a` the strength of the model. The
+//! length-controlled win rate is the mean of this with `l = 0`. The fit is a logistic regression with an L1 penalty
+//! over the verdicts on the model and, with little weight, over those on the baseline told to be verbose or concise,
+//! which pin `theta` down.
 
 use crate::alpaca::annotation::{Annotation, Annotations};
 use crate::alpaca::folds::group_k_fold;
@@ -80,9 +81,9 @@ impl LengthControl {
     }
 
     /// Fits a model. Five-fold cross-validation chooses the weight of the data among ten values, as scikit-learn's
-    /// `LogisticRegressionCV(Cs=10, penalty="l1", fit_intercept=False)` does with alpaca_eval's score, the mean over folds
-    /// of the weighted log loss. Training rows are the gamed ones, with a weight of a tenth, then those of the model. The
-    /// baseline itself has weights 0 and a win rate of 50.
+    /// `LogisticRegressionCV(Cs=10, penalty="l1", fit_intercept=False)` does with alpaca_eval's score, the mean over
+    /// folds of the weighted log loss. Training rows are the gamed ones, with a weight of a tenth, then those of the
+    /// model. The baseline itself has weights 0 and a win rate of 50.
     ///
     /// The solver continues to the minimum, where the official package stops liblinear early: the difference is at most
     /// 0.016 points over the 56 public models.
@@ -151,8 +152,8 @@ pub fn predict(annotations: &Annotations, weights: GlmWeights, difficulty: &[f64
     Ok(LengthControlled { weights, c: None, win_rate, standard_error, predicted })
 }
 
-/// Whether a length-controlled win rate is so far from the plain one that the official package warns of a failed fit: more
-/// than 10 points, and more than a quarter of the distance from the plain rate to 0 or 100.
+/// Whether a length-controlled win rate is so far from the plain one that the official package warns of a failed fit:
+/// more than 10 points, and more than a quarter of the distance from the plain rate to 0 or 100.
 ///
 /// # Examples
 /// ```

@@ -9,8 +9,8 @@
 //! | compute all of it for several models | [`leaderboard`] |
 //! | compare models on the same instructions | [`compare`] |
 //!
-//! A preference is between 1 (the baseline's response is better) and 2 (the model's is better); 0 and 1.5 are draws. Lengths
-//! are in characters (Unicode code points).
+//! A preference is between 1 (the baseline's response is better) and 2 (the model's is better); 0 and 1.5 are draws.
+//! Lengths are in characters (Unicode code points).
 
 mod annotation;
 mod bootstrap;

@@ -9,10 +9,11 @@ use crate::json::read_bytes;
 
 /// Reads the verdicts of a file, one [`Annotations`] a model, in the order of the file.
 ///
-/// The official package writes JSON: an array of objects, or an object a line, with `preference`, `instruction`, `output_1`,
-/// `output_2`, `generator_1`, `generator_2` and `dataset`. Parquet needs the column `preference`, and may have `model`,
-/// `baseline`, `row`, `instruction_id` or `instruction`, `len_1` and `len_2` or `output_1` and `output_2`, `category` or
-/// `dataset`. Both may be compressed by gzip. If a file does not name the model, the name of the file does.
+/// The official package writes JSON: an array of objects, or an object a line, with `preference`, `instruction`,
+/// `output_1`, `output_2`, `generator_1`, `generator_2` and `dataset`. Parquet needs the column `preference`, and may
+/// have `model`, `baseline`, `row`, `instruction_id` or `instruction`, `len_1` and `len_2` or `output_1` and
+/// `output_2`, `category` or `dataset`. Both may be compressed by gzip. If a file does not name the model, the name of
+/// the file does.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::Malformed`] that names row or column.

@@ -21,7 +21,8 @@ pub trait Judge: Sync {
     /// Name of the judge, for the column `annotator`.
     fn name(&self) -> &str;
 
-    /// Decides which of two responses to `instruction` is better; `outputs` are in the order in which the judge sees them.
+    /// Decides which of two responses to `instruction` is better; `outputs` are in the order in which the judge sees
+    /// them.
     ///
     /// # Errors
     /// Any error stops the judging; finished verdicts are kept.
@@ -67,13 +68,13 @@ pub struct Summary {
 
 /// Judges all comparisons and writes the annotations, in the order of the comparisons.
 ///
-/// `progress` gets the number of finished comparisons and returns whether to continue. If it returns false, or the judge
-/// fails, finished verdicts are kept beside the output, and the same call continues from there.
+/// `progress` gets the number of finished comparisons and returns whether to continue. If it returns false, or the
+/// judge fails, finished verdicts are kept beside the output, and the same call continues from there.
 ///
 /// # Errors
-/// [`Error::Judge`] if the judge fails; [`Error::Stopped`] if `progress` returns false; [`Error::File`] if another process
-/// judges into the same file, or it cannot be written; [`Error::Malformed`] if the kept verdicts cannot be read or come from
-/// another judge.
+/// [`Error::Judge`] if the judge fails; [`Error::Stopped`] if `progress` returns false; [`Error::File`] if another
+/// process judges into the same file, or it cannot be written; [`Error::Malformed`] if the kept verdicts cannot be read
+/// or come from another judge.
 ///
 /// # Examples
 /// ```

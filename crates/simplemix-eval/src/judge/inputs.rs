@@ -21,8 +21,8 @@ pub struct Question {
     pub answer: Option<String>,
 }
 
-/// Reads questions from a JSON array or JSON lines, with `instruction` (or `question`, or `prompt` as text), and optionally
-/// `dataset` and `answer`.
+/// Reads questions from a JSON array or JSON lines, with `instruction` (or `question`, or `prompt` as text), and
+/// optionally `dataset` and `answer`.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) or [`Error::Malformed`](crate::Error::Malformed), which names the row.

@@ -44,8 +44,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of `output` and reads the verdicts in it, which must come from the same judge. A last line that was
-    /// cut off is removed.
+    /// Opens the journal of `output` and reads the verdicts in it, which must come from the same judge. A last line
+    /// that was cut off is removed.
     pub(crate) fn open(output: &Path, judge: &str) -> Result<Self> {
         let unnamed = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "it names no file");
         let name = output.file_name().ok_or_else(unnamed).at(output, "write")?.to_string_lossy();

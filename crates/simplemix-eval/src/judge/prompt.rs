@@ -42,8 +42,8 @@ Evaluate the models based on the quality and relevance of their outputs, and sel
 
 ## Best Model Identifier"#;
 
-/// Makes AlpacaEval 2.0's question about two responses, in the order in which the judge sees them. The judge replies `m` for
-/// the first or `M` for the second.
+/// Makes AlpacaEval 2.0's question about two responses, in the order in which the judge sees them. The judge replies
+/// `m` for the first or `M` for the second.
 ///
 /// # Examples
 /// ```
@@ -55,8 +55,8 @@ pub fn question(instruction: &str, outputs: [&str; 2]) -> Vec<Turn> {
     vec![Turn { role: "system", content: SYSTEM.to_owned() }, Turn { role: "user", content: user }]
 }
 
-/// Replaces each name in the template once. Inserted texts are not searched, so a response that contains such a name stays as
-/// it is.
+/// Replaces each name in the template once. Inserted texts are not searched, so a response that contains such a name
+/// stays as it is.
 fn filled(template: &str, values: &[(&str, &str)]) -> String {
     let (mut text, mut rest) = (String::new(), template);
     for (name, value) in values {

@@ -3,7 +3,8 @@
 
 use sha2::{Digest, Sha512};
 
-/// Whether the responses to an instruction are swapped before the judge sees them. The official package uses the seed 0.
+/// Whether the responses to an instruction are swapped before the judge sees them. The official package uses the seed
+/// 0.
 ///
 /// # Examples
 /// ```

@@ -1,10 +1,10 @@
 //! Meaning of a judge's reply.
 
-/// Computes the preference from a judge's token probabilities, `2 - p(m) / (p(m) + p(M))`: 1 for the first response that the
-/// judge saw, 2 for the second.
+/// Computes the preference from a judge's token probabilities, `2 - p(m) / (p(m) + p(M))`: 1 for the first response
+/// that the judge saw, 2 for the second.
 ///
-/// `tokens` are the most likely tokens in place of the reply's first token, with their log-probabilities. A missing `m` or
-/// `M` has probability 0; if both are missing, there is no preference.
+/// `tokens` are the most likely tokens in place of the reply's first token, with their log-probabilities. A missing `m`
+/// or `M` has probability 0; if both are missing, there is no preference.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,4 @@
-//! Plots as SVG, and as PNG with the feature `png`.
+//! Plots as SVG, and as PNG. This module needs the feature `plot`, and PNG the feature `png`; both are on by default.
 //!
 //! | to | use |
 //! | --- | --- |

@@ -7,7 +7,7 @@ use resvg::usvg::{Options, Tree, fontdb};
 
 use crate::error::{Error, Result};
 
-/// Fonts for text in PNG files. Loading them takes a moment, so load them once for many plots.
+/// Fonts for text in PNG files (feature `png`). Loading them takes a moment, so load them once for many plots.
 #[derive(Debug, Clone)]
 pub struct PngFonts(Arc<fontdb::Database>);
 
@@ -27,7 +27,7 @@ impl PngFonts {
     }
 }
 
-/// Renders SVG text as the bytes of a PNG file, with `scale` pixels to a unit of the SVG.
+/// Renders SVG text as the bytes of a PNG file (feature `png`), with `scale` pixels to a unit of the SVG.
 ///
 /// # Errors
 /// [`Error::Draw`] if the text is not SVG, or the image would be empty or too large.

@@ -1,7 +1,8 @@
 //! Curves with fewer points that look the same.
 
-/// Keeps at most `most` points, by largest triangles (LTTB: Steinarsson 2013). Each bucket keeps the point that spans the
-/// largest triangle with the point kept before it and the mean of the next bucket. The first and the last point are kept.
+/// Keeps at most `most` points, by largest triangles (LTTB: Steinarsson 2013). Each bucket keeps the point that spans
+/// the largest triangle with the point kept before it and the mean of the next bucket. The first and the last point are
+/// kept.
 pub(super) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     if points.len() <= most || most < 3 {
         return points.to_vec();

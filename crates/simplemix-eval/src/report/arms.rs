@@ -15,7 +15,7 @@ pub struct Arm {
 }
 
 /// Settings in which repetitions differ.
-const OF_A_REPETITION: [&str; 2] = ["seed", "output"];
+pub(crate) const OF_A_REPETITION: [&str; 2] = ["seed", "output"];
 
 /// Groups runs into arms. `named` gives the arm of a run by its index; other runs are grouped by their settings.
 pub fn group(runs: &[RunData], named: &BTreeMap<usize, String>) -> Vec<Arm> {

@@ -17,8 +17,8 @@ pub(crate) struct Figure {
     pub(crate) of_arms: Vec<Option<(f64, f64)>>,
 }
 
-/// Metrics with headings. The figure of an evaluation is the last value, that of a training metric the mean over the last
-/// tenth of the updates.
+/// Metrics with headings. The figure of an evaluation is the last value, that of a training metric the mean over the
+/// last tenth of the updates.
 const METRICS: [(&str, &str); 9] = [
     ("eval_rewards/accuracies", "accuracy, held-out"),
     ("eval_rewards/margins", "margin, held-out"),

@@ -1,7 +1,9 @@
-//! Comparison of runs: tables over seeds, curves, bars and responses, as one page, as Markdown, as CSV and as single plots.
+//! Comparison of runs: tables over seeds, curves, bars and responses, as one page, as Markdown, as CSV and as single
+//! plots.
 //!
-//! Runs that differ only in their seed are one *arm*. Figures of an arm are means over its runs, with the 95 % interval of
-//! Student's t if there are several. Without the feature `plot`, a report has no plots; without `png`, plots are SVG only.
+//! Runs that differ only in their seed are one *arm*. Figures of an arm are means over its runs, with the 95 % interval
+//! of Student's t if there are several. Without the feature `plot`, a report has no plots; without `png`, plots are SVG
+//! only.
 //!
 //! # Examples
 //! ```

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use crate::html::{escape, figure, page};
 use crate::outputs::ModelOutput;
 use crate::report::Report;
+use crate::report::arms::OF_A_REPETITION;
 use crate::report::figures::{Figure, shown};
 use crate::report::plots::{ReportPlot, STRETCHES, Section};
 use crate::report::side_by_side::side_by_side;
@@ -117,7 +118,7 @@ fn settings(report: &Report) -> String {
     if keys.is_empty() {
         return String::new();
     }
-    let counts = |key: &&String| !["seed", "output"].contains(&key.as_str());
+    let counts = |key: &&String| !OF_A_REPETITION.contains(&key.as_str());
     let differs = |key: &&String| firsts.iter().any(|settings| settings.get(*key) != firsts[0].get(*key));
     let (different, shared): (Vec<&String>, Vec<&String>) = keys.into_iter().filter(counts).partition(differs);
     let mut html = String::new();

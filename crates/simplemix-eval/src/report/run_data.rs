@@ -57,8 +57,8 @@ pub struct CategoryFigures {
 const ALPACA: &str = "alpaca.json";
 const OUTPUTS: &str = "model_outputs.json";
 
-/// Reads a run's folder: `metrics.jsonl` and, if they exist, `config.toml`, `alpaca.json` and `model_outputs.json`; the last
-/// two may also be in `eval/`.
+/// Reads a run's folder: `metrics.jsonl` and, if they exist, `config.toml`, `alpaca.json` and `model_outputs.json`; the
+/// last two may also be in `eval/`.
 ///
 /// # Errors
 /// [`Error::Io`] if there are no metrics, or [`Error::Malformed`].

@@ -8,7 +8,8 @@ use crate::outputs::ModelOutput;
 /// A prompt, with the name of each model and its response.
 pub(crate) type Responses<'a> = (&'a str, Vec<(&'a str, &'a str)>);
 
-/// At most `most` prompts, those with responses of the most models first. The first response of a model to a prompt counts.
+/// At most `most` prompts, those with responses of the most models first. The first response of a model to a prompt
+/// counts.
 pub(crate) fn side_by_side(outputs: &[(String, Vec<ModelOutput>)], most: usize) -> Vec<Responses<'_>> {
     let mut prompts: Vec<Responses<'_>> = Vec::new();
     let mut places = BTreeMap::new();

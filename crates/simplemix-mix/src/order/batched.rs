@@ -1,13 +1,13 @@
 //! Batches that are shuffled by key: the contents of a batch are fixed, the order within it is not.
 //!
-//! Every batch holds each share rounded up or down, and so does every prefix that ends with a batch. For two sources the
-//! closed form does that. For more, the problem is scheduling on as many processors as a batch has rows beyond the rounded
-//! down shares, where each source runs a fixed share of the time: PD² (Anderson and Srinivasan, "Mixed Pfair/ERfair
-//! scheduling of asynchronous periodic tasks", Journal of Computer and System Sciences 68, 2004) never strays by a whole
-//! unit. One period of batches is kept as a table.
+//! Every batch holds each share rounded up or down, and so does every prefix that ends with a batch. For two sources
+//! the closed form does that. For more, the problem is scheduling on as many processors as a batch has rows beyond the
+//! rounded down shares, where each source runs a fixed share of the time: PD² (Anderson and Srinivasan, "Mixed
+//! Pfair/ERfair scheduling of asynchronous periodic tasks", Journal of Computer and System Sciences 68, 2004) never
+//! strays by a whole unit. One period of batches is kept as a table.
 //!
-//! Within a batch, the rows are sorted by source, in a keyed order of the sources, and place `p` holds sorted row
-//! `(a p + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. For every number of ranks `w` that divides `B`, rank `r`
+//! Within a batch, the rows are sorted by source, in a keyed order of the sources, and place `p` holds sorted row `(a p
+//! + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. For every number of ranks `w` that divides `B`, rank `r`
 //! takes places `r, r + w, ...`, whose sorted rows are one class modulo `w`. A source is a run of sorted rows, so the
 //! micro-batch of each rank holds each share rounded up or down as well.
 
@@ -192,8 +192,8 @@ impl Task {
         !((u128::from(units) + 1) * u128::from(self.q)).is_multiple_of(u128::from(self.a))
     }
 
-    /// Priority of PD²: the earlier deadline, then an overlap with the next window, then the later end of a chain of tight
-    /// windows.
+    /// Priority of PD²: the earlier deadline, then an overlap with the next window, then the later end of a chain of
+    /// tight windows.
     fn priority(&self, units: u64) -> (u64, bool, std::cmp::Reverse<u64>) {
         (self.deadline(units), !self.overlaps(units), std::cmp::Reverse(self.chain_end(units)))
     }

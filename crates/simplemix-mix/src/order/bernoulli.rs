@@ -1,9 +1,9 @@
 //! Independent draws: the source at each position is random, as the paper describes its mixture.
 //!
 //! The row that a draw takes depends on how often its source was drawn before. To know that without drawing everything,
-//! counts are drawn first: the counts over all `2^40` positions are multinomial, the counts of one half given the whole are
-//! multivariate hypergeometric, and so on down to blocks of 256 positions, whose counts are dealt out in a keyed random
-//! order. So the draws are exactly independent, and any position is reached in 32 splits.
+//! counts are drawn first: the counts over all `2^40` positions are multinomial, the counts of one half given the whole
+//! are multivariate hypergeometric, and so on down to blocks of 256 positions, whose counts are dealt out in a keyed
+//! random order. So the draws are exactly independent, and any position is reached in 32 splits.
 
 use super::hypergeometric::{Stream, binomial, hypergeometric};
 use crate::permutation::mix;

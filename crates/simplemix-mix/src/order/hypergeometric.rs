@@ -1,7 +1,7 @@
 //! Draws from binomial and hypergeometric distributions as functions of a key.
 //!
-//! The method is the ratio of uniforms (Stadlober 1990, algorithm HRUA, as in NumPy). Logarithms are computed in software
-//! by `libm`, so that the numbers are the same on every platform.
+//! The method is the ratio of uniforms (Stadlober 1990, algorithm HRUA, as in NumPy). Logarithms are computed in
+//! software by `libm`, so that the numbers are the same on every platform.
 
 use crate::permutation::mix;
 

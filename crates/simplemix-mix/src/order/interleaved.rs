@@ -1,13 +1,14 @@
 //! Three and more sources, with one period in a table.
 //!
 //! Without a batch size the order follows Tijdeman's rule for the chairman assignment problem ("The chairman assignment
-//! problem", Discrete Mathematics 32, 1980): among the sources that are at least `1/(2k - 2)` behind, take the one with the
-//! earliest deadline. Counts stay within `1 - 1/(2k - 2)` of their shares, which is the best possible bound.
+//! problem", Discrete Mathematics 32, 1980): among the sources that are at least `1/(2k - 2)` behind, take the one with
+//! the earliest deadline. Counts stay within `1 - 1/(2k - 2)` of their shares, which is the best possible bound.
 //!
-//! With a batch size, every batch holds each share rounded up or down too. Tijdeman's rule with the end of the batch as a
-//! second deadline nearly always does that; where it reaches a dead end, a search goes back, row by row. For a few weights
-//! no order keeps both promises (such as 11 : 3 : 6 : 11 in batches of 16). Prefixes then hold each share rounded up or
-//! down, so they stray by less than a row. docs/mixing.md gives the reasons. Every row of the table is checked.
+//! With a batch size, every batch holds each share rounded up or down too. Tijdeman's rule with the end of the batch as
+//! a second deadline nearly always does that; where it reaches a dead end, a search goes back, row by row. For a few
+//! weights no order keeps both promises (such as 11 : 3 : 6 : 11 in batches of 16). Prefixes then hold each share
+//! rounded up or down, so they stray by less than a row. docs/mixing.md gives the reasons. Every row of the table is
+//! checked.
 
 use std::collections::HashSet;
 
@@ -116,8 +117,8 @@ impl Rule<'_> {
             .collect()
     }
 
-    /// The first order, by the rule's preference, that keeps the promises of prefixes and batches; `None` if there is none
-    /// or the search takes too long.
+    /// The first order, by the rule's preference, that keeps the promises of prefixes and batches; `None` if there is
+    /// none or the search takes too long.
     fn search(&self, period: u64) -> Option<Vec<u16>> {
         let batch = self.batch.unwrap_or(period);
         let k = self.shares.len();
@@ -247,7 +248,8 @@ mod tests {
         }
     }
 
-    /// No order keeps both of the strictest promises here, as an exhaustive search found. Rounding up or down is possible.
+    /// No order keeps both of the strictest promises here, as an exhaustive search found. Rounding up or down is
+    /// possible.
     #[test]
     fn where_both_promises_cannot_be_kept_prefixes_hold_floor_or_ceil() {
         let shares = [11, 3, 6, 11];

@@ -9,8 +9,9 @@
 //! | [`Bernoulli`] | any | O(log n) | none |
 //! | [`Scheduled`] | any | O(log n) | O(sqrt(n)) for 3 and more |
 //!
-//! Here `k` is the number of sources and `n` the number of positions. `at` gives the source at a position and `nth`, the
-//! number of rows that this source gives before it; `count` gives the rows of a source among the first `end` positions.
+//! Here `k` is the number of sources and `n` the number of positions. `at` gives the source at a position and `nth`,
+//! the number of rows that this source gives before it; `count` gives the rows of a source among the first `end`
+//! positions.
 
 mod batched;
 mod bernoulli;

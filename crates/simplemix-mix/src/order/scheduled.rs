@@ -1,9 +1,9 @@
 //! Shares that change over the run, piecewise linear in the position.
 //!
-//! The rows that a source is due after `t` positions are the integral of its share, which is quadratic on each piece and
-//! computed as an exact fraction. For two sources this number is rounded. For more, it is made whole at the ends of
-//! segments of at most `sqrt(total)` positions, within which a share moves by less than a quarter of a row, and a tree of
-//! two-way splits fills each segment with the counts it must hold. A binary search finds the segment of a position.
+//! The rows that a source is due after `t` positions are the integral of its share, which is quadratic on each piece
+//! and computed as an exact fraction. For two sources this number is rounded. For more, it is made whole at the ends of
+//! segments of at most `sqrt(total)` positions, within which a share moves by less than a quarter of a row, and a tree
+//! of two-way splits fills each segment with the counts it must hold. A binary search finds the segment of a position.
 
 use super::tree::{count, descend, levels_bound};
 use crate::schedule::{Piece, UNIT};

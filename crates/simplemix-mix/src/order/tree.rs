@@ -1,8 +1,9 @@
 //! Any number of sources with any whole shares, without a table: a tree of two-way splits.
 //!
-//! The sources are halved, the positions are divided between the halves by rounding their shares, and each half is divided
-//! again. Counts are exact after every whole period. A prefix strays by at most half a row a level, `ceil(log2 k) / 2` in
-//! all, which is more than with a table. The tree serves quotas and token shares, whose periods may be as long as the run.
+//! The sources are halved, the positions are divided between the halves by rounding their shares, and each half is
+//! divided again. Counts are exact after every whole period. A prefix strays by at most half a row a level, `ceil(log2
+//! k) / 2` in all, which is more than with a table. The tree serves quotas and token shares, whose periods may be as
+//! long as the run.
 
 use super::rounded;
 
