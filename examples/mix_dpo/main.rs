@@ -21,9 +21,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use simplemix::data::{Message, Metrics, Pair, PairTokenizer, PairWriter, Text, TokenizeOptions, Watch, WriteOptions};
-use simplemix::mix::{Exhaustion, Mixture, MixtureConfig, SourceConfig, Weight};
+use simplemix::data::{Message, Metrics, Pair, PairTokenizer, Text, TokenizeOptions, Watch};
+use simplemix::mix::{Exhaustion, Weight};
 use simplemix::model::{CausalLm, default_device};
+use simplemix::pipeline::{MixSettings, MixSource, Mixing};
 use simplemix::rollout::{
     DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
 };
@@ -143,7 +144,8 @@ fn main() -> Result<()> {
     drop(model);
 
     // 4. Half and half.
-    let mixture = mix(&config.mix, &off, &on, &output)?;
+    let mut bars = Bars::default();
+    let mixture = mixed(&config.mix, &off, &on, &output, &mut bars)?;
 
     // 5. DPO with a frozen reference.
     let mut train = config.train.clone();
@@ -151,7 +153,7 @@ fn main() -> Result<()> {
     train.output = Some(output.clone());
     let run = Run::with_pairs(train, &input.model, &mixture, &held_out_pairs)?;
     println!("5. training   {}; {} updates", run.train.summary(), run.settings().steps);
-    let finished = run.start(false, &mut Bars::default())?;
+    let finished = run.start(false, &mut bars)?;
 
     // 6. The same questions again.
     let trained = finished.model.as_ref().and_then(Trained::policy).context("training was interrupted")?;
@@ -234,30 +236,26 @@ fn off_policy(path: &Path, tokenizer: &PairTokenizer, config: &OffPolicyConfig) 
     Ok((pairs, held_out))
 }
 
-/// Draws the mixture, writes it as parquet and says what it holds.
-fn mix(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path) -> Result<Vec<Pair>> {
-    let source = |name: &str, pairs: &[Pair], weight| SourceConfig::new(name, pairs.len() as u64, weight);
-    let sources = vec![source("off", off, config.off), source("on", on, config.on)];
-    let mixture = Mixture::new(MixtureConfig {
+/// Mixes both sources, writes the mixture as parquet and returns its pairs.
+fn mixed(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path, watch: &mut dyn Watch) -> Result<Vec<Pair>> {
+    let settings = MixSettings {
+        sources: vec![MixSource::new("off", "", config.off), MixSource::new("on", "", config.on)],
         size: Some(config.total),
         exhaustion: Exhaustion::FirstExhausted,
-        ..MixtureConfig::new(sources, config.seed)
-    })?;
-    let pairs: Vec<Pair> = mixture.iter().map(|draw| [off, on][draw.source][draw.row as usize].clone()).collect();
+        seed: config.seed,
+        ..MixSettings::default()
+    };
+    let mixing = Mixing::of_pairs(&settings, &[off, on])?;
     simplemix::files::create_dir_all(output)?;
     let path = output.join("mixture.parquet");
-    let mut writer = PairWriter::create(&path, &WriteOptions::default())?;
-    writer.write_pairs(&pairs)?;
-    writer.finish()?;
-    println!("4. mixture    {} of {} pairs asked for, in {}", pairs.len(), config.total, path.display());
-    for (planned, source) in mixture.plan().iter().zip(&mixture.config().sources) {
-        let achieved = planned.rows as f64 / pairs.len() as f64;
-        println!(
-            "              {:<4} asked {:<5} achieved {achieved:.3}: {} pairs",
-            planned.name, source.weight, planned.rows
-        );
+    let achieved = mixing.write(&path, watch)?;
+    println!("4. mixture    {} of {} pairs asked for, in {}", achieved.pairs, config.total, path.display());
+    for (source, written) in settings.sources.iter().zip(&achieved.sources) {
+        let (name, asked, share, pairs) = (&source.name, source.weight, written.share, written.tally.pairs);
+        let asked = asked.map_or_else(String::new, |weight| weight.to_string());
+        println!("              {name:<4} asked {asked} achieved {share:.3}: {pairs} pairs");
     }
-    Ok(pairs)
+    Ok(mixing.pairs()?)
 }
 
 /// A bar on a terminal; elsewhere a line that says what begins.

@@ -57,8 +57,25 @@ impl Mixing {
         settings.check()?;
         let output = settings.output.as_deref().unwrap_or(Path::new("."));
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::plan(settings, Sources::read(settings, folder, watch)?)
+    }
+
+    /// Plans the mixture over pairs in memory, a list for each of the settings' sources. The paths of the sources are not
+    /// read, and the pairs are taken as they are, with the source's name.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], [`Error::Weights`] and [`Error::Mix`] for settings that do not fit each other or the pairs.
+    pub fn of_pairs(settings: &MixSettings, pairs: &[&[Pair]]) -> Result<Self> {
+        settings.check()?;
+        if pairs.len() != settings.sources.len() {
+            let expected = format!("{}, a list of pairs for each", pairs.len());
+            return Err(Error::setting("source", format!("a list of {}", settings.sources.len()), expected));
+        }
+        Self::plan(settings, Sources::of_pairs(settings, pairs)?)
+    }
+
+    fn plan(settings: &MixSettings, sources: Sources) -> Result<Self> {
         let lengths = Lengths::new(settings.tokenizer.as_deref())?;
-        let sources = Sources::read(settings, folder, watch)?;
         let tokens = match settings.shares == Shares::Tokens || settings.size_tokens.is_some() {
             true => sources.stores.iter().map(|store| total(&lengths, store).map(Some)).collect::<Result<Vec<_>>>()?,
             false => vec![None; sources.stores.len()],
@@ -87,6 +104,26 @@ impl Mixing {
         &self.mixture
     }
 
+    /// The pairs of the mixture, in its order.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if a row cannot be gathered.
+    pub fn pairs(&self) -> Result<Vec<Pair>> {
+        let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
+        let mut pairs = Vec::new();
+        for part in self.parts() {
+            let (_, batch) = self.take(part, &mut draws)?;
+            pairs.extend(schema::pairs_from_batch(&batch)?);
+        }
+        Ok(pairs)
+    }
+
+    /// The positions of the mixture, in parts that are gathered together.
+    fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let total = self.mixture.len() as usize;
+        (0..total).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(total))
+    }
+
     /// Writes the mixture, and reports what it holds. Progress is reported as `mixing`, in pairs.
     ///
     /// # Errors
@@ -100,11 +137,10 @@ impl Mixing {
         std::thread::scope(|scope| {
             let writing = scope.spawn(move || write_all(writer, batches));
             let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
-            for start in (0..total).step_by(CHUNK) {
+            for part in self.parts() {
                 if watch.is_interrupted() {
                     return Err(Error::Interrupted);
                 }
-                let part = start as usize..(start as usize + CHUNK).min(total as usize);
                 let (chunk, batch) = self.take(part.clone(), &mut draws)?;
                 let lengths = self.lengths.of(&batch)?;
                 for ((&(cell, _), task), length) in chunk.iter().zip(tasks(&batch)).zip(lengths) {
@@ -253,4 +289,45 @@ fn paired_rows(config: &MixtureConfig, sources: &Sources, order: SharedPrompts) 
     };
     let sources = vec![sized(0, a), sized(1, b)];
     Ok((Mixture::new(MixtureConfig { sources, size: Some(total), ..config.clone() })?, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use simplemix_data::{Text, Unwatched};
+    use simplemix_mix::Weight;
+
+    use super::super::settings::MixSource;
+    use super::*;
+
+    fn pairs(source: &str, count: usize) -> Vec<Pair> {
+        let text = |text: String| Text::from(text.as_str());
+        let pair =
+            |i: usize| Pair::new(text(format!("{i}?")), text(format!(" {i}")), text(" no".into()), source, Policy::Off);
+        (0..count).map(pair).collect()
+    }
+
+    /// Both ways give the same rows.
+    #[test]
+    fn pairs_in_memory_mix_as_those_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (off, on) = (pairs("off", 30), pairs("on", 20));
+        let source = |name: &str, pairs: &[Pair]| {
+            let path = dir.path().join(format!("{name}.parquet"));
+            let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+            writer.write_pairs(pairs).unwrap();
+            writer.finish().unwrap();
+            MixSource::new(name, path, Weight::whole(1))
+        };
+        let sources = vec![source("off", &off), source("on", &on)];
+        let settings = MixSettings { sources, size: Some(40), seed: 5, ..MixSettings::default() };
+        let of_files = Mixing::open(&settings, &mut Unwatched).unwrap().pairs().unwrap();
+        let in_memory = Mixing::of_pairs(&settings, &[&off, &on]).unwrap();
+        assert_eq!(in_memory.pairs().unwrap(), of_files);
+        assert_eq!(of_files.iter().filter(|pair| pair.source == "on").count(), 20);
+        let path = dir.path().join("mixture.parquet");
+        assert_eq!(in_memory.write(&path, &mut Unwatched).unwrap().pairs, 40);
+        assert_eq!(simplemix_data::read_pairs(&path, &simplemix_data::ReadOptions::default()).unwrap(), of_files);
+        let error = Mixing::of_pairs(&settings, &[&off]).unwrap_err();
+        assert_eq!(error.to_string(), "`source` is a list of 2, expected 1, a list of pairs for each");
+    }
 }

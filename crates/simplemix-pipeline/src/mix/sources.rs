@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use rayon::prelude::*;
-use simplemix_data::{ExtraColumns, Form, PairReader, ReadOptions, ReadReport, RowStore, Watch};
+use simplemix_data::{ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch, schema};
 
 use super::settings::{MixSettings, MixSource};
 use crate::background::{Reporter, watched};
 use crate::error::{Error, Result};
 use crate::inputs::files;
+
+/// Pairs in memory that become one batch.
+const BATCH_PAIRS: usize = 4096;
 
 /// Rows of every source, and counts of rows left out.
 pub(super) struct Sources {
@@ -53,6 +56,27 @@ impl Sources {
         });
         let (stores, refused) = read?.into_iter().unzip();
         Ok(Self { stores, refused })
+    }
+
+    /// Pairs in memory, a list for each source.
+    pub(super) fn of_pairs(settings: &MixSettings, pairs: &[&[Pair]]) -> Result<Self> {
+        let is_plain = pairs.iter().flat_map(|pairs| pairs.iter()).all(|pair| pair.form() == Form::Plain);
+        let form = if is_plain { Form::Plain } else { Form::Messages };
+        let store = |(source, pairs): (&MixSource, &&[Pair])| {
+            if pairs.is_empty() {
+                let refused = "none: it has no rows".to_owned();
+                return Err(Error::EmptySource { path: PathBuf::from(&source.name), refused });
+            }
+            let batches = pairs.chunks(BATCH_PAIRS).map(|pairs| {
+                let mut pairs = pairs.to_vec();
+                pairs.iter_mut().for_each(|pair| pair.source.clone_from(&source.name));
+                schema::batch_from_pairs(&pairs, form)
+            });
+            // In memory they are already.
+            Ok(RowStore::collect(batches, usize::MAX, Path::new("."))?)
+        };
+        let stores = settings.sources.iter().zip(pairs).map(store).collect::<Result<Vec<_>>>()?;
+        Ok(Self { refused: vec![BTreeMap::new(); stores.len()], stores })
     }
 
     pub(super) fn rows(&self) -> Vec<u64> {
@@ -110,7 +134,9 @@ fn read_source(
         }
     }
     if store.rows() == 0 {
-        return Err(Error::EmptySource { path: source.path.clone(), refused: format!("{refused:?}") });
+        let refused: Vec<String> = refused.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
+        let refused = if refused.is_empty() { "none: it has no rows".to_owned() } else { refused.join(", ") };
+        return Err(Error::EmptySource { path: source.path.clone(), refused });
     }
     Ok((store, refused))
 }
