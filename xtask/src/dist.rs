@@ -54,7 +54,7 @@ fn build(checkout: &Checkout, libtorch: &Path, target_dir: &Path) -> Result<bool
     let run_path = if cfg!(target_os = "macos") { "@executable_path/../lib" } else { "$ORIGIN/../lib" };
     let mut command = cargo::cargo(checkout);
     command.args(["build", "--profile", "dist", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
-    command.args(["--features", "object-store"]);
+    command.args(["--features", "full"]);
     command.arg("--target-dir").arg(target_dir);
     // In place of the flags in `.cargo/libtorch.toml`, which name this checkout.
     let mut rustc = vec![format!("-Clink-arg=-Wl,-rpath,{run_path}"), "-Cstrip=debuginfo".to_owned()];

@@ -64,8 +64,10 @@ pub(crate) fn run(args: &Args) -> Result {
     let arms = group(&runs, &groups);
     let report = Report { title: args.title.clone(), runs, arms, outputs, samples: args.samples };
     let written = report.write(&args.output).run()?;
-    if written.png == PngFiles::NoFonts {
-        warn("this system has no fonts, so the plots are SVG only");
+    match written.png {
+        PngFiles::NoFonts => warn("this system has no fonts, so the plots are SVG only"),
+        PngFiles::NotBuilt => warn("this build draws SVG only; build it with `--features png` for PNG too"),
+        _ => {}
     }
     let page = args.output.join("report.html");
     print(&format!("{}: {} runs in {} arms", page.display(), report.runs.len(), report.arms.len()));

@@ -2,25 +2,41 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "hub")]
 use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "hub")]
 use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
 
 /// Files that not every model has.
+#[cfg(feature = "hub")]
 const OPTIONAL: &[&str] =
     &["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
 
-/// The folder of `model`: itself where it is one, else the hub's model of that id, downloaded into the hub's cache.
+/// The folder of `model`: the path itself, or the hub's model of that id, downloaded into the hub's cache.
 ///
 /// `HF_HOME`, `HF_ENDPOINT` and the token file are honoured as by `huggingface_hub`.
 ///
 /// # Errors
-/// [`Error::Hub`] if there is no such folder and the hub cannot be reached or has no such model.
+/// [`Error::Hub`] if there is no such folder and the hub cannot be reached, has no such model, or is not part of this build
+/// (feature `hub`).
 pub fn resolve(model: &Path) -> Result<PathBuf> {
-    let Some(id) = hub_id(model) else {
-        return Ok(model.to_owned());
-    };
+    match hub_id(model) {
+        Some(id) => fetch(id),
+        None => Ok(model.to_owned()),
+    }
+}
+
+#[cfg(not(feature = "hub"))]
+fn fetch(id: &str) -> Result<PathBuf> {
+    let reason = "there is no such folder, and this build has no access to the hub; build it with `--features hub`";
+    Err(Error::Hub { id: id.to_owned(), reason: reason.to_owned() })
+}
+
+/// Downloads a model into the hub's cache.
+#[cfg(feature = "hub")]
+fn fetch(id: &str) -> Result<PathBuf> {
     let failed = |reason: &dyn std::fmt::Display| Error::Hub { id: id.to_owned(), reason: reason.to_string() };
     let api: Api = ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed(&e))?;
     let repo = api.model(id.to_owned());
@@ -49,6 +65,7 @@ fn hub_id(model: &Path) -> Option<&str> {
 }
 
 /// One file of weights, or the shards that the index names.
+#[cfg(feature = "hub")]
 fn weights(repo: &ApiRepo) -> std::result::Result<(), Box<dyn std::error::Error>> {
     if repo.get(WEIGHTS).is_ok() {
         return Ok(());

@@ -9,7 +9,7 @@
 //! | sample answers | [`CausalLm::generate`], [`CausalLm::generate_mixed`] |
 //! | score answers | [`RewardModel`] |
 //! | turn a GGUF file into a model folder | [`gguf::import_gguf`] |
-//! | fetch a model from the hub | `hub::resolve` (feature `hub`) |
+//! | fetch a model from the hub | [`hub::resolve`], with the feature `hub` |
 //! | have a model of a few kilobytes for tests | [`tiny`] |
 //!
 //! Weights are the checkpoint's own, under its own names; what is saved loads in transformers, vLLM and peft.
@@ -29,7 +29,6 @@ mod folder;
 mod generate;
 pub mod gguf;
 mod host;
-#[cfg(feature = "hub")]
 pub mod hub;
 mod lora;
 mod lora_settings;

@@ -35,10 +35,7 @@ fn copies(url: &str, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// [`crate::Error::Model`] if there is no such folder and the hub cannot be reached or has no such model.
 pub fn model_folder(model: &Path) -> Result<PathBuf> {
-    #[cfg(feature = "hub")]
-    return Ok(simplemix_model::hub::resolve(model)?);
-    #[cfg(not(feature = "hub"))]
-    Ok(model.to_owned())
+    Ok(simplemix_model::hub::resolve(model)?)
 }
 
 /// blake3 of the files that `text` names, one after the other, in hex.

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::ApiBuilder;
-use hf_hub::{Cache, Repo, RepoType};
+#[cfg(feature = "hub")]
+use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
 use simplemix_eval::alpaca::{LengthControl, read_difficulty, read_gamed};
 
 use crate::failure::{Fails, Result};
@@ -41,7 +41,19 @@ pub(crate) fn length_control(
     })
 }
 
+/// Without access to the hub there is nothing to find.
+#[cfg(not(feature = "hub"))]
+fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
+    if may_fetch {
+        warn(&format!(
+            "--fetch: cannot download {name}: this build has no access to the hub; build it with `--features hub`"
+        ));
+    }
+    None
+}
+
 /// Finds a file in the cache of the Hugging Face hub, or downloads it.
+#[cfg(feature = "hub")]
 fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
     let repo = || Repo::new(DATASET.to_owned(), RepoType::Dataset);
     let cache = std::env::var_os("HF_HUB_CACHE").map_or_else(Cache::from_env, |path| Cache::new(path.into()));

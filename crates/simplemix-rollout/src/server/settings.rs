@@ -175,6 +175,9 @@ impl Address {
         if !["http", "https"].contains(&scheme) {
             return refuse(scheme, "http or https");
         }
+        if scheme == "https" && !cfg!(feature = "tls") {
+            return refuse("https", "http: this build has no TLS; build it with `--features tls`");
+        }
         if host.split('/').next().is_some_and(|authority| authority.contains('@')) {
             return refuse(
                 "with a user or password",
@@ -210,7 +213,10 @@ mod tests {
             ("https://host/openai/v1/", "https://host/openai/v1/models"),
             ("https://host/v1?api-version=2", "https://host/v1/models?api-version=2"),
         ] {
-            assert_eq!(Address::new(url).unwrap().of("models"), expected);
+            match Address::new(url) {
+                Err(error) if !cfg!(feature = "tls") => assert!(url.starts_with("https:"), "{error}"),
+                address => assert_eq!(address.unwrap().of("models"), expected),
+            }
         }
         for url in ["localhost:8000", "ftp://host", "http://", "http://me:secret@host/v1"] {
             let message = Address::new(url).err().unwrap().to_string();
