@@ -82,6 +82,6 @@ golden = {
                     regression(3, 50, np.array([0.0, 0.1, -4.0]))],
     "win_rates": [win_rate(mixed), win_rate([1.0, 2.0, 1.5, 0.0, 1.5000001]), win_rate([*mixed, float("nan"), -1.0, 2.4, 0.6])],
 }
-with open("tests/golden/eval_alpaca.json", "w") as out:
+with open("crates/simplemix-eval/src/alpaca/eval_alpaca.json", "w") as out:
     json.dump(golden, out)
     out.write("\n")

@@ -2,7 +2,7 @@
 
 Run with: torch==2.11.0 (CPU)
 
-    python rollout_bandit.py > bandit.json
+    python rollout_bandit.py > ../../crates/simplemix-rollout/src/bandit.json
 
 Settings, rewards' seed, samplers and loss are those of bandit/examples/tabular.py of srzer/Samplers-in-Online-DPO (exact
 gradients: 20 actions, beta 3, learning rate 10, 100 updates), computed in f64. `error` is its "Param Diff" before each

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::checkout::Checkout;
 use crate::features::{self, Beside};
 use crate::libtorch::{self, Kind};
-use crate::{api, cargo, layers, licences, say, words};
+use crate::{api, cargo, layers, licences, package, say, words};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,6 +29,8 @@ pub(crate) enum Step {
     /// clippy of each crate with the features of its dependencies that it asks for (minutes; not
     /// among the default checks)
     Alone,
+    /// What would be published: metadata, files, and sources that compile once unpacked
+    Package,
     /// rustdoc, warnings denied
     Doc,
     /// Public items of each library against docs/api (not among the default checks)
@@ -60,6 +62,7 @@ impl Step {
             Self::Licences => return licences::check(checkout),
             Self::Words => return words::check(checkout),
             Self::Features => return features::check(checkout, Beside::SameFeatures),
+            Self::Package => return package::check(checkout),
             Self::Api => return api::check(checkout),
             Self::Alone => return features::check(checkout, Beside::Nothing),
             Self::Fmt => command.args(["fmt", "--all", "--check"]),

@@ -19,6 +19,7 @@ mod install;
 mod layers;
 mod libtorch;
 mod licences;
+mod package;
 mod page;
 mod python;
 mod source;

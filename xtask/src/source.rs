@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+const INCLUDES: [&str; 3] = ["include", "include_str", "include_bytes"];
+
 /// A comment of one line, or a whole block comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Comment {
@@ -27,6 +29,8 @@ pub(crate) struct Source {
     /// The code, with a space in place of every character of a comment or literal.
     pub(crate) code: String,
     pub(crate) comments: Vec<Comment>,
+    /// Paths in `include!("..")`, `include_str!("..")`, `include_bytes!("..")` and `#[path = ".."]`.
+    pub(crate) included: Vec<String>,
 }
 
 impl Source {
@@ -167,6 +171,7 @@ impl Scanner {
     }
 
     fn string(&mut self) {
+        let (start, includes) = (self.at + 1, self.ends_with_include());
         self.pass(false);
         while let Some(c) = self.peek(0) {
             if c == '\\' {
@@ -178,6 +183,17 @@ impl Scanner {
                 break;
             }
         }
+        if includes {
+            let end = self.at.saturating_sub(1).max(start);
+            self.source.included.push(self.chars[start..end].iter().collect());
+        }
+    }
+
+    fn ends_with_include(&self) -> bool {
+        let code = self.source.code.trim_end();
+        let called = code.strip_suffix('(').and_then(|code| code.strip_suffix('!'));
+        let called = called.is_some_and(|code| INCLUDES.iter().any(|name| code.ends_with(name)));
+        called || code.strip_suffix('=').is_some_and(|code| code.trim_end().ends_with("#[path"))
     }
 
     /// A character literal, or the start of a lifetime or label.
@@ -244,6 +260,12 @@ mod tests {
         let found: Vec<_> = source.comments.iter().map(|c| (c.line, c.marker, c.text.trim())).collect();
         assert_eq!(found, [(1, "//!", "a"), (2, "///", "b"), (3, "//", "c"), (4, "//", "// d"), (5, "/*", "e /* f")]);
         assert!(source.comments.iter().all(|comment| comment.alone));
+    }
+
+    #[test]
+    fn included_paths_are_kept() {
+        let text = "#[path = \"a.rs\"] mod a;\nconst B: &str = include_str!(\"../b.txt\");\nlet c = f(\"c\");\n";
+        assert_eq!(Source::scan(text).included, ["a.rs", "../b.txt"]);
     }
 
     #[test]

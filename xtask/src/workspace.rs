@@ -71,6 +71,12 @@ impl Package {
         self.name.replace('-', "_")
     }
 
+    /// Name and version, as packages are named.
+    pub(crate) fn versioned_name(&self) -> Result<String> {
+        let version = self.metadata["version"].as_str().with_context(|| format!("{} has no version", self.name))?;
+        Ok(format!("{}-{version}", self.name))
+    }
+
     /// The features that `--no-default-features`, no flag and `--all-features` turn on, each set
     /// once, with the flag for it.
     pub(crate) fn selections(&self) -> Vec<Option<&'static str>> {

@@ -18,7 +18,7 @@ struct Expected {
 }
 
 fn golden() -> Golden {
-    serde_json::from_str(include_str!("../../../tests/golden/bandit.json")).unwrap()
+    serde_json::from_str(include_str!("bandit.json")).unwrap()
 }
 
 fn exact(sampler: PairSampler, updates: usize, step: StepSize) -> BanditRun {

@@ -12,3 +12,4 @@ pub use simplemix_model as model;
 pub use simplemix_pipeline as pipeline;
 pub use simplemix_rollout as rollout;
 pub use simplemix_train as train;
+pub use tch;

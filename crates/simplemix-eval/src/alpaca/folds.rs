@@ -53,7 +53,7 @@ mod tests {
     /// Hashes (SHA-256) of the folds as one byte each: tests/golden/eval_alpaca.py.
     #[test]
     fn folds_match_scikit_learn() {
-        let golden = include_str!("../../../../tests/golden/eval_alpaca.json");
+        let golden = include_str!("eval_alpaca.json");
         let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
         let folds = golden["folds"].as_object().unwrap();
         assert!(folds.len() > 5);

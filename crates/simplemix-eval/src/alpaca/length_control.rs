@@ -246,7 +246,7 @@ mod tests {
     /// Values of scikit-learn's liblinear with a tight tolerance: tests/golden/eval_alpaca.py.
     #[test]
     fn regressions_are_scikit_learns() {
-        let golden = include_str!("../../../../tests/golden/eval_alpaca.json");
+        let golden = include_str!("eval_alpaca.json");
         let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
         let numbers = |value: &serde_json::Value| -> Vec<f64> { serde_json::from_value(value.clone()).unwrap() };
         for case in golden["regressions"].as_array().unwrap() {

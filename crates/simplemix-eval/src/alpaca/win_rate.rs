@@ -96,7 +96,7 @@ mod tests {
     /// Values of pandas, by the rules of alpaca_eval: tests/golden/eval_alpaca.py.
     #[test]
     fn plain_figures_match_pandas() {
-        let golden = include_str!("../../../../tests/golden/eval_alpaca.json");
+        let golden = include_str!("eval_alpaca.json");
         let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
         let cases = golden["win_rates"].as_array().unwrap();
         assert_eq!(cases.len(), 3);
