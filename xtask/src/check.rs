@@ -26,10 +26,10 @@ pub(crate) enum Step {
     Clippy,
     /// clippy of each crate with no, default and all features, on the dependencies as built for all
     Features,
-    /// clippy of each crate with the features of its dependencies that it asks for (minutes; not
-    /// among the default checks)
+    /// clippy of each crate with only the features of dependencies that it asks for (minutes; not among
+    /// the default checks)
     Alone,
-    /// What would be published: metadata, files, and sources that compile once unpacked
+    /// Packages as they would be published: metadata, files, sources that compile once unpacked
     Package,
     /// rustdoc, warnings denied
     Doc,
@@ -46,7 +46,7 @@ impl Step {
         !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words)
     }
 
-    /// Runs where no step is named.
+    /// Whether the step runs when none is named.
     fn is_default(self) -> bool {
         !matches!(self, Self::Words | Self::Alone | Self::Api)
     }
@@ -88,8 +88,8 @@ impl Step {
     }
 }
 
-/// Runs the steps, or the default ones if none is named, and prints a summary. One that fails does
-/// not keep the others from running.
+/// Runs the steps, or the default ones if none is named, and prints a summary. All steps run, even
+/// after one has failed.
 ///
 /// # Errors
 /// The set-up failed, or a check could not be run at all.
@@ -124,7 +124,7 @@ fn summary_line(name: &str, passed: bool, elapsed: Duration) -> String {
     format!("{name:<10} {verdict:<6} {:>7.1} s", elapsed.as_secs_f64())
 }
 
-/// Looks the dependencies up in the advisory database, with whichever tool there is.
+/// Looks the dependencies up in the advisory database, with the tool that is installed.
 ///
 /// # Errors
 /// Neither tool is installed.

@@ -1,4 +1,4 @@
-//! Proves of the crates what docs/ARCHITECTURE.md states in its table of them.
+//! Checks the crates against the table in docs/ARCHITECTURE.md.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ enum Libtorch {
     With { feature: String },
 }
 
-/// Whether the table is true; rows that are not are printed.
+/// Whether the table is true; wrong rows are printed.
 ///
 /// # Errors
 /// The page has no such table, or cargo cannot tell the tree.
@@ -84,7 +84,7 @@ impl Libtorch {
     }
 }
 
-/// Crates that the table lacks, or has and the workspace has not.
+/// Crates missing from the table, and rows without a crate.
 fn differences(stated: &[Stated], packages: &[Package]) -> Vec<String> {
     let missing = packages
         .iter()

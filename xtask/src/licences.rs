@@ -1,7 +1,7 @@
 //! Licences of all dependencies, on all platforms, against the list in deny.toml.
 //!
-//! The file is that of cargo-deny, which can be run on it too; this check needs no program beside
-//! cargo, so that it runs everywhere.
+//! The file has the format of cargo-deny, which reads it too. This check needs only cargo, so it runs
+//! everywhere.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -67,9 +67,9 @@ impl Allowed {
     }
 
     fn check(&self, name: &str, licence: Option<&str>) -> Result<()> {
-        let licence = licence.context("states no licence")?;
+        let licence = licence.context("has no licence")?;
         let expression = Expression::parse_mode(licence, ParseMode::LAX)
-            .map_err(|error| anyhow::anyhow!("`{licence}` is no SPDX expression: {}", error.reason))?;
+            .map_err(|error| anyhow::anyhow!("`{licence}` is not an SPDX expression: {}", error.reason))?;
         let own = self.exceptions.get(name);
         let allowed = expression.evaluate(|requirement: &LicenseReq| {
             let requirement = requirement.to_string();
@@ -82,7 +82,10 @@ impl Allowed {
 
 fn strings(value: Option<&toml::Value>) -> Result<Vec<String>> {
     let values = value.and_then(toml::Value::as_array).context("no `allow`")?;
-    values.iter().map(|value| value.as_str().map(str::to_owned).context("`allow` holds what is no string")).collect()
+    values
+        .iter()
+        .map(|value| value.as_str().map(str::to_owned).context("`allow` has an element that is not a string"))
+        .collect()
 }
 
 #[cfg(test)]

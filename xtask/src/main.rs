@@ -1,8 +1,8 @@
 //! Set-up, checks and packaging: `cargo xtask --help`.
 //!
-//! Needs no libtorch and no crate of the workspace, since it is what makes those buildable. Exit
-//! codes: 2 where the set-up or the input is at fault, 1 where a check failed, and that of the
-//! program that was run otherwise.
+//! Needs neither libtorch nor a crate of the workspace, because it prepares the machine to build them.
+//! Exit codes: 2 for a failed set-up or bad input, 1 for a failed check, otherwise the code of the
+//! program that it ran.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![expect(clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -46,9 +46,9 @@ struct Args {
 enum Command {
     /// Find libtorch, or fetch it into the user's cache, and point this checkout at it
     ///
-    /// The first that fits: $LIBTORCH; a python3 with the right torch; the cache, filled by pip.
+    /// Takes the first that fits: $LIBTORCH; a python3 with the right torch; the cache, filled by pip.
     Setup {
-        /// The CUDA build and the NVIDIA libraries it needs (Linux; several GB)
+        /// Take the CUDA build and the NVIDIA libraries it needs (Linux; several GB)
         #[arg(long)]
         cuda: bool,
     },
@@ -56,13 +56,13 @@ enum Command {
     Fetch,
     /// Set up, fetch the demo's model and data, and run the main job
     Demo {
-        /// Passed on to the example; `--fast` needs neither model nor data
+        /// Arguments of the example; `--fast` needs neither model nor data
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Set up, then run all tests and doctests
     Test {
-        /// Passed on to `cargo test`; without a package among them, the whole workspace is tested
+        /// Arguments of `cargo test`; the whole workspace is tested unless they name a package
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -71,13 +71,13 @@ enum Command {
         /// Checks to run, in this order [default: all that CI runs]
         #[arg(value_enum)]
         steps: Vec<check::Step>,
-        /// Take the checkout as it is set up
+        /// Skip the set-up and use the checkout as it is
         #[arg(long)]
         no_setup: bool,
     },
     /// Write the public items of each library to docs/api, which `check api` compares
     Api {
-        /// Take the checkout as it is set up
+        /// Skip the set-up and use the checkout as it is
         #[arg(long)]
         no_setup: bool,
     },
@@ -129,12 +129,12 @@ fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// Cargo takes `--workspace` over `--package`, where the user who names one means just that.
+/// Whether arguments name a package, which `--workspace` would override.
 fn names_packages(args: &[String]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg.starts_with("--package") || arg.starts_with("-p"))
 }
 
-/// Tells the user what happens next.
+/// Prints a line for the user, on standard error.
 pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }

@@ -1,4 +1,4 @@
-//! What would be published: complete metadata, no path that leaves a package, and sources that
+//! Packages as they would be published: complete metadata, no path that leaves a package, sources that
 //! compile once unpacked.
 //!
 //! Cargo's own verification builds every package in a folder of its own, torch-sys included. Here

@@ -1,7 +1,7 @@
-//! Rust source told apart into code, comments and literals.
+//! Rust source split into code, comments and literals.
 //!
-//! A scanner of a page, not a parser: checks of comments and of keywords need no more, and xtask is
-//! built before anything else.
+//! A small scanner, not a parser: checks of comments and keywords need no more, and xtask has to
+//! build quickly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
