@@ -258,7 +258,10 @@ mod tests {
     fn markers_are_told_apart() {
         let source = Source::scan("//! a\n/// b\n// c\n//// d\n/* e /* f */ */\n");
         let found: Vec<_> = source.comments.iter().map(|c| (c.line, c.marker, c.text.trim())).collect();
-        assert_eq!(found, [(1, "//!", "a"), (2, "///", "b"), (3, "//", "c"), (4, "//", "// d"), (5, "/*", "e /* f")]);
+        assert_eq!(
+            found,
+            [(1, "//!", "a"), (2, "///", "b"), (3, "//", "c"), (4, "//", "// d"), (5, "/*", "e /* f */")]
+        );
         assert!(source.comments.iter().all(|comment| comment.alone));
     }
 
