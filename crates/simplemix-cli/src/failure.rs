@@ -58,10 +58,10 @@ impl From<simplemix_pipeline::Error> for Failure {
         if error.is_interrupted() {
             warn("stopped; what is done is kept, and the same command continues from there");
             Self::Interrupted
-        } else if error.is_input() {
-            Self::Input(error.into())
         } else {
-            Self::Run(error.into())
+            let is_input = error.is_input();
+            let error = error.into();
+            if is_input && !is_disk_failure(&error) { Self::Input(error) } else { Self::Run(error) }
         }
     }
 }

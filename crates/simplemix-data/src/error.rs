@@ -81,8 +81,8 @@ pub enum Error {
         /// The first bytes, escaped.
         found: String,
     },
-    /// A Parquet file that is cut off, damaged, uses an unknown codec or cannot be written.
-    #[error("{path}: cannot read or write as Parquet: {source}", path = path.display())]
+    /// A Parquet file that is cut off, damaged or uses an unknown codec.
+    #[error("{path}: cannot read as Parquet: {source}", path = path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
@@ -260,6 +260,15 @@ impl Error {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io { path, action, source }
+    }
+
+    /// Error of an encoder while it writes `path`.
+    pub(crate) fn writing<E>(path: &Path) -> impl FnOnce(E) -> Error
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let io = Self::io(path, "write");
+        move |source| io(std::io::Error::other(source))
     }
 
     pub(crate) fn parquet(path: &Path) -> impl FnOnce(ParquetError) -> Error {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, UInt32Array, UInt64Array};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use simplemix_files::{AtomicFile, Lock};
 
@@ -150,8 +151,7 @@ impl PairTokenizer {
     /// Opens the token set of `pairs` in `folder`, making it if there is none.
     ///
     /// # Errors
-    /// See [`PairTokenizer::encode_all`]; [`Error::Files`], [`Error::Io`] or [`Error::Arrow`] if the file cannot be
-    /// written.
+    /// See [`PairTokenizer::encode_all`]; [`Error::Files`] or [`Error::Io`] if the file cannot be written.
     pub fn encode_cached(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<TokenSet> {
         let folder = folder.as_ref();
         simplemix_files::create_dir_all(folder)?;
@@ -198,7 +198,7 @@ impl TokenizedSet {
     /// Writes the ids to an Arrow IPC file for [`TokenSet::open`], whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Files`], [`Error::Io`] or [`Error::Arrow`] if it cannot be written.
+    /// [`Error::Files`] or [`Error::Io`] if it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut metadata = std::collections::HashMap::from([
             ("version".to_owned(), VERSION.to_owned()),
@@ -207,7 +207,7 @@ impl TokenizedSet {
         ]);
         metadata.extend(self.dropped.iter().map(|(reason, count)| (format!("dropped.{reason}"), count.to_string())));
         let schema = Arc::new(schema().as_ref().clone().with_metadata(metadata));
-        let arrow = |source| Error::Arrow { path: path.to_owned(), source };
+        let arrow = |source: ArrowError| Error::writing(path)(source);
         let mut writer = FileWriter::try_new(BufWriter::new(AtomicFile::create(path)?), &schema).map_err(arrow)?;
         for rows in self.pairs.chunks(BATCH_ROWS) {
             writer.write(&batch(rows, &schema).map_err(arrow)?).map_err(arrow)?;

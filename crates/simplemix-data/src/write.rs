@@ -166,8 +166,8 @@ impl PairWriter {
     /// Adds a canonical batch. All batches of a file must have the same columns.
     ///
     /// # Errors
-    /// [`Error::Schema`] if the batch is not canonical or differs from the first one, [`Error::Io`], [`Error::Parquet`]
-    /// or [`Error::Arrow`] if it cannot be written.
+    /// [`Error::Schema`] if the batch is not canonical or differs from the first one, [`Error::Io`] if it cannot be
+    /// written.
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         schema::form_of(batch.schema_ref())?;
         self.table.write_batch(batch)
@@ -197,7 +197,7 @@ impl PairWriter {
     /// Completes the file, syncs it to disk, gives it its name, and returns the number of pairs in it.
     ///
     /// # Errors
-    /// [`Error::Files`], [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; an existing file then stays as it is.
+    /// [`Error::Files`] or [`Error::Io`]; an existing file then stays as it is.
     pub fn finish(mut self) -> Result<u64> {
         if self.table.schema.is_none() {
             self.write_batch(&RecordBatch::new_empty(schema::schema(self.empty_form)))?;
@@ -228,8 +228,7 @@ impl TableWriter {
     /// Adds a batch. All batches of a file must have the same columns.
     ///
     /// # Errors
-    /// [`Error::Schema`] if the batch differs from the first one, [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`] if
-    /// it cannot be written.
+    /// [`Error::Schema`] if the batch differs from the first one, [`Error::Io`] if it cannot be written.
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         let batch = plain_strings(batch).map_err(Error::arrow(&self.path))?;
         match &self.schema {
@@ -238,9 +237,9 @@ impl TableWriter {
         }
         self.rows += batch.num_rows() as u64;
         match &mut self.sink {
-            Sink::Parquet(writer) => writer.write(&batch).map_err(Error::parquet(&self.path)),
-            Sink::Arrow(writer) => writer.write(&batch).map_err(Error::arrow(&self.path)),
-            Sink::Json(writer) => writer.write(&batch).map_err(Error::arrow(&self.path)),
+            Sink::Parquet(writer) => writer.write(&batch).map_err(Error::writing(&self.path)),
+            Sink::Arrow(writer) => writer.write(&batch).map_err(Error::writing(&self.path)),
+            Sink::Json(writer) => writer.write(&batch).map_err(Error::writing(&self.path)),
             Sink::Unopened(_) | Sink::Closed => Err(closed(&self.path)),
         }
     }
@@ -255,7 +254,7 @@ impl TableWriter {
     /// batch was written has no rows and no columns.
     ///
     /// # Errors
-    /// [`Error::Files`], [`Error::Io`], [`Error::Parquet`] or [`Error::Arrow`]; an existing file then stays as it is.
+    /// [`Error::Files`] or [`Error::Io`]; an existing file then stays as it is.
     pub fn finish(mut self) -> Result<u64> {
         if self.schema.is_none() {
             self.open(Arc::new(Schema::empty()))?;
@@ -266,17 +265,17 @@ impl TableWriter {
                 for (key, value) in metadata {
                     writer.append_key_value_metadata(KeyValue::new(key, value));
                 }
-                writer.into_inner().map_err(Error::parquet(&path))?
+                writer.into_inner().map_err(Error::writing(&path))?
             }
             Sink::Arrow(mut writer) => {
                 for (key, value) in metadata {
                     writer.write_metadata(key, value);
                 }
-                let file = writer.into_inner().map_err(Error::arrow(&path))?;
+                let file = writer.into_inner().map_err(Error::writing(&path))?;
                 file.into_inner().map_err(|error| Error::io(&path, "write")(error.into_error()))?
             }
             Sink::Json(mut writer) => {
-                writer.finish().map_err(Error::arrow(&path))?;
+                writer.finish().map_err(Error::writing(&path))?;
                 writer.into_inner().finish().map_err(Error::io(&path, "write"))?
             }
             Sink::Unopened(_) | Sink::Closed => return Err(closed(&path)),
@@ -292,10 +291,10 @@ impl TableWriter {
             Kind::Parquet => {
                 let properties = self.parquet_properties()?;
                 let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties));
-                Sink::Parquet(Box::new(writer.map_err(Error::parquet(path))?))
+                Sink::Parquet(Box::new(writer.map_err(Error::writing(path))?))
             }
             Kind::Arrow => {
-                let writer = FileWriter::try_new(buffered(file), &schema).map_err(Error::arrow(path))?;
+                let writer = FileWriter::try_new(buffered(file), &schema).map_err(Error::writing(path))?;
                 Sink::Arrow(Box::new(writer))
             }
             Kind::Json(codec) => {
