@@ -112,8 +112,9 @@ fn read(args: &Args) -> Result<Vec<Pair>> {
 /// Log-probabilities under the model and the reference; zeros without a reference.
 fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> Result<[ReferenceLogps; 2]> {
     let mut terminal = Terminal::passive();
-    let mut logps =
-        |model: &Path, name: &str| log_probabilities(model, set, args.micro_batch_tokens, name, &mut terminal);
+    let mut logps = |model: &Path, name: &str| -> Result<ReferenceLogps> {
+        Ok(log_probabilities(model, set, args.micro_batch_tokens, name, &mut terminal)?)
+    };
     let policy = logps(model, "model")?;
     let reference = match reference {
         Some(reference) => logps(reference, "reference")?,

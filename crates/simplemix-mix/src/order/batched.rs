@@ -6,9 +6,9 @@
 //! Pfair/ERfair scheduling of asynchronous periodic tasks", Journal of Computer and System Sciences 68, 2004) never
 //! strays by a whole unit. One period of batches is kept as a table.
 //!
-//! Within a batch, the rows are sorted by source, in a keyed order of the sources, and place `p` holds sorted row `(a p
-//! + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. For every number of ranks `w` that divides `B`, rank `r`
-//! takes places `r, r + w, ...`, whose sorted rows are one class modulo `w`. A source is a run of sorted rows, so the
+//! Within a batch, the rows are sorted by source, in a keyed order of the sources, and place `p` holds sorted row
+//! `(a p + c) mod B` with keyed `c` and keyed `a`, coprime to `B`. For every number of ranks `w` that divides `B`, rank
+//! `r` takes places `r, r + w, ...`, whose sorted rows are one class modulo `w`. A source is a run of sorted rows, so the
 //! micro-batch of each rank holds each share rounded up or down as well.
 
 use super::{PERIOD_LIMIT, Two, gcd_u64};
