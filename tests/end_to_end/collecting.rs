@@ -167,7 +167,7 @@ fn dpo_mix_r_draws_one_pair_of_each_prompt() {
     let wrong = ["pair", "--candidates", "s.parquet", "--select", "mix-r", "-o", "wrong.jsonl"];
     let refused = dir.simplemix(&wrong);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(stderr(&refused).contains("`reward_margin_scale` is not set"), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("--reward-margin-scale is not set"), "{}", stderr(&refused));
     let unknown = dir.simplemix(&["pair", "--candidates", "s.parquet", "--preset", "simple", "-o", "wrong.jsonl"]);
     assert!(stderr(&unknown).contains("expected simplemix, simpo, rs-dpo, dno or dpo-mix-r"), "{}", stderr(&unknown));
 }
@@ -337,10 +337,10 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         (&["--prompts", "none.jsonl", "-o", "c.parquet"], "none.jsonl"),
         (
             &["--prompts", "prompts.jsonl", "-o", "c.jsonl"],
-            "`output` is c.jsonl, expected a name that ends in .parquet",
+            "--output is c.jsonl, expected a name that ends in .parquet",
         ),
-        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--top-p", "0"], "`top_p` is 0, expected a number > 0"),
-        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--batch-rows", "0"], "`batch_rows` is 0"),
+        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--top-p", "0"], "--top-p is 0, expected a number > 0"),
+        (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--batch-rows", "0"], "--batch-rows is 0"),
         (&["score", "--candidates", "unscored.jsonl", "--scorer", "exact", "-o", "s.parquet"], "`scorer` is `exact`"),
         (
             &["score", "--candidates", "unscored.jsonl", "--scorer", "exact-answer", "-o", "s.parquet"],
@@ -349,7 +349,7 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
         (&["pair", "--candidates", "unscored.jsonl", "-o", "p.parquet"], "no scores, expected a column `score`"),
         (
             &["pair", "--candidates", "unscored.jsonl", "--select", "threshold", "-o", "p.parquet"],
-            "`threshold` is not set, expected a score",
+            "--threshold is not set, expected a score",
         ),
     ];
     for (flags, expected) in cases {

@@ -2,8 +2,8 @@
 
 use simplemix_rollout::{CollectSettings, Preset, SamplingConfig, collect_to_files};
 
-use crate::failure::{Fails, Result};
-use crate::flags::{Output, on_terminal};
+use crate::failure::Result;
+use crate::flags::{Output, flagged, on_terminal};
 use crate::generate::{Backend, Prompts, Sampling};
 use crate::pair::Rule;
 use crate::score::Scorers;
@@ -46,10 +46,11 @@ pub(crate) fn run(args: &Args) -> Result {
         output: args.output.path.clone(),
         overwrite: args.output.overwrite,
     };
-    settings.generate().check().input()?;
+    settings.generate().check().map_err(flagged)?;
     let mut scorers = args.scorers.open()?;
     let mut generator = args.backend.open()?;
-    let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))?;
+    let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))?
+        .map_err(flagged)?;
     args.output.summary.print(&report, |report| {
         generate::say(&report.generate, &settings.generate(), generator.name());
         score::say(&report.score, &settings.score());

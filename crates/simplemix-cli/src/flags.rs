@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::failure::{Fails, Result, failed};
+use crate::failure::{Fails, Failure, Result, failed};
 use crate::progress::{Terminal, print};
 
 /// Parses a value by its name in settings files, such as `best-worst`. The error lists the names.
@@ -64,12 +64,46 @@ pub(crate) struct PromptForm {
     pub(crate) system: Option<String>,
 }
 
-/// Runs a stage of collecting, with bars on the terminal and an end by Ctrl-C.
-pub(crate) fn on_terminal<R>(stage: impl FnOnce(&mut Terminal) -> simplemix_rollout::Result<R>) -> Result<R> {
+/// Runs a stage of collecting with bars on the terminal, until it ends or Ctrl-C stops it.
+pub(crate) fn on_terminal<R>(stage: impl FnOnce(&mut Terminal) -> R) -> Result<R> {
     let mut terminal = Terminal::new()?;
     let report = stage(&mut terminal);
     terminal.clear();
-    report.map_err(failed)
+    Ok(report)
+}
+
+/// Settings of generating and pairing whose flags have the same name.
+const FLAGS: [&str; 18] = [
+    "api_key_env",
+    "batch_rows",
+    "concurrency",
+    "endpoint",
+    "max_gap",
+    "max_new_tokens",
+    "max_pairs",
+    "messages",
+    "min_gap",
+    "min_p",
+    "output",
+    "plain_share",
+    "reward_margin_scale",
+    "samples",
+    "temperature",
+    "threshold",
+    "top_p",
+    "uniform_share",
+];
+
+/// Failure of generating or pairing, with the flag in place of the setting at fault.
+pub(crate) fn flagged(error: simplemix_rollout::Error) -> Failure {
+    let simplemix_rollout::Error::Setting { key, found, expected } = &error else { return failed(error) };
+    let flag = match *key {
+        "url" => "server".to_owned(),
+        "timeout_secs" => "timeout".to_owned(),
+        key if FLAGS.contains(&key) => key.replace('_', "-"),
+        _ => return failed(error),
+    };
+    Failure::input(format!("--{flag} is {found}, expected {expected}"))
 }
 
 #[cfg(test)]
@@ -77,6 +111,26 @@ mod tests {
     use simplemix_rollout::Select;
 
     use super::*;
+
+    #[test]
+    fn settings_with_a_flag_are_named_by_it() {
+        let message = |key| {
+            let error = simplemix_rollout::Error::Setting { key, found: "0".to_owned(), expected: "at least 1" };
+            flagged(error).message().unwrap()
+        };
+        assert_eq!(message("max_new_tokens"), "--max-new-tokens is 0, expected at least 1");
+        assert_eq!(message("timeout_secs"), "--timeout is 0, expected at least 1");
+        assert_eq!(message("max_tokens"), "`max_tokens` is 0, expected at least 1", "a key of --scorers");
+    }
+
+    #[test]
+    fn every_flag_named_in_an_error_exists() {
+        use clap::CommandFactory;
+        let command = crate::Cli::command();
+        let collect = command.find_subcommand("collect").unwrap();
+        let has = |name: &str| collect.get_arguments().any(|flag| flag.get_long() == Some(name));
+        assert!(FLAGS.iter().all(|key| has(&key.replace('_', "-"))) && has("server") && has("timeout"));
+    }
 
     #[test]
     fn words_are_those_of_settings_files_and_others_are_listed() {

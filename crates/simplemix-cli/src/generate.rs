@@ -9,7 +9,7 @@ use simplemix_rollout::{
 };
 
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{Output, PromptForm, on_terminal, with_default, word};
+use crate::flags::{Output, PromptForm, flagged, on_terminal, with_default, word};
 use crate::progress::print;
 use crate::reading::files;
 
@@ -203,6 +203,7 @@ impl Backend {
     pub(crate) fn open(&self) -> Result<Box<dyn Generator>> {
         match self.settings()?.open() {
             Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
+            Err(error @ simplemix_rollout::Error::Setting { .. }) => Err(flagged(error)),
             opened => opened.input(),
         }
     }
@@ -268,9 +269,9 @@ pub(crate) fn run(args: &Args) -> Result {
         output: args.output.path.clone(),
         overwrite: args.output.overwrite,
     };
-    settings.check().input()?;
+    settings.check().map_err(flagged)?;
     let mut generator = args.backend.open()?;
-    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?;
+    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
     args.output.summary.print(&report, |report| say(report, &settings, generator.name()))
 }
 

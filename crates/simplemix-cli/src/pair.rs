@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use simplemix_rollout::{PairReport, PairSettings, Preset, Select, SelectSettings, pair};
 
-use crate::failure::{Fails, Result};
-use crate::flags::{Output, on_terminal, word};
+use crate::failure::Result;
+use crate::flags::{Output, flagged, on_terminal, word};
 use crate::progress::print;
 
 /// Choose preference pairs among scored candidates, and count the prompts without a pair by reason
@@ -96,7 +96,7 @@ impl Rule {
             uniform_share: self.uniform_share.or(base.uniform_share),
             seed: if select == Select::MixR { seed } else { 0 },
         };
-        settings.check().input()?;
+        settings.check().map_err(flagged)?;
         Ok(settings)
     }
 }
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
         ..PairSettings::new(&args.candidates, &args.output.path)
     };
-    let report = on_terminal(|terminal| pair(&settings, terminal))?;
+    let report = on_terminal(|terminal| pair(&settings, terminal))?.map_err(flagged)?;
     args.output.summary.print(&report, |report| say(report, &settings))
 }
 

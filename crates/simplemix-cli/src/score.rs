@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, score};
 
-use crate::failure::{Fails, Result, read_toml};
+use crate::failure::{Fails, Result, failed, read_toml};
 use crate::flags::{Output, on_terminal};
 use crate::progress::print;
 
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     let mut scorers = args.scorers.open()?;
-    let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal))?;
+    let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal))?.map_err(failed)?;
     args.output.summary.print(&report, |report| say(report, &settings))
 }
 

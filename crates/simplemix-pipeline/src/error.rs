@@ -208,7 +208,11 @@ fn is_input_file(error: &simplemix_files::Error) -> bool {
 
 /// Failing to write is no fault of the input.
 fn is_input_data(error: &simplemix_data::Error) -> bool {
-    !matches!(error, simplemix_data::Error::Io { action: "create" | "write" | "rename", .. })
+    match error {
+        simplemix_data::Error::Io { action: "create" | "write" | "rename", .. } => false,
+        simplemix_data::Error::Files(error) => is_input_file(error),
+        _ => true,
+    }
 }
 
 /// Adds the path and the operation to an error of the system.

@@ -45,14 +45,14 @@ impl CommandSettings {
 
 /// Scorer that runs a program.
 #[derive(Debug)]
-pub struct CommandScorer(CommandSettings);
+pub(crate) struct CommandScorer(CommandSettings);
 
 impl CommandScorer {
     /// Checks the settings. The program is started later.
     ///
     /// # Errors
     /// [`Error::Setting`] with the first setting out of range.
-    pub fn new(settings: CommandSettings) -> Result<Self> {
+    pub(crate) fn new(settings: CommandSettings) -> Result<Self> {
         if settings.command.trim().is_empty() {
             return Err(Error::Setting { key: "command", found: "empty".into(), expected: "a command line" });
         }

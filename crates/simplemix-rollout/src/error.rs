@@ -162,7 +162,7 @@ impl Error {
             | Self::Columns { .. }
             | Self::Exists { .. }
             | Self::OtherWork { .. } => true,
-            Self::Files(error) => !is_write(error),
+            Self::Files(error) | Self::Data(simplemix_data::Error::Files(error)) => !is_write(error),
             Self::Data(simplemix_data::Error::Io { action: "create" | "write" | "rename", .. }) => false,
             Self::Data(_) => true,
             Self::Responses { .. }

@@ -36,7 +36,7 @@ mod server;
 pub use backend::GeneratorSettings;
 pub use candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE};
 pub use collect::{CollectReport, CollectSettings, Collected, collect, collect_to_files};
-pub use command::{CommandScorer, CommandSettings};
+pub use command::CommandSettings;
 pub use error::{Error, Result};
 pub use exact::{ExactAnswer, is_right};
 pub use generate::{GenerateReport, GenerateSettings, generate};
@@ -56,6 +56,6 @@ pub use rules::{DigitShare, FormatRule, LengthRule, LengthUnit};
 pub use score::{ScoreReport, ScoreSettings, Weighted, score};
 pub use scorer::{Group, Rule, ScoreSink, Scorer, score_all};
 pub use scorers::{ScorerKind, ScorerSettings};
-pub use select::{Choice, NoPair, Scored, Select, SelectSettings, Selection, choose, select_pairs};
+pub use select::{NoPair, Select, SelectSettings, Selection, select_pairs};
 #[cfg(feature = "server")]
 pub use server::{Ask, Endpoint, OnRefused, Reply, ServerClient, ServerGenerator, ServerSettings, TokenLogp};

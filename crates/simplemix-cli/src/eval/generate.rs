@@ -8,10 +8,10 @@ use simplemix_eval::judge::read_questions;
 use simplemix_eval::{ModelOutput, write_outputs};
 use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig, generate};
 
-use crate::eval::flagged;
 use crate::failure::{Fails, Failure, Result};
+use crate::flags::{PromptForm, flagged, on_terminal};
 use crate::generate::Backend;
-use crate::progress::{Terminal, print};
+use crate::progress::print;
 use crate::reading::files;
 
 /// Generate a model's responses to an evaluation set, in the format of the official alpaca_eval package
@@ -28,12 +28,8 @@ pub(crate) struct Args {
     /// Files of prompts, with a column instruction, prompt, messages or question, and optionally dataset
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     prompts: Vec<PathBuf>,
-    /// Use only the first N prompts
-    #[arg(long, value_name = "N")]
-    limit: Option<u64>,
-    /// System message before each prompt
-    #[arg(long, value_name = "TEXT")]
-    system: Option<String>,
+    #[command(flatten)]
+    form: PromptForm,
     /// Sampling temperature; 0 always takes the most likely token
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     temperature: f64,
@@ -65,8 +61,8 @@ pub(crate) fn run(args: &Args) -> Result {
     let settings = GenerateSettings {
         prompts: PromptSettings {
             files: prompts.clone(),
-            limit: args.limit,
-            system: args.system.clone(),
+            limit: args.form.limit,
+            system: args.form.system.clone(),
             messages: true,
         },
         sampling: SamplingConfig {
@@ -82,10 +78,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     settings.check().map_err(flagged)?;
     let mut generator = args.backend.open()?;
-    let mut terminal = Terminal::new()?;
-    let report = generate(&settings, generator.as_mut(), &mut terminal);
-    terminal.clear();
-    let report = report.map_err(flagged)?;
+    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
     let outputs = outputs(&settings.output, generator.name(), &datasets(&prompts))?;
     write_outputs(&args.output, &outputs).run()?;
     simplemix_files::remove_file(&settings.output).run()?;

@@ -13,8 +13,8 @@ use simplemix_rollout::{
     Ask, Group, Prompt, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right, score_all,
 };
 
-use crate::eval::flagged;
 use crate::failure::{Fails, Failure, Result};
+use crate::flags::flagged;
 
 type Judged = std::result::Result<Verdict, JudgeError>;
 

@@ -7,7 +7,7 @@ mod judge;
 mod judges;
 mod preferences;
 
-use crate::failure::{Failure, Result, failed};
+use crate::failure::Result;
 
 /// Evaluate models with AlpacaEval 2.0, judges and preference pairs
 #[derive(Debug, clap::Args)]
@@ -30,20 +30,5 @@ pub(crate) fn run(args: &Args) -> Result {
         Measure::Generate(args) => generate::run(args),
         Measure::Judge(args) => judge::run(args),
         Measure::Preferences(args) => preferences::run(args),
-    }
-}
-
-/// Failure of a generator or a server, under the name of the flag that sets the value at fault.
-fn flagged(error: simplemix_rollout::Error) -> Failure {
-    match error {
-        simplemix_rollout::Error::Setting { key, found, expected } => {
-            let flag = match key {
-                "url" => "server".to_owned(),
-                "timeout_secs" => "timeout".to_owned(),
-                key => key.replace('_', "-"),
-            };
-            Failure::input(format!("--{flag} is {found}, expected {expected}"))
-        }
-        error => failed(error),
     }
 }

@@ -189,22 +189,22 @@ impl NoPair {
 
 /// A response with its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored<'a> {
+pub(crate) struct Scored<'a> {
     /// Text of the response.
-    pub text: &'a str,
+    pub(crate) text: &'a str,
     /// Score, if there is one.
-    pub score: Option<f64>,
+    pub(crate) score: Option<f64>,
     /// Whether this is the reference response.
-    pub is_reference: bool,
+    pub(crate) is_reference: bool,
 }
 
 /// A pair, by the indices of its responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Index of the chosen response.
-    pub chosen: usize,
+    pub(crate) chosen: usize,
     /// Index of the rejected response.
-    pub rejected: usize,
+    pub(crate) rejected: usize,
 }
 
 /// Chooses pairs among the responses to the prompt `id`. Among responses with equal scores the one with the shorter text
@@ -212,17 +212,7 @@ pub struct Choice {
 ///
 /// # Errors
 /// The reason for which there is no pair.
-///
-/// # Examples
-/// ```
-/// use simplemix_rollout::{Choice, NoPair, Scored, SelectSettings, choose};
-/// let scored = |text, score| Scored { text, score: Some(score), is_reference: false };
-/// let responses = [scored("four", 1.0), scored("5", 0.0), scored("4", 1.0)];
-/// let settings = SelectSettings::default();
-/// assert_eq!(choose("p1", &responses, &settings), Ok(vec![Choice { chosen: 2, rejected: 1 }]));
-/// assert_eq!(choose("p1", &[responses[0], responses[2]], &settings), Err(NoPair::AllAlike));
-/// ```
-pub fn choose(id: &str, responses: &[Scored<'_>], settings: &SelectSettings) -> Result<Vec<Choice>, NoPair> {
+pub(crate) fn choose(id: &str, responses: &[Scored<'_>], settings: &SelectSettings) -> Result<Vec<Choice>, NoPair> {
     let ranking = Ranking::new(responses, settings)?;
     match settings.select {
         Select::BestWorst => ranking.best_worst(),
@@ -247,6 +237,21 @@ pub struct Selection {
 ///
 /// # Errors
 /// [`Error::Setting`] if a setting is out of range.
+///
+/// # Examples
+/// ```
+/// use simplemix_rollout::{Candidate, Finish, Prompt, SelectSettings, select_pairs};
+/// let candidate =
+///     |text: &str| Candidate { text: text.into(), tokens: 0, logp: None, finish: Finish::Stop, seed: None };
+/// let candidates = ["four", "5", "4"].map(candidate).to_vec();
+/// let scores = vec![Some(1.0), Some(0.0), Some(1.0)];
+/// let prompts = [Prompt::new("sum-1", "What is 2 + 2?")];
+/// let settings = SelectSettings::default();
+/// let selection = select_pairs(&prompts, &[candidates], &[scores], &settings, "on_policy", "my-model")?;
+/// // The shorter of the two best responses is chosen.
+/// assert_eq!((&selection.pairs[0].chosen, &selection.pairs[0].rejected), (&"4".into(), &"5".into()));
+/// # Ok::<(), simplemix_rollout::Error>(())
+/// ```
 pub fn select_pairs(
     prompts: &[Prompt],
     candidates: &[Vec<Candidate>],
