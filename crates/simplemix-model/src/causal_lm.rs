@@ -155,7 +155,7 @@ impl CausalLm {
     /// The folder appears whole or not at all: it is written beside its place and renamed.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] if `folder` exists already or cannot be written.
+    /// [`crate::Error::Files`] if `folder` exists already or cannot be written.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         self.save_in_shards(folder, source, weights::MAX_SHARD_BYTES)
     }

@@ -82,6 +82,9 @@ pub enum Error {
         /// What the hub's client said.
         reason: String,
     },
+    /// A file or folder could not be written, or exists already.
+    #[error(transparent)]
+    Files(#[from] simplemix_files::Error),
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]
     Torch {

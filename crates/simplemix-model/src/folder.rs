@@ -1,8 +1,9 @@
-//! Folders that appear whole or not at all.
+//! Model folders, which appear whole or not at all.
 
 use std::path::Path;
 
 use serde_json::Value;
+use simplemix_files::{AtomicFolder, create_dir_all};
 use tch::Kind;
 
 use crate::config::ModelConfig;
@@ -52,56 +53,29 @@ pub(crate) fn write_model(
     parameters: &Parameters,
     shard_bytes: usize,
 ) -> Result<()> {
-    write(folder, |temporary| {
-        let path = temporary.join("config.json");
-        std::fs::write(&path, format!("{config:#}\n")).at(&path, "write")?;
+    write(folder, |new| {
+        new.write("config.json", format!("{config:#}\n"))?;
         for name in COMPANIONS {
             if let Some(from) = source.map(|s| s.join(name)).filter(|f| f.is_file()) {
-                std::fs::copy(&from, temporary.join(name)).at(&from, "read")?;
+                new.copy(from, name)?;
             }
         }
-        weights::save_in_shards(temporary, parameters, shard_bytes)
+        weights::save_in_shards(new, parameters, shard_bytes)
     })
 }
 
-/// Fills a folder beside `folder` with `write`, and renames it once everything is on disk.
+/// Fills a new folder with `fill`, which then appears whole and durably under its name.
 ///
 /// # Errors
-/// [`crate::Error::Io`] if `folder` exists already or cannot be written, or whatever `write` reports.
-pub(crate) fn write(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// [`crate::Error::Files`] if `folder` exists already or cannot be written, or the error of `fill`.
+pub(crate) fn write(folder: &Path, fill: impl FnOnce(&AtomicFolder) -> Result<()>) -> Result<()> {
     if folder.exists() {
-        let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-        return Err(exists).at(folder, "write");
+        return Err(simplemix_files::Error::Exists { path: folder.to_owned() }.into());
     }
-    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).at(parent, "write")?;
-    let temporary = tempfile::Builder::new().prefix(".saving-").tempdir_in(parent).at(parent, "write")?;
-    write(temporary.path())?;
-    publish(temporary.path())?;
-    std::fs::rename(temporary.path(), folder).at(folder, "write")?;
-    // The folder has another name now; there is nothing left to remove.
-    let _ = temporary.keep();
-    Ok(())
-}
-
-/// Sees that a temporary folder's files are on disk and readable as others that the user makes.
-pub(crate) fn publish(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).at(folder, "read")? {
-        let path = entry.at(folder, "read")?.path();
-        std::fs::File::open(&path).and_then(|file| file.sync_all()).at(&path, "write")?;
-        share(&path, 0o644)?;
+    if let Some(parent) = folder.parent() {
+        create_dir_all(parent)?;
     }
-    share(folder, 0o755)
-}
-
-/// What is made in a temporary place is its owner's alone; a model is readable as any other file that the user makes.
-#[cfg(unix)]
-fn share(path: &Path, mode: u32) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).at(path, "write")
-}
-
-#[cfg(not(unix))]
-fn share(_path: &Path, _mode: u32) -> Result<()> {
-    Ok(())
+    let new = AtomicFolder::create(folder)?;
+    fill(&new)?;
+    Ok(new.commit_new()?)
 }

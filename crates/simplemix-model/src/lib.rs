@@ -38,6 +38,7 @@ mod packed;
 mod random;
 mod reward;
 mod rope;
+mod safetensors_file;
 mod sample;
 pub mod tiny;
 pub mod weights;

@@ -465,15 +465,14 @@ impl CausalLm {
     /// load the model from.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such adapter, [`Error::Io`] if `folder` exists already or cannot be written.
+    /// [`Error::Input`] if there is no such adapter, [`Error::Files`] if `folder` exists already or cannot be written.
     pub fn save_adapter(&self, name: &str, folder: &Path, base: Option<&str>) -> Result<()> {
         let adapter = self.adapter(name)?;
         let settings = adapter.config.to_json(self.config(), base);
         let tensors: Vec<_> = adapter.named_parameters().collect();
-        crate::folder::write(folder, |temporary| {
-            let path = temporary.join(ADAPTER_CONFIG);
-            std::fs::write(&path, format!("{settings:#}\n")).at(&path, "write")?;
-            weights::save(&temporary.join(ADAPTER_WEIGHTS), &tensors)
+        crate::folder::write(folder, |new| {
+            new.write(ADAPTER_CONFIG, format!("{settings:#}\n"))?;
+            weights::save_in(new, ADAPTER_WEIGHTS, &tensors)
         })
     }
 

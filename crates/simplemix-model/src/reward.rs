@@ -120,7 +120,7 @@ impl RewardModel {
     /// template files of `source`, if given. It appears whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Io`] if `folder` exists already or cannot be written.
+    /// [`Error::Files`] if `folder` exists already or cannot be written.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let mut config = folder::config_json(self.config(), source, self.network.kind)?;
         let architecture = self.config().to_json()["architectures"][0].as_str().map_or_else(

@@ -43,7 +43,7 @@ pub fn config() -> ModelConfig {
 /// Writes a whole model folder: weights from `seed`, tokenizer, chat template, generation settings.
 ///
 /// # Errors
-/// [`crate::Error::Io`] if `folder` exists already or cannot be written.
+/// [`crate::Error::Files`] if `folder` exists already or cannot be written.
 pub fn write_folder(folder: &Path, seed: u64) -> Result<()> {
     let companions = tempfile::tempdir().at(folder, "write")?;
     let write = |name: &str, value: &Value| {

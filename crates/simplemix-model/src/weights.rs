@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, View};
+use simplemix_files::{AtomicFile, AtomicFolder};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{At, Doing, Error, Result};
+use crate::safetensors_file;
 
 /// One file with all weights.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -76,26 +78,32 @@ pub(crate) fn load_files(
     Err(Error::Weights { folder: folder.to_owned(), problems: listed(&problems) })
 }
 
-/// Writes tensors to one safetensors file; the caller sees to the file's place and its atomicity.
+/// Writes tensors to one safetensors file, which appears whole and durably, or not at all.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Torch`].
+/// [`Error::Files`], [`Error::Io`], or [`Error::Input`] for a kind of tensor that is not written.
 pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    let views =
-        tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor)?))).collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| match e {
-        safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), action: "write", source },
-        other => damaged(path, &other),
-    })
+    let mut file = AtomicFile::create(path)?;
+    safetensors_file::write(&mut file, stored(tensors)?).at(path, "write")?;
+    Ok(file.commit()?)
 }
 
-/// Writes tensors to `folder`: one file, or several with an index where they come to more than `shard_bytes`. A file
-/// holds more than that only if one tensor does.
+/// Writes tensors to one file of a folder that is being filled.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Torch`].
-pub fn save_in_shards(folder: &Path, tensors: &[(String, Tensor)], shard_bytes: usize) -> Result<()> {
+/// As [`save`].
+pub(crate) fn save_in(folder: &AtomicFolder, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {
+    let mut file = folder.create_file(name)?;
+    let path = file.path().to_owned();
+    safetensors_file::write(&mut file, stored(tensors)?).at(&path, "write")
+}
+
+/// Writes tensors to `folder`: one file, or several with an index if they exceed `shard_bytes`. A file exceeds that size
+/// only if it holds a single tensor.
+///
+/// # Errors
+/// As [`save`].
+pub(crate) fn save_in_shards(folder: &AtomicFolder, tensors: &[(String, Tensor)], shard_bytes: usize) -> Result<()> {
     let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
     let mut shards: Vec<(usize, usize, usize)> = Vec::new(); // first, number, bytes
     for (index, (_, tensor)) in tensors.iter().enumerate() {
@@ -109,19 +117,22 @@ pub fn save_in_shards(folder: &Path, tensors: &[(String, Tensor)], shard_bytes: 
         }
     }
     if shards.len() <= 1 {
-        return save(&folder.join(WEIGHTS), tensors);
+        return save_in(folder, WEIGHTS, tensors);
     }
     let mut weight_map = BTreeMap::new();
     for (i, (first, number, _)) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
         let held = &tensors[*first..first + number];
-        save(&folder.join(&name), held)?;
+        save_in(folder, &name, held)?;
         weight_map.extend(held.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
     }
     let total: usize = shards.iter().map(|(.., bytes)| bytes).sum();
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-    let path = folder.join(WEIGHTS_INDEX);
-    std::fs::write(&path, format!("{index:#}\n")).at(&path, "write")
+    Ok(folder.write(WEIGHTS_INDEX, format!("{index:#}\n"))?)
+}
+
+fn stored(tensors: &[(String, Tensor)]) -> Result<Vec<(&str, Stored)>> {
+    tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor)?))).collect()
 }
 
 /// Reads every tensor of one safetensors file as it is, onto the CPU.

@@ -180,7 +180,7 @@ fn an_existing_folder_is_left_alone() {
     let input = dir.path().join("m.gguf");
     std::fs::write(&input, File::small().bytes()).unwrap();
     let error = import_gguf(&input, dir.path(), &mut |_, _| {}).unwrap_err();
-    assert!(matches!(error, GgufError::Io { action: "make this folder", .. }));
+    assert!(matches!(error, GgufError::Files(simplemix_files::Error::Exists { .. })));
 }
 
 proptest! {

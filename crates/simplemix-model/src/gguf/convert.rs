@@ -2,19 +2,21 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value as Json, json};
+use simplemix_files::{AtomicFolder, create_dir_all};
 
 use super::error::{GgufError, Result};
 use super::reader::{Gguf, TensorInfo};
 use super::tokenizer::{TokenIds, TokenizerFiles, rebuild};
 use crate::config::{ModelConfig, llama_json};
+use crate::safetensors_file;
 use crate::weights::WEIGHTS;
 
 /// What an import gave.
@@ -41,11 +43,10 @@ impl fmt::Display for ImportReport {
 ///
 /// # Errors
 /// [`GgufError::Unsupported`] for a model, tensor type or tokenizer that is not read; [`GgufError::Damaged`] for a file
-/// that is cut off; [`GgufError::Io`] if `output` exists or cannot be written.
+/// that is cut off; [`GgufError::Files`] if `output` exists or cannot be written.
 pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, usize)) -> Result<ImportReport> {
     if output.exists() {
-        let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-        return Err(io(output, "make this folder")(exists));
+        return Err(simplemix_files::Error::Exists { path: output.to_owned() }.into());
     }
     let file = File::open(input).map_err(io(input, "read"))?;
     #[expect(
@@ -59,14 +60,13 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
     let tokenizer = rebuild(&gguf)?;
     let tensors = named_tensors(&gguf, &config)?;
 
-    let parent = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(io(parent, "write"))?;
-    let temporary = tempfile::Builder::new().prefix(".importing-").tempdir_in(parent).map_err(io(parent, "write"))?;
-    write_json_files(temporary.path(), &config, TokenIds::of(&gguf), &tokenizer)?;
-    write_weights(&temporary.path().join(WEIGHTS), &gguf, &config, &tensors, progress)?;
-    crate::folder::publish(temporary.path()).map_err(|e| write(output, &e))?;
-    std::fs::rename(temporary.path(), output).map_err(io(output, "write"))?;
-    let _ = temporary.keep();
+    if let Some(parent) = output.parent() {
+        create_dir_all(parent)?;
+    }
+    let folder = AtomicFolder::create(output)?;
+    write_json_files(&folder, &config, TokenIds::of(&gguf), &tokenizer)?;
+    write_weights(&folder, &gguf, &config, &tensors, progress)?;
+    folder.commit_new()?;
     Ok(ImportReport {
         tensors: tensors.len(),
         parameters: config.parameters() as u64,
@@ -77,10 +77,6 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
 fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> GgufError {
     let path = path.to_owned();
     move |source| GgufError::Io { path, action, source }
-}
-
-fn write(path: &Path, reason: &dyn fmt::Display) -> GgufError {
-    GgufError::Write { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// The model's shape from the metadata, through the same checks as a `config.json`.
@@ -167,12 +163,13 @@ fn gguf_name(name: &str) -> String {
     part.unwrap_or_else(|| name.to_owned())
 }
 
-fn write_json_files(folder: &Path, config: &ModelConfig, ids: TokenIds, tokenizer: &TokenizerFiles) -> Result<()> {
-    let save = |name: &str, text: String| {
-        let path: PathBuf = folder.join(name);
-        std::fs::write(&path, text).map_err(io(&path, "write"))
-    };
-    let json = |name: &str, value: &Json| save(name, format!("{value:#}\n"));
+fn write_json_files(
+    folder: &AtomicFolder,
+    config: &ModelConfig,
+    ids: TokenIds,
+    tokenizer: &TokenizerFiles,
+) -> Result<()> {
+    let json = |name: &str, value: &Json| folder.write(name, format!("{value:#}\n"));
     let named_ids = [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)];
     let mut settings = config.to_json();
     let mut generation = json!({});
@@ -185,14 +182,14 @@ fn write_json_files(folder: &Path, config: &ModelConfig, ids: TokenIds, tokenize
     json("tokenizer.json", &tokenizer.tokenizer)?;
     json("tokenizer_config.json", &tokenizer.config)?;
     json("special_tokens_map.json", &tokenizer.special_tokens)?;
-    match &tokenizer.chat_template {
-        Some(template) => save("chat_template.jinja", template.clone()),
-        None => Ok(()),
+    if let Some(template) = &tokenizer.chat_template {
+        folder.write("chat_template.jinja", template)?;
     }
+    Ok(())
 }
 
 fn write_weights(
-    path: &Path,
+    folder: &AtomicFolder,
     gguf: &Gguf<'_>,
     config: &ModelConfig,
     tensors: &[(String, Vec<i64>, &TensorInfo)],
@@ -214,9 +211,9 @@ fn write_weights(
         };
         (name.as_str(), Dequantised { bytes: &gguf.bytes[info.start..info.end], info, shape, heads, written })
     });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views.collect::<Vec<_>>(), Some(metadata), path).map_err(|e| write(path, &e))?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(io(path, "write"))
+    let mut file = folder.create_file(WEIGHTS)?;
+    let path = file.path().to_owned();
+    safetensors_file::write(&mut file, views.collect()).map_err(io(&path, "write"))
 }
 
 /// A tensor that is dequantised while it is written.

@@ -48,14 +48,9 @@ pub enum GgufError {
         /// What is missing, left over or misshapen.
         problems: String,
     },
-    /// The written folder could not be made of the parts.
-    #[error("{path}: cannot write: {reason}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// The output could not be written, or exists already.
+    #[error(transparent)]
+    Files(#[from] simplemix_files::Error),
 }
 
 /// Results of the importer.
