@@ -27,12 +27,6 @@ choice! {
     }
 }
 
-impl Default for Dtype {
-    fn default() -> Self {
-        Self::Auto
-    }
-}
-
 impl Dtype {
     /// Element type on `device`.
     pub fn kind(self, device: Device) -> Kind {

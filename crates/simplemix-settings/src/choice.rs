@@ -1,6 +1,7 @@
 //! The declaration of a setting with a few named values.
 
-/// Declares an enum whose values are words in a settings file; `old` spellings are read too.
+/// Declares an enum whose values are words in a settings file; `old` spellings are read too. The first value is the
+/// default.
 ///
 /// ```
 /// simplemix_settings::choice! {
@@ -50,6 +51,12 @@ macro_rules! choice {
                 match self {
                     $(Self::$variant => $word),+
                 }
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::ALL[0]
             }
         }
 

@@ -25,7 +25,7 @@ pub enum Error {
         /// The file, with the line if that is known.
         place: String,
         /// The setting and the reason.
-        source: simplemix_settings::Error,
+        source: Box<simplemix_settings::Error>,
     },
     /// A data file has no pair to train on.
     #[error("{path}: no pair to train on: {reason}")]

@@ -29,6 +29,7 @@ mod patterns;
 mod policy;
 mod preference;
 mod progress;
+mod reference;
 mod reference_cache;
 #[cfg(feature = "report")]
 mod report;
@@ -62,8 +63,9 @@ pub use order::{Batches, Order};
 pub use pairs::{Feed, NamedSet, PairSet, PairTokens};
 pub use preference::{PreferenceLearner, PreferenceOptions, Reference, ReferenceLogps, SyncRule, reference_logps};
 pub use progress::{Best, Progress};
+pub use reference::{ReferenceSettings, ReferenceSource};
 pub use reward::RewardLearner;
-pub use run::{Finished, ReferenceSettings, ReferenceSource, Run, Trained};
+pub use run::{Finished, Run, Trained};
 pub use run_folder::RunFolder;
 pub use schedule::Schedule;
 pub use sft::SftLearner;

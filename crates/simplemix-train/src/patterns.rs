@@ -1,16 +1,16 @@
-//! Names of parameters by pattern.
+//! Selection of parameters by patterns of their names.
 
 use crate::error::{Error, Result};
 
-/// Places of the `names` that any of `patterns` matches, in order. `*` stands for anything, dots included.
+/// Indices of the `names` that match any of `patterns`, in ascending order. `*` matches any text, including dots.
 ///
 /// # Errors
-/// [`Error::Pattern`] for a pattern that is none or matches nothing: it would be a setting without effect.
+/// [`Error::Pattern`] for a pattern that is invalid or matches nothing, since such a setting would have no effect.
 pub(crate) fn matching(key: &'static str, patterns: &[String], names: &[&str]) -> Result<Vec<usize>> {
     let mut matched = vec![false; names.len()];
     for pattern in patterns {
         let refuse = |expected: String| Error::Pattern { key, pattern: pattern.clone(), problem: expected };
-        let glob = glob::Pattern::new(pattern).map_err(|error| refuse(format!("is none: {error}")))?;
+        let glob = glob::Pattern::new(pattern).map_err(|error| refuse(format!("is invalid: {error}")))?;
         let mut any = false;
         for (matched, name) in matched.iter_mut().zip(names) {
             if glob.matches(name) {

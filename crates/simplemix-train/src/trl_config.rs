@@ -33,8 +33,10 @@ const SAME: &[(&str, &str)] = &[
     ("save_total_limit", "checkpoint.keep"),
 ];
 
+type Read = fn(&TrlFile, &mut Translation) -> Result<()>;
+
 /// Keys of TRL that are read together, with the function that reads them.
-const TOGETHER: &[(&[&str], fn(&TrlFile, &mut Translation) -> Result<()>)] = &[
+const TOGETHER: &[(&[&str], Read)] = &[
     (&["loss_type", "loss_weights", "use_weighting"], TrlFile::loss),
     (&["f_divergence_type", "f_alpha_divergence_coef"], TrlFile::divergence),
     (&["per_device_train_batch_size", "gradient_accumulation_steps"], TrlFile::batch_size),

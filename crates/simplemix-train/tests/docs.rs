@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use simplemix_settings::{Settings, markdown};
+use simplemix_settings::{Settings, markdown, toml_template};
 use simplemix_train::TrainConfig;
 
 const BEGIN: &str =
@@ -23,4 +23,13 @@ fn the_tables_of_settings_are_up_to_date() {
     } else {
         assert!(tables == expected, "docs/training.md: run UPDATE_DOCS=1 cargo test -p simplemix-train --test docs");
     }
+}
+
+/// As `simplemix train --settings` prints it.
+#[test]
+fn the_file_of_all_settings_holds_the_defaults() {
+    let text = toml_template(TrainConfig::SECTIONS);
+    assert_eq!(TrainConfig::from_toml(&text, Path::new("run.toml")).unwrap(), TrainConfig::default());
+    let settings = text.lines().filter(|line| line.contains(" =") && !line.starts_with("# A")).count();
+    assert!(settings >= 60, "{settings} settings");
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::hypo::HypoSettings;
 use crate::loop_settings::{BestRule, LoopSettings, OnNonFinite};
 use crate::order::Order;
-use crate::run::{ReferenceSettings, ReferenceSource};
+use crate::reference::{ReferenceSettings, ReferenceSource};
 
 section! {
     /// Model, data and length of the run.
@@ -115,7 +115,8 @@ impl TrainConfig {
             let message = error.to_string().trim_end().to_owned();
             Error::Config { path: path.to_owned(), message }
         })?;
-        Self::from_table(table).map_err(|source| Error::SettingIn { place: place(path, text, &source), source })
+        Self::from_table(table)
+            .map_err(|error| Error::SettingIn { place: place(path, text, &error), source: error.into() })
     }
 
     /// The settings as TOML, every key written out that has a value.

@@ -1,4 +1,4 @@
-//! The loop of a run with its folder: checkpoints, metrics, events, and the result.
+//! Execution of a run: the loop with checkpoints, metrics and events, then the trained model.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::run_folder::{MetricsFile, RunFolder};
 use crate::table::PairTable;
 use crate::trainer::{Outcome, Tables, train};
 
-/// What every objective's run has in common.
+/// Parts of a run that do not depend on its objective.
 pub(super) struct Drive<'a> {
     pub(super) config: &'a TrainConfig,
     pub(super) settings: &'a LoopSettings,
@@ -63,7 +63,7 @@ impl Drive<'_> {
         if let Some(best) = progress.best {
             learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
         }
-        // A run that was killed after this point has left them.
+        // A run that was killed while it saved the model has left these folders.
         for old in [folder.model(), folder.path().join("adapter")] {
             remove_folder(old)?;
         }
@@ -74,7 +74,7 @@ impl Drive<'_> {
     }
 }
 
-/// Writes what happens into the run folder and passes it on.
+/// Writes metrics and checkpoints to the run folder, and passes progress on.
 struct Recorder<'a> {
     folder: &'a RunFolder,
     metrics: MetricsFile,
@@ -131,7 +131,7 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
     }
 }
 
-/// What the run ran on, as JSON.
+/// Environment of the run as JSON: version, device, threads, arguments.
 pub(super) fn environment(device: Device) -> String {
     let value = serde_json::json!({
         "simplemix": env!("CARGO_PKG_VERSION"),
@@ -145,7 +145,7 @@ pub(super) fn environment(device: Device) -> String {
     format!("{value:#}\n")
 }
 
-/// Name of the adapter that is trained, as peft calls it.
+/// Name of the trained adapter, which is peft's default name.
 pub(super) const ADAPTER: &str = "default";
 
 pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&Path>) -> Result<Trained> {

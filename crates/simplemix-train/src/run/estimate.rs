@@ -1,22 +1,23 @@
-//! The memory that a run will need.
+//! Estimate of the memory that a run needs.
 
 use simplemix_loss::{Need, PairLoss};
 use tch::Kind;
 
-use super::{ReferenceSource, Run};
+use super::Run;
 use crate::config::Objective;
 use crate::error::Result;
 use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
+use crate::reference::ReferenceSource;
 
 impl Run {
-    /// The memory that the run is expected to need at its peak.
+    /// Estimates the peak memory of the run.
     ///
     /// # Errors
-    /// [`Error::Setting`] if micro-batches cannot be made.
+    /// [`Error::Setting`](crate::Error::Setting) if the pairs cannot be split into micro-batches.
     pub fn memory_estimate(&self) -> Result<MemoryEstimate> {
         let (settings, model) = (&self.settings, self.start.model_config());
         let (pairs, mut largest) = (self.train.len() as u64, (0, 0));
-        // An epoch shows every pair; others differ in their order only.
+        // One epoch is enough: the others have the same pairs in another order.
         let steps = settings.steps.min(pairs.div_ceil(settings.batch_size as u64));
         let mut batches = settings.order.batches(settings.batch_size, pairs);
         for step in 0..steps {
@@ -40,7 +41,7 @@ impl Run {
         let (weights, trained) = (model.parameters() as u64 * bytes, self.trained as u64);
         let head = if self.config.objective == Objective::Reward { 0 } else { model.vocab_size };
         let logits = (self.config.memory.logits_bytes as u64).min((scored as i64 * head) as u64 * 4);
-        // A second model, where one is held; and the f32 copies of what is trained in half precision.
+        // The weights of a second model, and f32 copies of parameters that are trained in half precision.
         let second = if self.holds_second_model() { weights } else { 0 };
         let copies = if bytes == 2 { 4 * trained } else { 0 };
         Ok(MemoryEstimate {
@@ -48,7 +49,7 @@ impl Run {
             weights: weights + second,
             gradients: trained * bytes,
             optimizer: 2 * 4 * trained + copies,
-            // Answers are written and let go before activations are kept.
+            // Sampling is over before activations are kept, so the larger of the two counts.
             activations: model
                 .activation_bytes(tokens, bytes as usize, self.config.memory.activation_checkpointing)
                 .max(cache),

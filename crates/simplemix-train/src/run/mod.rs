@@ -1,4 +1,4 @@
-//! A whole run from settings: read, tokenise, score the reference, train, save.
+//! Training runs from settings: read, tokenise, compute the reference's log-probabilities, train, save.
 
 mod drive;
 mod estimate;
@@ -12,11 +12,9 @@ use simplemix_model::{CausalLm, RewardModel};
 use self::drive::{Drive, environment, save_policy};
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
-pub use self::reference::{ReferenceSettings, ReferenceSource};
 use crate::config::{Objective, TrainConfig};
 use crate::error::Result;
 use crate::forward::ForwardOptions;
-use crate::hypo::Hypo;
 use crate::loop_settings::LoopSettings;
 use crate::metrics::Record;
 use crate::pairs::{NamedSet, PairSet};
@@ -28,7 +26,7 @@ use crate::sft::SftLearner;
 use crate::trainee::Trainee;
 use crate::trainer::Outcome;
 
-/// A run whose input is read and checked, ready to start.
+/// A training run that is ready to start: its settings are checked and its data is read.
 #[derive(Debug)]
 pub struct Run {
     config: TrainConfig,
@@ -36,7 +34,7 @@ pub struct Run {
     settings: LoopSettings,
     start: Start,
     trained: i64,
-    /// What ends an answer of the policy, for HyPO.
+    /// Tokens that end a response of the policy, for HyPO.
     stop_tokens: Vec<u32>,
     /// Training pairs.
     pub train: PairSet,
@@ -44,17 +42,17 @@ pub struct Run {
     pub eval: Vec<NamedSet>,
 }
 
-/// A model as training left it.
+/// Model after training.
 #[derive(Debug)]
 pub enum Trained {
-    /// A language model, its adapter merged where one was trained.
+    /// A language model; an adapter is merged into its weights.
     Policy(Box<CausalLm>),
     /// A reward model.
     Reward(Box<RewardModel>),
 }
 
 impl Trained {
-    /// The language model, unless a reward model was trained.
+    /// The language model, or `None` for a reward model.
     pub fn policy(&self) -> Option<&CausalLm> {
         match self {
             Self::Policy(model) => Some(model),
@@ -63,41 +61,41 @@ impl Trained {
     }
 }
 
-/// What a run leaves behind.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Finished {
-    /// Whether all updates were done.
+    /// Reason for the end of the run.
     pub outcome: Outcome,
-    /// Every line of `metrics.jsonl` that this process wrote.
+    /// Lines that this process wrote to `metrics.jsonl`.
     pub records: Vec<Record>,
-    /// The result; none of a run that was interrupted.
+    /// Trained model; `None` if the run was interrupted.
     pub model: Option<Trained>,
-    /// Where everything was written.
+    /// Folder of the run.
     pub folder: RunFolder,
 }
 
 impl Run {
-    /// The settings.
+    /// Settings of the run.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
 
-    /// What the loop will do.
+    /// Settings of the training loop.
     pub fn settings(&self) -> &LoopSettings {
         &self.settings
     }
 
-    /// Numbers that the model has.
+    /// Number of parameters of the model.
     pub fn parameters(&self) -> i64 {
         self.start.model_config().parameters()
     }
 
-    /// Numbers that are trained.
+    /// Number of parameters that are trained.
     pub fn trained_parameters(&self) -> i64 {
         self.trained
     }
 
-    /// What is trained, with a fresh optimiser.
+    /// Parameters to train, with a new optimiser.
     fn trainee(&self) -> Result<Trainee> {
         let mut parameters = self.start.trainable();
         let optimizer = &self.config.optimizer;
@@ -122,14 +120,15 @@ impl Run {
         }
     }
 
-    /// Trains, and writes the run folder: settings, metrics, checkpoints and the resulting model.
+    /// Trains and writes the run folder: settings, metrics, checkpoints and the trained model.
     ///
-    /// With `resume`, a run that was stopped goes on from its newest checkpoint. `watch` hears of the stages `reference`
-    /// and `evaluation` in pairs, and of the metrics of every update and evaluation; when it interrupts, a checkpoint is
-    /// saved before the next update.
+    /// With `resume`, a stopped run continues from its newest checkpoint. `watch` is told the progress of the stages
+    /// `reference` and `evaluation`, counted in pairs, and the metrics of every update and evaluation. When it interrupts,
+    /// a checkpoint is saved before the next update.
     ///
     /// # Errors
-    /// [`Error::Io`] if the folder cannot be made, [`Error::NonFinite`], and whatever training reports.
+    /// [`Error::Io`](crate::Error::Io) if the folder cannot be made, [`Error::NonFinite`](crate::Error::NonFinite), and
+    /// errors of model, data and loss.
     pub fn start(self, resume: bool, watch: &mut dyn Watch) -> Result<Finished> {
         let output = required("output", self.config.output.as_deref())?;
         let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
@@ -166,13 +165,7 @@ impl Run {
                     eval: &self.eval,
                 };
                 let reference = maker.make(&policy, watch)?;
-                let hypo = match self.config.hypo() {
-                    Some(settings) => {
-                        let frozen = maker.frozen(&policy, &reference)?;
-                        Some(Hypo::new(settings, frozen, self.stop_tokens, seed)?)
-                    }
-                    None => None,
-                };
+                let hypo = maker.hypo(&policy, &reference, self.stop_tokens)?;
                 let settings = PreferenceOptions {
                     loss: self.loss.clone(),
                     forward: options,
@@ -180,11 +173,11 @@ impl Run {
                     reward_margin_scale: self.config.loss.reward_margin_scale,
                     starts_at_reference: self.config.reference.model.is_none() && self.config.lora.adapter.is_none(),
                 };
-                let mut learner =
-                    PreferenceLearner::new(*policy, trainee, settings, &self.train, &self.eval, reference)?;
-                if let Some(hypo) = hypo {
-                    learner = learner.with_hypo(hypo);
-                }
+                let learner = PreferenceLearner::new(*policy, trainee, settings, &self.train, &self.eval, reference)?;
+                let learner = match hypo {
+                    Some(hypo) => learner.with_hypo(hypo),
+                    None => learner,
+                };
                 drive.run(learner, folder, resume, watch, |learner, folder| {
                     save_policy(learner.into_model(), folder, source.as_deref())
                 })

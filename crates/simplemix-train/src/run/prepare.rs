@@ -1,4 +1,4 @@
-//! From settings to a run that is ready to start: data read and tokenised, the model loaded, everything checked.
+//! Preparation of a run: checks the settings, reads and tokenises the pairs, loads the model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
-use crate::config::{Objective, TrainConfig};
+use crate::config::{Objective, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
@@ -33,11 +33,11 @@ pub(super) enum Start {
 }
 
 impl Run {
-    /// Reads and checks everything that the settings name. Nothing is written.
+    /// Checks the settings, reads the pairs and loads the model. Nothing is written.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a value missing or out of range, [`Error::Empty`] where no pair is left, and whatever
-    /// reading data and model reports.
+    /// [`Error::Setting`] for a setting that is missing or out of range, [`Error::Empty`] if no pair is usable, and errors
+    /// of reading the data and the model.
     pub fn prepare(config: TrainConfig) -> Result<Self> {
         config.check()?;
         let loss = build_loss(&config)?;
@@ -57,10 +57,10 @@ impl Run {
         Self::assemble(config, loss, &model, Sets { train, eval, mixture }, &tokenizer)
     }
 
-    /// The same with pairs that are in memory already; `train`, `mix` and `eval` of the settings are not read.
+    /// Prepares a run on pairs in memory; `train`, `mix` and `eval.files` of the settings are ignored.
     ///
     /// # Errors
-    /// As [`Run::prepare`].
+    /// Errors of [`Run::prepare`].
     pub fn with_pairs(config: TrainConfig, model: &Path, pairs: &[Pair], held_out: &[Pair]) -> Result<Self> {
         config.check()?;
         let loss = build_loss(&config)?;
@@ -98,7 +98,7 @@ impl Run {
         let start = Start::load(&config, model)?;
         let stop_tokens = tokenizer.eos_ids().to_vec();
         let mut run = Self { loss, settings, start, trained: 0, stop_tokens, train, eval, config };
-        // Refused here rather than after the reference has been scored.
+        // Checks the parameters here, before the reference is computed.
         run.trained = run.trainee()?.count();
         Ok(run)
     }
@@ -109,7 +109,7 @@ impl Start {
         let device = default_device();
         let kind = config.dtype.kind(device);
         if config.objective == Objective::Reward {
-            // A folder of a reward model goes on being trained; any other gets a new score.
+            // A reward model is trained further; any other model gets a new score head.
             let is_reward = ends_in_a_score(folder);
             let model = if is_reward {
                 RewardModel::load(folder, kind, device)?
@@ -158,7 +158,7 @@ impl Start {
     }
 }
 
-/// Whether a folder's configuration is that of a reward model.
+/// Whether a folder holds a reward model.
 fn ends_in_a_score(folder: &Path) -> bool {
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
     let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
@@ -178,20 +178,17 @@ fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<
     tokenize(&pairs, config, tokenizer)
 }
 
-/// Token ids out of the cache, or made; they are kept there once the run starts.
+/// Reads token ids from the cache, or makes them, to be written there when the run starts.
 fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
-    let cache = config
-        .tokens
-        .cache
-        .then(|| config.tokens.cache_folder.clone().or_else(|| cache_dir_for("tokens").ok()))
-        .flatten();
+    let TokenSettings { cache, cache_folder, .. } = &config.tokens;
+    let cache = cache.then(|| cache_folder.clone().or_else(|| cache_dir_for("tokens").ok())).flatten();
     match cache {
         Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, &folder),
         None => PairSet::tokenize(pairs, tokenizer),
     }
 }
 
-/// Pairs of all sources, and the mixture of those that are kept: shares hold of what is trained on.
+/// Reads the pairs of all sources and plans their mixture. Shares hold for the pairs that are trained on.
 fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Order)> {
     let (mut all, mut starts, mut sources) = (PairSet::default(), Vec::new(), Vec::new());
     for source in &config.mix {
@@ -216,7 +213,7 @@ fn build_loss(config: &TrainConfig) -> Result<LossSum> {
     })
 }
 
-/// Refuses a set with a pair that has no scores, before anything is computed.
+/// Refuses a set in which a pair has no scores.
 fn scored(set: &PairSet, loss: &LossSum) -> Result<()> {
     match set.score_margins.iter().position(Option::is_none) {
         Some(pair) => Err(no_scores(set, pair, loss)),

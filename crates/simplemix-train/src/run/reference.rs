@@ -1,49 +1,21 @@
 //! The reference of a run: absent, a model, or log-probabilities out of the cache.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use simplemix_data::Watch;
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSum, Need, PairLoss};
 use simplemix_model::CausalLm;
-use simplemix_settings::{choice, section};
 
 use super::prepare::required;
 use crate::config::TrainConfig;
 use crate::error::Result;
 use crate::forward::ForwardOptions;
+use crate::hypo::Hypo;
 use crate::pairs::{NamedSet, PairSet};
 use crate::preference::{Reference, ReferenceLogps, SyncRule, reference_logps};
+use crate::reference::ReferenceSource;
 use crate::reference_cache::ReferenceKey;
-
-section! {
-    /// Reference that the policy is held near.
-    pub struct ReferenceSettings("reference") {
-        /// Source of the reference's log-probabilities: a file in the cache, one computation at the start, or every batch,
-        /// which takes a second model in memory unless an adapter is trained.
-        source: ReferenceSource = ReferenceSource::Cached, was "reference";
-        /// Reference model: a folder, or an id on the hub; the model before training if not set.
-        model: Option<PathBuf> = None, was "reference_model";
-        /// Folder of cached log-probabilities; a folder in simplemix's cache if not set.
-        cache_folder: Option<PathBuf> = None, was "reference_cache";
-        /// TR-DPO: updates after which the reference moves towards the policy; 0 keeps it fixed (arXiv:2404.09656).
-        sync_every: u64 = 0, unit "updates", was "sync_reference_every";
-        /// TR-DPO: share of the policy in the moved reference.
-        sync_mixup: f64 = 0.6, in between(0.0, 1.0), from "TRL", was "sync_reference_mixup";
-    }
-}
-
-choice! {
-    /// Source of the reference's log-probabilities.
-    pub enum ReferenceSource {
-        /// A file in the cache, made if there is none.
-        Cached = "cached";
-        /// Computed at the start.
-        Computed = "computed";
-        /// Computed for every batch.
-        OnTheFly = "on-the-fly", old "on_the_fly";
-    }
-}
 
 /// Makes the reference of a run.
 pub(super) struct ReferenceMaker<'a> {
@@ -55,6 +27,7 @@ pub(super) struct ReferenceMaker<'a> {
 }
 
 impl ReferenceMaker<'_> {
+    /// Loads the reference, or its log-probabilities for all pairs.
     pub(super) fn make(&self, policy: &CausalLm, watch: &mut dyn Watch) -> Result<Reference> {
         let config = self.config;
         if !self.loss.needs(Need::Reference) {
@@ -65,7 +38,7 @@ impl ReferenceMaker<'_> {
         let adapts = policy.active_adapter().is_some();
         let folder = config.reference.model.as_deref().or(config.model.as_deref());
         let model = match folder {
-            // A model of its own, since the policy's weights will move.
+            // A second model, since the policy's weights will change.
             Some(folder) if !own || (on_the_fly && !adapts) => CausalLm::load(folder, policy.kind(), policy.device())?,
             None if on_the_fly && !adapts => return required("model", None).map(|_| Reference::Absent),
             // The policy's own weights, without the adapter.
@@ -89,9 +62,15 @@ impl ReferenceMaker<'_> {
         Ok(Reference::Known(train, eval))
     }
 
-    /// The reference as a model that stays while the policy moves; a second handle of the one that is held already, if
-    /// there is one.
-    pub(super) fn frozen(&self, policy: &CausalLm, reference: &Reference) -> Result<CausalLm> {
+    /// HyPO's term, if it is on.
+    pub(super) fn hypo(&self, policy: &CausalLm, reference: &Reference, stop_tokens: Vec<u32>) -> Result<Option<Hypo>> {
+        let Some(settings) = self.config.hypo() else { return Ok(None) };
+        let frozen = self.frozen(policy, reference)?;
+        Hypo::new(settings, frozen, stop_tokens, self.config.seed).map(Some)
+    }
+
+    /// The reference as a model: a second handle to the model that is in memory already, or the model from its folder.
+    fn frozen(&self, policy: &CausalLm, reference: &Reference) -> Result<CausalLm> {
         if let Reference::Model(model, _) = reference {
             return Ok(model.with_adapter(None)?);
         }
@@ -103,7 +82,7 @@ impl ReferenceMaker<'_> {
         Ok(CausalLm::load(folder, policy.kind(), policy.device())?)
     }
 
-    /// Log-probabilities out of the cache, or computed and kept there.
+    /// Reads log-probabilities from the cache, or computes them and writes them there.
     fn known(
         &self,
         set: &PairSet,
