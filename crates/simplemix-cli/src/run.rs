@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Pairs written by others
     #[arg(long, value_name = "FILE")]
     off_policy: Option<PathBuf>,
-    /// What answers are worth, as in `simplemix score`; several times for a weighted sum
+    /// Scorer of responses, as in `simplemix score`; several times for a weighted sum
     #[arg(long, value_name = "[WEIGHT*]KIND[:ARGUMENT]")]
     scorer: Vec<simplemix_rollout::ScorerSettings>,
     /// Prompts that the model answers before and after, as in --prompts

@@ -16,7 +16,7 @@ pub(crate) struct Flag {
     pub(crate) heading: &'static str,
     /// Value of the setting, from the values that were given.
     pub(crate) read: fn(&[String]) -> Result<toml::Value, String>,
-    /// What the help says beside the meaning of the setting, such as how to give several values.
+    /// Text of the help beside the meaning of the setting, such as how to give several values.
     pub(crate) hint: &'static str,
 }
 

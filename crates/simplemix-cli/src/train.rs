@@ -162,7 +162,7 @@ fn names(values: &[String]) -> Result<toml::Value, String> {
     }
 }
 
-/// What replaced a flag of version 0.1.
+/// Replacement of a flag of version 0.1.
 pub(crate) fn gone(flag: &str) -> Option<String> {
     setting_flags::gone(flag, TrainConfig::SECTIONS)
 }
@@ -284,7 +284,7 @@ fn describe(run: &Run) {
     ));
 }
 
-/// What the run will take, so that settings can be chosen before hours are spent.
+/// Prints the estimated memory of the run, so that settings can be chosen before hours are spent.
 fn estimate(run: &Run) -> Result {
     let memory = run.memory_estimate().input()?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;

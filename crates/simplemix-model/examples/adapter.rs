@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut reference = CausalLm::load(&model, Kind::Float, Device::Cpu)?;
     reference.add_adapter("default", LoraConfig { rank: 8, ..LoraConfig::default() }, 1)?;
-    // The same weights with the adapter on; `reference` stays what it was.
+    // Equal weights with the adapter on; `reference` stays what it was.
     let policy = reference.with_adapter(Some("default"))?;
     policy.set_trainable(true);
     let parameters = policy.trainable_parameters();
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Of all tokens after the first.
+/// Log-probability of all tokens after the first.
 fn log_prob(model: &CausalLm, tokens: &[u32]) -> Result<Tensor, Box<dyn Error>> {
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
     let first = packed.push(&tokens[..1])?;

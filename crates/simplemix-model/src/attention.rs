@@ -22,7 +22,7 @@ pub(crate) struct Mixer {
     soft_cap: Option<f64>,
 }
 
-/// What attends to what in a [`Packed`], worked out once for all layers of a kind.
+/// Ranges of a [`Packed`] that attend to each other, worked out once for all layers of a kind.
 #[derive(Debug)]
 pub(crate) struct AttentionPlan {
     mixer: Mixer,

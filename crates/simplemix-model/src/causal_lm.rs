@@ -98,7 +98,7 @@ impl CausalLm {
         &self.parameters
     }
 
-    /// What training changes: the active adapter's matrices under peft's names, or else all weights.
+    /// Parameters to train: the active adapter's matrices under peft's names, or all weights if none is active.
     pub fn trainable_parameters(&self) -> Vec<(String, Tensor)> {
         match &self.active {
             Some(name) => self.adapters[name].named_parameters().collect(),

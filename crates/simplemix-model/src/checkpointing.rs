@@ -74,7 +74,7 @@ impl Checkpointed<'_> {
         if !gradient.defined() {
             return Ok(());
         }
-        // What was dropped is dropped again.
+        // Dropout drops the values again that it dropped in the forward pass.
         let newest = self.network.pass.replace(self.pass);
         let done = self.carry_on(gradient);
         self.network.pass.replace(newest);

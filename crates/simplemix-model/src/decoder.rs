@@ -59,7 +59,7 @@ enum Projections {
     Fused(Box<Linear>, Vec<i64>),
 }
 
-/// What a linear layer multiplies with and adds: `[O, I]`, `[O]`.
+/// Weight `[O, I]` and bias `[O]` of a linear layer.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
     pub(crate) weight: &'a Tensor,
@@ -101,7 +101,7 @@ impl Linear {
     }
 }
 
-/// What every layer makes of the same input.
+/// Outputs of several layers for one input.
 fn forward(layers: &[&Linear], x: &Tensor, product: Product) -> Result<Vec<Tensor>> {
     let weights: Vec<Weights<'_>> = layers.iter().map(|layer| layer.weights()).collect();
     let adapted =

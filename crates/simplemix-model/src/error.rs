@@ -1,4 +1,4 @@
-//! What can go wrong between a model folder and its numbers.
+//! Failures between a model folder and its numbers.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried, as a verb: `read`, `write`, `map`.
+        /// Action as a verb: `read`, `write`, `map`.
         action: &'static str,
         /// The system's reason.
         source: std::io::Error,
@@ -43,9 +43,9 @@ pub enum Error {
         path: PathBuf,
         /// The key in it.
         key: String,
-        /// Its value.
+        /// The value found.
         found: String,
-        /// What is supported.
+        /// The supported values.
         expected: String,
     },
     /// A safetensors file is damaged or cut off.
@@ -53,7 +53,7 @@ pub enum Error {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What its header says against what the file holds.
+        /// Contradiction between the header and the file's contents.
         reason: String,
     },
     /// The tensors in the files are not those that `config.json` describes.
@@ -67,19 +67,19 @@ pub enum Error {
     /// The input of a forward pass is out of range.
     #[error("{what} is {found}, expected {expected}")]
     Input {
-        /// Which value.
+        /// Name of the value.
         what: &'static str,
-        /// What was given.
+        /// The value given.
         found: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
     },
     /// There is no such folder, and the hub did not give such a model.
     #[error("{id}: no such folder, and not to be had from the Hugging Face hub: {reason}")]
     Hub {
-        /// What was asked for.
+        /// The model asked for.
         id: String,
-        /// What the hub's client said.
+        /// Message of the hub's client.
         reason: String,
     },
     /// A file or folder could not be written, or exists already.
@@ -88,7 +88,7 @@ pub enum Error {
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]
     Torch {
-        /// What was being computed.
+        /// The computation.
         doing: &'static str,
         /// libtorch's message.
         source: TchError,

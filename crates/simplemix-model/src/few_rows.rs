@@ -22,7 +22,7 @@ const ROWS_OF_A_TASK: usize = 48;
 /// Numbers of a row come in steps of the widest vector.
 const LANES: usize = 16;
 
-/// What the processor can do.
+/// Vector instructions of the processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Vectors {
     /// 512 bits.

@@ -23,7 +23,7 @@ use crate::weights;
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// peft's file of weights.
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
-/// What peft puts before the names of modules.
+/// Prefix of peft before the names of modules.
 const PREFIX: &str = "base_model.model.";
 
 /// Shape of an adapter.
@@ -35,7 +35,7 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Share of inputs dropped in training.
     pub dropout: f64,
-    /// Which linear layers it changes.
+    /// Linear layers that the adapter changes.
     pub targets: LoraTargets,
     /// Rank-stabilised scale (arXiv:2312.03732): `alpha / sqrt(rank)`.
     pub rslora: bool,
@@ -59,7 +59,7 @@ pub(crate) struct Lora {
     dropout: Option<Dropout>,
 }
 
-/// Which inputs of a linear layer are dropped: a function of seed, forward pass and module, so that a layer that is
+/// Inputs of a linear layer that are dropped: a function of seed, forward pass and module, so that a layer that is
 /// computed twice drops the same.
 #[derive(Debug, Clone)]
 struct Dropout {
@@ -347,7 +347,7 @@ impl Adapter {
         Ok(Self { config, modules })
     }
 
-    /// Its tensors under peft's names.
+    /// Tensors under peft's names.
     pub(crate) fn named_parameters(&self) -> impl Iterator<Item = (String, Tensor)> {
         self.modules.iter().flat_map(|(name, lora)| {
             [
@@ -357,7 +357,7 @@ impl Adapter {
         })
     }
 
-    /// What each module is changed by; inputs are dropped in training only, which has a seed and passes to count.
+    /// Change of each module; inputs are dropped in training only, which has a seed and counts passes.
     pub(crate) fn loras(&self, training: Option<(u64, Pass)>) -> HashMap<String, Lora> {
         let training = training.filter(|_| self.config.dropout > 0.0);
         let dropout = |module: usize| {

@@ -2,7 +2,7 @@
 
 use crate::config::{ModelConfig, Norms};
 
-/// What a layer keeps beyond the tensors that its backward pass reads, measured on a CPU: the allocator's slack and
+/// Memory of a layer over that of the tensors that its backward pass reads, measured on a CPU: the allocator's slack and
 /// gradients in flight. 1.20 for SmolLM2-135M in f32, packed plainly or with shared prompts (docs/decisions.md).
 const SLACK: f64 = 1.2;
 

@@ -31,7 +31,7 @@ pub(crate) struct Network {
     pub(crate) kind: Kind,
 }
 
-/// What all layers need to know of an input.
+/// Facts about an input that all layers need.
 pub(crate) struct Input {
     tokens: Tensor, // [T]
     turns: Vec<Turn>,

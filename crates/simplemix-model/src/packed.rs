@@ -26,7 +26,7 @@ pub struct Packed {
     segments: Vec<Segment>,
 }
 
-/// Which hidden states predict which tokens, for whom.
+/// Hidden states that predict tokens, the tokens, and their owners.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
     /// Row of the hidden states, `[N]`.
@@ -102,7 +102,7 @@ impl Packed {
 
     /// Appends a `response` to segment `parent` and notes in `targets` what predicts each of its tokens.
     ///
-    /// Its last token predicts nothing that is asked for, so it is not fed.
+    /// The last token predicts nothing that is asked for, so it is not fed.
     ///
     /// # Errors
     /// [`Error::Input`] if the response is empty, or as [`Packed::push_after`].

@@ -73,7 +73,7 @@ impl Sampling {
 pub(crate) struct Draw<'a> {
     pub(crate) stream: u64,
     pub(crate) prompt: &'a [u32],
-    /// What was drawn so far; its length is the position in the stream.
+    /// Tokens drawn so far; their number is the position in the stream.
     pub(crate) answer: &'a [u32],
 }
 

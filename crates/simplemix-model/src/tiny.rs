@@ -1,6 +1,6 @@
 //! A model of a few kilobytes with random weights: for tests, examples and dry runs.
 //!
-//! Its tokenizer has a token for each byte and ChatML's three special tokens, so every text has ids and every id a text.
+//! The tokenizer has a token for each byte and ChatML's three special tokens, so every text has ids and every id a text.
 
 use std::path::Path;
 

@@ -73,7 +73,7 @@ fn check(name: &str) {
     of_all.backward();
     same_gradients(&model, &golden);
 
-    // The same, computing every layer twice.
+    // Again, computing every layer twice.
     for (_, parameter) in model.named_parameters() {
         parameter.shallow_clone().zero_grad();
     }

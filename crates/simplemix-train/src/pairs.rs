@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::sides::Sides;
 use crate::table::{PairEntry, PairTable};
 
-/// Which responses of a pair are run through the model, and how.
+/// Responses of a pair that are run through the model, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Feed {
     /// Both responses after one copy of the prompt.
@@ -167,7 +167,7 @@ impl PairSet {
         set
     }
 
-    /// Which responses are run through the model.
+    /// Responses that are run through the model.
     pub fn feed(&self) -> Feed {
         self.feed
     }

@@ -9,7 +9,7 @@ use crate::error::Result;
 pub(crate) struct Policy {
     /// The policy with dropout off, for evaluation, sampling and saving.
     pub(crate) model: CausalLm,
-    /// The same weights with the dropout of the current update on.
+    /// Equal weights with the dropout of the current update on.
     pub(crate) in_training: CausalLm,
     seed: u64,
 }

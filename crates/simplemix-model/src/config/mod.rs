@@ -1,6 +1,6 @@
 //! `config.json` of a Hugging Face folder, checked.
 //!
-//! What a family computes differs from Llama in named settings, which [`crate::family`] reads from the family's own
+//! A family differs from Llama in named settings, which [`crate::family`] reads from the family's own
 //! keys. A setting that would change the numbers and that this crate does not compute is refused by name; keys that
 //! transformers does not read for the family are ignored, as it does. Dropout is off, as in TRL.
 
@@ -46,11 +46,11 @@ pub struct ModelConfig {
     pub max_position_embeddings: i64,
     /// Whether the output head is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Which projections have a bias.
+    /// Projections that have a bias.
     pub biases: Biases,
-    /// What gates the feed-forward layer.
+    /// Activation that gates the feed-forward layer.
     pub activation: Activation,
-    /// Which norms a layer has.
+    /// Norms of a layer.
     pub norms: Norms,
     /// Whether a norm multiplies by one plus its weight.
     pub norm_offset: bool,
@@ -68,13 +68,13 @@ pub struct ModelConfig {
     pub fused_projections: bool,
     /// Rotary embeddings; layers name theirs by number.
     pub ropes: Vec<RopeConfig>,
-    /// What differs from layer to layer.
+    /// Settings that differ from layer to layer.
     pub layers: Vec<LayerConfig>,
     /// The file.
     pub(crate) json: Value,
 }
 
-/// What differs from layer to layer.
+/// Settings that differ from layer to layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerConfig {
     /// Tokens that a token sees, itself the last of them; none: all before it.
@@ -83,7 +83,7 @@ pub struct LayerConfig {
     pub rope: usize,
 }
 
-/// Which projections have a bias.
+/// Projections that have a bias.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Biases {
     /// Queries, keys and values.
@@ -94,7 +94,7 @@ pub struct Biases {
     pub mlp: bool,
 }
 
-/// What gates the feed-forward layer.
+/// Activation that gates the feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
@@ -103,7 +103,7 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// Which norms a layer has, around attention and around feed-forward.
+/// Norms of a layer, around attention and around feed-forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Norms {
     /// Before: `x + f(norm(x))`.
@@ -119,9 +119,9 @@ pub enum Norms {
 pub enum QkNorm {
     /// None.
     None,
-    /// Of each head.
+    /// One norm for each head.
     Head,
-    /// Of all heads together.
+    /// One norm over all heads together.
     Width,
 }
 
@@ -153,7 +153,7 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// What every family has, and Llama's choice of everything else.
+    /// Settings that every family has, and Llama's choice of everything else.
     pub(crate) fn base(keys: &Keys<'_>, tied: bool) -> Result<Self> {
         let heads = keys.needed_count("num_attention_heads")?;
         let hidden_size = keys.needed_count("hidden_size")?;
@@ -195,7 +195,7 @@ impl ModelConfig {
         })
     }
 
-    /// What libtorch would choke on.
+    /// Refuses sizes that libtorch cannot compute with.
     fn check(&self, keys: &Keys<'_>) -> Result<()> {
         let heads = self.num_attention_heads;
         if heads % self.num_key_value_heads != 0 {

@@ -18,7 +18,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     })
 }
 
-/// What the Gemmas share.
+/// Settings that the Gemmas share.
 pub(super) fn gemma(keys: &Keys<'_>) -> Result<ModelConfig> {
     keys.only("use_bidirectional_attention", &false.into())?;
     let base = ModelConfig::base(keys, true)?;

@@ -67,7 +67,7 @@ fn attention_biases(keys: &Keys<'_>) -> Result<Biases> {
     Ok(Biases { qkv: attention, output: attention, mlp: false })
 }
 
-/// Which layers see only a window, from `layer_types` or, without it, from `default(layer)`.
+/// Layers that see only a window, from `layer_types` or, without it, from `default(layer)`.
 fn sliding_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
     let expected = || keys.refuse("layer_types", &format!("{layers} of `full_attention` and `sliding_attention`"));
     let Some(types) = keys.get("layer_types") else { return Ok((0..layers).map(default).collect()) };

@@ -126,7 +126,7 @@ impl<'a> Batch<'a> {
             let rows = left.min(samples - prompt.begun);
             left -= rows;
             if prompt.begun + rows < samples {
-                // Its keys and values are needed again.
+                // The keys and values of its prompt are needed again.
                 let again = Prompt {
                     request: prompt.request,
                     layers: prompt.layers.iter().map(shallow).collect(),

@@ -18,7 +18,7 @@ use batch::Batch;
 /// A prompt to be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Its token ids.
+    /// Token ids of the prompt.
     pub prompt: Vec<u32>,
     /// Number of its random stream; sample `i` of a request draws from stream `(stream, i)`.
     pub stream: u64,

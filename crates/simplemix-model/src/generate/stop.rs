@@ -35,7 +35,7 @@ impl StopStrings {
         // A token is at least a byte.
         let longest = self.strings.iter().map(String::len).max().unwrap_or(0);
         let tail = &tokens[tokens.len().saturating_sub(longest + MARGIN)..];
-        // What cannot be decoded holds no text.
+        // Tokens that cannot be decoded hold no text.
         let text = self.tokenizer.decode(tail, false).unwrap_or_default();
         self.strings.iter().any(|string| text.contains(string.as_str()))
     }

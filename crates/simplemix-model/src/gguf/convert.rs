@@ -19,7 +19,7 @@ use crate::config::{ModelConfig, llama_json};
 use crate::safetensors_file;
 use crate::weights::WEIGHTS;
 
-/// What an import gave.
+/// Result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportReport {
     /// Tensors written.

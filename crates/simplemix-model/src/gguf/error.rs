@@ -11,7 +11,7 @@ pub enum GgufError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried, as a verb.
+        /// Action as a verb.
         action: &'static str,
         /// The system's reason.
         source: std::io::Error,
@@ -23,9 +23,9 @@ pub enum GgufError {
         path: PathBuf,
         /// Where.
         offset: usize,
-        /// What stands there.
+        /// The bytes found.
         found: String,
-        /// What should.
+        /// The bytes expected.
         expected: String,
     },
     /// The model or its tokenizer is of a kind that is not read.
@@ -35,9 +35,9 @@ pub enum GgufError {
         path: PathBuf,
         /// Metadata key or tensor.
         key: String,
-        /// Its value.
+        /// The value found.
         found: String,
-        /// What is read.
+        /// The values that can be read.
         expected: String,
     },
     /// The tensors are not those of the model that the metadata describes.
@@ -45,7 +45,7 @@ pub enum GgufError {
     Tensors {
         /// The file.
         path: PathBuf,
-        /// What is missing, left over or misshapen.
+        /// Tensors that are missing, left over or of a wrong shape.
         problems: String,
     },
     /// The output could not be written, or exists already.
