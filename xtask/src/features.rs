@@ -4,7 +4,7 @@
 //! crate alone would have most of its dependencies built again. `same-features` beside it keeps
 //! them as they are in a build of the whole workspace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -14,6 +14,9 @@ use crate::workspace::{self, Package};
 use crate::{cargo, say};
 
 const SAME_FEATURES: &str = "same-features";
+
+/// Features by name and version of a dependency.
+type Dependencies = BTreeMap<String, BTreeSet<String>>;
 
 /// Packages that a crate is checked beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,55 +48,79 @@ pub(crate) fn check(checkout: &Checkout, beside: Beside) -> Result<bool> {
     Ok(passed)
 }
 
-/// Whether `same-features` depends on all that the crates depend on, with the same features; what
-/// differs is printed.
+/// Whether `same-features` depends on all that the crates depend on, with at least their features;
+/// what differs is printed. It may name more features, which a feature of a crate turns on.
 fn is_complete(packages: &[Package]) -> Result<bool> {
     let same = packages.iter().find(|package| package.name == SAME_FEATURES);
     let same = same.with_context(|| format!("no package {SAME_FEATURES} in the workspace"))?;
     let have = third_party(same)?;
-    let mut wanted = BTreeSet::new();
+    let mut wanted = Dependencies::new();
     for package in packages.iter().filter(|package| package.published) {
-        wanted.extend(third_party(package)?);
+        for (dependency, features) in third_party(package)? {
+            wanted.entry(dependency).or_default().extend(features);
+        }
     }
-    let manifest = same.folder.join("Cargo.toml");
-    for missing in wanted.difference(&have) {
-        say(format_args!("{}: add {missing}, which a crate depends on", manifest.display()));
+    let differences = differences(&have, &wanted);
+    for difference in &differences {
+        say(format_args!("{}: {difference}", same.folder.join("Cargo.toml").display()));
     }
-    for unused in have.difference(&wanted) {
-        say(format_args!("{}: remove {unused}, which no crate depends on", manifest.display()));
-    }
-    Ok(have == wanted)
+    Ok(differences.is_empty())
 }
 
-/// Name, version and features of each dependency from a registry, for tests and builds too.
-fn third_party(package: &Package) -> Result<BTreeSet<String>> {
+fn differences(have: &Dependencies, wanted: &Dependencies) -> Vec<String> {
+    let mut found = Vec::new();
+    for (dependency, features) in wanted {
+        match have.get(dependency) {
+            None => found.push(format!("add {dependency}, which a crate depends on")),
+            Some(have) => {
+                let missing = features.difference(have);
+                found.extend(missing.map(|feature| format!("add the feature {feature} of {dependency}")));
+            }
+        }
+    }
+    let unused = have.keys().filter(|dependency| !wanted.contains_key(*dependency));
+    found.extend(unused.map(|dependency| format!("remove {dependency}, which no crate depends on")));
+    found
+}
+
+/// Name and version of each dependency from a registry, for tests and builds too, with its features.
+fn third_party(package: &Package) -> Result<Dependencies> {
     let dependencies = package.metadata["dependencies"].as_array();
     let dependencies = dependencies.with_context(|| format!("{} has no dependencies", package.name))?;
     Ok(dependencies.iter().filter(|dependency| !dependency["source"].is_null()).map(describe).collect())
 }
 
-fn describe(dependency: &Value) -> String {
+fn describe(dependency: &Value) -> (String, BTreeSet<String>) {
     let text = |key: &str| dependency[key].as_str().unwrap_or_default().to_owned();
     let features = dependency["features"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let mut features: BTreeSet<&str> = features.collect();
+    let mut features: BTreeSet<String> = features.map(str::to_owned).collect();
     if dependency["uses_default_features"] == true {
-        features.insert("default");
+        features.insert("default".to_owned());
     }
-    let features = features.into_iter().collect::<Vec<_>>().join(", ");
-    format!("{} {} [{features}]", text("name"), text("req"))
+    (format!("{} {}", text("name"), text("req")), features)
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::describe;
+    use super::{Dependencies, describe, differences};
+
+    fn dependencies(name: &str, features: &[&str]) -> Dependencies {
+        let entry = json!({ "name": name, "req": "^1", "features": features, "uses_default_features": true });
+        Dependencies::from([describe(&entry)])
+    }
 
     #[test]
-    fn a_dependency_is_its_version_and_features() {
-        let entry = json!({ "name": "a", "req": "^1", "features": ["z", "b"], "uses_default_features": true });
-        assert_eq!(describe(&entry), "a ^1 [b, default, z]");
-        let entry = json!({ "name": "a", "req": "^1", "features": [], "uses_default_features": false });
-        assert_eq!(describe(&entry), "a ^1 []");
+    fn more_features_are_allowed_and_fewer_are_not() {
+        let (few, many) = (dependencies("a", &["b"]), dependencies("a", &["b", "c"]));
+        assert!(differences(&many, &few).is_empty());
+        assert_eq!(differences(&few, &many), ["add the feature c of a ^1"]);
+    }
+
+    #[test]
+    fn the_lists_name_the_same_dependencies() {
+        let found = differences(&dependencies("a", &[]), &dependencies("b", &[]));
+        assert_eq!(found, ["add b ^1, which a crate depends on", "remove a ^1, which no crate depends on"]);
     }
 }
