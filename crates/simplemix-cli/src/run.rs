@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_eval::table;
-use simplemix_pipeline::{Finished, Job, Pipeline, Stage, preset, resolve};
-use simplemix_settings::merge;
+use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage, preset};
+use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
 
-/// Run all stages: collect on-policy pairs, mix them, train, evaluate
+/// Run a whole pipeline: collect on-policy pairs, mix, train, evaluate
 ///
-/// Every stage has a folder named by all that its result depends on, so a changed setting does again only what follows from
-/// it, and arms that share --stages share what is equal in them. Stopped or killed at any moment, the same command goes on.
+/// A stage is done once: its folder is named by a hash of everything that its result depends on. A changed setting repeats
+/// only the stages that depend on it, and pipelines with the same --stages share what is equal in them. After Ctrl-C or a
+/// kill, the same command continues. Settings come from the preset, the file, --set and flags; the later ones win.
 #[derive(Debug, clap::Args)]
 #[command(
     args_override_self = true,
@@ -22,70 +23,63 @@ use crate::progress::{Terminal, print};
   simplemix run pipeline.toml --dry-run\n  \
   simplemix run pipeline.toml --set train.loss.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
   simplemix run --preset hypo --show > hypo.toml\n\n\
-  pipeline.toml holds the keys that --show prints, and perhaps `preset = \"simplemix\"` or `preset = \"base.toml\"`, a file \
-  beside it, to start from"
+  pipeline.toml has the keys that --show prints. Its key `preset` names the settings to start from: one of the presets, or \
+  the path of a TOML file relative to this one"
 )]
 pub(crate) struct Args {
-    /// Settings in TOML, over those of the preset
+    /// Read settings from a TOML file, on top of those of the preset
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A method of the paper: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r or iterative; or a file of settings
+    /// Start from the settings of a method: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r or iterative; or
+    /// from those of a TOML file
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Model folder, or its id on the hub
+    /// Model to train: a folder, or its id on the Hugging Face hub
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
-    /// Prompts to answer: files, folders of shards, or patterns
+    /// Prompts to sample responses to: files, folders of shards, or patterns
     #[arg(long, value_name = "FILE", num_args = 1..)]
     prompts: Vec<PathBuf>,
-    /// Pairs written by others
+    /// File of off-policy pairs
     #[arg(long, value_name = "FILE")]
     off_policy: Option<PathBuf>,
-    /// Scorer of responses, as in `simplemix score`; several times for a weighted sum
+    /// Scorer of the responses, as in `simplemix score`; several of them give a weighted sum
     #[arg(long, value_name = "[WEIGHT*]KIND[:ARGUMENT]")]
     scorer: Vec<simplemix_rollout::ScorerSettings>,
-    /// Prompts that the model answers before and after, as in --prompts
+    /// Prompts for an evaluation of the model before and after training: files, folders of shards, or patterns
     #[arg(long, value_name = "FILE", num_args = 1..)]
     eval_prompts: Vec<PathBuf>,
-    /// Pairs of each round's mixture
+    /// Number of pairs in the mixture of each round
     #[arg(long, value_name = "N")]
     size: Option<u64>,
-    /// Everything random follows from it [default: 42]
+    /// Random seed [default: 42]
     #[arg(long)]
     seed: Option<u64>,
-    /// Folder for the report, the resolved settings and the result
+    /// Folder to write: the report, the resolved settings and a link to the resulting model
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Folder of the stages' results, which arms may share [default: stages in the output]
+    /// Folder of the stages' results, which several pipelines may share [default: stages in the output]
     #[arg(long, value_name = "DIR")]
     stages: Option<PathBuf>,
-    /// Any other setting, such as train.loss.beta=0.05
+    /// Set any key of the settings file, such as train.loss.beta=0.05; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Say what would be done, with tokens, memory and time, and stop
+    /// Print the stages with upper bounds of their tokens, memory and time, and stop
     #[arg(long)]
     dry_run: bool,
-    /// Print the resolved settings, to start a file of one's own from, and stop
+    /// Print the resolved settings as TOML, to start a file from, and stop
     #[arg(long)]
     show: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let name = args.preset.as_deref();
-    if args.show && args.file.is_none() && args.set.is_empty() && !name.is_some_and(|name| name.ends_with(".toml")) {
-        // The preset's own text, with the comments on where its values come from.
-        let name = name.ok_or_else(|| Failure::input("--show: nothing to show, expected --preset NAME or a file"))?;
-        print(preset(name).map_err(flagged)?.trim_end());
-        return Ok(());
-    }
-    let settings = resolve(name, args.file.as_deref(), flags(args)?, &args.set).map_err(flagged)?;
     if args.show {
-        print(toml::to_string(&settings).run()?.trim_end());
+        print(shown(args)?.trim_end());
         return Ok(());
     }
     let mut terminal = Terminal::new()?;
-    let output = settings.output.clone().unwrap_or_default();
-    let pipeline = Pipeline::open(settings, &mut terminal)?;
+    let pipeline = Pipeline::open(settings(args)?, &mut terminal)?;
+    terminal.clear();
     if args.dry_run {
         return describe(&pipeline);
     }
@@ -107,23 +101,46 @@ pub(crate) fn run(args: &Args) -> Result {
     for evaluation in &summary.evaluation {
         print(&evaluation.to_string());
     }
+    let output = pipeline.settings().output.clone().unwrap_or_default();
     let link = output.join("model");
-    print(&format!("model: {}", if link.exists() { link } else { pipeline.model() }.display()));
+    print(&format!("model: {}", if link.exists() { link } else { summary.model }.display()));
     print(&format!("report: {}", output.join("report.html").display()));
     Ok(())
 }
 
-/// An error that names the flag in place of the key.
-fn flagged(error: simplemix_pipeline::Error) -> Failure {
-    match error {
-        simplemix_pipeline::Error::Setting { key, found, expected } if ["preset", "set"].contains(&key.as_str()) => {
-            Failure::input(format!("--{key} is {found}, expected {expected}"))
+/// The settings of a call: preset, file, --set, flags.
+fn settings(args: &Args) -> Result<PipelineSettings> {
+    let mut over = toml::Table::new();
+    for text in &args.set {
+        merge(&mut over, assignment(text).input()?);
+    }
+    merge(&mut over, flags(args)?);
+    PipelineSettings::resolve(args.preset.as_deref(), args.file.as_deref(), over).map_err(|error| match error {
+        Error::Setting { key, found, expected } if key == "preset" && args.preset.is_some() => {
+            Failure::input(format!("--preset is {found}, expected {expected}"))
         }
         error => error.into(),
+    })
+}
+
+/// The text of --show: a preset with its comments on where its values come from, or else the resolved settings.
+fn shown(args: &Args) -> Result<String> {
+    let is_alone = args.file.is_none() && args.set.is_empty();
+    match args.preset.as_deref().filter(|name| is_alone && !name.ends_with(".toml")) {
+        Some(name) if flags(args)?.is_empty() => {
+            // Refuses a name that is no preset.
+            settings(args)?;
+            Ok(preset(name)?.to_owned())
+        }
+        _ => {
+            let settings = settings(args)?;
+            settings.check()?;
+            Ok(settings.to_toml()?)
+        }
     }
 }
 
-/// Flags that are settings.
+/// The settings that flags stand for.
 fn flags(args: &Args) -> Result<toml::Table> {
     let mut table = toml::Table::new();
     let text = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned());
@@ -166,7 +183,7 @@ fn describe(pipeline: &Pipeline) -> Result {
     for (stage, estimate) in pipeline.stages().iter().zip(pipeline.estimate()?) {
         let state = match (stage.done().is_some(), stage.is_begun()) {
             (true, _) => "done",
-            (false, true) => "to go on with",
+            (false, true) => "begun",
             (false, false) => "to do",
         };
         total += estimate.seconds.unwrap_or_default();
@@ -183,10 +200,7 @@ fn describe(pipeline: &Pipeline) -> Result {
         ]);
     }
     print(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
-    print(&format!(
-        "at most {} in all; answers that end early and pairs that are short take less. Nothing was written",
-        duration(total)
-    ));
+    print(&format!("at most {} in all; short responses and pairs take less. Nothing was written", duration(total)));
     Ok(())
 }
 
@@ -198,7 +212,7 @@ fn folder_name(stage: &Stage) -> String {
     }
 }
 
-/// Seconds as people say them.
+/// A duration in words.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),

@@ -215,6 +215,11 @@ fn is_input_data(error: &simplemix_data::Error) -> bool {
     }
 }
 
+/// An error of settings that do not fit their types.
+pub(crate) fn invalid(place: &str, error: &toml::de::Error) -> Error {
+    Error::Config { place: place.to_owned(), message: error.to_string().trim_end().to_owned() }
+}
+
 /// Adds the path and the operation to an error of the system.
 pub(crate) trait At<T> {
     fn at(self, path: &Path, action: &'static str) -> Result<T>;

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use simplemix_eval::html::{escape, number, page};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::{Job, Plan, Stage};
-use crate::settings::PipelineConfig;
+use crate::settings::PipelineSettings;
 use crate::summary::{Evaluation, Summary};
 
 /// The page as HTML, to be written to `output`.
-pub(crate) fn report(output: &Path, settings: &PipelineConfig, plan: &Plan, summary: &Summary) -> Result<String> {
+pub(crate) fn report(output: &Path, settings: &PipelineSettings, plan: &Plan, summary: &Summary) -> Result<String> {
     let name = output.file_name().map_or_else(|| output.display().to_string(), |name| name.to_string_lossy().into());
     let mut body = format!("<h1>{}</h1>\n", escape(&name));
     let _ = writeln!(body, "<p>Result: <code>{}</code></p>", escape(&summary.model.display().to_string()));
@@ -19,8 +19,7 @@ pub(crate) fn report(output: &Path, settings: &PipelineConfig, plan: &Plan, summ
         body.push_str(&evaluation(&summary.evaluation));
     }
     body.push_str(&stages(output, plan, summary));
-    let settings = toml::to_string(settings).map_err(|error| Error::serialise("settings")(&error))?;
-    let _ = writeln!(body, "<h2>Settings</h2>\n<pre tabindex=\"0\">{}</pre>", escape(&settings));
+    let _ = writeln!(body, "<h2>Settings</h2>\n<pre tabindex=\"0\">{}</pre>", escape(&settings.to_toml()?));
     Ok(page(&format!("{name}: pipeline"), &body))
 }
 

@@ -9,14 +9,14 @@ use crate::estimate::{Estimate, Estimator};
 use crate::inputs::model_folder;
 use crate::page;
 use crate::plan::{Plan, Stage};
-use crate::settings::{PipelineConfig, needed};
+use crate::settings::{PipelineSettings, needed};
 use crate::stage::Done;
 use crate::summary::Summary;
 
 /// A pipeline whose stages are planned.
 #[derive(Debug)]
 pub struct Pipeline {
-    settings: PipelineConfig,
+    settings: PipelineSettings,
     plan: Plan,
 }
 
@@ -35,17 +35,19 @@ pub struct Finished<'a> {
 }
 
 impl Pipeline {
-    /// Plans the stages: hashes the files that are read, and writes nothing.
+    /// Checks the settings and plans the stages: hashes the files that are read, and writes nothing.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting that is missing; others for files and models that cannot be read.
-    pub fn open(settings: PipelineConfig, watch: &mut dyn Watch) -> Result<Self> {
+    /// [`Error::Setting`] for a setting that is missing or cannot be used; others for files and models that cannot be
+    /// read.
+    pub fn open(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
+        settings.check()?;
         let plan = Plan::new(&settings, watch)?;
         Ok(Self { settings, plan })
     }
 
     /// The settings.
-    pub fn settings(&self) -> &PipelineConfig {
+    pub fn settings(&self) -> &PipelineSettings {
         &self.settings
     }
 
@@ -65,7 +67,7 @@ impl Pipeline {
     /// [`Error::Model`] if the model's configuration cannot be read.
     pub fn estimate(&self) -> Result<Vec<Estimate>> {
         let model = model_folder(needed("model", self.settings.model.as_deref(), "a model folder")?)?;
-        let estimator = Estimator::new(&model, self.settings.mix_settings()?.size)?;
+        let estimator = Estimator::new(&model, self.settings.mix.settings.size)?;
         let stages = self.plan.stages.iter();
         Ok(stages.map(|stage| if stage.done().is_some() { Estimate::default() } else { estimator.of(stage) }).collect())
     }
@@ -86,8 +88,7 @@ impl Pipeline {
     pub fn run_each(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Summary> {
         let output = needed("output", self.settings.output.as_deref(), "a folder")?;
         simplemix_files::create_dir_all(output)?;
-        let settings = toml::to_string(&self.settings).map_err(|error| Error::serialise("settings")(&error))?;
-        simplemix_files::write(output.join("pipeline.toml"), settings)?;
+        simplemix_files::write(output.join("pipeline.toml"), self.settings.to_toml()?)?;
         let mut all = Vec::new();
         for (position, stage) in self.plan.stages.iter().enumerate() {
             let (done, was_done) = match stage.done() {

@@ -21,7 +21,7 @@ use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
 use crate::inputs::{files, model_folder};
 use crate::mix::{MixSettings, MixSource};
-use crate::settings::{PipelineConfig, Sampler, needed};
+use crate::settings::{PipelineSettings, Sampler, needed};
 
 /// Stages in the order that they are done in.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ struct Model {
 }
 
 struct Planner<'a> {
-    config: &'a PipelineConfig,
+    config: &'a PipelineSettings,
     stages: Vec<Stage>,
     root: PathBuf,
     hashes: HashMap<PathBuf, String>,
@@ -98,7 +98,7 @@ const KNOWN_BY_CONTENT: [&str; 8] = [
 
 impl Plan {
     /// Hashes the files that are read, and looks at nothing else.
-    pub(crate) fn new(config: &PipelineConfig, watch: &mut dyn Watch) -> Result<Self> {
+    pub(crate) fn new(config: &PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
         let output = needed("output", config.output.as_deref(), "a folder")?;
         let first = model_folder(needed("model", config.model.as_deref(), "a model folder")?)?;
         let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
@@ -193,7 +193,7 @@ impl Planner<'_> {
     }
 
     fn reward(&mut self, first: &Model) -> Result<Option<Model>> {
-        let Some(config) = self.config.reward_config()? else { return Ok(None) };
+        let Some(config) = self.config.reward.clone() else { return Ok(None) };
         let stage = self.training("reward".to_owned(), config, first, None, None)?;
         Ok(Some(Model { path: self.folder(stage).join("run/model"), key: self.key(stage) }))
     }
@@ -239,7 +239,7 @@ impl Planner<'_> {
     }
 
     fn train(&mut self, suffix: &str, policy: &Model, first: &Model, mixture: (PathBuf, String)) -> Result<usize> {
-        let config = self.config.train_config()?;
+        let config = self.config.train.clone();
         // The first model is the policy's own reference in the first round.
         let reference = (policy.key != first.key && !self.config.renew_reference).then_some(first);
         self.training(format!("train{suffix}"), config, policy, reference, Some(mixture))
@@ -264,15 +264,17 @@ impl Planner<'_> {
             _ => collect.select,
         };
         let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
-        let by = match (&collect.server, mixes) {
-            (Some(server), _) => GeneratorSettings::Server(server.clone()),
-            (None, true) => GeneratorSettings::MixP(MixPSettings {
+        let by = if mixes {
+            GeneratorSettings::MixP(MixPSettings {
                 policy: self.local(policy),
                 reference: first.path.clone(),
                 plain_share: collect.plain_share,
-            }),
-            (None, false) => GeneratorSettings::Local(self.local(policy)),
+            })
+        } else {
+            GeneratorSettings::Local(self.local(policy))
         };
+        #[cfg(feature = "server")]
+        let by = collect.server.clone().map_or(by, GeneratorSettings::Server);
         let generated = self.generate(
             format!("generate{suffix}"),
             &prompts,
@@ -383,10 +385,10 @@ impl Planner<'_> {
     /// File of a round's mixture, and its key.
     fn mix(&mut self, round: u32, suffix: &str, pairs: &[(PathBuf, String)]) -> Result<(PathBuf, String)> {
         let config = self.config;
-        let mut settings = config.mix_settings()?;
+        let mut settings = config.mix.settings.clone();
         // Batches hold the shares, unless the settings say otherwise.
         if settings.batch.is_none() && settings.schedule.is_none() && settings.routing.is_none() {
-            settings.batch = Some(config.train_config()?.batch.batch_size as u64);
+            settings.batch = Some(config.train.batch.batch_size as u64);
         }
         settings.seed = settings.seed.wrapping_add(u64::from(round - 1));
         let mut inputs = Vec::new();
@@ -451,7 +453,7 @@ impl Planner<'_> {
         let evaluate = &self.config.evaluate;
         let prompts =
             needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts, for `kl_prompts`")?.clone();
-        let train = self.config.train_config()?;
+        let train = &self.config.train;
         let settings = DivergenceSettings {
             model: model.path.clone(),
             reference: first.path.clone(),

@@ -1,79 +1,78 @@
-//! A pipeline as it is written: a preset, a file over it, flags over both; unknown keys are refused.
+//! Settings of a pipeline: typed sections, read once from TOML.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_mix::Weight;
-use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings, ServerSettings};
-use simplemix_settings::{Settings, assignment, merge};
-use simplemix_train::TrainConfig;
+#[cfg(feature = "server")]
+use simplemix_rollout::ServerSettings;
+use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
+use simplemix_settings::{Settings, merge};
+use simplemix_train::{Objective, TrainConfig};
 
-use crate::error::{At, Error, Result};
+use crate::error::{Error, Result, invalid};
 use crate::mix::MixSettings;
+use crate::presets::layers;
 
-/// All stages. Sections that are TOML tables here have the settings of the command of their name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PipelineConfig {
-    /// Folder for the report, the resolved settings and the result.
-    pub output: Option<PathBuf>,
-    /// Folder of the stages' results, `stages` in the output without. Arms that share one share what is equal in them.
-    pub stages: Option<PathBuf>,
-    /// The model to start from, which is also the reference.
-    pub model: Option<PathBuf>,
-    /// Everything random follows from it.
-    #[serde(default = "seed")]
-    pub seed: u64,
-    /// Times that on-policy pairs are collected, mixed and trained on.
-    #[serde(default = "one")]
-    pub rounds: u32,
-    /// Whether a round's reference is the model that it starts from, in place of the first one.
-    #[serde(default)]
-    pub renew_reference: bool,
-    /// Rounds that on-policy pairs are kept: 0 takes those of the current model only.
-    #[serde(default)]
-    pub max_age: u32,
-    /// Pairs written by others: file, folder of shards, or pattern.
-    pub off_policy: Option<PathBuf>,
-    /// Prompts that the model answers.
-    pub prompts: Option<PromptSettings>,
-    /// How on-policy pairs are made.
-    #[serde(default)]
-    pub collect: CollectConfig,
-    /// A reward model that is trained first and scores where `collect.scorer` is empty: settings of `simplemix train`.
-    pub reward: Option<toml::Table>,
-    /// Shares `on` and `off`, and settings of `simplemix mix`.
-    #[serde(default)]
-    pub mix: MixConfig,
-    /// Settings of `simplemix train`.
-    #[serde(default)]
-    pub train: toml::Table,
-    /// What the result is held against.
-    #[serde(default)]
-    pub evaluate: EvaluateConfig,
-}
-
-/// How on-policy pairs are made.
+/// Settings of a pipeline.
+///
+/// The fields that the pipeline sets by itself stay as they are by default: model and data of `train`, model and output of
+/// `reward`, sources and outputs of `mix`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CollectConfig {
-    /// Who answers.
+pub struct PipelineSettings {
+    /// Folder for the report, the resolved settings and the result.
+    pub output: Option<PathBuf>,
+    /// Folder of the stages' results, which pipelines may share; `stages` in the output if it is not set.
+    pub stages: Option<PathBuf>,
+    /// Model to start from, which is also the reference: a folder, or its id on the hub.
+    pub model: Option<PathBuf>,
+    /// Random seed; the sections `train`, `reward` and `mix` have their own where they set one.
+    pub seed: u64,
+    /// Rounds of collecting, mixing and training; at least 1.
+    pub rounds: u32,
+    /// Whether the reference of a round is the model that the round starts from, in place of the first model.
+    pub renew_reference: bool,
+    /// Rounds for which on-policy pairs are kept; 0 keeps those of the current model only.
+    pub max_age: u32,
+    /// Off-policy pairs: file, folder of shards, pattern or URL.
+    pub off_policy: Option<PathBuf>,
+    /// Prompts to sample responses to.
+    pub prompts: Option<PromptSettings>,
+    /// How on-policy pairs are collected.
+    pub collect: CollectSection,
+    /// Training of a reward model, which then scores responses where `collect.scorer` is empty.
+    pub reward: Option<TrainConfig>,
+    /// Shares of on-policy and off-policy pairs, and settings of the mixture.
+    pub mix: MixSection,
+    /// Training of the policy.
+    pub train: TrainConfig,
+    /// Evaluation of the model before and after each round.
+    pub evaluate: EvaluateSection,
+}
+
+/// How on-policy pairs are collected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollectSection {
+    /// Model that samples the responses.
     pub sampler: Sampler,
-    /// Of the sampler `mix-p`: share of prompts that the policy alone answers.
+    /// Share of prompts whose responses the policy alone samples, for the sampler `mix-p`; from 0 to 1.
     pub plain_share: f64,
-    /// How answers are drawn.
+    /// How responses are sampled.
     pub sampling: SamplingConfig,
-    /// Which answers become pairs.
+    /// How responses become pairs.
     pub select: SelectSettings,
-    /// What answers are worth; the reward model of the stage before, if there is none.
+    /// Scorers of the responses; the reward model of `reward` if there are none.
     pub scorer: Vec<ScorerSettings>,
-    /// A server that has the model, in place of this process; first round only.
+    /// Server that has the model, in place of this process; for a single round.
+    #[cfg(feature = "server")]
     pub server: Option<ServerSettings>,
-    /// Answers made together in this process.
+    /// Batch size of sampling in this process; more needs more memory.
     pub batch_rows: usize,
 }
 
-impl Default for CollectConfig {
+impl Default for CollectSection {
     fn default() -> Self {
         Self {
             sampler: Sampler::Policy,
@@ -81,156 +80,161 @@ impl Default for CollectConfig {
             sampling: SamplingConfig::simplemix(),
             select: SelectSettings::default(),
             scorer: Vec::new(),
+            #[cfg(feature = "server")]
             server: None,
             batch_rows: 64,
         }
     }
 }
 
-/// Who answers.
+/// Model that samples responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sampler {
-    /// The model as it is.
+    /// The policy.
     Policy,
-    /// Policy and reference mixed, either way: DPO-Mix-P, from the second round on.
+    /// Mixtures of policy and reference, as in DPO-Mix-P; from the second round on.
     MixP,
 }
 
-/// Shares of the sources, and the rest of a mixture's settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MixConfig {
+/// Shares of the sources, and settings of the mixture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MixSection {
     /// Share of on-policy pairs.
-    #[serde(default = "equal")]
     pub on: Weight,
     /// Share of off-policy pairs.
-    #[serde(default = "equal")]
     pub off: Weight,
-    #[serde(flatten)]
     /// Settings of the mixture.
-    pub settings: toml::Table,
+    #[serde(flatten)]
+    pub settings: MixSettings,
 }
 
-impl Default for MixConfig {
+impl Default for MixSection {
     fn default() -> Self {
-        Self { on: equal(), off: equal(), settings: toml::Table::new() }
+        Self { on: Weight::whole(1), off: Weight::whole(1), settings: MixSettings::default() }
     }
 }
 
-/// What the result is held against.
+/// Evaluation of the model before and after each round.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EvaluateConfig {
-    /// Prompts that are answered by the model before and after.
+pub struct EvaluateSection {
+    /// Prompts that each model answers, with its likeliest response.
     pub prompts: Option<PromptSettings>,
-    /// Tokens of an answer.
+    /// Limit of a response, in tokens; that of `collect.sampling` if it is not set.
     pub max_new_tokens: Option<usize>,
-    /// What the answers are worth; as in `collect` if there is none.
+    /// Scorers of the responses; those of `collect` if there are none.
     pub scorer: Vec<ScorerSettings>,
-    /// Prompts, the first of each task, on which the divergence of each model from the first is estimated; 0 for none.
+    /// Prompts of each task for an estimate of every model's divergence from the first model; 0 for no estimate.
     pub kl_prompts: usize,
 }
 
-fn seed() -> u64 {
-    42
+impl Default for PipelineSettings {
+    fn default() -> Self {
+        Self {
+            output: None,
+            stages: None,
+            model: None,
+            seed: 42,
+            rounds: 1,
+            renew_reference: false,
+            max_age: 0,
+            off_policy: None,
+            prompts: None,
+            collect: CollectSection::default(),
+            reward: None,
+            mix: MixSection::default(),
+            train: TrainConfig::default(),
+            evaluate: EvaluateSection::default(),
+        }
+    }
 }
 
-fn one() -> u32 {
-    1
-}
-
-fn equal() -> Weight {
-    Weight::whole(1)
-}
-
-const PRESETS: [(&str, &str); 7] = [
-    ("simplemix", include_str!("presets/simplemix.toml")),
-    ("off-policy", include_str!("presets/off-policy.toml")),
-    ("on-policy", include_str!("presets/on-policy.toml")),
-    ("hypo", include_str!("presets/hypo.toml")),
-    ("dpo-mix-p", include_str!("presets/dpo-mix-p.toml")),
-    ("dpo-mix-r", include_str!("presets/dpo-mix-r.toml")),
-    ("iterative", include_str!("presets/iterative.toml")),
+/// Keys that the pipeline sets by itself, by section.
+const SET_BY_THE_PIPELINE: [(&str, &[&str]); 4] = [
+    ("train", &["model", "train", "mix", "output"]),
+    ("train.reference", &["model"]),
+    ("reward", &["model", "output"]),
+    ("mix", &["source", "output", "report", "plot"]),
 ];
 
-/// The text of a preset, with comments on the sources of its values.
-///
-/// # Errors
-/// [`Error::Setting`] naming the presets that there are.
-pub fn preset(name: &str) -> Result<&'static str> {
-    let known = || format!("one of {}", PRESETS.map(|(name, _)| name).join(", "));
-    let found = PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
-    found.ok_or_else(|| Error::setting("preset", format!("`{name}`"), known()))
-}
+/// Sections that have the pipeline's random seed unless they set one.
+const SEEDED: [&str; 3] = ["train", "reward", "mix"];
 
-/// Presets, file and flags as one table. A file names in its key `preset` what it goes over: one of the presets, or another
-/// file.
-///
-/// # Errors
-/// [`Error::Config`], [`Error::Setting`], and [`Error::Io`] for a file that cannot be read.
-pub fn resolve(
-    named: Option<&str>,
-    file: Option<&Path>,
-    flags: toml::Table,
-    sets: &[String],
-) -> Result<PipelineConfig> {
-    let mut table = match (file, named) {
-        (Some(path), _) => of_file(path, named, MOST_LAYERS)?,
-        (None, Some(name)) => below(name, Path::new(""), MOST_LAYERS)?,
-        (None, None) => toml::Table::new(),
-    };
-    merge(&mut table, flags);
-    for text in sets {
-        merge(&mut table, assignment(text)?);
+impl PipelineSettings {
+    /// Settings of a preset or a file, with `over` on top.
+    ///
+    /// `base` is a preset or the path of a TOML file. `file` goes over it; without a base, the file's own key `preset`
+    /// names one. What is absent has its default.
+    ///
+    /// ```
+    /// use simplemix_pipeline::PipelineSettings;
+    /// let over = "model = 'smollm2'\n[train.loss]\nbeta = 0.5".parse()?;
+    /// let settings = PipelineSettings::resolve(Some("simplemix"), None, over)?;
+    /// assert_eq!((settings.train.loss.beta, settings.train.batch.batch_size), (0.5, 128));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read; [`Error::Config`], [`Error::Setting`] and [`Error::Settings`] for
+    /// settings that are unknown or have a wrong value.
+    pub fn resolve(base: Option<&str>, file: Option<&Path>, over: toml::Table) -> Result<Self> {
+        let mut table = layers(base, file)?;
+        merge(&mut table, over);
+        let place = file.map_or_else(|| "settings".to_owned(), |path| path.display().to_string());
+        Self::from_table(table, &place)
     }
-    let place = file.map_or_else(|| "flags".to_owned(), |path| path.display().to_string());
-    let config: PipelineConfig = toml::Value::Table(table).try_into().map_err(|error| invalid(&place, &error))?;
-    config.check()?;
-    Ok(config)
-}
 
-/// Files that may stand on each other.
-const MOST_LAYERS: usize = 8;
+    /// Settings of `pipeline.toml` in the output of a pipeline, or of any other file.
+    ///
+    /// # Errors
+    /// See [`PipelineSettings::resolve`].
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::resolve(None, Some(path), toml::Table::new())
+    }
 
-/// A file's settings, over those of the preset that it names, or over those of `named` in its place.
-fn of_file(path: &Path, named: Option<&str>, layers: usize) -> Result<toml::Table> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
-    let mut own: toml::Table = text.parse().map_err(|error| invalid(&path.display().to_string(), &error))?;
-    let preset = match own.remove("preset") {
-        Some(toml::Value::String(name)) => Some(name),
-        Some(other) => {
-            return Err(Error::setting("preset", other, "a name or a file"));
+    fn from_table(mut table: toml::Table, place: &str) -> Result<Self> {
+        if let Some(key) = keys_of_the_pipeline(&table).next() {
+            return Err(Error::setting(&key, "given", "none: the pipeline sets it"));
         }
-        None => None,
-    };
-    let mut table = match (named, &preset) {
-        (Some(name), _) => below(name, Path::new(""), layers)?,
-        (None, Some(name)) => below(name, path.parent().unwrap_or(Path::new("")), layers)?,
-        (None, None) => toml::Table::new(),
-    };
-    merge(&mut table, own);
-    Ok(table)
-}
-
-/// The settings that a preset's name stands for; one that ends in `.toml` is a file, seen from `folder`.
-fn below(name: &str, folder: &Path, layers: usize) -> Result<toml::Table> {
-    if !name.ends_with(".toml") {
-        return preset(name)?.parse().map_err(|error| invalid(name, &error));
-    }
-    if layers == 0 {
-        let found = format!("a chain of more than {MOST_LAYERS} files");
-        return Err(Error::setting("preset", found, "fewer; is it a circle?"));
-    }
-    of_file(&folder.join(name), None, layers - 1)
-}
-
-impl PipelineConfig {
-    /// Whether on-policy pairs are collected.
-    pub(crate) fn collects(&self) -> bool {
-        !self.mix.on.is_zero()
+        inherit_seed(&mut table);
+        let (train, reward) = (section(&mut table, "train", place)?, section(&mut table, "reward", place)?);
+        let mix = match take(&mut table, "mix", place)? {
+            Some(mix) => toml::Value::Table(mix).try_into().map_err(|error| invalid("[mix]", &error))?,
+            None => MixSection::default(),
+        };
+        let settings: Self = toml::Value::Table(table).try_into().map_err(|error| invalid(place, &error))?;
+        let reward = reward.map(|reward| TrainConfig { objective: Objective::Reward, ..reward });
+        Ok(Self { train: train.unwrap_or_default(), reward, mix, ..settings })
     }
 
-    fn check(&self) -> Result<()> {
+    /// The settings as TOML, every key written out that has a value. Sections with the pipeline's seed do not repeat it.
+    ///
+    /// # Errors
+    /// [`Error::Serialise`] if a number does not fit TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        let wrong = Error::serialise("settings");
+        let mut table = toml::Table::try_from(self).map_err(|error| wrong(&error))?;
+        let seed = table.get("seed").cloned();
+        for section in SEEDED {
+            let section = table.get_mut(section).and_then(toml::Value::as_table_mut);
+            if let Some(section) = section.filter(|section| section.get("seed") == seed.as_ref()) {
+                section.remove("seed");
+            }
+        }
+        for (path, keys) in SET_BY_THE_PIPELINE {
+            if let Some(section) = inner_mut(&mut table, path) {
+                keys.iter().for_each(|key| drop(section.remove(*key)));
+            }
+        }
+        toml::to_string(&table).map_err(|error| wrong(&error))
+    }
+
+    /// Checks every setting that no data is needed for.
+    ///
+    /// # Errors
+    /// [`Error::Setting`], [`Error::Settings`] or [`Error::Rollout`] naming the first one that cannot be used.
+    pub fn check(&self) -> Result<()> {
         let refuse = |key: &str, found: &str, expected: &str| Err(Error::setting(key, found, expected));
         if self.rounds == 0 {
             return refuse("rounds", "0", "at least 1");
@@ -241,81 +245,97 @@ impl PipelineConfig {
         if !self.collects() && self.rounds > 1 {
             return refuse("rounds", &self.rounds.to_string(), "1 without on-policy pairs: nothing would change");
         }
+        if !(0.0..=1.0).contains(&self.collect.plain_share) {
+            return refuse("collect.plain_share", &self.collect.plain_share.to_string(), "a number from 0 to 1");
+        }
+        #[cfg(feature = "server")]
         if self.collect.server.is_some() && self.rounds > 1 {
             return refuse("collect.server", "given", "none with several rounds: it has the first model only");
         }
+        #[cfg(feature = "server")]
         if self.collect.server.is_some() && self.collect.sampler == Sampler::MixP {
             return refuse("collect.server", "given", "none with the sampler `mix-p`, which mixes logits");
-        }
-        if !(0.0..=1.0).contains(&self.collect.plain_share) {
-            return refuse("collect.plain_share", &self.collect.plain_share.to_string(), "a number from 0 to 1");
         }
         if self.collects() {
             self.collect.sampling.check()?;
             self.collect.select.check()?;
         }
-        for key in ["model", "train", "mix", "output"] {
-            if self.train.contains_key(key) {
-                return refuse(&format!("train.{key}"), "given", "none: the pipeline knows it");
-            }
-        }
-        if self.train.get("reference").is_some_and(|reference| reference.get("model").is_some()) {
-            return refuse("train.reference.model", "given", "none: the pipeline knows it");
-        }
-        for key in ["model", "output"] {
-            if self.reward.as_ref().is_some_and(|reward| reward.contains_key(key)) {
-                return refuse(&format!("reward.{key}"), "given", "none: the pipeline knows it");
-            }
-        }
-        for key in ["source", "output", "report", "plot"] {
-            if self.mix.settings.contains_key(key) {
-                return refuse(&format!("mix.{key}"), "given", "none: the pipeline knows it");
-            }
-        }
-        self.train_config()?;
-        self.reward_config()?;
-        self.mix_settings()?;
-        Ok(())
+        check_training("train", &self.train)?;
+        self.reward.as_ref().map_or(Ok(()), |reward| check_training("reward", reward))
     }
 
-    /// Settings of training, without model and data.
-    pub(crate) fn train_config(&self) -> Result<TrainConfig> {
-        let config = table_config("train", &self.train)?;
-        Ok(TrainConfig { seed: seed_of(&self.train, self.seed, config.seed), ..config })
-    }
-
-    /// Settings of the reward model's training.
-    pub(crate) fn reward_config(&self) -> Result<Option<TrainConfig>> {
-        let Some(table) = &self.reward else { return Ok(None) };
-        let config = table_config("reward", table)?;
-        let seed = seed_of(table, self.seed, config.seed);
-        Ok(Some(TrainConfig { objective: simplemix_train::Objective::Reward, seed, ..config }))
-    }
-
-    /// Settings of mixing, without sources.
-    pub(crate) fn mix_settings(&self) -> Result<MixSettings> {
-        let settings: MixSettings =
-            toml::Value::Table(self.mix.settings.clone()).try_into().map_err(|error| invalid("[mix]", &error))?;
-        Ok(MixSettings { seed: seed_of(&self.mix.settings, self.seed, settings.seed), ..settings })
+    /// Whether on-policy pairs are collected.
+    pub(crate) fn collects(&self) -> bool {
+        !self.mix.on.is_zero()
     }
 }
 
-/// A section's own seed, or the pipeline's.
-fn seed_of(table: &toml::Table, pipeline: u64, own: u64) -> u64 {
-    if table.contains_key("seed") { own } else { pipeline }
+impl<'de> Deserialize<'de> for MixSection {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let mut weight = |key: &str| table.remove(key).map_or(Ok(Weight::whole(1)), toml::Value::try_into);
+        let (on, off) = (weight("on"), weight("off"));
+        let read = || Ok(Self { on: on?, off: off?, settings: toml::Value::Table(table).try_into()? });
+        read().map_err(|error: toml::de::Error| serde::de::Error::custom(error.message()))
+    }
 }
 
-fn table_config(section: &str, table: &toml::Table) -> Result<TrainConfig> {
-    let config = TrainConfig::from_table(table.clone()).map_err(|error| error.under(section))?;
+/// The table at a path such as `train.reference`.
+fn inner_mut<'a>(table: &'a mut toml::Table, path: &str) -> Option<&'a mut toml::Table> {
+    path.split('.').try_fold(table, |table, key| table.get_mut(key)?.as_table_mut())
+}
+
+/// Paths of the keys in `table` that only the pipeline sets.
+fn keys_of_the_pipeline(table: &toml::Table) -> impl Iterator<Item = String> {
+    let given = move |path: &str, key: &str| {
+        let section = path.split('.').try_fold(table, |table, key| table.get(key)?.as_table());
+        section.is_some_and(|section| section.contains_key(key))
+    };
+    SET_BY_THE_PIPELINE
+        .into_iter()
+        .flat_map(|(path, keys)| keys.iter().map(move |key| (path, *key)))
+        .filter(move |(path, key)| given(path, key))
+        .map(|(path, key)| format!("{path}.{key}"))
+}
+
+/// Gives the pipeline's seed to the sections that set none.
+fn inherit_seed(table: &mut toml::Table) {
+    let Some(seed) = table.get("seed").cloned() else { return };
+    for section in SEEDED {
+        // A reward model is trained only if its section is there.
+        let section = match table.get_mut(section) {
+            None if section == "reward" => None,
+            None => table.entry(section).or_insert_with(|| toml::Table::new().into()).as_table_mut(),
+            Some(section) => section.as_table_mut(),
+        };
+        if let Some(section) = section.filter(|section| !section.contains_key("seed")) {
+            section.insert("seed".to_owned(), seed.clone());
+        }
+    }
+}
+
+/// Settings of training in the section `name`, taken out of `table`.
+fn section(table: &mut toml::Table, name: &str, place: &str) -> Result<Option<TrainConfig>> {
+    let section = take(table, name, place)?;
+    Ok(section.map(|section| TrainConfig::from_table(section).map_err(|error| error.under(name))).transpose()?)
+}
+
+fn take(table: &mut toml::Table, name: &str, place: &str) -> Result<Option<toml::Table>> {
+    match table.remove(name) {
+        None => Ok(None),
+        Some(toml::Value::Table(section)) => Ok(Some(section)),
+        Some(other) => {
+            let message = format!("`{name}` is {}, expected a section", simplemix_settings::toml_text(&other));
+            Err(Error::Config { place: place.to_owned(), message })
+        }
+    }
+}
+
+fn check_training(section: &str, config: &TrainConfig) -> Result<()> {
     config.check().map_err(|error| match error {
         simplemix_train::Error::Setting(error) => Error::Settings(error.under(section)),
         other => Error::Prepare(other),
-    })?;
-    Ok(config)
-}
-
-fn invalid(place: &str, error: &toml::de::Error) -> Error {
-    Error::Config { place: place.to_owned(), message: error.to_string().trim_end().to_owned() }
+    })
 }
 
 /// A setting that a pipeline cannot do without.
@@ -325,50 +345,65 @@ pub(crate) fn needed<'a, T: ?Sized>(key: &str, value: Option<&'a T>, expected: &
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use simplemix_settings::assignment;
 
-    fn of(sets: &[&str]) -> Result<PipelineConfig> {
-        let sets: Vec<String> = sets.iter().map(|&text| text.to_owned()).collect();
-        resolve(Some("simplemix"), None, toml::Table::new(), &sets)
+    use super::*;
+    use crate::presets;
+
+    fn of(sets: &[&str]) -> Result<PipelineSettings> {
+        let mut over = toml::Table::new();
+        sets.iter().for_each(|text| merge(&mut over, assignment(text).unwrap()));
+        let settings = PipelineSettings::resolve(Some("simplemix"), None, over)?;
+        settings.check().map(|()| settings)
     }
 
     #[test]
     fn every_preset_is_sound() {
-        for (name, _) in PRESETS {
-            let config = resolve(Some(name), None, toml::Table::new(), &[]).unwrap();
-            let again: PipelineConfig = toml::from_str(&toml::to_string(&config).unwrap()).unwrap();
-            assert_eq!(again, config, "{name}");
+        for name in presets::names() {
+            let settings = PipelineSettings::resolve(Some(name), None, toml::Table::new()).unwrap();
+            settings.check().unwrap();
+            let again = settings.to_toml().unwrap().parse().unwrap();
+            assert_eq!(PipelineSettings::from_table(again, name).unwrap(), settings, "{name}");
         }
     }
 
     #[test]
-    fn flags_win_over_presets() {
-        let config = of(&["train.loss.beta=0.05", "seed = 7", "mix.size=10", "model=some/folder"]).unwrap();
-        assert_eq!(config.train_config().unwrap().loss.beta, 0.05);
-        assert_eq!((config.train_config().unwrap().seed, config.mix_settings().unwrap().seed), (7, 7));
-        assert_eq!(config.model, Some(PathBuf::from("some/folder")));
+    fn sections_have_the_seed_of_the_pipeline_unless_they_set_one() {
+        let settings = of(&["train.loss.beta=0.05", "seed = 7", "mix.seed=3", "model=some/folder"]).unwrap();
+        assert_eq!((settings.train.loss.beta, settings.train.seed, settings.mix.settings.seed), (0.05, 7, 3));
+        assert_eq!((settings.model, settings.reward), (Some(PathBuf::from("some/folder")), None));
+        let settings = of(&["seed = 7", "reward.train='pairs.parquet'"]).unwrap();
+        let reward = settings.reward.clone().unwrap();
+        assert_eq!((reward.seed, reward.objective), (7, Objective::Reward));
+        // A seed that was inherited is not written out, so that another one takes its place.
+        let text = settings.to_toml().unwrap();
+        assert_eq!(text.matches("seed = 7").count(), 1, "{text}");
+        let mut table: toml::Table = text.parse().unwrap();
+        table.insert("seed".to_owned(), 8.into());
+        let settings = PipelineSettings::from_table(table, "").unwrap();
+        assert_eq!((settings.train.seed, settings.reward.unwrap().seed, settings.mix.settings.seed), (8, 8, 8));
     }
 
     #[test]
-    fn files_stand_on_files() {
+    fn files_may_be_based_on_files() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("base.toml", "preset = \"on-policy\"\nseed = 7\n[train]\nloss.beta = 0.2\nbatch.batch_size = 4");
         std::fs::create_dir(dir.path().join("arms")).unwrap();
         write("arms/arm.toml", "preset = \"../base.toml\"\n[train]\nloss.beta = 0.3");
-        let of = |name: &str| resolve(None, Some(&dir.path().join(name)), toml::Table::new(), &[]);
-        let config = of("arms/arm.toml").unwrap();
-        let train = config.train_config().unwrap();
-        assert_eq!((config.seed, train.loss.beta, train.batch.batch_size), (7, 0.3, 4));
-        assert!(config.mix.off.is_zero());
+        let read = |name: &str| PipelineSettings::read(&dir.path().join(name));
+        let settings = read("arms/arm.toml").unwrap();
+        let train = &settings.train;
+        assert_eq!((settings.seed, train.loss.beta, train.batch.batch_size), (7, 0.3, 4));
+        assert!(settings.mix.off.is_zero());
         write("base.toml", "preset = \"arms/arm.toml\"");
-        assert!(of("arms/arm.toml").unwrap_err().to_string().contains("is it a circle?"));
+        assert!(read("arms/arm.toml").unwrap_err().to_string().contains("is it a circle?"));
         write("base.toml", "preset = \"missing.toml\"");
-        assert!(of("base.toml").unwrap_err().to_string().contains("missing.toml"));
+        assert!(read("base.toml").unwrap_err().to_string().contains("missing.toml"));
     }
 
     #[test]
-    fn what_cannot_be_is_named() {
+    fn a_setting_that_cannot_be_used_is_named() {
         let message = |sets: &[&str]| of(sets).unwrap_err().to_string();
         assert!(message(&["rounds=0"]).contains("`rounds` is 0, expected at least 1"));
         assert_eq!(message(&["train.loss.betta=1"]), "unknown key `train.loss.betta`; did you mean `train.loss.beta`?");
@@ -376,9 +411,10 @@ mod tests {
         assert_eq!(message(&["train.loss.beta=0"]), "`train.loss.beta` is 0, expected a number above 0");
         assert!(message(&["train.reference.model='x'"]).contains("`train.reference.model` is given"));
         assert!(message(&["train.model='x'"]).contains("`train.model` is given"));
+        assert!(message(&["train=3"]).contains("`train` is 3, expected a section"));
         assert!(message(&["mix.on=0", "mix.off=0"]).contains("`mix.on` is 0"));
         assert!(message(&["mix.sice=3"]).contains("sice"));
+        assert!(message(&["mix.on=much"]).contains("[mix]"));
         assert!(message(&["nothing=3"]).contains("nothing"));
-        assert!(message(&["beta"]).contains("expected SECTION.KEY=VALUE"));
     }
 }

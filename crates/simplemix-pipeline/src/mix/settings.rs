@@ -44,7 +44,7 @@ pub struct MixSettings {
     /// Plot to write of the sources' shares, as SVG.
     pub plot: Option<PathBuf>,
     /// Sources, in the order of their weights in a schedule.
-    #[serde(rename = "source")]
+    #[serde(rename = "source", skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<MixSource>,
     /// Shares that change over the mixture.
     pub schedule: Option<Schedule>,

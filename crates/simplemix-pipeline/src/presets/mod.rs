@@ -1,0 +1,74 @@
+//! Presets, files over presets or over other files, and settings over both.
+
+use std::path::Path;
+
+use simplemix_settings::merge;
+
+use crate::error::{At, Error, Result, invalid};
+
+const PRESETS: [(&str, &str); 7] = [
+    ("simplemix", include_str!("simplemix.toml")),
+    ("off-policy", include_str!("off-policy.toml")),
+    ("on-policy", include_str!("on-policy.toml")),
+    ("hypo", include_str!("hypo.toml")),
+    ("dpo-mix-p", include_str!("dpo-mix-p.toml")),
+    ("dpo-mix-r", include_str!("dpo-mix-r.toml")),
+    ("iterative", include_str!("iterative.toml")),
+];
+
+/// Names of the presets.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// The text of a preset, with comments on the sources of its values.
+///
+/// # Errors
+/// [`Error::Setting`] naming the presets that there are.
+pub fn preset(name: &str) -> Result<&'static str> {
+    let found = PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
+    let known = || format!("one of {}, or a file that ends in .toml", names().collect::<Vec<_>>().join(", "));
+    found.ok_or_else(|| Error::setting("preset", format!("`{name}`"), known()))
+}
+
+/// Most files that may be based on one another.
+const MOST_LAYERS: usize = 8;
+
+/// The settings of `file` over those of `base`, which is a preset or the path of a TOML file. Without a base, the file's
+/// own key `preset` names it; a path in that key is relative to the file.
+pub(crate) fn layers(base: Option<&str>, file: Option<&Path>) -> Result<toml::Table> {
+    match (file, base) {
+        (Some(path), _) => read(path, base, MOST_LAYERS),
+        (None, Some(name)) => named(name, Path::new(""), MOST_LAYERS),
+        (None, None) => Ok(toml::Table::new()),
+    }
+}
+
+fn read(path: &Path, base: Option<&str>, layers: usize) -> Result<toml::Table> {
+    let text = std::fs::read_to_string(path).at(path, "read")?;
+    let mut own: toml::Table = text.parse().map_err(|error| invalid(&path.display().to_string(), &error))?;
+    let preset = match own.remove("preset") {
+        Some(toml::Value::String(name)) => Some(name),
+        Some(other) => return Err(Error::setting("preset", other, "a name or a file")),
+        None => None,
+    };
+    let mut table = match (base, &preset) {
+        (Some(name), _) => named(name, Path::new(""), layers)?,
+        (None, Some(name)) => named(name, path.parent().unwrap_or(Path::new("")), layers)?,
+        (None, None) => toml::Table::new(),
+    };
+    merge(&mut table, own);
+    Ok(table)
+}
+
+/// The settings that a name stands for; one that ends in `.toml` is a file, relative to `folder`.
+fn named(name: &str, folder: &Path, layers: usize) -> Result<toml::Table> {
+    if !name.ends_with(".toml") {
+        return preset(name)?.parse().map_err(|error| invalid(name, &error));
+    }
+    if layers == 0 {
+        let found = format!("a chain of more than {MOST_LAYERS} files");
+        return Err(Error::setting("preset", found, "fewer; is it a circle?"));
+    }
+    read(&folder.join(name), None, layers - 1)
+}
