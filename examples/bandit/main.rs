@@ -68,8 +68,11 @@ struct Setting<'a> {
     shown: [usize; 5],
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> simplemix::Result<()> {
+    Ok(run(&Args::parse())?)
+}
+
+fn run(args: &Args) -> Result<()> {
     let bandit = Bandit::new(REWARDS.to_vec(), BETA)?;
     // The theorems hold for rewards from 0 to 1.
     let (least, most) = REWARDS.iter().fold((f64::MAX, f64::MIN), |(low, high), r| (low.min(*r), high.max(*r)));

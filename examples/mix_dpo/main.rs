@@ -9,19 +9,18 @@
 
 #![allow(clippy::print_stdout, reason = "a demo talks to its user")]
 
+mod bars;
 mod inputs;
 #[expect(dead_code, reason = "the example of the comparison takes more of it")]
 mod problems;
 mod report;
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use simplemix::data::{Message, Metrics, Pair, PairTokenizer, Text, TokenizeOptions, Watch};
+use simplemix::data::{Message, Pair, PairTokenizer, Text, TokenizeOptions, Watch};
 use simplemix::mix::{Exhaustion, Weight};
 use simplemix::model::{CausalLm, default_device};
 use simplemix::pipeline::{MixSettings, MixSource, Mixing};
@@ -30,6 +29,8 @@ use simplemix::rollout::{
 };
 use simplemix::train::{PairSet, Run, TrainConfig, Trained, peak_bytes};
 use tch::Kind;
+
+use crate::bars::Bars;
 
 /// Mix on-policy and off-policy pairs, train with DPO, compare before and after
 #[derive(Parser)]
@@ -95,9 +96,12 @@ struct MixConfig {
 /// Answers made together.
 const BATCH_ROWS: usize = 96;
 
-fn main() -> Result<()> {
-    let args = Args::parse();
-    let config: Config = read_config(&args)?;
+fn main() -> simplemix::Result<()> {
+    Ok(run(&Args::parse())?)
+}
+
+fn run(args: &Args) -> Result<()> {
+    let config: Config = read_config(args)?;
     let scratch = tempfile::tempdir()?;
     let input = match args.fast {
         true => inputs::tiny(scratch.path())?,
@@ -115,19 +119,17 @@ fn main() -> Result<()> {
     let mut prompts = prompts(&config.prompts);
     let held_out = prompts.split_off(config.prompts.training);
     let mut policy = LocalGenerator::new(&model, &tokenizer, &input.name, BATCH_ROWS);
-    let before = answers(&mut policy, &held_out, &config.sampling)?;
+    let mut bars = Bars::default();
+    let before = answers(&mut policy, &held_out, &config.sampling, &mut bars)?;
 
     // 2. Pairs written by others.
     let (off, mut held_out_pairs) = off_policy(&input.pairs, &tokenizer, &config.off_policy)?;
     println!("2. off-policy {} pairs for training, {} held out", off.len(), held_out_pairs.len());
 
     // 3. Pairs from the model itself: several answers a problem, scored, best against worst.
-    let bar = bar("sampling");
-    let collected = collect(&mut policy, scorer, &prompts, &config.sampling, "on", &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
+    let progress = &mut |done: usize, total: usize| bars.progress("sampling", done as u64, total as u64);
+    let collected = collect(&mut policy, scorer, &prompts, &config.sampling, "on", progress)?;
+    bars.clear();
     let mut on = collected.selection.pairs.clone();
     held_out_pairs.extend(on.split_off(on.len() - config.on_policy.held_out.min(on.len() / 2)));
     println!(
@@ -144,7 +146,6 @@ fn main() -> Result<()> {
     drop(model);
 
     // 4. Half and half.
-    let mut bars = Bars::default();
     let mixture = mixed(&config.mix, &off, &on, &output, &mut bars)?;
 
     // 5. DPO with a frozen reference.
@@ -154,11 +155,12 @@ fn main() -> Result<()> {
     let run = Run::with_pairs(train, &input.model, &mixture, &held_out_pairs)?;
     println!("5. training   {}; {} updates", run.train.summary(), run.settings().steps);
     let finished = run.start(false, &mut bars)?;
+    bars.clear();
 
     // 6. The same questions again.
     let trained = finished.model.as_ref().and_then(Trained::policy).context("training was interrupted")?;
     let mut policy = LocalGenerator::new(trained, &tokenizer, &input.name, BATCH_ROWS);
-    let after = answers(&mut policy, &held_out, &config.sampling)?;
+    let after = answers(&mut policy, &held_out, &config.sampling, &mut bars)?;
     let right = |texts: &[String]| -> Vec<bool> {
         let pairs = texts.iter().zip(&held_out);
         pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|a| is_right(text, a))).collect()
@@ -203,14 +205,16 @@ fn prompts(config: &PromptConfig) -> Vec<Prompt> {
 }
 
 /// The likeliest answer to each prompt.
-fn answers(policy: &mut dyn Generator, prompts: &[Prompt], sampling: &SamplingConfig) -> Result<Vec<String>> {
-    let bar = bar("answering");
+fn answers(
+    policy: &mut dyn Generator,
+    prompts: &[Prompt],
+    sampling: &SamplingConfig,
+    bars: &mut Bars,
+) -> Result<Vec<String>> {
     let greedy = SamplingConfig { samples: 1, temperature: 0.0, ..*sampling };
-    let answers = policy.generate(prompts, &greedy, &mut |done, total| {
-        bar.set_length(total as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
+    let progress = &mut |done: usize, total: usize| bars.progress("answering", done as u64, total as u64);
+    let answers = policy.generate(prompts, &greedy, progress)?;
+    bars.clear();
     Ok(answers.into_iter().flatten().map(|answer| answer.text).collect())
 }
 
@@ -237,7 +241,7 @@ fn off_policy(path: &Path, tokenizer: &PairTokenizer, config: &OffPolicyConfig) 
 }
 
 /// Mixes both sources, writes the mixture as parquet and returns its pairs.
-fn mixed(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path, watch: &mut dyn Watch) -> Result<Vec<Pair>> {
+fn mixed(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path, bars: &mut Bars) -> Result<Vec<Pair>> {
     let settings = MixSettings {
         sources: vec![MixSource::new("off", "", config.off), MixSource::new("on", "", config.on)],
         size: Some(config.total),
@@ -248,7 +252,8 @@ fn mixed(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path, watch: &m
     let mixing = Mixing::of_pairs(&settings, &[off, on])?;
     simplemix::files::create_dir_all(output)?;
     let path = output.join("mixture.parquet");
-    let achieved = mixing.write(&path, watch)?;
+    let achieved = mixing.write(&path, bars)?;
+    bars.clear();
     println!("4. mixture    {} of {} pairs asked for, in {}", achieved.pairs, config.total, path.display());
     for (source, written) in settings.sources.iter().zip(&achieved.sources) {
         let (name, asked, share, pairs) = (&source.name, source.weight, written.share, written.tally.pairs);
@@ -256,44 +261,4 @@ fn mixed(config: &MixConfig, off: &[Pair], on: &[Pair], output: &Path, watch: &m
         println!("              {name:<4} asked {asked} achieved {share:.3}: {pairs} pairs");
     }
     Ok(mixing.pairs()?)
-}
-
-/// A bar on a terminal; elsewhere a line that says what begins.
-fn bar(name: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        println!("   {name} ...");
-    }
-    let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg} {eta}");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_prefix(name.to_owned())
-}
-
-/// Shows training on the terminal.
-#[derive(Default)]
-struct Bars {
-    bar: Option<ProgressBar>,
-    stage: String,
-}
-
-impl Watch for Bars {
-    fn progress(&mut self, stage: &str, done: u64, total: u64) {
-        if self.stage != stage {
-            self.stage = stage.to_owned();
-            self.bar = Some(bar(stage));
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_length(total);
-            bar.set_position(done);
-        }
-    }
-
-    fn metrics(&mut self, metrics: &Metrics<'_>) {
-        if metrics.is_evaluation {
-            return;
-        }
-        self.progress("training", metrics.step, metrics.steps);
-        if let Some(bar) = &self.bar {
-            let value = |name| metrics.get(name).unwrap_or(f64::NAN);
-            bar.set_message(format!("loss {:.3}, margin {:+.3}", value("loss"), value("rewards/margins")));
-        }
-    }
 }

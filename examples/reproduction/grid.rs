@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+use simplemix::pipeline::{Finished, Pipeline, PipelineSettings};
+use simplemix::settings::{Settings, assignment, merge};
+use simplemix::train::{EvalFiles, Run, TrainConfig};
 
+use crate::bars::Bars;
 use crate::data::Sizes;
 use crate::outcome::Outcome;
 
@@ -24,9 +27,9 @@ pub(crate) struct Grid {
     /// Settings of every arm, such as `mix.size=2000`.
     #[serde(default)]
     set: Vec<String>,
-    /// Flags of the reward models' training over reward.toml.
+    /// Settings of the reward models' training on top of reward.toml, such as `epochs=1`.
     #[serde(default)]
-    reward_flags: Vec<String>,
+    reward_set: Vec<String>,
     tuning: Option<Tuning>,
     pub(crate) arm: Vec<Arm>,
     /// Folder of the grid's file, where the arms' are too.
@@ -135,44 +138,49 @@ impl Grid {
         Planned { arm: arm.name.clone(), seed, output, tried, file, set }
     }
 
-    /// Does all that is not done yet. Stopped or killed at any moment, the same call goes on.
-    pub(crate) fn run(&self, simplemix: &Path, only: Option<&str>) -> Result<()> {
+    /// Does everything that is not done yet. After a kill at any moment, the same call continues.
+    pub(crate) fn run(&self, only: Option<&str>) -> Result<()> {
         let asked: Vec<&Arm> = self.arm.iter().filter(|arm| only.is_none_or(|only| arm.name == only)).collect();
         ensure!(!asked.is_empty(), "no arm is called `{}`", only.unwrap_or_default());
         for name in REWARD_MODELS {
-            self.reward_model(simplemix, name)?;
+            self.reward_model(name)?;
         }
         // Arms that are like another one share its trials.
         let tuned: BTreeSet<&str> = asked.iter().map(|arm| self.tuned(arm).name.as_str()).collect();
         for arm in self.arm.iter().filter(|arm| tuned.contains(arm.name.as_str())) {
             for trial in self.trials(arm) {
-                trial.run(simplemix)?;
+                trial.run()?;
             }
         }
         for arm in asked {
             for run in self.runs(arm)? {
-                run.run(simplemix)?;
+                run.run()?;
             }
         }
         Ok(())
     }
 
-    /// A reward model, trained on pairs of its own and measured on the same held-out ones.
-    fn reward_model(&self, simplemix: &Path, name: &str) -> Result<()> {
+    /// A reward model, trained on pairs of its own and measured on the same held-out pairs as the other one.
+    fn reward_model(&self, name: &str) -> Result<()> {
         let output = self.root.join(format!("reward-{name}"));
         if output.join("model/config.json").is_file() {
             return Ok(());
         }
+        println!("--- reward model: {name} -> {}", output.display());
+        let path = self.folder.join("reward.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("{}: cannot read", path.display()))?;
+        let mut table: toml::Table = text.parse().with_context(|| path.display().to_string())?;
+        merge(&mut table, assigned(&self.reward_set)?);
         let data = |name: &str| self.root.join(format!("data/{name}.parquet"));
-        let mut command = Command::new(simplemix);
-        command.arg("train").arg("--config").arg(self.folder.join("reward.toml"));
-        command.arg("--model").arg(self.root.join("model")).arg("--output").arg(&output);
-        command.arg("--train").arg(data(&format!("reward-{name}"))).arg("--eval").arg(data("reward-test"));
-        command.args(&self.reward_flags);
-        if output.join("metrics.jsonl").is_file() {
-            command.arg("--resume");
-        }
-        call(command)
+        let mut config = TrainConfig::from_table(table)?;
+        config.model = Some(self.root.join("model"));
+        config.train = Some(data(&format!("reward-{name}")));
+        config.eval.files = Some(EvalFiles::One(data("reward-test")));
+        config.output = Some(output.clone());
+        let mut bars = Bars::default();
+        Run::prepare(config)?.start(output.join("metrics.jsonl").is_file(), &mut bars)?;
+        bars.clear();
+        Ok(())
     }
 }
 
@@ -181,20 +189,29 @@ impl Planned {
         self.output.join("summary.json").is_file()
     }
 
-    fn run(&self, simplemix: &Path) -> Result<()> {
+    fn run(&self) -> Result<()> {
         println!("--- {} seed {} -> {}", self.arm, self.seed, self.output.display());
-        let mut command = Command::new(simplemix);
-        command.arg("run").arg(&self.file).args(["--seed", &self.seed.to_string()]);
-        command.arg("--output").arg(&self.output);
-        for set in &self.set {
-            command.args(["--set", set]);
-        }
-        call(command)
+        let mut over = assigned(&self.set)?;
+        over.insert("seed".to_owned(), toml::Value::try_from(self.seed)?);
+        over.insert("output".to_owned(), toml::Value::try_from(&self.output)?);
+        let mut bars = Bars::default();
+        let pipeline = Pipeline::open(PipelineSettings::resolve(None, Some(&self.file), over)?, &mut bars)?;
+        let stages = pipeline.stages().len();
+        let tell = &mut |Finished { position, stage, done, was_done, .. }: &Finished<'_>| {
+            let how = if *was_done { "done before".to_owned() } else { format!("{:.1} s", done.seconds) };
+            println!("[{}/{stages}] {} ({how}): {}", position + 1, stage.name, done.report);
+        };
+        pipeline.run_each(&mut bars, tell)?;
+        bars.clear();
+        Ok(())
     }
 }
 
-fn call(mut command: Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(())
+/// The settings of assignments such as `mix.size=2000`.
+fn assigned(sets: &[String]) -> Result<toml::Table> {
+    let mut table = toml::Table::new();
+    for text in sets {
+        merge(&mut table, assignment(text)?);
+    }
+    Ok(table)
 }

@@ -6,11 +6,13 @@
 //! cargo run --release --example reproduction -- report examples/reproduction/cpu.toml -o docs/reproduction
 //! ```
 //!
-//! Arms are files for `simplemix run` beside this one; `run` does all of a grid, one after the other, and goes on where
-//! it was stopped.
+//! Arms are settings files of pipelines beside this one, for this program and for `simplemix run` alike. `run` does all of
+//! a grid, one after the other; after a kill, the same command continues.
 
 #![allow(clippy::print_stdout, reason = "a script talks to its user")]
 
+#[path = "../mix_dpo/bars.rs"]
+mod bars;
 mod data;
 mod grid;
 #[path = "../mix_dpo/inputs.rs"]
@@ -60,9 +62,6 @@ enum Command {
         /// One arm only
         #[arg(long, value_name = "ARM")]
         only: Option<String>,
-        /// The command line [default: target/release/simplemix]
-        #[arg(long, value_name = "FILE", default_value = "target/release/simplemix", hide_default_value = true)]
-        simplemix: PathBuf,
     },
     /// Tables, tests and figures of what is done
     Report {
@@ -74,8 +73,12 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    match Args::parse().command {
+fn main() -> simplemix::Result<()> {
+    Ok(run(Args::parse().command)?)
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Prepare { grid, data, model, pairs } => {
             let grid = Grid::read(&grid)?;
             let input = inputs::real(model.as_deref(), pairs.as_deref())?;
@@ -83,7 +86,7 @@ fn main() -> Result<()> {
             link(&input.model, &grid.root.join("model"))?;
             data::prepare(&grid.data, &input.model, &input.pairs, data.as_deref(), &grid.root.join("data"))
         }
-        Command::Run { grid, only, simplemix } => Grid::read(&grid)?.run(&simplemix, only.as_deref()),
+        Command::Run { grid, only } => Grid::read(&grid)?.run(only.as_deref()),
         Command::Report { grid, output } => results::write(&Grid::read(&grid)?, &output),
     }
 }

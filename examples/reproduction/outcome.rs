@@ -1,13 +1,11 @@
 //! Results of a run: scores of its responses to held-out prompts, and its cost.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
 use simplemix::eval::{Curves, mean, read_curves, sigmoid};
+use simplemix::pipeline::{PipelineSettings, SCORED, StageReport, StageSummary, Summary};
 use simplemix::rollout::{CandidateReader, Finish, SCORE};
 
 use crate::data::{OPEN_ENDED, REASONING};
@@ -57,32 +55,28 @@ pub(crate) struct Cost {
 }
 
 impl Outcome {
-    /// Reads what `simplemix run` left.
+    /// Reads the output of a pipeline.
     pub(crate) fn read(run: &Planned) -> Result<Self> {
-        let stages = stages(&run.output)?;
-        let settings = run.output.join("pipeline.toml");
-        let text = fs::read_to_string(&settings).with_context(|| format!("{}: cannot read", settings.display()))?;
-        let settings: toml::Table = toml::from_str(&text).with_context(|| settings.display().to_string())?;
-        let train = &settings["train"];
-        let number = |section: &str, key: &str| train.get(section)?.get(key).and_then(toml::Value::as_float);
-        let start = graded(&last(&stages, "grade-before")?.folder, None)?;
-        let answers = graded(&last(&stages, "grade-after")?.folder, Some(&start))?;
-        let divergence = &last(&stages, "divergence")?.report;
-        let kl = [REASONING, OPEN_ENDED]
-            .map(|task| (task.to_owned(), divergence["tasks"][task]["mean"].as_f64().unwrap_or(f64::NAN)));
+        let summary = Summary::read(&run.output)?;
+        let train = PipelineSettings::read(&run.output.join("pipeline.toml"))?.train;
+        let start = graded(&last(&summary, "grade-before")?.folder, None)?;
+        let answers = graded(&last(&summary, "grade-after")?.folder, Some(&start))?;
+        let StageReport::Divergence(divergence) = &last(&summary, "divergence")?.report else {
+            bail!("{}: the stage `divergence` has another report", run.output.display());
+        };
+        let kl = |task: &str| divergence.tasks.get(task).map_or(f64::NAN, |divergence| divergence.mean);
         let (mut cost, mut curves) = (Cost::default(), Curves::new());
-        for stage in &stages {
-            let number = |key: &str| stage.report[key].as_f64().unwrap_or_default();
-            match stage.kind() {
-                "generate" => cost.tokens += number("tokens"),
-                "train" => {
-                    cost.updates += number("updates");
-                    cost.pairs += number("pairs");
+        for stage in &summary.stages {
+            match (stage.kind(), &stage.report) {
+                ("generate", StageReport::Generate(report)) => cost.tokens += report.tokens as f64,
+                ("train", StageReport::Train(report)) => {
+                    cost.updates += report.updates as f64;
+                    cost.pairs += report.pairs as f64;
                     curves = read_curves(&stage.folder.join("run/metrics.jsonl"))?;
                     let drawn = curves.get("completions/tokens").into_iter().flatten();
                     cost.tokens += drawn.map(|(_, tokens)| tokens).sum::<f64>();
                 }
-                "score" | "pair" | "mix" => {}
+                ("score" | "pair" | "mix", _) => {}
                 _ => continue,
             }
             cost.seconds += stage.seconds;
@@ -90,10 +84,10 @@ impl Outcome {
         Ok(Self {
             arm: run.arm.clone(),
             seed: run.seed,
-            learning_rate: number("optimizer", "learning_rate").unwrap_or(f64::NAN),
-            beta: number("loss", "beta").unwrap_or(f64::NAN),
+            learning_rate: train.optimizer.learning_rate,
+            beta: train.loss.beta,
             answers,
-            kl: kl.into(),
+            kl: [REASONING, OPEN_ENDED].map(|task| (task.to_owned(), kl(task))).into(),
             cost,
             curves,
         })
@@ -101,13 +95,13 @@ impl Outcome {
 
     /// The model before training, as any run of the comparison found it.
     pub(crate) fn start(run: &Planned) -> Result<Self> {
-        let folder = &last(&stages(&run.output)?, "grade-before")?.folder.clone();
+        let summary = Summary::read(&run.output)?;
         Ok(Self {
             arm: "start".to_owned(),
             seed: 0,
             learning_rate: f64::NAN,
             beta: f64::NAN,
-            answers: graded(folder, None)?,
+            answers: graded(&last(&summary, "grade-before")?.folder, None)?,
             kl: BTreeMap::new(),
             cost: Cost::default(),
             curves: Curves::new(),
@@ -150,36 +144,8 @@ impl Outcome {
     }
 }
 
-/// A stage of a run, as summary.json tells it.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Stage {
-    stage: String,
-    pub(crate) folder: PathBuf,
-    report: Value,
-    pub(crate) seconds: f64,
-}
-
-impl Stage {
-    /// Name without the round and without `before` or `after`.
-    fn kind(&self) -> &str {
-        self.stage.split('-').next().unwrap_or_default()
-    }
-}
-
-/// The stages of a run that is done.
-pub(crate) fn stages(output: &Path) -> Result<Vec<Stage>> {
-    #[derive(Deserialize)]
-    struct Summary {
-        stages: Vec<Stage>,
-    }
-    let path = output.join("summary.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("{}: the run is not done", path.display()))?;
-    Ok(serde_json::from_str::<Summary>(&text).with_context(|| path.display().to_string())?.stages)
-}
-
-fn last<'a>(stages: &'a [Stage], name: &str) -> Result<&'a Stage> {
-    let found = stages.iter().rfind(|stage| stage.stage.starts_with(name));
-    found.with_context(|| format!("the run has no stage `{name}`"))
+fn last<'a>(summary: &'a Summary, name: &str) -> Result<&'a StageSummary> {
+    summary.last(name).with_context(|| format!("the run has no stage `{name}`"))
 }
 
 /// Own answers to the prompts of a kind.
@@ -197,7 +163,7 @@ pub(crate) struct Drawn {
 
 /// Adds what a run collected, by kinds of prompts.
 pub(crate) fn add_drawn(run: &Planned, kinds: &mut BTreeMap<String, Drawn>) -> Result<()> {
-    for stage in stages(&run.output)?.iter().filter(|stage| stage.kind() == "score") {
+    for stage in Summary::read(&run.output)?.stages.iter().filter(|stage| stage.kind() == "score") {
         for group in CandidateReader::open(&stage.folder.join(SCORED))? {
             let group = group?;
             let scores: Vec<f64> =
@@ -216,8 +182,6 @@ pub(crate) fn add_drawn(run: &Planned, kinds: &mut BTreeMap<String, Drawn>) -> R
     }
     Ok(())
 }
-
-const SCORED: &str = "scored.parquet";
 
 /// Scored answers by prompt; against `start`, or against themselves.
 fn graded(folder: &Path, start: Option<&BTreeMap<String, Answer>>) -> Result<BTreeMap<String, Answer>> {

@@ -10,10 +10,11 @@ use serde_json::Value;
 use simplemix::eval::plot::{Band, Dot, Panel, ScatterPanel, Series, banded_svg, scatter_svg, write_svg};
 use simplemix::eval::{Share, half_width_95, holm, mean, paired_t_test, read_curves};
 use simplemix::files;
+use simplemix::pipeline::Summary;
 
 use crate::data::{OPEN_ENDED, REASONING};
 use crate::grid::{Grid, REWARD_MODELS};
-use crate::outcome::{Drawn, Outcome, add_drawn, stages};
+use crate::outcome::{Drawn, Outcome, add_drawn};
 
 /// Runs by arm, in the grid's order.
 struct Arms {
@@ -134,7 +135,7 @@ fn work(grid: &Grid) -> String {
         let runs = grid.runs(arm).unwrap_or_default();
         runs.into_iter().chain(grid.trials(arm))
     });
-    let stages = runs.filter_map(|run| stages(&run.output).ok()).flatten();
+    let stages = runs.filter_map(|run| Summary::read(&run.output).ok()).flat_map(|summary| summary.stages);
     let once: BTreeMap<_, f64> = stages.map(|stage| (stage.folder, stage.seconds)).collect();
     format!("{} stages, each once: {:.0} minutes\n", once.len(), once.values().sum::<f64>() / 60.0)
 }

@@ -29,7 +29,7 @@ fn arms_differ_in_what_they_are_about_and_in_nothing_else() {
         assert_eq!(train["loss"]["beta"].as_float(), Some(0.1));
         assert_eq!(train["optimizer"]["learning_rate"].as_float(), Some(1e-5));
         let (batch_size, epochs) = (&train["batch"]["batch_size"], &train["epochs"]);
-        assert_eq!((batch_size.as_integer(), epochs.as_integer()), (Some(4), Some(1)));
+        assert_eq!((batch_size.as_integer(), epochs.as_float()), (Some(4), Some(1.0)));
         assert_eq!(settings["collect"]["sampling"]["samples"].as_integer(), Some(4));
     }
 }
@@ -40,7 +40,7 @@ set = [
     "mix.size=6", "train.batch.batch_size=2", "train.tokens.max_length=160", "train.optimizer.learning_rate=1e-3",
     "collect.sampling.max_new_tokens=6", "evaluate.max_new_tokens=6", "evaluate.kl_prompts=1",
 ]
-reward_flags = ["--epochs", "1", "--max-length", "160"]
+reward_set = ["epochs=1", "tokens.max_length=160"]
 
 [data]
 seed = 1
@@ -106,8 +106,7 @@ fn the_comparison_runs_and_is_told() {
     };
     let said = call(&["prepare", "arms/grid.toml", "--model", "model", "--pairs", "pairs.json"]);
     assert!(said.contains(r#""held_out":{"reasoning":6,"open-ended":6}"#), "{said}");
-    let simplemix = assert_cmd::cargo::cargo_bin!("simplemix").display().to_string();
-    let run = ["run", "arms/grid.toml", "--simplemix", &simplemix];
+    let run = ["run", "arms/grid.toml"];
     let said = call(&run);
     assert!(said.contains("--- on-policy seed 1"), "{said}");
     // Again: all stages are there.

@@ -23,7 +23,7 @@ pub use estimate::Estimate;
 pub use inputs::{files, model_folder};
 pub use mix::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified, mix, verify};
 pub use pipeline::{Finished, Pipeline};
-pub use plan::{Job, Stage};
+pub use plan::{Job, SCORED, Stage};
 pub use presets::preset;
 pub use report::{DivergenceReport, StageReport, TrainReport};
 pub use scoring::log_probabilities;

@@ -483,6 +483,7 @@ fn as_json(settings: &impl serde::Serialize) -> Result<Value> {
 }
 
 const CANDIDATES: &str = "candidates.parquet";
-pub(crate) const SCORED: &str = "scored.parquet";
+/// File of scored responses in the folder of a stage `score` or `grade`.
+pub const SCORED: &str = "scored.parquet";
 const PAIRS: &str = "pairs.parquet";
 const MIXTURE: &str = "mixture.parquet";

@@ -87,6 +87,13 @@ impl fmt::Display for Evaluation {
     }
 }
 
+impl StageSummary {
+    /// Name of the stage without round: `generate`, `grade`.
+    pub fn kind(&self) -> &str {
+        self.stage.split('-').next().unwrap_or(&self.stage)
+    }
+}
+
 impl Summary {
     /// File of the summary in the output of a pipeline.
     pub(crate) const FILE: &str = "summary.json";
