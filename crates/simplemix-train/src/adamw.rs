@@ -68,8 +68,25 @@ fn one() -> f64 {
     1.0
 }
 
-/// Optimiser state of a set of parameters on the CPU or a GPU. Parameters in half precision have a copy in f32 that is
-/// what is updated.
+/// AdamW over a set of parameters on the CPU or a GPU. Parameters in half precision are rounded from copies in f32, which
+/// are updated.
+///
+/// # Examples
+/// ```
+/// use simplemix_train::{AdamW, OptimizerSettings};
+/// use tch::{Kind, Tensor};
+///
+/// let w = Tensor::from_slice(&[3f32, -2.0]).set_requires_grad(true);
+/// let mut adamw = AdamW::new(&[("w".to_owned(), w.shallow_clone())], &OptimizerSettings::default())?;
+/// // The gradient of the summed squares is 2 w.
+/// w.square().sum(Kind::Float).backward();
+/// assert!((adamw.gradient_norm() - 52f64.sqrt()).abs() < 1e-6);
+/// // The first update moves every weight by the learning rate, against its gradient.
+/// adamw.update(0.1, 1.0);
+/// let moved: Vec<f32> = w.detach().try_into()?;
+/// assert!((moved[0] - 2.9).abs() < 1e-6 && (moved[1] + 1.9).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct AdamW {
     settings: OptimizerSettings,
@@ -80,7 +97,7 @@ pub struct AdamW {
 #[derive(Debug)]
 struct Slot {
     name: String,
-    /// In f32: the parameter itself, or what it is rounded from.
+    /// The parameter itself if it is in f32, or the f32 copy that it is rounded from.
     weights: Tensor,
     parameter: Tensor,
     mean: Tensor,
@@ -91,7 +108,7 @@ struct Slot {
 
 const GROUPS: &str = "optimizer.parameter_groups";
 
-/// Elements a thread takes at a time: a few hundred kilobytes of the four arrays.
+/// Elements of a thread's chunk: about a megabyte in the four arrays.
 const CHUNK: usize = 1 << 16;
 
 impl AdamW {
@@ -157,7 +174,7 @@ impl AdamW {
         squares.sum::<f64>().sqrt()
     }
 
-    /// One update with gradients times `scale`; gradients are zero afterwards.
+    /// Updates the parameters with their gradients times `scale`; gradients are zero afterwards.
     pub fn update(&mut self, learning_rate: f64, scale: f64) {
         let _guard = tch::no_grad_guard();
         self.updates += 1;
@@ -183,13 +200,13 @@ impl AdamW {
         }
     }
 
-    /// Updates so far.
+    /// Number of updates so far.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Moments under `NAME.exp_avg` and `NAME.exp_avg_sq`, and `NAME.master`, the f32 copies of parameters in half
-    /// precision.
+    /// Moments under `NAME.exp_avg` and `NAME.exp_avg_sq`, and the f32 copies of parameters in half precision under
+    /// `NAME.master`. The tensors are shared, not copied.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut all = Vec::with_capacity(2 * self.slots.len());
         for slot in &self.slots {
@@ -199,10 +216,10 @@ impl AdamW {
         all
     }
 
-    /// Takes over moments as [`AdamW::state`] gave them, and the number of updates behind them.
+    /// Restores the tensors of [`AdamW::state`] and the number of updates.
     ///
     /// # Errors
-    /// [`Error::State`] naming the first moment that is absent or misshapen.
+    /// [`Error::State`] for the first tensor that is absent or has another shape.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, updates: u64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for slot in &self.slots {
@@ -260,7 +277,7 @@ impl Step {
     }
 
     fn on_host(&self, slot: &mut Slot, gradient: &Tensor, decay: f32) {
-        // Complements are taken in f64: 1 - 0.999 in f32 is off by a part in 100,000.
+        // Complements are computed in f64: 1 - 0.999 in f32 is off by a part in 100,000.
         let (c1, b2, c2) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
         let (scale, rate, root, epsilon) = (self.scale as f32, self.rate as f32, self.root as f32, self.epsilon as f32);
         let (Some(p), Some(m), Some(v), Some(g)) = (

@@ -37,7 +37,7 @@ section! {
 
 /// Divergence from a reference, to be added to a preference loss.
 #[derive(Debug)]
-pub struct Hypo {
+pub(crate) struct Hypo {
     settings: HypoSettings,
     reference: CausalLm,
     stop_tokens: Vec<u32>,
@@ -90,13 +90,13 @@ impl Hypo {
     ///
     /// # Errors
     /// [`Error::Setting`] naming a setting out of range.
-    pub fn new(settings: HypoSettings, reference: CausalLm, stop_tokens: Vec<u32>, seed: u64) -> Result<Self> {
+    pub(crate) fn new(settings: HypoSettings, reference: CausalLm, stop_tokens: Vec<u32>, seed: u64) -> Result<Self> {
         settings.check_ranges()?;
         Ok(Self { settings, reference, stop_tokens, seed })
     }
 
     /// Settings of the term.
-    pub fn settings(&self) -> &HypoSettings {
+    pub(crate) fn settings(&self) -> &HypoSettings {
         &self.settings
     }
 

@@ -1,6 +1,6 @@
-//! How much memory a run needs: before, by reckoning, and after, by measuring.
+//! Memory of a run: an estimate before it, and the measured peak.
 
-/// Largest resident size of this process in bytes; none where the system does not tell.
+/// Peak resident memory of this process in bytes, if the system reports it.
 pub fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -8,30 +8,30 @@ pub fn peak_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// libtorch's libraries and this program's, as far as they are read into memory on a CPU.
+/// Resident memory of libtorch's libraries and of this program on a CPU.
 pub(crate) const PROGRAM_BYTES: u64 = 130 << 20;
 
-/// Bytes that a run is expected to need at its peak, on a CPU in f32.
+/// Estimated peak memory of a run, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Libraries.
+    /// Program and libraries.
     pub program: u64,
-    /// The policy; the reference is the policy before training.
+    /// Weights of the policy, and of the reference if it is a second model.
     pub weights: u64,
-    /// One for each weight.
+    /// Gradients of the trained weights.
     pub gradients: u64,
-    /// AdamW's two moments.
+    /// AdamW's two moments, and f32 copies of weights in half precision.
     pub optimizer: u64,
-    /// Kept for the backward pass of the largest micro-batch.
+    /// Activations that the backward pass of the largest micro-batch needs, or the cache of HyPO's sampling if larger.
     pub activations: u64,
-    /// Logits held at a time.
+    /// Logits in memory at a time.
     pub logits: u64,
     /// Tokens of the largest micro-batch.
     pub micro_batch_tokens: usize,
 }
 
 impl MemoryEstimate {
-    /// All of it.
+    /// Sum of all parts.
     pub fn total(&self) -> u64 {
         self.program + self.weights + self.gradients + self.optimizer + self.activations + self.logits
     }

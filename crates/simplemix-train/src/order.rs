@@ -27,18 +27,12 @@ pub enum Order {
 
 impl Order {
     /// Batches of `size` pairs out of `pairs`.
-    ///
-    /// ```
-    /// use simplemix_train::Order;
-    /// let mut batches = Order::File.batches(4, 6);
-    /// assert_eq!(batches.at(1), [4, 5, 0, 1]);
-    /// ```
-    pub fn batches(&self, size: usize, pairs: u64) -> Batches<'_> {
+    pub(crate) fn batches(&self, size: usize, pairs: u64) -> Batches<'_> {
         Batches { order: self, size, pairs, epoch: None }
     }
 
     /// Updates of one pass over `pairs` pairs.
-    pub fn updates(&self, size: usize, pairs: u64) -> u64 {
+    pub(crate) fn updates(&self, size: usize, pairs: u64) -> u64 {
         match self {
             Self::Trl(_) => pairs.div_ceil(size as u64),
             _ => pairs / size as u64,
@@ -46,7 +40,7 @@ impl Order {
     }
 
     /// Pairs of one pass: those of the mixture, or all `known` pairs.
-    pub fn pairs(&self, known: u64) -> u64 {
+    pub(crate) fn pairs(&self, known: u64) -> u64 {
         match self {
             Self::Mixed { mixture, .. } => mixture.len(),
             _ => known,
@@ -66,7 +60,7 @@ impl Order {
 /// Batches of an [`Order`], by the number of their update. The permutation of the current epoch is kept, so batches in
 /// sequence are cheap; any sequence gives the same batches.
 #[derive(Debug, Clone)]
-pub struct Batches<'a> {
+pub(crate) struct Batches<'a> {
     order: &'a Order,
     size: usize,
     pairs: u64,
@@ -76,7 +70,7 @@ pub struct Batches<'a> {
 
 impl Batches<'_> {
     /// Numbers of the pairs of update `step`, counted from zero.
-    pub fn at(&mut self, step: u64) -> Vec<usize> {
+    pub(crate) fn at(&mut self, step: u64) -> Vec<usize> {
         let (size, pairs) = (self.size as u64, self.pairs);
         let places = step * size..(step + 1) * size;
         match self.order {

@@ -11,9 +11,9 @@ use crate::error::Result;
 use crate::sides::Sides;
 use crate::table::{PairEntry, PairTable};
 
-/// Responses of a pair that are run through the model, and how.
+/// Responses of a pair that are run through the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Feed {
+pub(crate) enum Feed {
     /// Both responses after one copy of the prompt.
     #[default]
     Shared,
@@ -24,7 +24,7 @@ pub enum Feed {
 }
 
 /// A named held-out set. The name is part of the names of its metrics and may be empty.
-pub type NamedSet = (String, PairSet);
+pub(crate) type NamedSet = (String, PairSet);
 
 /// Pairs as token ids, with their table.
 #[derive(Debug, Default)]
@@ -32,11 +32,11 @@ pub struct PairSet {
     /// Lengths and sources.
     pub table: PairTable,
     /// Token ids, in the table's order.
-    pub tokens: PairTokens,
+    pub(crate) tokens: PairTokens,
     /// Content hashes of the pairs, in the table's order.
-    pub ids: Vec<String>,
+    pub(crate) ids: Vec<String>,
     /// Chosen score minus rejected score, in the table's order; `None` if one is unknown.
-    pub score_margins: Vec<Option<f64>>,
+    pub(crate) score_margins: Vec<Option<f64>>,
     /// Number of pairs left out, by reason.
     pub dropped: BTreeMap<String, usize>,
     /// Number of pairs with a truncated response.
@@ -48,7 +48,7 @@ pub struct PairSet {
 
 /// Token ids of pairs, in memory or in memory-mapped files.
 #[derive(Debug, Default)]
-pub struct PairTokens(Vec<Ids>);
+pub(crate) struct PairTokens(Vec<Ids>);
 
 /// Token ids of a pair: a set and the row in it.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl PairTokens {
     ///
     /// # Panics
     /// If there is no such pair, like indexing a slice.
-    pub fn get(&self, pair: usize) -> TokenRow<'_> {
+    pub(crate) fn get(&self, pair: usize) -> TokenRow<'_> {
         match &self.0[pair] {
             Ids::InMemory(set, row) => {
                 let (index, TokenizedPair { prompt, chosen, rejected, .. }) = &set.pairs[*row];
@@ -73,17 +73,17 @@ impl PairTokens {
     }
 
     /// Token ids of all pairs, in order.
-    pub fn iter(&self) -> impl Iterator<Item = TokenRow<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = TokenRow<'_>> {
         (0..self.len()).map(|pair| self.get(pair))
     }
 
     /// Number of pairs.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether there are no pairs.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -101,6 +101,7 @@ impl From<Arc<TokenizedSet>> for PairTokens {
     }
 }
 
+#[cfg(test)]
 impl FromIterator<TokenizedPair> for PairTokens {
     fn from_iter<I: IntoIterator<Item = TokenizedPair>>(pairs: I) -> Self {
         Arc::new(TokenizedSet { pairs: pairs.into_iter().enumerate().collect(), ..TokenizedSet::default() }).into()
@@ -121,7 +122,7 @@ impl PairSet {
     ///
     /// # Errors
     /// Errors of [`PairSet::tokenize`].
-    pub fn tokenize_cached(pairs: &[Pair], tokenizer: &PairTokenizer, folder: &Path) -> Result<Self> {
+    pub(crate) fn tokenize_cached(pairs: &[Pair], tokenizer: &PairTokenizer, folder: &Path) -> Result<Self> {
         let path = tokenizer.token_set_path(pairs, folder)?;
         if let Ok(set) = TokenSet::open(&path)
             && set.iter().all(|row| row.index < pairs.len() as u64)
@@ -135,7 +136,7 @@ impl PairSet {
     }
 
     /// Caches the token ids that [`PairSet::tokenize_cached`] did not find. A file that cannot be written is logged.
-    pub fn fill_cache(&self) {
+    pub(crate) fn fill_cache(&self) {
         for (path, set) in &self.uncached {
             if let Err(error) = write_tokens(path, set) {
                 tracing::warn!("token ids are not cached: {error}");
@@ -167,13 +168,13 @@ impl PairSet {
         set
     }
 
-    /// Responses that are run through the model.
-    pub fn feed(&self) -> Feed {
+    /// Responses of a pair that are run through the model.
+    pub(crate) fn feed(&self) -> Feed {
         self.feed
     }
 
-    /// Sets which responses are run through the model, and with it the tokens that each pair counts in a micro-batch.
-    pub fn set_feed(&mut self, feed: Feed) {
+    /// Selects the responses that are run through the model, and with it the tokens that each pair counts in a micro-batch.
+    pub(crate) fn set_feed(&mut self, feed: Feed) {
         self.feed = feed;
         for pair in &mut self.table.pairs {
             let (prompt, Sides { chosen, rejected }) = (pair.prompt, pair.responses);
@@ -186,7 +187,7 @@ impl PairSet {
     }
 
     /// Appends the pairs of `other` under the source `name`.
-    pub fn append(&mut self, other: Self, name: &str) {
+    pub(crate) fn append(&mut self, other: Self, name: &str) {
         let source = self.table.source(name);
         for mut pair in other.table.pairs {
             pair.source = source;

@@ -9,7 +9,7 @@ use crate::error::Result;
 pub(crate) struct Policy {
     /// The policy with dropout off, for evaluation, sampling and saving.
     pub(crate) model: CausalLm,
-    /// Equal weights with the dropout of the current update on.
+    /// Another handle of these weights, with the dropout of the current update on.
     pub(crate) in_training: CausalLm,
     seed: u64,
 }

@@ -27,7 +27,7 @@ pub type ReferenceLogps = Vec<Sides<f64>>;
 
 /// Origin of the reference's log-probabilities.
 #[derive(Debug)]
-pub enum Reference {
+pub(crate) enum Reference {
     /// The loss needs none.
     Absent,
     /// Precomputed log-probabilities of the training set and of each held-out set.
@@ -39,31 +39,31 @@ pub enum Reference {
 /// TR-DPO's moving reference (arXiv:2404.09656): at regular intervals the reference becomes
 /// `mixup * policy + (1 - mixup) * reference`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SyncRule {
+pub(crate) struct SyncRule {
     /// Updates between two moves.
-    pub every: u64,
+    pub(crate) every: u64,
     /// Share of the policy; TRL's default is 0.6.
-    pub mixup: f64,
+    pub(crate) mixup: f64,
 }
 
 /// Settings of a [`PreferenceLearner`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct PreferenceOptions {
+pub(crate) struct PreferenceOptions {
     /// Preference loss.
-    pub loss: LossSum,
+    pub(crate) loss: LossSum,
     /// Settings of the forward pass.
-    pub forward: ForwardOptions,
+    pub(crate) forward: ForwardOptions,
     /// Factor of a pair's score difference in a soft label.
-    pub reward_margin_scale: f64,
+    pub(crate) reward_margin_scale: f64,
     /// Random seed of dropout.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Whether the policy is the reference before the first update, so that the first loss is known.
-    pub starts_at_reference: bool,
+    pub(crate) starts_at_reference: bool,
 }
 
 /// A policy that learns from preference pairs.
 #[derive(Debug)]
-pub struct PreferenceLearner<'a> {
+pub(crate) struct PreferenceLearner<'a> {
     policy: Policy,
     trainee: Trainee,
     options: PreferenceOptions,
@@ -104,7 +104,7 @@ impl<'a> PreferenceLearner<'a> {
     ///
     /// # Errors
     /// [`Error::Setting`] if the loss needs a reference and there is none.
-    pub fn new(
+    pub(crate) fn new(
         policy: CausalLm,
         trainee: Trainee,
         options: PreferenceOptions,
@@ -122,17 +122,12 @@ impl<'a> PreferenceLearner<'a> {
 
     /// Adds HyPO's divergence from the reference to the loss of the pairs.
     #[must_use]
-    pub fn with_hypo(self, hypo: Hypo) -> Self {
+    pub(crate) fn with_hypo(self, hypo: Hypo) -> Self {
         Self { hypo: Some(hypo), ..self }
     }
 
-    /// The policy with its current weights.
-    pub fn model(&self) -> &CausalLm {
-        &self.policy.model
-    }
-
     /// Drops the optimiser and returns the policy.
-    pub fn into_model(self) -> CausalLm {
+    pub(crate) fn into_model(self) -> CausalLm {
         self.policy.into_model()
     }
 

@@ -15,7 +15,7 @@ use crate::trainee::Trainee;
 
 /// A reward model in training. The score of a response is that of its last token.
 #[derive(Debug)]
-pub struct RewardLearner<'a> {
+pub(crate) struct RewardLearner<'a> {
     model: RewardModel,
     trainee: Trainee,
     options: ForwardOptions,
@@ -29,7 +29,7 @@ pub struct RewardLearner<'a> {
 impl<'a> RewardLearner<'a> {
     /// Creates a learner that changes the tensors that `trainee` holds of `model`. `center` is the weight of the term
     /// that pulls rewards towards zero ([`bradley_terry`]).
-    pub fn new(
+    pub(crate) fn new(
         model: RewardModel,
         trainee: Trainee,
         options: ForwardOptions,
@@ -41,13 +41,8 @@ impl<'a> RewardLearner<'a> {
         Self { model, trainee, options, center, started_at_zero, train, eval }
     }
 
-    /// The model with its current weights.
-    pub fn model(&self) -> &RewardModel {
-        &self.model
-    }
-
     /// Drops the optimiser and returns the model.
-    pub fn into_model(self) -> RewardModel {
+    pub(crate) fn into_model(self) -> RewardModel {
         self.model.set_trainable(false);
         self.model
     }

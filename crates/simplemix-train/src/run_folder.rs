@@ -36,7 +36,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::RunExists`] if the folder holds a run; [`Error::Files`] if it cannot be created.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         if path.join(METRICS).exists() || path.join("model").exists() {
             return Err(Error::RunExists { path: path.to_owned() });
         }
@@ -48,7 +48,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::NoRun`] if the folder holds no run.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         if !path.join(METRICS).exists() {
             return Err(Error::NoRun { path: path.to_owned() });
         }

@@ -17,7 +17,7 @@ use crate::trainee::Trainee;
 
 /// A model that learns to write the chosen responses. The feed of its sets must be [`crate::Feed::Chosen`].
 #[derive(Debug)]
-pub struct SftLearner<'a> {
+pub(crate) struct SftLearner<'a> {
     policy: Policy,
     trainee: Trainee,
     options: ForwardOptions,
@@ -30,7 +30,7 @@ impl<'a> SftLearner<'a> {
     ///
     /// # Errors
     /// [`crate::Error::Model`] if the policy cannot be shared.
-    pub fn new(
+    pub(crate) fn new(
         policy: CausalLm,
         trainee: Trainee,
         options: ForwardOptions,
@@ -43,13 +43,8 @@ impl<'a> SftLearner<'a> {
         Ok(Self { policy: Policy::new(policy, seed)?, trainee, options, train, eval })
     }
 
-    /// The policy with its current weights.
-    pub fn model(&self) -> &CausalLm {
-        &self.policy.model
-    }
-
     /// Drops the optimiser and returns the policy.
-    pub fn into_model(self) -> CausalLm {
+    pub(crate) fn into_model(self) -> CausalLm {
         self.policy.into_model()
     }
 }
