@@ -106,6 +106,8 @@ pub(crate) struct Journal<T> {
     /// Start of the record of each result; [`NONE`] for missing results.
     offsets: Vec<u64>,
     done: u64,
+    /// Whether the file is a journal of this work, so that it may be removed.
+    is_ours: bool,
     /// Record that was read last, with its start.
     recent: Option<(u64, Vec<(u64, T)>)>,
     results: PhantomData<T>,
@@ -118,9 +120,11 @@ const MOST: u64 = 1 << 32;
 impl<T: Serialize + DeserializeOwned> Journal<T> {
     fn open(path: PathBuf, key: &WorkKey, overwrite: bool) -> Result<Self> {
         let file = AppendFile::open_locked(path)?;
-        let mut journal = Self { file, offsets: Vec::new(), done: 0, recent: None, results: PhantomData };
+        let mut journal =
+            Self { file, offsets: Vec::new(), done: 0, is_ours: false, recent: None, results: PhantomData };
         match journal.scan()? {
-            Some(header) if header.key == key.0 => {}
+            // Cuts off a torn last line.
+            Some((header, end)) if header.key == key.0 => journal.file.truncate(end)?,
             Some(_) if !overwrite => return Err(Error::OtherWork { path: journal.file.path().to_path_buf() }),
             _ => {
                 journal.offsets.clear();
@@ -129,11 +133,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                 journal.write_line(&json(&Header { key: key.0.clone() }))?;
             }
         }
+        journal.is_ours = true;
         Ok(journal)
     }
 
-    /// Finds the whole records, and cuts off what follows the last of them.
-    fn scan(&mut self) -> Result<Option<Header>> {
+    /// Finds the whole records. Returns the header, and the end of the last record; `None` if there is no whole line.
+    fn scan(&mut self) -> Result<Option<(Header, u64)>> {
         let path = self.file.path().to_path_buf();
         let mut reader = BufReader::with_capacity(1 << 18, self.file.reader());
         reader.seek(SeekFrom::Start(0)).at(&path, "read")?;
@@ -157,8 +162,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                 note(&mut self.offsets, &mut self.done, number, start);
             }
         }
-        self.file.truncate(end)?;
-        Ok(Some(header))
+        Ok(Some((header, end)))
     }
 
     fn write_line(&mut self, line: &str) -> Result<()> {
@@ -221,7 +225,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 impl<T> Drop for Journal<T> {
     /// Removes a journal without results.
     fn drop(&mut self) {
-        if self.done == 0 {
+        if self.is_ours && self.done == 0 {
             // A file that stays behind is continued or overwritten by the next run.
             let _ = simplemix_files::remove_file(self.file.path());
         }
@@ -287,9 +291,48 @@ mod tests {
         let error = open(&path, "one", false).unwrap_err().to_string();
         assert!(error.contains("in use by process"), "{error}");
         drop(journal);
+        let before = std::fs::read(&path).unwrap();
         assert!(matches!(open(&path, "two", false), Err(Error::OtherWork { .. })));
+        // Records of another type cannot be read, and stay.
+        let other = Journal::<Vec<f64>>::open(path.clone(), &WorkKey("two".into()), false);
+        assert!(matches!(other, Err(Error::OtherWork { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
         assert_eq!(open(&path, "one", true).unwrap().done(), 1, "the same work goes on");
         assert_eq!(open(&path, "two", true).unwrap().done(), 0);
+    }
+
+    /// Outputs and journals of earlier versions are recognised by these texts.
+    #[test]
+    fn keys_of_earlier_versions_stay() {
+        let key = WorkKey::new("pair", &["a", "bc"]);
+        assert_eq!(key.0, "cf476c84a877dd10ab6defb4d29a0648ac3f8824f8482a5ee5c2ea418fa7b589");
+        let sampling = crate::SamplingConfig::simplemix();
+        let expected =
+            r#"{"samples":4,"temperature":0.7,"top_p":0.9,"top_k":0,"min_p":0.0,"max_new_tokens":2048,"seed":42}"#;
+        assert_eq!(json(&sampling), expected);
+        let select = crate::SelectSettings::default();
+        assert_eq!(json(&select), r#"{"select":"best-worst","reference":false,"min_gap":0.0}"#);
+        let prompt = crate::Prompt::new("a", "b").with_answer("c");
+        assert_eq!(json(&prompt), r#"{"id":"a","prompt":"b","task":null,"answer":"c","reference":null}"#);
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_version_is_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        std::fs::write(&path, "{\"key\":\"k\"}\n[[1,\"b\"],[0,\"a\"]]\n").unwrap();
+        let mut journal = open(&path, "k", false).unwrap();
+        assert_eq!((journal.done(), journal.get(1).unwrap().cloned()), (2, Some("b".to_owned())));
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_journal_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        std::fs::write(&path, "some notes\nmore notes\n").unwrap();
+        assert!(matches!(open(&path, "k", false), Err(Error::OtherWork { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "some notes\nmore notes\n", "left as it is");
+        assert_eq!(open(&path, "k", true).unwrap().done(), 0);
     }
 
     #[test]
