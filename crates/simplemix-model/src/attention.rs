@@ -11,11 +11,17 @@ use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
-use crate::decoder::Heads;
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
 
-/// How a query's products with keys become weights.
+/// Queries `[T, N, D]`, keys and values `[T, K, D]`; queries and keys are rotated.
+pub(crate) struct Heads {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
+    pub(crate) v: Tensor,
+}
+
+/// Scale and soft cap of the products of queries and keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mixer {
     scale: f64,

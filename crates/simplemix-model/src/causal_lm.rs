@@ -7,13 +7,14 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{HEAD, ModelConfig};
-use crate::decoder::Weights;
 use crate::error::{Doing, Result};
 use crate::few_rows;
+use crate::folder;
+use crate::linear::Weights;
 use crate::lora::Adapters;
-use crate::network::{self, Network, Parameters};
+use crate::network::{self, Network};
 use crate::packed::Packed;
-use crate::{folder, weights};
+use crate::weights::{self, Parameters};
 
 /// A decoder-only language model; parameters keep the checkpoint's names.
 #[derive(Debug)]

@@ -1,24 +1,26 @@
-//! One decoder layer: attention and feed-forward, normed as the family has it and added to the residual stream.
+//! One decoder layer: attention and feed-forward, normalised as the family defines and added to the residual stream.
 //!
-//! How queries meet keys is the caller's: packed training, prompt reading and stepwise generation differ in nothing
-//! else. Letters: T tokens, H width, N query heads, K key/value heads, D head width, F feed-forward width.
+//! The caller computes attention: packed training, prompt reading and stepwise generation differ in nothing else.
+//! Letters: T tokens, H width, N query heads, K key/value heads, D head width, F feed-forward width.
 
 use std::collections::HashMap;
 
 use tch::{Kind, Tensor};
 
+use crate::attention::Heads;
 use crate::config::{Activation, ModelConfig, Norms, QkNorm};
 use crate::error::{Doing, Result};
+use crate::linear::{Product, Weights};
 use crate::lora::Lora;
 use crate::rope::Turn;
 
-/// A model's tensors by name, and the active adapter's matrices by the module they change.
+/// Tensors of a model by name, and matrices of the active adapter by the module that they change.
 pub(crate) struct Parts<'a> {
     pub(crate) tensors: &'a HashMap<String, Tensor>,
     pub(crate) loras: &'a HashMap<String, Lora>,
 }
 
-/// `x W^T + b`, and what an adapter adds.
+/// A linear layer with the active adapter, if it changes this layer.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Tensor,
@@ -52,35 +54,18 @@ pub(crate) struct Layer {
     head_dim: i64,
 }
 
-/// Linear layers of one input: one matrix each, or one for all.
+/// Linear layers with the same input: a matrix for each, or one for all.
 #[derive(Debug)]
 enum Projections {
     Each(Vec<Linear>),
     Fused(Box<Linear>, Vec<i64>),
 }
 
-/// Weight `[O, I]` and bias `[O]` of a linear layer.
-#[derive(Clone, Copy)]
-pub(crate) struct Weights<'a> {
-    pub(crate) weight: &'a Tensor,
-    pub(crate) bias: Option<&'a Tensor>,
-}
-
-/// `x W^T + b` of each layer for `x` `[T, I]`: [`linear`], or [`crate::few_rows::linear`] in a step of decoding.
-pub(crate) type Product = fn(&Tensor, &[Weights<'_>]) -> Result<Vec<Tensor>>;
-
-/// How a layer goes about its work.
+/// Rotation and product that a forward pass uses in every layer.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
     pub(crate) turn: &'a Turn,
     pub(crate) product: Product,
-}
-
-/// Queries `[T, N, D]`, keys and values `[T, K, D]`; queries and keys are rotated.
-pub(crate) struct Heads {
-    pub(crate) q: Tensor,
-    pub(crate) k: Tensor,
-    pub(crate) v: Tensor,
 }
 
 impl Linear {
@@ -101,17 +86,12 @@ impl Linear {
     }
 }
 
-/// Outputs of several layers for one input.
+/// Outputs of layers with the same input.
 fn forward(layers: &[&Linear], x: &Tensor, product: Product) -> Result<Vec<Tensor>> {
     let weights: Vec<Weights<'_>> = layers.iter().map(|layer| layer.weights()).collect();
     let adapted =
         |(y, layer): (Tensor, &&Linear)| layer.lora.as_ref().map_or(Ok(y.shallow_clone()), |lora| lora.add_to(y, x));
     product(x, &weights)?.into_iter().zip(layers).map(adapted).collect()
-}
-
-/// [`Product`] of any number of rows, with gradients where they are kept.
-pub(crate) fn linear(x: &Tensor, layers: &[Weights<'_>]) -> Result<Vec<Tensor>> {
-    layers.iter().map(|layer| x.f_linear(layer.weight, layer.bias).doing("a linear layer")).collect()
 }
 
 impl Projections {
@@ -145,7 +125,7 @@ impl RmsNorm {
     }
 }
 
-/// `norm(x)`, or `x` where there is no norm.
+/// `norm(x)`, or `x` without a norm.
 fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
     match norm {
         Some(norm) => norm.forward(&x),
@@ -154,7 +134,7 @@ fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
 }
 
 impl Layer {
-    /// Layer `index` out of checked tensors.
+    /// Takes layer `index` from checked tensors.
     pub(crate) fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
         let at = format!("model.layers.{index}");
         let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
@@ -200,7 +180,7 @@ impl Layer {
         }
     }
 
-    /// `x` `[T, H]` through the layer; `attend` turns heads into their mixed values `[T, N * D]`.
+    /// Computes the layer for `x` `[T, H]`; `attend` maps heads to their mixed values `[T, N * D]`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -226,9 +206,8 @@ impl Layer {
 
     fn heads(&self, x: &Tensor, Work { turn, product }: Work<'_>) -> Result<Heads> {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
-        let mut parts = self.qkv.forward(x, product)?.into_iter();
-        let mut next = || parts.next().unwrap_or_default();
-        let (q, k, v) = (next(), next(), next());
+        let parts: [Tensor; 3] = self.qkv.forward(x, product)?.try_into().expect("queries, keys and values are three");
+        let [q, k, v] = parts;
         let turned = |t: Tensor, norm: Option<&RmsNorm>| match self.qk_norm {
             QkNorm::Width => turn.apply(&split(normed(norm, t)?)?),
             QkNorm::Head | QkNorm::None => turn.apply(&normed(norm, split(t)?)?),

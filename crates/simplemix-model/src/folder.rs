@@ -8,8 +8,7 @@ use tch::Kind;
 
 use crate::config::ModelConfig;
 use crate::error::{At, Error, Result};
-use crate::network::Parameters;
-use crate::weights;
+use crate::weights::{self, Parameters};
 
 /// Files that travel with the weights when a model is saved beside another.
 const COMPANIONS: &[&str] = &[

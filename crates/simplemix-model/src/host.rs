@@ -1,42 +1,46 @@
-//! Plain memory of tensors on the CPU.
+//! Memory of f32 tensors on the CPU, as slices.
 #![expect(unsafe_code, reason = "tch has no view of a tensor's memory")]
 
 use tch::{Device, Kind, Tensor};
 
-/// A matrix whose entries several threads write, no two the same one.
-pub(crate) struct Shared {
-    start: *mut f32,
-    len: usize,
+/// Entries of a contiguous f32 tensor on the CPU; `None` for any other tensor.
+///
+/// # Safety
+/// While the slice lives, nothing may write to the tensor's memory. That includes other handles on the same memory, such
+/// as shallow clones and views, on any thread.
+pub(crate) unsafe fn values(tensor: &Tensor) -> Option<&[f32]> {
+    if tensor.device() != Device::Cpu || tensor.kind() != Kind::Float || !tensor.is_contiguous() {
+        return None;
+    }
+    if tensor.numel() == 0 {
+        return Some(&[]);
+    }
+    // SAFETY: a contiguous f32 tensor holds `numel` floats one after another from `data_ptr` on, which the borrowed handle
+    // keeps alive. The caller excludes writes.
+    Some(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) })
 }
 
-// SAFETY: writes through it are of distinct entries, which is what `Shared::put` asks of its callers.
-unsafe impl Sync for Shared {}
+/// A contiguous f32 tensor on the CPU that no other handle shares, so that its entries can be borrowed mutably.
+pub(crate) struct NewTensor(Tensor);
 
-/// The entries of a contiguous f32 tensor on the CPU; none of any other.
-pub(crate) fn values(tensor: &Tensor) -> Option<&[f32]> {
-    // SAFETY: a contiguous f32 tensor holds as many floats one after another, and lives as long as the borrow.
-    is_plain(tensor).then(|| unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) })
-}
-
-/// As [`values`], to be written. The tensor must be one that nothing else looks at: one just made.
-pub(crate) fn values_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
-    // SAFETY: as above; the tensor is borrowed alone.
-    is_plain(tensor).then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) })
-}
-
-fn is_plain(tensor: &Tensor) -> bool {
-    tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous()
-}
-
-impl Shared {
-    pub(crate) fn new(entries: &mut [f32]) -> Self {
-        Self { start: entries.as_mut_ptr(), len: entries.len() }
+impl NewTensor {
+    /// A tensor of zeros; `None` if memory does not suffice.
+    pub(crate) fn zeros(size: &[i64]) -> Option<Self> {
+        Tensor::f_zeros(size, (Kind::Float, Device::Cpu)).ok().map(Self)
     }
 
-    /// Writes entries from `at` on, which no other thread writes.
-    pub(crate) fn put(&self, at: usize, values: &[f32]) {
-        assert!(at <= self.len && values.len() <= self.len - at);
-        // SAFETY: they are inside, by the line above, and no other thread's.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(at), values.len()) }
+    /// All entries, in row-major order.
+    pub(crate) fn entries(&mut self) -> &mut [f32] {
+        if self.0.numel() == 0 {
+            return &mut [];
+        }
+        // SAFETY: `zeros` made a contiguous, initialised f32 tensor. Its only handle is private to `self`, which is
+        // borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast(), self.0.numel()) }
+    }
+
+    /// Gives up exclusive access.
+    pub(crate) fn into_tensor(self) -> Tensor {
+        self.0
     }
 }

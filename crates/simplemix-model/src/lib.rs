@@ -30,6 +30,7 @@ mod generate;
 pub mod gguf;
 mod host;
 pub mod hub;
+mod linear;
 mod lora;
 mod lora_settings;
 mod memory;
@@ -40,7 +41,9 @@ mod reward;
 mod rope;
 mod safetensors_file;
 mod sample;
+mod stand_by;
 pub mod tiny;
+mod vectors;
 pub mod weights;
 
 pub use causal_lm::CausalLm;

@@ -6,15 +6,16 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::Plans;
+use crate::attention::{Heads, Plans};
 use crate::config::{HEAD, ModelConfig};
-use crate::decoder::{Heads, Layer, Parts, Product, RmsNorm, Work, linear};
+use crate::decoder::{Layer, Parts, RmsNorm, Work};
 use crate::error::{Doing, Error, Result};
 use crate::few_rows;
+use crate::linear::{Product, linear};
 use crate::lora::{Adapter, Pass};
 use crate::packed::Packed;
 use crate::rope::{Rope, Turn};
-use crate::weights;
+use crate::weights::{self, Parameters};
 
 /// A decoder; its tensors keep the checkpoint's names.
 #[derive(Debug)]
@@ -37,9 +38,6 @@ pub(crate) struct Input {
     turns: Vec<Turn>,
     product: Product,
 }
-
-/// Tensors by name, in the checkpoint's order.
-pub(crate) type Parameters = Vec<(String, Tensor)>;
 
 /// Reads `config.json` and the tensors that it asks for, and the one `on_top` of the decoder.
 pub(crate) fn load(

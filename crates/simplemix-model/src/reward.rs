@@ -9,9 +9,10 @@ use tch::{Device, Kind, Tensor};
 use crate::causal_lm::CausalLm;
 use crate::config::{HEAD, ModelConfig};
 use crate::error::{Doing, Error, Result};
-use crate::network::{self, Network, Parameters};
+use crate::folder;
+use crate::network::{self, Network};
 use crate::packed::Packed;
-use crate::{folder, weights};
+use crate::weights::{self, Parameters};
 
 /// A decoder with a linear score in place of the output head.
 #[derive(Debug)]

@@ -3,13 +3,11 @@
 //! Penalty, temperature, top-k, top-p and min-p are applied in this order and mean what they mean in transformers.
 //! Letters: B rows, V vocabulary.
 
-use std::sync::OnceLock;
-
 use tch::{Kind, Tensor};
 
 use crate::error::{Doing, Error, Result};
-use crate::few_rows::by_all;
 use crate::random::uniform;
+use crate::stand_by::for_all;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,13 +102,13 @@ pub(crate) fn draw_rows(
         let vocab = weights.size()[1] as usize;
         let mut values = vec![0f32; weights.numel()];
         weights.contiguous().f_copy_data(&mut values, weights.numel()).doing("reading probabilities")?;
-        let picked: Vec<OnceLock<(i64, f32)>> = rows.iter().map(|_| OnceLock::new()).collect();
-        by_all(rows.len(), |at| {
-            let (weights, row) = (&values[at * vocab..(at + 1) * vocab], &rows[at]);
+        let mut picked = vec![(0, 0.0); rows.len()];
+        let tasks = rows.iter().zip(values.chunks_exact(vocab)).zip(&mut picked).collect();
+        for_all(tasks, |((row, weights), picked): ((&Draw<'_>, &[f32]), &mut (i64, f32))| {
             let uniform = uniform(sampling.seed, row.stream, row.answer.len() as u64);
-            picked[at].get_or_init(|| draw(weights, sampling, uniform));
+            *picked = draw(weights, sampling, uniform);
         });
-        picked.into_iter().filter_map(OnceLock::into_inner).unzip()
+        picked.into_iter().unzip()
     };
     let picked = Tensor::from_slice(&tokens).unsqueeze(1);
     let logps = own.f_gather(1, &picked, false).and_then(|z| z.f_squeeze_dim(1)?.f_sub(&own.f_logsumexp([-1], false)?));

@@ -23,6 +23,9 @@ pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 /// Bytes from which weights are split over several files: transformers' 5 GB.
 pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
+/// Tensors by name, in the checkpoint's order.
+pub(crate) type Parameters = Vec<(String, Tensor)>;
+
 /// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`.
 ///
 /// # Errors

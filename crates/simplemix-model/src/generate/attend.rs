@@ -1,53 +1,53 @@
-//! One query a row over the row's own columns of the cache, on a CPU.
+//! Attention of one query per row over the row's own columns of the cache, on a CPU.
 //!
-//! libtorch attends for every row to all columns, those before a row's first token masked. Here a row sees its own only,
-//! so what comes out depends neither on the rows beside it nor on how the cache is laid out.
+//! libtorch attends to all columns for every row, with those before a row's first token masked. Here a row sees its own
+//! columns only, so the result depends neither on other rows nor on the layout of the cache.
 //! Letters: B rows, N query heads, K key/value heads, G queries of a key head, S columns, D head width.
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-use crate::few_rows::{Vectors, by_all};
-use crate::host;
+use crate::host::{NewTensor, values};
+use crate::stand_by::for_all;
+use crate::vectors::Vectors;
 
 /// Mixed values `[B, N * D]` of queries `[B, N, D]` over keys and values `[B, K, S, D]`, of which row `b` sees the columns
-/// `seen(b)`. None where this is not the way: for another device or kind of number, or where gradients are wanted.
+/// `seen(b)`. `None` for a device or element type without kernels, or if gradients are recorded.
 pub(super) fn attend(
     q: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
     seen: impl Fn(usize) -> Range<usize> + Sync,
     scale: f32,
 ) -> Option<Tensor> {
-    let &[rows, heads, columns, width] = &keys.size()[..] else { return None };
+    let &[rows, heads, columns, width] = &k.size()[..] else { return None };
     let (heads, columns, width) = (heads as usize, columns as usize, width as usize);
     let queries = q.size()[1] as usize / heads;
-    let vectors = Vectors::here().filter(|_| Vectors::takes(width) && !q.requires_grad())?;
+    let vectors = Vectors::detect().filter(|_| Vectors::takes(width) && !q.requires_grad())?;
     let q = q.contiguous();
-    let (q, keys, values) = (host::values(&q)?, host::values(keys)?, host::values(values)?);
-    let mut mixed = Tensor::f_empty([rows, (heads * queries * width) as i64], (Kind::Float, Device::Cpu)).ok()?;
-    let out = host::Shared::new(host::values_mut(&mut mixed)?);
+    #[expect(unsafe_code, reason = "views of tensors' memory")]
+    // SAFETY: the slices end with this function, which writes to its new tensor alone.
+    let (q, k, v) = unsafe { (values(&q)?, values(k)?, values(v)?) };
+    let mut mixed = NewTensor::zeros(&[rows, (heads * queries * width) as i64])?;
     // A task is one key head of one row.
-    by_all(rows as usize * heads, |at| {
+    for_all(mixed.entries().chunks_mut(queries * width).enumerate().collect(), |(at, out): (usize, &mut [f32])| {
         let seen = seen(at / heads);
         let (start, end) = ((at * columns + seen.start) * width, (at * columns + seen.end) * width);
-        let (q, keys, values) = (&q[at * queries * width..][..queries * width], &keys[start..end], &values[start..end]);
+        let (q, k, v) = (&q[at * queries * width..][..queries * width], &k[start..end], &v[start..end]);
         let mut weights = vec![0.0; queries * seen.len()];
-        vectors.products(keys, q, width, |column, query, product| {
+        vectors.products(k, q, width, |column, query, product| {
             weights[query * seen.len() + column] = product * scale;
         });
-        let mut sums = vec![0.0; width];
-        for (query, weights) in weights.chunks_exact_mut(seen.len()).enumerate() {
+        for (weights, out) in weights.chunks_exact_mut(seen.len()).zip(out.chunks_exact_mut(width)) {
             softmax(weights);
-            vectors.mix(weights, values, &mut sums);
-            out.put((at * queries + query) * width, &sums);
+            vectors.mix(weights, v, out);
         }
     });
-    Some(mixed)
+    Some(mixed.into_tensor())
 }
 
-/// Shares in place of their logarithms.
+/// Replaces logits by their softmax.
 fn softmax(weights: &mut [f32]) {
     let most = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut total = 0.0;
@@ -63,6 +63,7 @@ fn softmax(weights: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::{Device, Kind};
 
     #[test]
     fn every_row_sees_its_own_columns() {

@@ -8,9 +8,9 @@ use super::cache::{Cache, Columns, Fill, Layers, read};
 use super::{Finish, GenerateOptions, Generated, Request};
 use crate::causal_lm::CausalLm;
 use crate::error::{Doing, Result};
-use crate::few_rows::StandBy;
 use crate::packed::Packed;
 use crate::sample::{Draw, Drawn, draw_rows};
+use crate::stand_by::StandBy;
 
 /// Tokens of prompts that are read in one forward pass, unless one prompt is longer.
 const PROMPT_TOKENS: usize = 4096;
