@@ -84,7 +84,7 @@ pub enum Error {
         pairs: Vec<usize>,
     },
     /// More batches than allowed had a NaN or infinite loss or gradient.
-    #[error("step {step}: {skipped} batches had a NaN or infinite loss or gradient, `max_skipped` is {most}")]
+    #[error("step {step}: {skipped} batches had a NaN or infinite loss or gradient, `batch.max_skipped` is {most}")]
     TooManySkipped {
         /// Number of the update, counted from one.
         step: u64,

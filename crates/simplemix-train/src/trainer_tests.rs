@@ -208,7 +208,7 @@ fn skipped_batches_are_counted_up_to_a_limit() {
     let (mut learner, mut log) = (Fake { bad: vec![1, 3], ..fake() }, Log::default());
     let mut progress = Progress::default();
     let error = run(&settings, &mut learner, &mut progress, &mut log).unwrap_err().to_string();
-    assert_eq!(error, "step 3: 3 batches had a NaN or infinite loss or gradient, `max_skipped` is 2");
+    assert_eq!(error, "step 3: 3 batches had a NaN or infinite loss or gradient, `batch.max_skipped` is 2");
     assert_eq!(log.records.iter().map(|r| r.get("skipped")).collect::<Vec<_>>(), [Some(1.0), Some(2.0)]);
     assert_eq!(learner.weight, 9.0);
     let mut learner = Fake { bad: vec![1], ..fake() };
