@@ -174,9 +174,9 @@ fn survives(prepare: impl Fn(&Dir), writes: &Writes) {
             continue;
         }
         assert_eq!(output.status.code(), Some(1), "{context}: {said}");
-        // The folder of an output is synced for the sake of the output.
-        let names = [path.as_path()].into_iter().chain(writes.outputs.iter().map(Path::new));
-        let mut names = names.filter_map(Path::file_name).map(|name| name.to_string_lossy());
+        // The folder of a file is synced for the sake of that file, which the operation before has renamed.
+        let (_, file) = &reference.operations[number.saturating_sub(2)];
+        let mut names = [path, file].into_iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
         assert!(names.any(|name| said.contains(&*name)), "{context}: {said}");
         reference.check_whole(&found, &context);
         go_on(&context);
@@ -195,6 +195,19 @@ fn inputs(dir: &Dir) {
     dir.model();
     dir.pairs("off.jsonl", "off", 30);
     dir.pairs("on.jsonl", "on", 20);
+    let prompt = |i: usize| {
+        format!(r#"{{"id":"p{i}","prompt":[{{"role":"user","content":"What is {i} + 1?"}}],"answer":"{}"}}"#, i + 1)
+    };
+    dir.write("prompts.jsonl", (0..6).map(prompt).collect::<Vec<_>>().join("\n"));
+    let candidate = |i: usize| {
+        format!(
+            r#"{{"prompt":"What is {} + 1?","answer":"{}","response":"It is {}."}}"#,
+            i / 3,
+            i / 3 + 1,
+            i / 3 + i % 3
+        )
+    };
+    dir.write("candidates.jsonl", (0..12).map(candidate).collect::<Vec<_>>().join("\n"));
 }
 
 /// Outputs of an earlier run, which stay until the new ones are whole.
@@ -229,7 +242,70 @@ fn mixing() {
 }
 
 #[test]
+fn collecting() {
+    let sampling =
+        "generate --model model --prompts prompts.jsonl --samples 2 --max-new-tokens 4 --batch-rows 4 -o out.parquet";
+    survives(inputs, &Writes::new(sampling, &["out.parquet"]));
+    let scoring = "score --candidates candidates.jsonl --scorer exact-answer -o out.parquet";
+    survives(inputs, &Writes::new(scoring, &["out.parquet"]));
+    let scored = |dir: &Dir| {
+        inputs(dir);
+        crate::good_runs::succeeds(dir, &scoring.replace("out", "scored").split(' ').collect::<Vec<_>>());
+    };
+    survives(scored, &Writes::new("pair --candidates scored.parquet -o out.parquet", &["out.parquet"]));
+    let all = "collect --model model --prompts prompts.jsonl --samples 3 --max-new-tokens 8 --scorer digit-share -o out.parquet";
+    survives(inputs, &Writes::new(all, &["out.parquet"]));
+}
+
+#[test]
+fn training() {
+    let args = "train --model model --train off.jsonl --eval on.jsonl --batch-size 8 --max-steps 3 --learning-rate 1e-3 \
+                --save-every-steps 1 --set checkpoint.keep=9 --output run";
+    let outputs = &["run/config.toml", "run/model/model.safetensors", "run/checkpoints/step-2"];
+    survives(inputs, &Writes { again: "--resume auto", faults: 8, kills: 3, ..Writes::new(args, outputs) });
+    let lora = "train --model model --train off.jsonl --max-steps 1 --lora-rank 2 --output run";
+    let outputs = &["run/adapter/adapter_model.safetensors", "run/model/model.safetensors"];
+    survives(inputs, &Writes { again: "--resume auto", ..Writes::new(lora, outputs) });
+}
+
+#[test]
 fn scoring_with_log_probabilities() {
     let writes = Writes::new("logps --model model --data off.jsonl -o out.parquet", &["out.parquet"]);
     survives(with_old(&["out.parquet"]), &writes);
+}
+
+/// A run for reports, and answers for judges.
+fn to_evaluate(dir: &Dir) {
+    inputs(dir);
+    std::fs::create_dir(dir.path("arm")).unwrap();
+    let line = |step: usize| format!(r#"{{"step":{step},"loss":{},"rewards/margins":0.{step}}}"#, 1.0 / step as f64);
+    dir.write("arm/metrics.jsonl", (1..9).map(line).map(|line| line + "\n").collect::<String>());
+    dir.write("arm/config.toml", "seed = 1\ntrain = \"off.jsonl\"\noutput = \"arm\"\n");
+    let answers = |text: &str| {
+        let row = |i: usize| format!(r#"{{"instruction":"q{i}","output":"{text} {i}","generator":"{text}"}}"#);
+        format!("[{}]", (0..4).map(row).collect::<Vec<_>>().join(","))
+    };
+    dir.write("base.json", answers("base"));
+    dir.write("new.json", answers("new"));
+    let right = (0..4).map(|i| format!(r#"{{"question":"q{i}","answer":"{}"}}"#, i % 2)).collect::<Vec<_>>();
+    dir.write("right.json", format!("[{}]", right.join(",")));
+}
+
+#[test]
+fn evaluating() {
+    let judge = "eval judge --outputs new.json --baseline base.json --answers right.json -o out.json";
+    survives(to_evaluate, &Writes::new(judge, &["out.json"]));
+    let measure = "eval preferences --model model --reference model --data on.jsonl --plot out.svg";
+    survives(to_evaluate, &Writes::new(measure, &["out.svg"]));
+    let answer = "eval generate --model model --prompts base.json --max-new-tokens 4 -o out.json";
+    survives(to_evaluate, &Writes::new(answer, &["out.json"]));
+    survives(to_evaluate, &Writes::new("report arm -o out", &["out/report.html", "out/runs.csv"]));
+}
+
+#[test]
+fn running_all_stages() {
+    let args = "run --preset simplemix --model model --prompts prompts.jsonl --off-policy off.jsonl --scorer digit-share \
+                --size 4 --set train.batch.batch_size=4 --set collect.sampling.max_new_tokens=8 --output all";
+    let outputs = &["all/model/model.safetensors", "all/summary.json"];
+    survives(inputs, &Writes { faults: 12, kills: 4, ..Writes::new(args, outputs) });
 }
