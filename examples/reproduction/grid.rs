@@ -14,14 +14,14 @@ use crate::bars::Bars;
 use crate::data::Sizes;
 use crate::outcome::Outcome;
 
-/// One that on-policy pairs are chosen by, and one that answers are judged by.
+/// Reward models: one to choose on-policy pairs, another one to judge responses.
 pub(crate) const REWARD_MODELS: [&str; 2] = ["scorer", "judge"];
 
 /// A grid file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grid {
-    /// Folder of everything that is made.
+    /// Folder of all results.
     pub(crate) root: PathBuf,
     pub(crate) data: Sizes,
     /// Settings of every arm, such as `mix.size=2000`.
@@ -32,7 +32,7 @@ pub(crate) struct Grid {
     reward_set: Vec<String>,
     tuning: Option<Tuning>,
     pub(crate) arm: Vec<Arm>,
-    /// Folder of the grid's file, where the arms' are too.
+    /// Folder of the grid file and of the arms' files.
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -57,7 +57,7 @@ pub(crate) struct Arm {
     seeds: Vec<u64>,
     #[serde(default)]
     set: Vec<String>,
-    /// The arm whose learning rate and beta it takes, in place of trying for itself.
+    /// The arm whose learning rate and beta it takes, in place of trials of its own.
     like: Option<String>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Planned {
     pub(crate) arm: String,
     pub(crate) seed: u64,
     pub(crate) output: PathBuf,
-    /// Learning rate and beta, where they are tried.
+    /// Learning rate and beta, if there are trials.
     pub(crate) tried: Option<(f64, f64)>,
     file: PathBuf,
     set: Vec<String>,

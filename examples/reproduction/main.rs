@@ -55,7 +55,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         pairs: Option<PathBuf>,
     },
-    /// Train the reward models and do all runs; stopped at any moment, the same command goes on
+    /// Train the reward models and do all runs; after a kill, the same command continues
     Run {
         /// Grid file
         grid: PathBuf,

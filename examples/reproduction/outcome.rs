@@ -148,16 +148,16 @@ fn last<'a>(summary: &'a Summary, name: &str) -> Result<&'a StageSummary> {
     summary.last(name).with_context(|| format!("the run has no stage `{name}`"))
 }
 
-/// Own answers to the prompts of a kind.
+/// Counts of the model's own responses to the prompts of a kind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Drawn {
     pub(crate) prompts: u32,
-    /// Prompts whose answers differ in score, so that there is a better one and a worse one.
+    /// Prompts whose responses differ in score, so that there is a better one and a worse one.
     pub(crate) differing: u32,
     pub(crate) answers: u32,
-    /// Answers that were cut at the limit of new tokens.
+    /// Responses that were cut at the limit of new tokens.
     pub(crate) cut: u32,
-    /// Right ones, of prompts that have a right answer.
+    /// Right responses, among those to prompts that have a right answer.
     pub(crate) right: u32,
 }
 
@@ -183,10 +183,10 @@ pub(crate) fn add_drawn(run: &Planned, kinds: &mut BTreeMap<String, Drawn>) -> R
     Ok(())
 }
 
-/// Scored answers by prompt; against `start`, or against themselves.
+/// Scored responses by prompt, compared with those of `start` or, without it, with themselves.
 fn graded(folder: &Path, start: Option<&BTreeMap<String, Answer>>) -> Result<BTreeMap<String, Answer>> {
     let mut answers = BTreeMap::new();
-    // Every so many of each task, in the order of the file.
+    // Every third response of each task, in the order of the file.
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for group in CandidateReader::open(&folder.join(SCORED))? {
         let group = group?;

@@ -298,7 +298,8 @@ fn evaluating() {
     let measure = "eval preferences --model model --reference model --data on.jsonl --plot out.svg";
     survives(to_evaluate, &Writes::new(measure, &["out.svg"]));
     let answer = "eval generate --model model --prompts base.json --max-new-tokens 4 -o out.json";
-    survives(to_evaluate, &Writes::new(answer, &["out.json"]));
+    // Once the output is there, only its replacement goes on.
+    survives(to_evaluate, &Writes { again: "--overwrite", ..Writes::new(answer, &["out.json"]) });
     survives(to_evaluate, &Writes::new("report arm -o out", &["out/report.html", "out/runs.csv"]));
 }
 
@@ -306,6 +307,13 @@ fn evaluating() {
 fn running_all_stages() {
     let args = "run --preset simplemix --model model --prompts prompts.jsonl --off-policy off.jsonl --scorer digit-share \
                 --size 4 --set train.batch.batch_size=4 --set collect.sampling.max_new_tokens=8 --output all";
-    let outputs = &["all/model/model.safetensors", "all/summary.json"];
+    let outputs = &["all/model/model.safetensors"];
     survives(inputs, &Writes { faults: 12, kills: 4, ..Writes::new(args, outputs) });
+}
+
+#[test]
+fn importing() {
+    let prepare = |dir: &Dir| drop(dir.write("small.gguf", crate::gguf::File::small().bytes()));
+    let outputs = &["model/model.safetensors", "model/tokenizer.json"];
+    survives(prepare, &Writes { faults: 12, ..Writes::new("import-gguf small.gguf model", outputs) });
 }

@@ -15,6 +15,8 @@ mod quickstart;
 mod reproduction;
 mod training;
 
+#[path = "../../crates/simplemix-model/tests/support/mod.rs"]
+mod gguf;
 #[path = "../../crates/simplemix-rollout/tests/support/mod.rs"]
 mod server;
 

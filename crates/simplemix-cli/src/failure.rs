@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use crate::progress::warn;
 
-/// Why the program ends early.
+/// Reason to end the program early.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Flags, settings or files are wrong; nothing was written.
     Input(anyhow::Error),
-    /// Something failed on the way.
+    /// Work failed after it had begun.
     Run(anyhow::Error),
-    /// The user stopped it; what is needed to go on was saved.
+    /// The user stopped the work; it was saved, and the same command continues.
     Interrupted,
 }
 
@@ -32,7 +32,7 @@ impl Failure {
         }
     }
 
-    /// The error with its causes on one line; a cause that the text before it already holds is left out.
+    /// The error and its causes in one line; a cause that the text before it contains is left out.
     pub(crate) fn message(&self) -> Option<String> {
         let (Self::Input(error) | Self::Run(error)) = self else {
             return None;
@@ -66,7 +66,7 @@ impl From<simplemix_pipeline::Error> for Failure {
     }
 }
 
-/// The text of a file that the user names.
+/// Text of a file that the user names.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: cannot read: {e}", path.display())))
 }
@@ -77,7 +77,7 @@ pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
         .map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))
 }
 
-/// Says which kind of failure an error is.
+/// Turns an error into a failure of one kind.
 pub(crate) trait Fails<T> {
     fn input(self) -> Result<T>;
     fn run(self) -> Result<T>;

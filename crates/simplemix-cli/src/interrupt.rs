@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag that is looked at where work can be saved.
+//! Ctrl-C and SIGTERM as a flag, which long work checks where it can be saved.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -7,7 +7,7 @@ use crate::failure::{Fails, Result};
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The flag; the first call puts it in the place of the default, which ends the program.
+/// The flag. The first call replaces the default handler, which ends the program.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>> {
     if let Some(flag) = FLAG.get() {
         return Ok(flag.clone());

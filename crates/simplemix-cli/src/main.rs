@@ -34,7 +34,7 @@ use crate::failure::Result;
 #[derive(Debug, Parser)]
 #[command(name = "simplemix", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
-    /// More about what happens, on standard error (-v, -vv)
+    /// Log more to standard error (-v, -vv)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
 

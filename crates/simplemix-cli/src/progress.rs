@@ -94,7 +94,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The terminal while long work goes on: a bar for each stage, a line for each evaluation, Ctrl-C.
+/// View of long work on the terminal: a bar for each stage, a line for each evaluation; Ctrl-C interrupts.
 pub(crate) struct Terminal {
     lines: Lines,
     bar: Bar,
@@ -131,7 +131,7 @@ impl Terminal {
         self.stage.clear();
     }
 
-    /// A second handle, which prints lines while the work goes on.
+    /// A second handle, which prints lines during the work.
     pub(crate) fn lines(&self) -> Lines {
         self.lines.clone()
     }
@@ -162,7 +162,7 @@ impl Terminal {
 pub(crate) struct Lines(MultiProgress);
 
 impl Lines {
-    /// Takes the bar off the screen until the work goes on, and prints a line of the result.
+    /// Removes the bar until the next progress, and prints a line of the result.
     pub(crate) fn print(&self, line: &str) {
         // A terminal that cannot be cleared cannot be helped.
         let _ = self.0.clear();

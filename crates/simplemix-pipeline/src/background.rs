@@ -19,7 +19,7 @@ pub(crate) struct Reporter<'a> {
 impl Reporter<'_> {
     /// Reports that `done` of `total` units are done.
     pub(crate) fn progress(&self, done: u64, total: u64) {
-        // The other end goes on listening until this one is dropped.
+        // The receiver exists until this end is dropped.
         let _ = self.sender.send((done, total));
     }
 

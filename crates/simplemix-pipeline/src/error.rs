@@ -149,7 +149,7 @@ pub enum Error {
     #[error(transparent)]
     Eval(#[from] simplemix_eval::Error),
     /// The observer stopped the work; what is done is kept.
-    #[error("stopped; what is done is kept, and the same call goes on from there")]
+    #[error("stopped; what is done is kept, and the same call continues from there")]
     Interrupted,
 }
 

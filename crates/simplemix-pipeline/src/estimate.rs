@@ -1,4 +1,4 @@
-//! What stages that are not done yet will take: tokens, memory, time. Upper bounds where nothing better is known.
+//! Estimates of tokens, memory and time of stages that are not done yet: upper bounds where nothing better is known.
 
 use std::path::Path;
 
@@ -10,22 +10,22 @@ use tch::Tensor;
 use crate::error::Result;
 use crate::plan::{Job, Stage};
 
-/// What a stage is expected to take.
+/// Expected cost of a stage; none where it is not known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Estimate {
-    /// Tokens that go through a model, at most.
+    /// Upper bound of the tokens that go through a model.
     pub tokens: Option<f64>,
-    /// Bytes at its peak.
+    /// Peak memory, in bytes.
     pub memory: Option<f64>,
-    /// Seconds.
+    /// Time, in seconds.
     pub seconds: Option<f64>,
 }
 
-/// Share of the matrix products' speed that a training step reaches (benches/results), and decoding with full batches.
+/// Shares of the speed of matrix products that a training step reaches (benches/results), and decoding with full batches.
 const TRAINING: f64 = 0.6;
 const DECODING: f64 = 0.5;
 
-/// Knows the machine's speed and the size of the model.
+/// Estimates from the speed of the machine and the size of the model.
 pub(crate) struct Estimator {
     model: ModelConfig,
     flops: f64,
@@ -33,7 +33,7 @@ pub(crate) struct Estimator {
 }
 
 impl Estimator {
-    /// `pairs` is the mixture's size, where the settings say it.
+    /// Measures the machine. `pairs` is the size of the mixture, where the settings set it.
     pub(crate) fn new(model: &Path, pairs: Option<u64>) -> Result<Self> {
         let model = ModelConfig::from_folder(model)?;
         Ok(Self { model, flops: measured_flops(), pairs: pairs.map(|pairs| pairs as f64) })
@@ -47,10 +47,10 @@ impl Estimator {
                 let (models, rows) = match by {
                     GeneratorSettings::Local(local) => (1.0, local.batch_rows as f64),
                     GeneratorSettings::MixP(folders) => (2.0, folders.policy.batch_rows as f64),
-                    // Somebody else's machine.
+                    // A server: its memory and speed are not known.
                     _ => return Estimate { tokens: Some(tokens), ..Estimate::default() },
                 };
-                // Keys and values of the answers made together, their prompts taken to be as long.
+                // Keys and values of a batch, with prompts as long as responses.
                 let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * self.model.cache_bytes(4) as f64;
                 Estimate {
                     tokens: Some(tokens),
@@ -73,7 +73,7 @@ impl Estimator {
         let memory = self.weights() + 12.0 * trained + activations + config.memory.logits_bytes as f64;
         let pairs = config.max_steps.map(|steps| (steps as usize * config.batch.batch_size) as f64);
         let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
-        // Every pair as long as it may be: prompt and two answers.
+        // Every pair has the maximum length, its second response half of it.
         let tokens = pairs.map(|pairs| pairs * 1.5 * config.tokens.max_length as f64);
         let seconds = tokens.map(|tokens| self.seconds(6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
         Estimate { tokens, memory: Some(memory), seconds }
@@ -83,13 +83,13 @@ impl Estimator {
         4.0 * self.model.parameters() as f64
     }
 
-    /// Seconds for `tokens` at so many operations a weight.
+    /// Seconds for `tokens`, at a number of operations for each weight and a share of the speed.
     fn seconds(&self, operations: f64, tokens: f64, share: f64) -> f64 {
         operations * self.model.parameters() as f64 * tokens / (self.flops * share)
     }
 }
 
-/// Operations a second of a large matrix product, here and now.
+/// Measured speed of a large matrix product, in operations a second.
 #[expect(clippy::disallowed_methods, reason = "a speed is measured, for an estimate only")]
 fn measured_flops() -> f64 {
     const SIZE: i64 = 1024;

@@ -1,4 +1,4 @@
-//! Files and model folders that a user names.
+//! Files that a user names.
 
 use std::path::{Path, PathBuf};
 
@@ -28,14 +28,6 @@ fn copies(url: &str, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
         cache.inputs_with(url, &mut |transfer| reporter.progress(transfer.done, transfer.total))
     };
     Ok(crate::background::watched(watch, "copying", copy)?)
-}
-
-/// The folder of a model: `model` itself or, with the feature `hub`, the copy of the hub's model of that id.
-///
-/// # Errors
-/// [`crate::Error::Model`] if there is no such folder and the hub cannot be reached or has no such model.
-pub fn model_folder(model: &Path) -> Result<PathBuf> {
-    Ok(simplemix_model::hub::resolve(model)?)
 }
 
 /// blake3 of the files that `text` names, one after the other, in hex.

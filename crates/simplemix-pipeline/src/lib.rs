@@ -20,7 +20,7 @@ mod summary;
 pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios};
 pub use error::{Error, Result};
 pub use estimate::Estimate;
-pub use inputs::{files, model_folder};
+pub use inputs::files;
 pub use mix::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified, mix, verify};
 pub use pipeline::{Finished, Pipeline};
 pub use plan::{Job, SCORED, Stage};

@@ -6,7 +6,6 @@ use simplemix_data::Watch;
 
 use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
-use crate::inputs::model_folder;
 use crate::page;
 use crate::plan::{Plan, Stage};
 use crate::settings::{PipelineSettings, needed};
@@ -66,7 +65,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Model`] if the model's configuration cannot be read.
     pub fn estimate(&self) -> Result<Vec<Estimate>> {
-        let model = model_folder(needed("model", self.settings.model.as_deref(), "a model folder")?)?;
+        let model = simplemix_model::hub::resolve(needed("model", self.settings.model.as_deref(), "a model folder")?)?;
         let estimator = Estimator::new(&model, self.settings.mix.settings.size)?;
         let stages = self.plan.stages.iter();
         Ok(stages.map(|stage| if stage.done().is_some() { Estimate::default() } else { estimator.of(stage) }).collect())

@@ -1,8 +1,8 @@
-//! Which stages there are, what each one needs, and where its result lies.
+//! Plan of a pipeline: its stages, their inputs, and the folders of their results.
 //!
 //! A stage's folder is named by a key of everything that its result depends on: its settings, the content of the files
-//! that it reads, and the keys of the stages before it. So a changed setting makes new folders for what follows from it,
-//! and everything else is found again.
+//! that it reads, and the keys of the stages before it. So a changed setting gives new folders to the stages that depend on
+//! it, and the results of all other stages are found again.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use simplemix_data::Watch;
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
+use simplemix_model::hub;
 use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, PairSettings, PromptSettings, RewardSettings,
     SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
@@ -19,36 +20,36 @@ use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig};
 
 use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
-use crate::inputs::{files, model_folder};
+use crate::inputs::files;
 use crate::mix::{MixSettings, MixSource};
 use crate::settings::{PipelineSettings, Sampler, needed};
 
-/// Stages in the order that they are done in.
+/// Stages, in the order in which they are done.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) stages: Vec<Stage>,
-    /// The training whose model is the result.
+    /// Index of the training whose model is the result.
     pub(crate) result: usize,
-    /// Graded answers to the prompts of the evaluation: before, and after each round.
+    /// Indices of the stages that score responses to the evaluation's prompts: before training, and after each round.
     pub(crate) grades: Vec<usize>,
-    /// Divergences from the first model after each round, where they are asked for.
+    /// Indices of the estimates of the divergence after each round, where they are asked for.
     pub(crate) divergences: Vec<usize>,
 }
 
-/// A step with a result of its own.
+/// A step of a pipeline with a result of its own.
 #[derive(Debug)]
 pub struct Stage {
-    /// `generate`, or `generate-2` where there are rounds.
+    /// Name: `generate`, or `generate-2` in the second of several rounds.
     pub name: String,
-    /// Names the result.
+    /// Key of everything that the result depends on.
     pub key: String,
-    /// Where the result lies.
+    /// Folder of the result.
     pub folder: PathBuf,
     /// Work to do.
     pub job: Job,
 }
 
-/// What a stage does.
+/// Work of a stage.
 #[derive(Debug)]
 pub enum Job {
     /// Sample responses.
@@ -59,9 +60,9 @@ pub enum Job {
     Pair(PairSettings),
     /// Mix files of pairs.
     Mix(Box<MixSettings>),
-    /// A policy or a reward model.
+    /// Train a policy or a reward model.
     Train(Box<TrainConfig>),
-    /// How far a model is from the first one: on these prompts, the first so many of each task.
+    /// Estimate the divergence of a model from the first one, on this number of prompts of each task.
     Diverge(Box<DivergenceSettings>, PromptSettings, usize),
 }
 
@@ -69,7 +70,7 @@ pub enum Job {
 #[derive(Debug, Clone)]
 struct Model {
     path: PathBuf,
-    /// Hash of its files, or the key of its stage.
+    /// Hash of the files, or key of the stage.
     key: String,
 }
 
@@ -81,10 +82,10 @@ struct Planner<'a> {
     watch: &'a mut dyn Watch,
 }
 
-/// Changes with what a stage's result means, so that results of older versions are not taken for new ones.
+/// Version of the stages' results, a part of every key: results of other versions are not found.
 const VERSION: u32 = 2;
 
-/// Settings of training, as JSON pointers, that are no part of a stage's key: paths, whose content is, caches and logs.
+/// Settings of training that are not part of a stage's key, as JSON pointers: paths (their content is), caches and logs.
 const KNOWN_BY_CONTENT: [&str; 8] = [
     "/model",
     "/train",
@@ -97,10 +98,10 @@ const KNOWN_BY_CONTENT: [&str; 8] = [
 ];
 
 impl Plan {
-    /// Hashes the files that are read, and looks at nothing else.
+    /// Hashes the files that are read; nothing is written.
     pub(crate) fn new(config: &PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
         let output = needed("output", config.output.as_deref(), "a folder")?;
-        let first = model_folder(needed("model", config.model.as_deref(), "a model folder")?)?;
+        let first = hub::resolve(needed("model", config.model.as_deref(), "a model folder")?)?;
         let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
         let mut planner = Planner { config, stages: Vec::new(), root, hashes: HashMap::new(), watch };
         let first = Model { key: planner.hash(&first)?, path: first };
@@ -138,7 +139,7 @@ impl Plan {
 }
 
 impl Planner<'_> {
-    /// A stage whose result depends on `material` and on what `inputs`, which are keys or hashes, stand for.
+    /// Adds a stage whose result depends on `material` and on `inputs`, which are keys or hashes. Returns its index.
     fn add(
         &mut self,
         name: String,
@@ -180,7 +181,7 @@ impl Planner<'_> {
         Ok(hash)
     }
 
-    /// What prompts a stage's result depends on.
+    /// The part of a key that stands for prompts.
     fn prompts(&mut self, prompts: &PromptSettings) -> Result<Value> {
         let files = prompts.files.iter().map(|file| self.hash(file)).collect::<Result<Vec<_>>>()?;
         Ok(json!([files, prompts.limit, prompts.system, prompts.messages]))
@@ -198,7 +199,7 @@ impl Planner<'_> {
         Ok(Some(Model { path: self.folder(stage).join("run/model"), key: self.key(stage) }))
     }
 
-    /// Training of `start`; on `mixture` (its file and key) where there is one, else on the data that `config` names.
+    /// Adds the training of `start` on `mixture` (a file and its key) or, without one, on the data that `config` names.
     fn training(
         &mut self,
         name: String,
@@ -245,7 +246,7 @@ impl Planner<'_> {
         self.training(format!("train{suffix}"), config, policy, reference, Some(mixture))
     }
 
-    /// File of on-policy pairs of a round, and their key.
+    /// Adds the stages that collect on-policy pairs in a round. Returns the file of the pairs and its key.
     fn collect(
         &mut self,
         round: u32,
@@ -327,7 +328,7 @@ impl Planner<'_> {
     ) -> Result<usize> {
         let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
         match &by {
-            // Last bits of log-probabilities depend on the answers made together.
+            // The last bits of log-probabilities depend on the batch.
             GeneratorSettings::Local(settings) => material["batch_rows"] = json!(settings.batch_rows),
             GeneratorSettings::MixP(folders) => material["plain_share"] = json!(folders.plain_share),
             backend => material["backend"] = json!(backend),
@@ -341,7 +342,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Scores of what stage `generated` made, by `scorers` or by the reward model.
+    /// Adds the stage that scores the responses of stage `generated`, by `scorers` or by the reward model.
     fn score(
         &mut self,
         name: String,
@@ -368,7 +369,7 @@ impl Planner<'_> {
         for (at, scorer) in scorers.iter().enumerate() {
             if let ScorerKind::RewardModel(settings) = &scorer.kind {
                 material[0][at]["model"] = Value::Null;
-                // That of a stage may not be there yet; its key is among the inputs.
+                // A model that a stage makes may not exist yet; the key of the stage is among the inputs.
                 if reward.is_none_or(|reward| reward.path != settings.model) {
                     inputs.push(self.hash(&settings.model)?);
                 }
@@ -382,11 +383,11 @@ impl Planner<'_> {
         })
     }
 
-    /// File of a round's mixture, and its key.
+    /// Adds the stage that mixes the pairs of a round. Returns the file of the mixture and its key.
     fn mix(&mut self, round: u32, suffix: &str, pairs: &[(PathBuf, String)]) -> Result<(PathBuf, String)> {
         let config = self.config;
         let mut settings = config.mix.settings.clone();
-        // Batches hold the shares, unless the settings say otherwise.
+        // By default every batch holds the shares.
         if settings.batch.is_none() && settings.schedule.is_none() && settings.routing.is_none() {
             settings.batch = Some(config.train.batch.batch_size as u64);
         }
@@ -423,7 +424,7 @@ impl Planner<'_> {
         Ok((self.folder(stage).join(MIXTURE), self.key(stage)))
     }
 
-    /// The model's likeliest answers to the evaluation's prompts, graded.
+    /// Adds the stages that sample the model's likeliest responses to the evaluation's prompts and score them.
     fn grade(&mut self, when: &str, model: &Model, reward: Option<&Model>) -> Result<usize> {
         let evaluate = &self.config.evaluate;
         let prompts = needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts")?.clone();
@@ -443,12 +444,12 @@ impl Planner<'_> {
         self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
     }
 
-    /// Tokens of an answer of the evaluation.
+    /// Limit of a response in the evaluation, in tokens.
     fn answer_tokens(&self) -> usize {
         self.config.evaluate.max_new_tokens.unwrap_or(self.config.collect.sampling.max_new_tokens)
     }
 
-    /// How far `model` is from the first one, on the prompts of the evaluation.
+    /// Adds the estimate of the divergence of `model` from the first one, on the prompts of the evaluation.
     fn diverge(&mut self, suffix: &str, model: &Model, first: &Model) -> Result<usize> {
         let evaluate = &self.config.evaluate;
         let prompts =
@@ -460,7 +461,7 @@ impl Planner<'_> {
             max_new_tokens: self.answer_tokens(),
             max_length: train.tokens.max_length,
             micro_batch_tokens: train.batch.micro_batch_tokens,
-            // The same draws for every model.
+            // Every model draws with one seed.
             seed: 0,
         };
         let each = evaluate.kl_prompts;
@@ -472,7 +473,7 @@ impl Planner<'_> {
     }
 }
 
-/// One of `parts` equal parts of a weight.
+/// A weight divided into `parts` equal parts.
 fn part(weight: Weight, parts: u64) -> Result<Weight> {
     let (above, below) = weight.parts();
     Ok(format!("{above}/{}", below * parts).parse()?)
