@@ -11,6 +11,7 @@ use simplemix_settings::{Setting, Settings, section};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::host::entries;
 use crate::patterns;
 use crate::schedule::Schedule;
 
@@ -160,9 +161,9 @@ impl AdamW {
         let _guard = tch::no_grad_guard();
         let squares = self.slots.iter().filter_map(|slot| {
             let gradient = slot.parameter.grad();
-            gradient.defined().then(|| match host_slice(&gradient) {
+            gradient.defined().then(|| match entries([], &gradient) {
                 // Partial sums of fixed chunks, added in order: the same for every number of threads.
-                Some(values) => values
+                Some(([], values)) => values
                     .par_chunks(CHUNK)
                     .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>())
                     .collect::<Vec<_>>()
@@ -280,12 +281,8 @@ impl Step {
         // Complements are computed in f64: 1 - 0.999 in f32 is off by a part in 100,000.
         let (c1, b2, c2) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
         let (scale, rate, root, epsilon) = (self.scale as f32, self.rate as f32, self.root as f32, self.epsilon as f32);
-        let (Some(p), Some(m), Some(v), Some(g)) = (
-            host_slice_mut(&mut slot.weights),
-            host_slice_mut(&mut slot.mean),
-            host_slice_mut(&mut slot.square),
-            host_slice(gradient),
-        ) else {
+        let written = [&mut slot.weights, &mut slot.mean, &mut slot.square];
+        let Some(([p, m, v], g)) = entries(written, gradient) else {
             return self.on_device(slot, gradient, f64::from(decay));
         };
         p.par_chunks_mut(CHUNK)
@@ -311,32 +308,6 @@ impl Step {
         let _ = slot.weights.g_mul_scalar_(decay);
         let _ = slot.weights.g_sub_(&(&slot.mean / denominator * self.rate));
     }
-}
-
-/// The values of a contiguous f32 tensor in host memory.
-fn host_slice(tensor: &Tensor) -> Option<&[f32]> {
-    fits(tensor).then(|| {
-        #[expect(unsafe_code, reason = "tch has no view of a tensor's memory")]
-        // SAFETY: contiguous f32 in host memory, alive as long as the borrowed tensor; nobody writes it meanwhile.
-        unsafe {
-            std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel())
-        }
-    })
-}
-
-/// The values of a contiguous f32 tensor in host memory, to be changed.
-fn host_slice_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
-    fits(tensor).then(|| {
-        #[expect(unsafe_code, reason = "tch has no view of a tensor's memory")]
-        // SAFETY: as above; each slot's tensors are distinct storages and the caller holds them exclusively.
-        unsafe {
-            std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel())
-        }
-    })
-}
-
-fn fits(tensor: &Tensor) -> bool {
-    tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous() && tensor.numel() > 0
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod events;
 mod forward;
+mod host;
 mod hypo;
 mod learner;
 mod loop_settings;
