@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tch::Tensor;
+
 use crate::error::{Error, Result};
 use crate::objective::PairLoss;
 use crate::pair::{LossOutput, Need, Pairs};
@@ -104,10 +106,13 @@ impl PairLoss for LossSum {
         pairs.check()?;
         let ((first, weight), others) = self.0.split_first().expect("`LossSum::new` refuses an empty sum");
         let mut sum = first.compute(pairs)?;
-        sum.loss = sum.loss * *weight;
+        // New tensors: an operation in place would change what a backward pass has kept.
+        let weighted = |loss: Tensor, weight: f64| loss * weight;
+        let mut total = weighted(sum.loss, *weight);
         for (loss, weight) in others {
-            sum.loss = sum.loss + loss.compute(pairs)?.loss * *weight;
+            total = &total + weighted(loss.compute(pairs)?.loss, *weight);
         }
+        sum.loss = total;
         Ok(sum)
     }
 

@@ -79,10 +79,9 @@ pub(crate) fn metrics(
     let all: Vec<&PairStats> = stats.iter().collect();
     let mut values = group_metrics(set, prefix, "", &all, weight);
     let total = stats.len() as f64;
-    let lengths: [(&str, fn(&PairEntry) -> usize); 2] =
-        [("chosen", |pair| pair.responses.chosen), ("rejected", |pair| pair.responses.rejected)];
-    for (name, length) in lengths {
-        let tokens: usize = pairs.iter().map(|&pair| length(&table.pairs[pair])).sum();
+    let responses = pairs.iter().map(|&pair| &table.pairs[pair].responses);
+    let (chosen, rejected) = responses.fold((0, 0), |sums, tokens| (sums.0 + tokens.chosen, sums.1 + tokens.rejected));
+    for (name, tokens) in [("chosen", chosen), ("rejected", rejected)] {
         values.push((format!("{prefix}lengths/{name}"), tokens as f64 / total));
     }
     let mut groups = |names: &[String], mark: &str, group_of: &dyn Fn(usize) -> Option<usize>| {

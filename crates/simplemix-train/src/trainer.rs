@@ -82,7 +82,8 @@ impl<L: Learner> Trainer<'_, L> {
             let record = self.update()?;
             self.observer.update(&record)?;
             let is_last = self.progress.step == self.settings.steps;
-            if (is_last || self.is_due(self.settings.eval_every_steps)) && self.evaluate()? && !is_last {
+            let is_enough = (is_last || self.is_due(self.settings.eval_every_steps)) && self.evaluate()?;
+            if is_enough && !is_last {
                 return Ok(Outcome::StoppedEarly);
             }
             if !is_last && self.is_due(self.settings.save_every_steps) {
