@@ -72,7 +72,7 @@ impl AtomicFile {
         }
         system::sync(temporary.as_file(), &path).at(&path, "sync")?;
         system::rename(&path, || temporary.persist(&target).map_err(|error| error.error)).at(&path, "rename")?;
-        system::sync_folder(parent(&target)).at(&path, "sync")
+        system::sync_folder(parent(&target), &path).at(&path, "sync")
     }
 
     /// Like [`AtomicFile::commit`], but never replaces a file.
@@ -86,7 +86,7 @@ impl AtomicFile {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists { path }),
             renamed => renamed.at(&path, "rename")?,
         };
-        system::sync_folder(parent(&target)).at(&path, "sync")
+        system::sync_folder(parent(&target), &path).at(&path, "sync")
     }
 
     fn file(&self) -> &File {

@@ -114,7 +114,7 @@ impl AtomicFolder {
             renamed => renamed,
         }
         .at(&self.final_path, "rename")?;
-        system::sync_folder(parent(&self.target)).at(&self.final_path, "sync")
+        system::sync_folder(parent(&self.target), &self.final_path).at(&self.final_path, "sync")
     }
 
     /// Like [`AtomicFolder::commit`], but never replaces anything.
@@ -129,7 +129,7 @@ impl AtomicFolder {
             }
             renamed => renamed.at(&self.final_path, "rename")?,
         }
-        system::sync_folder(parent(&self.target)).at(&self.final_path, "sync")
+        system::sync_folder(parent(&self.target), &self.final_path).at(&self.final_path, "sync")
     }
 
     fn sync(&self) -> Result<()> {
@@ -151,7 +151,7 @@ fn sync_tree(folder: &Path, path: &Path, usual: u32) -> Result<()> {
             File::open(&place).and_then(|file| system::sync(&file, &path)).at(&path, "sync")?;
         }
     }
-    system::sync_folder(folder).at(path, "sync")
+    system::sync_folder(folder, path).at(path, "sync")
 }
 
 /// Makes a file that was created as its owner's alone as readable as any other that the user makes.
@@ -220,7 +220,7 @@ pub fn remove_folder(path: impl AsRef<Path>) -> Result<()> {
     let workshop = Workshop::beside(path).at(path, "remove")?;
     system::rename(path, || fs::rename(path, workshop.gone_folder())).at(path, "remove")?;
     drop(workshop);
-    system::sync_folder(parent(path)).at(path, "remove")
+    system::sync_folder(parent(path), path).at(path, "remove")
 }
 
 #[cfg(test)]

@@ -78,9 +78,10 @@ pub(crate) fn sync(file: &File, path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Waits until the names in a folder are on disk. File systems that look after that themselves refuse, which is fine.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    before(Operation::Sync, folder)?;
+/// Waits until the names in `folder` are on disk, for the sake of `path`. File systems that look after that themselves
+/// refuse, which is fine.
+pub(crate) fn sync_folder(folder: &Path, path: &Path) -> io::Result<()> {
+    before(Operation::Sync, path)?;
     match File::open(folder).and_then(|folder| folder.sync_all()) {
         Err(error) if is_any(&error, &[Errno::INVAL, Errno::BADF, Errno::NOTSUP, Errno::ACCESS, Errno::PERM]) => Ok(()),
         result => result,
@@ -139,7 +140,7 @@ pub fn create_dir_all(folder: impl AsRef<Path>) -> Result<()> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
             made => made.at(folder, "create")?,
         }
-        sync_folder(parent(folder)).at(folder, "sync")?;
+        sync_folder(parent(folder), folder).at(folder, "sync")?;
     }
     Ok(())
 }
