@@ -20,7 +20,7 @@ pub(crate) enum Step {
     Layers,
     /// Licences of all dependencies against deny.toml (needs no set-up)
     Licences,
-    /// First words of comments (needs no set-up; not among the default checks)
+    /// First words of comments (needs no set-up)
     Words,
     /// clippy of all targets, warnings denied
     Clippy,
@@ -48,7 +48,7 @@ impl Step {
 
     /// Whether the step runs when none is named.
     fn is_default(self) -> bool {
-        !matches!(self, Self::Words | Self::Alone | Self::Api)
+        !matches!(self, Self::Alone | Self::Api)
     }
 
     fn name(self) -> String {
