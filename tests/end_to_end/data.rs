@@ -134,6 +134,6 @@ fn pairs_become_tokens_with_an_account() {
     refuses(
         &dir,
         "tokenize p.jsonl --tokenizer model --boundary soft",
-        "unknown variant `soft`, expected one of `trl`, `strict`, `drop`",
+        "unknown variant `soft`, expected one of `strict`, `trl`, `drop`",
     );
 }
