@@ -2,16 +2,18 @@
 //!
 //! Letters: T tokens, N asked-for positions, H width, V vocabulary.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{HEAD, ModelConfig};
+use crate::config_file;
 use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::folder;
 use crate::linear::Weights;
-use crate::lora::Adapters;
+use crate::lora::Adapter;
 use crate::network::{self, Network};
 use crate::packed::Packed;
 use crate::weights::{self, Parameters};
@@ -22,7 +24,7 @@ pub struct CausalLm {
     pub(crate) network: Network,
     lm_head: Tensor, // [V, H]; the embedding itself where tied
     pub(crate) parameters: Parameters,
-    pub(crate) adapters: Adapters,
+    pub(crate) adapters: BTreeMap<String, Adapter>,
     pub(crate) active: Option<String>,
 }
 
@@ -68,7 +70,7 @@ impl CausalLm {
         let network = Network::new(config, &parameters, None, kind, device);
         let head = parameters.iter().find(|(name, _)| name == HEAD).map(|(_, tensor)| tensor);
         let lm_head = head.unwrap_or(&network.embed_tokens).shallow_clone();
-        Self { network, lm_head, parameters, adapters: Adapters::new(), active: None }
+        Self { network, lm_head, parameters, adapters: BTreeMap::new(), active: None }
     }
 
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
@@ -166,7 +168,7 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
-        let config = folder::config_json(self.config(), source, self.kind())?;
+        let config = config_file::to_write(self.config(), source, self.kind())?;
         folder::write_model(folder, source, &config, &self.parameters, shard_bytes)
     }
 }

@@ -84,7 +84,8 @@ impl Checkpointed<'_> {
     fn carry_on(&mut self, mut gradient: Tensor) -> Result<()> {
         let count = self.network.layers.len();
         for stage in (0..=count).rev() {
-            let x = self.inputs.pop().unwrap_or_default().detach().set_requires_grad(true);
+            let x = self.inputs.pop().expect("one input for each layer and the last norm");
+            let x = x.detach().set_requires_grad(true);
             let y = if stage == count {
                 self.network.last_norm(&x)?
             } else {

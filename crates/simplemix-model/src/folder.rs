@@ -4,10 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use simplemix_files::{AtomicFolder, create_dir_all};
-use tch::Kind;
 
-use crate::config::ModelConfig;
-use crate::error::{At, Error, Result};
+use crate::error::Result;
 use crate::weights::{self, Parameters};
 
 /// Files that travel with the weights when a model is saved beside another.
@@ -22,27 +20,6 @@ const COMPANIONS: &[&str] = &[
     "chat_template.jinja",
     "generation_config.json",
 ];
-
-/// The source's own config.json where there is one, so that keys unknown to us survive; the weights' kind is ours.
-pub(crate) fn config_json(config: &ModelConfig, source: Option<&Path>, kind: Kind) -> Result<Value> {
-    let dtype = match kind {
-        Kind::Half => "float16",
-        Kind::BFloat16 => "bfloat16",
-        _ => "float32",
-    };
-    let mut config = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
-        Some(path) => {
-            let text = std::fs::read_to_string(&path).at(&path, "read")?;
-            serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?
-        }
-        None => config.to_json(),
-    };
-    if config.get("torch_dtype").is_some() {
-        config["torch_dtype"] = dtype.into();
-    }
-    config["dtype"] = dtype.into();
-    Ok(config)
-}
 
 /// Writes a model folder: config, weights in files of at most `shard_bytes` (or one tensor), and the source's tokenizer.
 pub(crate) fn write_model(

@@ -16,10 +16,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adapters;
 mod attention;
 mod causal_lm;
 mod checkpointing;
 mod config;
+mod config_file;
 mod decoder;
 mod device;
 mod error;
@@ -32,7 +34,6 @@ mod host;
 pub mod hub;
 mod linear;
 mod lora;
-mod lora_settings;
 mod memory;
 mod network;
 mod packed;
@@ -53,8 +54,8 @@ pub use device::{Dtype, default_device};
 pub use error::{Error, Result};
 pub use family::MODEL_TYPES;
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
-pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraTargets};
-pub use lora_settings::LoraSettings;
+pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraSettings, LoraTargets};
+
 pub use packed::{Packed, Segment, Targets};
 pub use reward::RewardModel;
 pub use sample::Sampling;

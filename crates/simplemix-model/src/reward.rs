@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::causal_lm::CausalLm;
 use crate::config::{HEAD, ModelConfig};
+use crate::config_file;
 use crate::error::{Doing, Error, Result};
 use crate::folder;
 use crate::network::{self, Network};
@@ -55,7 +56,7 @@ impl RewardModel {
         let pad = config.to_json().get("pad_token_id").and_then(serde_json::Value::as_i64);
         let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());
         let network = Network::new(config, &parameters, None, kind, device);
-        Self { network, parameters, score: score.unwrap_or_default(), pad }
+        Self { network, parameters, score: score.expect("callers pass the score among the parameters"), pad }
     }
 
     /// Shape and constants.
@@ -123,7 +124,7 @@ impl RewardModel {
     /// # Errors
     /// [`Error::Files`] if `folder` exists already or cannot be written.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
-        let mut config = folder::config_json(self.config(), source, self.network.kind)?;
+        let mut config = config_file::to_write(self.config(), source, self.network.kind)?;
         let architecture = self.config().to_json()["architectures"][0].as_str().map_or_else(
             || "LlamaForSequenceClassification".to_owned(),
             |name| name.replace("ForCausalLM", "ForSequenceClassification"),

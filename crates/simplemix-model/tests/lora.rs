@@ -176,7 +176,7 @@ fn what_does_not_fit_is_named() {
     let base = LoraConfig::default();
     says(
         LoraConfig { targets: named(&["q_proj", "query"]), ..base.clone() },
-        "target of an adapter is `query`, which no linear layer is called, expected `all-linear`, or names among q_proj, \
+        "target of an adapter is `query`, which matches no linear layer, expected `all-linear`, or names among q_proj, \
          k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
     );
     says(LoraConfig { targets: named(&[]), ..base.clone() }, "at least one");

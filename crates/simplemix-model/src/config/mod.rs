@@ -7,15 +7,12 @@
 mod keys;
 mod rope;
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 pub(crate) use keys::Keys;
 pub use rope::{RopeConfig, RopeScaling};
 
-use crate::error::{At, Error, Result};
-use crate::family;
+use crate::error::Result;
 
 /// The output head's name in a checkpoint.
 pub(crate) const HEAD: &str = "lm_head.weight";
@@ -126,33 +123,6 @@ pub enum QkNorm {
 }
 
 impl ModelConfig {
-    /// Reads `config.json` of `folder`.
-    ///
-    /// # Errors
-    /// [`Error::MissingFile`], [`Error::Io`] or [`Error::Json`] if the file cannot be read; [`Error::Config`] if a
-    /// setting in it is not supported.
-    pub fn from_folder(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        if !path.is_file() {
-            return Err(Error::MissingFile { folder: folder.to_owned(), file: "config.json" });
-        }
-        let text = std::fs::read_to_string(&path).at(&path, "read")?;
-        Self::from_json(&text, &path)
-    }
-
-    /// Reads the text of a `config.json`; `path` is for messages only.
-    ///
-    /// # Errors
-    /// [`Error::Json`] or [`Error::Config`].
-    pub fn from_json(text: &str, path: &Path) -> Result<Self> {
-        let map = serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        let keys = Keys::new(&map, path, "");
-        let mut config = family::read(&keys)?;
-        config.check(&keys)?;
-        config.json = Value::Object(map);
-        Ok(config)
-    }
-
     /// Settings that every family has, and Llama's choice of everything else.
     pub(crate) fn base(keys: &Keys<'_>, tied: bool) -> Result<Self> {
         let heads = keys.needed_count("num_attention_heads")?;
@@ -168,7 +138,7 @@ impl ModelConfig {
         }
         keys.only("quantization_config", &Value::Null)?;
         Ok(Self {
-            model_type: keys.text("model_type")?.unwrap_or_default().to_owned(),
+            model_type: keys.text("model_type")?.ok_or_else(|| keys.refuse("model_type", "a text"))?.to_owned(),
             vocab_size: keys.needed_count("vocab_size")?,
             hidden_size,
             intermediate_size: keys.needed_count("intermediate_size")?,
@@ -196,7 +166,7 @@ impl ModelConfig {
     }
 
     /// Refuses sizes that libtorch cannot compute with.
-    fn check(&self, keys: &Keys<'_>) -> Result<()> {
+    pub(crate) fn check(&self, keys: &Keys<'_>) -> Result<()> {
         let heads = self.num_attention_heads;
         if heads % self.num_key_value_heads != 0 {
             return Err(keys.refuse("num_key_value_heads", &format!("a divisor of {heads} query heads")));
@@ -322,7 +292,3 @@ pub(crate) fn llama_json(shape: &Value) -> Value {
     }
     config
 }
-
-#[cfg(test)]
-#[path = "../config_tests.rs"]
-mod tests;

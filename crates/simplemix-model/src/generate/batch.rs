@@ -224,8 +224,8 @@ impl<'a> Batch<'a> {
         }
         let mut newest = Packed::new();
         for row in &self.rows {
-            let token = self.answers[row.request][row.sample].tokens.last().copied();
-            newest.push_at(token.unwrap_or_default(), row.len);
+            let token = self.answers[row.request][row.sample].tokens.last();
+            newest.push_at(*token.expect("a row's first token is drawn when the row is laid out"), row.len);
         }
         self.standing_by.get_or_insert_with(StandBy::new);
         let column = self.columns.filled;

@@ -92,7 +92,7 @@ impl CausalLm {
             progress(done, total);
             true
         })?;
-        Ok(answers.unwrap_or_default())
+        Ok(answers.expect("sampling stops early only on request"))
     }
 
     /// As [`CausalLm::generate`], for as long as `go_on(done, total)`, which is asked before each step, says so; nothing
@@ -137,7 +137,7 @@ impl CausalLm {
             progress(done, total);
             true
         })?;
-        Ok(answers.unwrap_or_default())
+        Ok(answers.expect("sampling stops early only on request"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::lora::{LoraConfig, LoraTargets};
+use super::config::{LoraConfig, LoraTargets};
 
 simplemix_settings::section! {
     /// Low-rank adapter, trained instead of all weights (arXiv:2106.09685).

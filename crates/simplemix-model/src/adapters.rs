@@ -1,0 +1,134 @@
+//! Adapters of a model by name.
+//!
+//! A model may hold several adapters; at most one is active. [`CausalLm::with_adapter`] gives a second handle on the same
+//! weights with another adapter active, so a policy and its reference are one model in memory.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use crate::causal_lm::CausalLm;
+use crate::error::{Error, Result};
+use crate::lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, LoraConfig};
+use crate::weights;
+
+impl CausalLm {
+    /// Adds an adapter, made from `seed`, under `name`. It is active only in the handle that [`CausalLm::with_adapter`]
+    /// gives, and changes nothing until it is trained.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for settings out of range, a name in use, or a target that matches no linear layer.
+    ///
+    /// # Examples
+    /// ```
+    /// use simplemix_model::{CausalLm, LoraConfig, tiny};
+    /// use tch::Device;
+    ///
+    /// let mut reference = CausalLm::random(tiny::config(), 1, Device::Cpu)?;
+    /// reference.add_adapter("default", LoraConfig { rank: 4, ..LoraConfig::default() }, 7)?;
+    /// let policy = reference.with_adapter(Some("default"))?;
+    /// policy.set_trainable(true);
+    /// // Two layers, rank 4: inputs and outputs of the four attention projections and the three of the feed-forward.
+    /// let trained: i64 = policy.trainable_parameters().iter().map(|(_, t)| t.numel() as i64).sum();
+    /// assert_eq!(trained, 2 * 4 * (4 * 64 + 192 + 3 * (64 + 160)));
+    /// # Ok::<(), simplemix_model::Error>(())
+    /// ```
+    pub fn add_adapter(&mut self, name: &str, config: LoraConfig, seed: u64) -> Result<()> {
+        let adapter = Adapter::new(config, self.config(), seed, self.device())?;
+        self.insert(name, adapter)
+    }
+
+    /// Adds an adapter from peft's folder under `name`.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::Config`] for settings that are not computed, [`Error::Weights`] if its tensors
+    /// do not fit the model, [`Error::Safetensors`], [`Error::Input`] if the name is in use.
+    pub fn load_adapter(&mut self, name: &str, folder: &Path) -> Result<()> {
+        let adapter = Adapter::load(folder, self.config(), self.device())?;
+        self.insert(name, adapter)
+    }
+
+    fn insert(&mut self, name: &str, adapter: Adapter) -> Result<()> {
+        if self.adapters.contains_key(name) {
+            let (found, expected) = (format!("`{name}`"), "one that is not in use".to_owned());
+            return Err(Error::Input { what: "name of an adapter", found, expected });
+        }
+        self.adapters.insert(name.to_owned(), adapter);
+        Ok(())
+    }
+
+    /// Another handle on the same weights and adapters, with `name`'s adapter active, or none.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such adapter.
+    pub fn with_adapter(&self, name: Option<&str>) -> Result<Self> {
+        if let Some(name) = name {
+            self.adapter(name)?;
+        }
+        Ok(self.handle(name.map(str::to_owned), None))
+    }
+
+    /// Another handle on the same weights and adapters in which the active adapter drops inputs, for training;
+    /// which ones is a function of `seed` and the number of the forward pass in that handle.
+    #[must_use]
+    pub fn in_training(&self, seed: u64) -> Self {
+        self.handle(self.active.clone(), Some(seed))
+    }
+
+    /// Name of the active adapter.
+    pub fn active_adapter(&self) -> Option<&str> {
+        self.active.as_deref()
+    }
+
+    /// Share of inputs that the active adapter drops in training; 0 where there is none.
+    pub fn adapter_dropout(&self) -> f64 {
+        self.active.as_ref().map_or(0.0, |name| self.adapters[name].config.dropout)
+    }
+
+    /// Another handle, without adapters, whose weights have the active adapter's product added. The weights that it
+    /// changes are copies: this handle keeps its own, so dropping the merged one unmerges exactly.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where memory does not suffice.
+    pub fn merged(&self) -> Result<Self> {
+        let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
+        let _guard = tch::no_grad_guard();
+        let merge = |(name, tensor): &(String, Tensor)| {
+            let merged = match name.strip_suffix(".weight").and_then(|module| loras.get(module)) {
+                Some(lora) => (tensor.to_kind(Kind::Float) + lora.product()?).to_kind(tensor.kind()),
+                None => tensor.shallow_clone(),
+            };
+            Ok((name.clone(), merged))
+        };
+        let parameters = self.parameters.iter().map(merge).collect::<Result<_>>()?;
+        Ok(Self::from_tensors(self.config().clone(), parameters, self.kind(), self.device()))
+    }
+
+    /// Writes `name`'s adapter as peft does, into a folder that appears whole or not at all. `base` is what peft is to
+    /// load the model from.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is no such adapter, [`Error::Files`] if `folder` exists already or cannot be written.
+    pub fn save_adapter(&self, name: &str, folder: &Path, base: Option<&str>) -> Result<()> {
+        let adapter = self.adapter(name)?;
+        let settings = adapter.config.to_json(self.config(), base);
+        let tensors: Vec<_> = adapter.named_parameters().collect();
+        crate::folder::write(folder, |new| {
+            new.write(ADAPTER_CONFIG, format!("{settings:#}\n"))?;
+            weights::save_in(new, ADAPTER_WEIGHTS, &tensors)
+        })
+    }
+
+    fn adapter(&self, name: &str) -> Result<&Adapter> {
+        let known = || self.adapters.keys().cloned().collect::<Vec<_>>().join(", ");
+        self.adapters.get(name).ok_or_else(|| Error::Input {
+            what: "name of an adapter",
+            found: format!("`{name}`"),
+            expected: if self.adapters.is_empty() {
+                "no name, since the model has no adapter".to_owned()
+            } else {
+                format!("one of {}", known())
+            },
+        })
+    }
+}
