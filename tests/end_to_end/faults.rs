@@ -160,7 +160,9 @@ fn survives(prepare: impl Fn(&Dir), writes: &Writes) {
     };
     let go_on = |context: &str| {
         let output = dir.simplemix(&writes.words(true));
-        assert!(output.status.success(), "{context}, again: {}", stderr(&output));
+        // An operation after the last rename leaves a whole output, which some commands refuse to replace.
+        let is_in_place = output.status.code() == Some(2) && stderr(&output).contains("exists already");
+        assert!(output.status.success() || is_in_place, "{context}, again: {}", stderr(&output));
         reference.check_done(&tree(&dir), context);
     };
     for number in spread(all, writes.faults) {
