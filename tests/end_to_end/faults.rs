@@ -163,6 +163,9 @@ fn survives(prepare: impl Fn(&Dir), writes: &Writes) {
         // An operation after the last rename leaves a whole output, which some commands refuse to replace.
         let is_in_place = output.status.code() == Some(2) && stderr(&output).contains("exists already");
         assert!(output.status.success() || is_in_place, "{context}, again: {}", stderr(&output));
+        if is_in_place {
+            return reference.check_whole(&tree(&dir), context);
+        }
         reference.check_done(&tree(&dir), context);
     };
     for number in spread(all, writes.faults) {
@@ -177,8 +180,12 @@ fn survives(prepare: impl Fn(&Dir), writes: &Writes) {
         }
         assert_eq!(output.status.code(), Some(1), "{context}: {said}");
         // The names of files of events hold the time.
-        let name = path.file_name().unwrap().to_string_lossy();
-        assert!(said.contains(name.split(".tfevents.").next().unwrap()), "{context}: {said}");
+        // Threads that draw write in another order each time, so another file may be the one that fails.
+        let is_named = reference.operations.iter().any(|(_, path)| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            said.contains(name.split(".tfevents.").next().unwrap())
+        });
+        assert!(is_named, "{context}: {said}");
         reference.check_whole(&found, &context);
         go_on(&context);
     }

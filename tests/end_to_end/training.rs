@@ -243,7 +243,9 @@ fn logps_are_columns_under_trls_names_and_those_that_training_starts_from() {
     assert!((mean - first["logps/chosen"].as_f64().unwrap()).abs() < 1e-3);
     let again = dir.simplemix(&["logps", "--model", "model", "--data", "scored.jsonl", "-o", "twice.jsonl"]);
     assert_eq!(again.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("has a column `ref_chosen_logps`, expected pairs without it"));
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("has a column `ref_chosen_logps`, expected pairs without it")
+    );
     assert!(!exists(&dir.path("twice.jsonl")));
 }
 
