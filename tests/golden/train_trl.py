@@ -38,7 +38,7 @@ def pair(i):
 
 
 pairs = [pair(i) for i in range(32)]
-held_back = [pair(i) for i in range(100, 104)]
+held_out = [pair(i) for i in range(100, 104)]
 common = dict(per_device_train_batch_size=4, per_device_eval_batch_size=4, learning_rate=5e-4, logging_steps=1, bf16=False,
               gradient_checkpointing=False, report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=True, seed=42,
               train_sampling_strategy="sequential", num_train_epochs=20)
@@ -66,7 +66,7 @@ def dpo(policy=None, steps=10, rows=32, **options):
     with tempfile.TemporaryDirectory() as out:
         config = DPOConfig(output_dir=out, max_steps=steps, **{**common, **options})
         return run(DPOTrainer(policy or model(), args=config, processing_class=tokenizer,
-                              train_dataset=Dataset.from_list(pairs[:rows]), eval_dataset=Dataset.from_list(held_back)))
+                              train_dataset=Dataset.from_list(pairs[:rows]), eval_dataset=Dataset.from_list(held_out)))
 
 
 def sft():
@@ -74,7 +74,7 @@ def sft():
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(output_dir=out, max_steps=10, **common)
         return run(SFTTrainer(model(), args=config, processing_class=tokenizer, train_dataset=rows(pairs),
-                              eval_dataset=rows(held_back)))
+                              eval_dataset=rows(held_out)))
 
 
 def lora():
@@ -106,7 +106,7 @@ runs = {
     "lora": ({"lora": {"adapter": "adapter"}, "optimizer": {"learning_rate": 0.005}}, lora()),
     "sft": ({"objective": "sft"}, sft()),
 }
-out = {"pairs": pairs, "held_back": held_back, "runs": {name: {"settings": s, **r} for name, (s, r) in runs.items()}}
+out = {"pairs": pairs, "held_out": held_out, "runs": {name: {"settings": s, **r} for name, (s, r) in runs.items()}}
 (here / "trl.json").write_text(json.dumps(out, indent=0) + "\n")
 for name, (_, result) in runs.items():
     print(name, len(result["log"]), result["log"][0], result["eval"])
