@@ -1,7 +1,7 @@
 //! The checks that CI runs, cheapest first.
 
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::checkout::Checkout;
 use crate::features::{self, Beside};
 use crate::libtorch::{self, Kind};
-use crate::{api, cargo, layers, licences, package, say, words};
+use crate::{api, cargo, layers, licences, now, package, say, words};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,7 +33,7 @@ pub(crate) enum Step {
     Package,
     /// rustdoc, warnings denied
     Doc,
-    /// Public items of each library against docs/api (not among the default checks)
+    /// Public items of each library against docs/api
     Api,
     /// All tests and doctests, with all features
     Test,
@@ -48,7 +48,7 @@ impl Step {
 
     /// Whether the step runs when none is named.
     fn is_default(self) -> bool {
-        !matches!(self, Self::Alone | Self::Api)
+        self != Self::Alone
     }
 
     fn name(self) -> String {
@@ -112,11 +112,6 @@ pub(crate) fn run(checkout: &Checkout, named: &[Step], set_up: bool) -> Result<E
     }
     let all_passed = results.iter().all(|(_, passed, _)| *passed);
     Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the summary tells how long each step took")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn summary_line(name: &str, passed: bool, elapsed: Duration) -> String {

@@ -12,7 +12,7 @@ use crate::cargo;
 use crate::checkout::Checkout;
 use crate::libtorch::{self, Kind};
 use crate::python::Python;
-use crate::say;
+use crate::{now, say, workspace};
 
 /// A file of a Python package.
 struct Asset {
@@ -54,7 +54,7 @@ const ASSETS: [Asset; 2] = [
 /// timed at the end.
 ///
 /// # Errors
-/// What the set-up, the fetch or the build could not do.
+/// Failures of the set-up, the fetch or the build.
 pub(crate) fn run(checkout: &Checkout, args: &[String]) -> Result<ExitCode> {
     let mut phases = Phases::default();
     phases.begin("fetching: libtorch, and the demo's model and data, once for all clones");
@@ -63,7 +63,7 @@ pub(crate) fn run(checkout: &Checkout, args: &[String]) -> Result<ExitCode> {
         fetch()?;
     }
     fetch_crates(checkout)?;
-    phases.begin("building: the example mix_dpo and the command line, about 5 minutes on two cores");
+    phases.begin("building: the example mix_dpo and the command line, 6 to 7 minutes on two cores");
     let folder = build(checkout)?;
     phases.begin("running: examples/mix_dpo, about 4 minutes on two cores");
     let mut command = Command::new(folder.join("examples/mix_dpo"));
@@ -92,11 +92,7 @@ fn build(checkout: &Checkout) -> Result<PathBuf> {
     let mut command = cargo::cargo(checkout);
     command.args(["build", "--release", "--locked", "--bin", "simplemix", "--example", "mix_dpo"]);
     ensure!(cargo::status(&mut command)?.success(), "the build failed (cargo's messages are above)");
-    let mut command = cargo::cargo(checkout);
-    let metadata = cargo::output(command.args(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo's metadata is not JSON")?;
-    let target = metadata["target_directory"].as_str().context("cargo's metadata names no target folder")?;
-    Ok(Path::new(target).join("release"))
+    Ok(workspace::target_dir(checkout)?.join("release"))
 }
 
 /// Phases of the demo, with the time that each took.
@@ -131,11 +127,6 @@ impl Phases {
 fn minutes(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the demo says how long each phase took")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Fetches each file that is not in the cache yet.

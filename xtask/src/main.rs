@@ -134,6 +134,12 @@ fn names_packages(args: &[String]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg.starts_with("--package") || arg.starts_with("-p"))
 }
 
+/// Starts to time a step or phase, for the summary at the end.
+#[expect(clippy::disallowed_methods, reason = "summaries tell how long everything took")]
+pub(crate) fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// Prints a line for the user, on standard error.
 pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");

@@ -63,10 +63,11 @@ fn offences(comments: &[Comment]) -> Vec<(usize, &'static str)> {
     found
 }
 
-/// Whether `comment` goes on with a paragraph that the one before began.
+/// Whether `comment` goes on with a paragraph that the one before began. A heading is a paragraph of its own.
 fn continues(before: &Comment, comment: &Comment) -> bool {
     let adjacent = before.alone && comment.alone && comment.line == before.line + 1;
-    adjacent && before.marker == comment.marker && !before.text.trim().is_empty()
+    let text = before.text.trim();
+    adjacent && before.marker == comment.marker && !text.is_empty() && !text.starts_with("# ")
 }
 
 fn refused_word(text: &str) -> Option<&'static str> {
@@ -101,5 +102,7 @@ mod tests {
         let text =
             "/// Paper of the method.\n/// What follows\n///\n/// What starts\n/// - Of an item\n/// What ends\n";
         assert_eq!(offences(&Source::scan(text).comments), [(4, "What"), (5, "Of")]);
+        let text = "/// Reads a file.\n///\n/// # Errors\n/// What the system says.\n";
+        assert_eq!(offences(&Source::scan(text).comments), [(4, "What")]);
     }
 }

@@ -7,6 +7,7 @@ use simplemix_pipeline::{Error, MixReport, MixSettings, MixSource, mix, verify};
 use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
+use crate::flags;
 use crate::progress::{Terminal, print};
 
 /// Mix several sources into one file of pairs, in given shares
@@ -253,10 +254,9 @@ fn resolve(args: &Args) -> Result<MixSettings> {
     Ok(settings)
 }
 
-/// The value that a flag's word stands for, where a settings file would spell it as this type.
+/// The value that a flag's word stands for in a settings file.
 fn word<T: serde::de::DeserializeOwned>(flag: &str, text: &str, expected: &str) -> Result<T> {
-    let value = serde_json::Value::String(text.replace('-', "_"));
-    serde_json::from_value(value).map_err(|_| Failure::input(format!("--{flag} is `{text}`, expected {expected}")))
+    flags::word(text).map_err(|_| Failure::input(format!("--{flag} is `{text}`, expected {expected}")))
 }
 
 #[cfg(test)]

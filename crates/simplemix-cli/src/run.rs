@@ -101,10 +101,9 @@ pub(crate) fn run(args: &Args) -> Result {
     for evaluation in &summary.evaluation {
         print(&evaluation.to_string());
     }
-    let output = pipeline.settings().output.clone().unwrap_or_default();
-    let link = output.join("model");
+    let link = pipeline.output().join("model");
     print(&format!("model: {}", if link.exists() { link } else { summary.model }.display()));
-    print(&format!("report: {}", output.join("report.html").display()));
+    print(&format!("report: {}", pipeline.output().join("report.html").display()));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches};
 use simplemix_settings::{Settings, assignment, merge, place, toml_template};
-use simplemix_train::{MixSource, Outcome, Run, TrainConfig, from_trl};
+use simplemix_train::{MixSource, Outcome, Run, RunFolder, TrainConfig, from_trl};
 
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::progress::{Terminal, print};
@@ -176,7 +176,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(folder) = args.resume.as_deref().filter(|resume| *resume != "auto") {
         config.output = Some(PathBuf::from(folder));
     }
-    let started = config.output.as_ref().is_some_and(|output| output.join("metrics.jsonl").exists());
+    let started = config.output.as_ref().is_some_and(|output| RunFolder::is_started(output));
     let resume = match args.resume.as_deref() {
         None => false,
         Some("auto") => started,

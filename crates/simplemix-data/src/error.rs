@@ -257,6 +257,15 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Whether files, rows or settings that the caller gave are at fault, not a disk that refuses a change.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Io { action, .. } => !["create", "write", "rename"].contains(action),
+            Self::Files(error) => error.is_input(),
+            _ => true,
+        }
+    }
+
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_path_buf();
         move |source| Error::Io { path, action, source }

@@ -40,7 +40,10 @@ const ENDINGS: [&str; 12] = [
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn inputs(text: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
-    let path = text.as_ref();
+    inputs_at(text.as_ref())
+}
+
+fn inputs_at(path: &Path) -> Result<Vec<PathBuf>> {
     if let Some(url) = as_url(path) {
         #[cfg(feature = "object-store")]
         return crate::ObjectCache::from_env()?.inputs(url);

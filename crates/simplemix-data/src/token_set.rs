@@ -66,7 +66,10 @@ impl TokenSet {
     /// # Errors
     /// [`Error::Io`] if it cannot be opened, [`Error::Arrow`] or [`Error::Schema`] if it is truncated or not a token set.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_at(path.as_ref())
+    }
+
+    fn open_at(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let damaged = Error::arrow(path);
         let (schema, found) = map_file(&file).and_then(|buffer| decode(&buffer)).map_err(damaged)?;
@@ -153,7 +156,10 @@ impl PairTokenizer {
     /// # Errors
     /// See [`PairTokenizer::encode_all`]; [`Error::Files`] or [`Error::Io`] if the file cannot be written.
     pub fn encode_cached(&self, pairs: &[Pair], folder: impl AsRef<Path>) -> Result<TokenSet> {
-        let folder = folder.as_ref();
+        self.encode_cached_in(pairs, folder.as_ref())
+    }
+
+    fn encode_cached_in(&self, pairs: &[Pair], folder: &Path) -> Result<TokenSet> {
         simplemix_files::create_dir_all(folder)?;
         let path = self.token_set_path(pairs, folder)?;
         if let Ok(set) = TokenSet::open(&path) {

@@ -176,7 +176,10 @@ impl PairTokenizer {
     /// [`Error::Template`] if the chat template does not parse, [`Error::ModelConfig`] for a damaged JSON file,
     /// [`Error::Value`] if `max_length` is 0.
     pub fn from_dir(dir: impl AsRef<Path>, options: TokenizeOptions) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::from_folder(dir.as_ref(), options)
+    }
+
+    fn from_folder(dir: &Path, options: TokenizeOptions) -> Result<Self> {
         if options.max_length == 0 {
             let (found, expected) = ("0".to_owned(), "a limit of at least 2 tokens");
             return Err(Error::Value { row: 0, column: "max_length", found, expected });
@@ -186,7 +189,9 @@ impl PairTokenizer {
             let hint = "expected a Hugging Face model folder with a fast tokenizer";
             return Err(Error::ModelFile { dir: dir.to_path_buf(), file: "tokenizer.json", hint });
         }
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(tokenizer_error(&path))?;
+        // Not `from_file`, which is generic and would be compiled once more here.
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let mut tokenizer: Tokenizer = text.parse().map_err(tokenizer_error(&path))?;
         tokenizer.with_truncation(None).map_err(tokenizer_error(&path))?;
         tokenizer.with_padding(None);
         let config = source::tokenizer_config(dir)?;

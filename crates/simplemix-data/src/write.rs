@@ -212,7 +212,10 @@ impl TableWriter {
     /// # Errors
     /// [`Error::Extension`] if the name has no known ending, [`Error::Files`] if nothing can be created in its folder.
     pub fn create(path: impl AsRef<Path>, options: &WriteOptions) -> Result<Self> {
-        let path = path.as_ref();
+        Self::create_at(path.as_ref(), options)
+    }
+
+    fn create_at(path: &Path, options: &WriteOptions) -> Result<Self> {
         let kind = Kind::of(path)?;
         Ok(Self {
             path: path.to_path_buf(),

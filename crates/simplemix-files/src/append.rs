@@ -39,7 +39,10 @@ impl AppendFile {
     /// # Errors
     /// [`Error::Io`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_at(path.as_ref())
+    }
+
+    fn open_at(path: &Path) -> Result<Self> {
         let open = || OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = system::create(path, open).at(path, "create")?;
         let length = file.metadata().at(path, "read")?.len();
@@ -51,7 +54,10 @@ impl AppendFile {
     /// # Errors
     /// [`Error::Locked`] if another process has opened it so, [`Error::Io`].
     pub fn open_locked(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_locked_at(path.as_ref())
+    }
+
+    fn open_locked_at(path: &Path) -> Result<Self> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let lock = Lock::acquire(Path::new(&name)).map_err(|error| match error {

@@ -44,7 +44,10 @@ impl AtomicFile {
     /// [`Error::Io`] if nothing can be created beside `path`, or if there is something of this name that is no regular
     /// file.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::create_at(path.as_ref())
+    }
+
+    fn create_at(path: &Path) -> Result<Self> {
         let target = temporary::target(path).at(path, "write")?;
         if fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "it is there and is no regular file");

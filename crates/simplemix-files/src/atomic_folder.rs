@@ -44,7 +44,10 @@ impl AtomicFolder {
     /// # Errors
     /// [`Error::Io`] if nothing can be created beside `path`, or if there is something of this name that is no folder.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::create_at(path.as_ref())
+    }
+
+    fn create_at(path: &Path) -> Result<Self> {
         let target = temporary::target(path).at(path, "write")?;
         if fs::metadata(&target).is_ok_and(|found| !found.is_dir()) {
             return Err(io::Error::from(io::ErrorKind::NotADirectory)).at(path, "write");
@@ -80,7 +83,11 @@ impl AtomicFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn create_file(&self, name: impl AsRef<Path>) -> Result<FolderFile> {
-        let (place, path) = (self.path.join(name.as_ref()), self.final_path.join(name.as_ref()));
+        self.create_file_at(name.as_ref())
+    }
+
+    fn create_file_at(&self, name: &Path) -> Result<FolderFile> {
+        let (place, path) = (self.path.join(name), self.final_path.join(name));
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(true).open(place);
         let file = system::create(&path, open).at(&path, "create")?;
         Ok(FolderFile { path, file })
@@ -213,7 +220,10 @@ impl Seek for FolderFile {
 /// # Errors
 /// [`Error::Io`] if it cannot be moved out of the way; it is whole then.
 pub fn remove_folder(path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
+    remove_folder_at(path.as_ref())
+}
+
+fn remove_folder_at(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(());
     }
@@ -226,13 +236,7 @@ pub fn remove_folder(path: impl AsRef<Path>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
+    use crate::temporary::tests::names;
 
     fn make(place: &Path, file: &str) -> AtomicFolder {
         let folder = AtomicFolder::create(place).unwrap();

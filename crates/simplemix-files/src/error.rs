@@ -44,6 +44,19 @@ pub enum Error {
     NoCacheFolder,
 }
 
+impl Error {
+    /// Whether the names that the caller gave are at fault, not a disk that refuses a change.
+    ///
+    /// ```
+    /// use simplemix_files::{create_dir_all, hash_file};
+    /// assert!(hash_file("no/such/file").unwrap_err().is_input());
+    /// assert!(!create_dir_all("/proc/none").unwrap_err().is_input());
+    /// ```
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Io { action, .. } if *action != "read")
+    }
+}
+
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -33,7 +33,10 @@ pub fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<
 /// # Errors
 /// [`Error::NoWeights`] if there are no weights, [`Error::Io`] if a file cannot be read.
 pub fn hash_model_folder(folder: impl AsRef<Path>) -> Result<String> {
-    let folder = folder.as_ref();
+    hash_of_model(folder.as_ref())
+}
+
+fn hash_of_model(folder: &Path) -> Result<String> {
     let files = model_files(folder)?;
     if !files.iter().any(|path| has_ending(path, &["safetensors"])) {
         return Err(Error::NoWeights { path: folder.to_path_buf() });

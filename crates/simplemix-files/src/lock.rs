@@ -73,7 +73,10 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] once `go_on` has said no; [`Error::Io`] if the file cannot be made.
     pub fn wait(path: impl AsRef<Path>, go_on: &mut dyn FnMut(Option<&Holder>) -> bool) -> Result<Self> {
-        let path = path.as_ref();
+        Self::wait_at(path.as_ref(), go_on)
+    }
+
+    fn wait_at(path: &Path, go_on: &mut dyn FnMut(Option<&Holder>) -> bool) -> Result<Self> {
         let mut found = system::create(path, || attempt(path)).at(path, "lock")?;
         let file = loop {
             if let Some(file) = found {

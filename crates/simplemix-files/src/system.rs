@@ -130,7 +130,10 @@ fn is_any(error: &io::Error, known: &[Errno]) -> bool {
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) if one cannot be made.
 pub fn create_dir_all(folder: impl AsRef<Path>) -> Result<()> {
-    let folder = folder.as_ref();
+    create_all(folder.as_ref())
+}
+
+fn create_all(folder: &Path) -> Result<()> {
     let missing: Vec<PathBuf> =
         folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.is_dir()).map(Path::to_path_buf).collect();
     for folder in missing.iter().rev() {

@@ -51,7 +51,7 @@ pub enum Error {
     /// A tokenizer cannot be read or used.
     #[error("{path}: not a readable tokenizer: {message}", path = path.display())]
     Tokenizer {
-        /// Path of `tokenizer.json`.
+        /// Folder of the tokenizer.
         path: PathBuf,
         /// Reason.
         message: String,
@@ -174,8 +174,8 @@ impl Error {
             | Self::Mix(_)
             | Self::Model(_)
             | Self::Prepare(_) => true,
-            Self::Files(error) => is_input_file(error),
-            Self::Data(error) => is_input_data(error),
+            Self::Files(error) => error.is_input(),
+            Self::Data(error) => error.is_input(),
             Self::Rollout(error) => error.is_input(),
             Self::Differs { .. }
             | Self::NoPairs { .. }
@@ -198,20 +198,6 @@ impl Error {
 
     pub(crate) fn serialise(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
         move |reason| Self::Serialise { what, message: reason.to_string() }
-    }
-}
-
-fn is_input_file(error: &simplemix_files::Error) -> bool {
-    use simplemix_files::Error;
-    matches!(error, Error::Io { action: "read", .. } | Error::NoWeights { .. })
-}
-
-/// Failing to write is no fault of the input.
-fn is_input_data(error: &simplemix_data::Error) -> bool {
-    match error {
-        simplemix_data::Error::Io { action: "create" | "write" | "rename", .. } => false,
-        simplemix_data::Error::Files(error) => is_input_file(error),
-        _ => true,
     }
 }
 

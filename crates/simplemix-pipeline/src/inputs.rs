@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 
-use crate::error::{At, Result};
+use crate::error::Result;
 
 /// Files that `text` names, in the order of their names: a path, a folder of shards, a pattern or, with the feature
 /// `object-store`, a URL, whose objects are copied into the cache and reported to `watch` as `copying`, in bytes.
@@ -32,9 +32,5 @@ fn copies(url: &str, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
 
 /// blake3 of the files that `text` names, one after the other, in hex.
 pub(crate) fn fingerprint(text: &Path, watch: &mut dyn Watch) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    for file in files(text, watch)? {
-        std::io::copy(&mut std::fs::File::open(&file).at(&file, "read")?, &mut hasher).at(&file, "read")?;
-    }
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(simplemix_files::hash_files(files(text, watch)?)?)
 }

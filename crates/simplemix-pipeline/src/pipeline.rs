@@ -55,6 +55,11 @@ impl Pipeline {
         &self.plan.stages
     }
 
+    /// Folder for the report, the resolved settings and the result.
+    pub fn output(&self) -> &Path {
+        self.settings.output.as_deref().expect("a pipeline without an output is not planned")
+    }
+
     /// Folder of the resulting model.
     pub fn model(&self) -> PathBuf {
         self.plan.model()
@@ -85,7 +90,7 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::run`].
     pub fn run_each(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Summary> {
-        let output = needed("output", self.settings.output.as_deref(), "a folder")?;
+        let output = self.output();
         simplemix_files::create_dir_all(output)?;
         simplemix_files::write(output.join("pipeline.toml"), self.settings.to_toml()?)?;
         let mut all = Vec::new();

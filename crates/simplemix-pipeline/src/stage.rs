@@ -9,7 +9,7 @@ use simplemix_data::Watch;
 use simplemix_eval::read_curves;
 use simplemix_files::Lock;
 use simplemix_rollout::{Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score};
-use simplemix_train::{Outcome, Run, TrainConfig};
+use simplemix_train::{Outcome, Run, RunFolder, TrainConfig};
 
 use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
 use crate::error::{Error, Result};
@@ -98,14 +98,15 @@ fn scored(
 
 fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
     let run = config.output.as_deref().ok_or_else(|| Error::setting("train.output", "not set", "a folder"))?;
-    let resume = run.join("metrics.jsonl").exists();
+    let resume = RunFolder::is_started(run);
     let prepared = Run::prepare(config.clone()).map_err(Error::Prepare)?;
     let pairs = prepared.train.len() as u64;
-    if prepared.start(resume, watch)?.outcome == Outcome::Stopped {
+    let finished = prepared.start(resume, watch)?;
+    if finished.outcome == Outcome::Stopped {
         return Err(Error::Interrupted);
     }
     // The file has the metrics of this process and of those before it.
-    let curves = read_curves(&run.join("metrics.jsonl"))?;
+    let curves = read_curves(&finished.folder.metrics_file())?;
     let is_shown =
         |name: &str| name.starts_with("eval_") || SHOWN.iter().any(|shown| name.split('@').next() == Some(shown));
     let last = curves

@@ -162,9 +162,8 @@ impl Error {
             | Self::Columns { .. }
             | Self::Exists { .. }
             | Self::OtherWork { .. } => true,
-            Self::Files(error) | Self::Data(simplemix_data::Error::Files(error)) => !is_write(error),
-            Self::Data(simplemix_data::Error::Io { action: "create" | "write" | "rename", .. }) => false,
-            Self::Data(_) => true,
+            Self::Files(error) => error.is_input(),
+            Self::Data(error) => error.is_input(),
             Self::Responses { .. }
             | Self::Scores { .. }
             | Self::Io { .. }
@@ -176,11 +175,6 @@ impl Error {
             Self::Model(_) => false,
         }
     }
-}
-
-/// Whether the system refused to write.
-fn is_write(error: &simplemix_files::Error) -> bool {
-    matches!(error, simplemix_files::Error::Io { action, .. } if *action != "read")
 }
 
 /// Adds the path and the operation to an IO error.

@@ -62,7 +62,7 @@ const PLOTS: &[Plot] = &[
 /// # Errors
 /// [`crate::Error::Report`] if the metrics cannot be read or drawn, [`crate::Error::Files`].
 pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -> Result<()> {
-    let curves = read_curves(&folder.path().join("metrics.jsonl"))?;
+    let curves = read_curves(&folder.metrics_file())?;
     let plots = AtomicFolder::create(folder.path().join("plots"))?;
     let mut figures = String::new();
     for plot in PLOTS {

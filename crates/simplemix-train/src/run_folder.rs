@@ -32,12 +32,22 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
+    /// Whether a run was started in the folder `path`, so that it can be resumed.
+    pub fn is_started(path: &Path) -> bool {
+        path.join(METRICS).exists()
+    }
+
+    /// Metrics of the run, a line for every update and evaluation.
+    pub fn metrics_file(&self) -> PathBuf {
+        self.path.join(METRICS)
+    }
+
     /// Creates the folder of a new run.
     ///
     /// # Errors
     /// [`Error::RunExists`] if the folder holds a run; [`Error::Files`] if it cannot be created.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        if path.join(METRICS).exists() || path.join("model").exists() {
+        if Self::is_started(path) || path.join("model").exists() {
             return Err(Error::RunExists { path: path.to_owned() });
         }
         create_dir_all(path)?;
@@ -49,7 +59,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::NoRun`] if the folder holds no run.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        if !path.join(METRICS).exists() {
+        if !Self::is_started(path) {
             return Err(Error::NoRun { path: path.to_owned() });
         }
         Ok(Self { path: path.to_owned() })
@@ -91,7 +101,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Files`] and [`Error::Io`].
     pub(crate) fn metrics(&self, step: u64) -> Result<MetricsFile> {
-        let path = self.path.join(METRICS);
+        let path = self.metrics_file();
         let mut file = AppendFile::open(&path)?;
         let kept = kept_bytes(file.reader(), step).at(&path, "read")?;
         file.truncate(kept)?;

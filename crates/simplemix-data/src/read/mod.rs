@@ -88,7 +88,10 @@ impl PairReader {
     /// like if it holds nothing readable, [`Error::ColumnType`] or [`Error::UnknownFormat`] if its columns are not
     /// preference data.
     pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_at(path.as_ref(), options)
+    }
+
+    fn open_at(path: &Path, options: &ReadOptions) -> Result<Self> {
         let source = Source::open(path)?;
         let names = Renaming(options.columns.clone());
         let sample = named_sample(&source, path, &names)?;
@@ -324,8 +327,12 @@ pub fn read_pairs(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Vec<P
 /// # Errors
 /// See [`PairReader::open`] and [`PairReader::next_pairs`].
 pub fn read_pairs_with_report(path: impl AsRef<Path>, options: &ReadOptions) -> Result<(Vec<Pair>, ReadReport)> {
+    read_all(path.as_ref(), options)
+}
+
+fn read_all(path: &Path, options: &ReadOptions) -> Result<(Vec<Pair>, ReadReport)> {
     let options = ReadOptions { extra_columns: ExtraColumns::Drop, ..options.clone() };
-    let mut reader = PairReader::open(path, &options)?;
+    let mut reader = PairReader::open_at(path, &options)?;
     let mut pairs = Vec::new();
     while let Some(more) = reader.next_pairs()? {
         pairs.extend(more);

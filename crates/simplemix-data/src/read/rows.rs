@@ -56,7 +56,10 @@ impl RowReader {
     /// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the like
     /// if it holds nothing readable.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_at(path.as_ref())
+    }
+
+    fn open_at(path: &Path) -> Result<Self> {
         let source = Source::open(path)?;
         let sample = source.sample(SAMPLE_ROWS)?;
         let holds_pairs = detect(&sample.columns(), path).is_ok();
@@ -105,7 +108,10 @@ impl Iterator for RowReader {
 /// [`Error::Io`] if the file cannot be opened, [`Error::Empty`], [`Error::Container`], [`Error::Parquet`] and the like if
 /// it is damaged.
 pub fn read_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
-    let path = path.as_ref();
+    metadata_at(path.as_ref())
+}
+
+fn metadata_at(path: &Path) -> Result<BTreeMap<String, String>> {
     let container = Source::open(path)?.container();
     let open = || File::open(path).map_err(Error::io(path, "open"));
     match container {

@@ -76,7 +76,10 @@ impl ChatTemplate {
     /// [`Error::NoTemplate`] if there is none, [`Error::Template`] if it does not parse, [`Error::ModelConfig`] or
     /// [`Error::Io`] if a file is malformed or cannot be read.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::from_folder(dir.as_ref())
+    }
+
+    fn from_folder(dir: &Path) -> Result<Self> {
         let config = source::tokenizer_config(dir)?;
         let Some((name, text)) = source::template_text(dir, config.as_ref())? else {
             return Err(Error::NoTemplate { dir: dir.to_path_buf() });

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use simplemix_data::{PairTokenizer, TokenizeOptions};
 
 use crate::error::{Error, Result};
 
@@ -10,18 +11,15 @@ use crate::error::{Error, Result};
 pub(super) enum Lengths {
     /// UTF-8 bytes of the contents.
     Bytes,
-    /// Tokens of the contents, by the tokenizer of this file.
-    Tokens(Box<tokenizers::Tokenizer>, PathBuf),
+    /// Tokens of the contents, by the tokenizer of this folder.
+    Tokens(Box<PairTokenizer>, PathBuf),
 }
 
 impl Lengths {
     pub(super) fn new(folder: Option<&Path>) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::Bytes) };
-        let path = folder.join("tokenizer.json");
-        match tokenizers::Tokenizer::from_file(&path) {
-            Ok(tokenizer) => Ok(Self::Tokens(Box::new(tokenizer), path)),
-            Err(error) => Err(Error::Tokenizer { path, message: error.to_string() }),
-        }
+        let tokenizer = PairTokenizer::from_dir(folder, TokenizeOptions::default())?;
+        Ok(Self::Tokens(Box::new(tokenizer), folder.to_owned()))
     }
 
     pub(super) fn unit(&self) -> &'static str {
@@ -42,6 +40,7 @@ impl Lengths {
                     let contents: Vec<String> =
                         (0..batch.num_rows()).map(|row| contents(column.as_ref(), row)).collect();
                     let encodings = tokenizer
+                        .inner()
                         .encode_batch_fast(contents, false)
                         .map_err(|error| Error::Tokenizer { path: path.clone(), message: error.to_string() })?;
                     for (length, encoding) in lengths.iter_mut().zip(encodings) {

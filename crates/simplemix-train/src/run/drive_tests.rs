@@ -89,7 +89,7 @@ fn run(output: &Path) -> Result<f64> {
         on_nonfinite: OnNonFinite::Stop,
         best: None,
     };
-    let resume = output.join("metrics.jsonl").exists();
+    let resume = RunFolder::is_started(output);
     let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
     let _lock = folder.lock()?;
     let drive = Drive { config: &config, settings: &settings, train: &train, eval: &[] };

@@ -38,7 +38,7 @@ pub struct Run {
     stop_tokens: Vec<u32>,
     /// Training pairs.
     pub train: PairSet,
-    /// Held-back pairs by name.
+    /// Held-out pairs by name.
     pub eval: Vec<NamedSet>,
 }
 
