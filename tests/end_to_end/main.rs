@@ -6,6 +6,7 @@ mod bad_input;
 mod collecting;
 mod data;
 mod eval;
+#[cfg(feature = "faults")]
 mod faults;
 mod good_runs;
 mod judging;

@@ -86,11 +86,12 @@ fn fetch_crates(checkout: &Checkout) -> Result<()> {
     Ok(())
 }
 
-/// Builds the demo and the command line in one go, as a plain `cargo build --release` would. Returns the folder that holds
-/// them.
+/// Builds the demo and the command line in one go. Only their two packages are named: the others would bring features of what
+/// they need for tests, and a plain `cargo build --release` would then compile much again. Returns the folder that holds them.
 fn build(checkout: &Checkout) -> Result<PathBuf> {
     let mut command = cargo::cargo(checkout);
-    command.args(["build", "--release", "--locked", "--bin", "simplemix", "--example", "mix_dpo"]);
+    command.args(["build", "--release", "--locked", "--package", "simplemix-cli", "--package", "simplemix"]);
+    command.args(["--bin", "simplemix", "--example", "mix_dpo"]);
     ensure!(cargo::status(&mut command)?.success(), "the build failed (cargo's messages are above)");
     Ok(workspace::target_dir(checkout)?.join("release"))
 }

@@ -12,7 +12,7 @@ use simplemix_settings::{Settings, merge};
 use simplemix_train::{Finished, Outcome, Record, Run, TrainConfig, Trained};
 use tch::{Device, Kind, Tensor};
 
-#[cfg(debug_assertions)]
+#[cfg(all(feature = "faults", debug_assertions))]
 #[path = "runs/faults.rs"]
 mod faults;
 

@@ -159,6 +159,6 @@ pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&P
     Ok(Trained::Policy(Box::new(merged)))
 }
 
-#[cfg(all(test, debug_assertions))]
+#[cfg(all(test, feature = "faults", debug_assertions))]
 #[path = "drive_tests.rs"]
 mod tests;
