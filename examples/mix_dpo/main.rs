@@ -27,7 +27,7 @@ use simplemix::pipeline::{MixSettings, MixSource, Mixing};
 use simplemix::rollout::{
     DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
 };
-use simplemix::train::{PairSet, Run, TrainConfig, Trained, peak_bytes};
+use simplemix::train::{PairSet, Resume, Run, TrainConfig, Trained, peak_bytes};
 use tch::Kind;
 
 use crate::bars::Bars;
@@ -154,7 +154,7 @@ fn run(args: &Args) -> Result<()> {
     train.output = Some(output.clone());
     let run = Run::with_pairs(train, &input.model, &mixture, &held_out_pairs)?;
     println!("5. training   {}; {} updates", run.train.summary(), run.settings().steps);
-    let finished = run.start(false, &mut bars)?;
+    let finished = run.start(Resume::No, &mut bars)?;
     bars.clear();
 
     // 6. The same questions again.

@@ -13,7 +13,7 @@
 use std::path::PathBuf;
 
 use simplemix::data::{Metrics, Watch};
-use simplemix::train::{Run, TrainConfig};
+use simplemix::train::{Resume, Run, TrainConfig};
 
 /// Prints a line for every update; every other report is ignored.
 struct Printer;
@@ -42,7 +42,7 @@ fn main() -> simplemix::Result<()> {
     let run = Run::prepare(config)?;
     println!("{}; {} updates of {} pairs", run.train.summary(), run.settings().steps, run.settings().batch_size);
 
-    let finished = run.start(false, &mut Printer)?;
+    let finished = run.start(Resume::No, &mut Printer)?;
     println!("model: {}", finished.folder.model().display());
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use simplemix::pipeline::{Finished, Pipeline, PipelineSettings};
 use simplemix::settings::{Settings, assignment, merge};
-use simplemix::train::{EvalFiles, Run, TrainConfig};
+use simplemix::train::{EvalFiles, Run, RunFolder, TrainConfig};
 
 use crate::bars::Bars;
 use crate::data::Sizes;
@@ -178,7 +178,7 @@ impl Grid {
         config.eval.files = Some(EvalFiles::One(data("reward-test")));
         config.output = Some(output.clone());
         let mut bars = Bars::default();
-        Run::prepare(config)?.start(output.join("metrics.jsonl").is_file(), &mut bars)?;
+        Run::prepare(config)?.start(RunFolder::is_started(&output).into(), &mut bars)?;
         bars.clear();
         Ok(())
     }

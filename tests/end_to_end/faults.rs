@@ -314,7 +314,7 @@ fn evaluating() {
 #[test]
 fn running_all_stages() {
     let args = "run --preset simplemix --model model --prompts prompts.jsonl --off-policy off.jsonl --scorer digit-share \
-                --size 4 --set train.batch.batch_size=4 --set collect.sampling.max_new_tokens=8 --output all";
+                --size 4 --set train.batch.batch_size=2 --set collect.sampling.max_new_tokens=8 --output all";
     let outputs = &["all/model/model.safetensors"];
     survives(inputs, &Writes { faults: 12, kills: 4, ..Writes::new(args, outputs) });
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::good_runs::{lines, mixed, succeeds};
-use crate::{Dir, exists};
+use crate::{Dir, exists, stderr, stdout};
 
 const RUN: &[&str] = &[
     "train",
@@ -97,9 +97,67 @@ fn a_run_that_is_asked_to_stop_saves_a_checkpoint() {
     assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("go on with --resume run"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let hint = said.lines().find_map(|line| line.strip_prefix("stopped; go on with: simplemix ")).unwrap();
     let checkpoints = std::fs::read_dir(dir.path("run/checkpoints")).unwrap().count();
     assert_eq!(checkpoints, 1);
+    // The hint works as it stands; fewer updates than are done end the run.
+    let args: Vec<&str> = hint.split(' ').chain(["--max-steps", "1"]).collect();
+    assert!(succeeds(&dir, &args).contains("model: run/model"));
+}
+
+/// A run goes on as it began, or says what has changed.
+#[test]
+fn a_run_does_not_go_on_with_other_settings_or_data() {
+    let dir = prepared();
+    let few = ["--max-steps", "2"];
+    succeeds(&dir, &[RUN, &["run"], &few].concat());
+    let refused = |more: &[&str]| {
+        let output = dir.simplemix(&[RUN, &["run", "--resume", "auto"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let again = succeeds(&dir, &[RUN, &["run", "--resume", "auto"], &few].concat());
+    assert!(again.contains("the run had finished; nothing was changed"), "{again}");
+    let said = refused(&["--max-steps", "4", "--batch-size", "2"]);
+    assert!(said.contains("`batch.batch_size` was 4 and is 2"), "{said}");
+    // Other pairs under a name that stays.
+    let on = std::fs::read_to_string(dir.path("on.jsonl")).unwrap();
+    std::fs::copy(dir.path("mix.parquet"), dir.path("kept.parquet")).unwrap();
+    std::fs::write(dir.path("other.jsonl"), on).unwrap();
+    succeeds(&dir, &["convert", "other.jsonl", "-o", "mix.parquet"]);
+    let said = refused(&["--max-steps", "4"]);
+    assert!(said.contains("the content of the training pairs has changed"), "{said}");
+    succeeds(&dir, &[RUN, &["run", "--resume", "auto", "--resume-anyway", "--max-steps", "4"]].concat());
+    let notices = std::fs::read_to_string(dir.path("run/notices.json")).unwrap();
+    assert!(notices.contains("the content of the training pairs has changed"), "{notices}");
+}
+
+/// Data from several files, text and messages, and what is told of them.
+#[test]
+fn folders_and_text_are_read_and_what_is_done_with_them_is_said() {
+    let dir = prepared();
+    let line = r#"{"prompt": "Two and two?", "chosen": " Four.", "rejected": " Five."}"#;
+    std::fs::create_dir(dir.path("shards")).unwrap();
+    for (name, lines) in [("a.jsonl", 3), ("b.jsonl", 4)] {
+        dir.write(&format!("shards/{name}"), format!("{line}\n").repeat(lines));
+    }
+    let train = |train: &str, output: &str, more: &[&str]| {
+        let base = ["train", "--model", "model", "--train", train, "--output", output, "--learning-rate", "1e-3"];
+        dir.simplemix(&[&base[..], more].concat())
+    };
+    let output = train("shards", "text", &["--batch-size", "4"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stdout(&output) + &stderr(&output);
+    assert!(said.contains("2 updates of 4 pairs, the last of an epoch of 3"), "{said}");
+    assert!(said.contains("7 pairs are plain text") && said.contains("--messages"), "{said}");
+    let output = train("shards/*.jsonl", "messages", &["--messages"]);
+    let said = stdout(&output) + &stderr(&output);
+    assert!(output.status.success() && !said.contains("plain text"), "{said}");
+    assert!(said.contains("7 pairs are fewer than `batch.batch_size`, 8"), "{said}");
+    let output = train("shards", "still", &["--max-steps", "1", "--set", "optimizer.warmup_ratio=0.1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("`optimizer.warmup_ratio`") && !exists(&dir.path("still")), "{}", stderr(&output));
 }
 
 /// A checkpoint that does not fit, as on a full disk: one error that names the file, and the last good one is intact.
@@ -224,10 +282,13 @@ fn sources_are_mixed_on_the_way_and_every_batch_holds_the_shares() {
     let mix = ["--mix", "on=on.jsonl:1", "--mix", "off=off.jsonl:3", "--batch-size", "8", "--output", "run"];
     succeeds(&dir, &[&["train", "--model", "model"][..], &mix].concat());
     let metrics = lines(&dir, "run/metrics.jsonl");
-    assert_eq!(metrics.len(), 6, "48 of the 52 pairs, a quarter of them sampled");
-    for line in metrics {
-        assert_eq!((line["share@on"].as_f64(), line["share@off"].as_f64()), (Some(0.25), Some(0.75)));
+    assert_eq!(metrics.len(), 7, "six whole batches and what is left");
+    let shares = |line: &Value| (line["share@on"].as_f64(), line["share@off"].as_f64());
+    for line in &metrics[..6] {
+        assert_eq!(shares(line), (Some(0.25), Some(0.75)));
     }
+    let (on, off) = shares(&metrics[6]);
+    assert!(on.unwrap_or(0.0) <= 0.34 && (on.unwrap_or(0.0) + off.unwrap() - 1.0).abs() < 1e-9, "{on:?} {off:?}");
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub(crate) struct Flag {
     pub(crate) hint: &'static str,
 }
 
+/// Placeholder of a flag that needs no value.
+pub(crate) const SWITCH: &str = "true|false";
+
 /// A flag that was given.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
@@ -52,6 +55,10 @@ pub(crate) fn add(mut command: Command, flags: &'static [Flag], sections: &[Sect
         }
         let value = field.words().unwrap_or(flag.value);
         let arg = Arg::new(flag.name).long(flag.name).value_name(value).help(help).help_heading(flag.heading);
+        let arg = match value {
+            SWITCH => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            _ => arg,
+        };
         command = command.arg(arg.action(ArgAction::Append).allow_negative_numbers(true));
     }
     command

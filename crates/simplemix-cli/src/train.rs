@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches};
 use simplemix_settings::{Settings, assignment, merge, place, toml_template};
-use simplemix_train::{MixSource, Outcome, Run, RunFolder, TrainConfig, from_trl};
+use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, TrainConfig, from_trl};
 
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::progress::{Terminal, print};
-use crate::setting_flags::{self, Flag, Given, one, text};
+use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
 
 /// Train a model on preference pairs
 ///
@@ -32,9 +32,13 @@ pub(crate) struct Args {
     /// Print all settings with meanings and defaults, as a file for --config, and stop
     #[arg(long, help_heading = SETTINGS)]
     settings: bool,
-    /// Resume a run that was stopped: `auto` for the run in --output if there is one, or a run folder
+    /// Resume a run that was stopped: `auto` for the run in --output if there is one, or a run folder, whose settings hold
+    /// where no file of settings is given
     #[arg(long, value_name = "auto|PATH", num_args = 0..=1, default_missing_value = "auto", help_heading = RUN)]
     resume: Option<String>,
+    /// Resume with other settings or data than the run began with; they are noted in notices.json
+    #[arg(long, requires = "resume", help_heading = RUN)]
+    resume_anyway: bool,
     /// Read and check everything, print what would be done and the memory it takes, and stop
     #[arg(long, help_heading = RUN)]
     dry_run: bool,
@@ -49,6 +53,7 @@ Examples:
   simplemix train --config run.toml --beta 0.05 --set optimizer.warmup_ratio=0.1 --output runs/beta05
   simplemix train --config run.toml --dry-run
   simplemix train --config run.toml --resume
+  simplemix train --resume runs/first
   simplemix train --trl-config dpo.yaml --output runs/as-trl
   simplemix train --objective reward --model ./smollm2 --train pairs.parquet --output runs/reward
 
@@ -81,6 +86,7 @@ const FLAGS: &[Flag] = &[
         hint: "; for several files, repeat the flag with a name for each",
         ..path("eval", "eval.files", "[NAME=]FILE", DATA)
     },
+    flag("messages", "tokens.messages", SWITCH, DATA),
     path("output", "output", "DIR", DATA),
     path("objective", "objective", "WHAT", METHOD),
     Flag { read: names, ..path("loss", "loss.name", "NAME[,NAME...]", METHOD) },
@@ -177,7 +183,7 @@ pub(crate) fn run(args: &Args) -> Result {
         config.output = Some(PathBuf::from(folder));
     }
     let started = config.output.as_ref().is_some_and(|output| RunFolder::is_started(output));
-    let resume = match args.resume.as_deref() {
+    let is_resumed = match args.resume.as_deref() {
         None => false,
         Some("auto") => started,
         Some(folder) if !started => {
@@ -185,7 +191,7 @@ pub(crate) fn run(args: &Args) -> Result {
         }
         Some(_) => true,
     };
-    if started && !resume {
+    if started && !is_resumed {
         let output = config.output.unwrap_or_default();
         return Err(Failure::input(format!(
             "{}: holds a run already; choose another --output, or --resume it",
@@ -204,7 +210,15 @@ pub(crate) fn run(args: &Args) -> Result {
         return estimate(&run);
     }
     let mut terminal = Terminal::new()?;
-    let finished = run.start(resume, &mut terminal).run()?;
+    let resume = match (is_resumed, args.resume_anyway) {
+        (false, _) => Resume::No,
+        (true, false) => Resume::Yes,
+        (true, true) => Resume::Anyway,
+    };
+    let finished = run.start(resume, &mut terminal).map_err(|error| match error {
+        simplemix_train::Error::Differs { .. } => Failure::Input(error.into()),
+        other => Failure::Run(other.into()),
+    })?;
     terminal.clear();
     match finished.outcome {
         Outcome::Finished | Outcome::StoppedEarly => {
@@ -215,8 +229,13 @@ pub(crate) fn run(args: &Args) -> Result {
             print(&format!("report: {}", finished.folder.path().join("report.html").display()));
             Ok(())
         }
+        Outcome::FinishedBefore => {
+            print("the run had finished; nothing was changed");
+            print(&format!("model: {}", finished.folder.model().display()));
+            Ok(())
+        }
         Outcome::Stopped => {
-            print(&format!("stopped; go on with --resume {}", finished.folder.path().display()));
+            print(&format!("stopped; go on with: simplemix train --resume {}", shell_word(finished.folder.path())));
             Err(Failure::Interrupted)
         }
     }
@@ -225,10 +244,13 @@ pub(crate) fn run(args: &Args) -> Result {
 /// Defaults, then a file, then --set and flags, merged as one table. Each is checked alone first, so that an error names
 /// what the user wrote.
 fn resolve(args: &Args) -> Result<TrainConfig> {
-    let mut table = match (&args.config, &args.trl_config) {
-        (Some(path), _) => read_settings(path)?,
-        (None, Some(path)) => read_trl(path)?,
-        (None, None) => toml::Table::new(),
+    let resumed =
+        args.resume.as_deref().filter(|folder| *folder != "auto").map(|folder| Path::new(folder).join("config.toml"));
+    let mut table = match (&args.config, &args.trl_config, resumed) {
+        (Some(path), ..) => read_settings(path)?,
+        (None, Some(path), _) => read_trl(path, objective(args))?,
+        (None, None, Some(path)) if path.is_file() => read_settings(&path)?,
+        (None, None, _) => toml::Table::new(),
     };
     for text in &args.set {
         let own = assignment(text).and_then(|own| check(&own).map(|()| own)).input()?;
@@ -239,6 +261,13 @@ fn resolve(args: &Args) -> Result<TrainConfig> {
         given.set_in(&mut table).map_err(Failure::input)?;
     }
     TrainConfig::from_table(table).input()
+}
+
+/// A path as a word of a shell's command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn check(table: &toml::Table) -> simplemix_settings::Result {
@@ -258,10 +287,21 @@ fn read_settings(path: &Path) -> Result<toml::Table> {
     Ok(table)
 }
 
-fn read_trl(path: &Path) -> Result<toml::Table> {
-    let (table, ignored) = from_trl(&read_text(path)?, path).input()?;
+/// The objective that --set or a flag names, whose defaults a file of TRL has.
+fn objective(args: &Args) -> Objective {
+    let mut table = toml::Table::new();
+    args.set.iter().filter_map(|text| assignment(text).ok()).for_each(|own| merge(&mut table, own));
+    for given in &args.flags.0 {
+        // A value that cannot be read is refused later.
+        let _ = given.set_in(&mut table);
+    }
+    TrainConfig::from_table(table).map_or(Objective::Preference, |config| config.objective)
+}
+
+fn read_trl(path: &Path, objective: Objective) -> Result<toml::Table> {
+    let (table, ignored) = from_trl(&read_text(path)?, path, objective).input()?;
     if !ignored.is_empty() {
-        print(&format!("{}: ignored keys: {}", path.display(), ignored.join(", ")));
+        print(&format!("{}: keys without effect on the result: {}", path.display(), ignored.join(", ")));
     }
     check(&table).map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
     Ok(table)
@@ -277,11 +317,13 @@ fn describe(run: &Run) {
     }
     let (trained, all) = (run.trained_parameters(), run.parameters());
     let share = if trained == all { String::new() } else { format!(" of {all}") };
-    print(&format!(
-        "{trained}{share} weights trained, {} updates of {} pairs",
-        run.settings().steps,
-        run.settings().batch_size
-    ));
+    let (settings, pairs) = (run.settings(), run.pairs_per_epoch());
+    let (size, rest) = (settings.batch_size as u64, pairs % settings.batch_size as u64);
+    let last = match (pairs < size, rest) {
+        (true, _) | (_, 0) => String::new(),
+        _ => format!(", the last of an epoch of {rest}"),
+    };
+    print(&format!("{trained}{share} weights trained, {} updates of {} pairs{last}", settings.steps, size.min(pairs)));
 }
 
 /// Prints the estimated memory of the run, so that settings can be chosen before hours are spent.

@@ -18,7 +18,7 @@ use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
 use crate::pair::{Message, Pair, Text};
-use crate::template::{ChatTemplate, SpecialTokens, source};
+use crate::template::{ChatTemplate, SpecialTokens, source, today};
 
 /// Tokenising rules. Everything that is not set here follows TRL's default.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -197,7 +197,7 @@ impl PairTokenizer {
         let config = source::tokenizer_config(dir)?;
         let special_tokens = source::special_tokens(dir, config.as_ref())?;
         let template = match ChatTemplate::from_dir(dir) {
-            Ok(template) => Some(template),
+            Ok(template) => Some(dated(template, today())?),
             Err(Error::NoTemplate { .. }) => None,
             Err(error) => return Err(error),
         };
@@ -208,8 +208,44 @@ impl PairTokenizer {
     /// Replaces the chat template of the folder.
     #[must_use]
     pub fn with_template(mut self, template: ChatTemplate) -> Self {
-        self.template = Some(template.with_special_tokens(self.special_tokens.clone()));
+        let template = template.with_special_tokens(self.special_tokens.clone());
+        // Today was a date when it was asked for.
+        self.template = Some(match template.date() {
+            None => dated(template.clone(), today()).unwrap_or(template),
+            Some(_) => template,
+        });
         self
+    }
+
+    /// Fixes the date that the chat template sees, as `2026-01-31`; without it, the day on which the folder was loaded.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it is no such date.
+    pub fn with_date(mut self, date: &str) -> Result<Self> {
+        let wrong = || {
+            let expected = "a date such as 2026-01-31";
+            Error::Value { row: 0, column: "template_date", found: date.to_owned(), expected }
+        };
+        let parts: Vec<&str> = date.split('-').collect();
+        let &[year, month, day] = &parts[..] else { return Err(wrong()) };
+        let parsed = (year.parse().ok(), month.parse().ok(), day.parse().ok());
+        let (Some(year), Some(month), Some(day)) = parsed else { return Err(wrong()) };
+        self.template = match self.template.take() {
+            Some(template) => Some(dated(template, (year, month, day)).map_err(|_| wrong())?),
+            None => None,
+        };
+        Ok(self)
+    }
+
+    /// The date that the chat template sees, if it looks at the date.
+    pub fn date(&self) -> Option<String> {
+        let (year, month, day) = self.template.as_ref().filter(|template| template.uses_date())?.date()?;
+        Some(format!("{year:04}-{month:02}-{day:02}"))
+    }
+
+    /// Whether there is a chat template.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
     }
 
     /// The tokenising rules.
@@ -217,7 +253,7 @@ impl PairTokenizer {
         &self.options
     }
 
-    /// Hash of tokenizer, template and special tokens, in hex.
+    /// Hash of tokenizer, template, special tokens and, where the template looks at it, the date, in hex.
     ///
     /// # Errors
     /// [`Error::Io`] if `tokenizer.json` cannot be read.
@@ -226,6 +262,7 @@ impl PairTokenizer {
         hasher.update(&std::fs::read(&self.path).map_err(Error::io(&self.path, "read"))?);
         hasher.update(self.template.as_ref().map_or("", ChatTemplate::source).as_bytes());
         hasher.update(format!("{:?}", self.special_tokens).as_bytes());
+        hasher.update(self.date().unwrap_or_default().as_bytes());
         Ok(hasher.finalize().to_hex().to_string())
     }
 
@@ -396,6 +433,11 @@ fn turns<'a>(text: &'a Text, role: &'a str) -> Box<dyn Iterator<Item = Message> 
 
 fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The template with a fixed date, so that all pairs of a run see the same one.
+fn dated(template: ChatTemplate, (year, month, day): (i32, u32, u32)) -> Result<ChatTemplate> {
+    if template.uses_date() { template.with_date(year, month, day) } else { Ok(template) }
 }
 
 fn tokenizer_error(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {

@@ -39,6 +39,9 @@ pub struct TrainReport {
     pub updates: u64,
     /// Metrics at the end, by name: of training the mean over the last tenth, of evaluations the last value.
     pub last: BTreeMap<String, f64>,
+    /// Facts about the run that its user should read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// Report of an estimate of the divergence.
@@ -110,7 +113,7 @@ mod tests {
         let text = serde_json::to_string(&report).unwrap();
         assert!(text.starts_with(r#"{"kind":"divergence","mean":1.5,"#), "{text}");
         assert_eq!(serde_json::from_str::<StageReport>(&text).unwrap(), report);
-        let train = TrainReport { pairs: 8, updates: 0, last: [("loss".to_owned(), 0.5)].into() };
+        let train = TrainReport { pairs: 8, updates: 0, last: [("loss".to_owned(), 0.5)].into(), notices: Vec::new() };
         assert_eq!(StageReport::Train(train).to_string(), "8 pairs, loss 0.5000");
     }
 }

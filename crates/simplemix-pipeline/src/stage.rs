@@ -9,7 +9,7 @@ use simplemix_data::Watch;
 use simplemix_eval::read_curves;
 use simplemix_files::Lock;
 use simplemix_rollout::{Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score};
-use simplemix_train::{Outcome, Run, RunFolder, TrainConfig};
+use simplemix_train::{Outcome, Resume, Run, RunFolder, TrainConfig};
 
 use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
 use crate::error::{Error, Result};
@@ -98,13 +98,14 @@ fn scored(
 
 fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
     let run = config.output.as_deref().ok_or_else(|| Error::setting("train.output", "not set", "a folder"))?;
-    let resume = RunFolder::is_started(run);
+    let resume = Resume::from(RunFolder::is_started(run));
     let prepared = Run::prepare(config.clone()).map_err(Error::Prepare)?;
     let pairs = prepared.train.len() as u64;
     let finished = prepared.start(resume, watch)?;
     if finished.outcome == Outcome::Stopped {
         return Err(Error::Interrupted);
     }
+    let notices = finished.folder.notices()?;
     // The file has the metrics of this process and of those before it.
     let curves = read_curves(&finished.folder.metrics_file())?;
     let is_shown =
@@ -114,7 +115,7 @@ fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
         .filter(|(name, _)| is_shown(name))
         .map(|(name, points)| (name.clone(), tail_mean(points, name.starts_with("eval_"))))
         .filter(|(_, value)| value.is_finite());
-    Ok(TrainReport { pairs, updates: curves.get("loss").map_or(0, Vec::len) as u64, last: last.collect() })
+    Ok(TrainReport { pairs, updates: curves.get("loss").map_or(0, Vec::len) as u64, last: last.collect(), notices })
 }
 
 /// The divergence over all responses and by task, on the first `each` prompts of a task.

@@ -93,6 +93,20 @@ pub struct AdamW {
     settings: OptimizerSettings,
     slots: Vec<Slot>,
     updates: u64,
+    movement: Movement,
+}
+
+/// Effect of updates on the weights so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Movement {
+    /// No weight.
+    #[default]
+    Nothing,
+    /// Only f32 copies; every parameter in half precision still rounds to its first value.
+    Copies,
+    /// Parameters.
+    Parameters,
 }
 
 #[derive(Debug)]
@@ -153,7 +167,7 @@ impl AdamW {
             })
         };
         let slots = parameters.iter().zip(group_of).map(slot).collect::<Result<_>>()?;
-        Ok(Self { settings: settings.clone(), slots, updates: 0 })
+        Ok(Self { settings: settings.clone(), slots, updates: 0, movement: Movement::Nothing })
     }
 
     /// Global L2 norm of all gradients.
@@ -189,6 +203,7 @@ impl AdamW {
             let decay = 1.0 - rate * slot.weight_decay;
             let wide = gradient.to_kind(Kind::Float);
             let on_host = slot.weights.device() == Device::Cpu && wide.is_contiguous();
+            let before = slot.before(self.movement);
             if on_host {
                 step.on_host(slot, &wide, decay as f32);
             } else {
@@ -197,8 +212,19 @@ impl AdamW {
             if slot.is_rounded() {
                 slot.parameter.copy_(&slot.weights);
             }
+            self.movement = self.movement.max(slot.movement_since(before));
             let _ = gradient.zero_();
         }
+    }
+
+    /// Effect of this optimiser's updates on the weights; those before [`AdamW::restore`] are not counted.
+    pub fn movement(&self) -> Movement {
+        self.movement
+    }
+
+    /// Whether any parameter has a learning rate above 0 where the run's is.
+    pub(crate) fn learns(&self) -> bool {
+        self.slots.iter().any(|slot| slot.rate_factor > 0.0)
     }
 
     /// Number of updates so far.
@@ -241,6 +267,25 @@ impl Slot {
     /// Whether the parameter is rounded from its f32 copy.
     fn is_rounded(&self) -> bool {
         self.parameter.kind() != Kind::Float
+    }
+
+    /// Copies of what an update must change to be more than `movement`: weights and parameter, each if it matters.
+    fn before(&self, movement: Movement) -> [Option<Tensor>; 2] {
+        let weights = (movement == Movement::Nothing).then(|| self.weights.detach().copy());
+        let parameter = (self.is_rounded() && movement < Movement::Parameters).then(|| self.parameter.detach().copy());
+        [weights, parameter]
+    }
+
+    fn movement_since(&self, before: [Option<Tensor>; 2]) -> Movement {
+        let differs = |before: Option<Tensor>, now: &Tensor| before.is_some_and(|before| !before.equal(now));
+        let [weights, parameter] = before;
+        let moved = differs(weights, &self.weights);
+        match self.is_rounded() {
+            true if differs(parameter, &self.parameter) => Movement::Parameters,
+            true if moved => Movement::Copies,
+            false if moved => Movement::Parameters,
+            _ => Movement::Nothing,
+        }
     }
 
     fn state(&self) -> Vec<(&'static str, &Tensor)> {

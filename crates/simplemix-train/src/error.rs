@@ -93,6 +93,26 @@ pub enum Error {
         /// Number of batches that may be skipped.
         most: u64,
     },
+    /// Settings or data of a resumed run are not those that it was started with.
+    #[error(
+        "{path}: the run was started with other settings or data: {differences}; put them back, choose another output, or \
+         go on all the same with --resume-anyway"
+    )]
+    Differs {
+        /// The run's folder.
+        path: PathBuf,
+        /// Each difference: the value that was and the one that is.
+        differences: String,
+    },
+    /// All updates are done, and no trained weight differs from its first value.
+    #[error(
+        "no weight has changed in {updates} updates, so there is nothing to save; raise `optimizer.learning_rate`, or see \
+         `grad_norm` and `skipped` in metrics.jsonl"
+    )]
+    NothingTrained {
+        /// Updates of the run.
+        updates: u64,
+    },
     /// The start-up check failed: the first batch does not have the loss that it must have.
     #[error(
         "a pair of the first batch has the loss {found}, expected {expected:.4} within {tolerance}: policy and reference \

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::adamw::Movement;
 use crate::error::Result;
 use crate::metrics::MetricSet;
 use crate::stats::PairStats;
@@ -151,6 +152,12 @@ pub trait Trainable {
 
     /// Updates the weights with the accumulated gradients times `scale`, then clears the gradients.
     fn update(&mut self, learning_rate: f64, scale: f64);
+
+    /// Effect of this process's updates on the weights; a run that changes nothing fails. By default, the
+    /// parameters.
+    fn movement(&self) -> Movement {
+        Movement::Parameters
+    }
 
     /// Clears the accumulated gradients without an update.
     fn discard(&mut self);

@@ -36,7 +36,7 @@ mod trainee;
 mod trainer;
 mod trl_config;
 
-pub use adamw::{AdamW, OptimizerSettings, ParameterGroup};
+pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use config::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
     NonFinitePolicy, Objective, Shuffle, TokenSettings, TrainConfig,
@@ -54,7 +54,7 @@ pub use pairs::PairSet;
 pub use preference::{ReferenceLogps, reference_logps};
 pub use progress::{Best, Progress};
 pub use reference::{ReferenceSettings, ReferenceSource};
-pub use run::{Finished, Run, Trained};
+pub use run::{Finished, Resume, Run, Trained};
 pub use run_folder::RunFolder;
 pub use schedule::Schedule;
 pub use sides::Sides;

@@ -20,10 +20,16 @@ pub struct LoopSettings {
     pub warmup_steps: u64,
     /// Global gradient norm above which gradients are scaled down; infinite for no limit.
     pub max_grad_norm: f64,
-    /// Updates between evaluations; 0 evaluates after the last update only.
+    /// Updates between evaluations, or 0.
     pub eval_every_steps: u64,
-    /// Updates between checkpoints; 0 saves on interruption only.
+    /// Whether to evaluate after every epoch.
+    pub eval_every_epoch: bool,
+    /// Whether to evaluate after the last update.
+    pub eval_at_end: bool,
+    /// Updates between checkpoints, or 0. An interruption saves one in any case.
     pub save_every_steps: u64,
+    /// Whether to save a checkpoint after every epoch.
+    pub save_every_epoch: bool,
     /// Order in which pairs are taken.
     pub order: Order,
     /// Treatment of a batch whose loss or gradient is NaN or infinite.

@@ -6,15 +6,14 @@ use simplemix_mix::{Mixture, Permutation};
 
 use crate::torch_random::randperm;
 
-/// Order in which pairs are taken.
+/// Order in which pairs are taken. An epoch is every pair once; its last batch takes what is left.
 #[derive(Debug, Clone)]
 pub enum Order {
-    /// File order, again and again. A mixture is written in its order, so every batch holds the shares.
+    /// File order in every epoch. A mixture is written in its order, so every batch holds the shares.
     File,
     /// Shuffled anew each epoch, under a random seed.
     Shuffled(u64),
-    /// The order of transformers' `Trainer`: `torch.randperm` under the random seed plus the epoch; the last batch of an
-    /// epoch may be short.
+    /// The order of transformers' `Trainer`: `torch.randperm` under the random seed plus the epoch.
     Trl(u64),
     /// The order of a mixture of several sources. Pairs of source `s` begin at `starts[s]`.
     Mixed {
@@ -31,12 +30,9 @@ impl Order {
         Batches { order: self, size, pairs, epoch: None }
     }
 
-    /// Updates of one pass over `pairs` pairs.
+    /// Updates of one pass over `pairs` pairs; the last takes what is left, so that a pass is every pair once.
     pub(crate) fn updates(&self, size: usize, pairs: u64) -> u64 {
-        match self {
-            Self::Trl(_) => pairs.div_ceil(size as u64),
-            _ => pairs / size as u64,
-        }
+        self.pairs(pairs).div_ceil(size as u64)
     }
 
     /// Pairs of one pass: those of the mixture, or all `known` pairs.
@@ -47,13 +43,10 @@ impl Order {
         }
     }
 
-    /// Passes over the pairs after `step` updates.
+    /// Passes over the pairs after `step` updates, as transformers counts them: a short batch completes a pass like a full
+    /// one.
     pub(crate) fn epochs(&self, step: u64, size: usize, pairs: u64) -> f64 {
-        match self {
-            // A short batch completes an epoch like a full one.
-            Self::Trl(_) => step as f64 / self.updates(size, pairs) as f64,
-            _ => (step * size as u64) as f64 / self.pairs(pairs) as f64,
-        }
+        step as f64 / self.updates(size, pairs) as f64
     }
 }
 
@@ -72,21 +65,22 @@ impl Batches<'_> {
     /// Numbers of the pairs of update `step`, counted from zero.
     pub(crate) fn at(&mut self, step: u64) -> Vec<usize> {
         let (size, pairs) = (self.size as u64, self.pairs);
-        let places = step * size..(step + 1) * size;
+        let updates = self.order.updates(self.size, pairs);
+        let (epoch, first) = (step / updates, step % updates * size);
+        let places = first..(first + size).min(self.order.pairs(pairs));
         match self.order {
-            Order::File => places.map(|i| (i % pairs) as usize).collect(),
+            Order::File => places.map(|place| place as usize).collect(),
             Order::Shuffled(seed) => {
-                places.map(|i| Permutation::new(pairs, *seed, i / pairs).at(i % pairs) as usize).collect()
+                let permutation = Permutation::new(pairs, *seed, epoch);
+                places.map(|place| permutation.at(place) as usize).collect()
             }
             Order::Trl(seed) => {
-                let updates = self.order.updates(self.size, pairs);
-                let first = (step % updates) as usize * self.size;
-                let last = (first + self.size).min(pairs as usize);
-                self.permutation(*seed, step / updates)[first..last].to_vec()
+                let places = places.start as usize..places.end as usize;
+                self.permutation(*seed, epoch)[places].to_vec()
             }
             Order::Mixed { mixture, starts } => places
-                .map(|i| {
-                    let draw = mixture.at(i % mixture.len());
+                .map(|place| {
+                    let draw = mixture.at(place);
                     starts[draw.source] + draw.row as usize
                 })
                 .collect(),
@@ -103,6 +97,8 @@ impl Batches<'_> {
 
 #[cfg(test)]
 mod tests {
+    use simplemix_mix::{MixtureConfig, SourceConfig, Weight};
+
     use super::*;
 
     #[test]
@@ -115,6 +111,29 @@ mod tests {
         assert_eq!(sorted, (0..10).collect::<Vec<_>>());
         assert_ne!(first, second);
         assert_eq!(order.batches(5, 10).at(1), first[5..]);
+    }
+
+    #[test]
+    fn the_last_batch_of_an_epoch_takes_what_is_left() {
+        let source = |name: &str, rows| SourceConfig::new(name, rows, Weight::whole(1));
+        let mixture = Mixture::new(MixtureConfig::new(vec![source("a", 8), source("b", 7)], 3)).unwrap();
+        assert_eq!(mixture.len(), 15);
+        let mixed = Order::Mixed { mixture: Arc::new(mixture), starts: [0, 8].into() };
+        for order in [Order::File, Order::Shuffled(1), Order::Trl(1), mixed] {
+            assert_eq!((order.updates(8, 15), order.updates(20, 15), order.updates(5, 15)), (2, 1, 3), "{order:?}");
+            assert_eq!((order.epochs(3, 8, 15), order.epochs(2, 20, 15)), (1.5, 2.0));
+            for size in [1, 4, 8, 15, 20] {
+                let (mut batches, updates) = (order.batches(size, 15), order.updates(size, 15));
+                for epoch in 0..3 {
+                    let epoch: Vec<Vec<usize>> =
+                        (epoch * updates..(epoch + 1) * updates).map(|s| batches.at(s)).collect();
+                    assert!(epoch[..epoch.len() - 1].iter().all(|batch| batch.len() == size), "{order:?} {size}");
+                    let mut pairs = epoch.concat();
+                    pairs.sort_unstable();
+                    assert_eq!(pairs, (0..15).collect::<Vec<_>>(), "{order:?} {size}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::adamw::Movement;
 use crate::error::{Error, Result};
 use crate::loop_settings::BestRule;
 use crate::metrics::Record;
@@ -19,6 +20,13 @@ pub struct Progress {
     /// Best evaluation so far.
     #[serde(default)]
     pub best: Option<Best>,
+    /// Effect of the updates on the weights. Checkpoints of version 0.1 do not say.
+    #[serde(default = "moved")]
+    pub movement: Movement,
+}
+
+fn moved() -> Movement {
+    Movement::Parameters
 }
 
 /// The best evaluation so far.

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! config.toml      settings as they were resolved
+//! identity.json    what the updates follow from, compared when the run is resumed
+//! notices.json     facts that the user should read, if there are any
 //! metrics.jsonl    one line an update or evaluation
 //! checkpoints/     step-N/: weights, optimiser state, progress
 //! model/           the result, a Hugging Face folder
+//! finished.json    updates of the run, once all of the result is written
 //! run.lock         held by the process that trains
 //! ```
 //!
@@ -24,6 +27,8 @@ use crate::progress::Progress;
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINTS: &str = "checkpoints";
 const PROGRESS: &str = "progress.json";
+const FINISHED: &str = "finished.json";
+const NOTICES: &str = "notices.json";
 
 /// A run's folder on disk.
 #[derive(Debug)]
@@ -94,6 +99,65 @@ impl RunFolder {
     /// [`Error::Files`].
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
         Ok(simplemix_files::write(self.path.join(name), text)?)
+    }
+
+    /// Facts about the run that its user should read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if `notices.json` cannot be read.
+    pub fn notices(&self) -> Result<Vec<String>> {
+        let path = self.path.join(NOTICES);
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            text => serde_json::from_str(&text.at(&path, "read")?).map_err(std::io::Error::from).at(&path, "read"),
+        }
+    }
+
+    /// Adds a notice, unless it is kept already.
+    ///
+    /// # Errors
+    /// Errors of [`RunFolder::notices`]; [`Error::Files`].
+    pub(crate) fn add_notice(&self, text: &str) -> Result<()> {
+        let mut notices = self.notices()?;
+        if !notices.iter().any(|kept| kept == text) {
+            notices.push(text.to_owned());
+            self.write(NOTICES, &format!("{:#}\n", serde_json::json!(notices)))?;
+        }
+        Ok(())
+    }
+
+    /// Marks the run as finished after `steps` updates.
+    ///
+    /// # Errors
+    /// [`Error::Files`].
+    pub(crate) fn finish(&self, steps: u64) -> Result<()> {
+        self.write(FINISHED, &format!("{}\n", serde_json::json!({ "steps": steps })))
+    }
+
+    /// Updates of the run, if it is finished and its model is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn finished(&self) -> Result<Option<u64>> {
+        if !self.model().is_dir() {
+            return Ok(None);
+        }
+        let path = self.path.join(FINISHED);
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            text => {
+                let value: serde_json::Value = serde_json::from_str(&text.at(&path, "read")?).unwrap_or_default();
+                Ok(value["steps"].as_u64())
+            }
+        }
+    }
+
+    /// Takes the mark of [`RunFolder::finish`] away.
+    ///
+    /// # Errors
+    /// [`Error::Files`].
+    pub(crate) fn unfinish(&self) -> Result<()> {
+        Ok(simplemix_files::remove_file(self.path.join(FINISHED))?)
     }
 
     /// Opens `metrics.jsonl` after the lines of the first `step` updates; later lines are cut off.

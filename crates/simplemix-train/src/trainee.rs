@@ -5,7 +5,7 @@ use std::path::Path;
 use simplemix_model::weights;
 use tch::Tensor;
 
-use crate::adamw::{AdamW, OptimizerSettings};
+use crate::adamw::{AdamW, Movement, OptimizerSettings};
 use crate::error::{At, Error, Result};
 use crate::learner::Trainable;
 
@@ -32,6 +32,11 @@ impl Trainee {
         Ok(Self { parameters, optimizer })
     }
 
+    /// Whether any parameter has a learning rate above 0 where the run's is.
+    pub(crate) fn learns(&self) -> bool {
+        self.optimizer.learns()
+    }
+
     /// Number of trained weights.
     pub fn count(&self) -> i64 {
         self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum()
@@ -45,6 +50,10 @@ impl Trainable for Trainee {
 
     fn update(&mut self, learning_rate: f64, scale: f64) {
         self.optimizer.update(learning_rate, scale);
+    }
+
+    fn movement(&self) -> Movement {
+        self.optimizer.movement()
     }
 
     fn discard(&mut self) {

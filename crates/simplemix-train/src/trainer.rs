@@ -32,6 +32,8 @@ pub enum Outcome {
     StoppedEarly,
     /// The observer interrupted the run; a checkpoint was saved.
     Stopped,
+    /// The run had finished before it was resumed; nothing was changed.
+    FinishedBefore,
 }
 
 /// Runs updates from `progress` on until all are done, evaluations stop improving, or the observer interrupts.
@@ -82,19 +84,25 @@ impl<L: Learner> Trainer<'_, L> {
             let record = self.update()?;
             self.observer.update(&record)?;
             let is_last = self.progress.step == self.settings.steps;
-            let is_enough = (is_last || self.is_due(self.settings.eval_every_steps)) && self.evaluate()?;
+            let settings = self.settings;
+            let is_eval_due =
+                self.is_due(settings.eval_every_steps, settings.eval_every_epoch) || (is_last && settings.eval_at_end);
+            let is_enough = is_eval_due && self.evaluate()?;
             if is_enough && !is_last {
                 return Ok(Outcome::StoppedEarly);
             }
-            if !is_last && self.is_due(self.settings.save_every_steps) {
+            if !is_last && self.is_due(settings.save_every_steps, settings.save_every_epoch) {
                 self.checkpoint(Occasion::Due)?;
             }
         }
         Ok(Outcome::Finished)
     }
 
-    fn is_due(&self, every: u64) -> bool {
-        every > 0 && self.progress.step.is_multiple_of(every)
+    /// Whether something is due now that is done every so many steps, or after each epoch.
+    fn is_due(&self, every: u64, every_epoch: bool) -> bool {
+        let (step, settings) = (self.progress.step, self.settings);
+        let updates = settings.order.updates(settings.batch_size, self.tables.train.pairs.len() as u64);
+        (every > 0 && step.is_multiple_of(every)) || (every_epoch && step.is_multiple_of(updates))
     }
 
     fn checkpoint(&mut self, occasion: Occasion) -> Result<()> {
@@ -113,6 +121,7 @@ impl<L: Learner> Trainer<'_, L> {
         // PyTorch's clip_grad_norm_ has the same small constant.
         let scale = (self.settings.max_grad_norm / (batch.grad_norm + 1e-6)).min(1.0);
         self.learner.trainee_mut().update(rate, scale);
+        self.progress.movement = self.progress.movement.max(self.learner.trainee().movement());
         self.progress.step += 1;
         self.progress.tokens += self.trl_tokens(&batch) as u64;
         Ok(self.record(&batch, rate, started.elapsed().as_secs_f64()))

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::adamw::Movement;
 use crate::learner::Trainable;
 use crate::loop_settings::BestRule;
 use crate::order::Order;
@@ -124,6 +125,9 @@ fn settings() -> LoopSettings {
         warmup_steps: 0,
         max_grad_norm: f64::INFINITY,
         eval_every_steps: 4,
+        eval_every_epoch: false,
+        eval_at_end: true,
+        save_every_epoch: false,
         save_every_steps: 3,
         order: Order::File,
         on_nonfinite: OnNonFinite::Stop,
@@ -187,7 +191,7 @@ fn a_stopped_run_resumes_where_it_stopped() {
     let mut progress = Progress::default();
     assert_eq!(run(&settings(), &mut cut, &mut progress, &mut log).unwrap(), Outcome::Stopped);
     assert_eq!(log.checkpoints, [(2, cut.weight)]);
-    assert_eq!(progress, Progress { step: 2, tokens: 32, ..Progress::default() });
+    assert_eq!(progress, Progress { step: 2, tokens: 32, movement: Movement::Parameters, ..Progress::default() });
     let outcome = run(&settings(), &mut cut, &mut progress, &mut Log::default()).unwrap();
     assert_eq!(outcome, Outcome::Finished);
     assert_eq!(cut.weight, uncut.weight);

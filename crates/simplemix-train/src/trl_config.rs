@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use simplemix_settings::nearest;
 
+use crate::config::Objective;
 use crate::error::{Error, Result};
 
 /// A key of TRL and the setting of the same meaning.
@@ -19,16 +20,12 @@ const SAME: &[(&str, &str)] = &[
     ("label_smoothing", "loss.label_smoothing"),
     ("ld_alpha", "loss.ld_alpha"),
     ("center_rewards_coefficient", "loss.center_rewards"),
-    ("lora_alpha", "lora.alpha"),
-    ("lora_dropout", "lora.dropout"),
     ("use_rslora", "lora.rslora"),
-    ("learning_rate", "optimizer.learning_rate"),
     ("max_grad_norm", "optimizer.max_grad_norm"),
     ("weight_decay", "optimizer.weight_decay"),
     ("adam_beta1", "optimizer.beta1"),
     ("adam_beta2", "optimizer.beta2"),
     ("adam_epsilon", "optimizer.epsilon"),
-    ("max_length", "tokens.max_length"),
     ("gradient_checkpointing", "memory.activation_checkpointing"),
     ("save_total_limit", "checkpoint.keep"),
 ];
@@ -39,24 +36,28 @@ type Read = fn(&TrlFile, &mut Translation) -> Result<()>;
 const TOGETHER: &[(&[&str], Read)] = &[
     (&["loss_type", "loss_weights", "use_weighting"], TrlFile::loss),
     (&["f_divergence_type", "f_alpha_divergence_coef"], TrlFile::divergence),
+    (&["learning_rate"], TrlFile::learning_rate),
+    (&["max_length", "truncation_mode"], TrlFile::truncation),
+    (&["optim", "disable_dropout", "deepspeed", "fsdp", "fsdp_config"], TrlFile::unfollowed),
+    (&["dataset_train_split", "dataset_test_split"], TrlFile::splits),
     (&["per_device_train_batch_size", "gradient_accumulation_steps"], TrlFile::batch_size),
     (&["lr_scheduler_type"], TrlFile::schedule),
     (&["max_steps", "warmup_ratio", "warmup_steps"], TrlFile::length_and_warmup),
     (&["seed", "data_seed", "train_sampling_strategy"], TrlFile::order),
-    (&["eval_strategy", "eval_steps", "save_strategy", "save_steps"], TrlFile::intervals),
+    (&["eval_strategy", "eval_steps", "save_strategy", "save_steps", "logging_steps"], TrlFile::intervals),
     (&["load_best_model_at_end", "metric_for_best_model", "greater_is_better"], TrlFile::best_checkpoint),
     (
         &["sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha", "precompute_ref_log_probs"],
         TrlFile::moving_reference,
     ),
-    (&["use_peft", "lora_r", "lora_target_modules"], TrlFile::adapter),
+    (&["use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"], TrlFile::adapter),
     (&["bf16", "dtype"], TrlFile::dtype),
 ];
 
-/// Keys that say how, where or how often TRL does something that is done otherwise here, or always.
+/// Keys that cannot change a number of the result: where and how often TRL writes, how it loads, and how it computes the same
+/// sums.
 const IGNORED: &[&str] = &[
     "report_to",
-    "logging_steps",
     "logging_strategy",
     "logging_dir",
     "logging_first_step",
@@ -73,38 +74,31 @@ const IGNORED: &[&str] = &[
     "attn_implementation",
     "trust_remote_code",
     "tf32",
-    "optim",
     "use_liger_kernel",
     "padding_free",
     "gradient_checkpointing_kwargs",
     "dataloader_num_workers",
     "dataloader_pin_memory",
     "dataset_num_proc",
-    "dataset_train_split",
-    "dataset_test_split",
     "ddp_find_unused_parameters",
     "ddp_timeout",
-    "deepspeed",
-    "fsdp",
-    "fsdp_config",
     "per_device_eval_batch_size",
     "remove_unused_columns",
     "precompute_ref_batch_size",
-    "disable_dropout",
     "pad_to_multiple_of",
     "torch_compile",
     "use_cpu",
-    "truncation_mode",
 ];
 
-/// Reads settings as a TOML table, with TRL's defaults where they differ from ours, and the keys that are ignored.
+/// Reads settings as a TOML table, with TRL's defaults for the objective where they differ from ours, and the keys that are
+/// ignored because they cannot change a result.
 ///
 /// # Errors
 /// [`Error::Config`] naming an unknown key, with the nearest known one, or a value that cannot be followed.
-pub fn from_trl(text: &str, path: &Path) -> Result<(toml::Table, Vec<String>)> {
+pub fn from_trl(text: &str, path: &Path, objective: Objective) -> Result<(toml::Table, Vec<String>)> {
     let keys = serde_saphyr::from_str(text)
         .map_err(|error| Error::Config { path: path.to_owned(), message: error.to_string() })?;
-    let file = TrlFile { path: path.to_owned(), keys };
+    let file = TrlFile { path: path.to_owned(), keys, objective };
     let mut translation = Translation::default();
     translation.set("epochs", 3.0);
     for (key, value) in file.keys.iter().filter(|(_, value)| !value.is_null()) {
@@ -147,6 +141,7 @@ impl Translation {
 struct TrlFile {
     path: PathBuf,
     keys: serde_json::Map<String, Value>,
+    objective: Objective,
 }
 
 impl TrlFile {
@@ -186,6 +181,66 @@ impl TrlFile {
             None => {}
         }
         Ok(())
+    }
+
+    /// Defaults of DPOConfig, SFTConfig and RewardConfig.
+    fn learning_rate(&self, to: &mut Translation) -> Result<()> {
+        let default = match self.objective {
+            Objective::Preference => 1e-6,
+            Objective::Sft => 2e-5,
+            Objective::Reward => 1e-4,
+        };
+        to.set("optimizer.learning_rate", self.float("learning_rate", default)?);
+        Ok(())
+    }
+
+    /// An absent `max_length` is 1024, a null one no limit.
+    fn truncation(&self, to: &mut Translation) -> Result<()> {
+        let length = match self.keys.get("max_length") {
+            Some(Value::Null) => UNLIMITED,
+            _ => self.whole("max_length", 1024)?,
+        };
+        to.set("tokens.max_length", length);
+        match self.text("truncation_mode") {
+            None | Some("keep_start") => Ok(()),
+            Some(_) => Err(self.value("truncation_mode", "keep_start: longer pairs are cut at their end")),
+        }
+    }
+
+    /// Keys with a value that changes results and has no counterpart here.
+    fn unfollowed(&self, _: &mut Translation) -> Result<()> {
+        if !matches!(self.text("optim"), None | Some("adamw_torch" | "adamw_torch_fused" | "adamw_apex_fused")) {
+            return Err(self.value("optim", "adamw_torch or adamw_torch_fused"));
+        }
+        if self.get("disable_dropout").and_then(Value::as_bool) == Some(false) {
+            return Err(self.value("disable_dropout", "true: a model is trained without dropout of its own"));
+        }
+        let is_set = |key: &&str| self.get(key).is_some_and(|value| !is_empty(value));
+        match ["deepspeed", "fsdp", "fsdp_config"].into_iter().find(is_set) {
+            Some(key) => Err(self.value(key, "no such key: one process trains")),
+            None => Ok(()),
+        }
+    }
+
+    /// A file has no splits.
+    fn splits(&self, to: &mut Translation) -> Result<()> {
+        if !matches!(self.text("dataset_train_split"), None | Some("train")) {
+            return Err(self.value("dataset_train_split", "no such key: `dataset_name` is the file of the split"));
+        }
+        match self.get("dataset_test_split") {
+            Some(_) if self.evaluates() => {
+                Err(self.value("dataset_test_split", "no such key: --eval names the file of held-out pairs"))
+            }
+            Some(_) => {
+                to.ignored.push("dataset_test_split".to_owned());
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn evaluates(&self) -> bool {
+        matches!(self.text("eval_strategy"), Some("steps" | "epoch"))
     }
 
     fn batch_size(&self, to: &mut Translation) -> Result<()> {
@@ -231,17 +286,52 @@ impl TrlFile {
         Ok(())
     }
 
+    /// transformers evaluates only if `eval_strategy` says when; `steps` without `eval_steps` is as often as it logs.
     fn intervals(&self, to: &mut Translation) -> Result<()> {
-        for (strategy, steps, path) in [
-            ("eval_strategy", "eval_steps", "eval.eval_every_steps"),
-            ("save_strategy", "save_steps", "checkpoint.save_every_steps"),
-        ] {
-            let is_asked_for = self.text(strategy) == Some("steps") || self.get(steps).is_some();
-            if is_asked_for {
-                to.set(path, self.whole(steps, 500)?);
-            }
+        let logging = self.whole("logging_steps", 500)?;
+        if self.get("logging_steps").is_some() {
+            to.ignored.push("logging_steps".to_owned());
+        }
+        let evaluation = ["eval_strategy", "eval_steps"];
+        let paths = ["eval.eval_every_steps", "eval.eval_every_epoch"];
+        let is_timed = self.interval(evaluation, self.whole("eval_steps", logging)?, paths, to)?;
+        // Without the key, pairs that --eval names are evaluated at the end.
+        if self.get("eval_strategy").is_some() {
+            to.set("eval.eval_at_end", is_timed);
+        }
+        let saving = ["save_strategy", "save_steps"];
+        let paths = ["checkpoint.save_every_steps", "checkpoint.save_every_epoch"];
+        // How often it saves changes no result, so the default of 500 steps is left aside.
+        if self.get("save_strategy").is_some() || self.get("save_steps").is_some() {
+            self.interval(saving, self.whole("save_steps", 500)?, paths, to)?;
         }
         Ok(())
+    }
+
+    /// Translates a strategy; returns whether it is `steps` or `epoch`.
+    fn interval(
+        &self,
+        [strategy, steps]: [&str; 2],
+        every: i64,
+        [steps_path, epoch_path]: [&str; 2],
+        to: &mut Translation,
+    ) -> Result<bool> {
+        let default = if strategy == "save_strategy" { "steps" } else { "no" };
+        let text = match self.get(strategy) {
+            None => default,
+            Some(Value::Bool(false)) => "no",
+            Some(value) => value.as_str().unwrap_or_default(),
+        };
+        match text {
+            "steps" => to.set(steps_path, every),
+            "epoch" => to.set(epoch_path, true),
+            "no" => {}
+            _ => return Err(self.value(strategy, "no, steps or epoch")),
+        }
+        if text != "steps" && self.get(steps).is_some() {
+            to.ignored.push(steps.to_owned());
+        }
+        Ok(text != "no")
     }
 
     /// The metric has an effect on the result only if the best checkpoint is loaded at the end.
@@ -270,18 +360,27 @@ impl TrlFile {
         Ok(())
     }
 
+    /// Defaults of TRL's ModelConfig; without names of layers, peft chooses them by the model's type.
     fn adapter(&self, to: &mut Translation) -> Result<()> {
         if !self.is("use_peft") {
+            let unused = ["lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"];
+            to.ignored.extend(unused.into_iter().filter(|key| self.get(key).is_some()).map(str::to_owned));
             return Ok(());
         }
         to.set("lora.rank", self.whole("lora_r", 16)?);
-        let targets: Vec<&str> = match self.get("lora_target_modules") {
-            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
-            Some(Value::String(name)) => vec![name],
-            _ => Vec::new(),
+        to.set("lora.alpha", self.float("lora_alpha", 32.0)?);
+        to.set("lora.dropout", self.float("lora_dropout", 0.05)?);
+        let wrong = || self.value("lora_target_modules", "a list of names, or all-linear");
+        let targets = match self.get("lora_target_modules") {
+            None => vec!["peft-default".to_owned()],
+            Some(Value::String(name)) => vec![name.clone()],
+            Some(Value::Array(names)) => {
+                names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_>>()?
+            }
+            Some(_) => return Err(wrong()),
         };
-        let targets = targets.into_iter().filter(|name| *name != "all-linear").map(toml::Value::from);
-        to.set("lora.targets", targets.collect::<Vec<_>>());
+        let targets = if targets == ["all-linear"] { Vec::new() } else { targets };
+        to.set("lora.targets", targets);
         Ok(())
     }
 
@@ -305,6 +404,12 @@ impl TrlFile {
 
     fn number(&self, key: &str) -> Option<f64> {
         self.get(key).and_then(Value::as_f64)
+    }
+
+    fn float(&self, key: &str, default: f64) -> Result<f64> {
+        // YAML 1.1 reads `1e-6` as a text, and so does TRL before it makes a number of it.
+        let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
+        self.get(key).map_or(Ok(default), |value| number(value).ok_or_else(|| self.value(key, "a number")))
     }
 
     fn is(&self, key: &str) -> bool {
@@ -332,6 +437,20 @@ impl TrlFile {
     }
 }
 
+/// Tokens of a pair that no model has.
+const UNLIMITED: i64 = 1 << 40;
+
+/// Whether a value says that there is nothing: an empty text, list or table, or false.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(table) => table.is_empty(),
+        _ => false,
+    }
+}
+
 /// The share of `all` updates that rounds up to `warmup` of them.
 fn share(warmup: f64, all: f64) -> f64 {
     let share = warmup / all;
@@ -346,9 +465,13 @@ mod tests {
     use simplemix_model::Dtype;
     use simplemix_settings::Settings;
 
-    fn read(text: &str) -> Result<(TrainConfig, Vec<String>)> {
-        let (table, ignored) = from_trl(text, Path::new("dpo.yaml"))?;
+    fn read_for(objective: Objective, text: &str) -> Result<(TrainConfig, Vec<String>)> {
+        let (table, ignored) = from_trl(text, Path::new("dpo.yaml"), objective)?;
         Ok((TrainConfig::from_table(table)?, ignored))
+    }
+
+    fn read(text: &str) -> Result<(TrainConfig, Vec<String>)> {
+        read_for(Objective::Preference, text)
     }
 
     #[test]
@@ -368,7 +491,62 @@ mod tests {
             (Dtype::Float32, Shuffle::Trl, 50)
         );
         assert_eq!((config.lora.rank, config.lora.targets.len()), (8, 2));
-        assert_eq!(ignored, ["logging_steps", "report_to"]);
+        assert_eq!(ignored, ["report_to", "logging_steps"]);
+    }
+
+    #[test]
+    fn an_adapter_has_trls_and_pefts_defaults() {
+        let lora = |text: &str| read(text).unwrap().0.lora;
+        let default = lora("use_peft: true\n");
+        assert_eq!((default.rank, default.alpha, default.dropout), (16, 32.0, 0.05));
+        for (model_type, expected) in [("llama", true), ("qwen3", true), ("phi3", false), ("olmo2", false)] {
+            let mut lora = default.clone();
+            let found = lora.resolve_targets(model_type);
+            assert_eq!((found.is_ok(), lora.targets == ["q_proj", "v_proj"]), (expected, expected), "{model_type}");
+        }
+        let error = default.clone().resolve_targets("phi3").unwrap_err().to_string();
+        let expected = "`lora.targets` is peft-default, expected names of layers: peft has no default for `phi3`";
+        assert_eq!(error, expected);
+        let all = lora("use_peft: true\nlora_target_modules: all-linear\nlora_dropout: 0.0\n");
+        assert_eq!((all.targets.len(), all.dropout), (0, 0.0));
+        let (config, ignored) = read("lora_r: 8\n").unwrap();
+        assert_eq!((config.lora.rank, ignored), (0, vec!["lora_r".to_owned()]));
+    }
+
+    #[test]
+    fn the_learning_rate_is_that_of_the_objective() {
+        for (objective, expected) in [(Objective::Preference, 1e-6), (Objective::Sft, 2e-5), (Objective::Reward, 1e-4)]
+        {
+            assert_eq!(read_for(objective, "seed: 1\n").unwrap().0.optimizer.learning_rate, expected);
+            assert_eq!(read_for(objective, "learning_rate: 1e-7\n").unwrap().0.optimizer.learning_rate, 1e-7);
+        }
+    }
+
+    #[test]
+    fn a_length_of_null_is_no_limit() {
+        let length = |text: &str| read(text).unwrap().0.tokens.max_length;
+        assert_eq!(length("seed: 1\n"), 1024);
+        assert_eq!(length("max_length: 512\n"), 512);
+        assert_eq!(length("max_length: null\n"), 1 << 40);
+    }
+
+    #[test]
+    fn evaluations_are_when_transformers_has_them() {
+        let eval = |text: &str| {
+            let eval = read(text).unwrap().0.eval;
+            (eval.eval_every_steps, eval.eval_every_epoch, eval.eval_at_end)
+        };
+        assert_eq!(eval("seed: 1\n"), (0, false, true));
+        for no in ["\"no\"", "no", "false"] {
+            assert_eq!(eval(&format!("eval_strategy: {no}\n")), (0, false, false), "{no}");
+        }
+        assert_eq!(eval("eval_strategy: epoch\n"), (0, true, true));
+        assert_eq!(eval("eval_strategy: steps\n"), (500, false, true));
+        assert_eq!(eval("eval_strategy: steps\nlogging_steps: 20\n"), (20, false, true));
+        assert_eq!(eval("eval_strategy: steps\neval_steps: 5\n"), (5, false, true));
+        let (config, ignored) = read("eval_steps: 50\nsave_strategy: epoch\n").unwrap();
+        assert_eq!((config.eval.eval_every_steps, ignored), (0, vec!["eval_steps".to_owned()]));
+        assert!(config.checkpoint.save_every_epoch);
     }
 
     #[test]
@@ -417,6 +595,21 @@ mod tests {
             ("betta: 0.1\n", "dpo.yaml: unknown key `betta`; did you mean `beta`?"),
             ("loss_type: [1]\n", "dpo.yaml: `loss_type` is [1], expected a name, or a list of names"),
             ("warmup_steps: 10\n", "dpo.yaml: `warmup_steps` is 10, expected `max_steps` with it, or a share below 1"),
+            ("optim: adafactor\n", "dpo.yaml: `optim` is \"adafactor\", expected adamw_torch or adamw_torch_fused"),
+            (
+                "truncation_mode: keep_end\n",
+                "dpo.yaml: `truncation_mode` is \"keep_end\", expected keep_start: longer pairs are cut at their end",
+            ),
+            (
+                "disable_dropout: false\n",
+                "dpo.yaml: `disable_dropout` is false, expected true: a model is trained without dropout of its own",
+            ),
+            ("deepspeed: ds.json\n", "dpo.yaml: `deepspeed` is \"ds.json\", expected no such key: one process trains"),
+            (
+                "eval_strategy: steps\ndataset_test_split: test\n",
+                "dpo.yaml: `dataset_test_split` is \"test\", expected no such key: --eval names the file of held-out pairs",
+            ),
+            ("eval_strategy: often\n", "dpo.yaml: `eval_strategy` is \"often\", expected no, steps or epoch"),
             ("max_steps: ten\n", "dpo.yaml: `max_steps` is \"ten\", expected a whole number"),
         ] {
             assert_eq!(read(text).unwrap_err().to_string(), expected);

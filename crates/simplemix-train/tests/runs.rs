@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use simplemix_data::{Message, Metrics, Pair, Policy, Text, Watch};
 use simplemix_model::{CausalLm, RewardModel, tiny, weights};
 use simplemix_settings::{Settings, merge};
-use simplemix_train::{Finished, Outcome, Record, Run, TrainConfig, Trained};
+use simplemix_train::{Finished, Outcome, Record, Resume, Run, TrainConfig, Trained};
 use tch::{Device, Kind, Tensor};
 
+#[path = "runs/as_asked.rs"]
+mod as_asked;
 #[cfg(all(feature = "faults", debug_assertions))]
 #[path = "runs/faults.rs"]
 mod faults;
@@ -84,7 +86,7 @@ impl Watch for StopAt {
 fn start(config: TrainConfig, resume: bool, stop_at: u64) -> Finished {
     let (model, held_out) = (config.model.clone().unwrap(), pairs(4));
     let run = Run::with_pairs(config, &model, &pairs(24), &held_out).unwrap();
-    run.start(resume, &mut StopAt(stop_at, Cell::new(0))).unwrap()
+    run.start(resume.into(), &mut StopAt(stop_at, Cell::new(0))).unwrap()
 }
 
 fn train(config: TrainConfig) -> Finished {
@@ -182,7 +184,7 @@ fn an_adapter_is_trained_and_the_model_is_not() {
     let run = Run::with_pairs(config("lora"), &dir.model(), &pairs(24), &pairs(4)).unwrap();
     // Two layers, rank 4: inputs and outputs of four projections of attention and three of the feed-forward.
     assert_eq!(run.trained_parameters(), 2 * 4 * (4 * 64 + 192 + 3 * (64 + 160)));
-    let finished = run.start(false, &mut StopAt(u64::MAX, Cell::new(0))).unwrap();
+    let finished = run.start(Resume::No, &mut StopAt(u64::MAX, Cell::new(0))).unwrap();
     let margins = |at: usize| finished.records[at].get("rewards/margins").unwrap();
     assert!(margins(2) > margins(0) + 0.01, "{} {}", margins(0), margins(2));
 
@@ -394,7 +396,7 @@ fn soft_labels_come_from_scores() {
     let run = |name: &str, loss: &str, scale: f64, margin: fn(usize) -> f64| {
         let config = dir.with(name, &format!("loss = {{ name = '{loss}', reward_margin_scale = {scale:?} }}"));
         let run = Run::with_pairs(config, &dir.model(), &scored_pairs(24, margin), &scored_pairs(1, margin)).unwrap();
-        run.start(false, &mut StopAt(u64::MAX, Cell::new(0))).unwrap()
+        run.start(Resume::No, &mut StopAt(u64::MAX, Cell::new(0))).unwrap()
     };
     // Scores that are sure make plain DPO of it, on every pair.
     run("dpo", "sigmoid", 1.0, |_| 50.0);

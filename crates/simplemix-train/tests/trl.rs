@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use simplemix_data::{ReadOptions, Unwatched, read_pairs};
 use simplemix_model::tiny;
 use simplemix_settings::{Settings, merge};
-use simplemix_train::{Record, Run, TrainConfig};
+use simplemix_train::{Record, Resume, Run, TrainConfig};
 
 #[derive(serde::Deserialize)]
 struct Golden {
@@ -76,7 +76,7 @@ fn every_step_is_trls() {
         config.lora.adapter = config.lora.adapter.map(|adapter| golden().join(adapter));
         let kept = if name == "random_order" { 30 } else { pairs.len() };
         let run = Run::with_pairs(config, &model, &pairs[..kept], &held_out).unwrap();
-        let finished = run.start(false, &mut Unwatched).unwrap();
+        let finished = run.start(Resume::No, &mut Unwatched).unwrap();
         let (eval, steps) = finished.records.split_last().unwrap();
         assert_eq!(steps.len(), expected.log.len());
         for (ours, theirs) in steps.iter().zip(&expected.log) {

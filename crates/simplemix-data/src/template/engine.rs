@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use chrono::{Local, NaiveDate, NaiveDateTime};
+use chrono::{Datelike, Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
@@ -30,6 +30,12 @@ pub(super) fn set_clock(
     now: impl Fn() -> NaiveDateTime + Send + Sync + 'static,
 ) {
     environment.add_function("strftime_now", move |format: String| strftime(now(), &format));
+}
+
+/// Year, month and day of today, in local time.
+pub(crate) fn today() -> (i32, u32, u32) {
+    let today = Local::now();
+    (today.year(), today.month(), today.day())
 }
 
 pub(super) fn noon(year: i32, month: u32, day: u32) -> Option<NaiveDateTime> {

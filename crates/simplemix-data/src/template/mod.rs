@@ -9,6 +9,7 @@ mod engine;
 mod python_json;
 pub(crate) mod source;
 
+pub(crate) use engine::today;
 pub use source::SpecialTokens;
 
 use std::path::Path;
@@ -56,6 +57,8 @@ pub struct ChatTemplate {
     special_tokens: Arc<SpecialTokens>,
     limits: TemplateLimits,
     source: Arc<str>,
+    /// Year, month and day of `strftime_now`; the time of rendering without one.
+    date: Option<(i32, u32, u32)>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
@@ -104,7 +107,7 @@ impl ChatTemplate {
             .add_template_owned(MAIN, engine::without_generation_tags(text))
             .map_err(|error| template_error(&name, &error))?;
         let special_tokens = Arc::new(SpecialTokens::default());
-        Ok(Self { name, environment: Arc::new(environment), special_tokens, limits, source: text.into() })
+        Ok(Self { date: None, name, environment: Arc::new(environment), special_tokens, limits, source: text.into() })
     }
 
     /// Sets the special tokens, which the template sees as `bos_token`, `eos_token` and so on.
@@ -129,6 +132,16 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// Whether what is rendered depends on the date, by `strftime_now`.
+    pub fn uses_date(&self) -> bool {
+        self.source.contains("strftime_now")
+    }
+
+    /// Year, month and day that [`ChatTemplate::with_date`] has fixed.
+    pub fn date(&self) -> Option<(i32, u32, u32)> {
+        self.date
+    }
+
     /// Fixes `strftime_now` to noon of this day, so that the result does not depend on the time of rendering.
     ///
     /// # Errors
@@ -138,6 +151,7 @@ impl ChatTemplate {
             let message = format!("{year}-{month:02}-{day:02} is not a date");
             return Err(Error::Template { name: self.name, message });
         };
+        self.date = Some((year, month, day));
         let mut environment = Environment::clone(&self.environment);
         engine::set_clock(&mut environment, move || now);
         self.environment = Arc::new(environment);

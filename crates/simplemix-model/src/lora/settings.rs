@@ -13,7 +13,8 @@ simplemix_settings::section! {
         alpha: f64 = 32.0, from "TRL", was "lora_alpha";
         /// Dropout on the adapter's inputs.
         dropout: f64 = 0.0, in from_to_below(0.0, 1.0), was "lora_dropout";
-        /// Linear layers to adapt, by the last part of their names, such as `q_proj`; all of them if empty.
+        /// Linear layers to adapt, by the last part of their names, such as `q_proj`; all of them if empty, and peft's choice
+        /// for the model's type if `peft-default`.
         targets: Vec<String> = Vec::new(), was "lora_targets";
         /// Scale by alpha / sqrt(rank), as rank-stabilised LoRA does (arXiv:2312.03732).
         rslora: bool = false, was "lora_rslora";
@@ -22,7 +23,34 @@ simplemix_settings::section! {
     }
 }
 
+/// Word for the layers that peft adapts if none are named.
+const PEFT_DEFAULT: &str = "peft-default";
+
 impl LoraSettings {
+    /// Replaces `peft-default` among the targets by the layers that peft 0.21 adapts in models of this type if none are named
+    /// (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
+    ///
+    /// # Errors
+    /// An error that names the key if peft has no default for the type, or if the word stands beside names.
+    pub fn resolve_targets(&mut self, model_type: &str) -> simplemix_settings::Result {
+        if !self.targets.iter().any(|target| target == PEFT_DEFAULT) {
+            return Ok(());
+        }
+        let refuse = |found: String, expected: &str| simplemix_settings::Error::value("lora.targets", found, expected);
+        if self.targets.len() > 1 {
+            return Err(refuse(format!("{:?}", self.targets), "`peft-default` alone, or names alone"));
+        }
+        match model_type {
+            "gemma" | "gemma2" | "gemma3_text" | "llama" | "mistral" | "qwen2" | "qwen3" => {
+                self.targets = ["q_proj", "v_proj"].map(str::to_owned).into();
+                Ok(())
+            }
+            other => {
+                Err(refuse(PEFT_DEFAULT.to_owned(), &format!("names of layers: peft has no default for `{other}`")))
+            }
+        }
+    }
+
     /// Whether an adapter is trained: a new one or one from a folder.
     pub fn is_on(&self) -> bool {
         self.rank > 0 || self.adapter.is_some()

@@ -30,7 +30,7 @@ section! {
         objective: Objective = Objective::Preference;
         /// Model folder, or its id on the hub: the policy to train and, unless another is named, the frozen reference.
         model: Option<PathBuf> = None;
-        /// Pairs to train on: a parquet, Arrow IPC, JSONL or JSON file.
+        /// Pairs to train on: a file (Parquet, Arrow IPC, JSON lines, JSON), a folder of shards, a pattern or a URL.
         train: Option<PathBuf> = None;
         /// Sources to draw pairs from instead of one file; every batch holds their shares.
         mix: Vec<MixSource> = Vec::new();
@@ -89,7 +89,7 @@ choice! {
 pub struct MixSource {
     /// Name in the metrics.
     pub name: String,
-    /// File of pairs.
+    /// File of pairs, folder of shards, pattern or URL.
     pub path: PathBuf,
     /// Share of every batch, relative to the weights of the other sources.
     pub weight: Weight,
@@ -139,7 +139,7 @@ impl TrainConfig {
             Shuffle::Seed => Order::Shuffled(self.seed),
             Shuffle::Trl => Order::Trl(self.seed),
         });
-        let steps = self.max_steps.unwrap_or_else(|| self.updates(&order, order.pairs(pairs as u64)));
+        let steps = self.max_steps.unwrap_or_else(|| self.updates(&order, pairs as u64));
         let (optimizer, batch) = (&self.optimizer, &self.batch);
         LoopSettings {
             steps,
@@ -150,7 +150,10 @@ impl TrainConfig {
             warmup_steps: (optimizer.warmup_ratio * steps as f64).ceil() as u64,
             max_grad_norm: if optimizer.max_grad_norm == 0.0 { f64::INFINITY } else { optimizer.max_grad_norm },
             eval_every_steps: self.eval.eval_every_steps,
+            eval_every_epoch: self.eval.eval_every_epoch,
+            eval_at_end: self.eval.eval_at_end,
             save_every_steps: self.checkpoint.save_every_steps,
+            save_every_epoch: self.checkpoint.save_every_epoch,
             order,
             on_nonfinite: match batch.on_nonfinite {
                 NonFinitePolicy::Stop => OnNonFinite::Stop,
@@ -164,15 +167,9 @@ impl TrainConfig {
         }
     }
 
-    /// Updates in all epochs, at least one.
+    /// Updates in all epochs, counted as transformers does: the last batch of an epoch is one too.
     fn updates(&self, order: &Order, pairs: u64) -> u64 {
-        let size = self.batch.batch_size;
-        let updates = match order {
-            // transformers counts the short batch of each epoch.
-            Order::Trl(_) => (self.epochs * order.updates(size, pairs) as f64).ceil(),
-            _ => (self.epochs * pairs as f64 / size as f64).floor(),
-        };
-        updates.max(1.0) as u64
+        (self.epochs * order.updates(self.batch.batch_size, pairs) as f64).ceil() as u64
     }
 
     /// Checks all settings, alone and together, as far as that takes no data.
@@ -312,7 +309,7 @@ mod tests {
     fn updates_follow_from_epochs_unless_given() {
         let mut config = read("epochs = 2\n[optimizer]\nwarmup_ratio = 0.1\n").unwrap();
         let settings = config.loop_settings(100, None);
-        assert_eq!((settings.steps, settings.warmup_steps), (25, 3));
+        assert_eq!((settings.steps, settings.warmup_steps), (26, 3));
         config.max_steps = Some(7);
         assert_eq!(config.loop_settings(100, None).steps, 7);
     }

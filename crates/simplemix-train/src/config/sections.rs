@@ -26,6 +26,10 @@ section! {
 section! {
     /// Tokenisation of the pairs.
     pub struct TokenSettings("tokens") {
+        /// Treat plain text as messages, through the model's chat template; without it, text is trained as it stands.
+        messages: bool = false;
+        /// Date that the chat template sees, such as 2026-01-31; if not set, that of the run's first day.
+        template_date: Option<String> = None;
         /// Maximum length of prompt and response together; longer pairs are cut at the end.
         max_length: usize = 1024, in at_least(2.0), unit "tokens", from "TRL", was "max_length";
         /// Keep token ids on disk, so that another run on the same pairs starts at once.
@@ -52,8 +56,12 @@ section! {
     pub struct EvalSettings("eval") {
         /// Held-out pairs, scored during and after training: a file, or several by name.
         files: Option<EvalFiles> = None, was "eval";
-        /// Updates between evaluations; 0 evaluates after training only.
+        /// Updates between evaluations; with 0, none depends on their number.
         eval_every_steps: u64 = 0, unit "updates", was "eval_every_steps";
+        /// Evaluate after every epoch.
+        eval_every_epoch: bool = false;
+        /// Evaluate after the last update.
+        eval_at_end: bool = true;
         /// Metric whose best checkpoint is kept and becomes the result, such as `eval_loss` or `eval_rewards/accuracies`.
         best_metric: Option<String> = None, was "best_metric";
         /// Evaluations without a better one after which the run stops.
@@ -66,6 +74,8 @@ section! {
     pub struct CheckpointSettings("checkpoint") {
         /// Updates between checkpoints; 0 saves one only when the run is stopped.
         save_every_steps: u64 = 0, unit "updates", was "save_every_steps";
+        /// Save a checkpoint after every epoch.
+        save_every_epoch: bool = false;
         /// Number of checkpoints to keep, in addition to the best one.
         keep: usize = 2, in at_least(1.0), unit "checkpoints", was "keep_checkpoints";
     }

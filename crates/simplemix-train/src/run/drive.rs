@@ -8,8 +8,9 @@ use simplemix_model::CausalLm;
 use tch::Device;
 
 use super::{Finished, Trained};
+use crate::adamw::Movement;
 use crate::config::TrainConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::learner::Learner;
 use crate::loop_settings::LoopSettings;
@@ -20,6 +21,10 @@ use crate::progress::Progress;
 use crate::run_folder::{MetricsFile, RunFolder};
 use crate::table::PairTable;
 use crate::trainer::{Outcome, Tables, train};
+
+/// Notice of a run whose result is its start, rounded.
+const UNMOVED: &str = "the updates were too small for half precision: every weight of the model still rounds to its first \
+                       value; raise `optimizer.learning_rate`, train longer, or set `dtype = \"float32\"`";
 
 /// Parts of a run that do not depend on its objective.
 pub(super) struct Drive<'a> {
@@ -56,9 +61,17 @@ impl Drive<'_> {
         let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
         let tables = Tables { train: &self.train.table, eval: &eval };
         let outcome = train(self.settings, tables, &mut learner, &mut progress, &mut recorder)?;
-        let records = recorder.records;
+        let Recorder { records, watch, .. } = recorder;
         if outcome == Outcome::Stopped {
             return Ok(Finished { outcome, records, model: None, folder });
+        }
+        match progress.movement {
+            Movement::Nothing => return Err(Error::NothingTrained { updates: progress.step }),
+            Movement::Copies => {
+                watch.notice(UNMOVED);
+                folder.add_notice(UNMOVED)?;
+            }
+            Movement::Parameters => {}
         }
         if let Some(best) = progress.best {
             learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
@@ -70,6 +83,7 @@ impl Drive<'_> {
         let model = save(learner, &folder)?;
         #[cfg(feature = "report")]
         crate::report::write(&folder, self.config, self.train)?;
+        folder.finish(self.settings.steps)?;
         Ok(Finished { outcome, records, model: Some(model), folder })
     }
 }

@@ -2,14 +2,18 @@
 
 mod drive;
 mod estimate;
+mod identity;
 mod prepare;
 mod reference;
+
+use std::path::PathBuf;
 
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
 use simplemix_model::{CausalLm, RewardModel};
 
 use self::drive::{Drive, environment, save_policy};
+use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
 use crate::config::{Objective, TrainConfig};
@@ -30,10 +34,12 @@ use crate::trainer::Outcome;
 #[derive(Debug)]
 pub struct Run {
     config: TrainConfig,
+    model: PathBuf,
     loss: LossSum,
     settings: LoopSettings,
     start: Start,
     trained: i64,
+    notices: Vec<String>,
     /// Tokens that end a response of the policy, for HyPO.
     stop_tokens: Vec<u32>,
     /// Training pairs.
@@ -61,6 +67,24 @@ impl Trained {
     }
 }
 
+/// Treatment of a run that the output folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// Refuse it: the run is new.
+    No,
+    /// Go on with it, if its settings, data and models are the same. Places, the number of updates, and what cannot change
+    /// an update may differ.
+    Yes,
+    /// Go on with it whatever differs; the differences become a notice.
+    Anyway,
+}
+
+impl From<bool> for Resume {
+    fn from(resume: bool) -> Self {
+        if resume { Self::Yes } else { Self::No }
+    }
+}
+
 /// Result of a run.
 #[derive(Debug)]
 pub struct Finished {
@@ -68,7 +92,7 @@ pub struct Finished {
     pub outcome: Outcome,
     /// Lines that this process wrote to `metrics.jsonl`.
     pub records: Vec<Record>,
-    /// Trained model; `None` if the run was interrupted.
+    /// Trained model; `None` if the run was interrupted, or had finished before.
     pub model: Option<Trained>,
     /// Folder of the run.
     pub folder: RunFolder,
@@ -83,6 +107,17 @@ impl Run {
     /// Settings of the training loop.
     pub fn settings(&self) -> &LoopSettings {
         &self.settings
+    }
+
+    /// Facts about settings and data that the user should read. [`Run::start`] tells them to its watch and writes them, with
+    /// those that arise later, to `notices.json`.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// Pairs that an epoch trains on: those of the mixture, or of the training set.
+    pub fn pairs_per_epoch(&self) -> u64 {
+        self.settings.order.pairs(self.train.len() as u64)
     }
 
     /// Number of parameters of the model.
@@ -122,21 +157,40 @@ impl Run {
 
     /// Trains and writes the run folder: settings, metrics, checkpoints and the trained model.
     ///
-    /// With `resume`, a stopped run continues from its newest checkpoint. `watch` is told the progress of the stages
+    /// A run that is resumed continues from its newest checkpoint; if it had finished, nothing is changed. `watch` is told the progress of the stages
     /// `reference` and `evaluation`, counted in pairs, and the metrics of every update and evaluation. When it interrupts,
     /// a checkpoint is saved before the next update.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the folder cannot be made, [`Error::NonFinite`](crate::Error::NonFinite), and
-    /// errors of model, data and loss.
-    pub fn start(self, resume: bool, watch: &mut dyn Watch) -> Result<Finished> {
+    /// [`Error::Io`](crate::Error::Io) if the folder cannot be made, [`Error::Differs`](crate::Error::Differs),
+    /// [`Error::NonFinite`](crate::Error::NonFinite), [`Error::NothingTrained`](crate::Error::NothingTrained), and errors of
+    /// model, data and loss.
+    pub fn start(self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
         let output = required("output", self.config.output.as_deref())?;
-        let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
+        let folder = match resume {
+            Resume::No => RunFolder::create(output)?,
+            Resume::Yes | Resume::Anyway => RunFolder::open(output)?,
+        };
         let _lock = folder.lock()?;
+        let identity = Identity::of(&self)?;
+        let resume_notice = match resume {
+            Resume::No => None,
+            Resume::Yes | Resume::Anyway => identity.check(&folder, resume == Resume::Anyway)?,
+        };
+        if folder.finished()?.is_some_and(|steps| steps >= self.settings.steps) && resume_notice.is_none() {
+            return Ok(Finished { outcome: Outcome::FinishedBefore, records: Vec::new(), model: None, folder });
+        }
+        folder.unfinish()?;
+        identity.write(&folder)?;
         folder.write("config.toml", &self.config.to_toml()?)?;
         folder.write("environment.json", &environment(self.start.device()))?;
+        for text in resume_notice.iter().chain(&self.notices) {
+            watch.notice(text);
+            folder.add_notice(text)?;
+        }
         self.train.fill_cache();
         self.eval.iter().for_each(|(_, set)| set.fill_cache());
+        let resume = resume != Resume::No;
         let (trainee, options, seed) = (self.trainee()?, self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let drive = Drive { config: &self.config, settings: &self.settings, train: &self.train, eval: &self.eval };

@@ -1,9 +1,12 @@
 //! Preparation of a run: checks the settings, reads and tokenises the pairs, loads the model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use simplemix_data::{Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, read_pairs_with_report};
+use simplemix_data::{
+    Form, Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, inputs, read_pairs_with_report,
+};
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
@@ -14,6 +17,7 @@ use super::Run;
 use super::drive::ADAPTER;
 use crate::config::{Objective, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
+use crate::loop_settings::LoopSettings;
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
 use crate::preference::no_scores;
@@ -23,6 +27,7 @@ struct Sets {
     train: PairSet,
     eval: Vec<NamedSet>,
     mixture: Option<Order>,
+    notices: Vec<String>,
 }
 
 /// The model that a run starts from.
@@ -38,47 +43,52 @@ impl Run {
     /// # Errors
     /// [`Error::Setting`] for a setting that is missing or out of range, [`Error::Empty`] if no pair is usable, and errors
     /// of reading the data and the model.
-    pub fn prepare(config: TrainConfig) -> Result<Self> {
+    pub fn prepare(mut config: TrainConfig) -> Result<Self> {
         config.check()?;
         let loss = build_loss(&config)?;
         let model = required("model", config.model.as_deref())?.to_owned();
-        required("output", config.output.as_deref())?;
-        let tokenizer = tokenizer(&config, &model)?;
+        let output = required("output", config.output.as_deref())?.to_owned();
+        let tokenizer = tokenizer(&mut config, &model, Some(&output))?;
+        let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new() };
         let (train, mixture) = if config.mix.is_empty() {
-            (read(required("train", config.train.as_deref())?, &config, &tokenizer)?, None)
+            (reader.read(required("train", config.train.as_deref())?)?, None)
         } else {
-            let (train, mixture) = mixed(&config, &tokenizer)?;
+            let (train, mixture) = reader.mixed()?;
             (train, Some(mixture))
         };
         let mut eval = Vec::new();
         for (name, path) in config.eval.files.iter().flat_map(|files| files.all()) {
-            eval.push((name, read(path, &config, &tokenizer)?));
+            eval.push((name, reader.read(path)?));
         }
-        Self::assemble(config, loss, &model, Sets { train, eval, mixture }, &tokenizer)
+        let notices = reader.notices;
+        Self::assemble(config, loss, &model, Sets { train, eval, mixture, notices }, &tokenizer)
     }
 
     /// Prepares a run on pairs in memory; `train`, `mix` and `eval.files` of the settings are ignored.
     ///
     /// # Errors
     /// Errors of [`Run::prepare`].
-    pub fn with_pairs(config: TrainConfig, model: &Path, pairs: &[Pair], held_out: &[Pair]) -> Result<Self> {
+    pub fn with_pairs(mut config: TrainConfig, model: &Path, pairs: &[Pair], held_out: &[Pair]) -> Result<Self> {
         config.check()?;
         let loss = build_loss(&config)?;
-        let tokenizer = tokenizer(&config, model)?;
-        let train = PairSet::tokenize(pairs, &tokenizer)?;
-        let eval = PairSet::tokenize(held_out, &tokenizer)?;
+        let output = config.output.clone();
+        let tokenizer = tokenizer(&mut config, model, output.as_deref())?;
+        let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new() };
+        let train = reader.tokenize(pairs, "training pairs", PairSet::tokenize)?;
+        let eval = reader.tokenize(held_out, "held-out pairs", PairSet::tokenize)?;
+        let notices = reader.notices;
         let eval = if eval.is_empty() { Vec::new() } else { vec![(String::new(), eval)] };
-        Self::assemble(config, loss, model, Sets { train, eval, mixture: None }, &tokenizer)
+        Self::assemble(config, loss, model, Sets { train, eval, mixture: None, notices }, &tokenizer)
     }
 
     fn assemble(
-        config: TrainConfig,
+        mut config: TrainConfig,
         loss: LossSum,
         model: &Path,
         sets: Sets,
         tokenizer: &PairTokenizer,
     ) -> Result<Self> {
-        let Sets { mut train, mut eval, mixture } = sets;
+        let Sets { mut train, mut eval, mixture, mut notices } = sets;
         let feed = match (config.objective, config.memory.share_prompts) {
             (Objective::Sft, _) => Feed::Chosen,
             (_, true) => Feed::Shared,
@@ -94,12 +104,23 @@ impl Run {
             let mut sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
             sets.try_for_each(|set| scored(set, &loss))?;
         }
+        if eval.is_empty() && config.eval.best_metric.is_some() {
+            return Err(Error::setting("eval.best_metric", "set", "held-out pairs to measure it on (`eval.files`)"));
+        }
+        config.lora.resolve_targets(config_json(model)["model_type"].as_str().unwrap_or_default())?;
         let settings = config.loop_settings(train.len(), mixture);
         let start = Start::load(&config, model)?;
         let stop_tokens = tokenizer.eos_ids().to_vec();
-        let mut run = Self { loss, settings, start, trained: 0, stop_tokens, train, eval, config };
+        notices.extend(notices_of(&settings, train.len()));
+        if let Some(date) = &config.tokens.template_date {
+            notices.push(format!("the chat template writes a date: {date} in this run (`tokens.template_date`)"));
+        }
+        let model = model.to_owned();
+        let mut run = Self { model, loss, settings, start, trained: 0, notices, stop_tokens, train, eval, config };
         // Checks the parameters here, before the reference is computed.
-        run.trained = run.trainee()?.count();
+        let trainee = run.trainee()?;
+        run.trained = trainee.count();
+        check_rates(&run.settings, trainee.learns())?;
         Ok(run)
     }
 }
@@ -160,47 +181,136 @@ impl Start {
 
 /// Whether a folder holds a reward model.
 fn ends_in_a_score(folder: &Path) -> bool {
-    let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let config = config_json(folder);
     config["architectures"][0].as_str().is_some_and(|name| name.ends_with("ForSequenceClassification"))
 }
 
-fn tokenizer(config: &TrainConfig, model: &Path) -> Result<PairTokenizer> {
+/// A model folder's configuration; null if there is none, which loading the model reports.
+fn config_json(folder: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// The model's tokenizer. A template that looks at the date gets one for the whole run: that of the settings, of a run in
+/// `output`, or today's, which the settings then hold.
+fn tokenizer(config: &mut TrainConfig, model: &Path, output: Option<&Path>) -> Result<PairTokenizer> {
     let options = TokenizeOptions { max_length: config.tokens.max_length, ..TokenizeOptions::default() };
-    Ok(PairTokenizer::from_dir(model, options)?)
+    let mut tokenizer = PairTokenizer::from_dir(model, options)?;
+    let date = config.tokens.template_date.clone().or_else(|| kept_date(output?));
+    if let Some(date) = date {
+        tokenizer = tokenizer
+            .with_date(&date)
+            .map_err(|_| Error::setting("tokens.template_date", format!("`{date}`"), "a date such as 2026-01-31"))?;
+    }
+    config.tokens.template_date = tokenizer.date();
+    Ok(tokenizer)
 }
 
-fn read(path: &Path, config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
-    let (pairs, report) = read_pairs_with_report(path, &ReadOptions::default())?;
-    if pairs.is_empty() {
-        return Err(Error::Empty { path: path.to_owned(), reason: refusals(&report) });
-    }
-    tokenize(&pairs, config, tokenizer)
+/// The date of a run that was started in `output`.
+fn kept_date(output: &Path) -> Option<String> {
+    let path = output.join("config.toml");
+    let text = std::fs::read_to_string(&path).ok()?;
+    TrainConfig::from_toml(&text, &path).ok()?.tokens.template_date
 }
 
-/// Reads token ids from the cache, or makes them, to be written there when the run starts.
-fn tokenize(pairs: &[Pair], config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<PairSet> {
-    let TokenSettings { cache, cache_folder, .. } = &config.tokens;
-    let cache = cache.then(|| cache_folder.clone().or_else(|| cache_dir_for("tokens").ok())).flatten();
-    match cache {
-        Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, &folder),
-        None => PairSet::tokenize(pairs, tokenizer),
+/// Reads and tokenises pairs, and collects what its user should know about them.
+struct Reader<'a> {
+    config: &'a TrainConfig,
+    tokenizer: &'a PairTokenizer,
+    notices: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Reads the pairs of all files that `path` names.
+    fn read(&mut self, path: &Path) -> Result<PairSet> {
+        let form = self.config.tokens.messages.then_some(Form::Messages);
+        let mut options = ReadOptions::default();
+        options.form = form;
+        let (mut pairs, mut reasons) = (Vec::new(), Vec::new());
+        for file in inputs(path)? {
+            let (found, report) = read_pairs_with_report(&file, &options)?;
+            pairs.extend(found);
+            let reason = refusals(&report);
+            if !report.refused.is_empty() {
+                self.notices.push(format!("{}: {reason}", file.display()));
+            }
+            reasons.push(reason);
+        }
+        if pairs.is_empty() {
+            return Err(Error::Empty { path: path.to_owned(), reason: reasons.join("; ") });
+        }
+        let TokenSettings { cache, cache_folder, .. } = &self.config.tokens;
+        let cache = cache.then(|| cache_folder.clone().or_else(|| cache_dir_for("tokens").ok())).flatten();
+        // Token ids come from the cache, or are made, to be written there when the run starts.
+        self.tokenize(&pairs, &path.display().to_string(), |pairs, tokenizer| match &cache {
+            Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, folder),
+            None => PairSet::tokenize(pairs, tokenizer),
+        })
+    }
+
+    fn tokenize(
+        &mut self,
+        pairs: &[Pair],
+        name: &str,
+        tokenize: impl FnOnce(&[Pair], &PairTokenizer) -> Result<PairSet>,
+    ) -> Result<PairSet> {
+        let plain = pairs.iter().filter(|pair| pair.form() == Form::Plain).count();
+        if plain > 0 && self.tokenizer.has_template() {
+            self.notices.push(format!(
+                "{name}: {plain} pairs are plain text and are trained as they stand, as TRL does, without the model's chat \
+                 template; --messages (`tokens.messages`) makes them messages"
+            ));
+        }
+        let set = tokenize(pairs, self.tokenizer)?;
+        self.notices.extend(moved_shares(pairs, &set, name));
+        Ok(set)
+    }
+
+    /// Reads the pairs of all sources and plans their mixture. Shares hold for the pairs that are trained on.
+    fn mixed(&mut self) -> Result<(PairSet, Order)> {
+        let (mut all, mut starts, mut sources) = (PairSet::default(), Vec::new(), Vec::new());
+        let config = self.config;
+        for source in &config.mix {
+            let set = self.read(&source.path)?;
+            starts.push(all.len());
+            sources.push(SourceConfig::new(&source.name, set.len() as u64, source.weight));
+            all.append(set, &source.name);
+        }
+        let (batch, seed) = (self.config.batch.batch_size as u64, self.config.seed);
+        let mixture = MixtureConfig { batch: Some(batch), ..MixtureConfig::new(sources, seed) };
+        let order = Order::Mixed { mixture: Arc::new(Mixture::new(mixture)?), starts: starts.into() };
+        Ok((all, order))
     }
 }
 
-/// Reads the pairs of all sources and plans their mixture. Shares hold for the pairs that are trained on.
-fn mixed(config: &TrainConfig, tokenizer: &PairTokenizer) -> Result<(PairSet, Order)> {
-    let (mut all, mut starts, mut sources) = (PairSet::default(), Vec::new(), Vec::new());
-    for source in &config.mix {
-        let set = read(&source.path, config, tokenizer)?;
-        starts.push(all.len());
-        sources.push(SourceConfig::new(&source.name, set.len() as u64, source.weight));
-        all.append(set, &source.name);
+/// Says how the shares of a file's sources have moved because pairs were dropped.
+fn moved_shares(pairs: &[Pair], set: &PairSet, name: &str) -> Option<String> {
+    let mut given: BTreeMap<&str, usize> = BTreeMap::new();
+    for pair in pairs {
+        *given.entry(&pair.source).or_default() += 1;
     }
-    let mixture =
-        MixtureConfig { batch: Some(config.batch.batch_size as u64), ..MixtureConfig::new(sources, config.seed) };
-    let order = Order::Mixed { mixture: Arc::new(Mixture::new(mixture)?), starts: starts.into() };
-    Ok((all, order))
+    let dropped: usize = set.dropped.values().sum();
+    if dropped == 0 || given.len() < 2 {
+        return None;
+    }
+    let kept: BTreeMap<&str, usize> = set.shares().into_iter().map(|(source, pairs, _)| (source, pairs)).collect();
+    let share = |pairs: usize, all: usize| pairs as f64 / all.max(1) as f64;
+    let moves = given.iter().map(|(source, &pairs_given)| {
+        let kept = kept.get(source).copied().unwrap_or(0);
+        format!("{source} {:.4} -> {:.4}", share(pairs_given, pairs.len()), share(kept, set.len()))
+    });
+    let moves: Vec<String> = moves.collect();
+    let unmoved = moves.iter().all(|text| text.rsplit_once(" -> ").is_some_and(|(was, is)| was.ends_with(is)));
+    let reasons: Vec<String> = set.dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    (!unmoved).then(|| {
+        format!(
+            "{name}: {dropped} of {} pairs are left out ({}), which moves the shares of the file: {}; `train --mix` leaves \
+             pairs out before it mixes",
+            pairs.len(),
+            reasons.join(", "),
+            moves.join(", ")
+        )
+    })
 }
 
 /// Builds the loss; errors name the keys of the run's settings.
@@ -211,6 +321,33 @@ fn build_loss(config: &TrainConfig) -> Result<LossSum> {
         }
         other => other.into(),
     })
+}
+
+/// Facts about the updates that the user should know.
+fn notices_of(settings: &LoopSettings, pairs: usize) -> Vec<String> {
+    let (pairs, size) = (settings.order.pairs(pairs as u64), settings.batch_size);
+    let mut notices = Vec::new();
+    if pairs < size as u64 {
+        notices.push(format!(
+            "{pairs} pairs are fewer than `batch.batch_size`, {size}: every update takes all {pairs}, once an epoch"
+        ));
+    }
+    notices
+}
+
+/// Refuses a run whose learning rate is 0 in every update, or for every parameter.
+fn check_rates(settings: &LoopSettings, learns: bool) -> Result<()> {
+    if !learns {
+        let key = "optimizer.parameter_groups.learning_rate_factor";
+        return Err(Error::setting(key, "0 for every parameter", "a factor above 0 for some"));
+    }
+    let (steps, warmup) = (settings.steps, settings.warmup_steps);
+    // A schedule is 0 in the first update of its warm-up, and at its end.
+    if (0..steps).any(|step| settings.rate(step) > 0.0) {
+        return Ok(());
+    }
+    let found = format!("a warm-up over {warmup} of {steps} updates, whose learning rates are all 0");
+    Err(Error::setting("optimizer.warmup_ratio", found, "0, or more updates"))
 }
 
 /// Refuses a set in which a pair has no scores.

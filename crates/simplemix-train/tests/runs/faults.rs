@@ -24,7 +24,7 @@ fn config(dir: &Dir, output: &str) -> TrainConfig {
 fn run(dir: &Dir, output: &str) -> simplemix_train::Result<Finished> {
     let resume = dir.path(output).join("metrics.jsonl").exists();
     let run = Run::with_pairs(config(dir, output), &dir.model(), &pairs(6), &pairs(1))?;
-    run.start(resume, &mut Unwatched)
+    run.start(resume.into(), &mut Unwatched)
 }
 
 /// Lines of the metrics without what depends on the clock.

@@ -1,0 +1,203 @@
+//! Settings and content that the updates of a run follow from, kept so that a resumed run is the same run.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use simplemix_files::hash_model_folder;
+
+use super::Run;
+use crate::config::TrainConfig;
+use crate::error::{At, Error, Result};
+use crate::pairs::PairSet;
+use crate::run_folder::RunFolder;
+
+const FILE: &str = "identity.json";
+
+/// Keys, and sections up to a dot, that may change on the way. Some name a place whose content is compared; the others cannot
+/// change an update, or only say how many there are.
+const FREE: &[&str] = &[
+    "batch.micro_batch_tokens",
+    "checkpoint.",
+    "epochs",
+    "eval.eval_at_end",
+    "eval.eval_every_epoch",
+    "eval.eval_every_steps",
+    "eval.files",
+    "log.",
+    "lora.adapter",
+    "max_steps",
+    "memory.",
+    "mix",
+    "model",
+    "output",
+    "reference.cache_folder",
+    "reference.model",
+    "tokens.cache",
+    "tokens.cache_folder",
+    "train",
+];
+
+/// Settings and content hashes by name.
+#[derive(Debug, PartialEq)]
+pub(super) struct Identity(BTreeMap<String, Value>);
+
+impl Identity {
+    /// Hashes data and models of a run.
+    pub(super) fn of(run: &Run) -> Result<Self> {
+        let mut identity = Self::of_settings(&run.config)?;
+        let mut part = |name: &str, hash: String| identity.0.insert(name.to_owned(), hash.into());
+        part("content of the training pairs", hash_pairs(&run.train));
+        if run.config.eval.best_metric.is_some() {
+            for (name, set) in &run.eval {
+                part(format!("content of the held-out pairs {name}").trim_end(), hash_pairs(set));
+            }
+        }
+        let TrainConfig { reference, lora, .. } = &run.config;
+        let folders = [
+            ("content of the model", Some(&run.model)),
+            ("content of the reference model", reference.model.as_ref()),
+            ("content of the adapter", lora.adapter.as_ref()),
+        ];
+        for (name, folder) in folders {
+            if let Some(folder) = folder {
+                part(name, hash_model_folder(folder)?);
+            }
+        }
+        Ok(identity)
+    }
+
+    fn of_settings(config: &TrainConfig) -> Result<Self> {
+        let mut found = BTreeMap::new();
+        let value = serde_json::to_value(config).expect("settings are keys and values");
+        leaves("", &value, &mut found);
+        found.retain(|key, _| !FREE.iter().any(|free| key == free || (free.ends_with('.') && key.starts_with(free))));
+        for source in &config.mix {
+            found.insert(format!("mix.{}.weight", source.name), serde_json::json!(source.weight));
+        }
+        Ok(Self(found))
+    }
+
+    pub(super) fn write(&self, folder: &RunFolder) -> Result<()> {
+        folder.write(FILE, &format!("{:#}\n", serde_json::json!(self.0)))
+    }
+
+    /// Compares with what the run in `folder` was started with. Differences are an error or, if the run goes on `anyway`, a
+    /// notice.
+    pub(super) fn check(&self, folder: &RunFolder, anyway: bool) -> Result<Option<String>> {
+        let differences = match self.kept(folder)? {
+            Some(kept) => kept.differences(self),
+            // A run of version 0.1 has its settings only.
+            None => {
+                let path = folder.path().join("config.toml");
+                let text = std::fs::read_to_string(&path).at(&path, "read")?;
+                let kept = Self::of_settings(&TrainConfig::from_toml(&text, &path)?)?;
+                let own = self.0.iter().filter(|(name, _)| !name.starts_with("content "));
+                kept.differences(&Self(own.map(|(name, value)| (name.clone(), value.clone())).collect()))
+            }
+        };
+        if differences.is_empty() {
+            return Ok(None);
+        }
+        let text = differences.join("; ");
+        match anyway {
+            true => Ok(Some(format!("the run goes on with other settings or data than it began with: {text}"))),
+            false => Err(Error::Differs { path: folder.path().to_owned(), differences: text }),
+        }
+    }
+
+    fn kept(&self, folder: &RunFolder) -> Result<Option<Self>> {
+        let path = folder.path().join(FILE);
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            text => {
+                let kept = serde_json::from_str(&text.at(&path, "read")?);
+                Ok(Some(Self(kept.map_err(std::io::Error::from).at(&path, "read")?)))
+            }
+        }
+    }
+
+    fn differences(&self, now: &Self) -> Vec<String> {
+        let (kept, now) = (&self.0, &now.0);
+        let names: std::collections::BTreeSet<&String> = kept.keys().chain(now.keys()).collect();
+        let names = names.into_iter().filter(|name| kept.get(*name) != now.get(*name));
+        names.map(|name| difference(name, kept.get(name), now.get(name))).collect()
+    }
+}
+
+fn difference(name: &str, was: Option<&Value>, is: Option<&Value>) -> String {
+    if let Some(what) = name.strip_prefix("content of ") {
+        return match (was, is) {
+            (None, _) => format!("{what} is new"),
+            (_, None) => format!("{what} is gone"),
+            _ => format!("the content of {what} has changed"),
+        };
+    }
+    let text = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
+    format!("`{name}` was {} and is {}", text(was), text(is))
+}
+
+/// Leaves of nested tables by their path; what has no value is left out.
+fn leaves(path: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Null => {}
+        Value::Object(table) => {
+            for (key, value) in table {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(&path, value, found);
+            }
+        }
+        value => drop(found.insert(path.to_owned(), value.clone())),
+    }
+}
+
+/// Hash of token ids, sources and scores, in their order.
+fn hash_pairs(set: &PairSet) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for ((row, pair), margin) in set.tokens.iter().zip(&set.table.pairs).zip(&set.score_margins) {
+        for ids in [row.prompt, row.chosen, row.rejected] {
+            hasher.update(&(ids.len() as u64).to_le_bytes());
+            for id in ids {
+                hasher.update(&id.to_le_bytes());
+            }
+        }
+        hasher.update(set.table.sources[pair.source].as_bytes());
+        hasher.update(&margin.unwrap_or(f64::NAN).to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn identity(text: &str) -> Identity {
+        Identity::of_settings(&TrainConfig::from_toml(text, Path::new("run.toml")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_change_an_update_may_change() {
+        let free = "output = 'r'\nepochs = 3\nmax_steps = 9\ntrain = 'moved.jsonl'\n[batch]\nmicro_batch_tokens = 9\n\
+                    [memory]\nactivation_checkpointing = true\n[checkpoint]\nkeep = 7\nsave_every_steps = 3\n\
+                    [eval]\neval_every_steps = 5\n[log]\ntensorboard = false\n[tokens]\ncache = false\n";
+        assert_eq!(identity("").differences(&identity(free)), [""; 0]);
+    }
+
+    #[test]
+    fn what_changes_updates_is_named() {
+        let text =
+            "seed = 1\n[batch]\nbatch_size = 4\n[optimizer]\nfreeze = ['a']\n[loss]\nbeta = 0.2\n[lora]\nrank = 2\n";
+        let expected = [
+            "`batch.batch_size` was 8 and is 4",
+            "`lora.rank` was 0 and is 2",
+            "`loss.beta` was 0.1 and is 0.2",
+            "`optimizer.freeze` was [] and is [\"a\"]",
+            "`seed` was 42 and is 1",
+        ];
+        let found = identity("").differences(&identity(text));
+        assert!(expected.iter().all(|part| found.contains(&(*part).to_owned())), "{found:?}");
+        let mix = |weight: u64| identity(&format!("[[mix]]\nname = 'a'\npath = 'a'\nweight = {weight}\n"));
+        assert_eq!(mix(1).differences(&mix(2)).len(), 1);
+    }
+}
