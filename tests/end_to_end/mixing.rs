@@ -190,3 +190,23 @@ fn a_source_may_be_a_folder_of_shards() {
     with_tasks(&dir, "shards/2.jsonl", 70, 1);
     refuses(&dir, "--verify m.json", "source `off` has changed");
 }
+
+#[test]
+fn text_becomes_messages_when_asked_for_or_beside_messages_and_then_it_is_said() {
+    let dir = Dir::new();
+    sources(&dir);
+    dir.pairs("turns.jsonl", "turns", 20);
+    let is_text = |name: &str| {
+        let text = std::fs::read_to_string(dir.path(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["prompt"].is_string()).collect::<Vec<_>>()
+    };
+    mixes(&dir, &format!("{SOURCES} -o text.jsonl"));
+    assert!(is_text("text.jsonl").iter().all(|text| *text));
+    mixes(&dir, &format!("{SOURCES} --messages -o asked.jsonl"));
+    assert!(!is_text("asked.jsonl").iter().any(|text| *text));
+    let beside = format!("mix {SOURCES} --source turns=turns.jsonl -o beside.jsonl");
+    let output = dir.simplemix(&beside.split_whitespace().collect::<Vec<_>>());
+    let said = stderr(&output) + &stdout(&output);
+    assert!(said.contains("plain text becomes messages, since other sources have messages: off, on"), "{said}");
+    assert!(!is_text("beside.jsonl").iter().any(|text| *text));
+}

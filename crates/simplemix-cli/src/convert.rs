@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use simplemix_data::{ExtraColumns, Facts, Filter, Form, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
+use simplemix_data::{Facts, Filter, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::{bar, print};
@@ -64,7 +64,7 @@ struct Filters {
 
 pub(crate) fn run(args: &Args) -> Result {
     let files = files(&args.files)?;
-    let options = read_options(args, &files)?;
+    let options = args.reading.options_for(&files)?;
     let filter = args.filters.rules()?;
     let selection = if filter.is_empty() { None } else { Some(select(&files, &options, &filter)?) };
     let mut write = WriteOptions::default();
@@ -109,26 +109,6 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     print(&format!("{}: {written} pairs", args.output.display()));
     Ok(())
-}
-
-/// Options with which all files give the same columns.
-fn read_options(args: &Args, files: &[PathBuf]) -> Result<ReadOptions> {
-    let mut options = args.reading.options()?;
-    let mut schemas = Vec::new();
-    for file in files {
-        let reader = PairReader::open(file, &options).input()?;
-        if reader.report().form == Form::Messages {
-            options.form = Some(Form::Messages);
-        }
-        schemas.push(reader.schema());
-    }
-    // Bare text becomes messages if any file has messages, so only the carried columns are compared.
-    let names = |i: usize| schemas[i].fields().iter().skip(10).cloned().collect::<Vec<_>>();
-    if (1..schemas.len()).any(|i| names(i) != names(0)) {
-        tracing::warn!("the extra columns of the files differ and are left out");
-        options.extra_columns = ExtraColumns::Drop;
-    }
-    Ok(options)
 }
 
 /// Reads all files once to apply the rules.

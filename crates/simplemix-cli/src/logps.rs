@@ -11,7 +11,7 @@ use simplemix_train::{PairSet, Sides};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
-use crate::reading::Reading;
+use crate::reading::{Reading, named, tell_refused};
 
 /// Compute the summed log-probability of both responses of every pair under a model, in nats
 ///
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Model folder, or its id on the Hugging Face hub
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// File of pairs
+    /// File of pairs, folder of shards, or pattern
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Output file, in the format of its ending: .parquet, .arrow or .jsonl
@@ -49,18 +49,28 @@ pub(crate) fn run(args: &Args) -> Result {
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let options = TokenizeOptions { max_length: args.max_length, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
-    let reader = PairReader::open(&args.data, &args.reading.options()?).input()?;
-    if let Some(name) = COLUMNS.into_iter().find(|name| reader.schema().field_with_name(name).is_ok()) {
-        let data = args.data.display();
-        return Err(Failure::input(format!("{data}: has a column `{name}`, expected pairs without it")));
+    let files = named(&args.data)?;
+    let reading = args.reading.options_for(&files)?;
+    let (mut batches, mut pairs) = (Vec::new(), Vec::new());
+    for file in &files {
+        let mut reader = PairReader::open(file, &reading).input()?;
+        if let Some(name) = COLUMNS.into_iter().find(|name| reader.schema().field_with_name(name).is_ok()) {
+            let file = file.display();
+            return Err(Failure::input(format!("{file}: has a column `{name}`, expected pairs without it")));
+        }
+        for batch in reader.by_ref() {
+            batches.push(batch.input()?);
+        }
+        tell_refused(reader.report());
     }
-    let batches = reader.collect::<simplemix_data::Result<Vec<_>>>().input()?;
-    let mut pairs = Vec::new();
     for batch in &batches {
         pairs.extend(schema::pairs_from_batch(batch).input()?);
     }
     if pairs.is_empty() {
         return Err(Failure::input(format!("{}: no pairs, expected at least one", args.data.display())));
+    }
+    if let Some(notice) = tokenizer.plain_text_notice(&pairs) {
+        tracing::warn!("{notice}");
     }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
     let mut terminal = Terminal::passive();

@@ -78,6 +78,9 @@ pub(crate) struct Args {
     /// source has been used up)
     #[arg(long, value_name = "first-exhausted|all-exhausted", conflicts_with = "repeat")]
     until: Option<String>,
+    /// Convert bare text to messages; done in any case if another source has messages
+    #[arg(long)]
+    messages: bool,
     /// Take the rows of each source in the order of its file, not shuffled
     #[arg(long)]
     file_order: bool,
@@ -231,6 +234,7 @@ fn resolve(args: &Args) -> Result<MixSettings> {
     if let Some(text) = &args.until {
         settings.exhaustion = word("until", text, "first-exhausted or all-exhausted")?;
     }
+    settings.messages |= args.messages;
     if args.file_order {
         settings.rows = RowOrder::File;
     }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_data::{
-    Finding, Findings, Form, Format, Occurrences, Policy, PolicyRule, RankedRule, ReadOptions, ReadReport,
+    ExtraColumns, Finding, Findings, Form, Format, Occurrences, PairReader, Policy, PolicyRule, RankedRule,
+    ReadOptions, ReadReport,
 };
 
-use crate::failure::{Failure, Result, read_toml};
+use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::progress::Terminal;
 
 /// Flags for reading files of pairs.
@@ -64,6 +65,26 @@ impl Reading {
         options.form = self.messages.then_some(Form::Messages);
         Ok(options)
     }
+
+    /// Options with which all files give the same columns.
+    pub(crate) fn options_for(&self, files: &[PathBuf]) -> Result<ReadOptions> {
+        let mut options = self.options()?;
+        let mut schemas = Vec::new();
+        for file in files {
+            let reader = PairReader::open(file, &options).input()?;
+            if reader.report().form == Form::Messages {
+                options.form = Some(Form::Messages);
+            }
+            schemas.push(reader.schema());
+        }
+        // Bare text becomes messages if any file has messages, so only the carried columns are compared.
+        let names = |i: usize| schemas[i].fields().iter().skip(10).cloned().collect::<Vec<_>>();
+        if (1..schemas.len()).any(|i| names(i) != names(0)) {
+            tracing::warn!("the extra columns of the files differ and are left out");
+            options.extra_columns = ExtraColumns::Drop;
+        }
+        Ok(options)
+    }
 }
 
 /// Files that the texts name: paths, folders, patterns and, with the feature `object-store`, URLs.
@@ -81,6 +102,13 @@ pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
     let files = simplemix_pipeline::files(text, &mut terminal);
     terminal.clear();
     Ok(files?)
+}
+
+/// Says on standard error how many rows of a file are no pairs, and why.
+pub(crate) fn tell_refused(report: &ReadReport) {
+    if !report.refused.is_empty() {
+        tracing::warn!("{report}");
+    }
 }
 
 fn ranked(rule: &str) -> Result<RankedRule> {

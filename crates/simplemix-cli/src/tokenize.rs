@@ -65,6 +65,10 @@ pub(crate) fn run(args: &Args) -> Result {
         pairs.extend(read_pairs(file, &reading).input()?);
         bar.inc(1);
     }
+    let notice = tokenizer.plain_text_notice(&pairs);
+    if let Some(notice) = &notice {
+        tracing::warn!("{notice}");
+    }
     let set = tokenizer.encode_all(&pairs).input()?;
     bar.finish_and_clear();
     if let Some(path) = &args.output {
@@ -72,10 +76,10 @@ pub(crate) fn run(args: &Args) -> Result {
         // A file that cannot be read back must not be reported as written.
         TokenSet::open(path).run()?;
     }
-    show(args, pairs.len(), &set)
+    show(args, pairs.len(), &set, notice)
 }
 
-fn show(args: &Args, pairs: usize, set: &TokenizedSet) -> Result {
+fn show(args: &Args, pairs: usize, set: &TokenizedSet, notice: Option<String>) -> Result {
     let tokens = |ids: fn(&TokenizedPair) -> usize| set.pairs.iter().map(|(_, pair)| ids(pair)).sum::<usize>();
     let (prompt, chosen) = (tokens(|pair| pair.prompt.len()), tokens(|pair| pair.chosen.len()));
     let rejected = tokens(|pair| pair.rejected.len());
@@ -84,7 +88,7 @@ fn show(args: &Args, pairs: usize, set: &TokenizedSet) -> Result {
         set.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count))).collect();
     let summary = json!({
         "pairs": pairs, "kept": kept, "dropped": dropped, "cut": set.cut, "shifted": set.shifted,
-        "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected },
+        "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected }, "notices": Vec::from_iter(notice),
     });
     args.summary.print(&summary, |_| {
         print(&format!("{kept} of {pairs} pairs: {prompt} prompt, {chosen} chosen, {rejected} rejected tokens"));

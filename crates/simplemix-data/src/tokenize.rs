@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::pair::{Message, Pair, Text};
+use crate::pair::{Form, Message, Pair, Text};
 use crate::template::{ChatTemplate, SpecialTokens, source, today};
 
 /// Tokenising rules. Everything that is not set here follows TRL's default.
@@ -243,9 +243,16 @@ impl PairTokenizer {
         Some(format!("{year:04}-{month:02}-{day:02}"))
     }
 
-    /// Whether there is a chat template.
-    pub fn has_template(&self) -> bool {
-        self.template.is_some()
+    /// A sentence that says how many of `pairs` are plain text and do without the chat template that there is; `None` if no pair
+    /// is.
+    pub fn plain_text_notice(&self, pairs: &[Pair]) -> Option<String> {
+        let plain = pairs.iter().filter(|pair| pair.form() == Form::Plain).count();
+        (plain > 0 && self.template.is_some()).then(|| {
+            format!(
+                "{plain} pairs are plain text and are taken as they stand, as TRL does, without the model's chat template; \
+                 --messages makes them messages"
+            )
+        })
     }
 
     /// The tokenising rules.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use simplemix_data::{Pair, PairReader, PairTokenizer, TokenizeOptions, schema};
+use simplemix_data::{Pair, PairTokenizer, TokenizeOptions, read_pairs_with_report};
 use simplemix_eval::plot::{Panel, Series, write_svg};
 use simplemix_eval::{PreferenceFigures, ScoredPair, preference_figures, preference_groups, table};
 use simplemix_pipeline::{Divergence, DivergenceSettings, log_probabilities, log_ratios};
@@ -13,7 +13,7 @@ use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{Terminal, print};
-use crate::reading::Reading;
+use crate::reading::{Reading, named, tell_refused};
 
 /// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task
 ///
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Reference model, such as the model before training [default: none; rewards are log-probabilities]
     #[arg(long, value_name = "DIR|ID")]
     reference: Option<PathBuf>,
-    /// File of preference pairs
+    /// File of preference pairs, folder of shards, or pattern
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Scale of the rewards, as in training
@@ -71,6 +71,10 @@ pub(crate) fn run(args: &Args) -> Result {
     let reference = args.reference.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
     let options = TokenizeOptions { max_length: args.max_length, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
+    let notice = tokenizer.plain_text_notice(&pairs);
+    if let Some(notice) = &notice {
+        tracing::warn!("{notice}");
+    }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
     if set.is_empty() {
         return Err(Failure::input(format!("--data {}: {}, expected some", args.data.display(), set.summary())));
@@ -88,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.json {
         let figures = json!({
             "data": args.data, "beta": args.beta, "reference": args.reference, "left_out": set.dropped, "cut": set.cut,
-            "all": all, "groups": groups, "kl": kl,
+            "all": all, "groups": groups, "kl": kl, "notices": notice.iter().collect::<Vec<_>>(),
         });
         print(&serde_json::to_string_pretty(&figures).run()?);
         return Ok(());
@@ -98,10 +102,12 @@ pub(crate) fn run(args: &Args) -> Result {
 }
 
 fn read(args: &Args) -> Result<Vec<Pair>> {
-    let reader = PairReader::open(&args.data, &args.reading.options()?).input()?;
+    let options = args.reading.options()?;
     let mut pairs = Vec::new();
-    for batch in reader {
-        pairs.extend(schema::pairs_from_batch(&batch.input()?).input()?);
+    for file in named(&args.data)? {
+        let (found, report) = read_pairs_with_report(&file, &options).input()?;
+        tell_refused(&report);
+        pairs.extend(found);
     }
     if pairs.is_empty() {
         return Err(Failure::input(format!("--data {}: no pair in it, expected some", args.data.display())));

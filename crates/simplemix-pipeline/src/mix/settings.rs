@@ -31,6 +31,10 @@ pub struct MixSettings {
     pub rows: RowOrder,
     /// Treatment of prompts that several sources have.
     pub prompts: SharedPrompts,
+    /// Make plain text messages, for the chat template of the model that is trained; where a source has messages, the text of
+    /// the others becomes messages in any case.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub messages: bool,
     /// Number of processes that will train on the mixture, for the report; at least 1.
     pub ranks: usize,
     /// Model folder whose tokenizer counts response tokens; without it, lengths are in bytes.
@@ -102,6 +106,7 @@ impl Default for MixSettings {
             exhaustion: Exhaustion::default(),
             rows: RowOrder::default(),
             prompts: SharedPrompts::default(),
+            messages: false,
             ranks: 1,
             tokenizer: None,
             memory: 256,

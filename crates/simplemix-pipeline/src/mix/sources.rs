@@ -30,14 +30,22 @@ impl Sources {
         let mut options = ReadOptions::default();
         // Sources differ in their further columns; a mixture has the canonical ones.
         options.extra_columns = ExtraColumns::Drop;
-        let mut messages = false;
-        let mut shards = Vec::new();
+        let mut messages = settings.messages;
+        let (mut shards, mut plain) = (Vec::new(), Vec::new());
         for source in &settings.sources {
             let of_source = files(&source.path, watch)?;
             for file in &of_source {
-                messages |= PairReader::open(file, &options)?.report().form == Form::Messages;
+                let has_messages = PairReader::open(file, &options)?.report().form == Form::Messages;
+                messages |= has_messages;
+                if !has_messages && !plain.contains(&source.name.as_str()) {
+                    plain.push(&source.name);
+                }
             }
             shards.push(of_source);
+        }
+        if messages && !settings.messages && !plain.is_empty() {
+            let names = plain.join(", ");
+            watch.notice(&format!("plain text becomes messages, since other sources have messages: {names}"));
         }
         options.form = messages.then_some(Form::Messages);
         let memory = ((settings.memory as usize) << 20) / settings.sources.len();

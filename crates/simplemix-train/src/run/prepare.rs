@@ -254,13 +254,8 @@ impl Reader<'_> {
         name: &str,
         tokenize: impl FnOnce(&[Pair], &PairTokenizer) -> Result<PairSet>,
     ) -> Result<PairSet> {
-        let plain = pairs.iter().filter(|pair| pair.form() == Form::Plain).count();
-        if plain > 0 && self.tokenizer.has_template() {
-            self.notices.push(format!(
-                "{name}: {plain} pairs are plain text and are trained as they stand, as TRL does, without the model's chat \
-                 template; --messages (`tokens.messages`) makes them messages"
-            ));
-        }
+        let plain = self.tokenizer.plain_text_notice(pairs);
+        self.notices.extend(plain.map(|notice| format!("{name}: {notice}")));
         let set = tokenize(pairs, self.tokenizer)?;
         self.notices.extend(moved_shares(pairs, &set, name));
         Ok(set)
