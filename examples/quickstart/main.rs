@@ -23,6 +23,10 @@ impl Watch for Printer {
         let [loss, accuracy] = ["loss", "rewards/accuracies"].map(|name| metrics.get(name).unwrap_or(f64::NAN));
         println!("update {} of {}: loss {loss:.4}, accuracy {accuracy:.2}", metrics.step, metrics.steps);
     }
+
+    fn notice(&mut self, text: &str) {
+        println!("note: {text}");
+    }
 }
 
 fn main() -> simplemix::Result<()> {
@@ -40,7 +44,7 @@ fn main() -> simplemix::Result<()> {
 
     // Reads and checks everything; nothing is written yet.
     let run = Run::prepare(config)?;
-    println!("{}; {} updates of {} pairs", run.train.summary(), run.settings().steps, run.settings().batch_size);
+    println!("{}; {} updates", run.train.summary(), run.settings().steps);
 
     let finished = run.start(Resume::No, &mut Printer)?;
     println!("model: {}", finished.folder.model().display());

@@ -22,7 +22,7 @@ fn three_lines_become_a_model() {
     let output = call(&["model", "mine.jsonl", "runs/mine"]);
     let said = stdout(&output);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(said.contains("update 1 of 1: loss 0.6931") && said.contains("model: runs/mine/model"), "{said}");
+    assert!(said.contains("update 1 of 3: loss 0.6931") && said.contains("model: runs/mine/model"), "{said}");
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert!(exists(&dir.path("runs/mine/model").join(file)), "{file}");
     }
