@@ -17,6 +17,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use simplemix_files::{AppendFile, AtomicFolder, Lock, create_dir_all, remove_folder, remove_leftovers};
 
 use crate::error::{At, Error, Result};
@@ -106,9 +107,17 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`] if `notices.json` cannot be read.
     pub fn notices(&self) -> Result<Vec<String>> {
-        let path = self.path.join(NOTICES);
+        Ok(self.read_json(NOTICES)?.unwrap_or_default())
+    }
+
+    /// The JSON of the file `name`; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read or holds something else.
+    pub(crate) fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let path = self.path.join(name);
         match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             text => serde_json::from_str(&text.at(&path, "read")?).map_err(std::io::Error::from).at(&path, "read"),
         }
     }
@@ -142,14 +151,8 @@ impl RunFolder {
         if !self.model().is_dir() {
             return Ok(None);
         }
-        let path = self.path.join(FINISHED);
-        match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            text => {
-                let value: serde_json::Value = serde_json::from_str(&text.at(&path, "read")?).unwrap_or_default();
-                Ok(value["steps"].as_u64())
-            }
-        }
+        let mark: Option<serde_json::Value> = self.read_json(FINISHED)?;
+        Ok(mark.and_then(|mark| mark["steps"].as_u64()))
     }
 
     /// Takes the mark of [`RunFolder::finish`] away.

@@ -84,8 +84,8 @@ impl Identity {
     /// Compares with what the run in `folder` was started with. Differences are an error or, if the run goes on `anyway`, a
     /// notice.
     pub(super) fn check(&self, folder: &RunFolder, anyway: bool) -> Result<Option<String>> {
-        let differences = match self.kept(folder)? {
-            Some(kept) => kept.differences(self),
+        let differences = match folder.read_json(FILE)? {
+            Some(kept) => Self(kept).differences(self),
             // A run of version 0.1 has its settings only.
             None => {
                 let path = folder.path().join("config.toml");
@@ -102,17 +102,6 @@ impl Identity {
         match anyway {
             true => Ok(Some(format!("the run goes on with other settings or data than it began with: {text}"))),
             false => Err(Error::Differs { path: folder.path().to_owned(), differences: text }),
-        }
-    }
-
-    fn kept(&self, folder: &RunFolder) -> Result<Option<Self>> {
-        let path = folder.path().join(FILE);
-        match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            text => {
-                let kept = serde_json::from_str(&text.at(&path, "read")?);
-                Ok(Some(Self(kept.map_err(std::io::Error::from).at(&path, "read")?)))
-            }
         }
     }
 
