@@ -209,9 +209,8 @@ impl PairTokenizer {
     #[must_use]
     pub fn with_template(mut self, template: ChatTemplate) -> Self {
         let template = template.with_special_tokens(self.special_tokens.clone());
-        // Today was a date when it was asked for.
         self.template = Some(match template.date() {
-            None => dated(template.clone(), today()).unwrap_or(template),
+            None => dated(template, today()).expect("today is a date"),
             Some(_) => template,
         });
         self
