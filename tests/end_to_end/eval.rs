@@ -146,7 +146,7 @@ fn malformed_annotations_are_errors_or_counted() {
 
     for (text, expected) in [
         ("[]", "a.json: no annotation in it"),
-        ("[{\"preference\":\"2\"}]", "a.json: row 0: invalid type: string \"2\", expected f64"),
+        ("[{\"preference\":\"2\"}]", "a.json: row 0: `preference` is \"2\", expected a number"),
         ("[{\"preference\":2}", "a.json: "),
         ("PAR1", "a.json: "),
     ] {
@@ -154,6 +154,40 @@ fn malformed_annotations_are_errors_or_counted() {
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn verdicts_of_several_judges_and_baselines_are_kept_apart() {
+    let dir = Dir::new();
+    let row = |judge: &str, base: &str, preference: f64| json!({"instruction": "q", "annotator": judge, "generator_1": base, "generator_2": "m", "preference": preference});
+    dir.write("judges.json", json!([row("x", "b", 1.0), row("y", "b", 2.0)]).to_string());
+    dir.write("bases.json", json!([row("x", "b", 1.0), row("x", "c", 2.0)]).to_string());
+    let rates = |args: &[&str]| {
+        let text = succeeds(&dir, &[&["eval", "alpaca", "--json", "--annotations"][..], args].concat());
+        let rows: Value = serde_json::from_str(&text).unwrap();
+        let rate = |row: &Value| (row["model"].as_str().unwrap().to_owned(), row["win_rate"].as_f64().unwrap());
+        rows.as_array().unwrap().iter().map(rate).collect::<Vec<_>>()
+    };
+    let named = |name: &str, rate: f64| (name.to_owned(), rate);
+    assert_eq!(rates(&["judges.json"]), [named("m (judge y)", 100.0), named("m (judge x)", 0.0)]);
+    assert_eq!(rates(&["bases.json"]), [named("m (against c)", 100.0), named("m (against b)", 0.0)]);
+    let output = dir.simplemix(&["eval", "alpaca", "--annotations", "judges.json", "judges.json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("judges.json: given twice"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_interval_of_one_verdict_is_absent_and_none_at_all_is_a_failure() {
+    let dir = Dir::new();
+    let args = ["eval", "alpaca", "--annotations", "a.json", "--json", "--bootstrap", "50"];
+    dir.write("a.json", r#"[{"generator_2": "m", "preference": 2.0}, {"generator_2": "m", "preference": NaN}]"#);
+    let rows: Value = serde_json::from_str(&succeeds(&dir, &args)).unwrap();
+    assert_eq!((rows[0]["win_rate"].as_f64(), rows[0].get("win_rate_interval")), (Some(100.0), None));
+    assert_eq!(rows[0]["notices"][0], "m: 2 rows, 1 without a verdict, left out");
+    dir.write("a.json", r#"[{"generator_2": "m", "preference": null}]"#);
+    let output = dir.simplemix(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("error: no verdict on m, expected some"), "{}", stderr(&output));
 }
 
 /// A run's folder as `simplemix train` leaves it.

@@ -78,6 +78,62 @@ fn answer(mut stream: TcpStream, asked: &AtomicUsize, patience: usize) {
 }
 
 #[test]
+fn equal_responses_are_draws_without_a_request() {
+    let dir = Dir::new();
+    outputs(&dir, "m.json", "mine", 6, |i| format!("same {i}"));
+    let (url, asked) = server(100);
+    let args =
+        ["eval", "judge", "--outputs", "m.json", "--baseline", "m.json", "--server", &url, "--server-model", "j"];
+    let said = succeeds(&dir, &args);
+    assert!(said.contains("6 draws of equal responses, without a question"), "{said}");
+    assert!(said.contains("mine: win rate 50.00 ± 0.00"), "{said}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn outputs_that_cannot_be_judged_are_refused_by_name() {
+    let dir = Dir::new();
+    outputs(&dir, "base.json", "base", 2, |_| "5".into());
+    dir.write("answers.json", r#"[{"instruction": "question 0", "question": "x", "answer": 4}]"#);
+    let row = |output: &str, generator: &str| format!(r#"{{"instruction":"question 0","output":{output}{generator}}}"#);
+    let judge = |content: String, more: &[&str]| {
+        dir.write("m.json", content);
+        let args = ["eval", "judge", "--outputs", "m.json", "--baseline", "base.json", "--answers", "answers.json"];
+        dir.simplemix(&[&args[..], more].concat())
+    };
+    // A byte order mark, a number, no generator: read.
+    let output = judge(format!("\u{feff}[{}]", row("4", "")), &["--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&found["models"][0]["model"], &found["models"][0]["figures"]["win_rate"]),
+        (&json!("m"), &json!(100.0))
+    );
+    assert_eq!(
+        found["notices"][0],
+        "left out: 1 instructions without a response of the model, 0 without one of the baseline"
+    );
+    for (content, code, expected) in [
+        (format!("[{}]", row("null", "")), 2, "m.json: row 0: no text in `output`, found null there"),
+        (
+            format!("[{}, {}]", row("4", r#","generator":"a""#), row("4", r#","generator":"b""#)),
+            2,
+            "--outputs m.json: responses of several models, a, b; expected those of one",
+        ),
+        (format!("[{}]", row("4", r#","generator":"base""#)), 2, "one name, `base`; give --name"),
+        (row("4", "").replace("question 0", "question 1"), 1, "expected --answers answers.json to have some"),
+    ] {
+        std::fs::remove_file(dir.path("annotations.json")).ok();
+        let output = judge(content, &[]);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{expected} in {}", stderr(&output));
+        assert!(!exists(&dir.path("annotations.json")));
+    }
+    let output = judge(format!("[{}]", row("4", r#","generator":"base""#)), &["--name", "mine"]);
+    assert!(crate::stdout(&output).contains("mine: win rate 100.00"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_server_judges_in_the_official_format_and_goes_on_after_a_failure() {
     let dir = Dir::new();
     // The responses of the model are longer, except to every third question.
@@ -131,7 +187,7 @@ fn a_server_judges_in_the_official_format_and_goes_on_after_a_failure() {
 #[test]
 fn right_answers_and_reward_models_judge_too() {
     let dir = Dir::new();
-    outputs(&dir, "base.json", "base", 4, |i| format!("The answer is {}.", i % 2));
+    outputs(&dir, "base.json", "base", 4, |i| format!("The answer is {}.", [0, 1, 2, 3][i]));
     outputs(&dir, "model.json", "model", 5, |_| "The answer is 1.".to_owned());
     let right: Vec<Value> = (0..3).map(|i| json!({"question": format!("question {i}"), "answer": "1"})).collect();
     dir.write("right.json", json!(right).to_string());
@@ -148,12 +204,12 @@ fn right_answers_and_reward_models_judge_too() {
     succeeds(&dir, &train.split(' ').collect::<Vec<_>>());
     succeeds(&dir, &[&judge[..], &["--reward-model", "reward/model", "-o", "reward.json"]].concat());
     let rows = value(&dir, "reward.json");
-    for row in rows.as_array().unwrap() {
+    // Equal responses are a draw that the reward model does not see.
+    assert_eq!(rows[1]["preference"].as_f64(), Some(1.5));
+    for row in rows.as_array().unwrap().iter().filter(|row| !row["raw_completion"].is_null()) {
         let rewards: Vec<f64> = serde_json::from_value(row["raw_completion"]["rewards"].clone()).unwrap();
         assert!(rewards.len() == 2 && (1.0..=2.0).contains(&row["preference"].as_f64().unwrap()));
     }
-    // Equal responses have equal rewards but for rounding, which is a draw.
-    assert!((rows[1]["preference"].as_f64().unwrap() - 1.5).abs() < 1e-5, "{}", rows[1]);
 
     for (args, expected) in [
         (&["eval", "judge", "--outputs", "model.json", "--baseline", "base.json"][..], "--server <URL>"),

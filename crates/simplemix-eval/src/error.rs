@@ -53,6 +53,16 @@ pub enum Error {
         /// The judge's reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A judge gave no verdict on any comparison.
+    #[error("{judge}: no verdict in {comparisons} comparisons; the first reply is {reply}")]
+    NoVerdict {
+        /// Name of the judge.
+        judge: String,
+        /// Number of comparisons.
+        comparisons: usize,
+        /// The judge's first reply, as it is kept in the annotations.
+        reply: String,
+    },
     /// The caller stopped the work; finished verdicts are kept.
     #[error("stopped; the same call continues from here")]
     Stopped,

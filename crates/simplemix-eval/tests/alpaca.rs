@@ -21,6 +21,7 @@ fn annotations(verdicts: &[(f64, u64, u64)]) -> Annotations {
     };
     Annotations {
         model: "model".into(),
+        annotator: None,
         baseline: Some("base".into()),
         rows: verdicts.iter().enumerate().map(row).collect(),
     }

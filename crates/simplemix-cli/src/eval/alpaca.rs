@@ -9,6 +9,7 @@ use simplemix_eval::alpaca::{
 use simplemix_eval::table;
 
 use crate::eval::alpaca_inputs::length_control;
+use crate::eval::alpaca_names::{Read, Renamed, keep_apart};
 use crate::failure::{Fails, Failure, Result};
 use crate::progress::{print, warn};
 use crate::reading::files;
@@ -16,7 +17,8 @@ use crate::reading::files;
 /// Compute AlpacaEval 2.0 from a judge's annotations, with length-controlled win rates
 ///
 /// Annotations are the official package's JSON, or Parquet with the columns preference, model, row, instruction_id,
-/// len_1 and len_2. A file may hold several models. Length-controlled win rates need a constant file of the official
+/// len_1 and len_2. A file may hold several models; verdicts of several judges or against several baselines are kept apart.
+/// Length-controlled win rates need a constant file of the official
 /// package, df_gamed.csv; docs/evaluation.md explains where to get it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -64,9 +66,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let mut models = read(args)?;
+    let (mut models, renamed) = read(args)?;
     let control = length_control(args.gamed.as_deref(), args.difficulty.as_deref(), args.fetch)?;
-    let weights = args.weights.as_deref().map(read_weights).transpose().input()?;
+    let mut weights = args.weights.as_deref().map(read_weights).transpose().input()?;
+    if let Some(weights) = &mut weights {
+        let own: Vec<_> = renamed.into_iter().filter_map(|name| Some((name.to, *weights.get(&name.from)?))).collect();
+        weights.extend(own);
+    }
     if let Some(path) = &args.categories {
         categorise(&mut models, path)?;
     }
@@ -78,10 +84,11 @@ pub(crate) fn run(args: &Args) -> Result {
         by_category: args.by_category || args.categories.is_some(),
     };
     let entries = leaderboard(&models, &options);
-    warn_of(&models, &entries);
+    let notices: Vec<Vec<String>> = entries.iter().map(|entry| notices(&models, entry)).collect();
+    notices.iter().flatten().for_each(|notice| warn(notice));
     let comparisons = if args.pairwise { comparisons(&models, &entries, control.as_ref()) } else { Vec::new() };
     if args.json {
-        print(&json(&entries, &comparisons).run()?);
+        print(&json(&entries, &comparisons, notices).run()?);
     } else {
         print(&leaderboard_table(&entries));
         if options.by_category {
@@ -91,25 +98,30 @@ pub(crate) fn run(args: &Args) -> Result {
             print(&format!("\n{}", comparison_table(&comparisons)));
         }
     }
-    Ok(())
+    without_verdicts(&entries)
 }
 
-/// Reads the models of all files; each model may come once.
-fn read(args: &Args) -> Result<Vec<Annotations>> {
-    let mut models: Vec<Annotations> = Vec::new();
+/// Reads the models of all files; those with one name are named apart.
+fn read(args: &Args) -> Result<(Vec<Annotations>, Vec<Renamed>)> {
+    let mut all: Vec<Read> = Vec::new();
     for path in files(&args.annotations)? {
-        for mut model in read_annotations(&path).input()? {
-            if models.iter().any(|known| known.model == model.model) {
-                let (path, name) = (path.display(), &model.model);
-                return Err(Failure::input(format!(
-                    "--annotations {path}: verdicts on {name} again, expected each model in one file"
-                )));
-            }
-            model.baseline.get_or_insert_with(|| args.baseline.clone());
-            models.push(model);
+        for mut annotations in read_annotations(&path).input()? {
+            annotations.baseline.get_or_insert_with(|| args.baseline.clone());
+            all.push(Read { path: path.clone(), annotations });
         }
     }
-    Ok(models)
+    let renamed = keep_apart(&mut all)?;
+    Ok((all.into_iter().map(|read| read.annotations).collect(), renamed))
+}
+
+/// Fails if a model has no verdict, whose win rate would be the mean of nothing.
+fn without_verdicts(entries: &[Entry]) -> Result {
+    let names: Vec<&str> =
+        entries.iter().filter(|entry| entry.plain.n_total == 0).map(|entry| entry.model.as_str()).collect();
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::Run(anyhow::anyhow!("no verdict on {}, expected some", names.join(", ")))),
+    }
 }
 
 fn categorise(models: &mut [Annotations], path: &std::path::Path) -> Result {
@@ -126,26 +138,24 @@ fn categorise(models: &mut [Annotations], path: &std::path::Path) -> Result {
     Ok(())
 }
 
-/// Warns of unusual rows and figures.
-fn warn_of(models: &[Annotations], entries: &[Entry]) {
-    for model in models {
+/// Unusual rows and figures of a model, in words.
+fn notices(models: &[Annotations], entry: &Entry) -> Vec<String> {
+    let mut notices = Vec::new();
+    for model in models.iter().filter(|model| model.model == entry.model) {
         let clauses = model.findings().clauses();
         if !clauses.is_empty() {
-            warn(&format!("{}: {} rows, {}", model.model, model.rows.len(), clauses.join("; ")));
+            notices.push(format!("{}: {} rows, {}", model.model, model.rows.len(), clauses.join("; ")));
         }
     }
-    for entry in entries {
-        if let Some(note) = &entry.note {
-            warn(note);
-        }
-        let controlled = entry.length_controlled_winrate;
-        if let Some(rate) = controlled.filter(|rate| is_extreme_change(entry.plain.win_rate, *rate)) {
-            let (model, plain) = (&entry.model, entry.plain.win_rate);
-            warn(&format!(
-                "{model}: length-controlled win rate {rate:.1} is far from the plain one, {plain:.1}; the fit may have failed"
-            ));
-        }
+    notices.extend(entry.note.clone());
+    let controlled = entry.length_controlled_winrate;
+    if let Some(rate) = controlled.filter(|rate| is_extreme_change(entry.plain.win_rate, *rate)) {
+        let (model, plain) = (&entry.model, entry.plain.win_rate);
+        notices.push(format!(
+            "{model}: length-controlled win rate {rate:.1} is far from the plain one, {plain:.1}; the fit may have failed"
+        ));
     }
+    notices
 }
 
 fn comparisons(models: &[Annotations], entries: &[Entry], control: Option<&LengthControl>) -> Vec<Comparison> {
@@ -155,13 +165,16 @@ fn comparisons(models: &[Annotations], entries: &[Entry], control: Option<&Lengt
     compare(&ordered, &weights, control.map_or(&[], LengthControl::difficulty))
 }
 
-fn json(entries: &[Entry], comparisons: &[Comparison]) -> serde_json::Result<String> {
+fn json(entries: &[Entry], comparisons: &[Comparison], notices: Vec<Vec<String>>) -> serde_json::Result<String> {
     let mut rows = Vec::new();
-    for entry in entries {
+    for (entry, notices) in entries.iter().zip(notices) {
         let mut row = serde_json::to_value(entry)?;
         let own: Vec<&Comparison> = comparisons.iter().filter(|c| c.model == entry.model).collect();
         if !own.is_empty() {
             row["pairwise"] = serde_json::to_value(own)?;
+        }
+        if !notices.is_empty() {
+            row["notices"] = notices.into();
         }
         rows.push(row);
     }
@@ -210,10 +223,10 @@ fn comparison_table(comparisons: &[Comparison]) -> String {
     let row = |c: &Comparison| {
         vec![
             format!("{} - {}", c.model, c.other),
-            format!("{:+.2}", c.difference),
+            if c.n == 0 { "-".to_owned() } else { format!("{:+.2}", c.difference) },
             rate(c.standard_error),
-            format!("{:.4}", c.p_value),
-            format!("{:.4}", c.p_holm),
+            if c.n < 2 { "-".to_owned() } else { format!("{:.4}", c.p_value) },
+            if c.n < 2 { "-".to_owned() } else { format!("{:.4}", c.p_holm) },
             c.length_controlled_winrate.map_or_else(|| "-".to_owned(), rate),
             c.n.to_string(),
         ]

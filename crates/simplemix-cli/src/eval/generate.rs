@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use simplemix_data::Text;
-use simplemix_eval::judge::read_questions;
+use serde_json::{Map, Value};
+use simplemix_data::{RowReader, Text};
 use simplemix_eval::{ModelOutput, write_outputs};
 use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig, generate};
 
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result {
     settings.check().map_err(flagged)?;
     let mut generator = args.backend.open()?;
     let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
-    let outputs = outputs(&settings.output, generator.name(), &datasets(&prompts))?;
+    let outputs = outputs(&settings.output, generator.name(), &datasets(&prompts)?)?;
     write_outputs(&args.output, &outputs).run()?;
     simplemix_files::remove_file(&settings.output).run()?;
     let (output, mean) = (args.output.display(), report.tokens as f64 / report.candidates.max(1) as f64);
@@ -115,8 +115,27 @@ fn instruction(prompt: &Text) -> String {
     }
 }
 
-/// Data set of each instruction, from files of prompts that are JSON and name it.
-fn datasets(prompts: &[PathBuf]) -> BTreeMap<String, String> {
-    let all = prompts.iter().filter_map(|path| read_questions(path).ok()).flatten();
-    all.filter_map(|question| Some((question.instruction, question.dataset?))).collect()
+/// Data set of each instruction, from files of prompts that name it.
+fn datasets(prompts: &[PathBuf]) -> Result<BTreeMap<String, String>> {
+    let mut datasets = BTreeMap::new();
+    for path in prompts {
+        let rows = RowReader::open(path).input()?;
+        if !rows.columns().iter().any(|column| column == "dataset") {
+            continue;
+        }
+        for row in rows {
+            let row = row.input()?;
+            let named = row.get("dataset").and_then(Value::as_str).zip(question(&row));
+            datasets.extend(named.map(|(dataset, question)| (question, dataset.to_owned())));
+        }
+    }
+    Ok(datasets)
+}
+
+/// The instruction of a row: text, or the last turn of the user.
+fn question(row: &Map<String, Value>) -> Option<String> {
+    let value = ["instruction", "question", "prompt", "messages"]
+        .iter()
+        .find_map(|key| row.get(*key).filter(|value| !value.is_null()))?;
+    serde_json::from_value(value.clone()).ok().map(|text| instruction(&text))
 }

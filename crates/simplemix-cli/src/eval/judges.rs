@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use simplemix_data::{Message, Text};
-use simplemix_eval::judge::{Judge, JudgeError, Verdict, preference, question, read_questions};
+use simplemix_eval::judge::{Judge, JudgeError, Verdict, letter, preference, question, read_questions};
 use simplemix_eval::sigmoid;
 use simplemix_rollout::{
-    Ask, Group, Prompt, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right, score_all,
+    Ask, Group, Prompt, Reply, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right, score_all,
 };
 
 use crate::failure::{Fails, Failure, Result};
@@ -18,18 +18,25 @@ use crate::flags::flagged;
 
 type Judged = std::result::Result<Verdict, JudgeError>;
 
-/// AlpacaEval 2.0's judge, which replies with one token; the verdict is weighted by its probability.
+/// AlpacaEval 2.0's judge, which replies with one token, or thinks before it; the verdict is weighted by its probability.
 pub(crate) struct ServerJudge {
     client: ServerClient,
     name: String,
+    /// Most tokens of a reply.
+    limit: usize,
     stopped: Arc<AtomicBool>,
 }
 
 impl ServerJudge {
-    pub(crate) fn new(settings: ServerSettings, name: Option<&str>, stopped: Arc<AtomicBool>) -> Result<Self> {
+    pub(crate) fn new(
+        settings: ServerSettings,
+        name: Option<&str>,
+        limit: usize,
+        stopped: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let client = ServerClient::new(settings).map_err(flagged)?;
         let name = name.map_or_else(|| format!("weighted_alpaca_eval_{}", client.model()), str::to_owned);
-        Ok(Self { client, name, stopped })
+        Ok(Self { client, name, limit, stopped })
     }
 }
 
@@ -41,21 +48,37 @@ impl Judge for ServerJudge {
     fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
         let turns = question(instruction, outputs).into_iter().map(|turn| Message::new(turn.role, turn.content));
         // The request of alpaca_eval's weighted_alpaca_eval_gpt4_turbo.
-        let ask =
-            Ask { max_tokens: Some(1), temperature: Some(1.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
+        let max_tokens = Some(self.limit);
+        let ask = Ask { max_tokens, temperature: Some(1.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
         let reply = self.client.ask(&Text::Messages(turns.collect()), &ask, &|| self.stopped.load(Ordering::SeqCst))?;
-        let first = reply.logps.as_ref().and_then(|tokens| tokens.first());
-        let tokens = match first {
-            Some(token) if !token.top.is_empty() => token.top.clone(),
-            // Without log-probabilities of several tokens, the reply has probability 1.
-            _ => vec![(reply.text.trim().to_owned(), 0.0)],
-        };
+        let tokens = verdict_tokens(&reply, self.limit);
+        // All replies to such a limit would be lost.
+        if self.limit == 1 && tokens.is_empty() && reply.text.trim().is_empty() {
+            return Err(
+                "the reply has no text within --max-tokens 1; a judge that thinks first needs a larger limit".into()
+            );
+        }
         let count = |tokens: Option<usize>| tokens.unwrap_or(0) as u64;
         Ok(Verdict {
             preference: preference(&tokens),
             raw: json!({ "text": reply.text, "top_logprobs": tokens }),
             tokens: [count(reply.prompt_tokens), count(reply.tokens)],
         })
+    }
+}
+
+/// The likeliest tokens in place of the verdict: of the first token, or of the last one that is the letter of a judge that
+/// may think first. Without log-probabilities of several tokens, the letter has probability 1.
+fn verdict_tokens(reply: &Reply, limit: usize) -> Vec<(String, f64)> {
+    let said = letter(&reply.text);
+    let mut tokens = reply.logps.iter().flatten();
+    let place = match limit {
+        1 => tokens.next(),
+        _ => tokens.rev().find(|token| Some(token.token.trim()) == said),
+    };
+    match place {
+        Some(token) if !token.top.is_empty() => token.top.clone(),
+        _ => said.map(|letter| (letter.to_owned(), 0.0)).into_iter().collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod alpaca;
 mod alpaca_inputs;
+mod alpaca_names;
 mod generate;
 mod judge;
 mod judges;

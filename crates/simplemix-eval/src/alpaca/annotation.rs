@@ -40,15 +40,43 @@ impl Annotation {
     }
 }
 
-/// All verdicts on one model.
+/// All verdicts of one judge on one model against one baseline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Annotations {
     /// Model whose responses were judged.
     pub model: String,
+    /// Judge, if the file names it.
+    pub annotator: Option<String>,
     /// Model that they were compared with, if the file names it.
     pub baseline: Option<String>,
     /// Verdicts in the order of `row`.
     pub rows: Vec<Annotation>,
+}
+
+/// Verdicts in the making, kept apart by model, judge and baseline.
+#[derive(Debug, Default)]
+pub(crate) struct Groups(Vec<Annotations>);
+
+impl Groups {
+    /// The rows so far of a model, a judge and a baseline.
+    pub(crate) fn rows(
+        &mut self,
+        model: String,
+        annotator: Option<String>,
+        baseline: Option<String>,
+    ) -> &mut Vec<Annotation> {
+        let is_same =
+            |known: &Annotations| known.model == model && known.annotator == annotator && known.baseline == baseline;
+        let place = self.0.iter().position(is_same).unwrap_or_else(|| {
+            self.0.push(Annotations { model, annotator, baseline, rows: Vec::new() });
+            self.0.len() - 1
+        });
+        &mut self.0[place].rows
+    }
+
+    pub(crate) fn finish(self) -> Vec<Annotations> {
+        self.0
+    }
 }
 
 /// Numbers of unusual rows among a model's verdicts.

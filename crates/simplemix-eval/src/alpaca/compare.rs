@@ -96,7 +96,12 @@ mod tests {
             lengths: None,
             category: None,
         };
-        Annotations { model: name.into(), baseline: None, rows: verdicts.iter().enumerate().map(row).collect() }
+        Annotations {
+            model: name.into(),
+            annotator: None,
+            baseline: None,
+            rows: verdicts.iter().enumerate().map(row).collect(),
+        }
     }
 
     #[test]

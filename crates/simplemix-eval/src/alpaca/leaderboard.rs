@@ -25,7 +25,7 @@ pub struct Entry {
     pub length_controlled_winrate: Option<f64>,
     /// Standard error of the length-controlled win rate over instructions.
     pub lc_standard_error: Option<f64>,
-    /// Interval of the win rate.
+    /// Interval of the win rate; `None` with fewer than two verdicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub win_rate_interval: Option<Interval>,
     /// Interval of the length-controlled win rate.
@@ -83,7 +83,8 @@ impl LeaderboardOptions<'_> {
             Some(Err(error)) => (None, Some(error.to_string())),
         };
         let fitted = self.length_control.zip(controlled.as_ref());
-        let intervals = self.bootstrap.map(|bootstrap| {
+        // All replicates of a single verdict are that verdict: an interval would claim that it is certain.
+        let intervals = self.bootstrap.filter(|_| plain.n_total > 1).map(|bootstrap| {
             let intervals = bootstrap.intervals(annotations, fitted);
             intervals.expect("lengths and difficulties were there for the fit")
         });
@@ -124,6 +125,7 @@ impl LeaderboardOptions<'_> {
 /// };
 /// let model = |name: &str, preference| Annotations {
 ///     model: name.into(),
+///     annotator: None,
 ///     baseline: None,
 ///     rows: vec![row(preference)],
 /// };

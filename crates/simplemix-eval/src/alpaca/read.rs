@@ -6,13 +6,14 @@ use crate::alpaca::annotation::Annotations;
 use crate::alpaca::{read_json, read_parquet};
 use crate::error::{Error, Result};
 use crate::json::read_bytes;
+use crate::outputs::name_of;
 
-/// Reads the verdicts of a file, one [`Annotations`] a model, in the order of the file.
+/// Reads the verdicts of a file, one [`Annotations`] for each model, judge and baseline, in the order of the file.
 ///
 /// The official package writes JSON: an array of objects, or an object a line, with `preference`, `instruction`,
-/// `output_1`, `output_2`, `generator_1`, `generator_2` and `dataset`. Parquet needs the column `preference`, and may
-/// have `model`, `baseline`, `row`, `instruction_id` or `instruction`, `len_1` and `len_2` or `output_1` and
-/// `output_2`, `category` or `dataset`. Both may be compressed by gzip. If a file does not name the model, the name of
+/// `output_1`, `output_2`, `generator_1`, `generator_2`, `annotator` and `dataset`. Parquet needs the column `preference`,
+/// and may have `model`, `annotator`, `baseline`, `row`, `instruction_id` or `instruction`, `len_1` and `len_2` or
+/// `output_1` and `output_2`. A `category` goes before the `dataset`. Both may be compressed by gzip. If a file does not name the model, the name of
 /// the file does.
 ///
 /// # Errors
@@ -32,7 +33,7 @@ use crate::json::read_bytes;
 /// ```
 pub fn read_annotations(path: &Path) -> Result<Vec<Annotations>> {
     let bytes = read_bytes(path)?;
-    let name = model_of(path);
+    let name = name_of(path, "annotations");
     let mut models = if bytes.starts_with(b"PAR1") {
         read_parquet::read(path, bytes, &name)?
     } else {
@@ -45,13 +46,4 @@ pub fn read_annotations(path: &Path) -> Result<Vec<Annotations>> {
         model.rows.sort_by_key(|row| row.row);
     }
     Ok(models)
-}
-
-/// The model that the name of a file stands for. The official package names every file `annotations.json`, in a folder
-/// named after the model.
-fn model_of(path: &Path) -> String {
-    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let stem = name.split_once('.').map_or(name.as_str(), |(stem, _)| stem).to_owned();
-    let folder = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    if stem == "annotations" { folder.unwrap_or(stem) } else { stem }
 }

@@ -2,74 +2,28 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
-
-use crate::alpaca::annotation::{Annotation, Annotations, Instruction};
+use crate::alpaca::annotation::{Annotation, Annotations, Groups, Instruction};
 use crate::error::Result;
 use crate::json::objects;
 
-/// Keys of an official annotation that are used here.
-#[derive(Debug, Deserialize)]
-struct Entry {
-    preference: Option<f64>,
-    instruction: Option<String>,
-    output_1: Option<String>,
-    output_2: Option<String>,
-    generator_1: Option<String>,
-    generator_2: Option<String>,
-    #[serde(alias = "dataset")]
-    category: Option<String>,
-}
-
 pub(crate) fn read(path: &Path, bytes: &[u8], name: &str) -> Result<Vec<Annotations>> {
-    let bytes = without_nan(bytes);
-    let mut models: Vec<Annotations> = Vec::new();
-    for entry in objects::<Entry>(path, &bytes)? {
-        let model = entry.generator_2.unwrap_or_else(|| name.to_owned());
-        let found = models.iter().position(|known| known.model == model);
-        let place = found.unwrap_or_else(|| {
-            models.push(Annotations { model, baseline: entry.generator_1.clone(), rows: Vec::new() });
-            models.len() - 1
-        });
-        let rows = &mut models[place].rows;
+    let mut groups = Groups::default();
+    for object in objects(path, bytes)? {
+        let text = |keys: &[&str]| object.text(path, keys);
+        let model = text(&["generator_2"])?.unwrap_or_else(|| name.to_owned());
+        let rows = groups.rows(model, text(&["annotator"])?, text(&["generator_1"])?);
         let length = |text: &String| text.chars().count() as u64;
+        let lengths =
+            text(&["output_1"])?.as_ref().zip(text(&["output_2"])?.as_ref()).map(|(a, b)| [length(a), length(b)]);
         rows.push(Annotation {
             row: rows.len(),
-            instruction: entry.instruction.map(Instruction::Text),
-            preference: entry.preference.filter(|p| p.is_finite()),
-            lengths: entry.output_1.as_ref().zip(entry.output_2.as_ref()).map(|(a, b)| [length(a), length(b)]),
-            category: entry.category,
+            instruction: text(&["instruction"])?.map(Instruction::Text),
+            preference: object.number(path, "preference")?,
+            lengths,
+            category: text(&["category", "dataset"])?,
         });
     }
-    Ok(models)
-}
-
-/// Replaces `NaN` and `Infinity`, which Python writes although JSON does not have them, by `null`.
-fn without_nan(bytes: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let (mut kept, mut start, mut place, mut in_text) = (Vec::new(), 0, 0, false);
-    while place < bytes.len() {
-        match bytes[place] {
-            b'\\' if in_text => place += 1,
-            b'"' => in_text = !in_text,
-            b'N' | b'I' | b'-' if !in_text => {
-                if let Some(name) = NAMES.into_iter().find(|name| bytes[place..].starts_with(name)) {
-                    kept.extend_from_slice(&bytes[start..place]);
-                    kept.extend_from_slice(b"null");
-                    place += name.len();
-                    start = place;
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        place += 1;
-    }
-    if kept.is_empty() {
-        return bytes.into();
-    }
-    kept.extend_from_slice(&bytes[start..]);
-    kept.into()
+    Ok(groups.finish())
 }
 
 #[cfg(test)]
@@ -98,11 +52,33 @@ mod tests {
     }
 
     #[test]
+    fn a_category_may_stand_beside_the_data_set() {
+        let found = parse(
+            r#"[{"preference": 1, "category": "math", "dataset": "koala"},
+                {"preference": 2, "category": null, "dataset": "koala"}]"#,
+        );
+        let found = found.unwrap().remove(0).rows;
+        assert_eq!([&found[0], &found[1]].map(|row| row.category.as_deref()), [Some("math"), Some("koala")]);
+    }
+
+    #[test]
+    fn judges_and_baselines_are_kept_apart() {
+        let row = |judge: &str, base: &str, p: f64| {
+            format!(r#"{{"generator_2":"m","annotator":"{judge}","generator_1":"{base}","preference":{p}}}"#)
+        };
+        let text = [row("x", "b", 1.0), row("y", "b", 2.0), row("x", "c", 2.0), row("x", "b", 1.25)].join("\n");
+        let found = parse(&text).unwrap();
+        let all: Vec<_> = found.iter().map(|m| (m.annotator.as_deref(), m.baseline.as_deref(), m.rows.len())).collect();
+        assert_eq!(all, [(Some("x"), Some("b"), 2), (Some("y"), Some("b"), 1), (Some("x"), Some("c"), 1)]);
+        assert_eq!(found[0].rows[1].row, 1);
+    }
+
+    #[test]
     fn an_error_names_the_row() {
         let error = parse(r#"[{"preference":1},{"preference":"first"}]"#).unwrap_err().to_string();
-        assert!(error.starts_with("a.json: row 1: invalid type: string \"first\", expected f64"), "{error}");
+        assert!(error.starts_with("a.json: row 1: `preference` is \"first\", expected a number"), "{error}");
         let error = parse("{\"preference\":1}\n{\"preference\":[]}").unwrap_err().to_string();
-        assert!(error.starts_with("a.json: row 1: invalid type: sequence, expected f64"), "{error}");
+        assert!(error.starts_with("a.json: row 1: `preference` is a list, expected a number"), "{error}");
         assert!(parse("[{\"preference\":1}").is_err() && parse("12").is_err());
     }
 }

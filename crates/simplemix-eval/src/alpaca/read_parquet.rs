@@ -8,15 +8,15 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::alpaca::annotation::{Annotation, Annotations, Instruction};
+use crate::alpaca::annotation::{Annotation, Annotations, Groups, Instruction};
 use crate::error::{Error, Result};
 
 pub(crate) fn read(path: &Path, bytes: Vec<u8>, name: &str) -> Result<Vec<Annotations>> {
-    let mut models = Vec::new();
+    let mut groups = Groups::default();
     for batch in batches(path, bytes)? {
-        add(path, &batch, name, &mut models)?;
+        add(path, &batch, name, &mut groups)?;
     }
-    Ok(models)
+    Ok(groups.finish())
 }
 
 /// Reads the rows of a file. The reader of the crate `parquet` does not check everything: some damage makes it panic.
@@ -29,7 +29,7 @@ fn batches(path: &Path, bytes: Vec<u8>) -> Result<Vec<RecordBatch>> {
     read.map_err(|e| Error::malformed(path, e))
 }
 
-fn add(path: &Path, batch: &RecordBatch, name: &str, models: &mut Vec<Annotations>) -> Result<()> {
+fn add(path: &Path, batch: &RecordBatch, name: &str, groups: &mut Groups) -> Result<()> {
     let columns = Columns { path, batch };
     let preference = columns.of("preference", &DataType::Float64)?;
     let Some(preference) = preference else {
@@ -39,18 +39,13 @@ fn add(path: &Path, batch: &RecordBatch, name: &str, models: &mut Vec<Annotation
     let preference = preference.as_primitive::<Float64Type>();
     let texts = |name| columns.of(name, &DataType::Utf8);
     let numbers = |name| columns.of(name, &DataType::Int64);
-    let (model, baseline) = (texts("model")?, texts("baseline")?);
+    let (model, annotator, baseline) = (texts("model")?, texts("annotator")?, texts("baseline")?);
     let (row, number, instruction) = (numbers("row")?, numbers("instruction_id")?, texts("instruction")?);
     let lengths = [(numbers("len_1")?, texts("output_1")?), (numbers("len_2")?, texts("output_2")?)];
-    let category = texts("category")?.or(texts("dataset")?);
+    let (category, dataset) = (texts("category")?, texts("dataset")?);
     for i in 0..batch.num_rows() {
         let model = text_at(&model, i).unwrap_or_else(|| name.to_owned());
-        let found = models.iter().position(|known| known.model == model);
-        let place = found.unwrap_or_else(|| {
-            models.push(Annotations { model, baseline: text_at(&baseline, i), rows: Vec::new() });
-            models.len() - 1
-        });
-        let rows = &mut models[place].rows;
+        let rows = groups.rows(model, text_at(&annotator, i), text_at(&baseline, i));
         let row = match number_at(&row, i) {
             None => rows.len(),
             Some(row) => usize::try_from(row)
@@ -66,7 +61,7 @@ fn add(path: &Path, batch: &RecordBatch, name: &str, models: &mut Vec<Annotation
             instruction: number_at(&number, i).map(Instruction::Number).or_else(by_text),
             preference: preference.is_valid(i).then(|| preference.value(i)).filter(|p| p.is_finite()),
             lengths: length(&lengths[0]).zip(length(&lengths[1])).map(Into::into),
-            category: text_at(&category, i),
+            category: text_at(&category, i).or_else(|| text_at(&dataset, i)),
         });
     }
     Ok(())

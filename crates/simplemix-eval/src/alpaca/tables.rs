@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alpaca::annotation::Instruction;
 use crate::error::{Error, Result};
-use crate::json::{objects, read_bytes};
+use crate::json::{Object, objects, read_bytes};
 
 /// Weights of the regression's features for one model.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -98,6 +98,26 @@ fn records<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     reader.deserialize().collect::<std::result::Result<_, _>>().map_err(|e| Error::malformed(path, e))
 }
 
+/// A row of a file of categories.
+#[derive(Deserialize)]
+struct CategoryRow {
+    instruction: Option<String>,
+    instruction_id: Option<i64>,
+    category: Option<String>,
+    dataset: Option<String>,
+}
+
+impl CategoryRow {
+    fn of(path: &Path, row: &Object) -> Result<Self> {
+        Ok(Self {
+            instruction: row.text(path, &["instruction"])?,
+            instruction_id: row.number(path, "instruction_id")?.map(|number| number as i64),
+            category: row.text(path, &["category"])?,
+            dataset: row.text(path, &["dataset"])?,
+        })
+    }
+}
+
 /// Category of each instruction.
 pub type Categories = BTreeMap<Instruction, String>;
 
@@ -107,16 +127,12 @@ pub type Categories = BTreeMap<Instruction, String>;
 /// # Errors
 /// Those of [`read_gamed`].
 pub fn read_categories(path: &Path) -> Result<Categories> {
-    #[derive(Deserialize)]
-    struct Row {
-        instruction: Option<String>,
-        instruction_id: Option<i64>,
-        category: Option<String>,
-        dataset: Option<String>,
-    }
     let bytes = read_bytes(path)?;
     let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| b"[{".contains(b));
-    let rows: Vec<Row> = if is_json { objects(path, &bytes)? } else { records(path)? };
+    let rows: Vec<CategoryRow> = match is_json {
+        true => objects(path, &bytes)?.iter().map(|row| CategoryRow::of(path, row)).collect::<Result<_>>()?,
+        false => records(path)?,
+    };
     let mut categories = Categories::new();
     for (place, row) in rows.into_iter().enumerate() {
         let Some(category) = row.category.or(row.dataset) else {

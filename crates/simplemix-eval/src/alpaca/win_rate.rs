@@ -44,7 +44,7 @@ impl WinRate {
     ///     category: None,
     /// };
     /// let rows = vec![row(Some(2.0)), row(Some(1.5)), row(None)];
-    /// let found = WinRate::of(&Annotations { model: "mine".into(), baseline: None, rows });
+    /// let found = WinRate::of(&Annotations { model: "mine".into(), annotator: None, baseline: None, rows });
     /// assert_eq!((found.win_rate, found.n_total), (75.0, 2));
     /// ```
     pub fn of(annotations: &Annotations) -> Self {
@@ -90,7 +90,12 @@ mod tests {
             lengths: Some([10, row as u64]),
             category: None,
         };
-        Annotations { model: "m".into(), baseline: None, rows: preferences.iter().enumerate().map(row).collect() }
+        Annotations {
+            model: "m".into(),
+            annotator: None,
+            baseline: None,
+            rows: preferences.iter().enumerate().map(row).collect(),
+        }
     }
 
     /// Values of pandas, by the rules of alpaca_eval: tests/golden/eval_alpaca.py.

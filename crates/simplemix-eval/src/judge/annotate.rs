@@ -58,6 +58,8 @@ pub struct Summary {
     pub comparisons: usize,
     /// Comparisons that were judged before this call.
     pub before: usize,
+    /// Comparisons of equal responses, which are draws that no judge is asked about.
+    pub equal: usize,
     /// Comparisons without a verdict.
     pub without: usize,
     /// Tokens of the questions.
@@ -68,11 +70,14 @@ pub struct Summary {
 
 /// Judges all comparisons and writes the annotations, in the order of the comparisons.
 ///
+/// Equal responses are a draw without a question, as in the official package.
+///
 /// `progress` gets the number of finished comparisons and returns whether to continue. If it returns false, or the
 /// judge fails, finished verdicts are kept beside the output, and the same call continues from there.
 ///
 /// # Errors
-/// [`Error::Judge`] if the judge fails; [`Error::Stopped`] if `progress` returns false; [`Error::File`] if another
+/// [`Error::Judge`] if the judge fails; [`Error::NoVerdict`] if all comparisons are without a preference;
+/// [`Error::Stopped`] if `progress` returns false; [`Error::File`] if another
 /// process judges into the same file, or it cannot be written; [`Error::Malformed`] if the kept verdicts cannot be read
 /// or come from another judge.
 ///
@@ -118,13 +123,19 @@ pub fn annotate(
     let mut rows: Vec<Option<Annotated>> = vec![None; compared.len()];
     for row in journal.take_rows() {
         let place = wanted.get(&[row.instruction.as_str(), row.output_1.as_str(), row.output_2.as_str()]).copied();
-        if let Some(place) = place {
+        // A reply without a preference may have one now, such as from a judge that may think for longer.
+        if let Some(place) = place.filter(|_| row.preference.is_some()) {
             rows[place] = Some(row);
         }
     }
+    let before = rows.iter().flatten().count();
+    let mut equal = 0;
+    for place in wanted.values().copied().filter(|place| compared[*place].is_draw()) {
+        rows[place] = Some(annotated(&compared[place], judge.name(), draw()));
+        equal += 1;
+    }
     // Equal comparisons are judged once.
     let open: BTreeSet<usize> = wanted.values().copied().filter(|place| rows[*place].is_none()).collect();
-    let before = wanted.len() - open.len();
     judge_open(compared, judge, options, &open.into_iter().collect::<Vec<_>>(), &mut |place, row| {
         journal.append(&row)?;
         rows[place] = Some(row);
@@ -132,12 +143,19 @@ pub fn annotate(
     })?;
     let found: Vec<Annotated> =
         compared.iter().filter_map(|comparison| rows[*wanted.get(&key(comparison))?].clone()).collect();
+    if !found.iter().any(|row| row.preference.is_some())
+        && let Some(first) = found.first()
+    {
+        let (judge, comparisons, reply) = (judge.name().to_owned(), found.len(), first.raw_completion.to_string());
+        return Err(Error::NoVerdict { judge, comparisons, reply });
+    }
     let text = serde_json::to_string_pretty(&found).expect("texts and numbers can always be written as JSON");
     simplemix_files::write(&options.output, text + "\n")?;
     journal.remove()?;
     Ok(Summary {
         comparisons: found.len(),
         before,
+        equal,
         without: found.iter().filter(|row| row.preference.is_none()).count(),
         prompt_tokens: found.iter().map(|row| row.prompt_tokens).sum(),
         completion_tokens: found.iter().map(|row| row.completion_tokens).sum(),
@@ -199,20 +217,31 @@ fn judge_one(compared: &OutputPair, judge: &dyn Judge, seed: u64) -> std::result
     let [first, second] = [compared.outputs[0].as_str(), compared.outputs[1].as_str()];
     let switched = is_switched(&compared.instruction, seed);
     let verdict = judge.judge(&compared.instruction, if switched { [second, first] } else { [first, second] })?;
-    let [generator_1, generator_2] = compared.generators.clone();
-    Ok(Annotated {
+    let preference = verdict.preference.map(|p| if switched { 3.0 - p } else { p });
+    Ok(annotated(compared, judge.name(), Verdict { preference, ..verdict }))
+}
+
+/// The verdict on equal responses.
+fn draw() -> Verdict {
+    Verdict { preference: Some(1.5), ..Verdict::default() }
+}
+
+/// A row of the annotations; the preference is that for the model against the baseline.
+fn annotated(compared: &OutputPair, annotator: &str, verdict: Verdict) -> Annotated {
+    let ([output_1, output_2], [generator_1, generator_2]) = (compared.outputs.clone(), compared.generators.clone());
+    Annotated {
         instruction: compared.instruction.clone(),
-        output_1: first.to_owned(),
+        output_1,
         generator_1,
         dataset: compared.dataset.clone(),
-        output_2: second.to_owned(),
+        output_2,
         generator_2,
-        annotator: judge.name().to_owned(),
-        preference: verdict.preference.map(|p| if switched { 3.0 - p } else { p }),
+        annotator: annotator.to_owned(),
+        preference: verdict.preference,
         prompt_tokens: verdict.tokens[0],
         completion_tokens: verdict.tokens[1],
         raw_completion: verdict.raw,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +311,42 @@ mod tests {
     }
 
     #[test]
+    fn equal_responses_are_a_draw_that_no_judge_is_asked_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = AnnotateOptions { output: dir.path().join("a.json"), concurrency: 1, seed: 0 };
+        let mut pairs = compared(3);
+        pairs[1].outputs[1] = "short".into();
+        let asked = judge(9);
+        let summary = annotate(&pairs, &asked, &options, &mut |_| true).unwrap();
+        assert_eq!((summary.comparisons, summary.equal, summary.before), (3, 1, 0));
+        assert_eq!(*asked.asked.lock().unwrap(), ["question 0", "question 2"]);
+        let read = read_annotations(&options.output).unwrap().remove(0);
+        assert_eq!(read.rows[1].preference, Some(1.5));
+        assert_eq!(read.annotator.as_deref(), Some("longer"));
+    }
+
+    #[test]
+    fn a_judge_without_a_verdict_is_a_failure_and_is_asked_again() {
+        struct Silent(bool);
+        impl Judge for Silent {
+            fn name(&self) -> &str {
+                "silent"
+            }
+            fn judge(&self, _: &str, _: [&str; 2]) -> std::result::Result<Verdict, JudgeError> {
+                let raw = "hm".into();
+                Ok(Verdict { preference: self.0.then_some(1.5), raw, tokens: [1, 1] })
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let options = AnnotateOptions { output: dir.path().join("a.json"), concurrency: 1, seed: 0 };
+        let error = annotate(&compared(2), &Silent(false), &options, &mut |_| true).unwrap_err();
+        assert_eq!(error.to_string(), "silent: no verdict in 2 comparisons; the first reply is \"hm\"");
+        assert!(!options.output.exists());
+        let summary = annotate(&compared(2), &Silent(true), &options, &mut |_| true).unwrap();
+        assert_eq!((summary.before, summary.without), (0, 0));
+    }
+
+    #[test]
     fn work_of_another_judge_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let options = AnnotateOptions { output: dir.path().join("a.json"), concurrency: 1, seed: 0 };
@@ -299,6 +364,9 @@ mod tests {
         assert!(!dir.path().join(".a.json.partial.lock").exists());
         assert!(error.contains("verdicts of `longer`, expected those of `other`"), "{error}");
         std::fs::remove_file(dir.path().join(".a.json.partial")).unwrap();
-        assert_eq!(annotate(&compared(3), &Other, &options, &mut |_| true).unwrap().without, 3);
+        assert!(matches!(
+            annotate(&compared(3), &Other, &options, &mut |_| true),
+            Err(Error::NoVerdict { comparisons: 3, .. })
+        ));
     }
 }

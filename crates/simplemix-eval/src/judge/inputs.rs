@@ -1,19 +1,17 @@
 //! Inputs of a judge: questions of an evaluation set, and responses of two models to the same instructions.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde::Deserialize;
-
 use crate::error::Result;
-use crate::json::read_objects;
+use crate::json::{Object, read_objects};
 use crate::outputs::ModelOutput;
 
 /// A question of an evaluation set.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The instruction.
-    #[serde(alias = "question", alias = "prompt")]
     pub instruction: String,
     /// Set that the instruction comes from.
     pub dataset: Option<String>,
@@ -21,13 +19,30 @@ pub struct Question {
     pub answer: Option<String>,
 }
 
-/// Reads questions from a JSON array or JSON lines, with `instruction` (or `question`, or `prompt` as text), and
-/// optionally `dataset` and `answer`.
+/// Reads questions from a JSON array or JSON lines, with `instruction`, else `question`, else `prompt` as text, and
+/// optionally `dataset` and `answer`, which is text or a number.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) or [`Error::Malformed`](crate::Error::Malformed), which names the row.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("answers.jsonl");
+/// std::fs::write(&path, r#"{"question": "2 + 2?", "answer": 4}"#)?;
+/// let questions = simplemix_eval::judge::read_questions(&path)?;
+/// assert_eq!((questions[0].instruction.as_str(), questions[0].answer.as_deref()), ("2 + 2?", Some("4")));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
-    read_objects(path)
+    let question = |row: Object| {
+        Ok(Question {
+            instruction: row.needed_text(path, &["instruction", "question", "prompt"])?,
+            dataset: row.text(path, &["dataset"])?,
+            answer: row.text(path, &["answer"])?,
+        })
+    };
+    read_objects(path)?.into_iter().map(question).collect()
 }
 
 /// Responses of the baseline and of the model to one instruction.
@@ -43,13 +58,22 @@ pub struct OutputPair {
     pub dataset: Option<String>,
 }
 
-/// Numbers of responses without a counterpart.
+impl OutputPair {
+    /// Whether the responses are equal, which no judge has to decide.
+    pub fn is_draw(&self) -> bool {
+        self.outputs[0] == self.outputs[1]
+    }
+}
+
+/// Numbers of responses that are in no pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unmatched {
     /// Responses of the baseline to instructions that the model has no response to.
     pub baseline: usize,
     /// Responses of the model to instructions that the baseline has no response to.
     pub model: usize,
+    /// Responses, on either side, to an instruction that an earlier response of that side is to.
+    pub repeated: usize,
 }
 
 /// Pairs responses by instruction, in the order of the baseline. The first response to an instruction counts.
@@ -71,12 +95,20 @@ pub struct Unmatched {
 /// assert_eq!(unmatched.model, 1);
 /// ```
 pub fn pair_outputs(baseline: &[ModelOutput], model: &[ModelOutput]) -> (Vec<OutputPair>, Unmatched) {
+    let mut unmatched = Unmatched::default();
     let mut outputs: BTreeMap<&str, &ModelOutput> = BTreeMap::new();
     for output in model {
-        outputs.entry(&output.instruction).or_insert(output);
+        match outputs.entry(&output.instruction) {
+            Entry::Vacant(place) => drop(place.insert(output)),
+            Entry::Occupied(_) => unmatched.repeated += 1,
+        }
     }
-    let (mut found, mut unmatched) = (Vec::new(), Unmatched::default());
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for theirs in baseline {
+        if !seen.insert(theirs.instruction.as_str()) {
+            unmatched.repeated += 1;
+            continue;
+        }
         match outputs.remove(theirs.instruction.as_str()) {
             Some(ours) => found.push(OutputPair {
                 instruction: theirs.instruction.clone(),
@@ -96,6 +128,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_instruction_may_stand_beside_a_question() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rows = r#"{"instruction": "2+2?", "question": "other", "answer": 4.0}
+            {"question": "3+3?", "prompt": [], "answer": "6", "dataset": "sums"}"#;
+        std::fs::write(file.path(), rows).unwrap();
+        let found = read_questions(file.path()).unwrap();
+        assert_eq!((found[0].instruction.as_str(), found[0].answer.as_deref()), ("2+2?", Some("4.0")));
+        assert_eq!((found[1].instruction.as_str(), found[1].dataset.as_deref()), ("3+3?", Some("sums")));
+        std::fs::write(file.path(), r#"[{"question": "a", "answer": ["4", "four"]}]"#).unwrap();
+        let error = read_questions(file.path()).unwrap_err().to_string();
+        assert!(error.ends_with("row 0: `answer` is a list, expected text"), "{error}");
+    }
+
+    #[test]
     fn responses_meet_by_instruction() {
         let output = |instruction: &str, generator: &str| ModelOutput {
             instruction: instruction.into(),
@@ -103,10 +149,10 @@ mod tests {
             generator: generator.into(),
             dataset: (generator == "base").then(|| "koala".into()),
         };
-        let base = [output("1", "base"), output("2", "base")];
-        let model = [output("3", "m"), output("2", "m")];
+        let base = [output("1", "base"), output("2", "base"), output("1", "base")];
+        let model = [output("3", "m"), output("2", "m"), output("2", "m")];
         let (found, unmatched) = pair_outputs(&base, &model);
-        assert_eq!(unmatched, Unmatched { baseline: 1, model: 1 });
+        assert_eq!(unmatched, Unmatched { baseline: 1, model: 1, repeated: 2 });
         assert_eq!(
             (found.len(), found[0].outputs[1].as_str(), found[0].dataset.as_deref()),
             (1, "m on 2", Some("koala"))
