@@ -8,6 +8,7 @@ mod cache;
 mod error;
 #[cfg(all(feature = "faults", debug_assertions))]
 pub mod faults;
+mod foreign;
 mod hash;
 mod lock;
 mod system;
@@ -18,6 +19,7 @@ pub use atomic_file::{AtomicFile, write};
 pub use atomic_folder::{AtomicFolder, FolderFile, remove_folder};
 pub use cache::{cache_dir, cache_dir_for};
 pub use error::{Error, Result};
+pub use foreign::{is_lfs_pointer, python_number};
 pub use hash::{hash_file, hash_files, hash_model_folder};
 pub use lock::{Holder, Lock};
 pub use system::{create_dir_all, remove_file};

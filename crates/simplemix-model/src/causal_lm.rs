@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig};
 use crate::config_file;
 use crate::error::{Doing, Result};
@@ -14,7 +15,7 @@ use crate::few_rows;
 use crate::folder;
 use crate::linear::Weights;
 use crate::lora::Adapter;
-use crate::network::{self, Network};
+use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
 use crate::weights::{self, Parameters};
 
@@ -26,6 +27,7 @@ pub struct CausalLm {
     pub(crate) parameters: Parameters,
     pub(crate) adapters: BTreeMap<String, Adapter>,
     pub(crate) active: Option<String>,
+    notice: Option<String>,
 }
 
 impl CausalLm {
@@ -37,8 +39,8 @@ impl CausalLm {
     /// [`crate::Error::MissingFile`], [`crate::Error::Json`], [`crate::Error::Config`], [`crate::Error::Safetensors`]
     /// or [`crate::Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let (config, parameters) = network::load(folder, kind, device, ModelConfig::head_tensor)?;
-        let model = Self::from_tensors(config, parameters, kind, device);
+        let Loaded { config, parameters, notice } = network::load(folder, kind, device, Top::Head)?;
+        let model = Self { notice, ..Self::from_tensors(config, parameters, kind, device) };
         let capped = model.config().attention_soft_cap.is_some();
         let attention = if capped { "plain, since products are capped" } else { "libtorch's fused kernels" };
         tracing::info!(family = model.config().model_type, attention, ?kind, ?device, "loaded {}", folder.display());
@@ -70,7 +72,7 @@ impl CausalLm {
         let network = Network::new(config, &parameters, None, kind, device);
         let head = parameters.iter().find(|(name, _)| name == HEAD).map(|(_, tensor)| tensor);
         let lm_head = head.unwrap_or(&network.embed_tokens).shallow_clone();
-        Self { network, lm_head, parameters, adapters: BTreeMap::new(), active: None }
+        Self { network, lm_head, parameters, adapters: BTreeMap::new(), active: None, notice: None }
     }
 
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
@@ -78,7 +80,13 @@ impl CausalLm {
         let adapter = active.as_ref().map(|name| (&self.adapters[name], training));
         let network = Network::new(self.config().clone(), &self.parameters, adapter, self.kind(), self.device());
         let parameters = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        Self { network, lm_head: self.lm_head.shallow_clone(), parameters, adapters: self.adapters.clone(), active }
+        let (lm_head, adapters) = (self.lm_head.shallow_clone(), self.adapters.clone());
+        Self { network, lm_head, parameters, adapters, active, notice: self.notice.clone() }
+    }
+
+    /// A way in which the weights of the folder depart from its `config.json`, which the user should know.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// Shape and constants.

@@ -8,16 +8,18 @@ use tch::Kind;
 use crate::config::{Keys, ModelConfig};
 use crate::error::{At, Error, Result};
 use crate::family;
+use crate::not_a_model;
 
 impl ModelConfig {
     /// Reads `config.json` of `folder`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Io`] or [`Error::Json`] if the file cannot be read; [`Error::Config`] if a
+    /// [`Error::MissingFile`], [`Error::NotAModel`], [`Error::Io`] or [`Error::Json`] if the file cannot be read; [`Error::Config`] if a
     /// setting in it is not supported.
     pub fn from_folder(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
         if !path.is_file() {
+            not_a_model::check(folder)?;
             return Err(Error::MissingFile { folder: folder.to_owned(), file: "config.json" });
         }
         let text = std::fs::read_to_string(&path).at(&path, "read")?;
@@ -29,12 +31,26 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Json`] or [`Error::Config`].
     pub fn from_json(text: &str, path: &Path) -> Result<Self> {
-        let map = serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let map = serde_json::from_str(text).map_err(|source| not_json(text, path, source))?;
         let keys = Keys::new(&map, path, "");
         let mut config = family::read(&keys)?;
         config.check(&keys)?;
         config.json = Value::Object(map);
         Ok(config)
+    }
+}
+
+/// Why a text is no JSON object, with the key of a number that only Python writes.
+pub(crate) fn not_json(text: &str, path: &Path, source: serde_json::Error) -> Error {
+    match simplemix_files::python_number(text) {
+        Some((key, number)) => Error::Config {
+            path: path.to_owned(),
+            key,
+            found: number.to_owned(),
+            expected: "a finite number: Python writes this one, and it is not JSON; put a number there, or null"
+                .to_owned(),
+        },
+        None => Error::Json { path: path.to_owned(), source },
     }
 }
 
@@ -48,7 +64,12 @@ pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind) 
     let mut config = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
         Some(path) => {
             let text = std::fs::read_to_string(&path).at(&path, "read")?;
-            serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?
+            let mut written: Value = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+            // Decided by the weights where they contradict the file.
+            if config.to_json()["tie_word_embeddings"] == false {
+                written["tie_word_embeddings"] = false.into();
+            }
+            written
         }
         None => config.to_json(),
     };

@@ -57,12 +57,100 @@ fn refuses_by_name_what_it_does_not_compute() {
         (
             "\"rope_scaling\":null",
             "\"quantization_config\":{\"bits\":4}",
-            "`quantization_config` is {\"bits\":4}, expected `null`",
+            "`quantization_config` is {\"bits\":4}, expected none: quantised weights are not read; take the model in bf16, f16 or \
+             f32, or dequantise it with transformers and save it",
+        ),
+        (
+            "\"rope_scaling\":null",
+            "\"is_causal\":false",
+            "`is_causal` is false, expected `true`: tokens that see later ones are not computed",
+        ),
+        (
+            "\"rope_scaling\":null",
+            "\"is_causal\":null",
+            "`is_causal` is null, expected `true`: tokens that see later ones are not computed",
+        ),
+        (
+            "\"rope_scaling\":null",
+            "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":2}}",
+            "`rope_parameters.full_attention` is {\"rope_type\":\"linear\",\"factor\":2}, expected one rule for all layers in a \
+             model of this family",
+        ),
+        ("\"hidden_size\":576", "\"hidden_size\":null", "`hidden_size` is null, expected a number from 1 to 16777216"),
+        (
+            "\"rope_theta\":100000",
+            "\"rope_theta\":Infinity",
+            "`rope_theta` is Infinity, expected a finite number: Python writes this one, and it is not JSON; put a number there, \
+             or null",
+        ),
+        (
+            "\"model_type\":\"llama\"",
+            "\"model_type\":\"qwen2\",\"layer_types\":[\"sliding_attention\"]",
+            "`layer_types` is [\"sliding_attention\"], expected 30 of `full_attention` and `sliding_attention`",
         ),
     ] {
         let error = read(&SMOLLM2.replace(from, to)).unwrap_err();
         assert_eq!(error.to_string(), format!("m/config.json: {message}"));
     }
+}
+
+#[test]
+fn a_window_that_layers_ask_for_must_be_given() {
+    let types = vec!["\"sliding_attention\""; 30].join(",");
+    let layers = format!("\"model_type\":\"qwen2\",\"layer_types\":[{types}]");
+    let error = read(&SMOLLM2.replace("\"model_type\":\"llama\"", &layers)).unwrap_err().to_string();
+    assert!(error.contains("`sliding_window` is absent, expected a window for the layers"), "{error}");
+    let layers = format!("{layers},\"use_sliding_window\":true");
+    let config = read(&SMOLLM2.replace("\"model_type\":\"llama\"", &layers)).unwrap();
+    assert!(config.layers.iter().all(|layer| layer.window == Some(4096)));
+}
+
+/// transformers' reading of absent keys and of rules under two names: tests/golden/model_configs.py.
+#[test]
+fn what_a_file_leaves_open_is_read_as_transformers_reads_it() {
+    let golden: Vec<Value> = serde_json::from_str(include_str!("../../../tests/golden/model_configs.json")).unwrap();
+    assert!(golden.len() > 30);
+    for case in golden {
+        let config = read(&case["config"].to_string()).unwrap();
+        let named = &case["config"];
+        assert_eq!(config.num_key_value_heads, case["num_key_value_heads"].as_i64().unwrap(), "{named}");
+        assert_eq!(config.rms_norm_eps, case["rms_norm_eps"].as_f64().unwrap(), "{named}");
+        assert_eq!(config.max_position_embeddings, case["max_position_embeddings"].as_i64().unwrap(), "{named}");
+        assert_eq!(config.tie_word_embeddings, case["tied"].as_bool().unwrap(), "{named}");
+        assert_eq!(config.attention_soft_cap.is_some(), case["attention_capped"].as_bool().unwrap(), "{named}");
+        let windows: Vec<Value> = config.layers.iter().map(|layer| layer.window.into()).collect();
+        assert_eq!(Value::from(windows), case["windows"], "{named}");
+        same_ropes(&config, &case);
+        same_defaults(named, &case["shape"]);
+    }
+}
+
+fn same_ropes(config: &ModelConfig, case: &Value) {
+    let wanted = case["ropes"].as_array().unwrap();
+    assert_eq!(config.ropes.len(), wanted.len());
+    for (rope, wanted) in config.ropes.iter().zip(wanted) {
+        let rope = crate::rope::Rope::new(rope, tch::Device::Cpu);
+        let want: Vec<f64> = wanted["inv_freq"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+        let got = rope.inverse_frequencies();
+        assert_eq!(got.len(), want.len());
+        let close = got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= 1e-6 * want);
+        assert!(close, "{}: {got:?} {want:?}", case["config"]);
+        assert!((rope.factor() - wanted["factor"].as_f64().unwrap()).abs() < 1e-12, "{}", case["config"]);
+    }
+}
+
+/// Shape keys that are left out too.
+fn same_defaults(named: &Value, shape: &Value) {
+    let kind = &named["model_type"];
+    let config = read(&serde_json::json!({ "model_type": kind }).to_string()).unwrap();
+    let number = |key: &str| shape[key].as_i64().unwrap();
+    assert_eq!(config.vocab_size, number("vocab_size"), "{kind}");
+    assert_eq!(config.hidden_size, number("hidden_size"), "{kind}");
+    assert_eq!(config.intermediate_size, number("intermediate_size"), "{kind}");
+    assert_eq!(config.num_hidden_layers as i64, number("num_hidden_layers"), "{kind}");
+    assert_eq!(config.num_attention_heads, number("num_attention_heads"), "{kind}");
+    let width = shape["head_dim"].as_i64().unwrap_or(config.hidden_size / config.num_attention_heads);
+    assert_eq!(config.head_dim, width, "{kind}");
 }
 
 #[test]

@@ -18,6 +18,16 @@ pub enum Error {
         /// The file that it lacks.
         file: &'static str,
     },
+    /// A path that was given as a model is something else.
+    #[error("{path}: {found}; {advice}")]
+    NotAModel {
+        /// The path.
+        path: PathBuf,
+        /// The thing that is there.
+        found: String,
+        /// The way to a model.
+        advice: String,
+    },
     /// Reading or writing a file failed.
     #[error("{path}: cannot {action}")]
     Io {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
 
 use crate::error::{Error, Result};
+use crate::not_a_model;
 #[cfg(feature = "hub")]
 use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
 
@@ -20,11 +21,11 @@ const OPTIONAL: &[&str] =
 ///
 /// # Errors
 /// [`Error::Hub`] if there is no such folder and the hub cannot be reached, has no such model, or is not part of this build
-/// (feature `hub`).
+/// (feature `hub`); [`Error::NotAModel`] for a path that is known to be something else than a model folder.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
     match hub_id(model) {
         Some(id) => fetch(id),
-        None => Ok(model.to_owned()),
+        None => not_a_model::check(model).map(|()| model.to_owned()),
     }
 }
 

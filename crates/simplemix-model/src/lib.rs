@@ -19,6 +19,7 @@
 mod adapters;
 mod attention;
 mod causal_lm;
+mod checkpoint;
 mod checkpointing;
 mod config;
 mod config_file;
@@ -36,6 +37,7 @@ mod linear;
 mod lora;
 mod memory;
 mod network;
+mod not_a_model;
 mod packed;
 mod random;
 mod reward;

@@ -7,6 +7,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Heads, Plans};
+use crate::checkpoint::{self, EMBEDDING, Names, Top};
 use crate::config::{HEAD, ModelConfig};
 use crate::decoder::{Layer, Parts, RmsNorm, Work};
 use crate::error::{Doing, Error, Result};
@@ -39,22 +40,39 @@ pub(crate) struct Input {
     product: Product,
 }
 
-/// Reads `config.json` and the tensors that it asks for, and the one `on_top` of the decoder.
-pub(crate) fn load(
-    folder: &Path,
-    kind: Kind,
-    device: Device,
-    on_top: impl FnOnce(&ModelConfig) -> Option<(String, Vec<i64>)>,
-) -> Result<(ModelConfig, Parameters)> {
-    let config = ModelConfig::from_folder(folder)?;
+/// A model as it was read.
+pub(crate) struct Loaded {
+    pub(crate) config: ModelConfig,
+    pub(crate) parameters: Parameters,
+    /// A way in which the weights depart from the configuration.
+    pub(crate) notice: Option<String>,
+}
+
+/// Reads `config.json` and the tensors that it asks for, and what is on top of the decoder.
+pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Result<Loaded> {
+    let mut config = ModelConfig::from_folder(folder)?;
+    let files = weights::files(folder)?;
+    let names = Names::of(&weights::names(&files)?, &config, top);
     let mut wanted = config.decoder_tensors();
-    wanted.extend(on_top(&config));
-    let tied = config.tie_word_embeddings;
-    // Old checkpoints carry the rotary table, and some tied ones a second copy of the embedding.
-    let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == HEAD);
-    let mut tensors = weights::load(folder, &wanted, ignored, kind, device)?;
-    let named = wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
-    Ok((config, named))
+    wanted.extend(checkpoint::on_top(&config, top, names));
+    let name_of = |name: &str| names.in_model(name, &config);
+    let mut tensors = weights::load_files(folder, &files, &wanted, name_of, kind, device)?;
+    let mut notice = None;
+    if names.has_second_head() {
+        if tensors[HEAD].f_equal(&tensors[EMBEDDING]).doing("comparing the head with the embedding")? {
+            tensors.remove(HEAD);
+        } else {
+            config.untie();
+            notice = Some(format!(
+                "{}: config.json ties the output head to the embedding, and the weights hold two that differ; both are used, \
+                 as in transformers, and what is saved has `tie_word_embeddings` false",
+                folder.display()
+            ));
+        }
+    }
+    let parameters =
+        wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
+    Ok(Loaded { config, parameters, notice })
 }
 
 impl Network {

@@ -7,11 +7,12 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use crate::causal_lm::CausalLm;
+use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig};
 use crate::config_file;
 use crate::error::{Doing, Error, Result};
 use crate::folder;
-use crate::network::{self, Network};
+use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
 use crate::weights::{self, Parameters};
 
@@ -30,8 +31,7 @@ impl RewardModel {
     /// # Errors
     /// As [`crate::CausalLm::load`]; a model of several labels has a misshapen `score.weight`.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let score = |config: &ModelConfig| Some((SCORE.to_owned(), vec![1, config.hidden_size]));
-        let (config, parameters) = network::load(folder, kind, device, score)?;
+        let Loaded { config, parameters, .. } = network::load(folder, kind, device, Top::Score)?;
         Ok(Self::from_tensors(config, parameters, kind, device))
     }
 
@@ -138,4 +138,4 @@ impl RewardModel {
 }
 
 /// The score's name in a checkpoint.
-const SCORE: &str = "score.weight";
+pub(crate) const SCORE: &str = "score.weight";

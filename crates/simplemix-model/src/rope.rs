@@ -44,6 +44,18 @@ impl Rope {
         Self { inv_freq: Tensor::from_slice(&inv_freq).to_device(device), factor, longest }
     }
 
+    /// Divisors of positions, for tests.
+    #[cfg(test)]
+    pub(crate) fn inverse_frequencies(&self) -> Vec<f64> {
+        Vec::try_from(self.inv_freq.to_kind(Kind::Double)).expect("a vector of numbers")
+    }
+
+    /// Factor of cosines and sines, for tests.
+    #[cfg(test)]
+    pub(crate) fn factor(&self) -> f64 {
+        self.factor
+    }
+
     /// Angles of `positions` `[T]`, Int64.
     pub(crate) fn turn(&self, positions: &Tensor, kind: Kind) -> Result<Turn> {
         if let Some(longest) = self.longest {

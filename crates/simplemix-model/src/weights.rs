@@ -13,6 +13,7 @@ use simplemix_files::{AtomicFile, AtomicFolder};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{At, Doing, Error, Result};
+use crate::not_a_model;
 use crate::safetensors_file;
 
 /// One file with all weights.
@@ -29,8 +30,8 @@ pub(crate) type Parameters = Vec<(String, Tensor)>;
 /// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`.
 ///
 /// # Errors
-/// [`Error::MissingFile`] without weights, [`Error::Safetensors`] for a damaged file, [`Error::Weights`] listing
-/// every tensor that is missing, misshapen or not accounted for.
+/// [`Error::MissingFile`] or [`Error::NotAModel`] without weights, [`Error::Safetensors`] for a damaged file,
+/// [`Error::Weights`] listing every tensor that is missing, misshapen or not accounted for.
 pub fn load(
     folder: &Path,
     wanted: &[(String, Vec<i64>)],
@@ -38,15 +39,26 @@ pub fn load(
     kind: Kind,
     device: Device,
 ) -> Result<HashMap<String, Tensor>> {
-    load_files(folder, files(folder)?, wanted, ignored, kind, device)
+    let name_of = |name: &str| (!ignored(name)).then(|| name.to_owned());
+    load_files(folder, &files(folder)?, wanted, name_of, kind, device)
 }
 
-/// As [`load`], from these files.
+/// Names of all tensors in `files`.
+pub(crate) fn names(files: &[PathBuf]) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for path in files {
+        let map = map(path)?;
+        names.extend(parse(path, &map)?.names().into_iter().map(str::to_owned));
+    }
+    Ok(names)
+}
+
+/// As [`load`], from these files; `name_of` is the wanted name of a file's tensor, or none if it is ignored.
 pub(crate) fn load_files(
     folder: &Path,
-    files: Vec<PathBuf>,
+    files: &[PathBuf],
     wanted: &[(String, Vec<i64>)],
-    ignored: impl Fn(&str) -> bool,
+    name_of: impl Fn(&str) -> Option<String>,
     kind: Kind,
     device: Device,
 ) -> Result<HashMap<String, Tensor>> {
@@ -55,26 +67,34 @@ pub(crate) fn load_files(
     let mut problems = Vec::new();
     let mut tensors = HashMap::new();
     for path in files {
-        let map = map(&path)?;
-        let file = parse(&path, &map)?;
+        let map = map(path)?;
+        let file = parse(path, &map)?;
         let mut names: Vec<&str> = file.names();
         names.sort_unstable();
         for name in names {
-            let view = file.tensor(name).map_err(|e| damaged(&path, &e))?;
+            let Some(wanted) = name_of(name) else { continue };
+            let view = file.tensor(name).map_err(|e| damaged(path, &e))?;
             let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-            match shapes.get(name) {
+            missing.remove(wanted.as_str());
+            match shapes.get(wanted.as_str()) {
                 Some(expected) if *expected == shape => {
-                    tensors.insert(name.to_owned(), tensor(&path, name, &view, kind, device)?);
+                    tensors.insert(wanted, tensor(path, name, &view, kind, device)?);
                     let_go(&map, view.data());
                 }
                 Some(expected) => problems.push(format!("`{name}` is {shape:?}, expected {expected:?}")),
-                None if ignored(name) => {}
                 None => problems.push(format!("`{name}` is not part of the model")),
             }
-            missing.remove(name);
         }
     }
     problems.extend(missing.iter().map(|name| format!("`{name}` is missing")));
+    if !problems.is_empty()
+        && let Some(prefix) = common_prefix(files, &shapes)?
+    {
+        problems = vec![format!(
+            "the name of every tensor begins with `{prefix}`, as where the state of a wrapped model was saved; write the file \
+             again without it"
+        )];
+    }
     if problems.is_empty() {
         return Ok(tensors);
     }
@@ -134,6 +154,17 @@ pub(crate) fn save_in_shards(folder: &AtomicFolder, tensors: &[(String, Tensor)]
     Ok(folder.write(WEIGHTS_INDEX, format!("{index:#}\n"))?)
 }
 
+/// The words before every tensor's name that keep them all from being wanted ones.
+fn common_prefix(files: &[PathBuf], wanted: &HashMap<&str, &[i64]>) -> Result<Option<String>> {
+    let names = names(files)?;
+    let Some(first) = names.first() else { return Ok(None) };
+    let starts = first.match_indices('.').map(|(dot, _)| &first[..=dot]);
+    let strips = |prefix: &&str| {
+        names.iter().all(|name| name.strip_prefix(prefix).is_some_and(|rest| wanted.contains_key(rest)))
+    };
+    Ok(starts.into_iter().find(strips).map(str::to_owned))
+}
+
 fn stored(tensors: &[(String, Tensor)]) -> Result<Vec<(&str, Stored)>> {
     tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor)?))).collect()
 }
@@ -156,13 +187,14 @@ pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 }
 
 /// The weight files of a folder, each once.
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = folder.join(WEIGHTS);
     if single.is_file() {
         return Ok(vec![single]);
     }
     let index = folder.join(WEIGHTS_INDEX);
     if !index.is_file() {
+        not_a_model::check(folder)?;
         return Err(Error::MissingFile { folder: folder.to_owned(), file: WEIGHTS });
     }
     #[derive(serde::Deserialize)]
@@ -226,7 +258,12 @@ fn kind_of(path: &Path, name: &str, dtype: Dtype) -> Result<Kind> {
         Dtype::F16 => Kind::Half,
         Dtype::BF16 => Kind::BFloat16,
         Dtype::I64 => Kind::Int64,
-        other => return Err(damaged(path, &format!("`{name}` is {other:?}, expected F32, F16 or BF16"))),
+        other => {
+            return Err(damaged(
+                path,
+                &format!("`{name}` is {other:?}, expected F32, F16 or BF16: quantised weights are not read"),
+            ));
+        }
     })
 }
 
@@ -364,7 +401,7 @@ mod tests {
         damaged[at..at + 5].copy_from_slice(b"\"I32\"");
         std::fs::write(&path, &damaged).unwrap();
         let error = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap_err();
-        assert!(error.to_string().contains("`a` is I32, expected F32, F16 or BF16"), "{error}");
+        assert!(error.to_string().contains("`a` is I32, expected F32, F16 or BF16: quantised"), "{error}");
     }
 
     #[test]

@@ -198,6 +198,24 @@ fn what_does_not_fit_is_named() {
         let error = model.load_adapter("b", &folder).unwrap_err().to_string();
         assert!(error.contains(&format!("adapter_config.json: `{key}` is {value}")), "{error}");
     }
+    let with = |key: &str, value: &str| {
+        let mut settings: Value = serde_json::from_str(&text).unwrap();
+        settings[key] = serde_json::from_str(value).unwrap();
+        std::fs::write(&path, settings.to_string()).unwrap();
+    };
+    // With these peft changes the base weights on loading; `mica` trains one matrix.
+    for name in ["pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "loftq", "lora_ga", "mica", "another"] {
+        with("init_lora_weights", &format!("\"{name}\""));
+        let error = model.load_adapter("b", &folder).unwrap_err().to_string();
+        assert!(error.contains(&format!("adapter_config.json: `init_lora_weights` is `{name}`")), "{error}");
+    }
+    with("lora_dropout", "\"0.1\"");
+    let error = model.load_adapter("b", &folder).unwrap_err().to_string();
+    assert!(error.contains("`lora_dropout` is `0.1`, expected a number"), "{error}");
+    for (index, value) in ["true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\""].into_iter().enumerate() {
+        with("init_lora_weights", value);
+        model.load_adapter(&format!("fine{index}"), &folder).unwrap();
+    }
     std::fs::write(&path, text.replace("\"r\": 16", "\"r\": 8")).unwrap();
     let error = model.load_adapter("b", &folder).unwrap_err().to_string();
     assert!(error.contains("lora_A.weight` is [16, 64], expected [8, 64]"), "{error}");

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use simplemix_model::{CausalLm, GenerateOptions, Packed, Request, RewardModel, Sampling, Targets};
+use simplemix_model::{CausalLm, GenerateOptions, Packed, Request, RewardModel, Sampling, Targets, weights};
 use tch::{Device, Kind, Tensor};
 
 fn folder(name: &str) -> PathBuf {
@@ -157,4 +157,79 @@ fn every_folder_has_its_test() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(here.contains(&format!("{name},")), "{name}");
     }
+}
+
+/// Copies a golden folder's files, `change`s config.json, and adds tensors.
+fn changed(name: &str, add: &[(&str, Tensor)], change: impl Fn(&mut Value)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder(name).join("config.json")).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let mut tensors = weights::read_all(&folder(name).join(weights::WEIGHTS)).unwrap();
+    tensors.extend(add.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.shallow_clone())));
+    let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+    weights::save(&dir.path().join(weights::WEIGHTS), &tensors).unwrap();
+    dir
+}
+
+fn logits_of(model: &CausalLm) -> Vec<f64> {
+    let _guard = tch::no_grad_guard();
+    let mut packed = Packed::new();
+    packed.push(&[3, 17, 42]).unwrap();
+    values(&model.logits(&model.hidden_states(&packed).unwrap()).unwrap())
+}
+
+fn loaded(folder: &Path) -> CausalLm {
+    CausalLm::load(folder, Kind::Float, Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_tied_head_with_other_weights_is_used_and_kept() {
+    let tied = loaded(&folder("llama_tied"));
+    let other = Tensor::arange(64 * 32, (Kind::Float, Device::Cpu)).sin().view([64, 32]);
+    // The witness: the same tensors under a configuration that says so.
+    let untied = changed("llama_tied", &[("lm_head.weight", other.shallow_clone())], |config| {
+        config["tie_word_embeddings"] = false.into();
+    });
+    let wanted = logits_of(&loaded(untied.path()));
+    assert_ne!(wanted, logits_of(&tied));
+    let dir = changed("llama_tied", &[("lm_head.weight", other)], |_| ());
+    let model = loaded(dir.path());
+    assert_eq!(logits_of(&model), wanted);
+    assert!(model.notice().unwrap().contains("ties the output head to the embedding"), "{:?}", model.notice());
+    let copy = dir.path().join("copy");
+    model.save(&copy, Some(dir.path())).unwrap();
+    let copy = loaded(&copy);
+    assert_eq!((logits_of(&copy), copy.notice()), (wanted, None));
+}
+
+#[test]
+fn a_tied_head_with_equal_weights_is_the_embedding() {
+    let tied = loaded(&folder("llama_tied"));
+    let embedding = tied.named_parameters().iter().find(|(name, _)| name.ends_with("embed_tokens.weight")).unwrap();
+    let dir = changed("llama_tied", &[("lm_head.weight", embedding.1.copy())], |_| ());
+    let model = loaded(dir.path());
+    assert_eq!((logits_of(&model), model.notice()), (logits_of(&tied), None));
+    assert_eq!(model.named_parameters().len(), tied.named_parameters().len());
+}
+
+#[test]
+fn a_base_model_and_a_head_alone_are_read_as_transformers_reads_them() {
+    let wanted = logits_of(&loaded(&folder("llama_tied")));
+    let renamed = |rename: &dyn Fn(&str) -> String| {
+        let dir = changed("llama_tied", &[], |_| ());
+        let tensors = weights::read_all(&dir.path().join(weights::WEIGHTS)).unwrap();
+        let tensors: Vec<(String, Tensor)> =
+            tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+        weights::save(&dir.path().join(weights::WEIGHTS), &tensors).unwrap();
+        dir
+    };
+    let base = renamed(&|name| name.replacen("model.", "", 1));
+    assert_eq!(logits_of(&loaded(base.path())), wanted);
+    let head = renamed(&|name| name.replace("model.embed_tokens.weight", "lm_head.weight"));
+    assert_eq!(logits_of(&loaded(head.path())), wanted);
+    let wrapped = renamed(&|name| format!("module.{name}"));
+    let error = CausalLm::load(wrapped.path(), Kind::Float, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("the name of every tensor begins with `module.`"), "{error}");
 }

@@ -33,6 +33,19 @@ impl<'a> Keys<'a> {
         self.map.contains_key(key)
     }
 
+    /// The entries.
+    pub(crate) fn entries(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
+    /// The keys of `map`, an object in this file whose keys stand under `within`.
+    pub(crate) fn of<'b>(&self, map: &'b Map<String, Value>, within: &'b str) -> Keys<'b>
+    where
+        'a: 'b,
+    {
+        Keys { map, path: self.path, within }
+    }
+
     /// An object in this one.
     pub(crate) fn object(&self, key: &str, within: &'a str) -> Result<Option<Keys<'a>>> {
         match self.get(key) {
@@ -65,6 +78,11 @@ impl<'a> Keys<'a> {
         self.count(key)?.ok_or_else(|| self.refuse(key, "a number from 1 to 16777216"))
     }
 
+    /// A whole number from 1 to 2^24, or `default` where the key is absent.
+    pub(crate) fn count_or(&self, key: &str, default: i64) -> Result<i64> {
+        if self.has(key) { self.needed_count(key) } else { Ok(default) }
+    }
+
     /// A finite number above zero, if given.
     pub(crate) fn positive(&self, key: &str) -> Result<Option<f64>> {
         let expected = || self.refuse(key, "a number above 0");
@@ -75,6 +93,11 @@ impl<'a> Keys<'a> {
     /// A finite number above zero.
     pub(crate) fn needed_positive(&self, key: &str) -> Result<f64> {
         self.positive(key)?.ok_or_else(|| self.refuse(key, "a number above 0"))
+    }
+
+    /// A finite number above zero, or `default` where the key is absent.
+    pub(crate) fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
+        if self.has(key) { self.needed_positive(key) } else { Ok(default) }
     }
 
     /// Finite numbers above zero, as many as asked for.

@@ -4,12 +4,15 @@
 //! keys. A setting that would change the numbers and that this crate does not compute is refused by name; keys that
 //! transformers does not read for the family are ignored, as it does. Dropout is off, as in TRL.
 
+mod defaults;
 mod keys;
 mod rope;
 
 use serde_json::{Value, json};
 
+pub(crate) use defaults::{Defaults, Heads};
 pub(crate) use keys::Keys;
+pub(crate) use rope::Frame;
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::error::Result;
@@ -124,31 +127,31 @@ pub enum QkNorm {
 
 impl ModelConfig {
     /// Settings that every family has, and Llama's choice of everything else.
-    pub(crate) fn base(keys: &Keys<'_>, tied: bool) -> Result<Self> {
-        let heads = keys.needed_count("num_attention_heads")?;
-        let hidden_size = keys.needed_count("hidden_size")?;
-        let head_dim = match keys.count("head_dim")? {
+    pub(crate) fn base(keys: &Keys<'_>, default: &Defaults) -> Result<Self> {
+        let heads = keys.count_or("num_attention_heads", default.num_attention_heads)?;
+        let hidden_size = keys.count_or("hidden_size", default.hidden_size)?;
+        let head_dim = match keys.count("head_dim")?.or(default.head_dim) {
             Some(width) => width,
             None if hidden_size % heads == 0 => hidden_size / heads,
             None => return Err(keys.refuse("hidden_size", &format!("a multiple of {heads} heads"))),
         };
-        let num_hidden_layers = keys.needed_count("num_hidden_layers")? as usize;
+        let num_hidden_layers = keys.count_or("num_hidden_layers", default.num_hidden_layers)? as usize;
         if num_hidden_layers > 1 << 12 {
             return Err(keys.refuse("num_hidden_layers", "at most 4096"));
         }
-        keys.only("quantization_config", &Value::Null)?;
+        refuse_what_is_not_computed(keys)?;
         Ok(Self {
             model_type: keys.text("model_type")?.ok_or_else(|| keys.refuse("model_type", "a text"))?.to_owned(),
-            vocab_size: keys.needed_count("vocab_size")?,
+            vocab_size: keys.count_or("vocab_size", default.vocab_size)?,
             hidden_size,
-            intermediate_size: keys.needed_count("intermediate_size")?,
+            intermediate_size: keys.count_or("intermediate_size", default.intermediate_size)?,
             num_hidden_layers,
             num_attention_heads: heads,
-            num_key_value_heads: keys.count("num_key_value_heads")?.unwrap_or(heads),
+            num_key_value_heads: default.key_heads(keys, heads)?,
             head_dim,
-            rms_norm_eps: keys.needed_positive("rms_norm_eps")?,
-            max_position_embeddings: keys.needed_count("max_position_embeddings")?,
-            tie_word_embeddings: keys.flag("tie_word_embeddings", tied)?,
+            rms_norm_eps: keys.positive_or("rms_norm_eps", default.rms_norm_eps)?,
+            max_position_embeddings: keys.count_or("max_position_embeddings", default.max_position_embeddings)?,
+            tie_word_embeddings: keys.flag("tie_word_embeddings", default.tied)?,
             biases: Biases::default(),
             activation: Activation::Silu,
             norms: Norms::Before,
@@ -175,6 +178,12 @@ impl ModelConfig {
             return Err(keys.refuse("head_dim", "an even number from 2 to 65536, of at most 65536 heads"));
         }
         Ok(())
+    }
+
+    /// Gives the output head weights of its own, in what is written too.
+    pub(crate) fn untie(&mut self) {
+        self.tie_word_embeddings = false;
+        self.json["tie_word_embeddings"] = false.into();
     }
 
     /// `config.json`, as it was read.
@@ -272,6 +281,22 @@ impl ModelConfig {
     /// Width of all key heads.
     pub(crate) fn key_width(&self) -> i64 {
         self.num_key_value_heads * self.head_dim
+    }
+}
+
+/// Refuses keys of every family that change the numbers.
+fn refuse_what_is_not_computed(keys: &Keys<'_>) -> Result<()> {
+    // transformers masks nothing where the key is there and not true, null included.
+    if keys.has("is_causal") && keys.get("is_causal") != Some(&Value::Bool(true)) {
+        return Err(keys.refuse("is_causal", "`true`: tokens that see later ones are not computed"));
+    }
+    match keys.get("quantization_config") {
+        None => Ok(()),
+        Some(_) => Err(keys.refuse(
+            "quantization_config",
+            "none: quantised weights are not read; take the model in bf16, f16 or f32, or dequantise it with transformers \
+             and save it",
+        )),
     }
 }
 

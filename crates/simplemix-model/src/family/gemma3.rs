@@ -1,42 +1,66 @@
 //! Gemma 3, text only: Gemma 2 with norms of queries and keys instead of soft caps, five layers of six with a window,
 //! and a rotary base of their own for those.
 
-use crate::config::{Keys, ModelConfig, QkNorm, RopeConfig};
+use serde_json::{Map, Value};
+
+use crate::config::{Defaults, Frame, Heads, Keys, ModelConfig, QkNorm, RopeConfig};
 use crate::error::Result;
 
+const DEFAULTS: Defaults = Defaults {
+    vocab_size: 262_208,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+    num_key_value_heads: Heads::Count(4),
+    head_dim: Some(256),
+    max_position_embeddings: 131_072,
+    rms_norm_eps: 1e-6,
+    tied: true,
+};
+
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
-    let config = super::gemma2::gemma(keys)?;
+    let config = super::gemma2::gemma(keys, &DEFAULTS)?;
     let period = keys.count("sliding_window_pattern")?.unwrap_or(6) as usize;
-    let sliding = super::sliding_layers(keys, config.num_hidden_layers, |layer| (layer + 1) % period != 0)?;
     let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };
+    let sliding = super::sliding_layers(keys, config.num_hidden_layers, window, |layer| (layer + 1) % period != 0)?;
     let mut layers = super::windows(&sliding, window);
     for (layer, slides) in layers.iter_mut().zip(sliding) {
         layer.rope = usize::from(slides);
     }
     Ok(ModelConfig {
         qk_norm: QkNorm::Head,
-        attention_soft_cap: keys.positive("attn_logit_softcapping")?,
+        // transformers reads `attn_logit_softcapping` for this family and caps nothing by it.
         logit_soft_cap: keys.positive("final_logit_softcapping")?,
-        ropes: ropes(keys, config.head_dim)?,
+        ropes: ropes(keys, &config)?,
         layers,
         ..config
     })
 }
 
-/// For layers that see everything, and for layers with a window. transformers 5 has a rule for each kind of layer;
-/// transformers 4's one rule is for the former.
-fn ropes(keys: &Keys<'_>, head_dim: i64) -> Result<Vec<RopeConfig>> {
+/// For layers that see everything, and for layers with a window. transformers 5 has a rule for each kind of layer; entries
+/// of transformers 4's one rule, which is for the former, take precedence.
+fn ropes(keys: &Keys<'_>, config: &ModelConfig) -> Result<Vec<RopeConfig>> {
     let rules = keys.object("rope_parameters", "rope_parameters.")?;
     let rule = |kind: &str, within: &'static str| match &rules {
         Some(rules) => rules.object(kind, within),
         None => Ok(None),
     };
-    let full = match rule("full_attention", "rope_parameters.full_attention.")? {
-        Some(full) => Some(full),
-        None => keys.object("rope_scaling", "rope_scaling.")?,
+    let full = rule("full_attention", "rope_parameters.full_attention.")?;
+    let older = keys.object("rope_scaling", "rope_scaling.")?;
+    let merged: Map<String, Value>;
+    let full = match (full, older) {
+        (Some(full), Some(older)) => {
+            let both = full.entries().iter().chain(older.entries());
+            merged = both.map(|(key, value)| (key.clone(), value.clone())).collect();
+            Some(keys.of(&merged, "rope_scaling."))
+        }
+        (full, older) => older.or(full),
     };
-    let global = RopeConfig::of_rule(keys, full.as_ref(), head_dim, keys.positive("rope_theta")?.unwrap_or(1e6))?;
     let local = rule("sliding_attention", "rope_parameters.sliding_attention.")?;
-    let theta = keys.positive("rope_local_base_freq")?.unwrap_or(1e4);
-    Ok(vec![global, RopeConfig::of_rule(keys, local.as_ref(), head_dim, theta)?])
+    let of = |rule: Option<&Keys<'_>>, theta: f64| {
+        RopeConfig::of_rule(keys, rule, theta, &Frame { original: None, ..Frame::of(keys, config)? })
+    };
+    let global = of(full.as_ref(), keys.positive("rope_theta")?.unwrap_or(1e6))?;
+    Ok(vec![global, of(local.as_ref(), keys.positive("rope_local_base_freq")?.unwrap_or(1e4))?])
 }

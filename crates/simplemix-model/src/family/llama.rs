@@ -1,14 +1,27 @@
 //! Llama 2, 3, 3.1 and 3.2, SmolLM2, and the many others of the same kind.
 
-use crate::config::{Activation, Biases, Keys, ModelConfig, RopeConfig};
+use crate::config::{Activation, Biases, Defaults, Heads, Keys, ModelConfig, RopeConfig};
 use crate::error::Result;
 
+const DEFAULTS: Defaults = Defaults {
+    vocab_size: 32_000,
+    hidden_size: 4096,
+    intermediate_size: 11_008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: Heads::All,
+    head_dim: None,
+    max_position_embeddings: 2048,
+    rms_norm_eps: 1e-6,
+    tied: false,
+};
+
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
-    let base = ModelConfig::base(keys, false)?;
+    let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         biases: Biases { mlp: keys.flag("mlp_bias", false)?, ..super::attention_biases(keys)? },
-        ropes: vec![RopeConfig::read(keys, base.head_dim)?],
+        ropes: vec![RopeConfig::read(keys, &base)?],
         ..base
     })
 }

@@ -1,15 +1,27 @@
 //! Mistral: Llama, every layer of which may see a window only.
 
-use crate::config::{Activation, Keys, ModelConfig, RopeConfig};
+use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, RopeConfig};
 use crate::error::Result;
 
+const DEFAULTS: Defaults = Defaults {
+    vocab_size: 32_000,
+    hidden_size: 4096,
+    intermediate_size: 14_336,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: Heads::Count(8),
+    head_dim: None,
+    max_position_embeddings: 131_072,
+    rms_norm_eps: 1e-6,
+    tied: false,
+};
+
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
-    let base = ModelConfig::base(keys, false)?;
-    let window = keys.count("sliding_window")?;
+    let base = ModelConfig::base(keys, &DEFAULTS)?;
+    let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
-        num_key_value_heads: keys.needed_count("num_key_value_heads")?,
-        ropes: vec![RopeConfig::read(keys, base.head_dim)?],
+        ropes: vec![RopeConfig::read(keys, &base)?],
         layers: super::windows(&vec![true; base.num_hidden_layers], window),
         ..base
     })

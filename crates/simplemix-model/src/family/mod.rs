@@ -68,7 +68,20 @@ fn attention_biases(keys: &Keys<'_>) -> Result<Biases> {
 }
 
 /// Layers that see only a window, from `layer_types` or, without it, from `default(layer)`.
-fn sliding_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+fn sliding_layers(
+    keys: &Keys<'_>,
+    layers: usize,
+    window: Option<i64>,
+    default: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
+    let sliding = named_layers(keys, layers, default)?;
+    if window.is_none() && sliding.contains(&true) {
+        return Err(keys.refuse("sliding_window", "a window for the layers that `layer_types` gives one"));
+    }
+    Ok(sliding)
+}
+
+fn named_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
     let expected = || keys.refuse("layer_types", &format!("{layers} of `full_attention` and `sliding_attention`"));
     let Some(types) = keys.get("layer_types") else { return Ok((0..layers).map(default).collect()) };
     let types = types.as_array().filter(|types| types.len() == layers).ok_or_else(expected)?;

@@ -1,16 +1,29 @@
 //! OLMo 2: norms after attention and feed-forward, and of queries and keys over all heads.
 
-use crate::config::{Activation, Keys, ModelConfig, Norms, QkNorm, RopeConfig};
+use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, Norms, QkNorm, RopeConfig};
 use crate::error::Result;
 
+const DEFAULTS: Defaults = Defaults {
+    vocab_size: 50_304,
+    hidden_size: 4096,
+    intermediate_size: 11_008,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: Heads::All,
+    head_dim: None,
+    max_position_embeddings: 2048,
+    rms_norm_eps: 1e-5,
+    tied: false,
+};
+
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
-    let base = ModelConfig::base(keys, false)?;
+    let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         biases: super::attention_biases(keys)?,
         norms: Norms::After,
         qk_norm: QkNorm::Width,
-        ropes: vec![RopeConfig::read(keys, base.head_dim)?],
+        ropes: vec![RopeConfig::read(keys, &base)?],
         ..base
     })
 }

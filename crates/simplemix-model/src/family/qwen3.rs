@@ -1,18 +1,28 @@
 //! Qwen 3: Llama with norms of each query and key head.
 
-use crate::config::{Activation, Keys, ModelConfig, QkNorm, RopeConfig};
+use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, QkNorm, RopeConfig};
 use crate::error::Result;
 
+const DEFAULTS: Defaults = Defaults {
+    vocab_size: 151_936,
+    hidden_size: 4096,
+    intermediate_size: 22_016,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    num_key_value_heads: Heads::Count(32),
+    head_dim: Some(128),
+    max_position_embeddings: 32_768,
+    rms_norm_eps: 1e-6,
+    tied: false,
+};
+
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
-    let base = ModelConfig::base(keys, false)?;
-    let head_dim = keys.count("head_dim")?.unwrap_or(128);
+    let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         biases: super::attention_biases(keys)?,
         qk_norm: QkNorm::Head,
-        head_dim,
-        attention_scale: (head_dim as f64).powf(-0.5),
-        ropes: vec![RopeConfig::read(keys, head_dim)?],
+        ropes: vec![RopeConfig::read(keys, &base)?],
         layers: super::qwen2::layers(keys, base.num_hidden_layers)?,
         ..base
     })

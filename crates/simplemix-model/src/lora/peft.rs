@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::config::{LoraConfig, LoraTargets};
 use crate::config::{Keys, ModelConfig};
-use crate::error::{Error, Result};
+use crate::config_file::not_json;
+use crate::error::Result;
 
 /// peft's file of settings.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -38,11 +39,31 @@ pub(super) fn tensor_names(module: &str) -> [String; 2] {
     ["A", "B"].map(|matrix| format!("{PREFIX}{module}.lora_{matrix}.weight"))
 }
 
+/// Refuses initial values for which peft changes the base weights when it loads the adapter.
+fn check_initial_values(keys: &Keys<'_>) -> Result<()> {
+    const KEY: &str = "init_lora_weights";
+    match keys.get(KEY) {
+        None | Some(Value::Bool(_)) => Ok(()),
+        // These set the adapter's own matrices alone, which its file replaces.
+        Some(Value::String(name)) if matches!(name.to_lowercase().as_str(), "gaussian" | "eva" | "orthogonal") => {
+            Ok(())
+        }
+        Some(Value::String(name)) if name.eq_ignore_ascii_case("mica") => {
+            Err(keys.refuse(KEY, "`true`: with this one peft trains A alone"))
+        }
+        Some(_) => Err(keys.refuse(
+            KEY,
+            "`true`, `false`, `gaussian`, `eva` or `orthogonal`: with this one peft changes the weights of the model \
+             when it loads the adapter; convert it with peft's save_pretrained(..., \
+             path_initial_model_for_weight_conversion=...), or merge it with peft and give the merged model",
+        )),
+    }
+}
+
 impl LoraConfig {
     /// Reads peft's settings; a setting that changes the numbers and is not computed is an error.
     pub(super) fn from_json(text: &str, path: &Path) -> Result<Self> {
-        let map: Map<String, Value> =
-            serde_json::from_str(text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let map: Map<String, Value> = serde_json::from_str(text).map_err(|source| not_json(text, path, source))?;
         let keys = Keys::new(&map, path, "");
         if keys.text("peft_type")? != Some("LORA") {
             return Err(keys.refuse("peft_type", "`LORA`"));
@@ -51,6 +72,7 @@ impl LoraConfig {
             keys.only(key, &false.into())?;
         }
         keys.only("bias", &"none".into())?;
+        check_initial_values(&keys)?;
         let is_empty = |value: &Value| match value {
             Value::Array(all) => all.is_empty(),
             Value::Object(all) => all.is_empty(),
@@ -73,7 +95,10 @@ impl LoraConfig {
         let config = Self {
             rank: keys.needed_count("r")?,
             alpha: keys.needed_positive("lora_alpha")?,
-            dropout: keys.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
+            dropout: match keys.get("lora_dropout") {
+                None => 0.0,
+                Some(share) => share.as_f64().ok_or_else(|| keys.refuse("lora_dropout", "a number"))?,
+            },
             targets,
             rslora: keys.flag("use_rslora", false)?,
         };

@@ -149,7 +149,8 @@ impl Adapter {
         if !file.is_file() {
             return Err(Error::MissingFile { folder: folder.to_owned(), file: ADAPTER_WEIGHTS });
         }
-        let mut tensors = weights::load_files(folder, vec![file], &wanted, |_| false, Kind::Float, device)?;
+        let mut tensors =
+            weights::load_files(folder, &[file], &wanted, |name| Some(name.to_owned()), Kind::Float, device)?;
         let mut take = |name| tensors.remove(&name).expect("`load_files` returns every wanted tensor");
         let modules = modules
             .into_iter()

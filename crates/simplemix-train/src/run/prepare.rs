@@ -110,6 +110,7 @@ impl Run {
         config.lora.resolve_targets(config_json(model)["model_type"].as_str().unwrap_or_default())?;
         let settings = config.loop_settings(train.len(), mixture);
         let start = Start::load(&config, model)?;
+        notices.extend(start.notice().map(str::to_owned));
         let stop_tokens = tokenizer.eos_ids().to_vec();
         notices.extend(notices_of(&settings, train.len()));
         if let Some(date) = &config.tokens.template_date {
@@ -152,6 +153,14 @@ impl Start {
         match self {
             Self::Policy(model) => model.config(),
             Self::Reward(model) => model.config(),
+        }
+    }
+
+    /// A way in which the model's weights depart from its configuration.
+    fn notice(&self) -> Option<&str> {
+        match self {
+            Self::Policy(model) => model.notice(),
+            Self::Reward(_) => None,
         }
     }
 

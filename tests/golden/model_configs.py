@@ -1,0 +1,136 @@
+"""What transformers takes from config.json files that leave keys out or have two words for one thing, for
+crates/simplemix-model/src/config_tests.rs.
+
+Python 3.11, torch 2.11.0, transformers 5.24.0. Usage: model_configs.py OUT.json
+"""
+import copy
+import json
+import logging
+import os
+import sys
+import tempfile
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+assert transformers.__version__ == "5.24.0"
+logging.disable(logging.ERROR)
+SHAPE = dict(vocab_size=16, hidden_size=256, intermediate_size=16, num_hidden_layers=6, num_attention_heads=32, head_dim=8)
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LONG = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 4.0, 6.0, 8.0]}
+LINEAR = {"type": "linear", "factor": 4.0}
+DEFAULT = {"rope_type": "default", "rope_theta": 500.0}
+CASES = [
+    *[{"model_type": name} for name in ["gemma2", "gemma3_text", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"]],
+    *[{"model_type": name, "num_key_value_heads": 2} for name in ["mistral", "qwen2", "gemma2"]],
+    {"model_type": "llama", "num_key_value_heads": None},
+    {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": None},
+    {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": 7},
+    {"model_type": "qwen2", "num_key_value_heads": None, "use_sliding_window": True, "max_window_layers": 2},
+    {"model_type": "qwen3", "num_key_value_heads": 4, "use_sliding_window": True, "max_window_layers": 1, "sliding_window": 5},
+    {"model_type": "phi3", "sliding_window": 5},
+    {"model_type": "gemma3_text", "sliding_window": 5, "sliding_window_pattern": 2},
+    {"model_type": "gemma3_text", "attn_logit_softcapping": 0.01},
+    {"model_type": "gemma2", "attn_logit_softcapping": 0.01},
+    {"model_type": "gemma2", "attn_logit_softcapping": None},
+    # Rules under both names.
+    {"model_type": "llama", "rope_scaling": LINEAR},
+    {"model_type": "llama", "rope_parameters": DEFAULT, "rope_scaling": LINEAR},
+    {"model_type": "llama", "rope_parameters": DEFAULT, "rope_scaling": LINEAR, "rope_theta": 700.0},
+    {"model_type": "llama", "rope_parameters": DEFAULT, "rope_scaling": None, "rope_theta": 700.0},
+    {"model_type": "llama", "rope_parameters": DEFAULT, "rope_scaling": {}},
+    {"model_type": "qwen2", "num_key_value_heads": 4, "rope_parameters": {**DEFAULT, **LLAMA3, "original_max_position_embeddings": 9},
+     "rope_scaling": {"rope_type": "default", "rope_theta": 900.0}},
+    {"model_type": "mistral", "num_key_value_heads": 4, "rope_parameters": {"rope_type": "linear", "factor": 2.0}, "rope_theta": 800.0},
+    # Contexts of the pre-training, inside the rule, beside it and absent.
+    {"model_type": "llama", "rope_scaling": LLAMA3, "max_position_embeddings": 64},
+    {"model_type": "llama", "rope_scaling": {**LLAMA3, "original_max_position_embeddings": 16}, "max_position_embeddings": 64},
+    {"model_type": "llama", "rope_scaling": {**LLAMA3, "original_max_position_embeddings": 16}, "original_max_position_embeddings": 24,
+     "max_position_embeddings": 64},
+    {"model_type": "phi3", "rope_scaling": {"type": "su", **LONG, "original_max_position_embeddings": 32}, "max_position_embeddings": 8192},
+    {"model_type": "phi3", "rope_scaling": {"type": "yarn", **LONG, "original_max_position_embeddings": 99},
+     "original_max_position_embeddings": 64, "max_position_embeddings": 128},
+    {"model_type": "phi3", "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]},
+     "partial_rotary_factor": 0.5, "rope_theta": 300.0, "original_max_position_embeddings": 64, "max_position_embeddings": 64},
+    {"model_type": "llama", "rope_scaling": {"rope_type": "longrope", **LONG, "factor": 3.0, "original_max_position_embeddings": 32}},
+    # A rule for each kind of layer.
+    {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 600.0,
+     "rope_local_base_freq": 50.0},
+    {"model_type": "gemma3_text", "rope_scaling": {"factor": 2.0}, "rope_theta": 600.0, "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 400.0},
+        "sliding_attention": {"rope_type": "linear", "factor": 3.0}}},
+    {"model_type": "gemma3_text", "rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 400.0}},
+]
+
+
+def loaded(case):
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "config.json"), "w") as file:
+            json.dump({**SHAPE, **case}, file)
+        return AutoConfig.from_pretrained(folder)
+
+
+def windows(config):
+    layers, window = config.num_hidden_layers, getattr(config, "sliding_window", None)
+    if config.model_type in ("mistral", "phi3"):
+        return [window] * layers
+    kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
+    return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def rotary(config):
+    """Inverse frequencies and factor: of whole layers, and of layers with a window where they differ."""
+    config = copy.deepcopy(config)
+    config.pad_token_id = None
+    with torch.device("meta"):
+        kind = type(AutoModelForCausalLM.from_config(config).model.rotary_emb)
+    rope = kind(copy.deepcopy(config))
+    found = [rope] if hasattr(rope, "inv_freq") else []
+    if found:
+        return [{"inv_freq": rope.inv_freq.tolist(), "factor": rope.attention_scaling}]
+    return [{"inv_freq": getattr(rope, f"{kind}_inv_freq").tolist(), "factor": getattr(rope, f"{kind}_attention_scaling")}
+            for kind in ("full_attention", "sliding_attention")]
+
+
+def logits(config):
+    config = copy.deepcopy(config)
+    config.pad_token_id = None
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.5)
+        return model(torch.tensor([[3, 1, 4, 1, 5]])).logits
+
+
+def is_capped(config):
+    """Whether products of queries and keys are capped: whether the numbers change without the key."""
+    if getattr(config, "attn_logit_softcapping", None) is None:
+        return False
+    without = copy.deepcopy(config)
+    without.attn_logit_softcapping = None
+    return not torch.equal(logits(config), logits(without))
+
+
+def main(out):
+    results = []
+    for case in CASES:
+        config = loaded(case)
+        defaults = type(config)()
+        results.append({
+            "config": {**SHAPE, **case},
+            "num_key_value_heads": config.num_key_value_heads,
+            "rms_norm_eps": config.rms_norm_eps,
+            "max_position_embeddings": config.max_position_embeddings,
+            "tied": config.tie_word_embeddings,
+            "windows": windows(config),
+            "ropes": rotary(config),
+            "attention_capped": is_capped(config),
+            "shape": {key: getattr(defaults, key, None) for key in SHAPE},
+        })
+    with open(out, "w") as file:
+        file.write("[\n" + ",\n".join(json.dumps(result) for result in results) + "\n]\n")
+
+
+main(sys.argv[1])
