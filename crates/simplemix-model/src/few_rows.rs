@@ -8,7 +8,7 @@
 use tch::Tensor;
 
 use crate::error::{Doing, Result};
-use crate::host::{NewTensor, values};
+use crate::host::{Columns, NewTensor, values};
 use crate::linear::{self, Weights};
 use crate::stand_by::for_all;
 use crate::vectors::Vectors;
@@ -41,32 +41,29 @@ fn products(x: &Tensor, layers: &[Weights<'_>]) -> Option<Vec<Tensor>> {
         unsafe { (values(x)?, layers.iter().map(|layer| values(layer.weight)).collect::<Option<Vec<&[f32]>>>()?) };
     let new = |layer: &Weights<'_>| NewTensor::zeros(&[rows as i64, layer.weight.size()[0]]);
     let mut products = layers.iter().map(new).collect::<Option<Vec<_>>>()?;
-    let mut outputs: Vec<_> = products.iter_mut().map(|product| stretches(product.entries(), rows)).collect();
     // A task computes some rows of one matrix; tasks of all matrices run together.
     let mut tasks = Vec::new();
-    for (matrix, output) in matrices.iter().zip(&mut outputs) {
-        tasks.extend(matrix.chunks(TASK_ROWS * width).zip(output.chunks_mut(rows)));
+    for (matrix, product) in matrices.iter().zip(&mut products) {
+        tasks.extend(matrix.chunks(TASK_ROWS * width).zip(product.column_blocks(rows, TASK_ROWS)));
     }
-    for_all(tasks, |(matrix, output)| {
-        // Sums are collected by rows of the output, so that it is written in stretches.
-        let mut sums = [0.0; TASK_ROWS * MOST_ROWS];
-        vectors.products(matrix, x, width, |row, t, sum| sums[t * TASK_ROWS + row] = sum);
-        for (output, sums) in output.iter_mut().zip(sums.chunks_exact(TASK_ROWS)) {
-            output.copy_from_slice(&sums[..output.len()]);
-        }
-    });
+    // Clearing room for 64 rows costs a task of one row as much as its products.
+    if rows <= 8 {
+        for_all(tasks, |(matrix, output)| block::<{ 8 * TASK_ROWS }>(vectors, matrix, x, width, output));
+    } else {
+        for_all(tasks, |(matrix, output)| block::<{ MOST_ROWS * TASK_ROWS }>(vectors, matrix, x, width, output));
+    }
     Some(products.into_iter().map(NewTensor::into_tensor).collect())
 }
 
-/// Splits `[T, O]` into the columns of one task after the other, each as T stretches of at most [`TASK_ROWS`] numbers.
-fn stretches(entries: &mut [f32], rows: usize) -> Vec<&mut [f32]> {
-    let outputs = entries.len() / rows;
-    if outputs == 0 {
-        return Vec::new();
+/// Products of `x` with at most [`TASK_ROWS`] rows of a matrix. They are collected by rows of the output, in room for `N`,
+/// so that it is written in stretches.
+fn block<const N: usize>(vectors: Vectors, matrix: &[f32], x: &[f32], width: usize, mut output: Columns<'_>) {
+    let mut sums = [0.0; N];
+    vectors.products(matrix, x, width, |row, t, sum| sums[t * TASK_ROWS + row] = sum);
+    for (t, sums) in sums.chunks_exact(TASK_ROWS).take(x.len() / width).enumerate() {
+        let output = output.row(t);
+        output.copy_from_slice(&sums[..output.len()]);
     }
-    let mut rows: Vec<_> = entries.chunks_mut(outputs).map(|row| row.chunks_mut(TASK_ROWS)).collect();
-    let tasks = outputs.div_ceil(TASK_ROWS);
-    (0..tasks).flat_map(|_| rows.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>()).collect()
 }
 
 /// Whether autograd would record a product with `tensor`. A parameter and its views require gradients even inside

@@ -1,6 +1,8 @@
 //! Memory of f32 tensors on the CPU, as slices.
 #![expect(unsafe_code, reason = "tch has no view of a tensor's memory")]
 
+use std::marker::PhantomData;
+
 use tch::{Device, Kind, Tensor};
 
 /// Entries of a contiguous f32 tensor on the CPU; `None` for any other tensor.
@@ -39,8 +41,75 @@ impl NewTensor {
         unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast(), self.0.numel()) }
     }
 
+    /// Blocks of at most `width` columns each of a matrix of `rows` rows, from the first column on.
+    pub(crate) fn column_blocks(&mut self, rows: usize, width: usize) -> impl Iterator<Item = Columns<'_>> {
+        let entries = self.entries();
+        let stride = entries.len().checked_div(rows).unwrap_or(0);
+        let start = entries.as_mut_ptr();
+        (0..stride).step_by(width).map(move |first| Columns {
+            // SAFETY: `first` is below `stride`, so it is a column of the first row, or nothing is added.
+            start: unsafe { start.add(first) },
+            rows,
+            stride,
+            width: width.min(stride - first),
+            entries: PhantomData,
+        })
+    }
+
     /// Gives up exclusive access.
     pub(crate) fn into_tensor(self) -> Tensor {
         self.0
+    }
+}
+
+/// Some neighbouring columns of a row-major matrix, of which no other block has any.
+pub(crate) struct Columns<'a> {
+    start: *mut f32,
+    rows: usize,
+    stride: usize,
+    width: usize,
+    entries: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: blocks of one matrix have no entry in common, so each is like an exclusive borrow of its own entries.
+unsafe impl Send for Columns<'_> {}
+
+impl Columns<'_> {
+    /// This block's entries of one row.
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows, "row {row} of a block of {} rows", self.rows);
+        // SAFETY: `column_blocks` made the block inside a matrix of `rows` rows that is `stride` wide and borrowed
+        // mutably; columns of other blocks are not touched, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.width) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_columns_are_the_matrix_once() {
+        for (rows, columns) in [(3, 7), (1, 4), (2, 1), (3, 0), (0, 5)] {
+            let mut new = NewTensor::zeros(&[rows, columns]).unwrap();
+            for (number, mut block) in new.column_blocks(rows as usize, 4).enumerate() {
+                for row in 0..rows as usize {
+                    for (at, entry) in block.row(row).iter_mut().enumerate() {
+                        *entry += (row * 100 + number * 4 + at) as f32;
+                    }
+                }
+            }
+            let found = Vec::<f32>::try_from(new.into_tensor().flatten(0, -1)).unwrap();
+            let expected: Vec<f32> = (0..rows).flat_map(|r| (0..columns).map(move |c| (r * 100 + c) as f32)).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "row 2 of a block of 2 rows")]
+    fn a_row_outside_of_a_block_is_not_given() {
+        let mut new = NewTensor::zeros(&[2, 3]).unwrap();
+        let mut block = new.column_blocks(2, 2).last().unwrap();
+        block.row(2);
     }
 }
