@@ -233,6 +233,24 @@ fn remove_folder_at(path: &Path) -> Result<()> {
     system::sync_folder(parent(path), path).at(path, "remove")
 }
 
+/// Gives the folder `from` the name `to`, in the same folder, durably.
+///
+/// # Errors
+/// [`Error::Exists`] if the name is taken, [`Error::Io`].
+pub fn rename_folder(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    rename_folder_at(from.as_ref(), to.as_ref())
+}
+
+fn rename_folder_at(from: &Path, to: &Path) -> Result<()> {
+    match system::rename_new(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Error::Exists { path: to.to_path_buf() });
+        }
+        renamed => renamed.at(from, "rename")?,
+    }
+    system::sync_folder(parent(to), to).at(to, "sync")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +332,12 @@ mod tests {
         assert!(error.contains("none: cannot read: "), "{error}");
         folder.commit().unwrap();
         assert_eq!(fs::read_to_string(place.join("to")).unwrap(), "text");
+        let other = dir.path().join("g");
+        rename_folder(&place, &other).unwrap();
+        fs::create_dir(&place).unwrap();
+        assert!(matches!(rename_folder(&place, &other), Err(Error::Exists { .. })));
+        assert_eq!(names(&other), ["to"]);
+        remove_folder(&other).unwrap();
         remove_folder(&place).unwrap();
         remove_folder(&place).unwrap();
         assert_eq!(names(dir.path()), ["from"]);

@@ -33,6 +33,14 @@ pub enum Error {
         /// Process that holds it, if it could be read.
         holder: Option<Holder>,
     },
+    /// A file differs from the checksum that was kept of it.
+    #[error("{path}: damaged: {problem}", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Difference from what was written.
+        problem: String,
+    },
     /// A model folder without weights.
     #[error("{path}: no *.safetensors in it, expected a model folder with weights", path = path.display())]
     NoWeights {
@@ -53,7 +61,11 @@ impl Error {
     /// assert!(!create_dir_all("/proc/none").unwrap_err().is_input());
     /// ```
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Io { action, .. } if *action != "read")
+        match self {
+            Self::Io { action, .. } => *action == "read",
+            Self::Damaged { .. } => false,
+            _ => true,
+        }
     }
 }
 

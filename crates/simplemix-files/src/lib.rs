@@ -5,6 +5,7 @@ mod append;
 mod atomic_file;
 mod atomic_folder;
 mod cache;
+mod checksums;
 mod error;
 #[cfg(all(feature = "faults", debug_assertions))]
 pub mod faults;
@@ -16,8 +17,9 @@ mod temporary;
 
 pub use append::AppendFile;
 pub use atomic_file::{AtomicFile, write};
-pub use atomic_folder::{AtomicFolder, FolderFile, remove_folder};
+pub use atomic_folder::{AtomicFolder, FolderFile, remove_folder, rename_folder};
 pub use cache::{cache_dir, cache_dir_for};
+pub use checksums::check_folder;
 pub use error::{Error, Result};
 pub use foreign::{is_lfs_pointer, python_number};
 pub use hash::{hash_file, hash_files, hash_model_folder};

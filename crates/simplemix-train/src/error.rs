@@ -93,6 +93,16 @@ pub enum Error {
         /// Number of batches that may be skipped.
         most: u64,
     },
+    /// Every checkpoint of a run to resume is damaged.
+    #[error(
+        "{path}: no checkpoint is whole: {damage}; put them back from a copy, or start the run anew with another output"
+    )]
+    NoWholeCheckpoint {
+        /// The run's folder.
+        path: PathBuf,
+        /// First damage of each checkpoint, newest first.
+        damage: String,
+    },
     /// Settings or data of a resumed run are not those that it was started with.
     #[error(
         "{path}: the run was started with other settings or data: {differences}; put them back, choose another output, or \

@@ -5,7 +5,7 @@
 //! identity.json    what the updates follow from, compared when the run is resumed
 //! notices.json     facts that the user should read, if there are any
 //! metrics.jsonl    one line an update or evaluation
-//! checkpoints/     step-N/: weights, optimiser state, progress
+//! checkpoints/     step-N/: weights, optimiser state, progress, checksums.json
 //! model/           the result, a Hugging Face folder
 //! finished.json    updates of the run, once all of the result is written
 //! run.lock         held by the process that trains
@@ -184,6 +184,7 @@ impl RunFolder {
         let checkpoint = AtomicFolder::create(self.checkpoint(progress.step))?;
         learner.save(checkpoint.path())?;
         checkpoint.write(PROGRESS, serde_json::json!(progress).to_string())?;
+        checkpoint.write_checksums()?;
         checkpoint.commit()?;
         self.delete_outdated(progress, keep)
     }
@@ -219,22 +220,66 @@ impl RunFolder {
         self.path.join(CHECKPOINTS).join(format!("step-{step}"))
     }
 
-    /// Restores the newest checkpoint, if there is one, and deletes those that a stopped run should have deleted.
+    /// Restores the newest whole checkpoint, if there is one, and deletes those that a stopped run should have deleted.
+    /// Newer ones that are damaged are kept under the name `step-N.damaged` and passed to `notice`.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::State`] and errors of the learner.
-    pub(crate) fn restore(&self, learner: &mut impl Learner, keep: usize) -> Result<Option<Progress>> {
-        let Some(step) = self.checkpoints()?.pop() else {
+    /// [`Error::NoWholeCheckpoint`], [`Error::Io`], [`Error::State`] and errors of the learner.
+    pub(crate) fn restore(
+        &self,
+        learner: &mut impl Learner,
+        keep: usize,
+        notice: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Option<Progress>> {
+        let mut damaged = Vec::new();
+        for step in self.checkpoints()?.into_iter().rev() {
+            match self.check(step) {
+                Ok(()) => {
+                    let progress = self.restore_step(learner, step)?;
+                    for (step, damage) in damaged {
+                        self.set_aside(step)?;
+                        notice(&format!(
+                            "{damage}; the checkpoint is kept as step-{step}.damaged, and the run goes on after update {}",
+                            progress.step
+                        ))?;
+                    }
+                    self.delete_outdated(&progress, keep)?;
+                    return Ok(Some(progress));
+                }
+                Err(Error::Files(damage @ simplemix_files::Error::Damaged { .. })) => damaged.push((step, damage)),
+                Err(error) => return Err(error),
+            }
+        }
+        if damaged.is_empty() {
             return Ok(None);
-        };
+        }
+        let damage: Vec<String> = damaged.into_iter().map(|(_, damage)| damage.to_string()).collect();
+        Err(Error::NoWholeCheckpoint { path: self.path.clone(), damage: damage.join("; ") })
+    }
+
+    /// Compares a checkpoint with its checksums. One of version 0.1 has none, and passes.
+    ///
+    /// # Errors
+    /// [`Error::Files`] if it is damaged.
+    pub(crate) fn check(&self, step: u64) -> Result<()> {
+        simplemix_files::check_folder(self.checkpoint(step))?;
+        Ok(())
+    }
+
+    fn restore_step(&self, learner: &mut impl Learner, step: u64) -> Result<Progress> {
         let folder = self.checkpoint(step);
         let path = folder.join(PROGRESS);
         let text = std::fs::read_to_string(&path).at(&path, "read")?;
         let progress = serde_json::from_str(&text)
             .map_err(|e| Error::Config { path, message: format!("not the progress of a checkpoint: {e}") })?;
         learner.restore(&folder)?;
-        self.delete_outdated(&progress, keep)?;
-        Ok(Some(progress))
+        Ok(progress)
+    }
+
+    fn set_aside(&self, step: u64) -> Result<()> {
+        let aside = self.path.join(CHECKPOINTS).join(format!("step-{step}.damaged"));
+        remove_folder(&aside)?;
+        Ok(simplemix_files::rename_folder(self.checkpoint(step), aside)?)
     }
 }
 

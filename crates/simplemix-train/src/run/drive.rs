@@ -44,7 +44,11 @@ impl Drive<'_> {
         save: impl FnOnce(L, &RunFolder) -> Result<Trained>,
     ) -> Result<Finished> {
         let keep = self.config.checkpoint.keep;
-        let restored = if resume { folder.restore(&mut learner, keep)? } else { None };
+        let mut notice = |text: &str| {
+            watch.notice(text);
+            folder.add_notice(text)
+        };
+        let restored = if resume { folder.restore(&mut learner, keep, &mut notice)? } else { None };
         let mut progress = restored.unwrap_or_default();
         let metrics = folder.metrics(progress.step)?;
         let events = if self.config.log.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
@@ -74,6 +78,7 @@ impl Drive<'_> {
             Movement::Parameters => {}
         }
         if let Some(best) = progress.best {
+            folder.check(best.step)?;
             learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
         }
         // A run that was killed while it saved the model has left these folders.

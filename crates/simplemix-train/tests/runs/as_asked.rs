@@ -126,6 +126,44 @@ fn a_resumed_run_is_the_same_run() {
 }
 
 #[test]
+fn a_run_goes_on_from_the_newest_whole_checkpoint() {
+    let dir = Dir::new();
+    let all = pairs(24);
+    let start = |output: &str, resume: Resume, stop: u64| {
+        let text = "epochs = 2\ncheckpoint = { save_every_steps = 1, keep = 4 }";
+        run_of(dir.with(output, text), &all).start(resume, &mut StopAt(stop, Cell::new(0)))
+    };
+    let weights = |output: &str| std::fs::read(dir.path(output).join("model/model.safetensors")).unwrap();
+    start("whole", Resume::No, u64::MAX).unwrap();
+    start("run", Resume::No, 4).unwrap();
+    let at = |step: u64, file: &str| dir.path("run/checkpoints").join(format!("step-{step}")).join(file);
+    let zeros = vec![0; std::fs::metadata(at(4, "model.safetensors")).unwrap().len() as usize];
+    std::fs::write(at(4, "model.safetensors"), zeros).unwrap();
+    std::fs::write(at(3, "progress.json"), "").unwrap();
+
+    let finished = start("run", Resume::Yes, u64::MAX).unwrap();
+    assert_eq!(finished.records[0].step, 3);
+    assert!(weights("run") == weights("whole"));
+    let notices = finished.folder.notices().unwrap();
+    assert!(
+        notices[0].contains("step-4/model.safetensors: damaged: its content is not what was written"),
+        "{notices:?}"
+    );
+    assert!(notices[0].ends_with("kept as step-4.damaged, and the run goes on after update 2"), "{notices:?}");
+    assert!(notices[1].contains("step-3/progress.json: damaged: it has 0 bytes, expected "), "{notices:?}");
+    assert!(dir.path("run/checkpoints/step-4.damaged/model.safetensors").exists());
+    assert_eq!(finished.folder.checkpoints().unwrap(), [2, 3, 4, 5]);
+
+    // A run never starts anew in silence.
+    start("lost", Resume::No, 1).unwrap();
+    std::fs::remove_file(dir.path("lost/checkpoints/step-1/optimizer.safetensors")).unwrap();
+    let error = start("lost", Resume::Yes, u64::MAX).unwrap_err();
+    assert!(error.to_string().contains("no checkpoint is whole: "), "{error}");
+    assert!(error.to_string().contains("optimizer.safetensors: damaged: it is missing; "), "{error}");
+    assert!(dir.path("lost/checkpoints/step-1").exists());
+}
+
+#[test]
 fn pairs_that_are_left_out_move_the_shares_and_that_is_said() {
     let dir = Dir::new();
     let mut all = pairs(12);
