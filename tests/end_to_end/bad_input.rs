@@ -9,7 +9,7 @@ use crate::{Dir, stderr, stdout};
 
 /// Runs the command, expects exit code 2, one line that holds every part, and no new file.
 #[track_caller]
-fn refused(dir: &Dir, args: &[&str], parts: &[&str]) {
+pub(crate) fn refused(dir: &Dir, args: &[&str], parts: &[&str]) {
     let before = dir.entries();
     let output = dir.simplemix(args);
     let text = stderr(&output);

@@ -11,6 +11,7 @@ mod faults;
 mod good_runs;
 mod judging;
 mod mixing;
+mod models;
 mod pipeline;
 mod quickstart;
 mod reproduction;

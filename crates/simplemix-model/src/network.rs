@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Heads, Plans};
 use crate::checkpoint::{self, EMBEDDING, Names, Top};
-use crate::config::{HEAD, ModelConfig};
+use crate::config::{HEAD, ModelConfig, limits};
 use crate::decoder::{Layer, Parts, RmsNorm, Work};
 use crate::error::{Doing, Error, Result};
 use crate::few_rows;
@@ -183,12 +183,12 @@ impl Network {
     /// Ids index memory, so they are checked before libtorch sees them.
     fn check(&self, packed: &Packed) -> Result<()> {
         let vocab = self.config.vocab_size;
-        let refuse = |what, found: String, expected: String| Err(Error::Input { what, found, expected });
         if packed.is_empty() {
-            return refuse("number of tokens", "0".to_owned(), "at least one".to_owned());
+            let (found, expected) = ("0".to_owned(), "at least one".to_owned());
+            return Err(Error::Input { what: "number of tokens", found, expected });
         }
         if let Some(id) = packed.tokens().iter().find(|id| !(0..vocab).contains(*id)) {
-            return refuse("token id", id.to_string(), format!("below the vocabulary's {vocab}"));
+            return Err(limits::outside(*id, vocab));
         }
         Ok(())
     }

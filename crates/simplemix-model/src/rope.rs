@@ -4,8 +4,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{RopeConfig, RopeScaling};
-use crate::error::{Doing, Error, Result};
+use crate::config::{RopeConfig, RopeScaling, limits};
+use crate::error::{Doing, Result};
 
 /// Inverse frequencies of a model.
 #[derive(Debug)]
@@ -61,8 +61,7 @@ impl Rope {
         if let Some(longest) = self.longest {
             let last = i64::try_from(positions.f_max().doing("reading positions")?).doing("reading positions")?;
             if last >= longest {
-                let expected = format!("at most {longest}: this model's longer rotary frequencies are not computed");
-                return Err(Error::Input { what: "length of a sequence", found: (last + 1).to_string(), expected });
+                return Err(limits::too_long((last + 1).to_string(), longest));
             }
         }
         let angles = positions

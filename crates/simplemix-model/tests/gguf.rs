@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use simplemix_model::gguf::{GgufError, import_gguf};
-use simplemix_model::{CausalLm, Packed};
+use simplemix_model::{CausalLm, ModelConfig, Packed, RopeScaling};
 use support::{File, text};
 use tch::{Device, Kind};
 
@@ -50,7 +50,86 @@ fn what_is_not_read_is_named() {
     refused(&File { version: 9, ..File::small() }, "version 9");
     let mut odd = File::small();
     odd.tensors[0].2 = 12;
-    refused(&odd, "`token_embd.weight` is of GGML type 12");
+    refused(&odd, "`token_embd.weight` is Q4_K, expected F32, F16, BF16, Q4_0, Q4_1 or Q8_0");
+    odd.tensors[0].2 = 14;
+    refused(&odd, "`token_embd.weight` is Q6_K");
+    odd.tensors[0].2 = 77;
+    refused(&odd, "`token_embd.weight` is of an unknown type, 77");
+    refused(&File { version: 3u32.swap_bytes(), ..File::small() }, "a big-endian file");
+    let part =
+        File::small().set("split.count", 2, 3u16.to_le_bytes().into()).set("split.no", 2, 1u16.to_le_bytes().into());
+    refused(
+        &part,
+        "`split.count` is 3, and this is part 2, expected a whole model: join its parts with `llama-gguf-split",
+    );
+    let causal = File::small().set("llama.attention.causal", 7, vec![0]);
+    refused(&causal, "`llama.attention.causal` is false, expected `true`");
+    let experts = File::small().set("llama.expert_count", 4, 8u32.to_le_bytes().into());
+    refused(&experts, "`llama.expert_count` is 8, expected none, or 0");
+    let narrow = File::small().set("llama.rope.dimension_count", 4, 8u32.to_le_bytes().into());
+    refused(&narrow, "`llama.rope.dimension_count` is 8, expected 16, the width of a head");
+    let beyond = File::small().set("tokenizer.ggml.eot_token_id", 4, 6u32.to_le_bytes().into());
+    refused(&beyond, "`tokenizer.ggml.eot_token_id` is 6, expected below 6");
+    refused(&with_float(File::small(), "llama.rope.scale_linear", -1.0), "`llama.rope.scale_linear` is -1");
+}
+
+fn with_float(file: File, key: &str, value: f32) -> File {
+    file.set(key, 6, value.to_le_bytes().into())
+}
+
+/// The rotary rules of the imported model.
+#[track_caller]
+fn rule(file: &File) -> RopeScaling {
+    let (result, dir) = import(&file.bytes());
+    result.unwrap();
+    let config = ModelConfig::from_folder(&dir.path().join("out")).unwrap();
+    assert_eq!(config.ropes.len(), 1);
+    assert_eq!(config.ropes[0].theta, 5000.0);
+    config.ropes[0].scaling.clone()
+}
+
+/// As llama.cpp reads them: linear where no rule is named, by either key, and 0 and 1 change nothing.
+#[test]
+fn rotary_frequencies_are_scaled_by_either_key() {
+    let file = || with_float(File::small(), "llama.rope.freq_base", 5000.0);
+    let (new, old, kind) = ("llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.type");
+    let linear = RopeScaling::Linear { factor: 4.0 };
+    assert_eq!(rule(&file()), RopeScaling::Default);
+    assert_eq!(rule(&with_float(file(), old, 4.0)), linear);
+    assert_eq!(rule(&with_float(file(), new, 4.0)), linear);
+    assert_eq!(rule(&with_float(file(), new, 4.0).set(kind, 8, text("linear"))), linear);
+    assert_eq!(rule(&with_float(with_float(file(), new, 4.0), old, 8.0)), linear);
+    assert_eq!(rule(&with_float(with_float(file(), new, 0.0), old, 4.0)), linear);
+    assert_eq!(rule(&with_float(file(), new, 4.0).set(kind, 8, text("none"))), RopeScaling::Default);
+    assert_eq!(rule(&with_float(file(), old, 1.0)), RopeScaling::Default);
+}
+
+#[test]
+fn the_end_of_a_turn_ends_responses_too() {
+    let ends = |file: File| {
+        let (result, dir) = import(&file.bytes());
+        result.unwrap();
+        let text = std::fs::read_to_string(dir.path().join("out/generation_config.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["eos_token_id"].to_string()
+    };
+    let eot = |id: u32| File::small().set("tokenizer.ggml.eot_token_id", 4, id.to_le_bytes().into());
+    assert_eq!((ends(File::small()), ends(eot(5)), ends(eot(4))), ("5".into(), "5".into(), "[5,4]".into()));
+}
+
+#[test]
+fn tokens_that_the_file_adds_are_added() {
+    let ids = |file: File| {
+        let (result, dir) = import(&file.bytes());
+        result.unwrap();
+        let tokenizer = tokenizers::Tokenizer::from_file(dir.path().join("out/tokenizer.json")).unwrap();
+        tokenizer.encode("ab", true).unwrap().get_ids().to_vec()
+    };
+    let bos = || File::small().set("tokenizer.ggml.bos_token_id", 4, 4u32.to_le_bytes().into());
+    let adds = |file: File, name: &str| file.set(&format!("tokenizer.ggml.add_{name}_token"), 7, vec![1]);
+    assert_eq!(ids(bos()), [2]);
+    assert_eq!(ids(adds(bos(), "bos")), [4, 2]);
+    assert_eq!(ids(adds(bos(), "eos")), [2, 5]);
+    assert_eq!(ids(adds(adds(bos(), "bos"), "eos")), [4, 2, 5]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use simplemix_data::Watch;
 use simplemix_model::{CausalLm, Dtype, default_device};
 use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Summed log-probabilities of both responses of every pair of `set`, in nats, in the set's order; on a GPU if there is
 /// one. Progress is reported as `stage`, in pairs.
@@ -22,6 +22,7 @@ pub fn log_probabilities(
 ) -> Result<ReferenceLogps> {
     let device = default_device();
     let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
+    set.check_for(model.config(), "the pairs", 0).map_err(Error::Prepare)?;
     let options = ForwardOptions {
         micro_batch_tokens,
         logits_bytes: 256 << 20,

@@ -26,6 +26,15 @@ pub enum Error {
         /// Name of the scorer.
         scorer: String,
     },
+    /// A prompt has tokens, or a length, that the local model cannot compute.
+    #[cfg(feature = "local")]
+    #[error("prompt `{id}`: {source}")]
+    Unfit {
+        /// Id of the prompt.
+        id: String,
+        /// The limit that it exceeds.
+        source: simplemix_model::Error,
+    },
     /// A generator sampled fewer responses than it was asked for.
     #[error(
         "generator `{generator}` sampled {found} responses, expected {expected}: {samples} to each of {prompts} prompts"
@@ -162,6 +171,8 @@ impl Error {
             | Self::Columns { .. }
             | Self::Exists { .. }
             | Self::OtherWork { .. } => true,
+            #[cfg(feature = "local")]
+            Self::Unfit { .. } => true,
             Self::Files(error) => error.is_input(),
             Self::Data(error) => error.is_input(),
             Self::Responses { .. }
@@ -172,7 +183,8 @@ impl Error {
             | Self::Server { .. }
             | Self::Interrupted => false,
             #[cfg(feature = "local")]
-            Self::Model(_) => false,
+            // Tokens or lengths that the model does not have.
+            Self::Model(error) => matches!(error, simplemix_model::Error::Input { .. }),
         }
     }
 }

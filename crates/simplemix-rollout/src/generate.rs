@@ -139,6 +139,9 @@ fn sample_missing(
         if let Some(remark) = generator.remark() {
             watch.notice(&remark);
         }
+        for prompt in settings.prompts.read() {
+            generator.check(&prompt?, &settings.sampling)?;
+        }
         let missing: Vec<bool> = (0..total).map(|number| !journal.has(number)).collect();
         let mut jobs = settings.prompts.read().zip(missing.chunks(samples)).enumerate().filter_map(
             |(index, (prompt, missing))| {

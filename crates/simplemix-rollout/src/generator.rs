@@ -199,6 +199,14 @@ pub trait Generator {
         None
     }
 
+    /// Refuses a prompt that cannot be responded to, before time is spent on the others.
+    ///
+    /// # Errors
+    /// The reason, where it is known without sampling.
+    fn check(&self, _prompt: &Prompt, _sampling: &SamplingConfig) -> Result<()> {
+        Ok(())
+    }
+
     /// Samples responses for `jobs`.
     ///
     /// If the responses of a batch depend on each other, the batch must be passed to the sink in a single call, so that it

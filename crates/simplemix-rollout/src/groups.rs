@@ -1,10 +1,10 @@
 //! Parts that the generators of this process share: groups of jobs, options of a batch, responses as candidates.
 
 use simplemix_data::PairTokenizer;
-use simplemix_model::{GenerateOptions, Generated, Sampling};
+use simplemix_model::{GenerateOptions, Generated, ModelConfig, Sampling};
 
-use crate::error::Result;
-use crate::generator::{Candidate, Finish, Job, Sampled, SamplingConfig};
+use crate::error::{Error, Result};
+use crate::generator::{Candidate, Finish, Job, Prompt, Sampled, SamplingConfig};
 
 /// Batches in a group. Larger groups waste less time at the end of each; smaller ones lose less when a run is killed.
 const BATCHES_IN_GROUP: usize = 4;
@@ -29,6 +29,18 @@ pub(crate) fn in_groups(
         waiting.push(job);
     }
     if waiting.is_empty() { Ok(()) } else { sample(&waiting) }
+}
+
+/// Refuses a prompt whose tokens `model` does not have, or that is too long for it once its response follows.
+pub(crate) fn check(
+    model: &ModelConfig,
+    tokenizer: &PairTokenizer,
+    prompt: &Prompt,
+    sampling: &SamplingConfig,
+) -> Result<()> {
+    let ids = tokenizer.encode_prompt(&prompt.prompt)?;
+    let unfit = |source| Error::Unfit { id: prompt.id.clone(), source };
+    model.check_sequence(&ids, sampling.max_new_tokens).map_err(unfit)
 }
 
 /// Limits and sampling of a batch of `batch_rows` responses.

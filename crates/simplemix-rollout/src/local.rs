@@ -9,8 +9,8 @@ use simplemix_files::hash_model_folder;
 use simplemix_model::{CausalLm, Dtype, Request, default_device};
 
 use crate::error::{Error, Result};
-use crate::generator::{CandidateSink, Generator, Job, SamplingConfig};
-use crate::groups::{in_groups, options, sampled};
+use crate::generator::{CandidateSink, Generator, Job, Prompt, SamplingConfig};
+use crate::groups::{check, in_groups, options, sampled};
 use crate::random::stream;
 
 /// Settings of a model in this process.
@@ -135,6 +135,10 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
         self.fingerprint.clone()
     }
 
+    fn check(&self, prompt: &Prompt, sampling: &SamplingConfig) -> Result<()> {
+        check(self.model.borrow().config(), self.tokenizer.borrow(), prompt, sampling)
+    }
+
     fn sample(
         &mut self,
         jobs: &mut dyn Iterator<Item = Result<Job>>,
@@ -157,7 +161,7 @@ mod tests {
     use simplemix_model::tiny;
 
     use super::*;
-    use crate::generator::{Candidate, Prompt};
+    use crate::generator::Candidate;
 
     #[test]
     fn a_tiny_model_responds_in_order_and_repeats_itself() {
@@ -185,5 +189,21 @@ mod tests {
         let second = model.generate(&[prompt(1)], &sampling, &mut |_, _| {}).unwrap();
         assert_eq!(texts(&all[1]), texts(&second[0]));
         assert!(all.iter().flatten().all(|c| c.tokens <= 6 && c.logp.is_some_and(|l| l < 0.0)));
+    }
+
+    #[test]
+    fn a_prompt_with_tokens_that_the_model_has_not_is_refused_before_sampling() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tiny");
+        tiny::write_folder(&folder, 3).unwrap();
+        let tokenizer = PairTokenizer::from_dir(&folder, TokenizeOptions::default()).unwrap();
+        let mut config = tiny::config();
+        config.vocab_size = 40;
+        let small = CausalLm::random(config, 1, tch::Device::Cpu).unwrap();
+        let model = LocalGenerator::new(small, tokenizer, "small", 1);
+        let prompt = Prompt::new("p7", Text::Messages(vec![Message::user("zebra")]));
+        let error = model.check(&prompt, &SamplingConfig::simplemix()).unwrap_err();
+        assert!(error.is_input());
+        assert!(error.to_string().starts_with("prompt `p7`: token id is "), "{error}");
     }
 }

@@ -23,8 +23,8 @@ use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, default_dev
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::generator::{CandidateSink, Generator, Job, SamplingConfig};
-use crate::groups::{in_groups, options, sampled};
+use crate::generator::{CandidateSink, Generator, Job, Prompt, SamplingConfig};
+use crate::groups::{check, in_groups, options, sampled};
 use crate::local::LocalSettings;
 use crate::random::{mix, stream, uniform};
 
@@ -140,6 +140,12 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for MixPGenerator<
     /// Warns if policy and reference have the same weights. All of them are compared if they are equal.
     fn remark(&self) -> Option<String> {
         same_weights(self.policy.borrow(), self.reference.borrow()).then(|| SAME_WEIGHTS.to_owned())
+    }
+
+    fn check(&self, prompt: &Prompt, sampling: &SamplingConfig) -> Result<()> {
+        [self.policy.borrow(), self.reference.borrow()]
+            .into_iter()
+            .try_for_each(|model| check(model.config(), self.tokenizer.borrow(), prompt, sampling))
     }
 
     fn sample(

@@ -136,6 +136,16 @@ pub enum Error {
         /// Largest difference that rounding explains.
         tolerance: f64,
     },
+    /// A pair has tokens, or a length, that the model cannot compute.
+    #[error("pair {row} of {set}: {source}")]
+    Unfit {
+        /// Name of the set of pairs.
+        set: String,
+        /// Index of the pair among the pairs that were read.
+        row: usize,
+        /// The limit that it exceeds.
+        source: simplemix_model::Error,
+    },
     /// A folder for a new run holds a run.
     #[error("{path}: holds a run; resume it, or choose another folder")]
     RunExists {

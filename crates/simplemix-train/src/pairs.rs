@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair, TokenizedSet};
 use simplemix_files::create_dir_all;
+use simplemix_model::ModelConfig;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sides::Sides;
 use crate::table::{PairEntry, PairTable};
 
@@ -205,6 +206,23 @@ impl PairSet {
         self.set_feed(self.feed);
     }
 
+    /// Refuses pairs that `model` cannot compute, before time is spent on the others; `set` is the name of these in messages,
+    /// and `sampled` the tokens that will be sampled after each prompt.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] with the first of them.
+    pub fn check_for(&self, model: &ModelConfig, set: &str, sampled: usize) -> Result<()> {
+        let check = |ids: TokenRow<'_>| {
+            model.check_sequence(ids.prompt, sampled.max(ids.chosen.len()).max(ids.rejected.len()))?;
+            model.check_sequence(ids.chosen, 0)?;
+            model.check_sequence(ids.rejected, 0)
+        };
+        for (ids, entry) in self.tokens.iter().zip(&self.table.pairs) {
+            check(ids).map_err(|source| Error::Unfit { set: set.to_owned(), row: entry.row, source })?;
+        }
+        Ok(())
+    }
+
     /// Number of pairs.
     pub fn len(&self) -> usize {
         self.tokens.len()
@@ -238,5 +256,31 @@ impl PairSet {
         let count = |number| self.table.pairs.iter().filter(|pair| pair.source == number).count();
         let names = self.table.sources.iter().map(String::as_str);
         names.enumerate().map(|(number, name)| (name, count(number), count(number) as f64 / total)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_that_the_model_cannot_compute_is_named_by_its_row() {
+        let pair = |prompt: u32, chosen: u32, rejected: u32| TokenizedPair {
+            prompt: vec![prompt],
+            chosen: vec![chosen],
+            rejected: vec![rejected],
+            ..TokenizedPair::default()
+        };
+        let config = simplemix_model::tiny::config();
+        let set = |last: TokenizedPair| {
+            let mut set = PairSet { tokens: [pair(1, 2, 258), last].into_iter().collect(), ..PairSet::default() };
+            set.table.pairs = [0, 9].map(|row| PairEntry { row, ..PairEntry::default() }).into();
+            set
+        };
+        set(pair(3, 4, 5)).check_for(&config, "these", 7).unwrap();
+        for last in [pair(259, 4, 5), pair(3, 259, 5), pair(3, 4, 259)] {
+            let error = set(last).check_for(&config, "these", 0).unwrap_err().to_string();
+            assert!(error.starts_with("pair 9 of these: token id is 259, expected below 259"), "{error}");
+        }
     }
 }

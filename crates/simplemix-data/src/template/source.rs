@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
+use simplemix_files::{is_lfs_pointer, python_number};
 
 use crate::error::{Error, Result};
 
@@ -49,7 +50,26 @@ pub(crate) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
     let Some(text) = read_text(&path)? else { return Ok(None) };
     match serde_json::from_str(&text) {
         Ok(value) => Ok(Some(value)),
-        Err(error) => Err(Error::ModelConfig { path, found: error.to_string(), expected: "JSON" }),
+        Err(error) => Err(not_json(path, &text, &error)),
+    }
+}
+
+/// Why a file of a model folder is not JSON.
+pub(crate) fn not_json(path: PathBuf, text: &str, error: &serde_json::Error) -> Error {
+    if is_lfs_pointer(&path) {
+        let found = "Git LFS's pointer to the file".to_owned();
+        return Error::ModelConfig { path, found, expected: "the file itself: fetch it with `git lfs pull`" };
+    }
+    match python_number(text) {
+        Some((key, number)) => Error::ModelConfig {
+            path,
+            found: format!("`{key}` is {number}"),
+            expected: "a finite number: Python writes this one, and it is not JSON; put a number there, or null",
+        },
+        None if text.starts_with('\u{feff}') => {
+            Error::ModelConfig { path, found: "a byte order mark".to_owned(), expected: "JSON without one" }
+        }
+        None => Error::ModelConfig { path, found: error.to_string(), expected: "JSON" },
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod defaults;
 mod keys;
+pub(crate) mod limits;
 mod rope;
 
 use serde_json::{Value, json};

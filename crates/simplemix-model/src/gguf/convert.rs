@@ -56,15 +56,17 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
     // SAFETY: the map is read-only and dropped before this function returns.
     let map = unsafe { Mmap::map(&file) }.map_err(io(input, "map"))?;
     let gguf = Gguf::parse(input, &map)?;
+    refuse_parts(&gguf)?;
     let config = configuration(&gguf)?;
-    let tokenizer = rebuild(&gguf)?;
+    let ids = TokenIds::of(&gguf)?;
+    let tokenizer = rebuild(&gguf, ids)?;
     let tensors = named_tensors(&gguf, &config)?;
 
     if let Some(parent) = output.parent() {
         create_dir_all(parent)?;
     }
     let folder = AtomicFolder::create(output)?;
-    write_json_files(&folder, &config, TokenIds::of(&gguf), &tokenizer)?;
+    write_json_files(&folder, &config, ids, &tokenizer)?;
     write_weights(&folder, &gguf, &config, &tensors, progress)?;
     folder.commit_new()?;
     Ok(ImportReport {
@@ -85,16 +87,19 @@ fn configuration(gguf: &Gguf<'_>) -> Result<ModelConfig> {
     if architecture != "llama" {
         return Err(gguf.unsupported("general.architecture", format!("`{architecture}`"), "`llama`"));
     }
-    if let Some(scaling) = gguf.text("llama.rope.scaling.type").filter(|kind| *kind != "none") {
-        return Err(gguf.unsupported("llama.rope.scaling.type", format!("`{scaling}`"), "`none`"));
-    }
+    refuse_what_is_not_computed(gguf)?;
     let number = |key: &str| gguf.needed(&format!("llama.{key}"));
     let heads = number("attention.head_count")?;
     let width = number("embedding_length")?;
     let vocabulary = gguf.list("tokenizer.ggml.tokens").map_or(0, <[_]>::len) as u64;
-    let head_dim = gguf.unsigned("llama.rope.dimension_count").unwrap_or(width / heads.max(1));
+    let head_dim = gguf.unsigned("llama.attention.key_length").unwrap_or(width / heads.max(1));
+    for key in ["llama.rope.dimension_count", "llama.attention.value_length"] {
+        if let Some(found) = gguf.unsigned(key).filter(|found| *found != head_dim) {
+            return Err(gguf.unsupported(key, found.to_string(), &format!("{head_dim}, the width of a head")));
+        }
+    }
     let theta = gguf.float("llama.rope.freq_base").unwrap_or(10_000.0);
-    let config = llama_json(&json!({
+    let mut config = llama_json(&json!({
         "vocab_size": gguf.unsigned("llama.vocab_size").unwrap_or(vocabulary),
         "hidden_size": width,
         "intermediate_size": number("feed_forward_length")?,
@@ -107,8 +112,73 @@ fn configuration(gguf: &Gguf<'_>) -> Result<ModelConfig> {
         "tie_word_embeddings": !gguf.tensors.contains_key("output.weight"),
         "max_position_embeddings": number("context_length")?,
     }));
+    if let Some(factor) = linear_factor(gguf)? {
+        // For transformers 4, and for transformers 5.
+        config["rope_scaling"] = json!({ "type": "linear", "factor": factor });
+        config["rope_parameters"]["rope_type"] = "linear".into();
+        config["rope_parameters"]["factor"] = factor.into();
+    }
     let checked = ModelConfig::from_json(&config.to_string(), gguf.path);
     checked.map_err(|e| gguf.unsupported("llama.*", e.to_string(), "a model of the Llama family"))
+}
+
+/// Refuses one of the parts that a model was split into.
+fn refuse_parts(gguf: &Gguf<'_>) -> Result<()> {
+    match gguf.unsigned("split.count") {
+        Some(count) if count > 1 => {
+            let part =
+                gguf.unsigned("split.no").map_or(String::new(), |number| format!(", and this is part {}", number + 1));
+            let expected = "a whole model: join its parts with `llama-gguf-split --merge FIRST_PART WHOLE.gguf`";
+            Err(gguf.unsupported("split.count", format!("{count}{part}"), expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses metadata that change the numbers, unless their value is the one that changes nothing.
+fn refuse_what_is_not_computed(gguf: &Gguf<'_>) -> Result<()> {
+    const NEUTRAL: &[(&str, f64)] = &[
+        ("llama.expert_count", 0.0),
+        ("llama.attention.sliding_window", 0.0),
+        ("llama.attention.clamp_kqv", 0.0),
+        ("llama.attention.max_alibi_bias", 0.0),
+        ("llama.attention.scale", 0.0),
+        ("llama.logit_scale", 1.0),
+        ("llama.embedding_scale", 1.0),
+        ("llama.residual_scale", 1.0),
+        ("llama.rope.scaling.attn_factor", 1.0),
+    ];
+    for (key, neutral) in NEUTRAL {
+        if let Some(found) = gguf.float(key).filter(|found| found != neutral) {
+            return Err(gguf.unsupported(key, found.to_string(), &format!("none, or {neutral}")));
+        }
+    }
+    for (key, neutral) in [("llama.attention.causal", true), ("llama.use_parallel_residual", false)] {
+        if gguf.flag(key).is_some_and(|found| found != neutral) {
+            return Err(gguf.unsupported(key, (!neutral).to_string(), &format!("`{neutral}`")));
+        }
+    }
+    Ok(())
+}
+
+/// Divisor of rotary frequencies under its newer key or its older one; llama.cpp scales linearly where no rule is named.
+fn linear_factor(gguf: &Gguf<'_>) -> Result<Option<f64>> {
+    const RULE: &str = "llama.rope.scaling.type";
+    match gguf.text(RULE) {
+        None | Some("linear") => {}
+        Some("none") => return Ok(None),
+        Some(other) => return Err(gguf.unsupported(RULE, format!("`{other}`"), "`none` or `linear`")),
+    }
+    for key in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
+        match gguf.float(key) {
+            None | Some(0.0) => {}
+            Some(factor) if factor.is_finite() && factor > 0.0 => {
+                return Ok(Some(factor).filter(|factor| *factor != 1.0));
+            }
+            Some(factor) => return Err(gguf.unsupported(key, factor.to_string(), "a number above 0")),
+        }
+    }
+    Ok(None)
 }
 
 /// The checkpoint's tensors under their names there, each with its place in the file.
@@ -169,6 +239,8 @@ fn write_json_files(
     ids: TokenIds,
     tokenizer: &TokenizerFiles,
 ) -> Result<()> {
+    let ends = ids.eos.into_iter().chain(ids.eot.filter(|eot| Some(*eot) != ids.eos));
+    let ends: Vec<u64> = ends.collect();
     let json = |name: &str, value: &Json| folder.write(name, format!("{value:#}\n"));
     let named_ids = [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)];
     let mut settings = config.to_json();
@@ -176,6 +248,9 @@ fn write_json_files(
     for (name, id) in named_ids.into_iter().filter_map(|(name, id)| id.map(|id| (name, id))) {
         settings[name] = json!(id);
         generation[name] = json!(id);
+    }
+    if ends.len() > 1 {
+        generation["eos_token_id"] = json!(ends);
     }
     json("config.json", &settings)?;
     json("generation_config.json", &generation)?;

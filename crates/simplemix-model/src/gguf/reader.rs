@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use simplemix_files::is_lfs_pointer;
+
 use super::error::{GgufError, Result};
 use super::quant::Quant;
 
@@ -45,9 +47,13 @@ impl<'a> Gguf<'a> {
     pub(super) fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
         let mut cursor = Cursor { path, bytes, at: 0 };
         if cursor.take(4)? != MAGIC {
-            return Err(cursor.damaged(0, "other bytes".to_owned(), "the letters GGUF"));
+            let found = if is_lfs_pointer(path) { "Git LFS's pointer to the file" } else { "other bytes" };
+            return Err(cursor.damaged(0, found.to_owned(), "the letters GGUF"));
         }
         let version = cursor.u32()?;
+        if (1..=3).contains(&version.swap_bytes()) {
+            return Err(cursor.damaged(4, "a big-endian file".to_owned(), "a little-endian one"));
+        }
         if !(2..=3).contains(&version) {
             return Err(cursor.damaged(4, format!("version {version}"), "version 2 or 3, little-endian"));
         }
@@ -244,7 +250,9 @@ impl<'a> Cursor<'a> {
     fn place(&self, raw: RawTensor, base: u64) -> Result<(String, TensorInfo)> {
         let RawTensor { name, dimensions, kind, offset, entry } = raw;
         let Some(quant) = Quant::of(kind) else {
-            return Err(self.unsupported(&name, format!("of GGML type {kind}"), Quant::NAMES));
+            let expected =
+                format!("{}: take the model in one of these, or convert it with `llama-quantize`", Quant::NAMES);
+            return Err(self.unsupported(&name, Quant::name(kind), &expected));
         };
         let row = dimensions.first().copied().unwrap_or(1);
         let numel = dimensions.iter().try_fold(1u64, |n, &d| n.checked_mul(d));

@@ -26,19 +26,31 @@ pub(super) struct TokenizerFiles {
 pub(super) struct TokenIds {
     pub(super) bos: Option<u64>,
     pub(super) eos: Option<u64>,
+    /// End of a turn, where it is another token than the end of the sequence.
+    pub(super) eot: Option<u64>,
     pub(super) pad: Option<u64>,
     pub(super) unknown: Option<u64>,
 }
 
 impl TokenIds {
-    pub(super) fn of(gguf: &Gguf<'_>) -> Self {
-        let id = |name: &str| gguf.unsigned(&format!("tokenizer.ggml.{name}_token_id"));
-        Self { bos: id("bos"), eos: id("eos"), pad: id("padding").or(id("eos")), unknown: id("unknown") }
+    pub(super) fn of(gguf: &Gguf<'_>) -> Result<Self> {
+        let tokens = gguf.list("tokenizer.ggml.tokens").map_or(0, <[_]>::len) as u64;
+        let id = |name: &str| {
+            let key = format!("tokenizer.ggml.{name}_token_id");
+            match gguf.unsigned(&key) {
+                Some(id) if id >= tokens => {
+                    Err(gguf.unsupported(&key, id.to_string(), &format!("below {tokens}, the number of tokens")))
+                }
+                found => Ok(found),
+            }
+        };
+        let (bos, eos, eot, unknown) = (id("bos")?, id("eos")?, id("eot")?, id("unknown")?);
+        Ok(Self { bos, eos, eot, pad: id("padding")?.or(eos), unknown })
     }
 }
 
 /// Rebuilds the tokenizer.
-pub(super) fn rebuild(gguf: &Gguf<'_>) -> Result<TokenizerFiles> {
+pub(super) fn rebuild(gguf: &Gguf<'_>, ids: TokenIds) -> Result<TokenizerFiles> {
     let model = gguf.text("tokenizer.ggml.model").unwrap_or("absent");
     if model != "gpt2" {
         return Err(gguf.unsupported("tokenizer.ggml.model", format!("`{model}`"), "`gpt2`: byte-level BPE"));
@@ -62,9 +74,10 @@ pub(super) fn rebuild(gguf: &Gguf<'_>) -> Result<TokenizerFiles> {
         })
         .collect::<Result<Vec<_>>>()?;
     let vocab: Map<String, Json> = tokens.iter().enumerate().map(|(id, t)| ((*t).to_owned(), json!(id))).collect();
-    let ids = TokenIds::of(gguf);
     let token = |id: Option<u64>| id.and_then(|id| tokens.get(usize::try_from(id).ok()?).copied());
-    let bos = token(ids.bos).filter(|_| gguf.flag("tokenizer.ggml.add_bos_token").unwrap_or(false)).zip(ids.bos);
+    let adds = |name: &str| gguf.flag(&format!("tokenizer.ggml.add_{name}_token")).unwrap_or(false);
+    let bos = token(ids.bos).filter(|_| adds("bos")).zip(ids.bos);
+    let eos = token(ids.eos).filter(|_| adds("eos")).zip(ids.eos);
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
@@ -72,7 +85,7 @@ pub(super) fn rebuild(gguf: &Gguf<'_>) -> Result<TokenizerFiles> {
         "added_tokens": added,
         "normalizer": null,
         "pre_tokenizer": pre_tokenizer(gguf)?,
-        "post_processor": bos.map(|(token, id)| prepend(token, id)),
+        "post_processor": around(bos, eos),
         "decoder": byte_level(),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
@@ -135,13 +148,21 @@ fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<Json> {
     }
 }
 
-/// Puts the begin-of-sequence token before every text.
-fn prepend(token: &str, id: u64) -> Json {
+/// Puts `bos` before every text and `eos` after it, each a token and its id; null if there is neither.
+fn around(bos: Option<(&str, u64)>, eos: Option<(&str, u64)>) -> Json {
+    if bos.is_none() && eos.is_none() {
+        return Json::Null;
+    }
+    let special =
+        |token: Option<(&str, u64)>| token.map(|(token, _)| json!({ "SpecialToken": { "id": token, "type_id": 0 } }));
+    let sequence = |id: &str, kind: u32| json!({ "Sequence": { "id": id, "type_id": kind } });
+    let with = |sequences: Vec<Json>| special(bos).into_iter().chain(sequences).chain(special(eos)).collect::<Vec<_>>();
+    let described =
+        |(token, id): (&str, u64)| (token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
     json!({
         "type": "TemplateProcessing",
-        "single": [{ "SpecialToken": { "id": token, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
-        "pair": [{ "SpecialToken": { "id": token, "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } },
-                 { "Sequence": { "id": "B", "type_id": 1 } }],
-        "special_tokens": { token: { "id": token, "ids": [id], "tokens": [token] } },
+        "single": with(vec![sequence("A", 0)]),
+        "pair": with(vec![sequence("A", 0), sequence("B", 1)]),
+        "special_tokens": bos.into_iter().chain(eos).map(described).collect::<Map<String, Json>>(),
     })
 }

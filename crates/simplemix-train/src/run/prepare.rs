@@ -111,6 +111,12 @@ impl Run {
         let settings = config.loop_settings(train.len(), mixture);
         let start = Start::load(&config, model)?;
         notices.extend(start.notice().map(str::to_owned));
+        let sampled = config.hypo().map_or(0, |hypo| hypo.max_new_tokens);
+        let other = config.reference.model.as_deref().map(ModelConfig::from_folder).transpose()?;
+        for model in std::iter::once(start.model_config()).chain(&other) {
+            train.check_for(model, "the training pairs", sampled)?;
+            eval.iter().try_for_each(|(_, set)| set.check_for(model, "the held-out pairs", 0))?;
+        }
         let stop_tokens = tokenizer.eos_ids().to_vec();
         notices.extend(notices_of(&settings, train.len()));
         if let Some(date) = &config.tokens.template_date {

@@ -1,0 +1,78 @@
+//! Sequences that a model can compute: tokens of its vocabulary, and no more of them than its rotary rule allows.
+
+use super::{ModelConfig, RopeScaling};
+use crate::error::{Error, Result};
+
+impl ModelConfig {
+    /// Longest sequence that is computed, in tokens; none if there is no limit.
+    pub fn longest(&self) -> Option<i64> {
+        let limit = |scaling: &RopeScaling| match scaling {
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(*original_max_position_embeddings),
+            _ => None,
+        };
+        self.ropes.iter().filter_map(|rope| limit(&rope.scaling)).min()
+    }
+
+    /// Refuses a sequence that this model cannot compute: one with a token outside of its vocabulary, or one that is too long
+    /// once `further` tokens follow.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with the token or the length, and the limit.
+    pub fn check_sequence(&self, ids: &[u32], further: usize) -> Result<()> {
+        if let Some(id) = ids.iter().find(|id| i64::from(**id) >= self.vocab_size) {
+            return Err(outside(i64::from(*id), self.vocab_size));
+        }
+        match self.longest() {
+            Some(longest) if (ids.len() + further) as i64 > longest => {
+                Err(too_long((ids.len() + further).to_string(), longest))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Error of a token that the model does not have.
+pub(crate) fn outside(id: i64, vocabulary: i64) -> Error {
+    Error::Input {
+        what: "token id",
+        found: id.to_string(),
+        expected: format!(
+            "below {vocabulary}, the size of the model's vocabulary: the tokenizer knows tokens that the model has not; use the \
+             model's own tokenizer, or resize the embedding with transformers"
+        ),
+    }
+}
+
+/// Error of a sequence that the model's rotary rule does not reach.
+pub(crate) fn too_long(found: String, longest: i64) -> Error {
+    let expected = format!("at most {longest}: this model's longer rotary frequencies are not computed");
+    Error::Input { what: "length of a sequence", found, expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RopeConfig;
+
+    #[test]
+    fn tokens_and_lengths_are_checked() {
+        let mut config = crate::tiny::config();
+        config.vocab_size = 100;
+        config.check_sequence(&[0, 99], 1_000_000).unwrap();
+        let error = config.check_sequence(&[3, 100], 0).unwrap_err().to_string();
+        assert!(
+            error.starts_with("token id is 100, expected below 100, the size of the model's vocabulary"),
+            "{error}"
+        );
+        let scaling = RopeScaling::LongRope {
+            short_factor: vec![1.0],
+            attention_factor: 1.0,
+            original_max_position_embeddings: 8,
+        };
+        config.ropes.push(RopeConfig { theta: 10.0, width: 2, scaling });
+        assert_eq!(config.longest(), Some(8));
+        config.check_sequence(&[1; 5], 3).unwrap();
+        let error = config.check_sequence(&[1; 5], 4).unwrap_err().to_string();
+        assert!(error.starts_with("length of a sequence is 9, expected at most 8"), "{error}");
+    }
+}

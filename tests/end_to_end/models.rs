@@ -1,0 +1,64 @@
+//! Models that cannot be used as they are given, or not with the data: refused before any work, exit code 2.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::bad_input::refused;
+use crate::{Dir, stderr};
+
+/// Changes a JSON file of the model folder.
+fn change(folder: &Path, file: &str, change: impl FnOnce(&mut Value)) {
+    let path = folder.join(file);
+    let mut value: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut value);
+    std::fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn tokens_that_the_model_has_not_are_refused_before_any_work() {
+    let dir = Dir::new();
+    change(&dir.model(), "tokenizer.json", |tokenizer| {
+        let mut token = tokenizer["added_tokens"][0].clone();
+        token["id"] = 259.into();
+        token["content"] = "zebra".into();
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    });
+    dir.pairs("fine.jsonl", "a", 8);
+    dir.pairs("p.jsonl", "a zebra", 8);
+    let parts = ["token id is 259, expected below 259, the size of the model's vocabulary"];
+    let train = ["train", "--model", "model", "--train", "p.jsonl", "--output", "run"];
+    refused(&dir, &train, &["pair 0 of the training pairs", parts[0]]);
+    let eval = ["train", "--model", "model", "--train", "fine.jsonl", "--eval", "p.jsonl", "--output", "run"];
+    refused(&dir, &eval, &["pair 0 of the held-out pairs", parts[0]]);
+    refused(&dir, &["logps", "--model", "model", "--data", "p.jsonl", "-o", "l.jsonl"], &parts);
+    let generate = ["generate", "--model", "model", "--prompts", "p.jsonl", "--max-new-tokens", "4", "-o", "c.parquet"];
+    let output = dir.simplemix(&generate);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains(parts[0]), "{}", stderr(&output));
+    // Tokens that the data does not use are no matter.
+    let fine = dir.simplemix(&["logps", "--model", "model", "--data", "fine.jsonl", "-o", "l.jsonl"]);
+    assert!(fine.status.success(), "{}", stderr(&fine));
+}
+
+#[test]
+fn what_is_no_model_folder_is_named_with_what_to_do() {
+    let dir = Dir::new();
+    dir.pairs("p.jsonl", "a", 8);
+    let train = |model: &str, parts: &[&str]| {
+        refused(&dir, &["train", "--model", model, "--train", "p.jsonl", "--output", "run"], parts);
+    };
+    train("nothing", &["nothing: no such folder"]);
+    dir.write("m.gguf", b"GGUF\x03\0\0\0");
+    train("m.gguf", &["a GGUF file", "simplemix import-gguf m.gguf FOLDER"]);
+    let folder = dir.model();
+    change(&folder, "config.json", |config| config["rope_scaling"] = json!({ "rope_type": "yarn", "factor": 2.0 }));
+    train("model", &["`rope_scaling.rope_type` is `yarn`"]);
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    std::fs::write(folder.join("config.json"), text.replace("\"rope_scaling\":{", "\"rope_scaling\":{\"x\":Infinity,"))
+        .unwrap();
+    train("model", &["config.json: `x` is Infinity", "Python writes"]);
+    std::fs::remove_file(folder.join("config.json")).unwrap();
+    std::fs::write(folder.join("adapter_config.json"), r#"{"base_model_name_or_path":"the/base"}"#).unwrap();
+    train("model", &["an adapter of peft", "`the/base`", "--adapter"]);
+}
