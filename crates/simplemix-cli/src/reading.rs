@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use simplemix_data::schema::{Layout, schema};
 use simplemix_data::{
     ExtraColumns, Finding, Findings, Form, Format, Occurrences, PairReader, Policy, PolicyRule, RankedRule,
     ReadOptions, ReadReport,
@@ -69,17 +70,20 @@ impl Reading {
     /// Options with which all files give the same columns.
     pub(crate) fn options_for(&self, files: &[PathBuf]) -> Result<ReadOptions> {
         let mut options = self.options()?;
-        let mut schemas = Vec::new();
+        let (mut layout, mut carried) = (Layout::from(Form::Plain), Vec::new());
         for file in files {
             let reader = PairReader::open(file, &options).input()?;
             if reader.report().form == Form::Messages {
                 options.form = Some(Form::Messages);
+                layout.form = Form::Messages;
             }
-            schemas.push(reader.schema());
+            layout.add_all(reader.layout());
+            // Bare text becomes messages if any file has messages, so only the carried columns are compared.
+            let canonical = schema(reader.layout().clone()).fields().len();
+            carried.push(reader.schema().fields().iter().skip(canonical).cloned().collect::<Vec<_>>());
         }
-        // Bare text becomes messages if any file has messages, so only the carried columns are compared.
-        let names = |i: usize| schemas[i].fields().iter().skip(10).cloned().collect::<Vec<_>>();
-        if (1..schemas.len()).any(|i| names(i) != names(0)) {
+        options.layout = Some(layout);
+        if carried.iter().any(|columns| *columns != carried[0]) {
             tracing::warn!("the extra columns of the files differ and are left out");
             options.extra_columns = ExtraColumns::Drop;
         }
@@ -104,9 +108,9 @@ pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
     Ok(files?)
 }
 
-/// Says on standard error how many rows of a file are no pairs, and why.
+/// Says on standard error how many rows of a file are no pairs, and why, and what was read otherwise than it stands there.
 pub(crate) fn tell_refused(report: &ReadReport) {
-    if !report.refused.is_empty() {
+    if !report.is_plain() {
         tracing::warn!("{report}");
     }
 }

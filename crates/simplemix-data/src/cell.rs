@@ -3,8 +3,6 @@
 //! The formats are written against this view, so each of them reads every encoding: all string, list and dictionary types
 //! of Arrow, nulls, and struct fields in any order (they are found by name). Nothing is copied.
 
-use std::borrow::Cow;
-
 use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::{
     ArrowDictionaryKeyType, DataType, Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
@@ -255,23 +253,21 @@ impl<'a> Struct<'a> {
         }
     }
 
+    /// Whether the texts of the field are JSON by their declared type, as `datasets` writes values of mixed types.
+    pub(crate) fn holds_json(self, name: &str) -> bool {
+        match self {
+            Struct::Arrow { array, .. } => array
+                .fields()
+                .iter()
+                .any(|field| field.name() == name && field.extension_type_name() == Some("arrow.json")),
+            Struct::Json(_) => false,
+        }
+    }
+
     pub(crate) fn has(self, name: &str) -> bool {
         match self {
             Struct::Arrow { array, .. } => array.column_by_name(name).is_some(),
             Struct::Json(fields) => fields.contains_key(name),
         }
-    }
-}
-
-/// One turn, borrowed from the file where possible.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Turn<'a> {
-    pub(crate) role: Cow<'a, str>,
-    pub(crate) content: Cow<'a, str>,
-}
-
-impl<'a> Turn<'a> {
-    pub(crate) fn new(role: impl Into<Cow<'a, str>>, content: impl Into<Cow<'a, str>>) -> Self {
-        Self { role: role.into(), content: content.into() }
     }
 }

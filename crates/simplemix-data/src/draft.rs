@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::cell::Turn;
-use crate::pair::{ContentHash, Form, Message, Pair, Policy, Text};
+use crate::format::Turn;
+use crate::message::{TemplateInputs, says_nothing};
+use crate::pair::{ContentHash, Form, HashedTurn, Pair, Policy, Text};
 use crate::problem::Problem;
 
 /// Largest row that is accepted: Arrow's 32-bit offsets could not hold a batch with larger ones.
@@ -30,20 +31,29 @@ pub(crate) struct Draft<'a> {
     pub(crate) task: Option<Cow<'a, str>>,
     pub(crate) score_chosen: Option<f64>,
     pub(crate) score_rejected: Option<f64>,
+    pub(crate) inputs: TemplateInputs,
 }
 
 impl<'a> DraftText<'a> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             DraftText::Plain(text) => text.len(),
-            DraftText::Messages(turns) => turns.iter().map(|turn| turn.role.len() + turn.content.len()).sum(),
+            DraftText::Messages(turns) => turns.iter().map(Turn::bytes).sum(),
+        }
+    }
+
+    /// The turns; none of bare text.
+    pub(crate) fn turns(&self) -> &[Turn<'a>] {
+        match self {
+            DraftText::Plain(_) => &[],
+            DraftText::Messages(turns) => turns,
         }
     }
 
     fn is_blank(&self) -> bool {
         match self {
             DraftText::Plain(text) => text.trim().is_empty(),
-            DraftText::Messages(turns) => turns.iter().all(|turn| turn.content.trim().is_empty()),
+            DraftText::Messages(turns) => turns.iter().all(|turn| says_nothing(&turn.content, &turn.fields)),
         }
     }
 
@@ -52,8 +62,10 @@ impl<'a> DraftText<'a> {
         match (self, other) {
             (DraftText::Plain(a), DraftText::Plain(b)) => a.trim() == b.trim(),
             (DraftText::Messages(a), DraftText::Messages(b)) => {
-                a.len() == b.len()
-                    && a.iter().zip(b).all(|(a, b)| a.role == b.role && a.content.trim() == b.content.trim())
+                let same = |(a, b): (&Turn<'_>, &Turn<'_>)| {
+                    a.role == b.role && a.content.trim() == b.content.trim() && a.fields == b.fields
+                };
+                a.len() == b.len() && a.iter().zip(b).all(same)
             }
             _ => false,
         }
@@ -62,9 +74,11 @@ impl<'a> DraftText<'a> {
     fn hash_into(&self, hash: &mut ContentHash) {
         match self {
             DraftText::Plain(text) => hash.plain(text),
-            DraftText::Messages(turns) => {
-                hash.messages(turns.iter().map(|turn| (turn.role.as_ref(), turn.content.as_ref())));
-            }
+            DraftText::Messages(turns) => hash.messages(turns.iter().map(|turn| HashedTurn {
+                role: &turn.role,
+                content: turn.has_content.then_some(&turn.content),
+                fields: &turn.fields,
+            })),
         }
     }
 
@@ -78,26 +92,21 @@ impl<'a> DraftText<'a> {
     /// Turns bare text into one turn of `role`; messages stay as they are.
     fn set_messages(&mut self, role: &'static str) {
         if let DraftText::Plain(text) = self {
-            *self = DraftText::Messages(vec![Turn { role: role.into(), content: std::mem::take(text) }]);
+            *self = DraftText::Messages(vec![Turn::new(role, std::mem::take(text))]);
         }
     }
 
     pub(crate) fn into_text(self) -> Text {
         match self {
             DraftText::Plain(text) => Text::Plain(text.into_owned()),
-            DraftText::Messages(turns) => {
-                let owned = |turn: Turn<'_>| Message::new(turn.role.into_owned(), turn.content.into_owned());
-                Text::Messages(turns.into_iter().map(owned).collect())
-            }
+            DraftText::Messages(turns) => Text::Messages(turns.into_iter().map(Turn::into_message).collect()),
         }
     }
 
     fn of_text(text: &'a Text) -> Self {
         match text {
             Text::Plain(text) => DraftText::Plain(text.into()),
-            Text::Messages(turns) => {
-                DraftText::Messages(turns.iter().map(|turn| Turn::new(&turn.role, &turn.content)).collect())
-            }
+            Text::Messages(turns) => DraftText::Messages(turns.iter().map(Turn::of_message).collect()),
         }
     }
 }
@@ -115,6 +124,7 @@ impl<'a> Draft<'a> {
             task: None,
             score_chosen: None,
             score_rejected: None,
+            inputs: TemplateInputs::default(),
         }
     }
 
@@ -130,6 +140,7 @@ impl<'a> Draft<'a> {
             task: pair.task.as_deref().map(Into::into),
             score_chosen: pair.score_chosen,
             score_rejected: pair.score_rejected,
+            inputs: pair.inputs.clone(),
         }
     }
 
@@ -170,8 +181,13 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Turns of all texts.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = &Turn<'a>> {
+        [&self.prompt, &self.chosen, &self.rejected].into_iter().flat_map(DraftText::turns)
+    }
+
     pub(crate) fn bytes(&self) -> usize {
-        self.prompt.bytes() + self.chosen.bytes() + self.rejected.bytes()
+        self.prompt.bytes() + self.chosen.bytes() + self.rejected.bytes() + self.inputs.bytes()
     }
 
     pub(crate) fn id(&self) -> String {
@@ -179,6 +195,7 @@ impl<'a> Draft<'a> {
         for text in [&self.prompt, &self.chosen, &self.rejected] {
             text.hash_into(&mut hash);
         }
+        hash.inputs(&self.inputs);
         hash.finish()
     }
 
@@ -191,6 +208,9 @@ impl<'a> Draft<'a> {
         let policy = self.policy.expect("the reader settles the policy first");
         let (prompt, chosen, rejected) = (self.prompt.into_text(), self.chosen.into_text(), self.rejected.into_text());
         let mut pair = Pair::new(prompt, chosen, rejected, source, policy);
+        if !self.inputs.is_empty() {
+            pair = pair.with_inputs(self.inputs);
+        }
         pair.generator = self.generator.map(Cow::into_owned);
         pair.task = self.task.map(Cow::into_owned);
         pair.score_chosen = self.score_chosen;

@@ -199,7 +199,8 @@ pub(crate) fn decode(buffer: &Buffer) -> Result<(SchemaRef, Vec<RecordBatch>), A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pair::{Form, Message, Pair, Policy, Text};
+    use crate::message::Message;
+    use crate::pair::{Form, Pair, Policy, Text};
     use crate::schema;
 
     fn batches(rows: usize) -> Vec<RecordBatch> {

@@ -8,6 +8,7 @@ mod filter;
 mod format;
 mod gather;
 mod inputs;
+mod message;
 mod near;
 mod pair;
 mod problem;
@@ -27,7 +28,8 @@ pub use filter::{Facts, Filter, Left, Selection};
 pub use format::{Format, RankedRule};
 pub use gather::RowStore;
 pub use inputs::inputs;
-pub use pair::{Form, Message, Pair, Policy, Text};
+pub use message::{Message, TemplateInputs};
+pub use pair::{Form, Pair, Policy, Text};
 pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
     Container, ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, RowReader, SourceRule, read_metadata,

@@ -3,41 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::{Map, Value};
+
 use crate::error::{Error, Result};
-
-/// One turn of a conversation.
-///
-/// Build it with [`Message::new`]; further fields may be added.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[non_exhaustive]
-pub struct Message {
-    /// Speaker: `system`, `user`, `assistant` or `tool`.
-    pub role: String,
-    /// Text of the turn.
-    pub content: String,
-}
-
-impl Message {
-    /// Builds a turn of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-
-    /// Builds a turn of the user.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::new("user", content)
-    }
-
-    /// Builds a turn of the model.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::new("assistant", content)
-    }
-
-    /// Builds a system turn.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self::new("system", content)
-    }
-}
+use crate::message::{Message, TemplateInputs, fields_text};
 
 /// A prompt or a response: bare text, or the turns of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -74,19 +43,19 @@ impl Text {
         }
     }
 
-    /// Number of characters of all content, without roles.
+    /// Number of characters of all content and further fields of turns, without roles.
     pub fn chars(&self) -> usize {
         match self {
             Text::Plain(text) => text.chars().count(),
-            Text::Messages(turns) => turns.iter().map(|turn| turn.content.chars().count()).sum(),
+            Text::Messages(turns) => turns.iter().map(Message::chars).sum(),
         }
     }
 
-    /// Whether the text is empty or white space only.
+    /// Whether the text is empty or white space only, without calls of tools.
     pub fn is_blank(&self) -> bool {
         match self {
             Text::Plain(text) => text.trim().is_empty(),
-            Text::Messages(turns) => turns.iter().all(|turn| turn.content.trim().is_empty()),
+            Text::Messages(turns) => turns.iter().all(Message::is_blank),
         }
     }
 }
@@ -175,19 +144,23 @@ pub struct Pair {
     pub score_chosen: Option<f64>,
     /// Score of the rejected response by a reward model or judge.
     pub score_rejected: Option<f64>,
+    /// What the chat template is given beside the turns: tools, documents, arguments.
+    pub inputs: TemplateInputs,
     /// Content hash: 32 lower-case hex digits.
     ///
     /// The hash is the first 16 bytes of BLAKE3 over prompt, chosen and rejected, in this order. Bare text is encoded as
     /// a byte 0, the length in bytes (u64, little endian) and the bytes; messages as a byte 1, the number of turns (u64)
-    /// and, for each turn, role and content, each as length and bytes. Scores, source and the like are not hashed, so a
-    /// pair has the same id in every file.
+    /// and, for each turn, role and content, each as length and bytes. Messages with further fields begin with a byte 2,
+    /// and the fields of each turn follow its content, as JSON by name. Template inputs follow the texts as a byte 3 and
+    /// their JSON. Scores, source and the like are not hashed, so a pair has the same id in every file.
     pub id: String,
 }
 
 impl Pair {
     /// Builds a pair without scores, generator or task.
     pub fn new(prompt: Text, chosen: Text, rejected: Text, source: impl Into<String>, policy: Policy) -> Self {
-        let id = pair_id(&prompt, &chosen, &rejected);
+        let inputs = TemplateInputs::default();
+        let id = pair_id([&prompt, &chosen, &rejected], &inputs);
         Self {
             prompt,
             chosen,
@@ -198,8 +171,17 @@ impl Pair {
             task: None,
             score_chosen: None,
             score_rejected: None,
+            inputs,
             id,
         }
+    }
+
+    /// Sets what the chat template is given beside the turns, which the [id](Pair::id) depends on.
+    #[must_use]
+    pub fn with_inputs(mut self, inputs: TemplateInputs) -> Self {
+        self.id = pair_id([&self.prompt, &self.chosen, &self.rejected], &inputs);
+        self.inputs = inputs;
+        self
     }
 
     /// Score of chosen minus score of rejected, if both are known.
@@ -213,16 +195,19 @@ impl Pair {
     }
 }
 
-fn pair_id(prompt: &Text, chosen: &Text, rejected: &Text) -> String {
+fn pair_id(texts: [&Text; 3], inputs: &TemplateInputs) -> String {
     let mut hash = ContentHash::default();
-    for text in [prompt, chosen, rejected] {
+    for text in texts {
         match text {
             Text::Plain(text) => hash.plain(text),
-            Text::Messages(turns) => {
-                hash.messages(turns.iter().map(|turn| (turn.role.as_str(), turn.content.as_str())));
-            }
+            Text::Messages(turns) => hash.messages(turns.iter().map(|turn| HashedTurn {
+                role: &turn.role,
+                content: turn.has_content().then_some(&turn.content),
+                fields: &turn.fields,
+            })),
         }
     }
+    hash.inputs(inputs);
     hash.finish()
 }
 
@@ -230,18 +215,37 @@ fn pair_id(prompt: &Text, chosen: &Text, rejected: &Text) -> String {
 #[derive(Default)]
 pub(crate) struct ContentHash(blake3::Hasher);
 
+/// A turn as it is hashed.
+pub(crate) struct HashedTurn<'a> {
+    pub(crate) role: &'a str,
+    pub(crate) content: Option<&'a str>,
+    pub(crate) fields: &'a Map<String, Value>,
+}
+
 impl ContentHash {
     pub(crate) fn plain(&mut self, text: &str) {
         self.0.update(&[0]);
         self.bytes(text);
     }
 
-    pub(crate) fn messages<'a>(&mut self, turns: impl ExactSizeIterator<Item = (&'a str, &'a str)>) {
-        self.0.update(&[1]);
+    pub(crate) fn messages<'a>(&mut self, turns: impl ExactSizeIterator<Item = HashedTurn<'a>> + Clone) {
+        let with_fields = turns.clone().any(|turn| turn.content.is_none() || !turn.fields.is_empty());
+        self.0.update(&[if with_fields { 2 } else { 1 }]);
         self.0.update(&(turns.len() as u64).to_le_bytes());
-        for (role, content) in turns {
-            self.bytes(role);
-            self.bytes(content);
+        for turn in turns {
+            self.bytes(turn.role);
+            self.bytes(turn.content.unwrap_or_default());
+            if with_fields {
+                self.0.update(&[u8::from(turn.content.is_some())]);
+                self.bytes(&fields_text(turn.fields).unwrap_or_default());
+            }
+        }
+    }
+
+    pub(crate) fn inputs(&mut self, inputs: &TemplateInputs) {
+        if !inputs.is_empty() {
+            self.0.update(&[3]);
+            self.bytes(&serde_json::json!(inputs).to_string());
         }
     }
 

@@ -20,6 +20,14 @@ pub enum Problem {
     MissingRole,
     /// The content of a turn is null or not text.
     MissingContent,
+    /// A part of a turn's content is not text, such as an image.
+    ContentPart,
+    /// A column such as `images` or `audio` holds something beside the texts.
+    Media,
+    /// `tools` or `documents` is no list of objects, or `chat_template_kwargs` no object of a template's own arguments.
+    TemplateInputs,
+    /// A turn has a field, such as `tool_calls`, that no earlier row of the file has, so that its column is missing.
+    LateField,
     /// The last turn of a response is not the assistant's.
     LastTurnNotAssistant,
     /// Without a prompt column, one side is the beginning of the other, so that no response is left.
@@ -42,13 +50,17 @@ pub enum Problem {
 
 impl Problem {
     /// All problems.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::IdenticalSides,
         Self::EmptyPrompt,
         Self::EmptyChosen,
         Self::EmptyRejected,
         Self::MissingRole,
         Self::MissingContent,
+        Self::ContentPart,
+        Self::Media,
+        Self::TemplateInputs,
+        Self::LateField,
         Self::LastTurnNotAssistant,
         Self::OneSideIsPrefix,
         Self::NoSharedPrompt,
@@ -69,6 +81,10 @@ impl Problem {
             Problem::EmptyRejected => "empty-rejected",
             Problem::MissingRole => "missing-role",
             Problem::MissingContent => "missing-content",
+            Problem::ContentPart => "content-part",
+            Problem::Media => "media",
+            Problem::TemplateInputs => "template-inputs",
+            Problem::LateField => "late-field",
             Problem::LastTurnNotAssistant => "last-turn-not-assistant",
             Problem::OneSideIsPrefix => "one-side-is-prefix",
             Problem::NoSharedPrompt => "no-shared-prompt",

@@ -17,7 +17,8 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::pair::{Form, Message, Pair, Text};
+use crate::message::{Message, TemplateInputs};
+use crate::pair::{Form, Pair, Text};
 use crate::template::{ChatTemplate, SpecialTokens, source, today};
 
 /// Tokenising rules. Everything that is not set here follows TRL's default.
@@ -267,6 +268,7 @@ impl PairTokenizer {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&std::fs::read(&self.path).map_err(Error::io(&self.path, "read"))?);
         hasher.update(self.template.as_ref().map_or("", ChatTemplate::source).as_bytes());
+        hasher.update(self.template.as_ref().and_then(ChatTemplate::tool_use_source).unwrap_or_default().as_bytes());
         hasher.update(format!("{:?}", self.special_tokens).as_bytes());
         hasher.update(self.date().unwrap_or_default().as_bytes());
         Ok(hasher.finalize().to_hex().to_string())
@@ -289,9 +291,17 @@ impl PairTokenizer {
     /// # Errors
     /// [`Error::NoTemplate`] or [`Error::Template`] for conversations, [`Error::Tokenizer`].
     pub fn encode_prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
+        self.encode_prompt_with(prompt, &TemplateInputs::default())
+    }
+
+    /// Like [`PairTokenizer::encode_prompt`], with tools, documents and arguments for the chat template.
+    ///
+    /// # Errors
+    /// See [`PairTokenizer::encode_prompt`].
+    pub fn encode_prompt_with(&self, prompt: &Text, inputs: &TemplateInputs) -> Result<Vec<u32>> {
         match prompt {
             Text::Plain(text) => self.ids(text, true),
-            Text::Messages(turns) => self.ids(&self.template()?.render(turns, true)?, false),
+            Text::Messages(turns) => self.ids(&self.template()?.render_with(turns, inputs, true)?, false),
         }
     }
 
@@ -309,9 +319,9 @@ impl PairTokenizer {
     /// [`Error::Boundary`] under [`Boundary::Strict`], [`Error::NoTemplate`] or [`Error::Template`] for conversations,
     /// [`Error::NoEos`] for plain text, [`Error::Tokenizer`].
     pub fn encode(&self, pair: &Pair) -> Result<Outcome> {
-        let prompt = self.encode_prompt(&pair.prompt)?;
-        let chosen = self.encode_with_response(&pair.prompt, &pair.chosen)?;
-        let rejected = self.encode_with_response(&pair.prompt, &pair.rejected)?;
+        let prompt = self.encode_prompt_with(&pair.prompt, &pair.inputs)?;
+        let chosen = self.encode_conversation(&pair.prompt, &pair.chosen, &pair.inputs)?;
+        let rejected = self.encode_conversation(&pair.prompt, &pair.rejected, &pair.inputs)?;
         let kept =
             [(&chosen, "chosen"), (&rejected, "rejected")].map(|(ids, side)| (common_prefix(&prompt, ids), ids, side));
         let start = kept.iter().map(|(length, ..)| *length).min().unwrap_or(0);
@@ -385,6 +395,14 @@ impl PairTokenizer {
     /// [`Error::NoTemplate`] or [`Error::Template`] for conversations, [`Error::NoEos`] for plain text,
     /// [`Error::Tokenizer`].
     pub fn encode_with_response(&self, prompt: &Text, response: &Text) -> Result<Vec<u32>> {
+        self.encode_conversation(prompt, response, &TemplateInputs::default())
+    }
+
+    /// Like [`PairTokenizer::encode_with_response`], with tools, documents and arguments for the chat template.
+    ///
+    /// # Errors
+    /// See [`PairTokenizer::encode_with_response`].
+    pub fn encode_conversation(&self, prompt: &Text, response: &Text, inputs: &TemplateInputs) -> Result<Vec<u32>> {
         match (prompt, response) {
             (Text::Plain(prompt), Text::Plain(response)) => {
                 let Some(eos) = self.special_tokens.get("eos_token") else {
@@ -395,7 +413,7 @@ impl PairTokenizer {
             }
             (prompt, response) => {
                 let turns: Vec<Message> = turns(prompt, "user").chain(turns(response, "assistant")).collect();
-                self.ids(&self.template()?.render(&turns, false)?, false)
+                self.ids(&self.template()?.render_with(&turns, inputs, false)?, false)
             }
         }
     }

@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::message::fields_text;
 use crate::near::NearDuplicates;
 use crate::pair::{Pair, Text};
 use crate::problem::Occurrences;
@@ -275,6 +276,9 @@ fn hash_of(text: &Text) -> u64 {
         Text::Messages(turns) => turns.iter().for_each(|turn| {
             part(&turn.role);
             part(&turn.content);
+            if let Some(fields) = fields_text(&turn.fields) {
+                part(&fields);
+            }
         }),
     }
     let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
@@ -284,7 +288,8 @@ fn hash_of(text: &Text) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pair::{Message, Policy};
+    use crate::message::Message;
+    use crate::pair::Policy;
 
     fn pair(prompt: &str, chosen: &str) -> Pair {
         let turn = |role: &str, text: &str| Text::Messages(vec![Message::new(role, text)]);

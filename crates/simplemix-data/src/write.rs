@@ -4,11 +4,13 @@ use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
-use arrow::json::writer::{LineDelimited, WriterBuilder};
+use arrow::json::writer::{LineDelimited, NullableEncoder, WriterBuilder};
+use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -18,7 +20,7 @@ use simplemix_files::AtomicFile;
 
 use crate::error::{Error, Result};
 use crate::pair::{Form, Pair};
-use crate::schema;
+use crate::schema::{self, Layout};
 
 /// Settings of a writer.
 #[derive(Debug, Clone)]
@@ -169,22 +171,25 @@ impl PairWriter {
     /// [`Error::Schema`] if the batch is not canonical or differs from the first one, [`Error::Io`] if it cannot be
     /// written.
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
-        schema::form_of(batch.schema_ref())?;
+        schema::layout_of(batch.schema_ref())?;
         self.table.write_batch(batch)
     }
 
-    /// Adds pairs, in the form of the file's first pair.
+    /// Adds pairs, in the form of the file's first pair and with the fields of turns that the first pairs added have.
     ///
     /// # Errors
     /// See [`PairWriter::write_batch`]; also [`Error::Value`] for messages in a file of plain text.
     pub fn write_pairs(&mut self, pairs: &[Pair]) -> Result<()> {
         let Some(first) = pairs.first() else { return Ok(()) };
-        let form = match &self.table.schema {
-            Some(schema) => schema::form_of_written(schema),
-            None => first.form(),
+        let layout = match &self.table.schema {
+            Some(schema) => schema::layout_of_written(schema),
+            None => match first.form() {
+                Form::Plain => Form::Plain.into(),
+                form => Layout { form, ..Layout::of_pairs(pairs) },
+            },
         };
         for pairs in pairs.chunks(1024) {
-            self.write_batch(&schema::batch_from_pairs(pairs, form)?)?;
+            self.write_batch(&schema::batch_in_layout(pairs, &layout)?)?;
         }
         Ok(())
     }
@@ -302,7 +307,8 @@ impl TableWriter {
             }
             Kind::Json(codec) => {
                 let text = TextSink::new(file, codec, self.options.zstd_level).map_err(Error::io(path, "open"))?;
-                Sink::Json(Box::new(WriterBuilder::new().with_explicit_nulls(true).build(text)))
+                let builder = WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(AsJson));
+                Sink::Json(Box::new(builder.build(text)))
             }
         };
         self.schema = Some(schema);
@@ -328,6 +334,30 @@ impl TableWriter {
 /// Error of a call after one that failed.
 fn closed(path: &Path) -> Error {
     Error::io(path, "write")(std::io::Error::other("an earlier write failed"))
+}
+
+/// Writes fields that hold JSON as text as what they hold.
+#[derive(Debug)]
+struct AsJson;
+
+struct Verbatim<'a>(&'a StringArray);
+
+impl EncoderFactory for AsJson {
+    fn make_default_encoder<'a>(
+        &self,
+        field: &'a FieldRef,
+        array: &'a dyn Array,
+        _options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let texts = array.as_string_opt::<i32>().filter(|_| schema::is_json(field));
+        Ok(texts.map(|texts| NullableEncoder::new(Box::new(Verbatim(texts)), texts.nulls().cloned())))
+    }
+}
+
+impl Encoder for Verbatim<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0.value(row).as_bytes());
+    }
 }
 
 impl Kind {

@@ -60,7 +60,7 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
     let answers = answers(settings, prompts, watch)?;
     let pair = |(prompt, answers): (&Prompt, &Vec<Candidate>)| {
         let [a, b] = [0, 1].map(|side| prompt.prompt.response(&answers[side].text));
-        let mut pair = Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On);
+        let mut pair = Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On).with_inputs(prompt.inputs.clone());
         pair.task.clone_from(&prompt.task);
         pair
     };

@@ -15,6 +15,7 @@
 //! | `temperature` | number, nullable | |
 //! | `seed` | integer, nullable | seed given to the backend for this sample |
 //! | `is_reference` | boolean | whether this is the `reference` of the file of prompts |
+//! | `tools`, `documents`, `chat_template_kwargs` | JSON, nullable | as in the file of prompts, where it has them |
 //! | `score`, `score_NAME` | number, nullable | after scoring: the weighted sum, and the score of each scorer |
 //!
 //! Files of other programs need only `prompt` and `response`.
@@ -27,7 +28,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use simplemix_data::{Form, RowReader, TableWriter, Text, WriteOptions, schema};
+use simplemix_data::schema::{self, Layout};
+use simplemix_data::{Form, RowReader, TableWriter, TemplateInputs, Text, WriteOptions};
 
 use crate::error::{Error, Result};
 use crate::generator::{Finish, Prompt};
@@ -80,6 +82,9 @@ pub struct CandidateRow {
     /// Whether this is the reference response.
     #[serde(default)]
     pub is_reference: bool,
+    /// What the chat template is given beside the turns of the prompt.
+    #[serde(skip)]
+    pub inputs: TemplateInputs,
     /// Scores by column.
     #[serde(skip)]
     pub scores: BTreeMap<String, Option<f64>>,
@@ -103,6 +108,7 @@ impl CandidateRow {
             temperature: None,
             seed: None,
             is_reference: false,
+            inputs: prompt.inputs.clone(),
             scores: BTreeMap::new(),
         }
     }
@@ -114,9 +120,13 @@ impl CandidateRow {
             .filter(|(_, value)| value.is_number() || value.is_null())
             .map(|(name, value)| (name.clone(), value.as_f64()))
             .collect();
+        let inputs = TemplateInputs::of_row(&cells).map_err(|column| format!("`{column}` that cannot be read"));
         let mut row: Self = serde_json::from_value(Value::Object(cells)).map_err(|error| error.to_string())?;
+        if row.prompt.form() == Form::Messages {
+            row.inputs = inputs?;
+        }
         if row.prompt_id.is_empty() {
-            row.prompt_id = prompt_id(&row.prompt);
+            row.prompt_id = prompt_id(&row.prompt, &row.inputs);
         }
         row.scores = scores;
         Ok(row)
@@ -129,6 +139,7 @@ impl CandidateRow {
             task: self.task.clone(),
             answer: self.answer.clone(),
             reference: self.reference.clone(),
+            inputs: self.inputs.clone(),
         }
     }
 }
@@ -231,14 +242,27 @@ impl Iterator for CandidateReader {
     }
 }
 
-/// Hash of a file of candidates, and the number of prompts in it.
-pub(crate) fn survey(path: &Path) -> Result<(String, u64)> {
-    let mut groups = 0;
+/// What is known of a file of candidates once it has been read.
+pub(crate) struct CandidateSurvey {
+    /// Hash of the file.
+    pub(crate) hash: String,
+    /// Number of prompts.
+    pub(crate) groups: u64,
+    /// Form of the prompts, and what they have beside role and content of turns.
+    pub(crate) layout: Layout,
+}
+
+/// Reads a file of candidates once.
+pub(crate) fn survey(path: &Path) -> Result<CandidateSurvey> {
+    let (mut groups, mut layout) = (0, Layout::from(Form::Messages));
     for group in CandidateReader::open(path)? {
-        group?;
+        let prompt = group?.prompt;
+        layout.form = prompt.prompt.form();
+        layout.add_text(&prompt.prompt);
+        layout.add_inputs(&prompt.inputs);
         groups += 1;
     }
-    Ok((simplemix_files::hash_file(path)?, groups))
+    Ok(CandidateSurvey { hash: simplemix_files::hash_file(path)?, groups, layout })
 }
 
 /// Rows in each batch written.
@@ -253,16 +277,19 @@ pub(crate) struct CandidateWriter {
 }
 
 impl CandidateWriter {
-    /// Creates the file for `plain` prompts or for messages, with these columns of scores.
-    pub(crate) fn create(path: &Path, plain: bool, scores: &[String]) -> Result<Self> {
+    /// Creates the file for prompts of this layout, with these columns of scores.
+    pub(crate) fn create(path: &Path, layout: Layout, scores: &[String]) -> Result<Self> {
         check_output(path)?;
-        let form = if plain { Form::Plain } else { Form::Messages };
         let table = TableWriter::create(path, &WriteOptions::default())?;
-        Ok(Self { path: path.to_path_buf(), table, schema: schema_of(form, scores), rows: Vec::new() })
+        Ok(Self { path: path.to_path_buf(), table, schema: schema_of(layout, scores), rows: Vec::new() })
     }
 
     pub(crate) fn write(&mut self, row: &CandidateRow) -> Result<()> {
         let mut cells = serde_json::to_value(row).expect("a row is numbers and text, which JSON holds");
+        cells["prompt"] = schema::cells_of(&row.prompt);
+        for (name, text) in row.inputs.cells() {
+            cells[name] = text.into();
+        }
         for (name, score) in &row.scores {
             cells[name] = (*score).into();
         }
@@ -300,8 +327,10 @@ pub(crate) fn check_output(path: &Path) -> Result<()> {
     Err(Error::Setting { key: "output", found, expected: "a name that ends in .parquet or .arrow" })
 }
 
-fn schema_of(form: Form, scores: &[String]) -> SchemaRef {
-    let prompt = schema::schema(form).field(0).clone();
+fn schema_of(layout: Layout, scores: &[String]) -> SchemaRef {
+    let inputs = layout.inputs.clone();
+    let canonical = schema::schema(layout);
+    let prompt = canonical.field(0).clone();
     let field = |name: &str, kind, nullable| Arc::new(Field::new(name, kind, nullable));
     let mut fields: Vec<FieldRef> = vec![
         field("prompt_id", DataType::Utf8, false),
@@ -319,6 +348,7 @@ fn schema_of(form: Form, scores: &[String]) -> SchemaRef {
         field("seed", DataType::Int64, true),
         field("is_reference", DataType::Boolean, false),
     ];
+    fields.extend(inputs.iter().filter_map(|name| canonical.field_with_name(name).ok().cloned().map(Arc::new)));
     fields.extend(scores.iter().map(|name| field(name, DataType::Float64, true)));
     Arc::new(Schema::new(fields))
 }
@@ -328,12 +358,23 @@ mod tests {
     use super::*;
     use simplemix_data::Message;
 
+    /// A prompt with a call, reasoning, tools and arguments.
+    fn called() -> Prompt {
+        let call = serde_json::json!([{"function": {"name": "die", "arguments": {"n": 1}}}]);
+        let turn = Message::assistant("").with_field("tool_calls", call).with_field("reasoning_content", "Hm: \"x\"");
+        let mut prompt = Prompt::new("c", Text::Messages(vec![Message::user("Roll."), turn]));
+        prompt.inputs.tools = Some(serde_json::json!([{"type": "function"}]));
+        prompt.inputs.arguments.insert("enable_thinking".to_owned(), false.into());
+        prompt
+    }
+
     #[test]
     fn rows_come_back_in_groups() {
         let dir = tempfile::tempdir().unwrap();
         let prompts = [
             Prompt::new("a", Text::Messages(vec![Message::user("2 + 2?")])).with_answer("4").with_reference("four"),
             Prompt::new("b", Text::Messages(vec![Message::user("\"é\"?")])).with_task("words"),
+            called(),
         ];
         let mut rows = Vec::new();
         for prompt in &prompts {
@@ -347,9 +388,14 @@ mod tests {
         }
         for name in ["c.parquet", "c.arrow"] {
             let path = dir.path().join(name);
-            let mut writer = CandidateWriter::create(&path, false, &["score".into(), "score_x".into()]).unwrap();
+            let mut layout = Layout::from(Form::Messages);
+            prompts.iter().for_each(|prompt| {
+                layout.add_text(&prompt.prompt);
+                layout.add_inputs(&prompt.inputs);
+            });
+            let mut writer = CandidateWriter::create(&path, layout, &["score".into(), "score_x".into()]).unwrap();
             rows.iter().for_each(|row| writer.write(row).unwrap());
-            assert_eq!(writer.finish([]).unwrap(), 4);
+            assert_eq!(writer.finish([]).unwrap(), 6);
             let groups: Vec<CandidateGroup> = CandidateReader::open(&path).unwrap().map(Result::unwrap).collect();
             assert_eq!(groups.iter().map(|group| &group.prompt).collect::<Vec<_>>(), prompts.each_ref());
             let read: Vec<CandidateRow> = groups.into_iter().flat_map(|group| group.rows).collect();

@@ -174,7 +174,7 @@ fn write(
 ) -> Result<GenerateReport> {
     let samples = settings.sampling.samples;
     let mut report = GenerateReport::new(survey);
-    let mut writer = CandidateWriter::create(&settings.output, survey.plain, &[])?;
+    let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), &[])?;
     for (index, prompt) in settings.prompts.read().enumerate() {
         let prompt = prompt?;
         for sample in 0..samples {

@@ -1,7 +1,7 @@
 //! Prompts, sampled responses, and the trait behind which a model samples them.
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::Text;
+use simplemix_data::{TemplateInputs, Text};
 
 use crate::error::{Error, Result};
 
@@ -26,12 +26,22 @@ pub struct Prompt {
     pub answer: Option<String>,
     /// A response by someone else; the chosen one where the prompt comes from a preference pair.
     pub reference: Option<String>,
+    /// What the chat template is given beside the turns: tools, documents, arguments.
+    #[serde(flatten)]
+    pub inputs: TemplateInputs,
 }
 
 impl Prompt {
     /// A prompt without task, answer and reference.
     pub fn new(id: impl Into<String>, prompt: impl Into<Text>) -> Self {
-        Self { id: id.into(), prompt: prompt.into(), task: None, answer: None, reference: None }
+        Self {
+            id: id.into(),
+            prompt: prompt.into(),
+            task: None,
+            answer: None,
+            reference: None,
+            inputs: TemplateInputs::default(),
+        }
     }
 
     /// Sets the known right answer.

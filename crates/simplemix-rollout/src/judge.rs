@@ -244,11 +244,21 @@ fn prompt_text(prompt: &Text) -> String {
     match prompt {
         Text::Plain(text) => text.clone(),
         Text::Messages(turns) => match turns.as_slice() {
-            [only] => only.content.clone(),
+            [only] => turn_text(only),
             turns => {
-                turns.iter().map(|turn| format!("{}: {}", turn.role, turn.content)).collect::<Vec<_>>().join("\n\n")
+                let lines = turns.iter().map(|turn| format!("{}: {}", turn.role, turn_text(turn)));
+                lines.collect::<Vec<_>>().join("\n\n")
             }
         },
+    }
+}
+
+/// Content of a turn, and the tools that it calls.
+fn turn_text(turn: &Message) -> String {
+    match turn.fields.get("tool_calls") {
+        Some(calls) if turn.content.is_empty() => calls.to_string(),
+        Some(calls) => format!("{}\n{calls}", turn.content),
+        None => turn.content.clone(),
     }
 }
 

@@ -113,7 +113,7 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
     fn sample_group(&self, jobs: &[Job], sampling: &SamplingConfig, sink: &mut dyn CandidateSink) -> Result<()> {
         let tokenizer = self.tokenizer.borrow();
         let request = |job: &Job| {
-            let prompt = tokenizer.encode_prompt(&job.prompt.prompt)?;
+            let prompt = tokenizer.encode_prompt_with(&job.prompt.prompt, &job.prompt.inputs)?;
             Ok(Request { prompt, stream: stream(&job.prompt.id) })
         };
         let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;

@@ -117,7 +117,7 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> MixPGenerator<M, T> {
         let question = |job: &Job| {
             let stream = stream(&job.prompt.id);
             let is_plain = is_plain(self.plain_share, sampling.seed, stream);
-            let prompt = tokenizer.encode_prompt(&job.prompt.prompt)?;
+            let prompt = tokenizer.encode_prompt_with(&job.prompt.prompt, &job.prompt.inputs)?;
             Ok(MixedRequest { request: Request { prompt, stream }, is_plain })
         };
         let requests = jobs.iter().map(question).collect::<Result<Vec<_>>>()?;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, FieldRef, Schema};
 use serde::{Deserialize, Serialize};
-use simplemix_data::{Form, Pair, PairWriter, Watch, WriteOptions, schema};
+use simplemix_data::schema::{self, Layout};
+use simplemix_data::{Pair, PairWriter, Watch, WriteOptions};
 
-use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE, survey};
+use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, SCORE, survey};
 use crate::error::{Error, Result};
 use crate::generator::Finish;
 use crate::journal::{WorkKey, finished, json};
@@ -105,7 +106,7 @@ const BATCH_PAIRS: usize = 1024;
 pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport> {
     settings.select.check()?;
     let path = &settings.candidates;
-    let (hash, total) = survey(path)?;
+    let CandidateSurvey { hash, groups: total, layout } = survey(path)?;
     let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return Ok(report);
@@ -135,12 +136,12 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
             Err(reason) => *report.dropped.entry(reason).or_default() += 1,
         }
         if waiting.len() >= BATCH_PAIRS {
-            writer.write_batch(&batch(&waiting, &settings.output)?)?;
+            writer.write_batch(&batch(&waiting, &layout, &settings.output)?)?;
             waiting.clear();
         }
         watch.progress("pair", report.prompts, total);
     }
-    writer.write_batch(&batch(&waiting, &settings.output)?)?;
+    writer.write_batch(&batch(&waiting, &layout, &settings.output)?)?;
     report.mean_gap = gaps / report.pairs.max(1) as f64;
     for (key, value) in key.metadata(&report) {
         writer.add_metadata(key, value);
@@ -194,9 +195,9 @@ fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<PairR
     Ok(choose(&group.prompt.id, &scored, &settings.select)?.into_iter().map(with_rows).collect())
 }
 
-fn batch(pairs: &[PairRows], output: &Path) -> Result<RecordBatch> {
-    let form = pairs.first().map_or(Form::Messages, |rows| rows.pair.form());
-    let canonical = schema::batch_from_pairs(&pairs.iter().map(|rows| rows.pair.clone()).collect::<Vec<Pair>>(), form)?;
+fn batch(pairs: &[PairRows], layout: &Layout, output: &Path) -> Result<RecordBatch> {
+    let canonical =
+        schema::batch_in_layout(&pairs.iter().map(|rows| rows.pair.clone()).collect::<Vec<Pair>>(), layout)?;
     let reference = |rows: &PairRows| {
         let at = rows.sides.iter().position(|row| row.is_reference)?;
         Some(["chosen", "rejected"][at])
@@ -233,6 +234,38 @@ mod tests {
     use simplemix_data::Unwatched;
 
     use super::*;
+
+    #[test]
+    fn pairs_keep_calls_and_tools_of_their_prompts() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |response: &str, score: f64| {
+            let call = serde_json::json!({"type": "function", "function": {"name": "die", "arguments": {}}});
+            let row = serde_json::json!({
+                "prompt": [
+                    {"role": "user", "content": "Roll."},
+                    {"role": "assistant", "content": null, "tool_calls": [call]},
+                    {"role": "tool", "content": "4"},
+                ],
+                "tools": [{"type": "function", "function": {"name": "die"}}],
+                "response": response,
+                "score": score,
+            });
+            row.to_string()
+        };
+        let candidates = dir.path().join("scored.jsonl");
+        std::fs::write(&candidates, [row("four", 1.0), row("five", 0.0)].join("\n")).unwrap();
+        let mut read = Vec::new();
+        for name in ["on.parquet", "on.jsonl"] {
+            let settings = PairSettings::new(&candidates, dir.path().join(name));
+            assert_eq!(pair(&settings, &mut Unwatched).unwrap().pairs, 1);
+            let pairs = simplemix_data::read_pairs(&settings.output, &Default::default()).unwrap();
+            let simplemix_data::Text::Messages(turns) = &pairs[0].prompt else { panic!("messages") };
+            assert_eq!(turns[1].fields["tool_calls"][0]["function"]["name"], "die");
+            assert_eq!(pairs[0].inputs.tools.as_ref().unwrap()[0]["function"]["name"], "die");
+            read.push(pairs);
+        }
+        assert_eq!(read[0], read[1]);
+    }
 
     #[test]
     fn cut_responses_can_be_left_out() {

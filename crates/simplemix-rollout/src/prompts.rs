@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use simplemix_data::{ExtraColumns, Form, Message, Pair, PairReader, ReadOptions, RowReader, Text, schema};
+use simplemix_data::schema::{self, Layout};
+use simplemix_data::{ExtraColumns, Form, Message, Pair, PairReader, ReadOptions, RowReader, TemplateInputs, Text};
 
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
@@ -44,7 +45,7 @@ pub struct PromptSettings {
 }
 
 /// Counts and hash of all prompts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Survey {
     pub(crate) prompts: u64,
     /// Rows whose prompt is in an earlier row.
@@ -53,7 +54,8 @@ pub(crate) struct Survey {
     pub(crate) answers: u64,
     /// Prompts with a reference response.
     pub(crate) references: u64,
-    pub(crate) plain: bool,
+    /// Form of the prompts, and what they have beside role and content of turns.
+    pub(crate) layout: Layout,
     /// Hash of all prompts and their fields.
     pub(crate) hash: String,
 }
@@ -79,13 +81,15 @@ impl PromptSettings {
     pub(crate) fn survey(&self) -> Result<Survey> {
         let mut hasher = blake3::Hasher::new();
         let (mut prompts, mut answers, mut references) = (0, 0, 0);
-        let (mut plain, mut messages) = (false, None);
+        let (mut plain, mut messages, mut layout) = (false, None, Layout::from(Form::Messages));
         let mut reader = self.read();
         for prompt in reader.by_ref() {
             let prompt = prompt?;
             prompts += 1;
             answers += u64::from(prompt.answer.is_some());
             references += u64::from(prompt.reference.is_some());
+            layout.add_text(&prompt.prompt);
+            layout.add_inputs(&prompt.inputs);
             match prompt.prompt.form() {
                 Form::Plain => plain = true,
                 Form::Messages => messages = messages.or_else(|| Some(prompt.id.clone())),
@@ -104,7 +108,8 @@ impl PromptSettings {
             return Err(Error::Setting { key: "messages", found, expected: "true, or prompts of one form" });
         }
         let (repeated, hash) = (reader.repeated, hasher.finalize().to_hex().to_string());
-        Ok(Survey { prompts, repeated, answers, references, plain, hash })
+        layout.form = if plain { Form::Plain } else { Form::Messages };
+        Ok(Survey { prompts, repeated, answers, references, layout, hash })
     }
 
     /// Iterates over the distinct prompts, in order.
@@ -159,7 +164,7 @@ impl Prompts<'_> {
             };
             let (row, mut prompt) = row?;
             prompt.prompt = self.settings.shaped(prompt.prompt);
-            let (id, text) = (short_hash(&prompt.id), short_hash(&json(&prompt.prompt)));
+            let (id, text) = (short_hash(&prompt.id), short_hash(&asked(&prompt.prompt, &prompt.inputs)));
             match self.seen.insert(id, text) {
                 None => {
                     self.left -= 1;
@@ -195,9 +200,14 @@ fn short_hash(text: &str) -> [u8; 16] {
     short
 }
 
+/// Everything that a model is asked, as text.
+fn asked(prompt: &Text, inputs: &TemplateInputs) -> String {
+    if inputs.is_empty() { json(prompt) } else { json(&(prompt, inputs)) }
+}
+
 /// Id of a prompt without one: 32 hex digits of its hash.
-pub(crate) fn prompt_id(prompt: &Text) -> String {
-    let mut hex = blake3::hash(json(prompt).as_bytes()).to_hex().to_string();
+pub(crate) fn prompt_id(prompt: &Text, inputs: &TemplateInputs) -> String {
+    let mut hex = blake3::hash(asked(prompt, inputs).as_bytes()).to_hex().to_string();
     hex.truncate(32);
     hex
 }
@@ -250,10 +260,13 @@ fn prompt_of_pair(pair: Pair) -> Prompt {
     let reference = match pair.chosen {
         Text::Plain(text) => Some(text),
         // A response of several turns does not answer the prompt alone.
-        Text::Messages(mut turns) if turns.len() == 1 => turns.pop().map(|turn| turn.content),
+        Text::Messages(mut turns) if turns.len() == 1 && turns[0].fields.is_empty() => {
+            turns.pop().map(|turn| turn.content)
+        }
         Text::Messages(_) => None,
     };
-    Prompt { id: prompt_id(&pair.prompt), task: pair.task, answer: None, reference, prompt: pair.prompt }
+    let id = prompt_id(&pair.prompt, &pair.inputs);
+    Prompt { id, task: pair.task, answer: None, reference, prompt: pair.prompt, inputs: pair.inputs }
 }
 
 fn prompt_of_row(
@@ -280,17 +293,26 @@ fn prompt_of_row(
     if text.is_blank() {
         return Err(wrong(shown(), "a prompt that is not blank"));
     }
+    let inputs = match text.form() {
+        Form::Plain => TemplateInputs::default(),
+        Form::Messages => TemplateInputs::of_row(cells).map_err(|column| {
+            let value = cells.get(column).unwrap_or(&Value::Null).to_string();
+            let found = format!("`{column}` {}", value.chars().take(60).collect::<String>());
+            wrong(found, "a list of objects, or one object of arguments for the chat template")
+        })?,
+    };
     let scalar = |name: &str| match cells.get(name) {
         Some(Value::String(text)) => Some(text.clone()),
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
     };
     Ok(Prompt {
-        id: scalar("id").or_else(|| scalar("prompt_id")).unwrap_or_else(|| prompt_id(&text)),
+        id: scalar("id").or_else(|| scalar("prompt_id")).unwrap_or_else(|| prompt_id(&text, &inputs)),
         task: scalar("task").or_else(|| scalar("category")),
         answer: scalar("answer"),
         reference: scalar("reference"),
         prompt: text,
+        inputs,
     })
 }
 
@@ -320,7 +342,7 @@ mod tests {
         assert_eq!((prompts[0].id.as_str(), prompts[0].task.as_deref()), ("7", Some("math")));
         assert_eq!((prompts[0].answer.as_deref(), prompts[1].answer.as_deref()), (Some("4"), Some("3")));
         let survey = of_prompts.survey().unwrap();
-        assert_eq!((survey.prompts, survey.answers, survey.plain), (2, 2, false));
+        assert_eq!((survey.prompts, survey.answers, survey.layout.form), (2, 2, Form::Messages));
 
         let pairs = r#"[{"prompt": "q", "chosen": " good", "rejected": " bad"},
                         {"prompt": "q", "chosen": " better", "rejected": " bad"},

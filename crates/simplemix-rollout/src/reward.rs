@@ -76,7 +76,8 @@ impl RewardScorer {
         for group in groups {
             for response in &group.responses {
                 let response = group.prompt.prompt.response(response);
-                let mut ids = self.tokenizer.encode_with_response(&group.prompt.prompt, &response)?;
+                let mut ids =
+                    self.tokenizer.encode_conversation(&group.prompt.prompt, &response, &group.prompt.inputs)?;
                 ids.truncate(self.settings.max_length);
                 all.push(ids);
             }

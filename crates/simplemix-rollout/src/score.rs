@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
+use simplemix_data::schema::Layout;
 
-use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateWriter, SCORE, check_output, survey};
+use crate::candidates::{
+    CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, CandidateWriter, SCORE, check_output, survey,
+};
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::journal::{Journal, Work, WorkKey};
@@ -76,7 +79,7 @@ const GROUPS_IN_CHUNK: usize = 64;
 /// error of a scorer.
 pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn Watch) -> Result<ScoreReport> {
     check(settings, scorers)?;
-    let (hash, groups) = survey(&settings.candidates)?;
+    let CandidateSurvey { hash, groups, layout } = survey(&settings.candidates)?;
     let columns = columns(scorers);
     let key = work_key(settings, scorers, &columns, hash);
     let mut journal: Journal<Vec<Option<f64>>> = match Work::begin(&settings.output, &key, settings.overwrite)? {
@@ -96,7 +99,7 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
         score_chunk(scorers, first, &chunk, &mut journal, total, watch)?;
         first += GROUPS_IN_CHUNK as u64;
     }
-    let report = write(settings, scorers, &columns, &mut journal, &key)?;
+    let report = write(settings, scorers, &columns, layout, &mut journal, &key)?;
     journal.remove()?;
     Ok(report)
 }
@@ -221,11 +224,13 @@ fn write(
     settings: &ScoreSettings,
     scorers: &[Weighted],
     columns: &[String],
+    layout: Layout,
     journal: &mut Journal<Vec<Option<f64>>>,
     key: &WorkKey,
 ) -> Result<ScoreReport> {
     let names: Vec<String> = std::iter::once(SCORE.to_owned()).chain(columns.iter().cloned()).collect();
-    let (mut tally, mut writer) = (Tally::default(), None);
+    let mut tally = Tally::default();
+    let mut writer = CandidateWriter::create(&settings.output, layout, &names)?;
     for (index, group) in CandidateReader::open(&settings.candidates)?.enumerate() {
         let group = group?;
         let mut scores = Vec::with_capacity(scorers.len());
@@ -242,18 +247,10 @@ fn write(
             let cells = [vec![weighted_sum(scorers, &takes_part, &own)], own].concat();
             tally.count(&row, &names, &cells, &counted);
             row.scores = names.iter().cloned().zip(cells).collect();
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                none => {
-                    let plain = row.prompt.form() == simplemix_data::Form::Plain;
-                    none.insert(CandidateWriter::create(&settings.output, plain, &names)?)
-                }
-            };
             writer.write(&row)?;
         }
     }
     let report = tally.finish();
-    let writer = writer.map_or_else(|| CandidateWriter::create(&settings.output, false, &names), Ok)?;
     writer.finish(key.metadata(&report))?;
     Ok(report)
 }

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use simplemix_data::{Unwatched, Watch};
 use simplemix_rollout::{
-    Ask, CandidateReader, CandidateRow, Endpoint, Error, GenerateReport, GenerateSettings, Group, Judge, JudgeMode,
-    JudgeSettings, OnRefused, Prompt, PromptSettings, SamplingConfig, ServerClient, ServerGenerator, ServerSettings,
-    generate, score_all,
+    Ask, CandidateReader, CandidateRow, Endpoint, Error, GenerateReport, GenerateSettings, Generator, Group, Judge,
+    JudgeMode, JudgeSettings, OnRefused, Prompt, PromptSettings, SamplingConfig, ServerClient, ServerGenerator,
+    ServerSettings, generate, score_all,
 };
 use support::{Does, Mock, Seen, echo};
 
@@ -283,6 +283,34 @@ fn models_are_found_and_interfaces_chosen() {
     let none = Mock::start(|_| Does::Sends(200, vec![], r#"{"data": [{"id": "a"}, {"id": "b"}]}"#.to_owned()));
     let error = ServerClient::new(ServerSettings { model: None, ..settings(&none) }).unwrap_err().to_string();
     assert!(error.contains("has the models a, b; name the model to use in `model`"), "{error}");
+}
+
+#[test]
+fn tools_and_calls_of_a_prompt_reach_the_server() {
+    let mock = Mock::start(|_| Does::Answers("four".to_owned()));
+    let dir = tempfile::tempdir().unwrap();
+    let call = json!([{"type": "function", "function": {"name": "die", "arguments": {}}}]);
+    let row = json!({
+        "prompt": [
+            {"role": "user", "content": "Roll."},
+            {"role": "assistant", "content": null, "tool_calls": call},
+            {"role": "tool", "name": "die", "content": [{"type": "text", "text": "4"}]},
+        ],
+        "tools": json!([{"type": "function", "function": {"name": "die"}}]).to_string(),
+        "chat_template_kwargs": {"enable_thinking": false, "level": "low"},
+    });
+    let path = dir.path().join("prompts.jsonl");
+    std::fs::write(&path, row.to_string()).unwrap();
+    let prompts = PromptSettings { files: vec![path], ..PromptSettings::default() }.prompts().unwrap();
+    let mut server = settings(&mock);
+    server.extra.insert("chat_template_kwargs".to_owned(), json!({"level": "high"}));
+    let sampling = SamplingConfig { samples: 1, ..SamplingConfig::simplemix() };
+    ServerGenerator::new(server).unwrap().generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
+    let body = mock.seen().pop().unwrap().body;
+    assert_eq!(body["tools"][0]["function"]["name"], "die");
+    assert_eq!(body["chat_template_kwargs"], json!({"enable_thinking": false, "level": "high"}));
+    assert_eq!(body["messages"][1], json!({"role": "assistant", "tool_calls": call}));
+    assert_eq!(body["messages"][2], json!({"role": "tool", "content": "4", "name": "die"}));
 }
 
 #[test]

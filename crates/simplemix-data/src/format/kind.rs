@@ -6,6 +6,7 @@ use std::fmt;
 use arrow::datatypes::DataType;
 
 use crate::cell::{Cell, List, Struct};
+use crate::format::TURN_FIELDS;
 
 /// Kind of the values of one column in the sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +86,7 @@ impl Kind {
     fn of_list(list: List<'_>) -> Kind {
         let Some(item) = list.iter().find(|item| !item.is_null()) else { return Kind::EmptyList };
         match item {
-            Cell::Struct(turn) if turn.has("role") && turn.has("content") => Kind::Messages,
+            Cell::Struct(turn) if turn.has("role") && (turn.has("content") || has_turn_field(turn)) => Kind::Messages,
             Cell::Struct(turn) if turn.has("from") && turn.has("value") => Kind::ShareGpt,
             Cell::Struct(fields) => Kind::Structs(fields.names().into_iter().map(str::to_owned).collect()),
             item => Kind::Other(format!("list of {}", Kind::of(item))),
@@ -143,6 +144,11 @@ impl Kind {
     pub(crate) fn has_fields(&self, names: &[&str]) -> bool {
         matches!(self, Kind::Structs(fields) if names.iter().all(|name| fields.contains(*name)))
     }
+}
+
+/// Whether a turn without content says something in another field, such as `tool_calls`.
+fn has_turn_field(turn: Struct<'_>) -> bool {
+    TURN_FIELDS.iter().any(|field| turn.has(field.name))
 }
 
 /// Kinds of the columns of a sample.

@@ -1,9 +1,9 @@
 //! Formats with two responses and a label that says which is better, or with other names for the three parts.
 
-use crate::cell::{Cell, Struct, Turn};
+use crate::cell::{Cell, Struct};
 use crate::draft::{Draft, DraftText};
 use crate::format::transcript::extra_id_turns;
-use crate::format::turns::{answer, text, turns, user};
+use crate::format::turns::{Turn, answer, text, turns, user};
 use crate::problem::Problem;
 
 /// Orca: `system` and `question` beside plain `chosen` and `rejected`; an empty `system` is ignored.

@@ -10,12 +10,15 @@ mod table;
 mod transcript;
 mod tree;
 mod trl;
+mod turn_fields;
 mod turns;
 
 pub(crate) use detect::detect;
 pub(crate) use kind::Columns;
 pub use ranked::RankedRule;
 pub(crate) use table::Shape;
+pub(crate) use turn_fields::{TURN_FIELDS, has_media, is_media, template_inputs};
+pub(crate) use turns::{Turn, turn};
 
 use std::fmt;
 use std::str::FromStr;

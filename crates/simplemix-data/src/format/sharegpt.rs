@@ -1,8 +1,8 @@
 //! LLaMA-Factory's ShareGPT ranking form.
 
-use crate::cell::{Cell, Struct, Turn};
+use crate::cell::{Cell, Struct};
 use crate::draft::{Draft, DraftText};
-use crate::format::turns::turns;
+use crate::format::turns::{Turn, turns};
 use crate::problem::Problem;
 
 /// Parses `conversations`, the prompt, which ends with a turn of the user, and `chosen` and `rejected`, one turn each.

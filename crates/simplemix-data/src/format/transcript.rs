@@ -1,8 +1,8 @@
 //! Conversations stored as one text.
 
-use crate::cell::{Struct, Turn};
+use crate::cell::Struct;
 use crate::draft::{Draft, DraftText};
-use crate::format::turns::text;
+use crate::format::turns::{Turn, text};
 use crate::problem::Problem;
 
 const HUMAN: &str = "\n\nHuman:";

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::cell::{Cell, Struct, Turn};
+use crate::cell::{Cell, Struct};
 use crate::draft::{Draft, DraftText};
+use crate::format::Turn;
 use crate::format::ranked::{Candidate, RankedRule, pair_up};
 use crate::problem::Problem;
 

@@ -1,8 +1,8 @@
 //! TRL's four formats, and the mixed one with a text prompt beside messages.
 
-use crate::cell::{Struct, Turn};
+use crate::cell::Struct;
 use crate::draft::{Draft, DraftText};
-use crate::format::turns::{split_at_difference, text, turns};
+use crate::format::turns::{Turn, split_at_difference, text, turns};
 use crate::problem::Problem;
 
 pub(crate) fn explicit_text(row: Struct<'_>) -> Result<Draft<'_>, Problem> {

@@ -184,6 +184,15 @@ impl Source {
         self.container
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The decompressed text of a JSON file.
+    pub(crate) fn text(&self) -> Result<Box<dyn BufRead + Send>> {
+        text(&self.path)
+    }
+
     /// Reads the first rows, with all columns.
     pub(crate) fn sample(&self, rows: usize) -> Result<Chunk> {
         match self.chunks(&|_| true, rows)?.next() {

@@ -10,6 +10,7 @@ mod options;
 mod regroup;
 mod report;
 mod rows;
+mod survey;
 
 pub use container::Container;
 pub use options::{ExtraColumns, PolicyRule, ReadOptions, SourceRule};
@@ -23,17 +24,23 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 
+use crate::cell::Struct;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
-use crate::format::{Format, RankedRule, Shape, detect};
+use crate::format::{Format, RankedRule, Shape, detect, has_media, is_media, template_inputs};
+use crate::message::TemplateInputs;
 use crate::pair::{Form, Pair};
-use crate::schema::{self, BatchBuilder};
+use crate::problem::Problem;
+use crate::schema::{self, BatchBuilder, Layout};
 use container::{Chunk, Chunks, Source};
 use extra::{Extra, extra_columns};
 use regroup::{group, parse_json_text};
 
 /// Rows of the sample from which the format is detected.
 const SAMPLE_ROWS: usize = 256;
+
+/// Rows decoded at a time to find the fields of turns.
+const SURVEY_ROWS: usize = 1024;
 
 /// Bytes of text after which a batch is closed, far below Arrow's limit of 2 GiB per column.
 const BATCH_TEXT_BYTES: usize = 64 << 20;
@@ -62,6 +69,7 @@ pub struct PairReader {
     current: Option<(Chunk, usize)>,
     rules: Rules,
     extras: Vec<Extra>,
+    layout: Layout,
     schema: SchemaRef,
     report: ReadReport,
 }
@@ -88,10 +96,11 @@ impl PairReader {
     /// like if it holds nothing readable, [`Error::ColumnType`] or [`Error::UnknownFormat`] if its columns are not
     /// preference data.
     pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
-        Self::open_at(path.as_ref(), options)
+        Self::open_at(path.as_ref(), options, true)
     }
 
-    fn open_at(path: &Path, options: &ReadOptions) -> Result<Self> {
+    /// Without `as_batches`, only [`PairReader::next_pairs`] may be used.
+    fn open_at(path: &Path, options: &ReadOptions, as_batches: bool) -> Result<Self> {
         let source = Source::open(path)?;
         let names = Renaming(options.columns.clone());
         let sample = named_sample(&source, path, &names)?;
@@ -105,19 +114,28 @@ impl PairReader {
             Some(Form::Messages) => Form::Messages,
         };
         let arrangement = Arrangement { json_text: columns.json_text(), shape: format.shape() };
-        let extras = match options.extra_columns {
+        let mut layout = Layout::from(form);
+        if form == Form::Messages && as_batches && matches!(format.shape(), Shape::Row) {
+            match &options.layout {
+                Some(given) => layout.add_all(given),
+                None => layout.add_all(&layout_of(&source, &sample, &names, &arrangement, format)?),
+            }
+        }
+        let mut extras = match options.extra_columns {
             ExtraColumns::Carry => arrangement.extras(sample, format)?,
             ExtraColumns::Drop => Vec::new(),
         };
+        extras.retain(|extra| form == Form::Plain || !TemplateInputs::COLUMNS.contains(&extra.name.as_str()));
         let wanted = |name: &str| {
             let name = names.new_name(name).unwrap_or(name);
-            format.reads(name) || extras.iter().any(|extra| extra.name == name)
+            let for_template = form == Form::Messages && TemplateInputs::COLUMNS.contains(&name);
+            format.reads(name) || for_template || is_media(name) || extras.iter().any(|extra| extra.name == name)
         };
         let container = source.container();
         let chunks = source.chunks(&wanted, options.batch_rows.max(1))?;
         let chunks = arrangement.apply(names.apply(chunks));
         let fields: Vec<FieldRef> =
-            schema::fields(form).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
+            schema::fields(&layout).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
         let rules = Rules {
             source: options.source.clone(),
             stem: stem(path),
@@ -130,6 +148,7 @@ impl PairReader {
             current: None,
             rules,
             extras,
+            layout,
             schema: Arc::new(Schema::new(fields)),
             report: ReadReport::new(path, container, format, form),
         })
@@ -138,6 +157,11 @@ impl PairReader {
     /// Schema of the batches: the canonical columns, then the carried ones.
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    /// Form of the texts, and what the rows have beside role and content of turns.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The detected format, and the rows read and refused so far; complete once the iterator has ended.
@@ -173,15 +197,19 @@ impl PairReader {
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         while let Some((chunk, start)) = self.next_chunk()? {
-            let mut builder = BatchBuilder::new(self.report.form);
+            let mut builder = BatchBuilder::new(&self.layout);
             let mut taken = Vec::with_capacity(chunk.rows() - start);
             let mut drafts = Vec::new();
             let mut row = start;
             while row < chunk.rows() && builder.text_bytes < BATCH_TEXT_BYTES {
                 self.rules.drafts(&chunk, row, &mut self.report, &mut drafts);
                 for draft in drafts.drain(..) {
-                    builder.append(&draft, &draft.id());
-                    taken.push(row as u32);
+                    if self.layout.fits(&draft) && builder.append(&draft, &draft.id()) {
+                        taken.push(row as u32);
+                    } else {
+                        self.report.pairs -= 1;
+                        self.report.refused.add(Problem::LateField, self.report.rows - 1);
+                    }
                 }
                 row += 1;
             }
@@ -215,14 +243,22 @@ impl Rules {
     fn drafts<'a>(&'a self, chunk: &'a Chunk, row: usize, report: &mut ReadReport, drafts: &mut Vec<Draft<'a>>) {
         let number = report.rows;
         report.rows += u64::from(chunk.span(row));
-        let found = chunk.row(row).and_then(|cells| report.format.drafts(cells, self.ranked, drafts));
-        if let Err(problem) = found {
-            drafts.clear();
-            report.refused.add(problem, number);
-            return;
-        }
+        let found = chunk.row(row).and_then(|cells| {
+            report.format.drafts(cells, self.ranked, drafts)?;
+            beside_texts(cells, report.form)
+        });
+        let inputs = match found {
+            Ok(inputs) => inputs,
+            Err(problem) => {
+                drafts.clear();
+                report.refused.add(problem, number);
+                return;
+            }
+        };
         drafts.retain_mut(|draft| {
             draft.set_form(report.form);
+            draft.inputs.clone_from(&inputs);
+            report.note_turns(draft);
             let checked = draft.check();
             match checked {
                 Ok(()) => self.settle(draft),
@@ -238,6 +274,40 @@ impl Rules {
         let named = if matches!(self.source, SourceRule::Always(_)) { None } else { draft.source.take() };
         draft.source = named.or_else(|| Some(self.source.fallback(&self.stem).into()));
         draft.policy = Some(self.policy.decide(draft.policy, draft.models));
+    }
+}
+
+/// Fields of turns and template inputs of a file of messages.
+fn layout_of(
+    source: &Source,
+    sample: &Chunk,
+    names: &Renaming,
+    arrangement: &Arrangement,
+    format: Format,
+) -> Result<Layout> {
+    let mut layout = Layout::from(Form::Messages);
+    let reads = |name: &str| format.consumes(name);
+    survey::add_types(&mut layout, sample, &reads);
+    let is_json = matches!(source.container(), Container::JsonLines | Container::JsonArray);
+    if !arrangement.json_text.is_empty() || is_json && survey::may_have_more(source)? {
+        let wanted = |name: &str| {
+            let name = names.new_name(name).unwrap_or(name);
+            reads(name) || TemplateInputs::COLUMNS.contains(&name)
+        };
+        let chunks = Renaming(names.0.clone()).apply(source.chunks(&wanted, SURVEY_ROWS)?);
+        survey::add_rows(&mut layout, arrangement.apply(chunks), &reads)?;
+    }
+    Ok(layout)
+}
+
+/// What a row gives to the chat template beside the texts; rows with images or the like are refused.
+fn beside_texts(row: Struct<'_>, form: Form) -> Result<TemplateInputs, Problem> {
+    if has_media(row) {
+        return Err(Problem::Media);
+    }
+    match form {
+        Form::Plain => Ok(TemplateInputs::default()),
+        Form::Messages => template_inputs(row).map_err(|_| Problem::TemplateInputs),
     }
 }
 
@@ -332,7 +402,7 @@ pub fn read_pairs_with_report(path: impl AsRef<Path>, options: &ReadOptions) -> 
 
 fn read_all(path: &Path, options: &ReadOptions) -> Result<(Vec<Pair>, ReadReport)> {
     let options = ReadOptions { extra_columns: ExtraColumns::Drop, ..options.clone() };
-    let mut reader = PairReader::open_at(path, &options)?;
+    let mut reader = PairReader::open_at(path, &options, false)?;
     let mut pairs = Vec::new();
     while let Some(more) = reader.next_pairs()? {
         pairs.extend(more);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::format::{Format, RankedRule};
 use crate::pair::{Form, Policy};
+use crate::schema::Layout;
 
 /// Options of reading a file. The defaults suit most files: the format is detected and all columns are kept.
 #[derive(Debug, Clone)]
@@ -24,6 +25,9 @@ pub struct ReadOptions {
     pub extra_columns: ExtraColumns,
     /// Columns with other names than in the format: name in the format -> name in the file.
     pub columns: BTreeMap<String, String>,
+    /// Fields of turns and template inputs that batches have in any case, so that several files give the same columns; else
+    /// those that the file has.
+    pub layout: Option<Layout>,
     /// Maximum number of rows per batch, at least 1; 1024 by default. Batches of long rows have fewer.
     pub batch_rows: usize,
 }
@@ -38,6 +42,7 @@ impl Default for ReadOptions {
             ranked: RankedRule::BestWorst,
             extra_columns: ExtraColumns::Carry,
             columns: BTreeMap::new(),
+            layout: None,
             batch_rows: 1024,
         }
     }

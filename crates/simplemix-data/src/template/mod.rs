@@ -5,6 +5,7 @@
 //! Python's `json.dumps`, and `{% generation %}` blocks. Templates are untrusted: they run with bounded fuel and bounded
 //! output, and can access nothing but their arguments.
 
+mod conversation;
 mod engine;
 mod python_json;
 pub(crate) mod source;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::pair::Message;
+use crate::message::{Message, TemplateInputs};
 
 /// Budget of a template for one conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct ChatTemplate {
     special_tokens: Arc<SpecialTokens>,
     limits: TemplateLimits,
     source: Arc<str>,
+    /// Template for conversations with tools, where the folder has a second one.
+    tool_use: Option<Arc<str>>,
     /// Year, month and day of `strftime_now`; the time of rendering without one.
     date: Option<(i32, u32, u32)>,
 }
@@ -67,12 +71,14 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-/// Name of the only template of an environment.
+/// Name of the template of an environment.
 const MAIN: &str = "chat_template";
+/// Name of the template for conversations with tools.
+const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
     /// Loads the template of a model folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (in a
-    /// list of named templates, the one called `default`). Special tokens such as `bos_token` come from
+    /// list of named templates, the one called `default`, and the one called `tool_use` for conversations with tools). Special tokens such as `bos_token` come from
     /// `tokenizer_config.json`, else from `special_tokens_map.json`.
     ///
     /// # Errors
@@ -88,7 +94,11 @@ impl ChatTemplate {
             return Err(Error::NoTemplate { dir: dir.to_path_buf() });
         };
         let tokens = source::special_tokens(dir, config.as_ref())?;
-        Ok(Self::parse(name, &text)?.with_special_tokens(tokens))
+        let template = Self::parse(name, &text)?.with_special_tokens(tokens);
+        match source::tool_use_text(dir, config.as_ref())? {
+            Some(text) => template.with_tool_use(&text),
+            None => Ok(template),
+        }
     }
 
     /// Parses a template, without special tokens.
@@ -107,7 +117,19 @@ impl ChatTemplate {
             .add_template_owned(MAIN, engine::without_generation_tags(text))
             .map_err(|error| template_error(&name, &error))?;
         let special_tokens = Arc::new(SpecialTokens::default());
-        Ok(Self { date: None, name, environment: Arc::new(environment), special_tokens, limits, source: text.into() })
+        let environment = Arc::new(environment);
+        Ok(Self { date: None, name, environment, special_tokens, limits, source: text.into(), tool_use: None })
+    }
+
+    /// Sets the template of conversations with tools.
+    fn with_tool_use(mut self, text: &str) -> Result<Self> {
+        let mut environment = Environment::clone(&self.environment);
+        environment
+            .add_template_owned(TOOL_USE, engine::without_generation_tags(text))
+            .map_err(|error| template_error(&self.name, &error))?;
+        self.environment = Arc::new(environment);
+        self.tool_use = Some(text.into());
+        Ok(self)
     }
 
     /// Sets the special tokens, which the template sees as `bos_token`, `eos_token` and so on.
@@ -132,9 +154,14 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// Text of the template for conversations with tools, where the folder has a second one.
+    pub fn tool_use_source(&self) -> Option<&str> {
+        self.tool_use.as_deref()
+    }
+
     /// Whether what is rendered depends on the date, by `strftime_now`.
     pub fn uses_date(&self) -> bool {
-        self.source.contains("strftime_now")
+        [Some(self.source()), self.tool_use_source()].into_iter().flatten().any(|text| text.contains("strftime_now"))
     }
 
     /// Year, month and day that [`ChatTemplate::with_date`] has fixed.
@@ -163,13 +190,27 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::Template`] if the template refuses the conversation, fails, or exceeds its budget.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, &TemplateInputs::default(), add_generation_prompt)
+    }
+
+    /// Like [`ChatTemplate::render`], with tools, documents and arguments of this template. As in `transformers`, reasoning
+    /// under one of its names is given under the other ones too.
+    ///
+    /// # Errors
+    /// See [`ChatTemplate::render`].
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        inputs: &TemplateInputs,
+        add_generation_prompt: bool,
+    ) -> Result<String> {
         self.render_arguments(&Arguments {
-            messages,
-            tools: None,
-            documents: None,
+            messages: &conversation::Shown(messages),
+            tools: inputs.tools.as_ref(),
+            documents: inputs.documents.as_ref(),
             add_generation_prompt,
             special_tokens: &self.special_tokens,
-            more: None,
+            more: (!inputs.arguments.is_empty()).then_some(&inputs.arguments),
         })
     }
 
@@ -189,11 +230,11 @@ impl ChatTemplate {
     /// assert_eq!(template.render_json(&json!([{"role": "user", "content": "Hi"}]), &options)?, "Hi (thinking)");
     /// # Ok::<(), simplemix_data::Error>(())
     /// ```
-    pub fn render_json(&self, messages: &serde_json::Value, options: &RenderOptions) -> Result<String> {
+    pub fn render_json(&self, messages: &Value, options: &RenderOptions) -> Result<String> {
         self.render_arguments(&Arguments {
-            messages,
+            messages: &conversation::normalized(messages),
             tools: options.tools.as_ref(),
-            documents: None,
+            documents: options.documents.as_ref(),
             add_generation_prompt: options.add_generation_prompt,
             special_tokens: &self.special_tokens,
             more: Some(&options.arguments),
@@ -201,7 +242,8 @@ impl ChatTemplate {
     }
 
     fn render_arguments<M: Serialize + ?Sized>(&self, arguments: &Arguments<'_, M>) -> Result<String> {
-        let template = self.environment.get_template(MAIN).expect("the only template was added when this was built");
+        let name = if arguments.tools.is_some() && self.tool_use.is_some() { TOOL_USE } else { MAIN };
+        let template = self.environment.get_template(name).expect("the templates were added when this was built");
         let mut output = engine::Bounded::new(self.limits.output_bytes);
         let rendered = template.render_captured_to(Serde(arguments), &mut output).map(drop);
         if output.exceeded() {
@@ -219,22 +261,24 @@ pub struct RenderOptions {
     /// Whether to append the generation prompt.
     pub add_generation_prompt: bool,
     /// A list of tools as JSON schemas.
-    pub tools: Option<serde_json::Value>,
+    pub tools: Option<Value>,
+    /// A list of documents.
+    pub documents: Option<Value>,
     /// Arguments of this template; they take precedence over special tokens of the same name.
-    pub arguments: serde_json::Map<String, serde_json::Value>,
+    pub arguments: Map<String, Value>,
 }
 
 /// All arguments of a template.
 #[derive(Serialize)]
 struct Arguments<'a, M: ?Sized> {
     messages: &'a M,
-    tools: Option<&'a serde_json::Value>,
-    documents: Option<()>,
+    tools: Option<&'a Value>,
+    documents: Option<&'a Value>,
     add_generation_prompt: bool,
     #[serde(flatten)]
     special_tokens: &'a SpecialTokens,
     #[serde(flatten)]
-    more: Option<&'a serde_json::Map<String, serde_json::Value>>,
+    more: Option<&'a Map<String, Value>>,
 }
 
 fn template_error(name: &str, error: &minijinja::Error) -> Error {

@@ -120,3 +120,14 @@ pub(crate) fn template_text(dir: &Path, config: Option<&Value>) -> Result<Option
         }),
     }
 }
+
+/// Text of the template for conversations with tools, beside the default one: `additional_chat_templates/tool_use.jinja`, else
+/// the one of this name in a list of `tokenizer_config.json`.
+pub(crate) fn tool_use_text(dir: &Path, config: Option<&Value>) -> Result<Option<String>> {
+    if let Some(text) = read_text(&dir.join("additional_chat_templates").join("tool_use.jinja"))? {
+        return Ok(Some(text));
+    }
+    let named = config.and_then(|config| config["chat_template"].as_array());
+    let found = named.into_iter().flatten().find(|entry| entry["name"] == "tool_use");
+    Ok(found.and_then(|entry| entry["template"].as_str()).map(str::to_owned))
+}

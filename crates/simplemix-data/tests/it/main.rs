@@ -11,4 +11,5 @@ mod remote;
 mod template;
 mod template_golden;
 mod tokens;
+mod tools;
 mod writing;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use arrow::array::RecordBatch;
-use simplemix_data::{Form, Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema};
+use simplemix_data::{Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema};
 use simplemix_mix::prompts::{self, Crossed};
 use simplemix_mix::{Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, Shares, SourceConfig, Weight};
 
@@ -205,14 +205,13 @@ impl Mixing {
             let source = format!("{}>{}", good.source, bad.source);
             // On-policy only if both responses are.
             let policy = if good.policy == bad.policy { good.policy } else { Policy::Off };
-            let mut pair = Pair::new(good.prompt, good.chosen, bad.rejected, source, policy);
+            let mut pair = Pair::new(good.prompt, good.chosen, bad.rejected, source, policy).with_inputs(good.inputs);
             (pair.task, pair.score_chosen, pair.score_rejected) = (good.task, good.score_chosen, bad.score_rejected);
             pair.generator = good.generator.filter(|generator| Some(generator) == bad.generator.as_ref());
             pair
         };
         let pairs: Vec<Pair> = chosen.into_iter().zip(rejected).map(cross).collect();
-        let form = pairs.first().map_or(Form::Messages, Pair::form);
-        Ok(schema::batch_from_pairs(&pairs, form)?)
+        Ok(schema::batch_in_layout(&pairs, &self.sources.layout)?)
     }
 }
 
@@ -293,7 +292,7 @@ fn paired_rows(config: &MixtureConfig, sources: &Sources, order: SharedPrompts) 
 
 #[cfg(test)]
 mod tests {
-    use simplemix_data::{Text, Unwatched};
+    use simplemix_data::{Message, Text, Unwatched};
     use simplemix_mix::Weight;
 
     use super::super::settings::MixSource;
@@ -304,6 +303,40 @@ mod tests {
         let pair =
             |i: usize| Pair::new(text(format!("{i}?")), text(format!(" {i}")), text(" no".into()), source, Policy::Off);
         (0..count).map(pair).collect()
+    }
+
+    /// Files whose turns have different fields, one of them text.
+    #[test]
+    fn calls_are_mixed_with_plain_turns_and_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let turn = |message: Message| Text::Messages(vec![message]);
+        let call = Message::assistant("").with_field("tool_calls", serde_json::json!([{"function": {"name": "die"}}]));
+        let mut calling =
+            Pair::new(turn(Message::user("?")), turn(call), turn(Message::assistant("4")), "on", Policy::On);
+        calling.inputs.tools = Some(serde_json::json!([{"type": "function"}]));
+        let calling = calling.clone().with_inputs(calling.inputs);
+        let thought = Message::assistant("x").with_field("reasoning_content", "y");
+        let thinking =
+            Pair::new(turn(Message::user("!")), turn(thought), turn(Message::assistant("4")), "on", Policy::On);
+        let source = |name: &str, pairs: &[Pair]| {
+            let path = dir.path().join(format!("{name}.parquet"));
+            let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+            writer.write_pairs(pairs).unwrap();
+            writer.finish().unwrap();
+            MixSource::new(name, path, Weight::whole(1))
+        };
+        let sources = vec![
+            source("calling", std::slice::from_ref(&calling)),
+            source("thinking", std::slice::from_ref(&thinking)),
+            source("text", &pairs("text", 1)),
+        ];
+        let settings = MixSettings { sources, size: Some(3), ..MixSettings::default() };
+        let path = dir.path().join("mixture.parquet");
+        Mixing::open(&settings, &mut Unwatched).unwrap().write(&path, &mut Unwatched).unwrap();
+        let mixed = simplemix_data::read_pairs(&path, &simplemix_data::ReadOptions::default()).unwrap();
+        let found = |pair: &Pair| mixed.iter().any(|mixed| mixed.id == pair.id && mixed.chosen == pair.chosen);
+        assert!(mixed.len() == 3 && found(&calling) && found(&thinking));
+        assert_eq!(mixed.iter().filter(|pair| pair.inputs.tools.is_some()).count(), 1);
     }
 
     /// Both ways give the same rows.

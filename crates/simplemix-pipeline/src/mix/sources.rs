@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use rayon::prelude::*;
-use simplemix_data::{ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch, schema};
+use simplemix_data::schema::{self, Layout};
+use simplemix_data::{ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch};
 
 use super::settings::{MixSettings, MixSource};
 use crate::background::{Reporter, watched};
@@ -19,6 +20,8 @@ const BATCH_PAIRS: usize = 4096;
 
 /// Rows of every source, and counts of rows left out.
 pub(super) struct Sources {
+    /// Form and columns of all rows.
+    pub(super) layout: Layout,
     pub(super) stores: Vec<RowStore>,
     /// Rows left out of each source, by reason.
     pub(super) refused: Vec<BTreeMap<String, u64>>,
@@ -31,11 +34,14 @@ impl Sources {
         // Sources differ in their further columns; a mixture has the canonical ones.
         options.extra_columns = ExtraColumns::Drop;
         let mut messages = settings.messages;
+        let mut layout = Layout::from(Form::Messages);
         let (mut shards, mut plain) = (Vec::new(), Vec::new());
         for source in &settings.sources {
             let of_source = files(&source.path, watch)?;
             for file in &of_source {
-                let has_messages = PairReader::open(file, &options)?.report().form == Form::Messages;
+                let reader = PairReader::open(file, &options)?;
+                let has_messages = reader.report().form == Form::Messages;
+                layout.add_all(reader.layout());
                 messages |= has_messages;
                 if !has_messages && !plain.contains(&source.name.as_str()) {
                     plain.push(&source.name);
@@ -48,6 +54,8 @@ impl Sources {
             watch.notice(&format!("plain text becomes messages, since other sources have messages: {names}"));
         }
         options.form = messages.then_some(Form::Messages);
+        let layout = if messages { layout } else { Form::Plain.into() };
+        options.layout = Some(layout.clone());
         let memory = ((settings.memory as usize) << 20) / settings.sources.len();
         let total = settings.sources.len() as u64;
         let done = AtomicU64::new(0);
@@ -63,13 +71,14 @@ impl Sources {
                 .collect::<Result<Vec<_>>>()
         });
         let (stores, refused) = read?.into_iter().unzip();
-        Ok(Self { stores, refused })
+        Ok(Self { layout, stores, refused })
     }
 
     /// Pairs in memory, a list for each source.
     pub(super) fn of_pairs(settings: &MixSettings, pairs: &[&[Pair]]) -> Result<Self> {
         let is_plain = pairs.iter().flat_map(|pairs| pairs.iter()).all(|pair| pair.form() == Form::Plain);
-        let form = if is_plain { Form::Plain } else { Form::Messages };
+        let mut layout = Layout::from(if is_plain { Form::Plain } else { Form::Messages });
+        pairs.iter().for_each(|pairs| layout.add_all(&Layout::of_pairs(pairs)));
         let store = |(source, pairs): (&MixSource, &&[Pair])| {
             if pairs.is_empty() {
                 let refused = "none: it has no rows".to_owned();
@@ -78,13 +87,13 @@ impl Sources {
             let batches = pairs.chunks(BATCH_PAIRS).map(|pairs| {
                 let mut pairs = pairs.to_vec();
                 pairs.iter_mut().for_each(|pair| pair.source.clone_from(&source.name));
-                schema::batch_from_pairs(&pairs, form)
+                schema::batch_in_layout(&pairs, &layout)
             });
             // In memory they are already.
             Ok(RowStore::collect(batches, usize::MAX, Path::new("."))?)
         };
         let stores = settings.sources.iter().zip(pairs).map(store).collect::<Result<Vec<_>>>()?;
-        Ok(Self { refused: vec![BTreeMap::new(); stores.len()], stores })
+        Ok(Self { refused: vec![BTreeMap::new(); stores.len()], stores, layout })
     }
 
     pub(super) fn rows(&self) -> Vec<u64> {
@@ -134,7 +143,7 @@ fn read_source(
     }
     let mut refused: BTreeMap<String, u64> = BTreeMap::new();
     for report in reports.into_inner() {
-        if !report.refused.is_empty() {
+        if !report.is_plain() {
             tracing::warn!("{report}");
         }
         for (why, rows) in report.refused.iter() {

@@ -284,7 +284,8 @@ pub fn select_pairs(
 pub(crate) fn pair_of(prompt: &Prompt, scored: &[Scored<'_>], choice: Choice, source: &str) -> Pair {
     let Choice { chosen, rejected } = choice;
     let response = |i: usize| prompt.prompt.response(scored[i].text);
-    let mut pair = Pair::new(prompt.prompt.clone(), response(chosen), response(rejected), source, Policy::On);
+    let mut pair = Pair::new(prompt.prompt.clone(), response(chosen), response(rejected), source, Policy::On)
+        .with_inputs(prompt.inputs.clone());
     pair.task = prompt.task.clone();
     pair.score_chosen = scored[chosen].score;
     pair.score_rejected = scored[rejected].score;

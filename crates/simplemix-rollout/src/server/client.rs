@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use simplemix_data::Text;
+use simplemix_data::{TemplateInputs, Text};
 use ureq::Agent;
 use ureq::http::Response;
 
@@ -35,6 +35,8 @@ pub struct Ask {
     pub logprobs: bool,
     /// Number of most likely tokens to return for each position. Chat only, and only with `logprobs`.
     pub top_logprobs: usize,
+    /// Tools, documents and arguments for the chat template of the server; for chat only.
+    pub inputs: TemplateInputs,
 }
 
 /// Client of a server. Threads can share it, and then respect the server's rate limits together.
@@ -141,6 +143,10 @@ impl ServerClient {
                 body.insert("messages".into(), json!(turns));
             }
         }
+        if chat && let Value::Object(inputs) = json!(ask.inputs) {
+            // `tools` is OpenAI's; vLLM and SGLang know the other two.
+            body.extend(inputs);
+        }
         let fields: [(&str, Option<Value>); 6] = [
             ("max_tokens", ask.max_tokens.map(Value::from)),
             ("temperature", ask.temperature.map(Value::from)),
@@ -163,6 +169,10 @@ impl ServerClient {
         for (name, value) in &self.settings.extra {
             match value {
                 Value::Null => drop(body.remove(name)),
+                // Settings for all prompts take precedence over those of a row, argument by argument.
+                Value::Object(all) if body.get(name).is_some_and(Value::is_object) => {
+                    body[name].as_object_mut().into_iter().for_each(|of_row| of_row.extend(all.clone()));
+                }
                 value => drop(body.insert(name.clone(), value.clone())),
             }
         }

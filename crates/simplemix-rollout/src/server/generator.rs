@@ -88,6 +88,7 @@ fn request(
         min_p: (sampling.min_p > 0.0).then_some(sampling.min_p),
         seed: Some(seed),
         logprobs: client.settings().logps,
+        inputs: prompt.inputs.clone(),
         ..Ask::default()
     };
     match client.ask(&prompt.prompt, &ask, stopped) {

@@ -246,8 +246,8 @@ impl Reader<'_> {
             let (found, report) = read_pairs_with_report(&file, &options)?;
             pairs.extend(found);
             let reason = refusals(&report);
-            if !report.refused.is_empty() {
-                self.notices.push(format!("{}: {reason}", file.display()));
+            if !report.is_plain() {
+                self.notices.push(format!("{}: {reason}{}", file.display(), report.remarks()));
             }
             reasons.push(reason);
         }
