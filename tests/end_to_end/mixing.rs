@@ -49,6 +49,35 @@ fn sources(dir: &Dir) {
 }
 
 #[test]
+fn a_receipt_that_says_something_else_does_not_hold() {
+    let dir = Dir::new();
+    sources(&dir);
+    mixes(&dir, &format!("{SOURCES} --size 40 -o m.jsonl --report m.json"));
+    let receipt: Value = serde_json::from_str(&std::fs::read_to_string(dir.path("m.json")).unwrap()).unwrap();
+    let says = |change: &dyn Fn(&mut Value), message: &str| {
+        let mut changed = receipt.clone();
+        change(&mut changed);
+        assert_ne!(changed, receipt, "{message}");
+        dir.write("changed.json", &changed.to_string());
+        let output = dir.simplemix(&["mix", "--verify", "changed.json"]);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));
+    };
+    says(&|r| r["origins"][0]["name"] = "other".into(), "`origins` is ");
+    says(&|r| r["origins"][0]["rows"] = 7.into(), "`origins` is ");
+    says(&|r| r["origins"] = Value::Array(Vec::new()), "`origins` is [], but its settings lead to ");
+    says(&|r| r["mixture"]["seed"] = 9.into(), "`mixture` is ");
+    says(&|r| r["settings"]["seed"] = 9.into(), "`mixture` is ");
+    says(&|r| r["plan"][0]["rows"] = 3.into(), "other rows now");
+    says(&|r| r["length_unit"] = "tokens".into(), "`length_unit` is ");
+    says(&|r| r["output"] = "else.jsonl".into(), "`output` is ");
+    // Nothing is made where a receipt says.
+    says(&|r| r["settings"]["output"] = "folder/m.jsonl".into(), "`output` is ");
+    let left = ["cache", "changed.json", "m.json", "m.jsonl", "off.jsonl", "on.jsonl"];
+    assert!(dir.entries().iter().all(|name| left.contains(&name.as_str())), "{:?}", dir.entries());
+}
+
+#[test]
 fn a_receipt_is_checked_against_files_and_bytes() {
     let dir = Dir::new();
     sources(&dir);

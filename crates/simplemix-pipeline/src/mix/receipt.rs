@@ -45,13 +45,12 @@ pub(super) fn write(
     achieved: &Achieved,
     watch: &mut dyn Watch,
 ) -> Result<()> {
-    let receipt = receipt(settings, mixing, achieved, watch)?;
-    let file = File { receipt, length_unit: mixing.lengths.unit().to_owned(), settings: settings.clone() };
+    let file = file(settings, mixing, achieved, watch)?;
     let text = serde_json::to_string_pretty(&file).map_err(|error| Error::serialise("the receipt")(&error))?;
     Ok(simplemix_files::write(path, text + "\n")?)
 }
 
-fn receipt(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: &mut dyn Watch) -> Result<Receipt> {
+fn file(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: &mut dyn Watch) -> Result<File> {
     let output = settings.required_output()?;
     let mut origins = Vec::new();
     for ((source, store), refused) in settings.sources.iter().zip(&mixing.sources.stores).zip(&mixing.sources.refused) {
@@ -63,7 +62,7 @@ fn receipt(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: 
             refused: refused.clone(),
         });
     }
-    Ok(Receipt {
+    let receipt = Receipt {
         version: VERSION,
         tool: crate::TOOL.to_owned(),
         mixture: mixing.mixture.config().clone(),
@@ -73,7 +72,8 @@ fn receipt(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: 
         achieved: achieved.clone(),
         output: output.display().to_string(),
         output_blake3: fingerprint(output, watch)?,
-    })
+    };
+    Ok(File { receipt, length_unit: mixing.lengths.unit().to_owned(), settings: settings.clone() })
 }
 
 /// Makes the mixture of a receipt again, and compares sources, shares and bytes, also those of the file that was written
@@ -83,29 +83,25 @@ fn receipt(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: 
 /// [`Error::Receipt`] for a file that is no receipt, [`Error::SourceChanged`], [`Error::Differs`], and whatever mixing
 /// reports.
 pub fn verify(path: &Path, watch: &mut dyn Watch) -> Result<Verified> {
-    let File { receipt: known, settings, .. } = read(path)?;
-    for origin in &known.origins {
+    let known = read(path)?;
+    for origin in &known.receipt.origins {
         let found = fingerprint(Path::new(&origin.path), watch)?;
         if found != origin.blake3 {
             let (path, name, expected) = (origin.path.clone(), origin.name.clone(), origin.blake3.clone());
             return Err(Error::SourceChanged { path, name, found, expected });
         }
     }
-    let output = PathBuf::from(&known.output);
-    let made = made_again(path, &settings, &output, watch)?;
+    let output = PathBuf::from(&known.receipt.output);
+    let made = made_again(path, &known.settings, watch)?;
     let differs = |message: String| Err(Error::Differs { path: path.to_owned(), message });
-    if made.achieved != known.achieved || made.plan != known.plan {
-        return differs("the mixture holds other rows now than the receipt has".to_owned());
-    }
-    if made.output_blake3 != known.output_blake3 {
-        let (then, now) = (&known.tool, &made.tool);
-        return differs(format!("the mixture has other bytes now; it was written by {then}, this is {now}"));
+    if let Some(message) = difference(&known, &made)? {
+        return differs(message);
     }
     let is_there = output.is_file();
-    if is_there && fingerprint(&output, watch)? != known.output_blake3 {
+    if is_there && fingerprint(&output, watch)? != known.receipt.output_blake3 {
         return differs(format!("{} is not what was written then", output.display()));
     }
-    Ok(Verified { pairs: made.achieved.pairs, sources: known.origins.len(), output, is_there })
+    Ok(Verified { pairs: made.receipt.achieved.pairs, sources: made.receipt.origins.len(), output, is_there })
 }
 
 fn read(path: &Path) -> Result<File> {
@@ -118,16 +114,38 @@ fn read(path: &Path) -> Result<File> {
     }
 }
 
-/// The receipt of the mixture made once more, beside the first one, in a folder that vanishes.
-fn made_again(path: &Path, settings: &MixSettings, output: &Path, watch: &mut dyn Watch) -> Result<Receipt> {
-    let folder = output.parent().filter(|folder| folder.is_dir()).unwrap_or(Path::new("."));
-    let folder = tempfile::tempdir_in(folder).at(folder, "create a temporary folder in")?;
+/// The receipt that the settings lead to now. The mixture is written to the cache and vanishes.
+fn made_again(path: &Path, settings: &MixSettings, watch: &mut dyn Watch) -> Result<File> {
+    let output = settings.required_output()?;
+    let cache = simplemix_files::cache_dir()?;
+    simplemix_files::create_dir_all(&cache)?;
+    let folder = tempfile::tempdir_in(&cache).at(&cache, "create a temporary folder in")?;
     let name = output.file_name().ok_or_else(|| Error::Receipt {
         path: path.to_owned(),
         message: format!("its output is `{}`, expected a file", output.display()),
     })?;
-    let settings = MixSettings { output: Some(folder.path().join(name)), ..settings.clone() };
-    let mixing = Mixing::open(&settings, watch)?;
-    let achieved = mixing.write(settings.required_output()?, watch)?;
-    receipt(&settings, &mixing, &achieved, watch)
+    let temporary = MixSettings { output: Some(folder.path().join(name)), ..settings.clone() };
+    let mixing = Mixing::open(&temporary, watch)?;
+    let achieved = mixing.write(temporary.required_output()?, watch)?;
+    let mut file = file(&temporary, &mixing, &achieved, watch)?;
+    file.receipt.output = output.display().to_string();
+    file.settings = settings.clone();
+    Ok(file)
+}
+
+/// First entry of a receipt that is not what its settings lead to now. The program that wrote it may be another one.
+fn difference(known: &File, made: &File) -> Result<Option<String>> {
+    let entries = |file: &File| serde_json::to_value(file).map_err(|error| Error::serialise("the receipt")(&error));
+    let (known, made) = (entries(known)?, entries(made)?);
+    let keys =
+        ["version", "origins", "mixture", "plan", "promise", "achieved", "length_unit", "output", "output_blake3"];
+    let Some(key) = keys.into_iter().find(|&key| known[key] != made[key]) else { return Ok(None) };
+    Ok(Some(match key {
+        "output_blake3" => {
+            let (then, now) = (&known["tool"], &made["tool"]);
+            format!("the mixture has other bytes now; it was written by {then}, this is {now}")
+        }
+        "plan" | "achieved" => format!("the mixture holds other rows now than the receipt has: `{key}` differs"),
+        _ => format!("`{key}` is {}, but its settings lead to {}", known[key], made[key]),
+    }))
 }
