@@ -43,6 +43,7 @@ mod random;
 mod reward;
 mod rope;
 mod safetensors_file;
+mod safetensors_reader;
 mod sample;
 mod stand_by;
 pub mod tiny;

@@ -1,20 +1,19 @@
-//! Tensors from safetensors files by memory map, and back.
+//! Tensors from the safetensors files of a model, and back.
 //!
 //! A file is checked whole before a byte of it becomes a tensor. At most one tensor is held twice at a time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, View};
 use simplemix_files::{AtomicFile, AtomicFolder};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{At, Doing, Error, Result};
+use crate::error::{At, Error, Result};
 use crate::not_a_model;
 use crate::safetensors_file;
+use crate::safetensors_reader::Reader;
 
 /// One file with all weights.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -47,8 +46,7 @@ pub fn load(
 pub(crate) fn names(files: &[PathBuf]) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for path in files {
-        let map = map(path)?;
-        names.extend(parse(path, &map)?.names().into_iter().map(str::to_owned));
+        names.extend(Reader::open(path)?.names());
     }
     Ok(names)
 }
@@ -67,19 +65,16 @@ pub(crate) fn load_files(
     let mut problems = Vec::new();
     let mut tensors = HashMap::new();
     for path in files {
-        let map = map(path)?;
-        let file = parse(path, &map)?;
-        let mut names: Vec<&str> = file.names();
+        let mut file = Reader::open(path)?;
+        let mut names = file.names();
         names.sort_unstable();
-        for name in names {
+        for name in &names {
             let Some(wanted) = name_of(name) else { continue };
-            let view = file.tensor(name).map_err(|e| damaged(path, &e))?;
-            let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+            let shape = file.shape(name)?;
             missing.remove(wanted.as_str());
             match shapes.get(wanted.as_str()) {
                 Some(expected) if *expected == shape => {
-                    tensors.insert(wanted, tensor(path, name, &view, kind, device)?);
-                    let_go(&map, view.data());
+                    tensors.insert(wanted, file.tensor(name, Some(kind), device)?);
                 }
                 Some(expected) => problems.push(format!("`{name}` is {shape:?}, expected {expected:?}")),
                 None => problems.push(format!("`{name}` is not part of the model")),
@@ -174,14 +169,12 @@ fn stored(tensors: &[(String, Tensor)]) -> Result<Vec<(&str, Stored)>> {
 /// # Errors
 /// [`Error::Io`] or [`Error::Safetensors`].
 pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let map = map(path)?;
-    let file = parse(path, &map)?;
+    let mut file = Reader::open(path)?;
     file.names()
         .into_iter()
         .map(|name| {
-            let view = file.tensor(name).map_err(|e| damaged(path, &e))?;
-            let kind = kind_of(path, name, view.dtype())?;
-            Ok((name.to_owned(), tensor(path, name, &view, kind, Device::Cpu)?))
+            let tensor = file.tensor(&name, None, Device::Cpu)?;
+            Ok((name, tensor))
         })
         .collect()
 }
@@ -212,74 +205,6 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Err(Error::Config { path, key, found, expected });
     }
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
-}
-
-fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).at(path, "read")?;
-    #[expect(
-        unsafe_code,
-        reason = "a map of a file that another process cuts short faults; weights are written once and renamed into place"
-    )]
-    // SAFETY: the map is read-only and dropped before this module returns.
-    unsafe { Mmap::map(&file) }.at(path, "map")
-}
-
-/// Takes the pages of `part` out of memory: what has been copied is not held twice.
-fn let_go(map: &Mmap, part: &[u8]) {
-    #[cfg(unix)]
-    {
-        let offset = part.as_ptr() as usize - map.as_ptr() as usize;
-        #[expect(
-            unsafe_code,
-            reason = "memmap2 marks this advice as unsafe, since it empties maps that are not of a file"
-        )]
-        // SAFETY: the map is of a file and read-only, so its pages are read from the file again if they are touched.
-        let advised = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len()) };
-        if let Err(error) = advised {
-            tracing::debug!(%error, "pages of a weight file stay in memory");
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = (map, part);
-}
-
-fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(map).map_err(|e| damaged(path, &e))
-}
-
-fn damaged(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Safetensors { path: path.to_owned(), reason: error.to_string() }
-}
-
-fn kind_of(path: &Path, name: &str, dtype: Dtype) -> Result<Kind> {
-    Ok(match dtype {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        other => {
-            return Err(damaged(
-                path,
-                &format!("`{name}` is {other:?}, expected F32, F16 or BF16: quantised weights are not read"),
-            ));
-        }
-    })
-}
-
-fn tensor(
-    path: &Path,
-    name: &str,
-    view: &safetensors::tensor::TensorView<'_>,
-    kind: Kind,
-    device: Device,
-) -> Result<Tensor> {
-    let stored = kind_of(path, name, view.dtype())?;
-    let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-    Tensor::f_from_data_size(view.data(), &shape, stored)
-        .and_then(|t| t.f_to_device(device))
-        .and_then(|t| t.f_to_kind(kind))
-        .doing("copying weights")
 }
 
 /// The first problems in full, the rest as a count.
