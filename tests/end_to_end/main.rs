@@ -10,6 +10,7 @@ mod eval;
 mod faults;
 mod good_runs;
 mod judging;
+mod manners;
 mod mixing;
 mod models;
 mod pipeline;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use simplemix_data::{Facts, Filter, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
-use crate::progress::{bar, print};
+use crate::lines::print;
+use crate::progress::bar;
 use crate::reading::{Reading, files};
 
 /// Convert files of pairs in any known schema to one canonical file, which TRL and `datasets` read directly

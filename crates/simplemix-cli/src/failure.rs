@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::progress::warn;
+use crate::lines::warn;
 
 /// Reason to end the program early.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Fails, Failure, Result, failed};
-use crate::progress::{Terminal, print};
+use crate::lines::print;
+use crate::progress::Terminal;
 
 /// Parses a value by its name in settings files, such as `best-worst`. The error lists the names.
 pub(crate) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {

@@ -10,7 +10,7 @@ use simplemix_rollout::{
 
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::{Output, PromptForm, flagged, on_terminal, with_default, word};
-use crate::progress::print;
+use crate::lines::print;
 use crate::reading::files;
 
 /// Sample responses of a model to prompts

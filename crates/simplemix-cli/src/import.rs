@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::failure::{Fails, Result};
-use crate::progress::{bar, print};
+use crate::lines::print;
+use crate::progress::bar;
 
 /// Convert a GGUF file to a Hugging Face model folder (config, tokenizer, chat template, f32 safetensors)
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,8 @@ use simplemix_data::{
 use simplemix_rollout::PromptSettings;
 
 use crate::failure::{Fails, Result};
-use crate::progress::{bar, print};
+use crate::lines::print;
+use crate::progress::bar;
 use crate::reading::{Reading, check_denied, deny, files};
 
 /// Summarise files of preference pairs: format, rows, sources, tasks, lengths, scores, problems

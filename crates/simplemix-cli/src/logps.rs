@@ -10,7 +10,8 @@ use simplemix_pipeline::log_probabilities;
 use simplemix_train::{PairSet, Sides};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{Terminal, print};
+use crate::lines::print;
+use crate::progress::Terminal;
 use crate::reading::{Reading, named, tell_refused};
 
 /// Compute the summed log-probability of both responses of every pair under a model, in nats

@@ -8,9 +8,12 @@ mod eval;
 mod failure;
 mod flags;
 mod generate;
+mod help;
 mod import;
 mod inspect;
 mod interrupt;
+mod lines;
+mod logging;
 mod logps;
 mod mix;
 mod pair;
@@ -26,7 +29,7 @@ mod train;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::Result;
 
@@ -82,16 +85,17 @@ struct Completions {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = help::prepared(Cli::command()).try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(error),
     };
-    log_to_stderr(cli.verbose);
-    match run(cli.command) {
+    logging::to_stderr(cli.verbose);
+    match run(cli.command).and_then(|()| lines::written()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {
-                progress::warn(&format!("error: {message}"));
+                lines::warn(&format!("error: {message}"));
             }
             failure.code()
         }
@@ -99,14 +103,14 @@ fn main() -> ExitCode {
 }
 
 /// Prints what clap has to say, or what replaced a flag that is gone.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: clap::Error) -> ExitCode {
     let trains = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).is_some_and(|command| command == "train");
     let unknown = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) if trains && error.kind() == ErrorKind::UnknownArgument => Some(flag),
         _ => None,
     };
     if let Some(message) = unknown.and_then(|flag| train::gone(flag)) {
-        progress::warn(&format!("error: {message}"));
+        lines::warn(&format!("error: {message}"));
         return ExitCode::from(2);
     }
     error.exit()
@@ -129,17 +133,12 @@ fn run(command: Command) -> Result {
         Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Completions(Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut script);
+            lines::print_bytes(&script);
             Ok(())
         }
     }
-}
-
-/// Warnings by default, more with -v; `RUST_LOG` overrides both.
-fn log_to_stderr(verbose: u8) {
-    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }
 
 #[cfg(test)]
@@ -148,6 +147,6 @@ mod tests {
 
     #[test]
     fn the_flags_are_consistent() {
-        Cli::command().debug_assert();
+        help::prepared(Cli::command()).debug_assert();
     }
 }

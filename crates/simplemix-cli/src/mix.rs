@@ -8,7 +8,8 @@ use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::flags;
-use crate::progress::{Terminal, print};
+use crate::lines::print;
+use crate::progress::Terminal;
 
 /// Mix several sources into one file of pairs, in given shares
 ///

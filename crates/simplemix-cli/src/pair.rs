@@ -6,7 +6,7 @@ use simplemix_rollout::{PairReport, PairSettings, Preset, Select, SelectSettings
 
 use crate::failure::Result;
 use crate::flags::{Output, flagged, on_terminal, word};
-use crate::progress::print;
+use crate::lines::print;
 
 /// Choose preference pairs among scored candidates, and count the prompts without a pair by reason
 ///

@@ -1,4 +1,4 @@
-//! The user's view of long work: bars on a terminal, a line now and then elsewhere; and lines on the two standard streams.
+//! The user's view of long work: bars on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simplemix_data::{Metrics, Watch};
 
 use crate::failure::Result;
+use crate::lines::{print, warn};
 
 /// Time from the start of a stage to its first line, and from one line to the next, where there is no terminal.
 const FIRST_LINE: Duration = Duration::from_secs(5);
@@ -19,6 +20,8 @@ pub(crate) struct Bar {
     bar: ProgressBar,
     /// Time of the next line; none on a terminal.
     next_line: Option<Mutex<Instant>>,
+    /// Prints a line.
+    say: fn(&str),
 }
 
 /// Progress of the stage `name`.
@@ -33,12 +36,12 @@ impl Bar {
         let style = ProgressStyle::with_template(&format!("{{prefix:>12}} [{{bar:30}}] {position} {{msg}} {{eta}}"));
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_prefix(name.to_owned());
-        Self { bar, next_line: (!is_terminal).then(|| Mutex::new(now() + FIRST_LINE)) }
+        Self { bar, next_line: (!is_terminal).then(|| Mutex::new(now() + FIRST_LINE)), say: warn }
     }
 
     /// The progress of nothing.
     fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), next_line: None }
+        Self { bar: ProgressBar::hidden(), next_line: None, say: warn }
     }
 
     /// Draws the bar among those of `all`.
@@ -74,7 +77,7 @@ impl Bar {
         let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
         if now() >= *next {
             *next = now() + NEXT_LINE;
-            warn(&self.line());
+            (self.say)(&self.line());
         }
     }
 
@@ -197,18 +200,6 @@ impl Watch for Terminal {
     }
 }
 
-/// A line of the command's result.
-#[expect(clippy::print_stdout, reason = "a command's result goes to standard output, here and nowhere else")]
-pub(crate) fn print(line: &str) {
-    println!("{line}");
-}
-
-/// A line beside the result.
-#[expect(clippy::print_stderr, reason = "messages go to standard error, here and nowhere else")]
-pub(crate) fn warn(line: &str) {
-    eprintln!("{line}");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,7 +217,7 @@ mod tests {
     #[test]
     fn lines_are_for_where_there_is_no_terminal() {
         assert!(Bar::new("reading", 1, true).next_line.is_none());
-        let bar = Bar::new("reading", 2, false);
+        let bar = Bar { say: |_| {}, ..Bar::new("reading", 2, false) };
         let time = || *bar.next_line.as_ref().unwrap().lock().unwrap();
         let first = time();
         bar.inc(1);

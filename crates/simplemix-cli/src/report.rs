@@ -8,7 +8,8 @@ use simplemix_eval::read_outputs;
 use simplemix_eval::report::{PngFiles, Report, group, read_run};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{bar, print, warn};
+use crate::lines::{print, warn};
+use crate::progress::bar;
 
 /// Compare runs on one page with tables, curves, bars and responses; also as Markdown, CSV and single plots
 ///

@@ -7,7 +7,8 @@ use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage
 use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{Terminal, print};
+use crate::lines::print;
+use crate::progress::Terminal;
 
 /// Run a whole pipeline: collect on-policy pairs, mix, train, evaluate
 ///

@@ -7,7 +7,7 @@ use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, sc
 
 use crate::failure::{Fails, Result, failed, read_toml};
 use crate::flags::{Output, on_terminal};
-use crate::progress::print;
+use crate::lines::print;
 
 /// Score candidates by their right answers, a reward model, a judge, a program, rules, or a weighted sum of these
 ///

@@ -10,7 +10,8 @@ use simplemix_data::{
 
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::flags::{Summary, word};
-use crate::progress::{bar, print};
+use crate::lines::print;
+use crate::progress::bar;
 use crate::reading::{Reading, files};
 
 /// Tokenise pairs as TRL does, and report what was cut or dropped and why

@@ -7,7 +7,8 @@ use simplemix_settings::{Settings, assignment, merge, place, toml_template};
 use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, TrainConfig, from_trl};
 
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::progress::{Terminal, print};
+use crate::lines::print;
+use crate::progress::Terminal;
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
 
 /// Train a model on preference pairs

@@ -11,7 +11,7 @@ use simplemix_eval::table;
 use crate::eval::alpaca_inputs::length_control;
 use crate::eval::alpaca_names::{Read, Renamed, keep_apart};
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{print, warn};
+use crate::lines::{print, warn};
 use crate::reading::files;
 
 /// Compute AlpacaEval 2.0 from a judge's annotations, with length-controlled win rates

@@ -7,7 +7,7 @@ use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
 use simplemix_eval::alpaca::{LengthControl, read_difficulty, read_gamed};
 
 use crate::failure::{Fails, Result};
-use crate::progress::warn;
+use crate::lines::warn;
 
 /// Data set from which the official package downloads them.
 const DATASET: &str = "tatsu-lab/alpaca_eval";

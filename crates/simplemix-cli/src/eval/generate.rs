@@ -11,7 +11,7 @@ use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, Sampl
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::{PromptForm, flagged, on_terminal};
 use crate::generate::Backend;
-use crate::progress::print;
+use crate::lines::print;
 use crate::reading::files;
 
 /// Generate a model's responses to an evaluation set, in the format of the official alpaca_eval package

@@ -13,7 +13,8 @@ use simplemix_eval::{Error, ModelOutput, read_outputs};
 use crate::eval::judges::{ExactJudge, RewardJudge, ServerJudge};
 use crate::failure::{Fails, Failure, Result};
 use crate::generate::ServerFlags;
-use crate::progress::{bar, print, warn};
+use crate::lines::{print, warn};
+use crate::progress::bar;
 
 /// Judge a model's responses against a baseline's, in the format of the official alpaca_eval package
 ///

@@ -12,7 +12,8 @@ use simplemix_rollout::Prompt;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::progress::{Terminal, print};
+use crate::lines::print;
+use crate::progress::Terminal;
 use crate::reading::{Reading, named, tell_refused};
 
 /// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task

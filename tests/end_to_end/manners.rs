@@ -1,0 +1,59 @@
+//! The program among other programs: closed pipes, full disks, and what it writes where there is no terminal.
+
+use std::process::Stdio;
+
+use crate::{Dir, stderr, stdout};
+
+/// A file of pairs, and another with one more column.
+fn odd_pairs(dir: &Dir) {
+    dir.write("more.jsonl", r#"{"prompt":"q","chosen":"good","rejected":"bad","length":3}"#);
+    let mut rows = String::new();
+    for i in 0..40 {
+        rows.push_str(&format!("{{\"prompt\":\"question {i}\",\"chosen\":\"yes {i}\",\"rejected\":\"no {i}\"}}\n"));
+    }
+    dir.write("odd.jsonl", rows);
+}
+
+#[test]
+fn a_closed_pipe_ends_the_output_quietly() {
+    let dir = Dir::new();
+    odd_pairs(&dir);
+    for args in [&["inspect", "odd.jsonl"][..], &["train", "--settings"], &["completions", "bash"], &["--help"]] {
+        let mut child = dir.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panic") && !stderr(&output).contains("error"), "{}", stderr(&output));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stream_that_cannot_be_written_is_no_panic() {
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let dir = Dir::new();
+    odd_pairs(&dir);
+    for args in [&["inspect", "odd.jsonl"][..], &["train", "--settings"], &["completions", "bash"]] {
+        let output = dir.command(args).stdout(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("error: standard output: cannot write: "), "{}", stderr(&output));
+    }
+    // Messages that cannot be written change nothing.
+    for (args, code) in [(&["convert", "odd.jsonl", "-o", "out.jsonl"][..], 0), (&["inspect", "nowhere.jsonl"], 2)] {
+        let output = dir.command(args).stderr(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn warnings_off_a_terminal_are_plain_lines() {
+    let dir = Dir::new();
+    odd_pairs(&dir);
+    let output = dir.simplemix(&["convert", "odd.jsonl", "more.jsonl", "-o", "out.jsonl"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("warning: the extra columns of the files differ and are left out\n"), "{said}");
+    for text in [said, stdout(&output)] {
+        assert!(!text.contains('\u{1b}') && !text.contains("simplemix_") && !text.contains("WARN"), "{text}");
+    }
+}
