@@ -71,10 +71,13 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: cannot read: {e}", path.display())))
 }
 
-/// Settings of a file that the user names.
+/// Settings of a file that the user names; the error names all keys that cannot be used, with their lines.
 pub(crate) fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    toml::from_str(&read_text(path)?)
-        .map_err(|e| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))
+    let text = read_text(path)?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| Failure::input(format!("{}: {}", path.display(), e.to_string().trim_end())))?;
+    simplemix_settings::read(table).map_err(|error| Failure::input(simplemix_settings::placed(path, &text, &error)))
 }
 
 /// Turns an error into a failure of one kind.

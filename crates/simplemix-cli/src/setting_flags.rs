@@ -96,6 +96,10 @@ impl Given {
 
 /// The text of an error; it names the flag in place of the key that the flag stands for.
 pub(crate) fn message(error: &Error, given: &[Given]) -> String {
+    error.each().iter().map(|error| one_message(error, given)).collect::<Vec<_>>().join("; ")
+}
+
+fn one_message(error: &Error, given: &[Given]) -> String {
     match error {
         Error::Value { key, found, expected } => match given.iter().find(|given| given.flag.path == key) {
             Some(given) => format!("--{} is {found}, expected {expected}", given.flag.name),

@@ -7,10 +7,10 @@ use simplemix_mix::Weight;
 #[cfg(feature = "server")]
 use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
-use simplemix_settings::{Settings, merge};
+use simplemix_settings::{Error as SettingsError, Settings, merge, read};
 use simplemix_train::{Objective, TrainConfig};
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result};
 use crate::mix::MixSettings;
 use crate::presets::layers;
 
@@ -181,8 +181,7 @@ impl PipelineSettings {
     pub fn resolve(base: Option<&str>, file: Option<&Path>, over: toml::Table) -> Result<Self> {
         let mut table = layers(base, file)?;
         merge(&mut table, over);
-        let place = file.map_or_else(|| "settings".to_owned(), |path| path.display().to_string());
-        Self::from_table(table, &place)
+        Self::from_table(table, file)
     }
 
     /// Settings of `pipeline.toml` in the output of a pipeline, or of any other file.
@@ -193,19 +192,22 @@ impl PipelineSettings {
         Self::resolve(None, Some(path), toml::Table::new())
     }
 
-    fn from_table(mut table: toml::Table, place: &str) -> Result<Self> {
+    fn from_table(mut table: toml::Table, place: Option<&Path>) -> Result<Self> {
         if let Some(key) = keys_of_the_pipeline(&table).next() {
             return Err(Error::setting(&key, "given", "none: the pipeline sets it"));
         }
         inherit_seed(&mut table);
-        let (train, reward) = (section(&mut table, "train", place)?, section(&mut table, "reward", place)?);
-        let mix = match take(&mut table, "mix", place)? {
-            Some(mix) => toml::Value::Table(mix).try_into().map_err(|error| invalid("[mix]", &error))?,
-            None => MixSection::default(),
+        // All keys at fault are named at once.
+        let mut errors = Vec::new();
+        let train = section(&mut table, "train", &mut errors, TrainConfig::from_table);
+        let reward = section(&mut table, "reward", &mut errors, TrainConfig::from_table);
+        let mix = section(&mut table, "mix", &mut errors, read::<MixSection>);
+        let settings = read::<Self>(table).map_err(|error| errors.extend_from_slice(error.each())).ok();
+        let Some(settings) = settings.filter(|_| errors.is_empty()) else {
+            return Err(unreadable(errors, place));
         };
-        let settings: Self = toml::Value::Table(table).try_into().map_err(|error| invalid(place, &error))?;
         let reward = reward.map(|reward| TrainConfig { objective: Objective::Reward, ..reward });
-        Ok(Self { train: train.unwrap_or_default(), reward, mix, ..settings })
+        Ok(Self { train: train.unwrap_or_default(), reward, mix: mix.unwrap_or_default(), ..settings })
     }
 
     /// The settings as TOML, every key written out that has a value. Sections with the pipeline's seed do not repeat it.
@@ -314,20 +316,26 @@ fn inherit_seed(table: &mut toml::Table) {
     }
 }
 
-/// Settings of training in the section `name`, taken out of `table`.
-fn section(table: &mut toml::Table, name: &str, place: &str) -> Result<Option<TrainConfig>> {
-    let section = take(table, name, place)?;
-    Ok(section.map(|section| TrainConfig::from_table(section).map_err(|error| error.under(name))).transpose()?)
+/// Takes a section out of the table and reads it; what is wrong with it goes to `errors`.
+fn section<T>(
+    table: &mut toml::Table,
+    name: &str,
+    errors: &mut Vec<SettingsError>,
+    read: impl FnOnce(toml::Table) -> Result<T, SettingsError>,
+) -> Option<T> {
+    let read = match table.remove(name)? {
+        toml::Value::Table(section) => read(section).map_err(|error| error.under(name)),
+        other => Err(SettingsError::value(name, simplemix_settings::toml_text(&other), "a section")),
+    };
+    read.map_err(|error| errors.extend_from_slice(error.each())).ok()
 }
 
-fn take(table: &mut toml::Table, name: &str, place: &str) -> Result<Option<toml::Table>> {
-    match table.remove(name) {
-        None => Ok(None),
-        Some(toml::Value::Table(section)) => Ok(Some(section)),
-        Some(other) => {
-            let message = format!("`{name}` is {}, expected a section", simplemix_settings::toml_text(&other));
-            Err(Error::Config { place: place.to_owned(), message })
-        }
+/// The error about all settings at fault, which names their file if they are from one.
+fn unreadable(errors: Vec<SettingsError>, place: Option<&Path>) -> Error {
+    let error = SettingsError::Several(errors);
+    match place {
+        Some(path) => Error::Config { place: path.display().to_string(), message: error.to_string() },
+        None => error.into(),
     }
 }
 
@@ -363,7 +371,7 @@ mod tests {
             let settings = PipelineSettings::resolve(Some(name), None, toml::Table::new()).unwrap();
             settings.check().unwrap();
             let again = settings.to_toml().unwrap().parse().unwrap();
-            assert_eq!(PipelineSettings::from_table(again, name).unwrap(), settings, "{name}");
+            assert_eq!(PipelineSettings::from_table(again, None).unwrap(), settings, "{name}");
         }
     }
 
@@ -380,7 +388,7 @@ mod tests {
         assert_eq!(text.matches("seed = 7").count(), 1, "{text}");
         let mut table: toml::Table = text.parse().unwrap();
         table.insert("seed".to_owned(), 8.into());
-        let settings = PipelineSettings::from_table(table, "").unwrap();
+        let settings = PipelineSettings::from_table(table, None).unwrap();
         assert_eq!((settings.train.seed, settings.reward.unwrap().seed, settings.mix.settings.seed), (8, 8, 8));
     }
 
@@ -414,7 +422,11 @@ mod tests {
         assert!(message(&["train=3"]).contains("`train` is 3, expected a section"));
         assert!(message(&["mix.on=0", "mix.off=0"]).contains("`mix.on` is 0"));
         assert!(message(&["mix.sice=3"]).contains("sice"));
-        assert!(message(&["mix.on=much"]).contains("[mix]"));
+        assert!(message(&["mix.on=much"]).contains("`mix.on`: "));
+        let all = message(&["mix.sice=3", "train.loss.betta=1", "seeed=3", "collect.sampling.samples='x'"]);
+        for key in ["`mix.sice`", "`train.loss.betta`", "`seeed`", "`collect.sampling.samples`"] {
+            assert!(all.contains(key), "{key} in {all}");
+        }
         assert!(message(&["nothing=3"]).contains("nothing"));
     }
 }

@@ -35,6 +35,17 @@ pub enum Error {
         /// Reason, with what was expected.
         problem: String,
     },
+    /// A key cannot be used, in the reader's words.
+    #[error("`{key}`: {problem}")]
+    Key {
+        /// Path of the key.
+        key: String,
+        /// Reason, with what was expected.
+        problem: String,
+    },
+    /// Several settings cannot be used.
+    #[error("{}", several(.0))]
+    Several(Vec<Self>),
     /// A table cannot be read for a reason that concerns no single key.
     #[error("{0}")]
     Table(String),
@@ -58,6 +69,19 @@ impl Error {
         Self::Value { key: key.into(), found: found.to_string(), expected: expected.into() }
     }
 
+    /// One error out of all that were found.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.remove(0) } else { Self::Several(errors) }
+    }
+
+    /// The errors that this one is made of.
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Several(errors) => errors,
+            single => std::slice::from_ref(single),
+        }
+    }
+
     /// The error with `section.` before every key.
     ///
     /// ```
@@ -75,6 +99,8 @@ impl Error {
                 Self::Moved(moves.into_iter().map(|m| Moved { old: path(m.old), new: path(m.new) }).collect())
             }
             Self::Table(problem) => Self::Table(format!("[{section}]: {problem}")),
+            Self::Key { key, problem } => Self::Key { key: path(key), problem },
+            Self::Several(errors) => Self::Several(errors.into_iter().map(|error| error.under(section)).collect()),
             other @ Self::Assignment { .. } => other,
         }
     }
@@ -82,7 +108,7 @@ impl Error {
     /// The key that the error is about, if it is a single one.
     pub fn key(&self) -> Option<&str> {
         match self {
-            Self::Value { key, .. } | Self::Unknown { key, .. } => Some(key),
+            Self::Value { key, .. } | Self::Unknown { key, .. } | Self::Key { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -95,6 +121,10 @@ pub(crate) fn join(section: &str, key: &str) -> String {
 
 fn did_you_mean(meant: &Option<String>) -> String {
     meant.as_ref().map_or(String::new(), |name| format!("; did you mean `{name}`?"))
+}
+
+fn several(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn moves(moves: &[Moved]) -> String {

@@ -85,6 +85,17 @@ impl Field {
     }
 }
 
+impl Field {
+    /// Refuses a number out of range.
+    pub(crate) fn check_range(&self, path: &str, value: &toml::Value) -> Result {
+        let number = value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
+        match number.filter(|x| !self.range.contains(*x)) {
+            Some(x) => Err(Error::value(path, x, self.expected())),
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Debug for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Field").field("key", &self.key).field("range", &self.range).finish_non_exhaustive()

@@ -3,6 +3,7 @@
 
 mod choice;
 mod error;
+mod every;
 mod field;
 mod nearest;
 mod place;
@@ -14,9 +15,10 @@ mod tables;
 mod value;
 
 pub use error::{Error, Moved, Result};
+pub use every::read;
 pub use field::{Field, Section};
 pub use nearest::nearest;
-pub use place::place;
+pub use place::{place, placed};
 pub use range::Range;
 pub use section::Settings;
 pub use set::{assignment, merge};

@@ -20,6 +20,25 @@ pub fn place(path: &Path, text: &str, error: &Error) -> String {
     line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()))
 }
 
+/// The text of an error with its place; where several settings are at fault, a line for each.
+///
+/// ```
+/// use std::path::Path;
+/// use simplemix_settings::{Error, placed};
+/// let text = "[loss]\nbeta = -1\ngamma = 3\n";
+/// let wrong = Error::value("loss.beta", -1, "a number above 0");
+/// let unknown = Error::Unknown { key: "loss.gamma".to_owned(), meant: None };
+/// let shown = placed(Path::new("run.toml"), text, &Error::Several(vec![wrong, unknown]));
+/// assert_eq!(
+///     shown,
+///     "run.toml:2: `loss.beta` is -1, expected a number above 0\nrun.toml:3: unknown key `loss.gamma`"
+/// );
+/// ```
+pub fn placed(path: &Path, text: &str, error: &Error) -> String {
+    let one = |error: &Error| format!("{}: {error}", place(path, text, error));
+    error.each().iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
 fn line(text: &str, key: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let (mut table, mut start) = (root.get_ref(), None);

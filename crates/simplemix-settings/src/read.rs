@@ -5,39 +5,50 @@ use crate::field::{Field, Section};
 use crate::nearest::nearest;
 use crate::value::toml_text;
 
-/// Refuses unknown keys, keys of older versions and values of the wrong type. `sections` begins with the top level.
+/// Refuses unknown keys, keys of older versions, and values of the wrong type or out of range, all at once. `sections` begins with the top level.
 pub(crate) fn check_table(sections: &[Section], table: &toml::Table) -> Result {
     let Some((top, inner)) = sections.split_first() else { return Ok(()) };
-    let mut reader = Reader { sections, moved: Vec::new() };
+    let mut reader = Reader { sections, moved: Vec::new(), errors: Vec::new() };
     for (key, value) in table {
         match (top.field(key), inner.iter().find(|section| section.name == key), value) {
-            (Some(field), _, value) => field.check_type(&top.path(key), value)?,
-            (None, Some(section), toml::Value::Table(values)) => reader.section(section, values)?,
-            _ => reader.stray(top, key, value)?,
+            (Some(field), _, value) => reader.value(field, &top.path(key), value),
+            (None, Some(section), toml::Value::Table(values)) => reader.section(section, values),
+            _ => reader.stray(top, key, value),
         }
     }
-    if reader.moved.is_empty() { Ok(()) } else { Err(Error::Moved(reader.moved)) }
+    let Reader { moved, mut errors, .. } = reader;
+    if !moved.is_empty() {
+        errors.push(Error::Moved(moved));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::all(errors)) }
 }
 
 struct Reader<'a> {
     sections: &'a [Section],
     /// Keys of older versions that were found.
     moved: Vec<Moved>,
+    /// What else is wrong.
+    errors: Vec<Error>,
 }
 
 impl Reader<'_> {
-    fn section(&mut self, section: &Section, values: &toml::Table) -> Result {
+    fn section(&mut self, section: &Section, values: &toml::Table) {
         for (key, value) in values {
             match section.field(key) {
-                Some(field) => field.check_type(&section.path(key), value)?,
-                None => self.stray(section, key, value)?,
+                Some(field) => self.value(field, &section.path(key), value),
+                None => self.stray(section, key, value),
             }
         }
-        Ok(())
+    }
+
+    /// A value of another type, or a number out of range.
+    fn value(&mut self, field: &Field, path: &str, value: &toml::Value) {
+        let checked = field.check_type(path, value).and_then(|()| field.check_range(path, value));
+        self.errors.extend(checked.err());
     }
 
     /// A key that `section` does not have: one of an older version, or a mistake.
-    fn stray(&mut self, section: &Section, key: &str, value: &toml::Value) -> Result {
+    fn stray(&mut self, section: &Section, key: &str, value: &toml::Value) {
         let path = section.path(key);
         // A former table may be keys of sections now, and a former key may be in a section.
         let parts: Vec<&str> = value.as_table().into_iter().flat_map(toml::Table::keys).map(String::as_str).collect();
@@ -47,11 +58,10 @@ impl Reader<'_> {
         } else if !within.is_empty() && within.len() == parts.len() {
             self.moved.extend(within);
         } else if self.sections[1..].iter().any(|section| section.name == key) {
-            return Err(Error::value(path, toml_text(value), "a table"));
+            self.errors.push(Error::value(path, toml_text(value), "a table"));
         } else {
-            return Err(Error::Unknown { meant: self.meant(section, key), key: path });
+            self.errors.push(Error::Unknown { meant: self.meant(section, key), key: path });
         }
-        Ok(())
     }
 
     /// Where a key of an older version is now.

@@ -108,6 +108,23 @@ fn unknown_keys_come_with_the_nearest() {
 }
 
 #[test]
+fn all_keys_at_fault_are_named_at_once() {
+    let found = Run::from_table("colour = 1\nmax_length = 1\nlora_rank = 2\n[optimizer]\nbeta1 = 'x'".parse().unwrap());
+    let Err(Error::Several(errors)) = found else { panic!("{found:?}") };
+    let mut texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.sort();
+    assert_eq!(
+        texts,
+        [
+            "`lora_rank` is now `lora.rank`",
+            "`max_length` is 1, expected a whole number >= 2",
+            "`optimizer.beta1` is \"x\", expected a number from 0 to below 1",
+            "unknown key `colour`",
+        ]
+    );
+}
+
+#[test]
 fn keys_of_older_versions_come_with_what_replaced_them() {
     assert_eq!(refused("lora_rank = 16"), "`lora_rank` is now `lora.rank`");
     assert_eq!(
