@@ -15,6 +15,7 @@ mod mixing;
 mod models;
 mod pipeline;
 mod quickstart;
+mod reading;
 mod reproduction;
 mod training;
 

@@ -2,6 +2,8 @@
 
 use std::process::Stdio;
 
+use serde_json::{Value, json};
+
 use crate::{Dir, stderr, stdout};
 
 /// A file of pairs, and another with one more column.
@@ -56,4 +58,37 @@ fn warnings_off_a_terminal_are_plain_lines() {
     for text in [said, stdout(&output)] {
         assert!(!text.contains('\u{1b}') && !text.contains("simplemix_") && !text.contains("WARN"), "{text}");
     }
+}
+
+#[test]
+fn training_ends_with_loss_accuracy_and_margin_also_as_json() {
+    let dir = Dir::new();
+    dir.model();
+    dir.pairs("on.jsonl", "on", 8);
+    dir.pairs("held-out.jsonl", "held-out", 4);
+    let train = |output: &str, more: &[&str]| {
+        let args =
+            ["train", "--model", "model", "--train", "on.jsonl", "--eval", "held-out.jsonl", "--batch-size", "4"];
+        let output = dir.simplemix(&[&args[..], &["--learning-rate", "1e-3", "--output", output], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let said = train("runs/first", &[]);
+    for part in ["last tenth of 2 updates: loss 0.", ", margin ", ", accuracy ", "held-out pairs: loss 0."] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let found: Value = serde_json::from_str(&train("runs/second", &["--json"])).unwrap();
+    assert_eq!((&found["outcome"], &found["updates"]), (&json!("finished"), &json!(2)));
+    for metric in ["loss", "rewards/margins", "rewards/accuracies", "eval_loss", "eval_rewards/accuracies"] {
+        assert!(found["last"][metric].is_number(), "{metric} in {found}");
+    }
+    assert!(found["notices"].is_array() && found["model"] == "runs/second/model");
+
+    // A result is named by its run.
+    dir.write("prompts.jsonl", "{\"prompt\": \"say\"}");
+    let args = ["generate", "--model", "runs/first/model", "--prompts", "prompts.jsonl", "--max-new-tokens", "2"];
+    let output = dir.simplemix(&[&args[..], &["-o", "c.parquet"]].concat());
+    assert!(stdout(&output).contains(" by first\n"), "{}{}", stdout(&output), stderr(&output));
+    let output = dir.simplemix(&[&args[..], &["--name", "mine", "-o", "d.parquet"]].concat());
+    assert!(stdout(&output).contains(" by mine\n"), "{}", stdout(&output));
 }

@@ -56,8 +56,8 @@ pub(crate) struct Backend {
         allow_negative_numbers = true
     )]
     plain_share: f64,
-    /// Name for the generator column [default: name of the folder, or of the server's model]
-    #[arg(long, value_name = "NAME")]
+    /// Name for the generator column [default: name of the run or of the folder, or of the server's model]
+    #[arg(long, visible_alias = "name", value_name = "NAME")]
     generator_name: Option<String>,
     /// Batch size of local generation; a larger one needs more memory
     #[arg(long, value_name = "ROWS", default_value_t = LocalSettings::new("").batch_rows)]

@@ -2,7 +2,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod closing;
 mod collect;
+mod compare;
 mod convert;
 mod eval;
 mod failure;
@@ -12,6 +14,7 @@ mod help;
 mod import;
 mod inspect;
 mod interrupt;
+mod layout;
 mod lines;
 mod logging;
 mod logps;
@@ -23,6 +26,7 @@ mod report;
 mod run;
 mod score;
 mod setting_flags;
+mod show;
 mod tokenize;
 mod train;
 
@@ -48,18 +52,21 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   simplemix inspect uf.parquet
+  simplemix show uf.parquet --rows 2
   simplemix convert hh.jsonl.gz -o hh.parquet
   simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --scorer exact-answer -o on.parquet
   simplemix mix --source off=uf.parquet --source on=on.parquet --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
   simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet --scorer exact-answer --output runs/all
   simplemix eval alpaca --annotations annotations.json
+  simplemix compare ./smollm2 runs/first/model --prompts gsm8k.jsonl --limit 5
   simplemix report runs/* -o comparison
   simplemix import-gguf model.gguf ./model";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::Args),
+    Show(show::Args),
     Convert(Box<convert::Args>),
     Tokenize(Box<tokenize::Args>),
     Generate(Box<generate::Args>),
@@ -71,6 +78,7 @@ enum Command {
     Logps(Box<logps::Args>),
     Run(Box<run::Args>),
     Eval(Box<eval::Args>),
+    Compare(Box<compare::Args>),
     Report(report::Args),
     ImportGguf(import::Args),
     Completions(Completions),
@@ -119,6 +127,7 @@ fn refuse(error: clap::Error) -> ExitCode {
 fn run(command: Command) -> Result {
     match command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Show(args) => show::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Generate(args) => generate::run(&args),
@@ -130,6 +139,7 @@ fn run(command: Command) -> Result {
         Command::Logps(args) => logps::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Completions(Completions { shell }) => {

@@ -103,10 +103,12 @@ pub(crate) struct Terminal {
     bar: Bar,
     stage: String,
     interrupted: Arc<AtomicBool>,
+    /// Whether standard output is for JSON alone, so that evaluations go beside it.
+    is_json: bool,
 }
 
 /// Metrics beside the bar of training, and their short names.
-const BESIDE_THE_BAR: [(&str, &str); 6] = [
+pub(crate) const BESIDE_THE_BAR: [(&str, &str); 6] = [
     ("loss", "loss"),
     ("rewards/margins", "margin"),
     ("margin", "margin"),
@@ -124,7 +126,12 @@ impl Terminal {
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.
     pub(crate) fn passive() -> Self {
         let lines = Lines(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Self { lines, bar: Bar::hidden(), stage: String::new(), interrupted: Arc::default() }
+        Self { lines, bar: Bar::hidden(), stage: String::new(), interrupted: Arc::default(), is_json: false }
+    }
+
+    /// Keeps standard output free of lines, for JSON that follows.
+    pub(crate) fn keep_results_for_json(&mut self, is_json: bool) {
+        self.is_json = is_json;
     }
 
     /// Takes the bar off the screen.
@@ -156,7 +163,8 @@ impl Terminal {
         let values = metrics.values.iter().filter(|(name, _)| shown(name));
         let values: Vec<String> = values.map(|(name, value)| format!("{name} {value:.4}")).collect();
         self.clear();
-        print(&format!("step {:>6}: {}", metrics.step, values.join(", ")));
+        let line = format!("step {:>6}: {}", metrics.step, values.join(", "));
+        if self.is_json { warn(&line) } else { print(&line) }
     }
 }
 

@@ -41,6 +41,12 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// The flags of a command that has these two only.
+    pub(crate) fn named(format: Option<String>, map: Option<PathBuf>) -> Self {
+        let (source_name, policy, ranked) = (None, None, None);
+        Self { format, map, source_name, policy, our_models: Vec::new(), ranked, messages: false }
+    }
+
     pub(crate) fn options(&self) -> Result<ReadOptions> {
         let mut options = ReadOptions::default();
         if let Some(name) = &self.format {

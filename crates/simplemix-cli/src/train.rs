@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches};
-use simplemix_settings::{Settings, assignment, merge, place, toml_template};
+use simplemix_settings::{Settings, assignment, merge, placed, toml_template};
 use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, TrainConfig, from_trl};
 
+use crate::closing::{Closing, how_to_go_on};
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::lines::print;
+use crate::lines::{print, warn};
 use crate::progress::Terminal;
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
 
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Read and check everything, print what would be done and the memory it takes, and stop
     #[arg(long, help_heading = RUN)]
     dry_run: bool,
+    /// Print what the run came to as JSON: model, report, the last loss, accuracy and margin, notices
+    #[arg(long, conflicts_with_all = ["dry_run", "settings"], help_heading = RUN)]
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -206,11 +210,12 @@ pub(crate) fn run(args: &Args) -> Result {
         simplemix_train::Error::Setting(error) => refused(&error, args),
         other => Failure::Input(other.into()),
     })?;
-    describe(&run);
+    describe(args, &run);
     if args.dry_run {
         return estimate(&run);
     }
     let mut terminal = Terminal::new()?;
+    terminal.keep_results_for_json(args.json);
     let resume = match (is_resumed, args.resume_anyway) {
         (false, _) => Resume::No,
         (true, false) => Resume::Yes,
@@ -221,25 +226,21 @@ pub(crate) fn run(args: &Args) -> Result {
         other => Failure::Run(other.into()),
     })?;
     terminal.clear();
-    match finished.outcome {
-        Outcome::Finished | Outcome::StoppedEarly => {
-            if finished.outcome == Outcome::StoppedEarly {
-                print("stopped early: the evaluations had stopped getting better");
-            }
-            print(&format!("model: {}", finished.folder.model().display()));
-            print(&format!("report: {}", finished.folder.path().join("report.html").display()));
-            Ok(())
-        }
-        Outcome::FinishedBefore => {
-            print("the run had finished; nothing was changed");
-            print(&format!("model: {}", finished.folder.model().display()));
-            Ok(())
-        }
-        Outcome::Stopped => {
-            print(&format!("stopped; go on with: simplemix train --resume {}", shell_word(finished.folder.path())));
-            Err(Failure::Interrupted)
-        }
+    if finished.outcome == Outcome::Stopped {
+        say(args, &how_to_go_on(finished.folder.path()));
+        return Err(Failure::Interrupted);
     }
+    let closing = Closing::of(&finished)?;
+    match args.json {
+        true => print(&serde_json::to_string(&closing).run()?),
+        false => closing.print(),
+    }
+    Ok(())
+}
+
+/// Prints a line that is no part of the JSON.
+fn say(args: &Args, line: &str) {
+    if args.json { warn(line) } else { print(line) }
 }
 
 /// Defaults, then a file, then --set and flags, merged as one table. Each is checked alone first, so that an error names
@@ -249,7 +250,7 @@ fn resolve(args: &Args) -> Result<TrainConfig> {
         args.resume.as_deref().filter(|folder| *folder != "auto").map(|folder| Path::new(folder).join("config.toml"));
     let mut table = match (&args.config, &args.trl_config, resumed) {
         (Some(path), ..) => read_settings(path)?,
-        (None, Some(path), _) => read_trl(path, objective(args))?,
+        (None, Some(path), _) => read_trl(args, path, objective(args))?,
         (None, None, Some(path)) if path.is_file() => read_settings(&path)?,
         (None, None, _) => toml::Table::new(),
     };
@@ -262,13 +263,6 @@ fn resolve(args: &Args) -> Result<TrainConfig> {
         given.set_in(&mut table).map_err(Failure::input)?;
     }
     TrainConfig::from_table(table).input()
-}
-
-/// A path as a word of a shell's command.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c));
-    if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn check(table: &toml::Table) -> simplemix_settings::Result {
@@ -284,7 +278,7 @@ fn read_settings(path: &Path) -> Result<toml::Table> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         Failure::input(format!("{}: {}", path.display(), error.to_string().trim_end()))
     })?;
-    check(&table).map_err(|error| Failure::input(format!("{}: {error}", place(path, &text, &error))))?;
+    check(&table).map_err(|error| Failure::input(placed(path, &text, &error)))?;
     Ok(table)
 }
 
@@ -299,22 +293,22 @@ fn objective(args: &Args) -> Objective {
     TrainConfig::from_table(table).map_or(Objective::Preference, |config| config.objective)
 }
 
-fn read_trl(path: &Path, objective: Objective) -> Result<toml::Table> {
+fn read_trl(args: &Args, path: &Path, objective: Objective) -> Result<toml::Table> {
     let (table, ignored) = from_trl(&read_text(path)?, path, objective).input()?;
     if !ignored.is_empty() {
-        print(&format!("{}: keys without effect on the result: {}", path.display(), ignored.join(", ")));
+        say(args, &format!("{}: keys without effect on the result: {}", path.display(), ignored.join(", ")));
     }
     check(&table).map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
     Ok(table)
 }
 
-fn describe(run: &Run) {
-    print(&format!("train: {}", run.train.summary()));
+fn describe(args: &Args, run: &Run) {
+    say(args, &format!("train: {}", run.train.summary()));
     for (source, pairs, share) in run.train.shares() {
-        print(&format!("  {source:<12} {pairs:>7} pairs  {share:.4}"));
+        say(args, &format!("  {source:<12} {pairs:>7} pairs  {share:.4}"));
     }
     for (name, set) in &run.eval {
-        print(&format!("eval:  {}{}{}", name, if name.is_empty() { "" } else { ": " }, set.summary()));
+        say(args, &format!("eval:  {}{}{}", name, if name.is_empty() { "" } else { ": " }, set.summary()));
     }
     let (trained, all) = (run.trained_parameters(), run.parameters());
     let share = if trained == all { String::new() } else { format!(" of {all}") };
@@ -324,7 +318,10 @@ fn describe(run: &Run) {
         (true, _) | (_, 0) => String::new(),
         _ => format!(", the last of an epoch of {rest}"),
     };
-    print(&format!("{trained}{share} weights trained, {} updates of {} pairs{last}", settings.steps, size.min(pairs)));
+    say(
+        args,
+        &format!("{trained}{share} weights trained, {} updates of {} pairs{last}", settings.steps, size.min(pairs)),
+    );
 }
 
 /// Prints the estimated memory of the run, so that settings can be chosen before hours are spent.

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 
 use crate::error::{At, Error, Result};
+use crate::stats::mean;
 
 /// Points `(step, value)` of each metric.
 pub type Curves = BTreeMap<String, Vec<(f64, f64)>>;
@@ -42,6 +43,29 @@ pub fn read_curves(path: &Path) -> Result<Curves> {
         }
     }
     Ok(columns.names.into_iter().zip(columns.points).filter(|(_, points)| !points.is_empty()).collect())
+}
+
+/// The value of a metric at the end of a run: the last one of an evaluation, or the mean over the last tenth of the updates.
+///
+/// # Examples
+/// ```
+/// use simplemix_eval::{Curves, at_end};
+///
+/// let mut curves = Curves::new();
+/// curves.insert("loss".to_owned(), (1..=21).map(|step| (f64::from(step), f64::from(step))).collect());
+/// curves.insert("eval_loss".to_owned(), vec![(10.0, 0.6), (20.0, 0.5)]);
+/// assert_eq!((at_end(&curves, "loss"), at_end(&curves, "eval_loss")), (Some(20.0), Some(0.5)));
+/// ```
+pub fn at_end(curves: &Curves, metric: &str) -> Option<f64> {
+    let points = curves.get(metric)?;
+    let last = points.last()?;
+    if metric.starts_with("eval_") {
+        return Some(last.1);
+    }
+    let first = points[0].0;
+    let start = last.0 - (last.0 - first) / 10.0;
+    let tail: Vec<f64> = points.iter().filter(|point| point.0 >= start).map(|point| point.1).collect();
+    Some(mean(&tail))
 }
 
 #[derive(Default)]

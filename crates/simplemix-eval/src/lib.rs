@@ -17,7 +17,7 @@ mod share;
 mod stats;
 mod table;
 
-pub use curves::{Curves, read_curves};
+pub use curves::{Curves, at_end, read_curves};
 pub use error::{Error, Result};
 pub use logistic::sigmoid;
 pub use outputs::{ModelOutput, read_outputs, write_outputs};

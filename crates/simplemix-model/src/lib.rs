@@ -10,6 +10,7 @@
 //! | score answers | [`RewardModel`] |
 //! | turn a GGUF file into a model folder | [`gguf::import_gguf`] |
 //! | fetch a model from the hub | [`hub::resolve`], with the feature `hub` |
+//! | name a model folder | [`model_name`] |
 //! | have a model of a few kilobytes for tests | [`tiny`] |
 //!
 //! Weights are the checkpoint's own, under its own names; what is saved loads in transformers, vLLM and peft.
@@ -36,6 +37,7 @@ pub mod hub;
 mod linear;
 mod lora;
 mod memory;
+mod name;
 mod network;
 mod not_a_model;
 mod packed;
@@ -58,7 +60,7 @@ pub use error::{Error, Result};
 pub use family::MODEL_TYPES;
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraSettings, LoraTargets};
-
+pub use name::model_name;
 pub use packed::{Packed, Segment, Targets};
 pub use reward::RewardModel;
 pub use sample::Sampling;

@@ -314,7 +314,7 @@ impl Planner<'_> {
     fn model_name(&self, model: &Model) -> String {
         match self.stages.iter().find(|stage| stage.key == model.key) {
             Some(stage) => format!("{}-{}", stage.name, &stage.key[..8]),
-            None => model.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            None => simplemix_model::model_name(&model.path),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Responses from a model in this process.
 
 use std::borrow::Borrow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, Dtype, Request, default_device};
+use simplemix_model::{CausalLm, Dtype, Request, default_device, model_name};
 
 use crate::error::{Error, Result};
 use crate::generator::{CandidateSink, Generator, Job, Prompt, SamplingConfig};
@@ -19,7 +19,7 @@ use crate::random::stream;
 pub struct LocalSettings {
     /// Model folder in the Hugging Face layout.
     pub model: PathBuf,
-    /// Name for the `generator` column; by default the name of the folder.
+    /// Name for the `generator` column; by default [`model_name`] of the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Batch size: responses sampled at the same time. Memory grows with it.
@@ -53,7 +53,7 @@ impl LocalSettings {
 
     /// Name for the `generator` column.
     pub(crate) fn name(&self) -> String {
-        self.name.clone().unwrap_or_else(|| folder_name(&self.model))
+        self.name.clone().unwrap_or_else(|| model_name(&self.model))
     }
 }
 
@@ -147,12 +147,6 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
     ) -> Result<()> {
         in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| self.sample_group(jobs, sampling, sink))
     }
-}
-
-/// Last part of a folder's path.
-pub(crate) fn folder_name(folder: &Path) -> String {
-    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-    whole.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, fi
 
 /// Model card in the form of the Hugging Face hub.
 fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) -> String {
-    let base = config.model.as_deref().and_then(|model| model.file_name()).unwrap_or_default().to_string_lossy();
+    let base = config.model.as_deref().map(simplemix_model::model_name).unwrap_or_default();
     let how = match config.objective {
         Objective::Preference => {
             format!("preference training with the `{}` loss (beta {})", config.loss.name, config.loss.beta)

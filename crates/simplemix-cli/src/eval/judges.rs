@@ -91,9 +91,7 @@ pub(crate) struct RewardJudge {
 impl RewardJudge {
     pub(crate) fn load(folder: &Path, name: Option<&str>) -> Result<Self> {
         let scorer = RewardScorer::load(RewardSettings::new(folder)).input()?;
-        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let last = || whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy();
-        let name = name.map_or_else(|| format!("reward_{}", last()), str::to_owned);
+        let name = name.map_or_else(|| format!("reward_{}", simplemix_model::model_name(folder)), str::to_owned);
         Ok(Self { scorer: Mutex::new(scorer), name })
     }
 }

@@ -1,5 +1,6 @@
 //! Figures of a comparison: a value for each run, and mean and interval for each arm.
 
+use crate::curves;
 use crate::report::arms::Arm;
 use crate::report::run_data::RunData;
 use crate::stats::{half_width_95, mean};
@@ -59,15 +60,7 @@ pub(crate) fn over_runs(values: Vec<f64>) -> Option<(f64, f64)> {
 
 /// The last value of an evaluation metric, or the mean over the last tenth of a training metric.
 pub(crate) fn at_end(run: &RunData, metric: &str) -> Option<f64> {
-    let points = run.curves.get(metric)?;
-    let last = points.last()?;
-    if metric.starts_with("eval_") {
-        return Some(last.1);
-    }
-    let first = points[0].0;
-    let start = last.0 - (last.0 - first) / 10.0;
-    let tail: Vec<f64> = points.iter().filter(|point| point.0 >= start).map(|point| point.1).collect();
-    Some(mean(&tail))
+    curves::at_end(&run.curves, metric)
 }
 
 /// Formats a figure of an arm; mean and half width get the same number of decimals.

@@ -1,0 +1,166 @@
+//! `simplemix compare`: the responses of two models to the same prompts, side by side.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use simplemix_data::Watch;
+use simplemix_model::{Dtype, hub, model_name};
+use simplemix_rollout::{Candidate, Generator, GeneratorSettings, LocalSettings, Prompt, SamplingConfig};
+
+use crate::failure::{Fails, Failure, Result, failed};
+use crate::flags::{flagged, word};
+use crate::generate::Prompts;
+use crate::layout::Layout;
+use crate::lines::{is_closed, print};
+use crate::progress::Terminal;
+use crate::show::said;
+
+/// Show the responses of two models to the same prompts side by side
+///
+/// Each model takes its most likely tokens, unless --temperature is above 0. The models are loaded one after the other.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+  simplemix compare ./smollm2 runs/dpo/model --prompts prompts.jsonl --limit 10 --messages\n  \
+  simplemix compare runs/a/model runs/b/model --prompts held-out.parquet --limit 50 --json > compared.jsonl")]
+pub(crate) struct Args {
+    /// First model: a folder, or an id on the hub
+    #[arg(value_name = "A")]
+    first: PathBuf,
+    /// Second model: a folder, or an id on the hub
+    #[arg(value_name = "B")]
+    second: PathBuf,
+    #[command(flatten)]
+    prompts: Prompts,
+    /// Sampling temperature; 0 always takes the most likely token
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// Sample only from the most likely tokens that together have this probability
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    top_p: f64,
+    /// Most tokens of a response
+    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Random seed, for a temperature above 0
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Batch size; a larger one needs more memory
+    #[arg(long, value_name = "ROWS", default_value_t = LocalSettings::new("").batch_rows)]
+    batch_rows: usize,
+    /// Element type of the weights; auto is bfloat16 on a GPU, else float32
+    #[arg(long, value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
+    dtype: Dtype,
+    /// Show long responses in full on a terminal too
+    #[arg(long)]
+    full: bool,
+    /// Print one JSON object per prompt
+    #[arg(long)]
+    json: bool,
+}
+
+/// The responses of a model, in the order of the prompts.
+struct Side {
+    name: String,
+    candidates: Vec<Candidate>,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let sampling = SamplingConfig {
+        samples: 1,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        max_new_tokens: args.max_new_tokens,
+        seed: args.seed,
+        ..SamplingConfig::simplemix()
+    };
+    sampling.check().map_err(flagged)?;
+    let prompts = args.prompts.settings()?.prompts().map_err(flagged)?;
+    if prompts.is_empty() {
+        return Err(Failure::input("--prompts: no prompt in the files, expected some"));
+    }
+    let folders = [hub::resolve(&args.first).input()?, hub::resolve(&args.second).input()?];
+    let names = names([&args.first, &args.second], &folders);
+    let mut sides = Vec::new();
+    for (folder, name) in folders.into_iter().zip(names) {
+        let settings = LocalSettings {
+            name: Some(name.clone()),
+            batch_rows: args.batch_rows,
+            dtype: args.dtype,
+            ..LocalSettings::new(folder)
+        };
+        sides.push(Side { candidates: responses(settings, &prompts, &sampling)?, name });
+    }
+    let [first, second] = &sides[..] else { unreachable!("two models were asked") };
+    match args.json {
+        true => print_json(&prompts, [first, second])?,
+        false => print_columns(args, &prompts, [first, second]),
+    }
+    Ok(())
+}
+
+/// Names of the two models; paths where the names are the same.
+fn names(given: [&Path; 2], folders: &[PathBuf; 2]) -> [String; 2] {
+    let names = [model_name(&folders[0]), model_name(&folders[1])];
+    if names[0] == names[1] { given.map(|path| path.display().to_string()) } else { names }
+}
+
+fn responses(settings: LocalSettings, prompts: &[Prompt], sampling: &SamplingConfig) -> Result<Vec<Candidate>> {
+    let name = settings.name.clone().unwrap_or_default();
+    let mut generator: Box<dyn Generator> = match GeneratorSettings::Local(settings).open() {
+        Err(error @ simplemix_rollout::Error::Setting { .. }) => return Err(flagged(error)),
+        opened => opened.input()?,
+    };
+    let mut terminal = Terminal::passive();
+    let mut progress = |done: usize, total: usize| terminal.progress(&name, done as u64, total as u64);
+    let candidates = generator.generate(prompts, sampling, &mut progress);
+    terminal.clear();
+    Ok(candidates.map_err(failed)?.into_iter().flatten().collect())
+}
+
+fn text(candidate: &Candidate) -> Option<String> {
+    candidate.text.clone().into()
+}
+
+fn print_json(prompts: &[Prompt], sides: [&Side; 2]) -> Result {
+    for (at, prompt) in prompts.iter().enumerate() {
+        let candidates = sides.map(|side| &side.candidates[at]);
+        let response = |(side, found): (&Side, &Candidate)| json!({"model": side.name, "text": text(found), "tokens": found.tokens, "finish": found.finish});
+        let row = json!({
+            "prompt_id": prompt.id,
+            "prompt": prompt.prompt,
+            "equal": text(candidates[0]) == text(candidates[1]),
+            "responses": sides.into_iter().zip(candidates).map(response).collect::<Vec<_>>(),
+        });
+        print(&serde_json::to_string(&row).run()?);
+        if is_closed() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn print_columns(args: &Args, prompts: &[Prompt], sides: [&Side; 2]) {
+    let layout = Layout::of_stdout(args.full);
+    let mut equal = 0;
+    for (at, prompt) in prompts.iter().enumerate() {
+        let texts = sides.map(|side| text(&side.candidates[at]).unwrap_or_else(|| "(no text)".to_owned()));
+        equal += usize::from(texts[0] == texts[1]);
+        print(&layout.heading(&format!("prompt {at}")));
+        print(&layout.text(&said(&prompt.prompt)));
+        print(&layout.heading(&layout.columns([&sides[0].name, &sides[1].name])));
+        print(&layout.columns([&texts[0], &texts[1]]));
+        print("");
+        if is_closed() {
+            return;
+        }
+    }
+    let mean = |side: &Side| {
+        let tokens: usize = side.candidates.iter().map(|candidate| candidate.tokens).sum();
+        format!("{:.1} tokens of {}", tokens as f64 / prompts.len() as f64, side.name)
+    };
+    print(&format!(
+        "{} prompts, {equal} with equal responses; mean response {} and {}",
+        prompts.len(),
+        mean(sides[0]),
+        mean(sides[1])
+    ));
+}
