@@ -1,9 +1,10 @@
 //! The checks that CI runs, cheapest first.
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::checkout::Checkout;
@@ -128,26 +129,32 @@ fn summary_line(name: &str, passed: bool, elapsed: Duration) -> String {
     format!("{name:<10} {verdict:<6} {:>7.1} s", elapsed.as_secs_f64())
 }
 
-/// Looks the dependencies up in the advisory database, with the tool that is installed.
+/// Looks the dependencies up in the advisory database, with the tool that is installed, or in a snapshot of it.
 ///
 /// # Errors
-/// Neither tool is installed.
-pub(crate) fn audit(checkout: &Checkout) -> Result<ExitCode> {
-    let tools: [(&str, &[&str]); 2] = [("cargo-deny", &["deny", "check", "advisories"]), ("cargo-audit", &["audit"])];
-    for (program, args) in tools {
-        if Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()) {
-            let status = cargo::status(cargo::cargo(checkout).args(args))?;
-            if status.success() {
-                return Ok(ExitCode::SUCCESS);
-            }
-            say("Advisories were found, or the database could not be reached: see above.");
-            return Ok(ExitCode::FAILURE);
+/// The tool is not installed, or the snapshot is not a folder.
+pub(crate) fn audit(checkout: &Checkout, snapshot: Option<&Path>) -> Result<ExitCode> {
+    let is_there =
+        |program: &str| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    let mut command = cargo::cargo(checkout);
+    match snapshot {
+        Some(folder) => {
+            ensure!(is_there("cargo-audit"), "cargo-audit is not installed (cargo install cargo-audit)");
+            ensure!(folder.join("crates").is_dir(), "{} is not a checkout of advisory-db", folder.display());
+            command.args(["audit", "--no-fetch", "--stale", "--db"]).arg(std::path::absolute(folder)?);
         }
+        None if is_there("cargo-deny") => drop(command.args(["deny", "check", "advisories"])),
+        None if is_there("cargo-audit") => drop(command.arg("audit")),
+        None => bail!(
+            "neither cargo-deny nor cargo-audit is installed. Install one (cargo install cargo-deny); it fetches the \
+             advisory database, so the network must reach it, or name a snapshot with --db"
+        ),
     }
-    anyhow::bail!(
-        "neither cargo-deny nor cargo-audit is installed. Install one (cargo install cargo-deny); it \
-         fetches the advisory database, so the network must reach it"
-    )
+    if cargo::status(&mut command)?.success() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say("Advisories were found, or the database could not be read: see above.");
+    Ok(ExitCode::FAILURE)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::checkout::{self, Checkout};
 use crate::compiler::Compiler;
 use crate::libtorch::Kind;
-use crate::{cache, cargo, install, say};
+use crate::{cache, cargo, install, say, sbom};
 
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
@@ -37,6 +37,8 @@ pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
         }
     }
     lay_out(checkout, &libtorch.path, &target_dir.join("dist/simplemix"), &partial)?;
+    let sbom = sbom::make(checkout, &target(checkout)?, crate::libtorch::VERSION)?;
+    fs::write(partial.join("sbom.cdx.json"), format!("{sbom:#}\n")).context("cannot write sbom.cdx.json")?;
     cache::publish(&partial, &folder)?;
 
     let tarball = dist.join(format!("{name}.tar.gz"));

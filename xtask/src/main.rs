@@ -22,10 +22,12 @@ mod licences;
 mod package;
 mod page;
 mod python;
+mod sbom;
 mod source;
 mod words;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -82,7 +84,11 @@ enum Command {
         no_setup: bool,
     },
     /// Look all dependencies up in the advisory database
-    Audit,
+    Audit {
+        /// Use this snapshot of the database (a checkout of RustSec's advisory-db) and no network; needs cargo-audit
+        #[arg(long, value_name = "FOLDER")]
+        db: Option<PathBuf>,
+    },
     /// Make a folder and a .tar.gz of `simplemix` that run anywhere on this platform
     Dist,
 }
@@ -124,7 +130,7 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             api::write(&checkout)
         }
-        Command::Audit => check::audit(&checkout),
+        Command::Audit { db } => check::audit(&checkout, db.as_deref()),
         Command::Dist => dist::run(&checkout),
     }
 }
