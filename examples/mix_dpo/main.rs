@@ -211,11 +211,11 @@ fn answers(
     sampling: &SamplingConfig,
     bars: &mut Bars,
 ) -> Result<Vec<String>> {
-    let greedy = SamplingConfig { samples: 1, temperature: 0.0, ..*sampling };
+    let greedy = SamplingConfig { samples: 1, temperature: 0.0, ..sampling.clone() };
     let progress = &mut |done: usize, total: usize| bars.progress("answering", done as u64, total as u64);
     let answers = policy.generate(prompts, &greedy, progress)?;
     bars.clear();
-    Ok(answers.into_iter().flatten().map(|answer| answer.text).collect())
+    Ok(answers.into_iter().flatten().map(|answer| answer.text.unwrap_or_default()).collect())
 }
 
 /// Pairs short enough to train on, and those held out.

@@ -5,10 +5,11 @@
 use std::process::Stdio;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::good_runs::succeeds;
-use crate::{Dir, exists};
+use crate::server::{Does, Mock, echo};
+use crate::{Dir, exists, stderr};
 
 /// Settings that make the presets small.
 const SMALL: &[&str] = &[
@@ -65,6 +66,45 @@ fn summary(dir: &Dir, output: &str) -> Value {
 fn report<'a>(summary: &'a Value, stage: &str) -> &'a Value {
     let stages = summary["stages"].as_array().unwrap();
     &stages.iter().find(|found| found["stage"] == stage).unwrap_or_else(|| panic!("{stage}: {summary:#}"))["report"]
+}
+
+#[test]
+fn a_server_samples_in_place_of_this_process() {
+    let dir = prepared();
+    // A server whose chat template is another, and that has no text for some samples.
+    let mock = Mock::start(|seen| match (seen.path.as_str(), seen.body["seed"].as_u64()) {
+        (_, Some(seed)) if seed % 6 == 0 => {
+            let choice = json!({ "message": { "content": null, "reasoning": "so" }, "finish_reason": "length" });
+            Does::Sends(200, vec![], json!({ "choices": [choice] }).to_string())
+        }
+        ("/tokenize", _) => Does::Sends(200, vec![], json!({ "tokens": [1, 2, 3] }).to_string()),
+        _ => echo(seen),
+    });
+    let url = mock.url();
+    let server = ["--server", &url, "--server-model", "m"];
+    run(&dir, &[&["--preset", "simplemix", "--output", "out"], &server[..]].concat());
+    let found = summary(&dir, "out");
+    let generated = report(&found, "generate");
+    let without = generated["without_text"].as_u64().unwrap();
+    assert!(generated["candidates"] == 48 && without > 0, "{generated:#}");
+    assert_eq!(report(&found, "pair")["without_text"], without);
+    assert_eq!(report(&found, "train")["updates"], 2);
+    // The server's token ids are compared with those of the model to be trained; what was said is kept.
+    let notices = generated["notices"].to_string();
+    assert!(notices.contains("token 0 is id 1 there") && notices.contains("have no text"), "{notices}");
+    let asked = mock.seen().len();
+    assert_eq!(asked, 48 + 2, "every sample, one reply for its ids, and the ids themselves");
+    run(&dir, &[&["--preset", "simplemix", "--output", "out"], &server[..]].concat());
+    assert_eq!(mock.seen().len(), asked);
+    let shown = run(&dir, &[&["--preset", "simplemix", "--show"], &server[..]].concat());
+    assert!(shown.contains("[collect.server]") && shown.contains(&format!("url = \"{url}\"")), "{shown}");
+    let rounds = dir.simplemix(&[&["run"], SMALL, &server[..], &["--set", "rounds=2", "--output", "two"]].concat());
+    assert_eq!(rounds.status.code(), Some(2));
+    assert!(
+        stderr(&rounds).contains("`collect.server` is given, expected none with several rounds"),
+        "{}",
+        stderr(&rounds)
+    );
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub(crate) fn run(args: &Args) -> Result {
     let sampling = args.sampling.settings(base);
     let settings = CollectSettings {
         prompts: args.prompts.settings()?,
-        sampling,
         select: args.rule.settings(sampling.seed)?,
+        sampling,
         source: args.source_name.clone(),
         output: args.output.path.clone(),
         overwrite: args.output.overwrite,

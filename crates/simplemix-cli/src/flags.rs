@@ -74,9 +74,10 @@ pub(crate) fn on_terminal<R>(stage: impl FnOnce(&mut Terminal) -> R) -> Result<R
 }
 
 /// Settings of generating and pairing whose flags have the same name.
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 23] = [
     "api_key_env",
     "batch_rows",
+    "begin_suppress_tokens",
     "concurrency",
     "endpoint",
     "max_gap",
@@ -84,11 +85,15 @@ const FLAGS: [&str; 18] = [
     "max_pairs",
     "messages",
     "min_gap",
+    "min_new_tokens",
     "min_p",
+    "no_repeat_ngram_size",
     "output",
     "plain_share",
+    "repetition_penalty",
     "reward_margin_scale",
     "samples",
+    "suppress_tokens",
     "temperature",
     "threshold",
     "top_p",

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use simplemix_model::Dtype;
 use simplemix_rollout::{
-    Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings, OnRefused,
-    PromptSettings, SamplingConfig, ServerSettings, generate,
+    Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
+    ModelProcessors, OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
 use crate::failure::{Fails, Failure, Result};
@@ -65,6 +65,9 @@ pub(crate) struct Backend {
     /// Element type of the weights of a local model; auto is bfloat16 on a GPU, else float32
     #[arg(long, value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
     dtype: Dtype,
+    /// Model to be trained, with --server: at the start the server's token ids of a prompt are compared with this model's
+    #[arg(long, value_name = "DIR|ID", requires = "server", help_heading = "Server")]
+    server_tokenizer: Option<PathBuf>,
     #[command(flatten)]
     server_flags: ServerFlags,
 }
@@ -169,6 +172,48 @@ pub(crate) struct Sampling {
     max_new_tokens: Option<usize>,
     #[arg(long, help = sampling_help("Random seed", |s| s.seed.to_string()))]
     seed: Option<u64>,
+    #[command(flatten)]
+    processors: Processors,
+}
+
+/// Processors of logits. Defaults are those of the model's generation_config.json.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct Processors {
+    /// Whether the repetition penalty, forbidden repeats and suppressed tokens in the generation_config.json of a local model
+    /// hold, as in transformers, or none; a server is sent every setting in either case [default: model]
+    #[arg(long, value_name = "model|none", value_parser = word::<ModelProcessors>)]
+    generation_config: Option<ModelProcessors>,
+    /// Make tokens that are there already less likely by this factor; 1 for none [default: the model's; 1 for a server]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    repetition_penalty: Option<f64>,
+    /// Sample no sequence of N tokens twice; 0 for no limit. Not for servers [default: the model's]
+    #[arg(long, value_name = "N")]
+    no_repeat_ngram_size: Option<usize>,
+    /// Never sample these token ids. Not for servers [default: the model's]
+    #[arg(long, value_name = "ID,ID,..", value_delimiter = ',')]
+    suppress_tokens: Option<Vec<u32>>,
+    /// Begin no response with these token ids. Not for servers [default: the model's]
+    #[arg(long, value_name = "ID,ID,..", value_delimiter = ',')]
+    begin_suppress_tokens: Option<Vec<u32>>,
+    /// Shortest response, in tokens [default: the model's]
+    #[arg(long, value_name = "TOKENS")]
+    min_new_tokens: Option<usize>,
+}
+
+impl Processors {
+    /// Flags over `base`.
+    pub(crate) fn over(&self, base: SamplingConfig) -> SamplingConfig {
+        SamplingConfig {
+            generation_config: self.generation_config.unwrap_or(base.generation_config),
+            repetition_penalty: self.repetition_penalty.or(base.repetition_penalty),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.or(base.no_repeat_ngram_size),
+            suppress_tokens: self.suppress_tokens.clone().or(base.suppress_tokens),
+            begin_suppress_tokens: self.begin_suppress_tokens.clone().or(base.begin_suppress_tokens),
+            min_new_tokens: self.min_new_tokens.or(base.min_new_tokens),
+            ..base
+        }
+    }
 }
 
 /// Help text with SIMPLEMIX's setting as the default.
@@ -180,7 +225,9 @@ impl Backend {
     pub(crate) fn settings(&self) -> Result<GeneratorSettings> {
         if let Some(url) = &self.server {
             let server = self.server_flags.settings(url);
-            return Ok(GeneratorSettings::Server(ServerSettings { name: self.generator_name.clone(), ..server }));
+            let tokenizer = self.server_tokenizer.as_deref().map(resolve).transpose()?;
+            let name = self.generator_name.clone();
+            return Ok(GeneratorSettings::Server(ServerSettings { name, tokenizer, ..server }));
         }
         let model = self.model.as_deref().expect("clap requires --model without --server");
         let local = LocalSettings {
@@ -245,7 +292,7 @@ impl Prompts {
 impl Sampling {
     /// Flags over `base`.
     pub(crate) fn settings(&self, base: SamplingConfig) -> SamplingConfig {
-        SamplingConfig {
+        self.processors.over(SamplingConfig {
             samples: self.samples.unwrap_or(base.samples),
             temperature: self.temperature.unwrap_or(base.temperature),
             top_p: self.top_p.unwrap_or(base.top_p),
@@ -253,7 +300,8 @@ impl Sampling {
             min_p: self.min_p.unwrap_or(base.min_p),
             max_new_tokens: self.max_new_tokens.unwrap_or(base.max_new_tokens),
             seed: self.seed.unwrap_or(base.seed),
-        }
+            ..base
+        })
     }
 }
 
@@ -281,6 +329,16 @@ pub(crate) fn say(report: &GenerateReport, settings: &GenerateSettings, generato
     print(&format!("{output}: {} responses to {} prompts by {generator}", report.candidates, report.prompts));
     let mean = report.tokens as f64 / report.candidates.max(1) as f64;
     print(&format!("  {} tokens, {mean:.1} per response; {} cut at the limit", report.tokens, report.cut));
+    if report.without_tokens > 0 {
+        print(&format!("  tokens of {} responses are not known", report.without_tokens));
+    }
+    if report.finish.keys().any(|word| !["stop", "length"].contains(&word.as_str())) {
+        let ended = report.finish.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ");
+        print(&format!("  ended: {ended}"));
+    }
+    if report.without_text > 0 {
+        print(&format!("  {} responses without text, which stay out of pairs", report.without_text));
+    }
     if report.repeated > 0 {
         print(&format!("  {} rows repeat a prompt and were left out", report.repeated));
     }

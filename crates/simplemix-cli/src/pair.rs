@@ -68,7 +68,7 @@ pub(crate) struct Rule {
     /// Largest number of pairs of a prompt [default: no limit]
     #[arg(long, value_name = "N")]
     max_pairs: Option<u64>,
-    /// Leave out responses that were cut at the limit of new tokens
+    /// Leave out responses that did not end by themselves: cut at the limit of new tokens, filtered, or of unknown end
     #[arg(long)]
     finished: bool,
     /// Factor that turns a gap into log-odds, for --select mix-r; training needs the same
@@ -120,6 +120,15 @@ pub(crate) fn say(report: &PairReport, settings: &PairSettings) {
     print(&format!("{output}: {pairs} pairs from {paired} of {prompts} prompts; mean gap {mean_gap:.3}"));
     if report.with_reference > 0 {
         print(&format!("  {} pairs with a reference response", report.with_reference));
+    }
+    if report.without_text > 0 {
+        print(&format!("  {} responses without text left out", report.without_text));
+    }
+    if report.unfinished > 0 {
+        print(&format!(
+            "  {} responses left out that did not end by themselves, or whose end is unknown",
+            report.unfinished
+        ));
     }
     for (reason, count) in &report.dropped {
         print(&format!("  {count} prompts dropped: {}", reason.name()));

@@ -44,6 +44,12 @@ pub(crate) struct Args {
     /// File of off-policy pairs
     #[arg(long, value_name = "FILE")]
     off_policy: Option<PathBuf>,
+    /// Server with the OpenAI interface that has --model and samples in place of this process; for a single round
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Name of the model on the server [default: the only one there]
+    #[arg(long, value_name = "NAME", requires = "server")]
+    server_model: Option<String>,
     /// Scorer of the responses, as in `simplemix score`; several of them give a weighted sum
     #[arg(long, value_name = "[WEIGHT*]KIND[:ARGUMENT]")]
     scorer: Vec<simplemix_rollout::ScorerSettings>,
@@ -164,6 +170,11 @@ fn flags(args: &Args) -> Result<toml::Table> {
     }
     if let Some(size) = args.size {
         merge(&mut table, nested(["mix", "size"], toml::Value::try_from(size).input()?));
+    }
+    if let Some(url) = &args.server {
+        let keys = [("url", Some(url)), ("model", args.server_model.as_ref())].into_iter();
+        let server = keys.filter_map(|(key, value)| Some((key.to_owned(), value?.clone().into())));
+        merge(&mut table, nested(["collect", "server"], toml::Table::from_iter(server).into()));
     }
     if !args.scorer.is_empty() {
         merge(&mut table, nested(["collect", "scorer"], toml::Value::try_from(&args.scorer).input()?));

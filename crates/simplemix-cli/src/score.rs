@@ -99,6 +99,9 @@ pub(crate) fn run(args: &Args) -> Result {
 pub(crate) fn say(report: &ScoreReport, settings: &ScoreSettings) {
     let output = settings.output.display();
     print(&format!("{output}: {} responses to {} prompts", report.candidates, report.prompts));
+    if report.without_text > 0 {
+        print(&format!("  {} more without text, which no scorer sees", report.without_text));
+    }
     for (name, mean) in &report.means {
         let without = report.without.get(name).map(|count| format!(", {count} without")).unwrap_or_default();
         print(&format!("  {name:<22} mean {mean:.4}{without}"));

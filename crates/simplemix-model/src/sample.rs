@@ -1,6 +1,6 @@
 //! Drawing the next token from rows of logits.
 //!
-//! Penalty, temperature, top-k, top-p and min-p are applied in this order and mean what they mean in transformers.
+//! Temperature, top-k, top-p and min-p are applied in this order and mean what they mean in transformers.
 //! Letters: B rows, V vocabulary.
 
 use tch::{Kind, Tensor};
@@ -20,9 +20,6 @@ pub struct Sampling {
     pub top_p: f64,
     /// Draws from tokens at least this share as likely as the likeliest; 0 keeps all.
     pub min_p: f64,
-    /// Divides logits above 0, and multiplies those below, of tokens that prompt or answer hold already (Keskar et al.
-    /// 2019, arXiv:1909.05858); 1 for none.
-    pub repetition_penalty: f64,
     /// Everything drawn is a function of this, the sample's stream and the position.
     pub seed: u64,
 }
@@ -30,14 +27,13 @@ pub struct Sampling {
 impl Default for Sampling {
     /// The model's own distribution.
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
     }
 }
 
 impl Sampling {
     /// The likeliest token at every step.
-    pub const GREEDY: Self =
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 };
 
     /// # Errors
     /// [`Error::Input`] naming the value out of range.
@@ -53,9 +49,6 @@ impl Sampling {
         }
         if !(0.0..=1.0).contains(&self.min_p) {
             return refuse("min_p", self.min_p, "from 0 to 1");
-        }
-        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
-            return refuse("repetition_penalty", self.repetition_penalty, "a number above 0");
         }
         Ok(())
     }
@@ -85,15 +78,15 @@ pub(crate) struct Drawn {
     pub(crate) sampling_logp: f32,
 }
 
-/// Draws a token for each row, from `mixed` logits or else the model's own, `[B, V]`, f32 on the CPU.
+/// Draws a token for each row, from `other` logits, which are mixed or processed, or else the model's own, `[B, V]`, f32 on
+/// the CPU.
 pub(crate) fn draw_rows(
     own: &Tensor,
-    mixed: Option<&Tensor>,
+    other: Option<&Tensor>,
     sampling: &Sampling,
     rows: &[Draw<'_>],
 ) -> Result<Vec<Drawn>> {
-    let penalised = penalised(mixed.unwrap_or(own), sampling.repetition_penalty, rows)?;
-    let logits = penalised.as_ref().or(mixed).unwrap_or(own);
+    let logits = other.unwrap_or(own);
     let (tokens, sampling_logps): (Vec<i64>, Vec<f32>) = if sampling.temperature == 0.0 {
         let best = logits.f_argmax(-1, false).and_then(Vec::try_from).doing("taking the likeliest token")?;
         (best, vec![0.0; rows.len()])
@@ -115,26 +108,6 @@ pub(crate) fn draw_rows(
     let logps: Vec<f32> = logps.and_then(Vec::try_from).doing("log-probabilities of drawn tokens")?;
     let all = tokens.into_iter().zip(logps).zip(sampling_logps);
     Ok(all.map(|((token, logp), sampling_logp)| Drawn { token: token as u32, logp, sampling_logp }).collect())
-}
-
-/// A copy of `logits` with repetitions made less likely, if they are to be.
-fn penalised(logits: &Tensor, penalty: f64, rows: &[Draw<'_>]) -> Result<Option<Tensor>> {
-    if penalty == 1.0 {
-        return Ok(None);
-    }
-    let all = logits.copy();
-    for (row, held) in rows.iter().enumerate() {
-        let mut seen: Vec<i64> = held.prompt.iter().chain(held.answer).map(|&id| i64::from(id)).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        let (seen, row) = (Tensor::from_slice(&seen), all.select(0, row as i64));
-        let punish = || {
-            let z = row.f_index_select(0, &seen)?;
-            row.shallow_clone().f_index_copy_(0, &seen, &(&z * penalty).f_where_self(&z.f_lt(0.0)?, &(&z / penalty))?)
-        };
-        let _ = punish().doing("penalising repetition")?;
-    }
-    Ok(Some(all))
 }
 
 /// A token and the logarithm of its share, from probabilities `[V]` and a uniform number.
@@ -243,44 +216,30 @@ mod tests {
         assert_eq!(counts(&Sampling { min_p: 0.34, ..SAMPLING })[2..], [0.0, 0.0]);
     }
 
-    fn one(logits: &[f32], mixed: Option<&[f32]>, sampling: &Sampling, answer: &[u32]) -> Drawn {
+    fn one(logits: &[f32], mixed: Option<&[f32]>, sampling: &Sampling) -> Drawn {
         let row = |z: &[f32]| Tensor::from_slice(z).unsqueeze(0);
         let mixed = mixed.map(row);
-        let rows = [Draw { stream: 0, prompt: &[1], answer }];
+        let rows = [Draw { stream: 0, prompt: &[1], answer: &[] }];
         draw_rows(&row(logits), mixed.as_ref(), sampling, &rows).unwrap()[0]
     }
 
     #[test]
     fn greedy_takes_the_first_of_equals_and_knows_its_probability() {
-        let drawn = one(&[0.0, 1.0, 1.0], None, &Sampling::GREEDY, &[]);
+        let drawn = one(&[0.0, 1.0, 1.0], None, &Sampling::GREEDY);
         assert_eq!((drawn.token, drawn.sampling_logp), (1, 0.0));
         let e = std::f64::consts::E;
         assert!((f64::from(drawn.logp) - (e / (1.0 + 2.0 * e)).ln()).abs() < 1e-6);
     }
 
     #[test]
-    fn repetitions_are_less_likely_whatever_their_sign() {
-        let penalty = Sampling { repetition_penalty: 2.0, ..Sampling::GREEDY };
-        // Token 1 is in the prompt: 3 becomes 1.5, below 2.
-        assert_eq!(one(&[0.0, 3.0, 2.0], None, &penalty, &[]).token, 2);
-        // Both are there: 1.5 and 1.
-        assert_eq!(one(&[0.0, 3.0, 2.0], None, &penalty, &[2]).token, 1);
-        // Below zero it is multiplied: -1 becomes -2.
-        assert_eq!(one(&[-1.5, -1.0, -9.0], None, &penalty, &[]).token, 0);
-        // The model's own probability stays what it is.
-        let plain = one(&[0.0, 3.0, 2.0], None, &Sampling::GREEDY, &[]).logp;
-        assert_eq!(one(&[0.0, 3.0, 2.0], None, &penalty, &[2]).logp, plain);
-    }
-
-    #[test]
     fn log_probs_of_both_distributions_are_told_apart() {
         let cut = Sampling { top_k: 2, temperature: 0.5, ..SAMPLING };
-        let drawn = one(&logits(), None, &cut, &[]);
+        let drawn = one(&logits(), None, &cut);
         let share = [0.25f64 / 0.34, 0.09 / 0.34][drawn.token as usize];
         assert!((f64::from(drawn.sampling_logp) - share.ln()).abs() < 1e-5);
         assert!((f64::from(drawn.logp) - [0.5f64, 0.3][drawn.token as usize].ln()).abs() < 1e-5);
         // Drawn from a mixture, its own log-probability is still the model's.
-        let drawn = one(&[0.0, 1.0], Some(&[5.0, 0.0]), &Sampling::GREEDY, &[]);
+        let drawn = one(&[0.0, 1.0], Some(&[5.0, 0.0]), &Sampling::GREEDY);
         assert_eq!(drawn.token, 0);
         assert!((f64::from(drawn.logp) + (1.0 + std::f64::consts::E).ln()).abs() < 1e-6);
     }

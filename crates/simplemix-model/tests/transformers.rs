@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use simplemix_model::{CausalLm, GenerateOptions, Packed, Request, RewardModel, Sampling, Targets, weights};
+use simplemix_model::{
+    CausalLm, GenerateOptions, GenerationConfig, Packed, Request, RewardModel, Sampling, Targets, weights,
+};
 use tch::{Device, Kind, Tensor};
 
 fn folder(name: &str) -> PathBuf {
@@ -15,6 +17,43 @@ fn folder(name: &str) -> PathBuf {
 fn case(name: &str) -> (CausalLm, Value) {
     let golden = std::fs::read_to_string(folder(name).join("golden.json")).unwrap();
     (CausalLm::load(&folder(name), Kind::Float, Device::Cpu).unwrap(), serde_json::from_str(&golden).unwrap())
+}
+
+/// Greedy answers under the processors of a `generation_config.json`: tests/golden/model_processors.py.
+#[test]
+fn greedy_answers_follow_the_processors_of_a_generation_config() {
+    let path = folder("llama_tied").join("../../model_processors.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let model = CausalLm::load(&folder("llama_tied"), Kind::Float, Device::Cpu).unwrap();
+    let mut plain = Vec::new();
+    let mut others = 0;
+    for (at, case) in golden["cases"].as_array().unwrap().iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("generation_config.json"), case["config"].to_string()).unwrap();
+        let options = GenerateOptions {
+            max_new_tokens: golden["max_new_tokens"].as_u64().unwrap() as usize,
+            stop_tokens: vec![golden["end"].as_u64().unwrap() as u32],
+            processors: GenerationConfig::read(dir.path()).unwrap().processors,
+            sampling: Sampling::GREEDY,
+            ..GenerateOptions::default()
+        };
+        let request = Request { prompt: ids(&case["prompt"]), stream: 0 };
+        let answer =
+            model.generate(std::slice::from_ref(&request), &options, &mut |_, _| {}).unwrap().remove(0).remove(0);
+        assert_eq!(answer.tokens, ids(&case["greedy"]), "{}", case["config"]);
+        // Log-probabilities stay the model's own.
+        let (mut packed, mut targets) = (Packed::new(), Targets::default());
+        let prompt = packed.push(&request.prompt).unwrap();
+        packed.push_response(prompt, &answer.tokens, &mut targets).unwrap();
+        let own = -loss(&model, &model.hidden_states(&packed).unwrap(), &targets).double_value(&[]);
+        let told: f64 = answer.logps.iter().map(|&logp| f64::from(logp)).sum();
+        assert!((own - told).abs() < 1e-3 * own.abs(), "{own} {told}");
+        match at {
+            0..4 => plain.push(answer.tokens),
+            at => others += usize::from(answer.tokens != plain[at % 4]),
+        }
+    }
+    assert!(others > 15, "{others} answers are not the model's own likeliest");
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

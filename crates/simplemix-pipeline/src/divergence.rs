@@ -59,7 +59,7 @@ pub struct Ratio {
 pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Ratio>> {
     let answers = answers(settings, prompts, watch)?;
     let pair = |(prompt, answers): (&Prompt, &Vec<Candidate>)| {
-        let [a, b] = [0, 1].map(|side| prompt.prompt.response(&answers[side].text));
+        let [a, b] = [0, 1].map(|side| prompt.prompt.response(answers[side].text.as_deref().unwrap_or_default()));
         let mut pair = Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On).with_inputs(prompt.inputs.clone());
         pair.task.clone_from(&prompt.task);
         pair
@@ -83,14 +83,7 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
 
 fn answers(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Vec<Candidate>>> {
     let mut local = LocalGenerator::load(&LocalSettings::new(&settings.model))?;
-    let sampling = SamplingConfig {
-        samples: 2,
-        temperature: 1.0,
-        top_p: 1.0,
-        max_new_tokens: settings.max_new_tokens,
-        seed: settings.seed,
-        ..SamplingConfig::simplemix()
-    };
+    let sampling = SamplingConfig::plain(2, settings.max_new_tokens, settings.seed);
     let mut progress = |done: usize, total: usize| watch.progress("sampling", done as u64, total as u64);
     Ok(local.generate(prompts, &sampling, &mut progress)?)
 }

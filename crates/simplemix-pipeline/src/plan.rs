@@ -12,6 +12,8 @@ use simplemix_data::Watch;
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_model::hub;
+#[cfg(feature = "server")]
+use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, PairSettings, PromptSettings, RewardSettings,
     SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
@@ -83,7 +85,7 @@ struct Planner<'a> {
 }
 
 /// Version of the stages' results, a part of every key: results of other versions are not found.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Settings of training that are not part of a stage's key, as JSON pointers: paths (their content is), caches and logs.
 const KNOWN_BY_CONTENT: [&str; 8] = [
@@ -259,7 +261,7 @@ impl Planner<'_> {
         let prompts = needed("prompts", self.config.prompts.as_ref(), "files of prompts, for on-policy pairs")?.clone();
         // Rounds have the same prompts; they must not sample the same responses, nor draw pairs by the same numbers.
         let of_round = |seed: u64| seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
-        let sampling = SamplingConfig { seed: of_round(collect.sampling.seed), ..collect.sampling };
+        let sampling = SamplingConfig { seed: of_round(collect.sampling.seed), ..collect.sampling.clone() };
         let select = match collect.select.select {
             Select::MixR => SelectSettings { seed: of_round(collect.select.seed), ..collect.select },
             _ => collect.select,
@@ -275,7 +277,10 @@ impl Planner<'_> {
             GeneratorSettings::Local(self.local(policy))
         };
         #[cfg(feature = "server")]
-        let by = collect.server.clone().map_or(by, GeneratorSettings::Server);
+        let by = collect.server.clone().map_or(by, |server| {
+            let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
+            GeneratorSettings::Server(ServerSettings { tokenizer, ..server })
+        });
         let generated = self.generate(
             format!("generate{suffix}"),
             &prompts,
@@ -331,6 +336,12 @@ impl Planner<'_> {
             // The last bits of log-probabilities depend on the batch.
             GeneratorSettings::Local(settings) => material["batch_rows"] = json!(settings.batch_rows),
             GeneratorSettings::MixP(folders) => material["plain_share"] = json!(folders.plain_share),
+            #[cfg(feature = "server")]
+            GeneratorSettings::Server(server) => {
+                // The tokenizer is the model's, whose key is among the inputs.
+                let server = ServerSettings { tokenizer: None, ..server.clone() };
+                material["backend"] = json!(GeneratorSettings::Server(server));
+            }
             backend => material["backend"] = json!(backend),
         }
         let keys: Vec<String> = models.iter().map(|model| model.key.clone()).collect();
@@ -429,15 +440,7 @@ impl Planner<'_> {
         let evaluate = &self.config.evaluate;
         let prompts = needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts")?.clone();
         let collect = &self.config.collect;
-        let sampling = SamplingConfig {
-            samples: 1,
-            temperature: 0.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            max_new_tokens: self.answer_tokens(),
-            seed: 0,
-        };
+        let sampling = SamplingConfig::greedy(self.answer_tokens());
         let by = GeneratorSettings::Local(self.local(model));
         let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, vec![model])?;
         let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };

@@ -7,18 +7,19 @@
 //! | `prompt` | text or messages | |
 //! | `task`, `answer`, `reference` | text, nullable | as in the file of prompts |
 //! | `sample` | integer | number of the sample, from 0 |
-//! | `response` | text | |
+//! | `response` | text, nullable | null where the model gave no text |
 //! | `tokens` | integer, nullable | tokens sampled |
 //! | `logp` | number, nullable | summed log-probability under the sampling model, nats |
-//! | `finish` | text, nullable | `stop` or `length` |
+//! | `finish` | text, nullable | `stop`, `length`, or another word of the backend |
 //! | `generator` | text, nullable | name of the model |
 //! | `temperature` | number, nullable | |
-//! | `seed` | integer, nullable | seed given to the backend for this sample |
+//! | `seed` | integer from 0, nullable | seed given to the backend for this sample |
 //! | `is_reference` | boolean | whether this is the `reference` of the file of prompts |
 //! | `tools`, `documents`, `chat_template_kwargs` | JSON, nullable | as in the file of prompts, where it has them |
 //! | `score`, `score_NAME` | number, nullable | after scoring: the weighted sum, and the score of each scorer |
 //!
-//! Files of other programs need only `prompt` and `response`.
+//! Files of other programs need only `prompt` and `response`. Numbers in columns of text are read as text, as in files of
+//! prompts; a seed below 0 stands for none.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ use simplemix_data::schema::{self, Layout};
 use simplemix_data::{Form, RowReader, TableWriter, TemplateInputs, Text, WriteOptions};
 
 use crate::error::{Error, Result};
-use crate::generator::{Finish, Prompt};
+use crate::finish::Finish;
+use crate::generator::Prompt;
 use crate::prompts::prompt_id;
 
 /// Column of the weighted sum of scores.
@@ -59,8 +61,9 @@ pub struct CandidateRow {
     /// Number of the sample.
     #[serde(default)]
     pub sample: i64,
-    /// The response.
-    pub response: String,
+    /// The response; `None` where the model gave no text.
+    #[serde(default)]
+    pub response: Option<String>,
     /// Tokens sampled.
     #[serde(default)]
     pub tokens: Option<i64>,
@@ -78,7 +81,7 @@ pub struct CandidateRow {
     pub temperature: Option<f64>,
     /// Seed given to the backend.
     #[serde(default)]
-    pub seed: Option<i64>,
+    pub seed: Option<u64>,
     /// Whether this is the reference response.
     #[serde(default)]
     pub is_reference: bool,
@@ -92,7 +95,7 @@ pub struct CandidateRow {
 
 impl CandidateRow {
     /// A response to a prompt, without tokens, model and scores.
-    pub(crate) fn new(prompt: &Prompt, sample: i64, response: String) -> Self {
+    pub(crate) fn new(prompt: &Prompt, sample: i64, response: Option<String>) -> Self {
         Self {
             prompt_id: prompt.id.clone(),
             prompt: prompt.prompt.clone(),
@@ -113,7 +116,8 @@ impl CandidateRow {
         }
     }
 
-    fn from_cells(cells: Map<String, Value>) -> std::result::Result<Self, String> {
+    fn from_cells(mut cells: Map<String, Value>) -> std::result::Result<Self, String> {
+        cells.iter_mut().for_each(|(name, value)| make_readable(name, value));
         let scores = cells
             .iter()
             .filter(|(name, _)| *name == SCORE || name.starts_with("score_"))
@@ -141,6 +145,25 @@ impl CandidateRow {
             reference: self.reference.clone(),
             inputs: self.inputs.clone(),
         }
+    }
+}
+
+/// Columns of text in which other programs write numbers.
+const TEXTS: [&str; 6] = ["prompt_id", "task", "answer", "reference", "response", "finish"];
+
+/// Spells a cell as this crate does: a number in a column of text is text, a seed below 0 is none, no sample is the first.
+fn make_readable(name: &str, value: &mut Value) {
+    match (name, &*value) {
+        (name, Value::Number(number)) if TEXTS.contains(&name) => *value = Value::String(number.to_string()),
+        ("seed", Value::Number(seed)) if !seed.is_u64() => {
+            // A whole number that a reader made a fraction of, because it is above the largest signed one.
+            let whole = seed.as_f64().filter(|seed| *seed >= 0.0 && seed.fract() == 0.0);
+            *value = whole.map_or(Value::Null, |seed| (seed as u64).into());
+        }
+        ("sample", Value::Null) => *value = 0.into(),
+        ("prompt_id", Value::Null) => *value = Value::String(String::new()),
+        ("is_reference", Value::Null) => *value = false.into(),
+        _ => {}
     }
 }
 
@@ -172,7 +195,8 @@ pub struct CandidateGroup {
 pub struct CandidateReader {
     path: PathBuf,
     rows: std::iter::Enumerate<RowReader>,
-    next: Option<CandidateRow>,
+    /// First row of the next group, with its number.
+    next: Option<(u64, CandidateRow)>,
     seen: HashSet<String>,
     started: bool,
 }
@@ -197,7 +221,7 @@ impl CandidateReader {
         Ok(Self { path: path.to_path_buf(), rows, next: None, seen, started: false })
     }
 
-    fn row(&mut self) -> Result<Option<CandidateRow>> {
+    fn row(&mut self) -> Result<Option<(u64, CandidateRow)>> {
         let Some((row, cells)) = self.rows.next() else { return Ok(None) };
         let wrong = |found| Error::Row {
             path: self.path.clone(),
@@ -205,7 +229,7 @@ impl CandidateReader {
             found,
             expected: "a candidate, with `prompt` and `response`".to_owned(),
         };
-        CandidateRow::from_cells(cells?).map(Some).map_err(wrong)
+        CandidateRow::from_cells(cells?).map(|found| Some((row as u64, found))).map_err(wrong)
     }
 
     fn group(&mut self) -> Result<Option<CandidateGroup>> {
@@ -213,19 +237,19 @@ impl CandidateReader {
             self.started = true;
             self.next = self.row()?;
         }
-        let Some(first) = self.next.take() else { return Ok(None) };
+        let Some((number, first)) = self.next.take() else { return Ok(None) };
         if !self.seen.insert(first.prompt_id.clone()) {
             return Err(Error::Row {
                 path: self.path.clone(),
-                row: 0,
+                row: number,
                 found: format!("rows of prompt `{}` in several places", first.prompt_id),
-                expected: "the rows of a prompt together".to_owned(),
+                expected: "the rows of a prompt together, such as after sorting by prompt".to_owned(),
             });
         }
         let mut group = CandidateGroup { prompt: first.prompt(), rows: vec![first] };
-        while let Some(row) = self.row()? {
+        while let Some((number, row)) = self.row()? {
             if row.prompt_id != group.prompt.id {
-                self.next = Some(row);
+                self.next = Some((number, row));
                 break;
             }
             group.rows.push(row);
@@ -339,13 +363,13 @@ fn schema_of(layout: Layout, scores: &[String]) -> SchemaRef {
         field("answer", DataType::Utf8, true),
         field("reference", DataType::Utf8, true),
         field("sample", DataType::Int64, false),
-        field("response", DataType::Utf8, false),
+        field("response", DataType::Utf8, true),
         field("tokens", DataType::Int64, true),
         field("logp", DataType::Float64, true),
         field("finish", DataType::Utf8, true),
         field("generator", DataType::Utf8, true),
         field("temperature", DataType::Float64, true),
-        field("seed", DataType::Int64, true),
+        field("seed", DataType::UInt64, true),
         field("is_reference", DataType::Boolean, false),
     ];
     fields.extend(inputs.iter().filter_map(|name| canonical.field_with_name(name).ok().cloned().map(Arc::new)));
@@ -379,9 +403,9 @@ mod tests {
         let mut rows = Vec::new();
         for prompt in &prompts {
             for sample in 0..2 {
-                let mut row = CandidateRow::new(prompt, sample, format!("response\n{sample}"));
-                (row.tokens, row.logp, row.finish) = (Some(3), Some(-0.1 - 1e-17), Some(Finish::Length));
-                (row.generator, row.temperature, row.seed) = (Some("m".into()), Some(0.7), Some(i64::MAX));
+                let mut row = CandidateRow::new(prompt, sample, (sample == 0).then(|| "response\n".to_owned()));
+                (row.tokens, row.logp, row.finish) = (Some(3), Some(-0.1 - 1e-17), Some(Finish::Other("abort".into())));
+                (row.generator, row.temperature, row.seed) = (Some("m".into()), Some(0.7), Some(i64::MAX as u64));
                 row.scores = [("score".to_owned(), Some(0.1 + 0.2)), ("score_x".to_owned(), None)].into();
                 rows.push(row);
             }
@@ -414,9 +438,17 @@ mod tests {
         std::fs::write(&path, "{\"prompt\": \"x\", \"text\": \"1\"}").unwrap();
         let error = CandidateReader::open(&path).unwrap_err().to_string();
         assert!(error.contains("columns prompt, text, expected `prompt` and `response`"), "{error}");
+        let foreign = r#"{"prompt": "x", "response": null, "answer": 4, "finish": "eos_token", "seed": -1, "sample": null}
+            {"prompt": "x", "response": 5, "answer": 4, "finish": null, "seed": 18446744073709551615}"#;
+        std::fs::write(&path, foreign.lines().map(str::trim).collect::<Vec<_>>().join("\n")).unwrap();
+        let group = CandidateReader::open(&path).unwrap().next().unwrap().unwrap();
+        assert_eq!(group.prompt.answer.as_deref(), Some("4"));
+        let [first, second] = &group.rows[..] else { panic!("{group:?}") };
+        assert_eq!((&first.response, first.seed, first.finish.as_ref().unwrap().name()), (&None, None, "eos_token"));
+        assert_eq!((second.response.as_deref(), second.seed, &second.finish), (Some("5"), Some(u64::MAX), &None));
         let apart = ["x", "y", "x"].map(|p| format!("{{\"prompt\": \"{p}\", \"response\": \"1\"}}")).join("\n");
         std::fs::write(&path, apart).unwrap();
         let last = CandidateReader::open(&path).unwrap().last().unwrap();
-        assert!(last.unwrap_err().to_string().contains("in several places"));
+        assert!(last.unwrap_err().to_string().contains("row 2: rows of prompt"));
     }
 }

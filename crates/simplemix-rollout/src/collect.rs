@@ -7,7 +7,7 @@ use simplemix_data::Watch;
 
 use crate::error::Result;
 use crate::generate::{GenerateReport, GenerateSettings, generate};
-use crate::generator::{Candidate, Finish, Generator, Prompt, SamplingConfig};
+use crate::generator::{Candidate, Generator, Prompt, SamplingConfig};
 use crate::pair::{PairReport, PairSettings, pair};
 use crate::prompts::PromptSettings;
 use crate::score::{ScoreReport, ScoreSettings, Weighted, score};
@@ -57,7 +57,7 @@ impl CollectSettings {
     pub fn generate(&self) -> GenerateSettings {
         GenerateSettings {
             prompts: self.prompts.clone(),
-            sampling: self.sampling,
+            sampling: self.sampling.clone(),
             output: beside(&self.output, "candidates"),
             overwrite: self.overwrite,
         }
@@ -151,7 +151,7 @@ impl Collected {
 
     /// Number of candidates that were cut at the limit of new tokens.
     pub fn cut(&self) -> usize {
-        self.candidates.iter().flatten().filter(|candidate| candidate.finish == Finish::Length).count()
+        self.candidates.iter().flatten().filter(|candidate| candidate.is_cut()).count()
     }
 }
 
@@ -184,10 +184,16 @@ pub fn collect(
     let candidates = generator.generate(prompts, sampling, progress)?;
     let group = |(prompt, candidates): (&Prompt, &Vec<Candidate>)| Group {
         prompt: prompt.clone(),
-        responses: candidates.iter().map(|candidate| candidate.text.clone()).collect(),
+        responses: candidates.iter().filter_map(|candidate| candidate.text.clone()).collect(),
     };
     let groups: Vec<Group> = prompts.iter().zip(&candidates).map(group).collect();
     let scores = score_all(scorer, &groups)?;
+    let spread = |(candidates, scores): (&Vec<Candidate>, Vec<Option<f64>>)| {
+        // A candidate without text has no score.
+        let mut scores = scores.into_iter();
+        candidates.iter().map(|candidate| candidate.text.as_ref().and_then(|_| scores.next().flatten())).collect()
+    };
+    let scores: Vec<Vec<Option<f64>>> = candidates.iter().zip(scores).map(spread).collect();
     let best_worst = SelectSettings::default();
     let selection = select_pairs(prompts, &candidates, &scores, &best_worst, source, generator.name())?;
     Ok(Collected { candidates, scores, selection })
@@ -197,6 +203,7 @@ pub fn collect(
 mod tests {
     use super::*;
     use crate::exact::ExactAnswer;
+    use crate::finish::Finish;
     use crate::generator::{CandidateSink, Job, Sampled};
 
     /// Generator whose first sample is right, the others are wrong; the last one is missing if it is `broken`.
@@ -221,10 +228,14 @@ mod tests {
                 for sample in samples.into_iter().filter(|sample| !self.broken || sample + 1 < all) {
                     let right = sample == 0;
                     let candidate = Some(Candidate {
-                        text: if right { prompt.answer.clone().unwrap_or_default() } else { format!("no {sample}") },
+                        text: Some(if right {
+                            prompt.answer.clone().unwrap_or_default()
+                        } else {
+                            format!("no {sample}")
+                        }),
                         tokens: 1,
                         logp: None,
-                        finish: if right { Finish::Stop } else { Finish::Length },
+                        finish: Some(if right { Finish::Stop } else { Finish::Length }),
                         seed: None,
                     });
                     sink.keep(vec![Sampled { index, sample, candidate }])?;
@@ -238,14 +249,15 @@ mod tests {
         Prompt::new(answer, "?").with_answer(answer)
     }
 
-    const SAMPLING: SamplingConfig =
-        SamplingConfig { samples: 3, temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, max_new_tokens: 4, seed: 0 };
+    fn sampling() -> SamplingConfig {
+        SamplingConfig::plain(3, 4, 0)
+    }
 
     #[test]
     fn right_responses_are_chosen() {
         let prompts = [prompt("7"), prompt("8")];
         let mut half = Half { broken: false };
-        let collected = collect(&mut half, &mut ExactAnswer, &prompts, &SAMPLING, "on", &mut |_, _| {}).unwrap();
+        let collected = collect(&mut half, &mut ExactAnswer, &prompts, &sampling(), "on", &mut |_, _| {}).unwrap();
         assert_eq!(collected.selection.pairs.len(), 2);
         assert_eq!(collected.selection.pairs[1].chosen, "8".into());
         assert_eq!(collected.selection.pairs[1].generator.as_deref(), Some("half"));
@@ -256,11 +268,12 @@ mod tests {
     #[test]
     fn settings_out_of_range_and_missing_responses_are_named() {
         let mut half = Half { broken: false };
-        let wrong = SamplingConfig { temperature: -1.0, ..SAMPLING };
+        let wrong = SamplingConfig { temperature: -1.0, ..sampling() };
         let error = collect(&mut half, &mut ExactAnswer, &[], &wrong, "on", &mut |_, _| {}).unwrap_err();
         assert_eq!(error.to_string(), "`temperature` is -1, expected a number >= 0");
         half.broken = true;
-        let error = collect(&mut half, &mut ExactAnswer, &[prompt("7")], &SAMPLING, "on", &mut |_, _| {}).unwrap_err();
+        let error =
+            collect(&mut half, &mut ExactAnswer, &[prompt("7")], &sampling(), "on", &mut |_, _| {}).unwrap_err();
         assert_eq!(error.to_string(), "generator `half` sampled 2 responses, expected 3: 3 to each of 1 prompts");
     }
 

@@ -51,6 +51,18 @@ pub enum Error {
         /// Prompts.
         prompts: u64,
     },
+    /// No prompt has a response with text.
+    #[error("generator `{generator}`: no response with text to any of {prompts} prompts: {found}; {advice}")]
+    NoText {
+        /// Name of the generator.
+        generator: String,
+        /// Prompts.
+        prompts: u64,
+        /// Number of responses by what became of them.
+        found: String,
+        /// What may help.
+        advice: &'static str,
+    },
     /// A scorer did not return one score for each response.
     #[error("scorer `{scorer}` gave {found} scores to prompt `{id}`, expected {expected}, one for each response")]
     Scores {
@@ -176,6 +188,7 @@ impl Error {
             Self::Files(error) => error.is_input(),
             Self::Data(error) => error.is_input(),
             Self::Responses { .. }
+            | Self::NoText { .. }
             | Self::Scores { .. }
             | Self::Io { .. }
             | Self::Arrow { .. }

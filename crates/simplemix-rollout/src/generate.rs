@@ -1,5 +1,6 @@
 //! First stage: from prompts to a file of candidates. It can be stopped and continued at any moment.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,8 @@ use simplemix_data::Watch;
 
 use crate::candidates::{CandidateRow, CandidateWriter, check_output};
 use crate::error::{Error, Result};
-use crate::generator::{Candidate, CandidateSink, Finish, Generator, Job, Prompt, Sampled, SamplingConfig};
+use crate::finish::Finish;
+use crate::generator::{Candidate, CandidateSink, Generator, Job, Prompt, Sampled, SamplingConfig};
 use crate::journal::{Journal, Work, WorkKey, json};
 use crate::prompts::{PromptSettings, Survey};
 
@@ -39,6 +41,7 @@ impl GenerateSettings {
 
 /// Summary of generating.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct GenerateReport {
     /// Prompts with responses.
@@ -55,8 +58,20 @@ pub struct GenerateReport {
     pub cut: u64,
     /// Candidates missing because the backend refused the prompt.
     pub refused: u64,
-    /// Tokens sampled.
+    /// Tokens sampled, as far as the backend tells.
     pub tokens: u64,
+    /// Candidates whose number of tokens the backend does not tell.
+    pub without_tokens: u64,
+    /// Candidates with text whose log-probability the backend does not tell.
+    pub without_logp: u64,
+    /// Candidates without text, such as reasoning alone, a refusal or a tool call; they stay out of pairs.
+    pub without_text: u64,
+    /// Candidates by the word for the reason for which they ended; `unknown` where the backend tells none.
+    pub finish: BTreeMap<String, u64>,
+    /// Prompts with several samples at a temperature above 0 that all have one text.
+    pub identical: u64,
+    /// Facts that the user should read.
+    pub notices: Vec<String>,
 }
 
 impl GenerateReport {
@@ -72,9 +87,58 @@ impl GenerateReport {
 
     fn count(&mut self, candidate: &Candidate) {
         self.candidates += 1;
-        self.cut += u64::from(candidate.finish == Finish::Length);
+        self.cut += u64::from(candidate.is_cut());
         self.tokens += candidate.tokens as u64;
+        self.without_tokens += u64::from(candidate.tokens == 0);
+        self.without_text += u64::from(candidate.text.is_none());
+        self.without_logp += u64::from(candidate.text.is_some() && candidate.logp.is_none());
+        let word = candidate.finish.as_ref().map_or("unknown", Finish::name);
+        *self.finish.entry(word.to_owned()).or_default() += 1;
     }
+
+    /// Facts that the counts tell.
+    fn remarks(&self, sampling: &SamplingConfig, cut_early: u64) -> Vec<String> {
+        let Self { prompts, candidates, identical, without_text, .. } = self;
+        let mut remarks = Vec::new();
+        if *without_text > 0 {
+            let by = by_finish(&self.finish);
+            remarks.push(format!(
+                "{without_text} of {candidates} responses have no text and stay out of pairs (ended: {by})"
+            ));
+        }
+        if *identical > 0 {
+            remarks.push(format!(
+                "all {} samples are one text for {identical} of {prompts} prompts, at temperature {}: a server that ignores \
+                 `temperature` or `seed`, or replies from a cache, does this",
+                sampling.samples, sampling.temperature
+            ));
+        }
+        if cut_early > 0 {
+            remarks.push(format!(
+                "{cut_early} of {candidates} responses were cut below the limit of {} tokens: the backend has a lower one",
+                sampling.max_new_tokens
+            ));
+        }
+        remarks
+    }
+
+    /// The failure of a file in which no response has text.
+    fn no_text(&self, generator: &str) -> Option<Error> {
+        let advice = match (self.candidates, self.candidates - self.without_text) {
+            (_, 1..) => return None,
+            (0, 0) => "see the server's words, and shorten the prompts or raise the server's limit",
+            (_, 0) => "a model that reasons needs a higher `max_new_tokens`, or no reasoning by `extra`",
+        };
+        let refused = (self.refused > 0).then(|| format!("{} refused", self.refused));
+        let others = (self.candidates > 0).then(|| format!("ended: {}", by_finish(&self.finish)));
+        let found = refused.into_iter().chain(others).collect::<Vec<_>>().join(", ");
+        Some(Error::NoText { generator: generator.to_owned(), prompts: self.prompts, found, advice })
+    }
+}
+
+/// `12 length, 3 stop`
+fn by_finish(finish: &BTreeMap<String, u64>) -> String {
+    finish.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Samples responses to prompts into a file of candidates.
@@ -85,7 +149,7 @@ impl GenerateReport {
 ///
 /// # Errors
 /// Before any work: [`Error::Setting`], [`Error::Exists`] and [`Error::OtherWork`]. Later: [`Error::Interrupted`], and any
-/// error of the generator.
+/// error of the generator; [`Error::NoText`] if no response has text, after which a further call samples anew.
 ///
 /// # Examples
 /// ```
@@ -118,27 +182,29 @@ pub fn generate(
         Work::Complete(report) => return Ok(report),
         Work::Open(journal) => journal,
     };
-    sample_missing(settings, generator, &survey, &mut journal, watch)?;
-    let report = write(settings, generator.name(), &survey, &mut journal, &key)?;
-    journal.remove()?;
+    let notices = sample_missing(settings, generator, &survey, &mut journal, watch)?;
+    let report = write(settings, generator.name(), &survey, &mut journal, &key, notices);
+    if matches!(report, Ok(_) | Err(Error::NoText { .. })) {
+        journal.remove()?;
+    }
+    let (report, remarks) = report?;
+    remarks.iter().for_each(|remark| watch.notice(remark));
     Ok(report)
 }
 
-/// Samples the responses that are not in the journal.
+/// Samples the responses that are not in the journal. Returns what the user should read, which is told already.
 fn sample_missing(
     settings: &GenerateSettings,
     generator: &mut dyn Generator,
     survey: &Survey,
     journal: &mut Journal<Option<Candidate>>,
     watch: &mut dyn Watch,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let samples = settings.sampling.samples;
     let total = survey.prompts * samples as u64;
+    let mut notices = Vec::new();
     watch.progress("generate", journal.done(), total);
     if journal.done() < total {
-        if let Some(remark) = generator.remark() {
-            watch.notice(&remark);
-        }
         for prompt in settings.prompts.read() {
             generator.check(&prompt?, &settings.sampling)?;
         }
@@ -149,11 +215,13 @@ fn sample_missing(
                 (!samples.is_empty()).then(|| prompt.map(|prompt| Job { index: index as u64, prompt, samples }))
             },
         );
-        let mut sink = Sink { journal, samples, total, watch };
+        let mut sink = Sink { journal, samples, total, watch, notices: Vec::new() };
+        generator.remark().iter().for_each(|remark| sink.notice(remark));
         generator.sample(&mut jobs, &settings.sampling, &mut sink)?;
+        notices = sink.notices;
     }
     if journal.done() == total {
-        return Ok(());
+        return Ok(notices);
     }
     Err(Error::Responses {
         generator: generator.name().to_owned(),
@@ -164,31 +232,44 @@ fn sample_missing(
     })
 }
 
-/// Writes the file of candidates from the journal.
+/// Writes the file of candidates from the journal. Returns the report and those of its notices that are new.
 fn write(
     settings: &GenerateSettings,
     generator: &str,
     survey: &Survey,
     journal: &mut Journal<Option<Candidate>>,
     key: &WorkKey,
-) -> Result<GenerateReport> {
-    let samples = settings.sampling.samples;
+    notices: Vec<String>,
+) -> Result<(GenerateReport, Vec<String>)> {
+    let sampling = &settings.sampling;
     let mut report = GenerateReport::new(survey);
+    let mut cut_early = 0;
     let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), &[])?;
     for (index, prompt) in settings.prompts.read().enumerate() {
         let prompt = prompt?;
-        for sample in 0..samples {
-            match journal.get((index * samples + sample) as u64)? {
+        let mut texts = Vec::with_capacity(sampling.samples);
+        for sample in 0..sampling.samples {
+            match journal.get((index * sampling.samples + sample) as u64)? {
                 Some(Some(candidate)) => {
                     report.count(candidate);
-                    writer.write(&row(&prompt, sample, candidate, generator, &settings.sampling))?;
+                    cut_early +=
+                        u64::from(candidate.is_cut() && (1..sampling.max_new_tokens).contains(&candidate.tokens));
+                    texts.extend(candidate.text.clone());
+                    writer.write(&row(&prompt, sample, candidate, generator, sampling))?;
                 }
                 _ => report.refused += 1,
             }
         }
+        let is_one = texts.len() > 1 && texts.iter().all(|text| *text == texts[0]);
+        report.identical += u64::from(is_one && sampling.temperature > 0.0);
     }
+    if let Some(error) = report.no_text(generator) {
+        return Err(error);
+    }
+    let remarks = report.remarks(sampling, cut_early);
+    report.notices = [notices, remarks.clone()].concat();
     writer.finish(key.metadata(&report))?;
-    Ok(report)
+    Ok((report, remarks))
 }
 
 fn row(
@@ -201,10 +282,10 @@ fn row(
     let mut row = CandidateRow::new(prompt, sample as i64, candidate.text.clone());
     row.tokens = (candidate.tokens > 0).then_some(candidate.tokens as i64);
     row.logp = candidate.logp;
-    row.finish = Some(candidate.finish);
+    row.finish.clone_from(&candidate.finish);
     row.generator = Some(generator.to_owned());
     row.temperature = Some(sampling.temperature);
-    row.seed = candidate.seed.and_then(|seed| i64::try_from(seed).ok());
+    row.seed = candidate.seed;
     row
 }
 
@@ -214,6 +295,8 @@ struct Sink<'a> {
     samples: usize,
     total: u64,
     watch: &'a mut dyn Watch,
+    /// What the user should read, told already.
+    notices: Vec<String>,
 }
 
 impl CandidateSink for Sink<'_> {
@@ -228,6 +311,11 @@ impl CandidateSink for Sink<'_> {
 
     fn pending(&mut self, count: usize) {
         self.watch.progress("generate", (self.journal.done() + count as u64).min(self.total), self.total);
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.watch.notice(text);
+        self.notices.push(text.to_owned());
     }
 
     fn is_interrupted(&self) -> bool {

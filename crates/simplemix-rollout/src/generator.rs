@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use simplemix_data::{TemplateInputs, Text};
 
 use crate::error::{Error, Result};
+use crate::finish::Finish;
 
 /// A prompt to sample responses to, with what a scorer may need. Built with [`Prompt::new`].
 ///
@@ -74,7 +75,7 @@ impl Prompt {
 /// let sampling = SamplingConfig { samples: 8, temperature: 1.0, ..SamplingConfig::simplemix() };
 /// assert!(sampling.check().is_ok());
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
     /// Responses to each prompt.
@@ -91,32 +92,75 @@ pub struct SamplingConfig {
     pub max_new_tokens: usize,
     /// Random seed.
     pub seed: u64,
+    /// Whether the processors in the `generation_config.json` of a model in this process hold where a setting below is not
+    /// given. A server is sent every setting in either case.
+    #[serde(skip_serializing_if = "ModelProcessors::is_followed")]
+    pub generation_config: ModelProcessors,
+    /// Divides logits above 0, and multiplies those below, of tokens that prompt or response hold already; 1 for none. A
+    /// server gets 1 if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
+    /// Length of token sequences that come once at most in prompt and response; 0 for no limit. Not for servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Ids of tokens that are never sampled. Not for servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppress_tokens: Option<Vec<u32>>,
+    /// Ids of tokens that do not begin a response. Not for servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin_suppress_tokens: Option<Vec<u32>>,
+    /// Shortest response, in tokens; 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_new_tokens: Option<usize>,
 }
 
-/// Reason for which a response ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What becomes of the processors in a model's `generation_config.json`: repetition penalty, forbidden repeats, suppressed
+/// tokens, shortest response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Finish {
-    /// The model ended it.
-    Stop,
-    /// It reached the limit of new tokens.
-    Length,
+pub enum ModelProcessors {
+    /// They hold, as in transformers' `generate`.
+    #[default]
+    Model,
+    /// Samples come from the model alone.
+    None,
+}
+
+impl ModelProcessors {
+    /// Whether they hold.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(crate) fn is_followed(&self) -> bool {
+        *self == Self::Model
+    }
 }
 
 /// A sampled response that is not yet in a pair.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// Text, without special tokens.
-    pub text: String,
+    /// Text, without special tokens; `None` where the backend gave none, such as for reasoning alone, a refusal or a tool
+    /// call.
+    pub text: Option<String>,
     /// Tokens sampled; 0 where the backend does not report them.
     pub tokens: usize,
     /// Summed log-probability under the sampling model in nats, where the backend reports it.
     pub logp: Option<f64>,
-    /// Reason for which it ended.
-    pub finish: Finish,
+    /// Reason for which it ended; `None` if it is unknown.
+    pub finish: Option<Finish>,
     /// Seed given to the backend: the run's own for a model in this process, one per sample for a server.
     #[serde(default)]
     pub seed: Option<u64>,
+}
+
+impl Candidate {
+    /// A response without tokens, log-probability and seed.
+    pub fn new(text: impl Into<String>, finish: Finish) -> Self {
+        Self { text: Some(text.into()), tokens: 0, logp: None, finish: Some(finish), seed: None }
+    }
+
+    /// Whether a limit of tokens cut it.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.finish.as_ref().is_some_and(Finish::is_cut)
+    }
 }
 
 /// Responses to sample for one prompt.
@@ -154,6 +198,11 @@ pub trait CandidateSink {
         let _ = count;
     }
 
+    /// Reports a fact that the user should read, such as a setting that a server refuses. It is kept in the summary.
+    fn notice(&mut self, text: &str) {
+        let _ = text;
+    }
+
     /// Whether the generator should stop and return [`Error::Interrupted`].
     fn is_interrupted(&self) -> bool {
         false
@@ -182,7 +231,7 @@ pub trait CandidateSink {
 ///         for job in jobs {
 ///             let Job { index, prompt, samples } = job?;
 ///             let text = format!("{:?}", prompt.prompt);
-///             let candidate = Candidate { text, tokens: 0, logp: None, finish: Finish::Stop, seed: None };
+///             let candidate = Candidate::new(text, Finish::Stop);
 ///             let sampled = |sample| Sampled { index, sample, candidate: Some(candidate.clone()) };
 ///             sink.keep(samples.into_iter().map(sampled).collect())?;
 ///         }
@@ -299,7 +348,46 @@ impl SamplingConfig {
     /// Settings of SIMPLEMIX's author (github.com/tianjianl/OpenRLHF at 215a4db, scripts/ray_vllm_generate.py):
     /// temperature 0.7, top-p 0.9, 2048 tokens. The author tried 1 to 32 samples; here it is 4.
     pub fn simplemix() -> Self {
-        Self { samples: 4, temperature: 0.7, top_p: 0.9, top_k: 0, min_p: 0.0, max_new_tokens: 2048, seed: 42 }
+        Self {
+            samples: 4,
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: 0,
+            min_p: 0.0,
+            max_new_tokens: 2048,
+            seed: 42,
+            generation_config: ModelProcessors::Model,
+            repetition_penalty: None,
+            no_repeat_ngram_size: None,
+            suppress_tokens: None,
+            begin_suppress_tokens: None,
+            min_new_tokens: None,
+        }
+    }
+
+    /// The most likely response to each prompt.
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Self { samples: 1, temperature: 0.0, top_p: 1.0, max_new_tokens, seed: 0, ..Self::simplemix() }
+    }
+
+    /// Samples of the model itself: nothing is cut, penalised or suppressed, and the temperature is 1. For estimates of a
+    /// divergence.
+    pub fn plain(samples: usize, max_new_tokens: usize, seed: u64) -> Self {
+        let generation_config = ModelProcessors::None;
+        Self { samples, temperature: 1.0, top_p: 1.0, max_new_tokens, seed, generation_config, ..Self::simplemix() }
+    }
+
+    /// The first setting that changes logits beyond temperature and cuts, if one is given.
+    #[cfg(feature = "local")]
+    pub(crate) fn given_processor(&self) -> Option<&'static str> {
+        let given = [
+            ("repetition_penalty", self.repetition_penalty.is_some()),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size.is_some()),
+            ("suppress_tokens", self.suppress_tokens.is_some()),
+            ("begin_suppress_tokens", self.begin_suppress_tokens.is_some()),
+            ("min_new_tokens", self.min_new_tokens.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(key, _)| key)
     }
 
     /// Checks that every setting is in range.
@@ -322,6 +410,12 @@ impl SamplingConfig {
         }
         if !(0.0..=1.0).contains(&self.min_p) {
             return refuse("min_p", self.min_p.to_string(), "a number from 0 to 1");
+        }
+        if let Some(penalty) = self.repetition_penalty.filter(|penalty| !(penalty.is_finite() && *penalty > 0.0)) {
+            return refuse("repetition_penalty", penalty.to_string(), "a number > 0");
+        }
+        if let Some(least) = self.min_new_tokens.filter(|least| *least > self.max_new_tokens) {
+            return refuse("min_new_tokens", least.to_string(), "at most `max_new_tokens`");
         }
         Ok(())
     }

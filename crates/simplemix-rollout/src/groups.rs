@@ -1,10 +1,11 @@
 //! Parts that the generators of this process share: groups of jobs, options of a batch, responses as candidates.
 
 use simplemix_data::PairTokenizer;
-use simplemix_model::{GenerateOptions, Generated, ModelConfig, Sampling};
+use simplemix_model::{GenerateOptions, Generated, GenerationConfig, ModelConfig, Processors, Sampling};
 
 use crate::error::{Error, Result};
-use crate::generator::{Candidate, Finish, Job, Prompt, Sampled, SamplingConfig};
+use crate::finish::Finish;
+use crate::generator::{Candidate, Job, ModelProcessors, Prompt, Sampled, SamplingConfig};
 
 /// Batches in a group. Larger groups waste less time at the end of each; smaller ones lose less when a run is killed.
 const BATCHES_IN_GROUP: usize = 4;
@@ -38,7 +39,7 @@ pub(crate) fn check(
     prompt: &Prompt,
     sampling: &SamplingConfig,
 ) -> Result<()> {
-    let ids = tokenizer.encode_prompt(&prompt.prompt)?;
+    let ids = tokenizer.encode_prompt_with(&prompt.prompt, &prompt.inputs)?;
     let unfit = |source| Error::Unfit { id: prompt.id.clone(), source };
     model.check_sequence(&ids, sampling.max_new_tokens).map_err(unfit)
 }
@@ -55,10 +56,25 @@ pub(crate) fn options(tokenizer: &PairTokenizer, sampling: &SamplingConfig, batc
             top_p: sampling.top_p,
             min_p: sampling.min_p,
             seed: sampling.seed,
-            ..Sampling::default()
         },
         batch_rows,
         ..GenerateOptions::default()
+    }
+}
+
+/// Processors of the samples of a model: those that its `generation_config.json` asks for, and over them what `sampling` gives.
+pub(crate) fn processors(model: &GenerationConfig, sampling: &SamplingConfig) -> Processors {
+    let base = match sampling.generation_config {
+        ModelProcessors::Model => model.processors.clone(),
+        ModelProcessors::None => Processors::default(),
+    };
+    Processors {
+        repetition_penalty: sampling.repetition_penalty.unwrap_or(base.repetition_penalty),
+        no_repeat_ngram_size: sampling.no_repeat_ngram_size.unwrap_or(base.no_repeat_ngram_size),
+        suppress_tokens: sampling.suppress_tokens.clone().unwrap_or(base.suppress_tokens),
+        begin_suppress_tokens: sampling.begin_suppress_tokens.clone().unwrap_or(base.begin_suppress_tokens),
+        min_new_tokens: sampling.min_new_tokens.unwrap_or(base.min_new_tokens),
+        ..base
     }
 }
 
@@ -81,13 +97,13 @@ pub(crate) fn sampled(
 
 fn candidate(tokenizer: &PairTokenizer, response: &Generated, seed: u64) -> Result<Candidate> {
     Ok(Candidate {
-        text: tokenizer.decode(&response.tokens)?,
+        text: Some(tokenizer.decode(&response.tokens)?),
         tokens: response.tokens.len(),
         logp: Some(response.logps.iter().map(|&logp| f64::from(logp)).sum()),
-        finish: match response.finish {
+        finish: Some(match response.finish {
             simplemix_model::Finish::Stop => Finish::Stop,
             simplemix_model::Finish::Length => Finish::Length,
-        },
+        }),
         seed: Some(seed),
     })
 }

@@ -194,10 +194,11 @@ impl Scorer for Judge {
                 ..Ask::default()
             };
             let prompt = Text::Messages(vec![Message::user(question.text)]);
-            let reply = client.ask(&prompt, &ask, stopped)?;
+            // A reply without text has no verdict.
+            let text = client.ask(&prompt, &ask, stopped)?.text.unwrap_or_default();
             let verdict = match settings.mode {
-                JudgeMode::Scalar => rating(&reply.text, settings.scale),
-                JudgeMode::Pairwise => preference(&reply.text),
+                JudgeMode::Scalar => rating(&text, settings.scale),
+                JudgeMode::Pairwise => preference(&text),
             };
             Ok((question.index, question.subject, verdict))
         };

@@ -8,6 +8,7 @@ mod collect;
 mod command;
 mod error;
 mod exact;
+mod finish;
 mod generate;
 mod generator;
 #[cfg(feature = "local")]
@@ -39,8 +40,9 @@ pub use collect::{CollectReport, CollectSettings, Collected, collect, collect_to
 pub use command::CommandSettings;
 pub use error::{Error, Result};
 pub use exact::{ExactAnswer, is_right};
+pub use finish::Finish;
 pub use generate::{GenerateReport, GenerateSettings, generate};
-pub use generator::{Candidate, CandidateSink, Finish, Generator, Job, Prompt, Sampled, SamplingConfig};
+pub use generator::{Candidate, CandidateSink, Generator, Job, ModelProcessors, Prompt, Sampled, SamplingConfig};
 #[cfg(feature = "server")]
 pub use judge::{Judge, JudgeMode, JudgeSettings};
 #[cfg(feature = "local")]

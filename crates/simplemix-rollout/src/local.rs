@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, Dtype, Request, default_device, model_name};
+use simplemix_model::{CausalLm, Dtype, GenerateOptions, GenerationConfig, Request, default_device, model_name};
 
 use crate::error::{Error, Result};
-use crate::generator::{CandidateSink, Generator, Job, Prompt, SamplingConfig};
-use crate::groups::{check, in_groups, options, sampled};
+use crate::generator::{CandidateSink, Generator, Job, ModelProcessors, Prompt, SamplingConfig};
+use crate::groups::{check, in_groups, options, processors, sampled};
 use crate::random::stream;
 
 /// Settings of a model in this process.
@@ -59,8 +59,9 @@ impl LocalSettings {
 
 /// A model in this process that samples responses.
 ///
-/// [`LocalGenerator::load`] owns model and tokenizer. [`LocalGenerator::new`] also takes references to them, such as to a
-/// policy that is being trained.
+/// [`LocalGenerator::load`] owns model and tokenizer, and follows the processors in the folder's `generation_config.json`
+/// as [`SamplingConfig::generation_config`] says. [`LocalGenerator::new`] also takes references to model and tokenizer, such
+/// as to a policy that is being trained, and knows no such file.
 ///
 /// # Examples
 /// ```
@@ -80,6 +81,7 @@ pub struct LocalGenerator<M = CausalLm, T = PairTokenizer> {
     name: String,
     fingerprint: String,
     batch_rows: usize,
+    generation: GenerationConfig,
 }
 
 impl LocalGenerator {
@@ -92,9 +94,14 @@ impl LocalGenerator {
         let folder = &settings.model;
         let device = default_device();
         let kind = settings.dtype.kind(device);
+        let generation = GenerationConfig::read(folder)?;
+        // Earlier versions passed over the processors: their samples are others.
+        let follows = if generation.processors.is_neutral() { "" } else { " with processors" };
+        let hash = hash_model_folder(folder)?;
         Ok(Self {
             tokenizer: PairTokenizer::from_dir(folder, TokenizeOptions::default())?,
-            fingerprint: format!("{} {kind:?} {device:?} {}", hash_model_folder(folder)?, settings.batch_rows),
+            fingerprint: format!("{hash} {kind:?} {device:?} {}{follows}", settings.batch_rows),
+            generation,
             model: CausalLm::load(folder, kind, device)?,
             name: settings.name(),
             batch_rows: settings.batch_rows,
@@ -107,7 +114,31 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
     /// `batch_rows` the number of responses sampled at the same time.
     pub fn new(model: M, tokenizer: T, name: impl Into<String>, batch_rows: usize) -> Self {
         let name = name.into();
-        Self { model, tokenizer, fingerprint: name.clone(), name, batch_rows }
+        let generation = GenerationConfig::default();
+        Self { model, tokenizer, fingerprint: name.clone(), name, batch_rows, generation }
+    }
+
+    /// Facts about processors that the user should know before time is spent on samples.
+    fn remarks(&self, sampling: &SamplingConfig) -> Vec<String> {
+        let GenerationConfig { processors: asked, not_followed, .. } = &self.generation;
+        if sampling.generation_config == ModelProcessors::None {
+            return Vec::new();
+        }
+        let name = &self.name;
+        let holds = (!asked.is_neutral()).then(|| {
+            format!(
+                "{name}: its generation_config.json asks for {}; samples follow {}, as in transformers, and \
+                 log-probabilities are the model's own (`generation_config = \"none\"` samples from the model alone)",
+                asked.names(),
+                Some(processors(&self.generation, sampling).names())
+                    .filter(|names| !names.is_empty())
+                    .unwrap_or("none".into()),
+            )
+        });
+        let passed = (!not_followed.is_empty()).then(|| {
+            format!("{name}: its generation_config.json has {}, which samples do not follow", not_followed.join(", "))
+        });
+        holds.into_iter().chain(passed).collect()
     }
 
     fn sample_group(&self, jobs: &[Job], sampling: &SamplingConfig, sink: &mut dyn CandidateSink) -> Result<()> {
@@ -117,7 +148,8 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
             Ok(Request { prompt, stream: stream(&job.prompt.id) })
         };
         let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
-        let options = options(tokenizer, sampling, self.batch_rows);
+        let processors = processors(&self.generation, sampling);
+        let options = GenerateOptions { processors, ..options(tokenizer, sampling, self.batch_rows) };
         let responses = self.model.borrow().generate_while(&requests, &options, &mut |done, _| {
             sink.pending(done);
             !sink.is_interrupted()
@@ -145,6 +177,8 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
         sampling: &SamplingConfig,
         sink: &mut dyn CandidateSink,
     ) -> Result<()> {
+        sampling.check()?;
+        self.remarks(sampling).iter().for_each(|remark| sink.notice(remark));
         in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| self.sample_group(jobs, sampling, sink))
     }
 }
@@ -157,6 +191,48 @@ mod tests {
     use super::*;
     use crate::generator::Candidate;
 
+    /// Greedy responses of a folder with this `generation_config.json`, and what was said about it.
+    fn greedy(config: &str, sampling: &SamplingConfig) -> (Vec<Candidate>, Vec<String>) {
+        #[derive(Default)]
+        struct Sink(Vec<Candidate>, Vec<String>);
+        impl CandidateSink for Sink {
+            fn keep(&mut self, sampled: Vec<crate::Sampled>) -> Result<()> {
+                self.0.extend(sampled.into_iter().filter_map(|sampled| sampled.candidate));
+                Ok(())
+            }
+            fn notice(&mut self, text: &str) {
+                self.1.push(text.to_owned());
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tiny");
+        tiny::write_folder(&folder, 3).unwrap();
+        std::fs::write(folder.join("generation_config.json"), config).unwrap();
+        let mut sink = Sink::default();
+        let job = Job { index: 0, prompt: Prompt::new("a", "one, two"), samples: vec![0] };
+        let mut model = LocalGenerator::load(&LocalSettings::new(&folder)).unwrap();
+        model.sample(&mut std::iter::once(Ok(job)), sampling, &mut sink).unwrap();
+        (sink.0, sink.1)
+    }
+
+    #[test]
+    fn the_models_own_processors_hold_unless_settings_say_otherwise() {
+        let sampling = SamplingConfig::greedy(12);
+        let (plain, said) = greedy("{}", &sampling);
+        assert_eq!(said, Vec::<String>::new());
+        let (penalised, said) = greedy(r#"{"repetition_penalty": 9.0, "typical_p": 0.5}"#, &sampling);
+        assert_ne!(penalised, plain);
+        assert!(said[0].contains("asks for repetition_penalty 9; samples follow repetition_penalty 9"), "{said:?}");
+        assert!(said[1].contains("typical_p 0.5, which samples do not follow"), "{said:?}");
+        let none = SamplingConfig { generation_config: ModelProcessors::None, ..sampling.clone() };
+        assert_eq!(greedy(r#"{"repetition_penalty": 9.0}"#, &none), (plain.clone(), vec![]));
+        let neutral = SamplingConfig { repetition_penalty: Some(1.0), ..sampling.clone() };
+        let (same, said) = greedy(r#"{"repetition_penalty": 9.0}"#, &neutral);
+        assert!(same == plain && said[0].contains("samples follow none"), "{said:?}");
+        let given = SamplingConfig { repetition_penalty: Some(9.0), ..sampling };
+        assert_eq!(greedy("{}", &given), (penalised, vec![]));
+    }
+
     #[test]
     fn a_tiny_model_responds_in_order_and_repeats_itself() {
         let dir = tempfile::tempdir().unwrap();
@@ -167,15 +243,7 @@ mod tests {
         let prompt =
             |i: usize| Prompt::new(format!("p{i}"), Text::Messages(vec![Message::user("x".repeat(i % 5 + 1))]));
         let prompts: Vec<Prompt> = (0..9).map(prompt).collect();
-        let sampling = SamplingConfig {
-            samples: 2,
-            temperature: 1.0,
-            top_p: 1.0,
-            top_k: 0,
-            min_p: 0.0,
-            max_new_tokens: 6,
-            seed: 9,
-        };
+        let sampling = SamplingConfig::plain(2, 6, 9);
         let all = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
         assert_eq!(all.len(), 9);
         let texts =

@@ -155,6 +155,10 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for MixPGenerator<
         sink: &mut dyn CandidateSink,
     ) -> Result<()> {
         sampling.check()?;
+        if let Some(key) = sampling.given_processor() {
+            let expected = "no value with DPO-Mix-P, which mixes the models' own distributions";
+            return Err(Error::Setting { key, found: "given".to_owned(), expected });
+        }
         if !sampling.samples.is_multiple_of(2) {
             let expected = "an even number, half from each sampler";
             return Err(Error::Setting { key: "samples", found: sampling.samples.to_string(), expected });

@@ -12,7 +12,7 @@ use simplemix_data::{Pair, PairWriter, Watch, WriteOptions};
 
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, SCORE, survey};
 use crate::error::{Error, Result};
-use crate::generator::Finish;
+use crate::finish::Finish;
 use crate::journal::{WorkKey, finished, json};
 use crate::select::{Choice, NoPair, Scored, SelectSettings, choose, pair_of};
 
@@ -76,6 +76,13 @@ pub struct PairReport {
     pub dropped: BTreeMap<NoPair, u64>,
     /// Mean gap between the scores of a pair; 0 without pairs.
     pub mean_gap: f64,
+    /// Candidates that took no part since they have no text.
+    #[serde(default)]
+    pub without_text: u64,
+    /// Candidates with text that took no part since they did not end by themselves, where only finished ones take part;
+    /// those whose end is unknown are among them.
+    #[serde(default)]
+    pub unfinished: u64,
 }
 
 /// Pairs in each batch written.
@@ -123,6 +130,13 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
             check_column(&group, settings)?;
         }
         report.prompts += 1;
+        for row in &group.rows {
+            match reason_to_leave_out(row, &settings.select) {
+                Some(NotTaking::NoText) => report.without_text += 1,
+                Some(NotTaking::Unfinished) => report.unfinished += 1,
+                Some(NotTaking::Reference) | None => {}
+            }
+        }
         match pairs_of(&group, settings) {
             Ok(pairs) => {
                 report.paired += 1;
@@ -172,16 +186,31 @@ fn check_column(group: &CandidateGroup, settings: &PairSettings) -> Result<()> {
     })
 }
 
+/// Reason for which a candidate takes no part in pairs.
+enum NotTaking {
+    Reference,
+    NoText,
+    Unfinished,
+}
+
+fn reason_to_leave_out(row: &CandidateRow, select: &SelectSettings) -> Option<NotTaking> {
+    // A reference is a whole response, whoever wrote it.
+    let is_finished = || row.is_reference || row.finish.as_ref().is_some_and(Finish::is_end);
+    match row {
+        row if row.is_reference && !select.uses_reference() => Some(NotTaking::Reference),
+        row if row.response.is_none() => Some(NotTaking::NoText),
+        _ if select.finished && !is_finished() => Some(NotTaking::Unfinished),
+        _ => None,
+    }
+}
+
 fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<PairRows>, NoPair> {
-    let with_reference = settings.select.uses_reference();
-    let is_cut = |row: &CandidateRow| row.finish == Some(Finish::Length);
-    let takes_part =
-        |row: &&CandidateRow| (with_reference || !row.is_reference) && !(settings.select.finished && is_cut(row));
+    let takes_part = |row: &&CandidateRow| reason_to_leave_out(row, &settings.select).is_none();
     let rows: Vec<&CandidateRow> = group.rows.iter().filter(takes_part).collect();
     let scored: Vec<Scored<'_>> = rows
         .iter()
         .map(|row| Scored {
-            text: &row.response,
+            text: row.response.as_deref().unwrap_or_default(),
             score: row.scores.get(&settings.by).copied().flatten(),
             is_reference: row.is_reference,
         })
@@ -268,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn a_candidate_without_text_is_left_out_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let candidates = dir.path().join("scored.jsonl");
+        let rows = [r#""good", "score": 1.0"#, r#"null, "score": null"#, r#""bad", "score": 0.0"#];
+        let rows = rows.map(|rest| format!(r#"{{"prompt": "a", "response": {rest}}}"#)).join("\n");
+        std::fs::write(&candidates, rows).unwrap();
+        let report = pair(&PairSettings::new(&candidates, dir.path().join("p.jsonl")), &mut Unwatched).unwrap();
+        assert_eq!((report.pairs, report.without_text, report.mean_gap), (1, 1, 1.0));
+    }
+
+    #[test]
     fn cut_responses_can_be_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let row = |prompt: &str, response: &str, finish: &str, score: f64| {
@@ -282,6 +322,14 @@ mod tests {
         ];
         let candidates = dir.path().join("scored.jsonl");
         std::fs::write(&candidates, rows.join("\n")).unwrap();
+        // What a content filter cut, and what has no known end, is not finished either.
+        let other = candidates.with_file_name("other.jsonl");
+        let rows = [row("a", "good", "eos_token", 2.0), row("a", "bad", "content_filter", 1.0)].join("\n");
+        std::fs::write(&other, format!("{rows}\n{}", r#"{"prompt": "a", "response": "x", "score": 0.0}"#)).unwrap();
+        let mut settings = PairSettings::new(&other, dir.path().join("other.out.jsonl"));
+        settings.select.finished = true;
+        let report = pair(&settings, &mut Unwatched).unwrap();
+        assert_eq!((report.pairs, report.unfinished, report.without_text), (0, 2, 0));
         let chosen = |finished: bool| {
             let mut settings = PairSettings::new(&candidates, dir.path().join(format!("{finished}.jsonl")));
             settings.select.finished = finished;

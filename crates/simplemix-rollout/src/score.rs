@@ -62,6 +62,9 @@ pub struct ScoreReport {
     pub means: BTreeMap<String, f64>,
     /// Numbers of responses without a score, by column.
     pub without: BTreeMap<String, u64>,
+    /// Candidates without text, which no scorer sees.
+    #[serde(default)]
+    pub without_text: u64,
 }
 
 /// Prompts that are scored at the same time. The last bits of a reward model's scores depend on it.
@@ -138,7 +141,7 @@ fn columns(scorers: &[Weighted]) -> Vec<String> {
 }
 
 fn to_score(group: &CandidateGroup, reference: bool) -> Group {
-    let responses = rows(group, reference).into_iter().map(|row| row.response).collect();
+    let responses = rows(group, reference).into_iter().filter_map(|row| row.response).collect();
     Group { prompt: group.prompt.clone(), responses }
 }
 
@@ -146,7 +149,7 @@ fn to_score(group: &CandidateGroup, reference: bool) -> Group {
 fn rows(group: &CandidateGroup, reference: bool) -> Vec<CandidateRow> {
     let mut rows: Vec<CandidateRow> = group.rows.iter().filter(|row| !row.is_reference).cloned().collect();
     if let Some(text) = group.prompt.reference.as_ref().filter(|_| reference) {
-        let mut row = CandidateRow::new(&group.prompt, rows.len() as i64, text.clone());
+        let mut row = CandidateRow::new(&group.prompt, rows.len() as i64, Some(text.clone()));
         row.is_reference = true;
         rows.push(row);
     }
@@ -242,10 +245,16 @@ fn write(
         let takes_part: Vec<bool> = scorers.iter().map(|weighted| weighted.scores(&group.prompt)).collect();
         let counted: Vec<bool> = std::iter::once(true).chain(takes_part.iter().copied()).collect();
         tally.report.prompts += 1;
-        for (at, mut row) in rows(&group, settings.reference).into_iter().enumerate() {
-            let own: Vec<Option<f64>> = scores.iter().map(|scores| scores[at]).collect();
+        let mut with_text = 0..;
+        for mut row in rows(&group, settings.reference) {
+            let at = row.response.as_ref().and_then(|_| with_text.next());
+            let own: Vec<Option<f64>> =
+                scores.iter().map(|scores: &Vec<_>| at.and_then(|at: usize| scores[at])).collect();
             let cells = [vec![weighted_sum(scorers, &takes_part, &own)], own].concat();
-            tally.count(&row, &names, &cells, &counted);
+            match at {
+                Some(_) => tally.count(&row, &names, &cells, &counted),
+                None => tally.report.without_text += 1,
+            }
             row.scores = names.iter().cloned().zip(cells).collect();
             writer.write(&row)?;
         }
@@ -316,6 +325,25 @@ mod tests {
         let of_row = |row: &CandidateRow| ["score", "score_exact_answer", "score_length"].map(|name| row.scores[name]);
         let groups = CandidateReader::open(&output).unwrap().map(Result::unwrap);
         (groups.flat_map(|group| group.rows).map(|row| of_row(&row)).collect(), report)
+    }
+
+    #[test]
+    fn a_candidate_without_text_is_kept_without_a_score() {
+        let dir = tempfile::tempdir().unwrap();
+        let candidates = dir.path().join("c.jsonl");
+        let rows = ["null", "\"a b c\"", "null", "\"a\""];
+        std::fs::write(&candidates, rows.map(|text| format!(r#"{{"prompt": "x", "response": {text}}}"#)).join("\n"))
+            .unwrap();
+        let settings =
+            ScoreSettings { candidates, output: dir.path().join("s.parquet"), reference: false, overwrite: false };
+        let scorer: ScorerSettings = serde_json::from_str(r#"{"kind": "length", "max": 1}"#).unwrap();
+        let report = score(&settings, &mut [scorer.open().unwrap()], &mut Unwatched).unwrap();
+        assert_eq!((report.candidates, report.without_text, report.without.len()), (2, 2, 0));
+        let groups: Vec<CandidateGroup> =
+            CandidateReader::open(&settings.output).unwrap().map(Result::unwrap).collect();
+        let scores: Vec<Option<f64>> = groups[0].rows.iter().map(|row| row.scores["score"]).collect();
+        assert_eq!((scores[0], scores[2], scores[3]), (None, None, Some(1.0)));
+        assert!(scores[1].is_some_and(|score| score < 1.0) && groups[0].rows[0].response.is_none());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use simplemix_data::{Unwatched, Watch};
 use simplemix_rollout::{
-    Ask, CandidateReader, CandidateRow, Endpoint, Error, GenerateReport, GenerateSettings, Generator, Group, Judge,
-    JudgeMode, JudgeSettings, OnRefused, Prompt, PromptSettings, SamplingConfig, ServerClient, ServerGenerator,
-    ServerSettings, generate, score_all,
+    Ask, CandidateReader, CandidateRow, Endpoint, Error, Finish, GenerateReport, GenerateSettings, Generator, Group,
+    Judge, JudgeMode, JudgeSettings, NoPair, OnRefused, PairSettings, Prompt, PromptSettings, SamplingConfig,
+    ScoreSettings, ScorerSettings, ServerClient, ServerGenerator, ServerSettings, generate, pair, score, score_all,
 };
 use support::{Does, Mock, Seen, echo};
 
@@ -77,16 +77,19 @@ fn transient_failures_are_retried_and_responses_are_the_right_ones() {
     let rows = rows(dir.path());
     for (at, row) in rows.iter().enumerate() {
         assert_eq!((row.prompt_id.as_str(), row.sample), (format!("p{}", at / 3).as_str(), at as i64 % 3));
-        assert_eq!(row.response, format!("question {} #{}", at / 3, row.seed.unwrap()));
+        assert_eq!(row.response, Some(format!("question {} #{}", at / 3, row.seed.unwrap())));
         assert_eq!((row.logp, row.tokens, row.generator.as_deref()), (Some(-1.5), Some(7), Some("mock")));
     }
-    let seeds: BTreeSet<i64> = rows.iter().map(|row| row.seed.unwrap()).collect();
+    let seeds: BTreeSet<u64> = rows.iter().map(|row| row.seed.unwrap()).collect();
     assert_eq!(seeds.len(), 36, "every sample has a seed of its own");
     let seen = mock.seen();
     assert!(seen.len() > 72, "{} requests", seen.len());
     let body = &seen[0].body;
     assert_eq!((&body["temperature"], &body["top_p"], &body["max_tokens"]), (&json!(0.7), &json!(0.9), &json!(16)));
-    assert_eq!((&body["model"], &body["logprobs"], body.get("top_k")), (&json!("mock"), &json!(true), None));
+    assert_eq!(
+        (&body["model"], &body["logprobs"], body.get("top_k")),
+        (&json!("mock"), &json!(true), Some(&json!(-1)))
+    );
 }
 
 /// The server breaks after some responses: they are kept and not requested again, and the file is that of a run without a
@@ -268,7 +271,7 @@ fn models_are_found_and_interfaces_chosen() {
     assert_eq!(client.model(), "only");
     let ask = Ask { logprobs: true, top_logprobs: 3, ..Ask::default() };
     let text = client.ask(&"plain".into(), &ask, &|| false).unwrap();
-    assert_eq!((text.text.as_str(), text.logp()), ("plain #null", Some(-2.5)));
+    assert_eq!((text.text.as_deref(), text.logp()), (Some("plain #null"), Some(-2.5)));
     let last = mock.seen().pop().unwrap();
     assert_eq!((last.path.as_str(), &last.body["logprobs"]), ("/v1/completions", &json!(3)));
 
@@ -283,6 +286,246 @@ fn models_are_found_and_interfaces_chosen() {
     let none = Mock::start(|_| Does::Sends(200, vec![], r#"{"data": [{"id": "a"}, {"id": "b"}]}"#.to_owned()));
     let error = ServerClient::new(ServerSettings { model: None, ..settings(&none) }).unwrap_err().to_string();
     assert!(error.contains("has the models a, b; name the model to use in `model`"), "{error}");
+}
+
+/// A chat reply with these fields in its choice.
+fn replies(choice: &serde_json::Value) -> Does {
+    Does::Sends(200, vec![], json!({ "choices": [choice], "usage": null }).to_string())
+}
+
+/// Keeps what a stage tells.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Watch for Told {
+    fn notice(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+}
+
+#[test]
+fn a_sample_without_text_is_kept_counted_and_left_out_of_pairs() {
+    // Reasoning alone, a refusal, a tool call, nothing: by sample.
+    let mock = Mock::start(|seen| {
+        let seed = seen.body["seed"].as_u64().unwrap();
+        match seed % 5 {
+            0 => replies(
+                &json!({ "message": { "content": null, "reasoning_content": "so" }, "finish_reason": "length" }),
+            ),
+            1 => replies(&json!({ "message": { "content": null, "refusal": "no" }, "finish_reason": "stop" })),
+            2 => replies(&json!({ "message": { "content": "", "tool_calls": [{}] }, "finish_reason": "tool_calls" })),
+            _ => replies(&json!({ "message": { "content": format!("text {seed}") }, "finish_reason": null })),
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let mut told = Told::default();
+    let report = run(dir.path(), settings(&mock), &mut told).unwrap();
+    assert_eq!((report.candidates, report.refused, mock.seen().len()), (36, 0, 36), "nothing is asked twice");
+    let rows = rows(dir.path());
+    let without: Vec<&CandidateRow> = rows.iter().filter(|row| row.response.is_none()).collect();
+    assert!(without.len() > 10 && without.len() as u64 == report.without_text, "{report:?}");
+    for row in &rows {
+        let word = ["length", "stop", "tool_calls"].get((row.seed.unwrap() % 5) as usize).copied();
+        assert_eq!((row.finish.as_ref().map(Finish::name), row.response.is_none()), (word, word.is_some()));
+    }
+    assert_eq!(report.finish["unknown"] + report.without_text, 36);
+    assert_eq!(report.without_tokens, 36, "usage is null, and so are log-probabilities");
+    let said = told.0.join("\n");
+    assert!(said.contains("of 36 responses have no text and stay out of pairs"), "{said}");
+    assert!(said.contains("tells no log-probabilities that are numbers"), "{said}");
+    assert_eq!(report.notices, told.0, "what is said is in the report");
+
+    let scored = dir.path().join("scored.parquet");
+    let score_settings = ScoreSettings {
+        candidates: dir.path().join("candidates.parquet"),
+        output: scored.clone(),
+        reference: false,
+        overwrite: false,
+    };
+    let scorer: ScorerSettings =
+        serde_json::from_str(r#"{"kind": "command", "command": "awk '{print \"{\\\"score\\\": \" NR \"}\"}'"}"#)
+            .unwrap();
+    let scores = score(&score_settings, &mut [scorer.open().unwrap()], &mut Unwatched).unwrap();
+    assert_eq!(scores.candidates, 36 - report.without_text);
+    let pairs = pair(&PairSettings::new(&scored, dir.path().join("on.jsonl")), &mut Unwatched).unwrap();
+    assert_eq!(pairs.without_text, report.without_text);
+    assert!(pairs.pairs > 0 && pairs.dropped.keys().all(|reason| *reason == NoPair::TooFew), "{pairs:?}");
+}
+
+#[test]
+fn an_error_in_a_reply_counts_as_its_status() {
+    // Permanent: not tried again, and a refusal where refusals are skipped.
+    let error = |code: u16| json!({ "error": { "message": "99999 tokens asked", "code": code } }).to_string();
+    let mock = Mock::start(move |_| Does::Sends(200, vec![], error(400)));
+    let dir = tempfile::tempdir().unwrap();
+    let server = ServerSettings { concurrency: 1, ..settings(&mock) };
+    let said = run(dir.path(), server.clone(), &mut Unwatched).unwrap_err().to_string();
+    assert!(said.contains("error 400 in the reply: 99999 tokens asked") && mock.seen().len() == 1, "{said}");
+    // All prompts refused: a failure, which asks again when it is called again.
+    let skip = ServerSettings { on_refused: OnRefused::Skip, ..server };
+    for turn in 1..3 {
+        let mut told = Told::default();
+        let error = run(dir.path(), skip.clone(), &mut told).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("no response with text to any of 12 prompts: 36 refused"), "{said}");
+        assert!(!error.is_input() && told.0[0].contains("99999 tokens asked"), "{:?}", told.0);
+        assert_eq!(mock.seen().len(), 1 + 36 * turn);
+    }
+    // Passing: tried again until it helps.
+    let mock = Mock::start(move |seen| if seen.tries == 0 { Does::Sends(200, vec![], error(502)) } else { echo(seen) });
+    let dir = tempfile::tempdir().unwrap();
+    let report = run(dir.path(), settings(&mock), &mut Unwatched).unwrap();
+    assert_eq!((report.candidates, mock.seen().len()), (36, 72));
+    // Reasoning alone everywhere: a failure that says what helps.
+    let mock = Mock::start(|_| {
+        replies(&json!({ "message": { "content": null, "reasoning": "so" }, "finish_reason": "length" }))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let said = run(dir.path(), settings(&mock), &mut Unwatched).unwrap_err().to_string();
+    assert!(said.contains("ended: 36 length") && said.contains("higher `max_new_tokens`"), "{said}");
+}
+
+#[test]
+fn neutral_settings_are_sent_and_what_the_server_refuses_is_named_once() {
+    let mock = Mock::start(|seen| {
+        let refused = ["repetition_penalty", "seed"].into_iter().find(|name| seen.body.get(name).is_some());
+        match (refused, seen.body["top_k"].as_i64()) {
+            (Some(name), _) => Does::Sends(
+                400,
+                vec![],
+                json!({ "error": { "message": format!("Unsupported parameter: '{name}'") } }).to_string(),
+            ),
+            (_, Some(-1)) => Does::Sends(
+                422,
+                vec![],
+                json!({ "detail": [{ "loc": ["body", "top_k"], "msg": "must be at least 0" }] }).to_string(),
+            ),
+            _ => Does::Answers(format!("text {}", seen.number)),
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let mut told = Told::default();
+    let report = run(dir.path(), settings(&mock), &mut told).unwrap();
+    assert_eq!(report.candidates, 36);
+    let last = mock.seen().pop().unwrap().body;
+    assert_eq!((&last["top_k"], &last["min_p"], &last["presence_penalty"]), (&json!(0), &json!(0.0), &json!(0.0)));
+    assert!(last.get("seed").is_none() && last.get("repetition_penalty").is_none());
+    let named = |name: &str| told.0.iter().filter(|text| text.contains(&format!("refuses `{name}`"))).count();
+    assert_eq!((named("seed"), named("repetition_penalty"), told.0.len()), (1, 1, 2), "{:?}", told.0);
+    assert!(rows(dir.path()).iter().all(|row| row.seed.is_none()));
+    // At most the requests that were under way were refused: the server is asked without from then on.
+    assert!(mock.seen().len() <= 36 + 4 * 3, "{}", mock.seen().len());
+    // What the user asks for is not dropped.
+    let ask = Ask { repetition_penalty: Some(1.2), lenient: true, ..Ask::default() };
+    let error = ServerClient::new(settings(&mock)).unwrap().ask(&"q".into(), &ask, &|| false).unwrap_err().to_string();
+    assert!(error.contains("Unsupported parameter: 'repetition_penalty'"), "{error}");
+}
+
+#[test]
+fn samples_that_are_all_one_text_are_told() {
+    let mock = Mock::start(|seen| Does::Answers(seen.prompt()));
+    let dir = tempfile::tempdir().unwrap();
+    let mut told = Told::default();
+    let report = run(dir.path(), settings(&mock), &mut told).unwrap();
+    assert_eq!(report.identical, 12);
+    assert!(told.0[0].contains("all 3 samples are one text for 12 of 12 prompts, at temperature 0.7"), "{:?}", told.0);
+    let mock = Mock::start(echo);
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), settings(&mock), &mut Unwatched).unwrap().notices, Vec::<String>::new());
+}
+
+#[test]
+fn compressed_replies_and_replies_after_a_mark_are_read() {
+    let body = json!({ "choices": [{ "message": { "content": "a" } }] }).to_string();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, body.as_bytes()).unwrap();
+    let (gzip, marked) = (gzip.finish().unwrap(), [b"\xef\xbb\xbf", body.as_bytes()].concat());
+    let mock = Mock::start(move |seen| match seen.number {
+        0 => Does::SendsBytes(200, vec![("content-encoding", "gzip".to_owned())], gzip.clone()),
+        _ => Does::SendsBytes(200, vec![], marked.clone()),
+    });
+    let client = ServerClient::new(ServerSettings { endpoint: Endpoint::Chat, ..settings(&mock) }).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.ask(&"q".into(), &Ask::default(), &|| false).unwrap().text.as_deref(), Some("a"));
+    }
+    assert_eq!(mock.seen().len(), 2);
+}
+
+/// What a server says; by default an echo.
+#[cfg(feature = "local")]
+type Says = Box<dyn Fn(&Seen) -> Option<Does> + Send + Sync>;
+
+/// The server's token ids of the first prompt, beside those of a model folder.
+#[cfg(feature = "local")]
+#[test]
+fn token_ids_of_a_prompt_are_compared_when_a_collection_starts() {
+    use simplemix_data::{Message, PairTokenizer, Text, TokenizeOptions};
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("model");
+    simplemix_model::tiny::write_folder(&folder, 1).unwrap();
+    let tokenizer = PairTokenizer::from_dir(&folder, TokenizeOptions::default()).unwrap();
+    let ours = tokenizer.encode_prompt(&Text::Messages(vec![Message::user("question 0")])).unwrap();
+    let count = ours.len();
+    let told = |says: Says| {
+        let mock = Mock::start(move |seen| says(seen).unwrap_or_else(|| echo(seen)));
+        let dir = tempfile::tempdir().unwrap();
+        let server = ServerSettings { tokenizer: Some(folder.clone()), ..settings(&mock) };
+        let report = run(dir.path(), server, &mut Unwatched).unwrap();
+        assert_eq!(report.candidates, 36);
+        (report.notices, mock.seen())
+    };
+    let reply = |fields: serde_json::Value| {
+        let mut body = json!({ "choices": [{ "message": { "content": "a" } }] });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        Does::Sends(200, vec![], body.to_string())
+    };
+    let asks_ids = |seen: &Seen| seen.body["return_token_ids"] == true;
+
+    let ids = ours.clone();
+    let (notices, seen) = told(Box::new(move |seen| asks_ids(seen).then(|| reply(json!({ "prompt_token_ids": ids })))));
+    assert_eq!((notices, seen.len()), (vec![], 37));
+    assert_eq!((&seen[0].body["max_tokens"], seen.iter().filter(|seen| asks_ids(seen)).count()), (&json!(1), 1));
+
+    let other: Vec<u32> = ours.iter().copied().chain([7]).collect();
+    let expected = format!("token {count} is id 7 there, the end here, of {} and {count}", count + 1);
+    let ids = other.clone();
+    let (notices, _) = told(Box::new(move |seen| asks_ids(seen).then(|| reply(json!({ "prompt_token_ids": ids })))));
+    assert!(notices[0].contains(&expected) && notices.len() == 1, "{notices:?}");
+
+    // Older servers tell them at an address of their own, others at least their number.
+    let (notices, seen) = told(Box::new(move |seen| {
+        (seen.path == "/tokenize").then(|| Does::Sends(200, vec![], json!({ "tokens": other }).to_string()))
+    }));
+    assert!(notices[0].contains(&expected) && seen[1].body["messages"][0]["content"] == "question 0", "{notices:?}");
+    let counted = |count: usize| {
+        told(Box::new(move |seen| match seen.path.as_str() {
+            "/tokenize" => Some(Does::Sends(404, vec![], String::new())),
+            _ => asks_ids(seen).then(|| reply(json!({ "usage": { "prompt_tokens": count } }))),
+        }))
+        .0
+    };
+    assert_eq!(counted(count), Vec::<String>::new());
+    assert!(counted(count + 3)[0].contains(&format!("{} tokens there, {count} here", count + 3)));
+    let (notices, _) =
+        told(Box::new(|seen| (seen.path == "/tokenize").then(|| Does::Sends(200, vec![], "{}".to_owned()))));
+    assert!(notices[0].contains("tells neither token ids nor their number"), "{notices:?}");
+}
+
+#[test]
+fn settings_without_a_field_are_refused() {
+    let mock = Mock::start(echo);
+    let sampling = SamplingConfig { suppress_tokens: Some(vec![1]), ..SamplingConfig::simplemix() };
+    let mut model = ServerGenerator::new(settings(&mock)).unwrap();
+    let error = model.generate(&[Prompt::new("a", "q")], &sampling, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(
+        error.contains("`suppress_tokens` is given, expected no value with a server") && mock.seen().is_empty(),
+        "{error}"
+    );
+    let sampling =
+        SamplingConfig { repetition_penalty: Some(1.1), min_new_tokens: Some(3), ..SamplingConfig::simplemix() };
+    model.generate(&[Prompt::new("a", "q")], &sampling, &mut |_, _| {}).unwrap();
+    let body = &mock.seen()[0].body;
+    assert_eq!((&body["repetition_penalty"], &body["min_tokens"]), (&json!(1.1), &json!(3)));
 }
 
 #[test]

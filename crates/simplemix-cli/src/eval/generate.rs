@@ -10,7 +10,7 @@ use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, Sampl
 
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::{PromptForm, flagged, on_terminal};
-use crate::generate::Backend;
+use crate::generate::{Backend, Processors};
 use crate::lines::print;
 use crate::reading::files;
 
@@ -42,6 +42,8 @@ pub(crate) struct Args {
     /// Random seed
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    #[command(flatten)]
+    processors: Processors,
     /// File of responses to write
     #[arg(short, long, value_name = "FILE", default_value = "model_outputs.json")]
     output: PathBuf,
@@ -65,14 +67,14 @@ pub(crate) fn run(args: &Args) -> Result {
             system: args.form.system.clone(),
             messages: true,
         },
-        sampling: SamplingConfig {
+        sampling: args.processors.over(SamplingConfig {
             samples: 1,
             temperature: args.temperature,
             top_p: args.top_p,
             max_new_tokens: args.max_new_tokens,
             seed: args.seed,
             ..SamplingConfig::simplemix()
-        },
+        }),
         output: args.output.with_file_name(format!(".{}.candidates.parquet", name.to_string_lossy())),
         overwrite: args.overwrite,
     };
@@ -85,6 +87,10 @@ pub(crate) fn run(args: &Args) -> Result {
     let (output, mean) = (args.output.display(), report.tokens as f64 / report.candidates.max(1) as f64);
     print(&format!("{output}: {} responses of {}, {mean:.1} tokens each", outputs.len(), generator.name()));
     print(&format!("  {} cut at --max-new-tokens, {} repeated prompts left out", report.cut, report.repeated));
+    if report.without_text + report.refused > 0 {
+        let (empty, refused) = (report.without_text, report.refused);
+        print(&format!("  {empty} without text, written as empty; {refused} refused by the server and left out"));
+    }
     Ok(())
 }
 
@@ -97,7 +103,8 @@ fn outputs(candidates: &Path, generator: &str, datasets: &BTreeMap<String, Strin
         outputs.push(ModelOutput {
             dataset: datasets.get(&instruction).cloned(),
             instruction,
-            output: row.response,
+            // A sample without text is an empty answer, as the official package counts it.
+            output: row.response.unwrap_or_default(),
             generator: generator.to_owned(),
         });
     }

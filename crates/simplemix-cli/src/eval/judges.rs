@@ -51,9 +51,10 @@ impl Judge for ServerJudge {
         let max_tokens = Some(self.limit);
         let ask = Ask { max_tokens, temperature: Some(1.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
         let reply = self.client.ask(&Text::Messages(turns.collect()), &ask, &|| self.stopped.load(Ordering::SeqCst))?;
+        let text = reply.text.as_deref().unwrap_or_default();
         let tokens = verdict_tokens(&reply, self.limit);
         // All replies to such a limit would be lost.
-        if self.limit == 1 && tokens.is_empty() && reply.text.trim().is_empty() {
+        if self.limit == 1 && tokens.is_empty() && text.trim().is_empty() {
             return Err(
                 "the reply has no text within --max-tokens 1; a judge that thinks first needs a larger limit".into()
             );
@@ -61,7 +62,7 @@ impl Judge for ServerJudge {
         let count = |tokens: Option<usize>| tokens.unwrap_or(0) as u64;
         Ok(Verdict {
             preference: preference(&tokens),
-            raw: json!({ "text": reply.text, "top_logprobs": tokens }),
+            raw: json!({ "text": text, "top_logprobs": tokens }),
             tokens: [count(reply.prompt_tokens), count(reply.tokens)],
         })
     }
@@ -70,7 +71,7 @@ impl Judge for ServerJudge {
 /// The likeliest tokens in place of the verdict: of the first token, or of the last one that is the letter of a judge that
 /// may think first. Without log-probabilities of several tokens, the letter has probability 1.
 fn verdict_tokens(reply: &Reply, limit: usize) -> Vec<(String, f64)> {
-    let said = letter(&reply.text);
+    let said = letter(reply.text.as_deref().unwrap_or_default());
     let mut tokens = reply.logps.iter().flatten();
     let place = match limit {
         1 => tokens.next(),

@@ -261,7 +261,9 @@ impl<'a> Batch<'a> {
                 }
             })
             .collect();
-        let drawn = draw_rows(&own, mixed.as_ref(), &self.options.sampling, &draws)?;
+        let logits = mixed.as_ref().unwrap_or(&own);
+        let changed = self.options.processors.applied(logits, &draws, &self.options.stop_tokens)?;
+        let drawn = draw_rows(&own, changed.as_ref().or(mixed.as_ref()), &self.options.sampling, &draws)?;
         for (row, drawn) in self.rows[first..].iter_mut().zip(drawn).filter(|(row, _)| !row.ended) {
             let answer = &mut self.answers[row.request][row.sample];
             let Drawn { token, logp, sampling_logp } = drawn;

@@ -12,6 +12,7 @@ pub use stop::StopStrings;
 
 use crate::causal_lm::CausalLm;
 use crate::error::{Error, Result};
+use crate::processors::Processors;
 use crate::sample::Sampling;
 use batch::Batch;
 
@@ -35,6 +36,8 @@ pub struct GenerateOptions {
     pub stop_tokens: Vec<u32>,
     /// Texts that end an answer; the tokens that complete one are kept.
     pub stop_strings: Option<StopStrings>,
+    /// Changes of the logits before a token is drawn. For a single model only.
+    pub processors: Processors,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Rows that are generated together.
@@ -49,6 +52,7 @@ impl Default for GenerateOptions {
             max_new_tokens: 256,
             stop_tokens: Vec::new(),
             stop_strings: None,
+            processors: Processors::default(),
             sampling: Sampling::default(),
             batch_rows: 32,
         }
@@ -116,7 +120,8 @@ impl CausalLm {
     /// reference (arXiv:2409.19605).
     ///
     /// # Errors
-    /// As [`CausalLm::generate`]; [`Error::Input`] if the models' vocabularies differ or a weight is no number.
+    /// As [`CausalLm::generate`]; [`Error::Input`] if the models' vocabularies differ, a weight is no number, or there are
+    /// processors, which would make the samples another method's.
     pub fn generate_mixed(
         &self,
         other: &Self,
@@ -129,6 +134,9 @@ impl CausalLm {
         let (ours, theirs) = (self.config().vocab_size, other.config().vocab_size);
         if ours != theirs {
             return refuse("vocabulary of the other model", theirs.to_string(), ours.to_string());
+        }
+        if !options.processors.is_neutral() {
+            return refuse("processors", options.processors.names(), "none for a mixture of models".to_owned());
         }
         if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
             return refuse("weight of a model", weight.to_string(), "a number".to_owned());
@@ -156,6 +164,7 @@ fn run(
 impl GenerateOptions {
     fn check(&self) -> Result<()> {
         self.sampling.check()?;
+        self.processors.check()?;
         for (what, value) in
             [("samples", self.samples), ("max_new_tokens", self.max_new_tokens), ("batch_rows", self.batch_rows)]
         {

@@ -66,7 +66,8 @@ mod tests {
 
     use super::super::{Scored, Select, SelectSettings, choose, select_pairs};
     use super::*;
-    use crate::generator::{Candidate, Finish, Prompt};
+    use crate::finish::Finish;
+    use crate::generator::{Candidate, Prompt};
 
     const SETTINGS: SelectSettings = SelectSettings {
         select: Select::MixR,
@@ -140,8 +141,7 @@ mod tests {
     fn pairs_have_scores_and_prompts_without_one_are_counted() {
         let prompt = |id: &str| Prompt::new(id, "?");
         let candidates = |texts: [&str; 2]| {
-            let candidate =
-                |text: &str| Candidate { text: text.into(), tokens: 1, logp: None, finish: Finish::Stop, seed: None };
+            let candidate = |text: &str| Candidate::new(text, Finish::Stop);
             texts.map(candidate).to_vec()
         };
         let prompts = ["a", "b", "c", "d"].map(prompt);

@@ -67,8 +67,9 @@ pub struct SelectSettings {
     /// Largest number of pairs of a prompt, for rules that give several; by default there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_pairs: Option<u64>,
-    /// Whether only responses take part that ended by themselves. A response that was cut at the limit of new tokens is
-    /// trained on with an end that its model did not write, unless training cuts it shorter still.
+    /// Whether only responses take part that ended by themselves: not those that were cut at the limit of new tokens or by a
+    /// filter, nor those whose end is unknown. They would be trained on with an end that their model did not write, unless
+    /// training cuts them shorter still.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
     /// Factor that turns a gap into log-odds, > 0. Needed by the rule `mix-r`.
@@ -232,7 +233,7 @@ pub struct Selection {
     pub dropped: BTreeMap<NoPair, usize>,
 }
 
-/// Selects pairs in memory. `candidates[i]` and `scores[i]` belong to `prompts[i]`; `source` and `generator` are the values
+/// Selects pairs in memory. `candidates[i]` and `scores[i]` belong to `prompts[i]`; candidates without text take no part. `source` and `generator` are the values
 /// of those columns.
 ///
 /// # Errors
@@ -241,9 +242,7 @@ pub struct Selection {
 /// # Examples
 /// ```
 /// use simplemix_rollout::{Candidate, Finish, Prompt, SelectSettings, select_pairs};
-/// let candidate =
-///     |text: &str| Candidate { text: text.into(), tokens: 0, logp: None, finish: Finish::Stop, seed: None };
-/// let candidates = ["four", "5", "4"].map(candidate).to_vec();
+/// let candidates = ["four", "5", "4"].map(|text| Candidate::new(text, Finish::Stop)).to_vec();
 /// let scores = vec![Some(1.0), Some(0.0), Some(1.0)];
 /// let prompts = [Prompt::new("sum-1", "What is 2 + 2?")];
 /// let settings = SelectSettings::default();
@@ -266,7 +265,9 @@ pub fn select_pairs(
         let scored: Vec<Scored<'_>> = candidates
             .iter()
             .zip(scores)
-            .map(|(candidate, &score)| Scored { text: &candidate.text, score, is_reference: false })
+            .filter_map(|(candidate, &score)| {
+                Some(Scored { text: candidate.text.as_deref()?, score, is_reference: false })
+            })
             .collect();
         match choose(&prompt.id, &scored, settings) {
             Ok(pairs) => selection.pairs.extend(pairs.into_iter().map(|choice| {

@@ -1,43 +1,21 @@
 //! One request to a server, retried where that helps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use simplemix_data::{TemplateInputs, Text};
 use ureq::Agent;
 use ureq::http::Response;
 
 use super::key::Key;
-use super::reply::{Reply, parse};
+use super::reply::{Reply, ids, json_of, parse};
+use super::request::{Ask, Changes, Instead, notice};
 use super::settings::{Address, Endpoint, ServerSettings};
+use super::unread::{Unread, error_in, words_of_bytes};
 use super::waiting::{Advice, Gate, backoff, sleep};
 use crate::error::{Error, Result};
-
-/// Parameters of a request. Fields that are `None` are left to the server.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Ask {
-    /// Longest response, in tokens.
-    pub max_tokens: Option<usize>,
-    /// Divisor of the logits.
-    pub temperature: Option<f64>,
-    /// Share of the probability to draw from.
-    pub top_p: Option<f64>,
-    /// Number of most likely tokens to draw from. Not part of the OpenAI interface; vLLM, SGLang and llama.cpp have it.
-    pub top_k: Option<usize>,
-    /// Smallest probability to draw from, relative to the most likely token. Supported by the same servers as `top_k`.
-    pub min_p: Option<f64>,
-    /// Random seed.
-    pub seed: Option<u64>,
-    /// Texts that end the response.
-    pub stop: Vec<String>,
-    /// Whether to return the log-probabilities of the tokens.
-    pub logprobs: bool,
-    /// Number of most likely tokens to return for each position. Chat only, and only with `logprobs`.
-    pub top_logprobs: usize,
-    /// Tools, documents and arguments for the chat template of the server; for chat only.
-    pub inputs: TemplateInputs,
-}
 
 /// Client of a server. Threads can share it, and then respect the server's rate limits together.
 ///
@@ -51,7 +29,7 @@ pub struct Ask {
 /// let prompt = Text::Messages(vec![Message::user("Yes or no?")]);
 /// let ask = Ask { max_tokens: Some(1), temperature: Some(0.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
 /// let reply = client.ask(&prompt, &ask, &|| false)?;
-/// println!("{} {:?}", reply.text, reply.logps);
+/// println!("{:?} {:?}", reply.text, reply.logps);
 /// # Ok::<(), simplemix_rollout::Error>(())
 /// ```
 #[derive(Debug)]
@@ -64,6 +42,15 @@ pub struct ServerClient {
     gate: Gate,
     /// Requests so far. Waiting times depend on the number of the request.
     requests: AtomicU64,
+    learned: Mutex<Learned>,
+}
+
+/// Facts about the server that its refusals tell.
+#[derive(Debug, Default)]
+struct Learned {
+    changes: Changes,
+    /// Texts for the user that nobody has fetched.
+    notices: Vec<String>,
 }
 
 impl ServerClient {
@@ -87,9 +74,9 @@ impl ServerClient {
             .build()
             .new_agent();
         let address = Address::new(&settings.url)?;
-        let (gate, requests) = (Gate::default(), AtomicU64::new(0));
+        let (gate, requests, learned) = (Gate::default(), AtomicU64::new(0), Mutex::default());
         let named = settings.model.clone();
-        let mut client = Self { settings, address, agent, key, model: String::new(), gate, requests };
+        let mut client = Self { settings, address, agent, key, model: String::new(), gate, requests, learned };
         client.model = named.map_or_else(|| client.only_model(), Ok)?;
         Ok(client)
     }
@@ -110,62 +97,71 @@ impl ServerClient {
     }
 
     /// Asks for one response to `prompt`. Retries with growing waits while the server fails, refuses for lack of capacity,
-    /// or sends a reply that cannot be read.
+    /// or sends a reply that cannot be read. An [`Ask`] that is `lenient` goes without the fields that the server refuses.
     ///
     /// # Errors
     /// [`Error::Server`] with the last failure, [`Error::Setting`] for messages if the endpoint is `completions`,
     /// [`Error::Interrupted`] if `stopped` returns true during a wait.
     pub fn ask(&self, prompt: &Text, ask: &Ask, stopped: &dyn Fn() -> bool) -> Result<Reply> {
-        let (chat, body) = self.body(prompt, ask)?;
+        let chat = self.is_chat(prompt)?;
         let url = self.address.of(if chat { "chat/completions" } else { "completions" });
-        self.retry(stopped, &|| self.once(self.request(&url, Some(&body)), &|body| parse(body, chat)))
+        let mut changes = self.learned().changes.clone();
+        let mut refusals: Vec<(usize, String)> = Vec::new();
+        loop {
+            let body = self.with_extra(ask.body(&self.model, prompt, chat, &changes)).to_string();
+            let parse = |reply: &[u8]| parse(reply, chat);
+            match self.retry(stopped, &|| self.once(self.request(&url, Some(&body)), &parse)) {
+                Ok(reply) => {
+                    self.learn(&changes, &refusals);
+                    return Ok(reply);
+                }
+                Err(Error::Server { status: status @ Some(400 | 422), found, url, attempts }) if ask.lenient => {
+                    let Some(change) = ask.change(&found, &changes) else {
+                        return Err(Error::Server { url, status, found, attempts });
+                    };
+                    refusals.push((changes.len(), found));
+                    changes.push(change);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    fn body(&self, prompt: &Text, ask: &Ask) -> Result<(bool, String)> {
-        let chat = match (self.settings.endpoint, prompt) {
-            (Endpoint::Auto, Text::Plain(_)) | (Endpoint::Completions, Text::Plain(_)) => false,
-            (Endpoint::Auto | Endpoint::Chat, _) => true,
+    /// Texts for the user about what the server refused, each of them once.
+    pub fn notices(&self) -> Vec<String> {
+        std::mem::take(&mut self.learned().notices)
+    }
+
+    /// Whether requests have the field `name`: the server did not refuse it.
+    pub(crate) fn sends(&self, name: &str) -> bool {
+        !self.learned().changes.iter().any(|(of, instead)| *of == name && *instead == Instead::Nothing)
+    }
+
+    /// Token ids that the server's own endpoint `tokenize` gives a prompt, as vLLM's does; `None` if it has none.
+    pub(crate) fn tokenize(&self, prompt: &Text, inputs: &TemplateInputs) -> Option<Vec<u32>> {
+        let chat = self.is_chat(prompt).ok()?;
+        let ask = Ask { inputs: inputs.clone(), ..Ask::default() };
+        let body = self.with_extra(ask.body(&self.model, prompt, chat, &Changes::new())).to_string();
+        let ids_of = |reply: &[u8]| {
+            let reply = json_of(reply).map_err(|error| Unread::new(error.to_string()))?;
+            ids(&reply["tokens"]).ok_or_else(|| Unread::new("no token ids"))
+        };
+        self.once(self.request(&self.address.beside("tokenize"), Some(&body)), &ids_of).ok()
+    }
+
+    fn is_chat(&self, prompt: &Text) -> Result<bool> {
+        match (self.settings.endpoint, prompt) {
+            (Endpoint::Auto | Endpoint::Completions, Text::Plain(_)) => Ok(false),
+            (Endpoint::Auto | Endpoint::Chat, _) => Ok(true),
             (Endpoint::Completions, Text::Messages(_)) => {
                 let found = "completions, for a prompt of messages".to_owned();
-                return Err(Error::Setting { key: "endpoint", found, expected: "chat, or prompts of plain text" });
-            }
-        };
-        let mut body = Map::new();
-        body.insert("model".into(), self.model.as_str().into());
-        match prompt {
-            Text::Plain(text) if chat => {
-                body.insert("messages".into(), json!([{ "role": "user", "content": text }]));
-            }
-            Text::Plain(text) => {
-                body.insert("prompt".into(), text.as_str().into());
-            }
-            Text::Messages(turns) => {
-                body.insert("messages".into(), json!(turns));
+                Err(Error::Setting { key: "endpoint", found, expected: "chat, or prompts of plain text" })
             }
         }
-        if chat && let Value::Object(inputs) = json!(ask.inputs) {
-            // `tools` is OpenAI's; vLLM and SGLang know the other two.
-            body.extend(inputs);
-        }
-        let fields: [(&str, Option<Value>); 6] = [
-            ("max_tokens", ask.max_tokens.map(Value::from)),
-            ("temperature", ask.temperature.map(Value::from)),
-            ("top_p", ask.top_p.map(Value::from)),
-            ("top_k", ask.top_k.map(Value::from)),
-            ("min_p", ask.min_p.map(Value::from)),
-            ("seed", ask.seed.map(Value::from)),
-        ];
-        body.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-        if !ask.stop.is_empty() {
-            body.insert("stop".into(), json!(ask.stop));
-        }
-        if ask.logprobs {
-            // For completions the field is the number of most likely tokens to return.
-            body.insert("logprobs".into(), if chat { true.into() } else { ask.top_logprobs.max(1).into() });
-            if chat && ask.top_logprobs > 0 {
-                body.insert("top_logprobs".into(), ask.top_logprobs.into());
-            }
-        }
+    }
+
+    /// A body with the fields that the settings add; null removes one.
+    fn with_extra(&self, mut body: Map<String, Value>) -> Value {
         for (name, value) in &self.settings.extra {
             match value {
                 Value::Null => drop(body.remove(name)),
@@ -176,7 +172,25 @@ impl ServerClient {
                 value => drop(body.insert(name.clone(), value.clone())),
             }
         }
-        Ok((chat, Value::Object(body).to_string()))
+        Value::Object(body)
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the changes that made a request succeed; `refusals` are the server's words against fields, each with the place
+    /// of the change.
+    fn learn(&self, changes: &Changes, refusals: &[(usize, String)]) {
+        let mut learned = self.learned();
+        for (at, found) in refusals {
+            let change = &changes[*at];
+            if !learned.changes.contains(change) {
+                learned.changes.push(change.clone());
+                let text = notice(change.0, &change.1, &self.clean(found));
+                learned.notices.extend(text.map(|text| format!("{}: {text}", self.address.shown())));
+            }
+        }
     }
 
     fn only_model(&self) -> Result<String> {
@@ -250,7 +264,7 @@ impl ServerClient {
     fn once<T>(
         &self,
         response: Result<Response<ureq::Body>, ureq::Error>,
-        parse: &dyn Fn(&[u8]) -> Result<T, String>,
+        parse: &dyn Fn(&[u8]) -> Result<T, Unread>,
     ) -> Result<T, Failed> {
         let mut response = response.map_err(Failed::transport)?;
         let status = response.status().as_u16();
@@ -263,14 +277,19 @@ impl ServerClient {
         let body = response.body_mut().with_config().limit(self.settings.max_reply_bytes).read_to_vec();
         if !(200..300).contains(&status) {
             // A body that cannot be read has no message.
-            let message = body.map(|body| message(&body)).unwrap_or_default();
+            let message = body.map(|body| words_of_bytes(&body)).unwrap_or_default();
             let found =
                 if message.is_empty() { format!("status {status}") } else { format!("status {status}: {message}") };
-            let is_transient = matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529);
-            return Err(Failed { status: Some(status), found, is_transient, advice });
+            return Err(Failed { status: Some(status), found, is_transient: is_transient(status), advice });
         }
         let parsed = body.map_err(Failed::transport).map(|body| parse(&body))?;
-        parsed.map_err(|found| Failed { status: Some(status), found, is_transient: true, advice })
+        // An error inside a reply is tried again as its own status would be.
+        parsed.map_err(|Unread { status: own, found }| Failed {
+            status: own.or(Some(status)),
+            found,
+            is_transient: own.is_none_or(is_transient),
+            advice,
+        })
     }
 
     /// `text` without the API key.
@@ -305,20 +324,15 @@ impl Failed {
     }
 }
 
-/// Message in the body of an error: `error.message` or a similar field, otherwise the body itself.
-fn message(body: &[u8]) -> String {
-    // A body that is not JSON has none of these fields.
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let fields = [&json["error"]["message"], &json["message"], &json["detail"], &json["error"]];
-    let text = fields.into_iter().find_map(Value::as_str).map(str::to_owned);
-    let text = text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    // One short line: the rest is likely a page for people.
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+/// Whether another attempt may help after this status.
+fn is_transient(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
 }
 
-fn models(body: &[u8]) -> Result<Vec<String>, String> {
-    let json: Value =
-        serde_json::from_slice(body).map_err(|error| format!("a list of models that is not JSON: {error}"))?;
-    let list = json["data"].as_array().ok_or("a list of models without `data`")?;
+/// Names in a list of models.
+fn models(body: &[u8]) -> Result<Vec<String>, Unread> {
+    let wrong = || Unread::new(format!("not a list of models but `{}`", words_of_bytes(body)));
+    let json = json_of(body).map_err(|_| wrong())?;
+    let list = json["data"].as_array().ok_or_else(|| error_in(&json).unwrap_or_else(wrong))?;
     Ok(list.iter().filter_map(|model| model["id"].as_str()).map(str::to_owned).collect())
 }

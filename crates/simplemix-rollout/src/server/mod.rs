@@ -8,10 +8,14 @@ mod generator;
 mod key;
 pub(crate) mod pool;
 mod reply;
+mod request;
 mod settings;
+mod stream;
+mod unread;
 mod waiting;
 
-pub use client::{Ask, ServerClient};
+pub use client::ServerClient;
 pub use generator::ServerGenerator;
 pub use reply::{Reply, TokenLogp};
+pub use request::Ask;
 pub use settings::{Endpoint, OnRefused, ServerSettings};

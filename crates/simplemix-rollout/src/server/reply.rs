@@ -1,21 +1,29 @@
-//! Replies of a server, checked.
+//! Replies of a server, checked. They are read leniently: what a server leaves out or spells in its own way is absent, and
+//! only a reply without a response is an error.
 
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::generator::Finish;
+use super::stream;
+use super::unread::{Unread, error_in, words, words_of_bytes};
+use crate::finish::Finish;
+
+/// Log-probability that vLLM writes in place of minus infinity, which JSON does not have.
+const NO_PROBABILITY: f64 = -9999.0;
 
 /// Reply of a server: one response.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
-    /// Text of the response.
-    pub text: String,
-    /// Reason for which the response ended.
-    pub finish: Finish,
+    /// Text of the response; `None` if it has none, such as for reasoning alone, a refusal or a tool call.
+    pub text: Option<String>,
+    /// Reason for which the response ended, in the server's word; `None` if the server tells none.
+    pub finish: Option<Finish>,
     /// Tokens of the response, if the server reports them.
     pub tokens: Option<usize>,
     /// Tokens of the prompt, if the server reports them.
     pub prompt_tokens: Option<usize>,
+    /// Token ids of the prompt, if they were requested and the server reports them, as vLLM does.
+    pub prompt_ids: Option<Vec<u32>>,
     /// Tokens with their log-probabilities, if they were requested and the server reports them.
     pub logps: Option<Vec<TokenLogp>>,
 }
@@ -26,152 +34,141 @@ pub struct Reply {
 pub struct TokenLogp {
     /// Text of the token.
     pub token: String,
-    /// Log-probability in nats.
-    pub logp: f64,
+    /// Log-probability in nats; `None` if the server wrote null or minus infinity.
+    pub logp: Option<f64>,
     /// Most likely tokens at the same position, with their log-probabilities.
     pub top: Vec<(String, f64)>,
 }
 
 impl Reply {
-    /// Summed log-probability of the tokens; `None` without tokens.
+    /// Summed log-probability of the tokens; `None` without tokens, or if one of them has none.
     pub fn logp(&self) -> Option<f64> {
-        self.logps.as_ref().filter(|logps| !logps.is_empty()).map(|logps| logps.iter().map(|token| token.logp).sum())
+        self.logps.as_ref().filter(|logps| !logps.is_empty())?.iter().map(|token| token.logp).sum()
     }
 }
 
-#[derive(Deserialize)]
-struct Body {
-    choices: Vec<Choice>,
-    #[serde(default)]
-    usage: Option<Usage>,
+/// JSON of a body. A byte order mark is passed over, and the numbers that Python writes although JSON does not have them,
+/// `NaN` and `Infinity`, are null.
+pub(super) fn json_of(body: &[u8]) -> Result<Value, serde_json::Error> {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    serde_json::from_slice(body).or_else(|error| match std::str::from_utf8(body) {
+        Ok(text) if text.contains("NaN") || text.contains("Infinity") => serde_json::from_str(&without_names(text)),
+        _ => Err(error),
+    })
 }
 
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(default)]
-    completion_tokens: Option<usize>,
-    #[serde(default)]
-    prompt_tokens: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    message: Option<Message>,
-    #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    finish_reason: Option<String>,
-    #[serde(default)]
-    logprobs: Option<Logprobs>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
-}
-
-/// Log-probabilities: chat replies have `content`, completions have the two lists.
-#[derive(Deserialize)]
-struct Logprobs {
-    #[serde(default)]
-    content: Option<Vec<ChatToken>>,
-    #[serde(default)]
-    tokens: Option<Vec<String>>,
-    #[serde(default)]
-    token_logprobs: Option<Vec<Option<f64>>>,
-}
-
-#[derive(Deserialize)]
-struct ChatToken {
-    token: String,
-    logprob: f64,
-    #[serde(default)]
-    top_logprobs: Option<Vec<TopToken>>,
-}
-
-#[derive(Deserialize)]
-struct TopToken {
-    token: String,
-    logprob: f64,
-}
-
-/// Parses a body with exactly one response. The error is a text for [`crate::Error::Server`].
-pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, String> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| format!("cannot parse the reply: {error}"))?;
-    let prompt_tokens = body.usage.as_ref().and_then(|usage| usage.prompt_tokens);
-    let usage = body.usage.and_then(|usage| usage.completion_tokens);
-    let count = body.choices.len();
-    let Some(choice) = body.choices.into_iter().next().filter(|_| count == 1) else {
-        return Err(format!("{count} responses in the reply, expected one"));
-    };
-    let text = if chat { choice.message.and_then(|message| message.content) } else { choice.text };
-    let text = text.ok_or("the response in the reply has no text")?;
-    let finish = match choice.finish_reason.as_deref() {
-        Some("length" | "max_tokens") => Finish::Length,
-        _ => Finish::Stop,
-    };
-    let logps = choice.logprobs.map(logps).transpose()?.flatten();
-    let tokens = usage.or_else(|| logps.as_ref().map(Vec::len));
-    Ok(Reply { text, finish, tokens, prompt_tokens, logps })
-}
-
-fn logps(logprobs: Logprobs) -> Result<Option<Vec<TokenLogp>>, String> {
-    if let Some(content) = logprobs.content {
-        let top = |top: Vec<TopToken>| top.into_iter().map(|top| (top.token, top.logprob)).collect();
-        let token = |token: ChatToken| TokenLogp {
-            token: token.token,
-            logp: token.logprob,
-            top: token.top_logprobs.map(top).unwrap_or_default(),
+/// `text` with null in place of the names of numbers outside of its strings.
+fn without_names(text: &str) -> String {
+    let (mut plain, mut is_inside, mut rest) = (String::with_capacity(text.len()), false, text);
+    while let Some(first) = rest.chars().next() {
+        let name = ["-Infinity", "Infinity", "NaN"].into_iter().find(|name| !is_inside && rest.starts_with(name));
+        let length = match (name, first) {
+            (Some(name), _) => name.len(),
+            (None, '\\') if is_inside => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            (None, first) => first.len_utf8(),
         };
-        return Ok(Some(content.into_iter().map(token).collect()));
+        is_inside ^= first == '"';
+        plain.push_str(name.map_or(&rest[..length], |_| "null"));
+        rest = &rest[length..];
     }
-    let (Some(tokens), Some(values)) = (logprobs.tokens, logprobs.token_logprobs) else { return Ok(None) };
+    plain
+}
+
+/// Parses a body with exactly one response.
+///
+/// # Errors
+/// The server's own words, if the body is an error or a page; otherwise what is wrong with it.
+pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, Unread> {
+    let text = String::from_utf8_lossy(body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body));
+    let body = if stream::is_stream(text.trim_start()) {
+        stream::joined(text.trim_start())?
+    } else {
+        json_of(body).map_err(|error| Unread::new(format!("not a reply but `{}` ({error})", words_of_bytes(body))))?
+    };
+    let choices = body["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let [choice] = choices else {
+        return Err(error_in(&body).unwrap_or_else(|| {
+            Unread::new(format!("{} responses in the reply, expected one: {}", choices.len(), words(&body)))
+        }));
+    };
+    let text = if chat { text_of_message(&choice["message"]) } else { choice["text"].as_str().map(str::to_owned) };
+    if text.is_none()
+        && let Some(error) = error_in(&body)
+    {
+        return Err(error);
+    }
+    let finish = choice["finish_reason"].as_str().map(|word| Finish::from(word.to_owned()));
+    let (logps, usage) = (logps(&choice["logprobs"])?, &body["usage"]);
+    let count = |name: &str| usage[name].as_u64().and_then(|count| usize::try_from(count).ok());
+    let tokens = count("completion_tokens").or_else(|| logps.as_ref().map(Vec::len).filter(|count| *count > 0));
+    let prompt_ids = ids(&body["prompt_token_ids"]).or_else(|| ids(&choice["prompt_token_ids"]));
+    Ok(Reply { text, finish, tokens, prompt_tokens: count("prompt_tokens"), prompt_ids, logps })
+}
+
+/// Text of a message: its content, or the text parts of its content. Empty content beside reasoning, a refusal or calls is
+/// no text.
+fn text_of_message(message: &Value) -> Option<String> {
+    let text = match &message["content"] {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => text_of_parts(parts)?,
+        _ => return None,
+    };
+    let is_given = |value: &Value| match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        value => value.is_object(),
+    };
+    let beside = ["reasoning_content", "reasoning", "refusal", "tool_calls", "function_call"];
+    let is_text = !text.is_empty() || !beside.iter().any(|name| is_given(&message[*name]));
+    is_text.then_some(text)
+}
+
+/// The text parts of a list of parts, joined; `None` if there is none.
+fn text_of_parts(parts: &[Value]) -> Option<String> {
+    let text = |part: &Value| match part {
+        Value::String(text) => Some(text.clone()),
+        part => matches!(part["type"].as_str(), None | Some("text" | "output_text"))
+            .then(|| part["text"].as_str().map(str::to_owned))
+            .flatten(),
+    };
+    let texts: Vec<String> = parts.iter().filter_map(text).collect();
+    (!texts.is_empty()).then(|| texts.concat())
+}
+
+/// A list of token ids that is not empty.
+pub(super) fn ids(value: &Value) -> Option<Vec<u32>> {
+    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+    value.as_array().filter(|ids| !ids.is_empty())?.iter().map(id).collect()
+}
+
+/// A log-probability that is a number: neither null nor what stands for minus infinity.
+fn logp(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|logp| logp.is_finite() && *logp > NO_PROBABILITY)
+}
+
+/// Log-probabilities: chat replies have `content`, completions have two lists.
+fn logps(logprobs: &Value) -> Result<Option<Vec<TokenLogp>>, Unread> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    if let Some(content) = logprobs["content"].as_array() {
+        let pair = |top: &Value| Some((text(&top["token"]), logp(&top["logprob"])?));
+        let tops = |token: &Value| {
+            token["top_logprobs"].as_array().map_or_else(Vec::new, |top| top.iter().filter_map(pair).collect())
+        };
+        let token =
+            |token: &Value| TokenLogp { token: text(&token["token"]), logp: logp(&token["logprob"]), top: tops(token) };
+        return Ok(Some(content.iter().map(token).collect()));
+    }
+    let (Some(tokens), Some(values)) = (logprobs["tokens"].as_array(), logprobs["token_logprobs"].as_array()) else {
+        return Ok(None);
+    };
     if tokens.len() != values.len() {
-        return Err(format!("{} log-probabilities in the reply for {} tokens", values.len(), tokens.len()));
+        let found = format!("{} log-probabilities in the reply for {} tokens", values.len(), tokens.len());
+        return Err(Unread::new(found));
     }
-    let token = |(token, logp): (String, Option<f64>)| Some(TokenLogp { token, logp: logp?, top: Vec::new() });
-    Ok(tokens.into_iter().zip(values).map(token).collect())
+    let token = |(token, value): (&Value, &Value)| TokenLogp { token: text(token), logp: logp(value), top: Vec::new() };
+    Ok(Some(tokens.iter().zip(values).map(token).collect()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replies_of_both_interfaces_are_parsed() {
-        let chat = br#"{"choices": [{"index": 0, "message": {"role": "assistant", "content": "4"}, "finish_reason": "length",
-            "logprobs": {"content": [{"token": "4", "logprob": -0.5, "top_logprobs": [{"token": "5", "logprob": -2}]}]}}],
-            "usage": {"prompt_tokens": 3, "completion_tokens": 1}}"#;
-        let reply = parse(chat, true).unwrap();
-        assert_eq!(
-            (reply.text.as_str(), reply.finish, reply.tokens, reply.logp()),
-            ("4", Finish::Length, Some(1), Some(-0.5))
-        );
-        assert_eq!(reply.logps.unwrap()[0].top, [("5".to_owned(), -2.0)]);
-        let text = br#"{"choices": [{"text": " 4.", "finish_reason": "stop",
-            "logprobs": {"tokens": [" 4", "."], "token_logprobs": [-1.0, -0.25]}}]}"#;
-        let reply = parse(text, false).unwrap();
-        assert_eq!((reply.text.as_str(), reply.tokens, reply.logp()), (" 4.", Some(2), Some(-1.25)));
-    }
-
-    #[test]
-    fn replies_without_exactly_one_response_are_refused() {
-        for (body, chat, expected) in [
-            ("{\"choices\": []}", true, "0 responses"),
-            ("{\"choices\": [{\"text\": \"a\"}, {\"text\": \"b\"}]}", false, "2 responses"),
-            ("{\"choices\": [{\"text\": \"a\"}]}", true, "has no text"),
-            ("{\"choices\": [{\"message\": {\"content\": null}}]}", true, "has no text"),
-            ("{\"choices\"", true, "cannot parse"),
-            ("<html>", true, "cannot parse"),
-            (
-                "{\"choices\": [{\"text\": \"a\", \"logprobs\": {\"tokens\": [\"a\"], \"token_logprobs\": []}}]}",
-                false,
-                "0 log-probabilities in the reply for 1 tokens",
-            ),
-        ] {
-            let found = parse(body.as_bytes(), chat).unwrap_err();
-            assert!(found.contains(expected), "{found}");
-        }
-    }
-}
+#[path = "reply_tests.rs"]
+mod tests;

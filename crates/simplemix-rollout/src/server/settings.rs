@@ -1,5 +1,7 @@
 //! Settings of a server.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -53,6 +55,10 @@ pub struct ServerSettings {
     /// Largest reply in bytes; a larger one is an error.
     #[serde(default = "max_reply_bytes")]
     pub max_reply_bytes: u64,
+    /// Folder of the model to be trained. When a collection starts, the server's token ids of a prompt are compared with those
+    /// of this model's tokenizer and chat template; by default they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
     /// Further fields of every request; null removes a field.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
@@ -126,6 +132,7 @@ impl ServerSettings {
             on_refused: OnRefused::Stop,
             logps: true,
             max_reply_bytes: max_reply_bytes(),
+            tokenizer: None,
             extra: Map::new(),
         }
     }
@@ -153,7 +160,8 @@ impl ServerSettings {
 
     /// Everything that responses of `model` at `address` depend on.
     pub(crate) fn fingerprint(&self, address: &Address, model: &str) -> String {
-        format!("{} {model} {:?} {} {}", address.shown(), self.endpoint, self.logps, json(&self.extra))
+        // Earlier versions left neutral settings to the server: their samples are others.
+        format!("{} {model} {:?} {} {} all settings", address.shown(), self.endpoint, self.logps, json(&self.extra))
     }
 }
 
@@ -195,6 +203,13 @@ impl Address {
         format!("{}/{name}{query}", self.base)
     }
 
+    /// Address of a resource beside the interface's version: `http://host/tokenize` for `http://host/v1`.
+    pub(crate) fn beside(&self, name: &str) -> String {
+        let base =
+            self.base.rsplit_once("/v1").filter(|(_, rest)| rest.is_empty()).map_or(&*self.base, |(base, _)| base);
+        Self { base: base.to_owned(), ..self.clone() }.of(name)
+    }
+
     /// Address without the query, which may contain a secret.
     pub(crate) fn shown(&self) -> String {
         self.base.clone()
@@ -218,6 +233,9 @@ mod tests {
                 address => assert_eq!(address.unwrap().of("models"), expected),
             }
         }
+        let beside = |url: &str| Address::new(url).unwrap().beside("tokenize");
+        assert_eq!(beside("http://host/v1?key=a"), "http://host/tokenize?key=a");
+        assert_eq!(beside("http://host/openai"), "http://host/openai/tokenize");
         for url in ["localhost:8000", "ftp://host", "http://", "http://me:secret@host/v1"] {
             let message = Address::new(url).err().unwrap().to_string();
             assert!(message.starts_with("`url` is ") && !message.contains("secret"), "{message}");

@@ -40,6 +40,8 @@ pub(crate) enum Does {
     Answers(String),
     /// Sends a status, further headers and a body.
     Sends(u16, Vec<(&'static str, String)>, String),
+    /// Sends a status, further headers and a body that need not be text.
+    SendsBytes(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// Closes the connection without a reply.
     HangsUp,
     /// Announces more bytes than it sends, then closes the connection.
@@ -145,11 +147,14 @@ fn respond(stream: &mut TcpStream, seen: &Seen, does: Does) -> bool {
             false
         }
         Does::Sends(status, headers, body) => {
+            respond(stream, seen, Does::SendsBytes(status, headers, body.into_bytes()))
+        }
+        Does::SendsBytes(status, headers, body) => {
             let mut head = format!("HTTP/1.1 {status} Words\r\ncontent-length: {}\r\n", body.len());
             for (name, value) in headers {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
-            stream.write_all(format!("{head}\r\n{body}").as_bytes()).is_ok()
+            stream.write_all(&[format!("{head}\r\n").as_bytes(), &body].concat()).is_ok()
         }
         Does::Answers(text) => {
             let body = if seen.path.ends_with("/models") {
