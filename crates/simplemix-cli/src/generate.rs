@@ -11,7 +11,7 @@ use simplemix_rollout::{
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::{Output, PromptForm, flagged, on_terminal, with_default, word};
 use crate::lines::print;
-use crate::reading::files;
+use crate::reading::{TokenizerFlag, files};
 
 /// Sample responses of a model to prompts
 ///
@@ -68,6 +68,8 @@ pub(crate) struct Backend {
     /// Model to be trained, with --server: at the start the server's token ids of a prompt are compared with this model's
     #[arg(long, value_name = "DIR|ID", requires = "server", help_heading = "Server")]
     server_tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    reading_as: TokenizerFlag,
     #[command(flatten)]
     server_flags: ServerFlags,
 }
@@ -234,6 +236,7 @@ impl Backend {
             name: self.generator_name.clone(),
             batch_rows: self.batch_rows,
             dtype: self.dtype,
+            tokenizer_as: self.reading_as.tokenizer_as,
             ..LocalSettings::new(resolve(model)?)
         };
         Ok(match &self.mix_p_reference {

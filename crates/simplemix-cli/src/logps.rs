@@ -12,7 +12,7 @@ use simplemix_train::{PairSet, Sides};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::print;
 use crate::progress::Terminal;
-use crate::reading::{Reading, named, tell_refused};
+use crate::reading::{Reading, TokenizerFlag, named, tell_refused, token_notices};
 
 /// Compute the summed log-probability of both responses of every pair under a model, in nats
 ///
@@ -39,6 +39,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
     micro_batch_tokens: usize,
     #[command(flatten)]
+    reading_as: TokenizerFlag,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -48,7 +50,8 @@ const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 pub(crate) fn run(args: &Args) -> Result {
     let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
-    let options = TokenizeOptions { max_length: args.max_length, ..TokenizeOptions::default() };
+    let tokenizer_as = args.reading_as.tokenizer_as;
+    let options = TokenizeOptions { max_length: args.max_length, tokenizer_as, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
     let files = named(&args.data)?;
     let reading = args.reading.options_for(&files)?;
@@ -70,10 +73,8 @@ pub(crate) fn run(args: &Args) -> Result {
     if pairs.is_empty() {
         return Err(Failure::input(format!("{}: no pairs, expected at least one", args.data.display())));
     }
-    if let Some(notice) = tokenizer.plain_text_notice(&pairs) {
-        tracing::warn!("{notice}");
-    }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
+    token_notices(&tokenizer, &pairs, set.token_rows())?;
     let mut terminal = Terminal::passive();
     let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring", &mut terminal)?;
     terminal.clear();

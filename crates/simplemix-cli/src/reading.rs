@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::schema::{Layout, schema};
 use simplemix_data::{
-    ExtraColumns, Finding, Findings, Form, Format, Occurrences, PairReader, Policy, PolicyRule, RankedRule,
-    ReadOptions, ReadReport,
+    ExtraColumns, Finding, Findings, Form, Format, Occurrences, Pair, PairReader, PairTokenizer, Policy, PolicyRule,
+    RankedRule, ReadOptions, ReadReport, TokenRow, TokenizerAs,
 };
 
 use crate::failure::{Fails, Failure, Result, read_toml};
+use crate::flags::word;
 use crate::progress::Terminal;
 
 /// Flags for reading files of pairs.
@@ -38,6 +39,30 @@ pub(crate) struct Reading {
     /// Convert bare text to messages
     #[arg(long)]
     messages: bool,
+}
+
+/// Reading of the tokenizer.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TokenizerFlag {
+    /// Reading of a tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as transformers does
+    #[arg(long, value_name = "file|transformers", default_value = "file", value_parser = word::<TokenizerAs>)]
+    pub(crate) tokenizer_as: TokenizerAs,
+}
+
+/// Warns of what the user should know about the tokens of `pairs`, of which `rows` are the ids, and returns it.
+pub(crate) fn token_notices<'a>(
+    tokenizer: &PairTokenizer,
+    pairs: &[Pair],
+    rows: impl Iterator<Item = TokenRow<'a>>,
+) -> Result<Vec<String>> {
+    let mut notices: Vec<String> = tokenizer.plain_text_notice(pairs).into_iter().collect();
+    notices.extend(tokenizer.folder_notices().iter().cloned());
+    notices.extend(tokenizer.reading_notice(pairs).input()?);
+    notices.extend(tokenizer.repeated_notices(rows));
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
+    Ok(notices)
 }
 
 impl Reading {

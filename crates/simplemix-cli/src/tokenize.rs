@@ -12,7 +12,7 @@ use crate::failure::{Fails, Failure, Result, read_text};
 use crate::flags::{Summary, word};
 use crate::lines::print;
 use crate::progress::bar;
-use crate::reading::{Reading, files};
+use crate::reading::{Reading, TokenizerFlag, files, token_notices};
 
 /// Tokenise pairs as TRL does, and report what was cut or dropped and why
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
     #[command(flatten)]
+    reading_as: TokenizerFlag,
+    #[command(flatten)]
     summary: Summary,
     #[command(flatten)]
     reading: Reading,
@@ -53,7 +55,12 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(path) = args.output.as_deref().filter(|path| path.extension().is_none_or(|end| end != "arrow")) {
         return Err(Failure::input(format!("--output is {}, expected a name ending in .arrow", path.display())));
     }
-    let options = TokenizeOptions { max_length: args.max_length, truncation: args.truncation, boundary: args.boundary };
+    let options = TokenizeOptions {
+        max_length: args.max_length,
+        truncation: args.truncation,
+        boundary: args.boundary,
+        tokenizer_as: args.reading_as.tokenizer_as,
+    };
     let mut tokenizer = PairTokenizer::from_dir(&args.tokenizer, options).input()?;
     if let Some(path) = &args.template {
         tokenizer = tokenizer.with_template(ChatTemplate::from_str(&read_text(path)?).input()?);
@@ -66,21 +73,18 @@ pub(crate) fn run(args: &Args) -> Result {
         pairs.extend(read_pairs(file, &reading).input()?);
         bar.inc(1);
     }
-    let notice = tokenizer.plain_text_notice(&pairs);
-    if let Some(notice) = &notice {
-        tracing::warn!("{notice}");
-    }
     let set = tokenizer.encode_all(&pairs).input()?;
     bar.finish_and_clear();
+    let notices = token_notices(&tokenizer, &pairs, set.rows())?;
     if let Some(path) = &args.output {
         set.write(path).run()?;
         // A file that cannot be read back must not be reported as written.
         TokenSet::open(path).run()?;
     }
-    show(args, pairs.len(), &set, notice)
+    show(args, pairs.len(), &set, &notices)
 }
 
-fn show(args: &Args, pairs: usize, set: &TokenizedSet, notice: Option<String>) -> Result {
+fn show(args: &Args, pairs: usize, set: &TokenizedSet, notices: &[String]) -> Result {
     let tokens = |ids: fn(&TokenizedPair) -> usize| set.pairs.iter().map(|(_, pair)| ids(pair)).sum::<usize>();
     let (prompt, chosen) = (tokens(|pair| pair.prompt.len()), tokens(|pair| pair.chosen.len()));
     let rejected = tokens(|pair| pair.rejected.len());
@@ -89,7 +93,7 @@ fn show(args: &Args, pairs: usize, set: &TokenizedSet, notice: Option<String>) -
         set.dropped.iter().map(|(reason, count)| (reason.name().to_owned(), json!(count))).collect();
     let summary = json!({
         "pairs": pairs, "kept": kept, "dropped": dropped, "cut": set.cut, "shifted": set.shifted,
-        "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected }, "notices": Vec::from_iter(notice),
+        "tokens": { "prompt": prompt, "chosen": chosen, "rejected": rejected }, "notices": notices,
     });
     args.summary.print(&summary, |_| {
         print(&format!("{kept} of {pairs} pairs: {prompt} prompt, {chosen} chosen, {rejected} rejected tokens"));

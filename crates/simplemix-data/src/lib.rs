@@ -19,6 +19,7 @@ pub mod schema;
 mod template;
 mod token_set;
 mod tokenize;
+mod tokenizer;
 mod validate;
 mod watch;
 mod write;
@@ -42,6 +43,7 @@ pub use token_set::{TokenRow, TokenSet};
 pub use tokenize::{
     Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
 };
+pub use tokenizer::TokenizerAs;
 pub use validate::{Finding, Findings, Validator};
 pub use watch::{Metrics, Unwatched, Watch};
 pub use write::{PairWriter, TableWriter, WriteOptions};

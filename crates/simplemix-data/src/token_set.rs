@@ -27,7 +27,7 @@ use crate::tokenize::{DropReason, PairTokenizer, TokenizedPair, TokenizedSet};
 const BATCH_ROWS: usize = 8192;
 
 /// Version of the file layout and of the tokenising rules; part of the key.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Tokenised pairs in a mapped file.
 #[derive(Debug)]
@@ -201,6 +201,16 @@ impl PairTokenizer {
 }
 
 impl TokenizedSet {
+    /// Token ids of the kept pairs.
+    pub fn rows(&self) -> impl Iterator<Item = TokenRow<'_>> {
+        self.pairs.iter().map(|(index, TokenizedPair { prompt, chosen, rejected, .. })| TokenRow {
+            index: *index as u64,
+            prompt,
+            chosen,
+            rejected,
+        })
+    }
+
     /// Writes the ids to an Arrow IPC file for [`TokenSet::open`], whole or not at all.
     ///
     /// # Errors

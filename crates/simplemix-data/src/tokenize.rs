@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::message::{Message, TemplateInputs};
 use crate::pair::{Form, Pair, Text};
 use crate::template::{ChatTemplate, SpecialTokens, source, today};
+use crate::token_set::TokenRow;
+use crate::tokenizer::{self, Loaded, Other, TokenizerAs};
 
 /// Tokenising rules. Everything that is not set here follows TRL's default.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -30,11 +32,18 @@ pub struct TokenizeOptions {
     pub truncation: Truncation,
     /// Handling of prompts whose tokens change when a response follows.
     pub boundary: Boundary,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class.
+    pub tokenizer_as: TokenizerAs,
 }
 
 impl Default for TokenizeOptions {
     fn default() -> Self {
-        Self { max_length: 1024, truncation: Truncation::KeepStart, boundary: Boundary::Trl }
+        Self {
+            max_length: 1024,
+            truncation: Truncation::KeepStart,
+            boundary: Boundary::Trl,
+            tokenizer_as: TokenizerAs::File,
+        }
     }
 }
 
@@ -153,6 +162,12 @@ pub struct PairTokenizer {
     path: PathBuf,
     dir: PathBuf,
     tokenizer: Tokenizer,
+    /// The tokenizer under the reading that is not used, where it is different.
+    other: Option<Other>,
+    /// Number of tokens that the tokenizer adds after every text.
+    added_after: usize,
+    notices: Vec<String>,
+    key: String,
     template: Option<ChatTemplate>,
     special_tokens: SpecialTokens,
     eos_ids: Vec<u32>,
@@ -186,24 +201,16 @@ impl PairTokenizer {
             return Err(Error::Value { row: 0, column: "max_length", found, expected });
         }
         let path = dir.join("tokenizer.json");
-        if !path.is_file() {
-            let hint = "expected a Hugging Face model folder with a fast tokenizer";
-            return Err(Error::ModelFile { dir: dir.to_path_buf(), file: "tokenizer.json", hint });
-        }
-        // Not `from_file`, which is generic and would be compiled once more here.
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let mut tokenizer: Tokenizer = text.parse().map_err(tokenizer_error(&path))?;
-        tokenizer.with_truncation(None).map_err(tokenizer_error(&path))?;
-        tokenizer.with_padding(None);
-        let config = source::tokenizer_config(dir)?;
-        let special_tokens = source::special_tokens(dir, config.as_ref())?;
+        let Loaded { tokenizer, other, special_tokens, notices, key } = tokenizer::load(dir, options.tokenizer_as)?;
+        let added_after = added_after(&tokenizer).map_err(tokenizer_error(&path))?;
         let template = match ChatTemplate::from_dir(dir) {
-            Ok(template) => Some(dated(template, today())?),
+            Ok(template) => Some(dated(template.with_special_tokens(special_tokens.clone()), today())?),
             Err(Error::NoTemplate { .. }) => None,
             Err(error) => return Err(error),
         };
         let eos_ids = eos_ids(dir, &tokenizer, &special_tokens)?;
-        Ok(Self { path, dir: dir.to_path_buf(), tokenizer, template, special_tokens, eos_ids, options })
+        let dir = dir.to_path_buf();
+        Ok(Self { path, dir, tokenizer, other, added_after, notices, key, template, special_tokens, eos_ids, options })
     }
 
     /// Replaces the chat template of the folder.
@@ -255,6 +262,86 @@ impl PairTokenizer {
         })
     }
 
+    /// Facts about the tokenizer's folder that the user should know.
+    pub fn folder_notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// A sentence that says how many of `pairs` have other token ids in transformers 5, or by `tokenizer.json`: by the reading that
+    /// [`TokenizerAs`] does not select. At most 256 of the pairs are looked at. `None` if there is no difference.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn reading_notice(&self, pairs: &[Pair]) -> Result<Option<String>> {
+        let Some(other) = &self.other else { return Ok(None) };
+        let looked_at: Vec<&Pair> = pairs.iter().step_by(pairs.len().div_ceil(256).max(1)).collect();
+        let found: Vec<Option<String>> =
+            looked_at.par_iter().map(|pair| self.difference(other, pair)).collect::<Result<_>>()?;
+        let different = found.iter().flatten().count();
+        let Some(example) = found.into_iter().flatten().next() else { return Ok(None) };
+        let (place, class) = (looked_at.len(), other.class);
+        Ok(Some(match self.options.tokenizer_as {
+            TokenizerAs::File => format!(
+                "{different} of {place} pairs looked at have other token ids in transformers 5, which builds this tokenizer anew as \
+                 `{class}` and leaves the pre-tokenizer of tokenizer.json aside: {example}; --tokenizer-as transformers takes \
+                 its ids"
+            ),
+            TokenizerAs::Transformers => format!(
+                "{different} of {place} pairs looked at have other token ids by tokenizer.json than in transformers 5, which builds \
+                 this tokenizer anew as `{class}`: {example}; --tokenizer-as file takes those of the file"
+            ),
+        }))
+    }
+
+    /// The first tokens of a pair that differ between the two readings, in words.
+    fn difference(&self, other: &Other, pair: &Pair) -> Result<Option<String>> {
+        for response in [&pair.chosen, &pair.rejected] {
+            // A pair that the template refuses is reported where it is tokenised.
+            let Ok((text, special)) = self.joined(&pair.prompt, response, &pair.inputs) else { continue };
+            let ours = self.ids(&text, special)?;
+            let theirs = other.tokenizer.encode_fast(text.as_str(), special).map_err(tokenizer_error(&self.path))?;
+            let theirs = theirs.get_ids();
+            if ours != theirs {
+                let start = common_prefix(&ours, theirs);
+                let show = |tokenizer: &Tokenizer, ids: &[u32]| {
+                    let tokens: Vec<String> =
+                        ids.iter().skip(start).take(3).filter_map(|&id| tokenizer.id_to_token(id)).collect();
+                    format!("{tokens:?}")
+                };
+                let (here, there) = (show(&self.tokenizer, &ours), show(&other.tokenizer, theirs));
+                return Ok(Some(format!("{here} here, {there} there")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sentences that say how many prompts begin with two begin-of-sequence tokens, and how many responses end in two
+    /// end-of-sequence tokens.
+    pub fn repeated_notices<'a>(&self, rows: impl Iterator<Item = TokenRow<'a>>) -> Vec<String> {
+        let id = |name: &str| self.special_tokens.get(name).and_then(|token| self.tokenizer.token_to_id(token));
+        let (bos, eos) = (id("bos_token"), id("eos_token"));
+        let (mut begins, mut ends) = (0, 0);
+        for row in rows {
+            begins += usize::from(bos.is_some_and(|bos| row.prompt.starts_with(&[bos, bos])));
+            let twice = |ids: &[u32]| eos.is_some_and(|eos| ids.ends_with(&[eos, eos]));
+            ends += [row.chosen, row.rejected].into_iter().filter(|ids| twice(ids)).count();
+        }
+        let name = |name: &str| self.special_tokens.get(name).unwrap_or_default();
+        let begins = (begins > 0).then(|| {
+            format!(
+                "{begins} prompts begin with `{}` twice, as in TRL: their text begins with it, and the tokenizer adds it",
+                name("bos_token")
+            )
+        });
+        let ends = (ends > 0).then(|| {
+            format!(
+                "{ends} responses end in `{}` twice, as in TRL: it is appended to text, and the tokenizer or the text has it too",
+                name("eos_token")
+            )
+        });
+        begins.into_iter().chain(ends).collect()
+    }
+
     /// The tokenising rules.
     pub fn options(&self) -> &TokenizeOptions {
         &self.options
@@ -270,6 +357,7 @@ impl PairTokenizer {
         hasher.update(self.template.as_ref().map_or("", ChatTemplate::source).as_bytes());
         hasher.update(self.template.as_ref().and_then(ChatTemplate::tool_use_source).unwrap_or_default().as_bytes());
         hasher.update(format!("{:?}", self.special_tokens).as_bytes());
+        hasher.update(self.key.as_bytes());
         hasher.update(self.date().unwrap_or_default().as_bytes());
         Ok(hasher.finalize().to_hex().to_string())
     }
@@ -285,8 +373,8 @@ impl PairTokenizer {
         &self.tokenizer
     }
 
-    /// Token ids of a prompt for generation: plain text with the tokenizer's special tokens, a conversation rendered by
-    /// the chat template with the generation prompt. Never cut.
+    /// Token ids of a prompt for generation: plain text with the tokenizer's special tokens, except those that it adds at the end,
+    /// since a response follows; a conversation rendered by the chat template with the generation prompt. Never cut.
     ///
     /// # Errors
     /// [`Error::NoTemplate`] or [`Error::Template`] for conversations, [`Error::Tokenizer`].
@@ -300,7 +388,11 @@ impl PairTokenizer {
     /// See [`PairTokenizer::encode_prompt`].
     pub fn encode_prompt_with(&self, prompt: &Text, inputs: &TemplateInputs) -> Result<Vec<u32>> {
         match prompt {
-            Text::Plain(text) => self.ids(text, true),
+            Text::Plain(text) => {
+                let mut ids = self.ids(text, true)?;
+                ids.truncate(ids.len().saturating_sub(self.added_after));
+                Ok(ids)
+            }
             Text::Messages(turns) => self.ids(&self.template()?.render_with(turns, inputs, true)?, false),
         }
     }
@@ -403,17 +495,23 @@ impl PairTokenizer {
     /// # Errors
     /// See [`PairTokenizer::encode_with_response`].
     pub fn encode_conversation(&self, prompt: &Text, response: &Text, inputs: &TemplateInputs) -> Result<Vec<u32>> {
+        let (text, special) = self.joined(prompt, response, inputs)?;
+        self.ids(&text, special)
+    }
+
+    /// Text of a prompt and a response, and whether the tokenizer adds its special tokens to it.
+    fn joined(&self, prompt: &Text, response: &Text, inputs: &TemplateInputs) -> Result<(String, bool)> {
         match (prompt, response) {
             (Text::Plain(prompt), Text::Plain(response)) => {
                 let Some(eos) = self.special_tokens.get("eos_token") else {
                     return Err(Error::NoEos { path: self.dir.join("tokenizer_config.json") });
                 };
                 let eos = if response.ends_with(eos) { "" } else { eos };
-                self.ids(&[prompt, response, eos].concat(), true)
+                Ok(([prompt, response, eos].concat(), true))
             }
             (prompt, response) => {
                 let turns: Vec<Message> = turns(prompt, "user").chain(turns(response, "assistant")).collect();
-                self.ids(&self.template()?.render_with(&turns, inputs, false)?, false)
+                Ok((self.template()?.render_with(&turns, inputs, false)?, false))
             }
         }
     }
@@ -462,6 +560,12 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 /// The template with a fixed date, so that all pairs of a run see the same one.
 fn dated(template: ChatTemplate, (year, month, day): (i32, u32, u32)) -> Result<ChatTemplate> {
     if template.uses_date() { template.with_date(year, month, day) } else { Ok(template) }
+}
+
+/// Number of special tokens that the tokenizer adds after a text.
+fn added_after(tokenizer: &Tokenizer) -> tokenizers::Result<usize> {
+    let encoding = tokenizer.encode("a", true)?;
+    Ok(encoding.get_special_tokens_mask().iter().rev().take_while(|&&special| special == 1).count())
 }
 
 fn tokenizer_error(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {

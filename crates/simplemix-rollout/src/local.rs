@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::{PairTokenizer, TokenizeOptions};
+use simplemix_data::{PairTokenizer, TokenizeOptions, TokenizerAs};
 use simplemix_files::hash_model_folder;
 use simplemix_model::{CausalLm, Dtype, GenerateOptions, GenerationConfig, Request, default_device, model_name};
 
@@ -28,6 +28,9 @@ pub struct LocalSettings {
     /// Element type of the weights.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class.
+    #[serde(default)]
+    pub tokenizer_as: TokenizerAs,
 }
 
 fn batch_rows() -> usize {
@@ -37,7 +40,19 @@ fn batch_rows() -> usize {
 impl LocalSettings {
     /// Defaults for the model in folder `model`.
     pub fn new(model: impl Into<PathBuf>) -> Self {
-        Self { model: model.into(), name: None, batch_rows: batch_rows(), dtype: Dtype::Auto }
+        Self {
+            model: model.into(),
+            name: None,
+            batch_rows: batch_rows(),
+            dtype: Dtype::Auto,
+            tokenizer_as: TokenizerAs::File,
+        }
+    }
+
+    /// The tokenizer of the folder.
+    pub(crate) fn tokenizer(&self) -> Result<PairTokenizer> {
+        let options = TokenizeOptions { tokenizer_as: self.tokenizer_as, ..TokenizeOptions::default() };
+        Ok(PairTokenizer::from_dir(&self.model, options)?)
     }
 
     /// Checks that every setting is in range.
@@ -99,8 +114,11 @@ impl LocalGenerator {
         let follows = if generation.processors.is_neutral() { "" } else { " with processors" };
         let hash = hash_model_folder(folder)?;
         Ok(Self {
-            tokenizer: PairTokenizer::from_dir(folder, TokenizeOptions::default())?,
-            fingerprint: format!("{hash} {kind:?} {device:?} {}{follows}", settings.batch_rows),
+            tokenizer: settings.tokenizer()?,
+            fingerprint: format!(
+                "{hash} {kind:?} {device:?} {} {:?}{follows}",
+                settings.batch_rows, settings.tokenizer_as
+            ),
             generation,
             model: CausalLm::load(folder, kind, device)?,
             name: settings.name(),

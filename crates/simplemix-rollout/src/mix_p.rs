@@ -17,7 +17,7 @@ use std::borrow::Borrow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::{PairTokenizer, TokenizeOptions};
+use simplemix_data::PairTokenizer;
 use simplemix_files::hash_model_folder;
 use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, default_device};
 use tch::Tensor;
@@ -72,12 +72,14 @@ impl MixPGenerator {
         let device = default_device();
         let kind = local.dtype.kind(device);
         let hashes = [hash_model_folder(&local.model)?, hash_model_folder(reference)?];
-        let tokenizer = PairTokenizer::from_dir(&local.model, TokenizeOptions::default())?;
+        let tokenizer = local.tokenizer()?;
         let policy = CausalLm::load(&local.model, kind, device)?;
         let reference = CausalLm::load(reference, kind, device)?;
         let loaded = Self::new(policy, reference, tokenizer, local.name(), *plain_share, local.batch_rows)?;
-        let fingerprint =
-            format!("mix-p {} {} {plain_share} {kind:?} {device:?} {}", hashes[0], hashes[1], local.batch_rows);
+        let fingerprint = format!(
+            "mix-p {} {} {plain_share} {kind:?} {device:?} {} {:?}",
+            hashes[0], hashes[1], local.batch_rows, local.tokenizer_as
+        );
         Ok(Self { fingerprint, ..loaded })
     }
 }

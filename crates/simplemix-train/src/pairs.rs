@@ -206,6 +206,11 @@ impl PairSet {
         self.set_feed(self.feed);
     }
 
+    /// Token ids of all pairs, in the table's order.
+    pub fn token_rows(&self) -> impl Iterator<Item = TokenRow<'_>> {
+        self.tokens.iter()
+    }
+
     /// Refuses pairs that `model` cannot compute, before time is spent on the others; `set` is the name of these in messages,
     /// and `sampled` the tokens that will be sampled after each prompt.
     ///

@@ -14,7 +14,7 @@ use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::print;
 use crate::progress::Terminal;
-use crate::reading::{Reading, named, tell_refused};
+use crate::reading::{Reading, TokenizerFlag, named, tell_refused, token_notices};
 
 /// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task
 ///
@@ -60,6 +60,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    reading_as: TokenizerFlag,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -70,13 +72,11 @@ pub(crate) fn run(args: &Args) -> Result {
     let pairs = read(args)?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let reference = args.reference.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
-    let options = TokenizeOptions { max_length: args.max_length, ..TokenizeOptions::default() };
+    let tokenizer_as = args.reading_as.tokenizer_as;
+    let options = TokenizeOptions { max_length: args.max_length, tokenizer_as, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
-    let notice = tokenizer.plain_text_notice(&pairs);
-    if let Some(notice) = &notice {
-        tracing::warn!("{notice}");
-    }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
+    let notices = token_notices(&tokenizer, &pairs, set.token_rows())?;
     if set.is_empty() {
         return Err(Failure::input(format!("--data {}: {}, expected some", args.data.display(), set.summary())));
     }
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.json {
         let figures = json!({
             "data": args.data, "beta": args.beta, "reference": args.reference, "left_out": set.dropped, "cut": set.cut,
-            "all": all, "groups": groups, "kl": kl, "notices": notice.iter().collect::<Vec<_>>(),
+            "all": all, "groups": groups, "kl": kl, "notices": notices,
         });
         print(&serde_json::to_string_pretty(&figures).run()?);
         return Ok(());

@@ -78,8 +78,8 @@ const TOOL_USE: &str = "tool_use";
 
 impl ChatTemplate {
     /// Loads the template of a model folder: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json` (in a
-    /// list of named templates, the one called `default`, and the one called `tool_use` for conversations with tools). Special tokens such as `bos_token` come from
-    /// `tokenizer_config.json`, else from `special_tokens_map.json`.
+    /// list of named templates, the one called `default`, and the one called `tool_use` for conversations with tools). Special
+    /// tokens such as `bos_token` come from `tokenizer_config.json` and `special_tokens_map.json`, with transformers' precedence.
     ///
     /// # Errors
     /// [`Error::NoTemplate`] if there is none, [`Error::Template`] if it does not parse, [`Error::ModelConfig`] or
@@ -93,9 +93,11 @@ impl ChatTemplate {
         let Some((name, text)) = source::template_text(dir, config.as_ref())? else {
             return Err(Error::NoTemplate { dir: dir.to_path_buf() });
         };
-        let tokens = source::special_tokens(dir, config.as_ref())?;
+        let tool_use = source::tool_use_text(dir, config.as_ref())?;
+        let map = source::read_json(dir, "special_tokens_map.json")?.unwrap_or_default();
+        let tokens = source::special_tokens(&config.unwrap_or_default(), &map);
         let template = Self::parse(name, &text)?.with_special_tokens(tokens);
-        match source::tool_use_text(dir, config.as_ref())? {
+        match tool_use {
             Some(text) => template.with_tool_use(&text),
             None => Ok(template),
         }

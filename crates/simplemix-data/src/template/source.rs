@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -29,6 +29,11 @@ impl SpecialTokens {
         self.0.insert(name.into(), token.into());
     }
 
+    /// Sets the token `name` unless it is set.
+    pub(crate) fn set_default(&mut self, name: &str, token: &str) {
+        self.0.entry(name.to_owned()).or_insert_with(|| token.to_owned());
+    }
+
     fn of_json(config: &Value) -> Self {
         let token = |name: &&str| {
             let value = &config[*name];
@@ -50,27 +55,29 @@ pub(crate) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
     let Some(text) = read_text(&path)? else { return Ok(None) };
     match serde_json::from_str(&text) {
         Ok(value) => Ok(Some(value)),
-        Err(error) => Err(not_json(path, &text, &error)),
+        Err(error) => Err(not_json(&path, &text, &error)),
     }
 }
 
 /// Why a file of a model folder is not JSON.
-pub(crate) fn not_json(path: PathBuf, text: &str, error: &serde_json::Error) -> Error {
-    if is_lfs_pointer(&path) {
+fn not_json(path: &Path, text: &str, error: &serde_json::Error) -> Error {
+    let otherwise = || Error::ModelConfig { path: path.to_owned(), found: error.to_string(), expected: "JSON" };
+    foreign(path, text).unwrap_or_else(otherwise)
+}
+
+/// The reason, where a file that should be JSON is something else that is known.
+pub(crate) fn foreign(path: &Path, text: &str) -> Option<Error> {
+    let (found, expected) = if is_lfs_pointer(path) {
         let found = "Git LFS's pointer to the file".to_owned();
-        return Error::ModelConfig { path, found, expected: "the file itself: fetch it with `git lfs pull`" };
-    }
-    match python_number(text) {
-        Some((key, number)) => Error::ModelConfig {
-            path,
-            found: format!("`{key}` is {number}"),
-            expected: "a finite number: Python writes this one, and it is not JSON; put a number there, or null",
-        },
-        None if text.starts_with('\u{feff}') => {
-            Error::ModelConfig { path, found: "a byte order mark".to_owned(), expected: "JSON without one" }
-        }
-        None => Error::ModelConfig { path, found: error.to_string(), expected: "JSON" },
-    }
+        (found, "the file itself: fetch it with `git lfs pull`")
+    } else if text.starts_with('\u{feff}') {
+        ("a byte order mark".to_owned(), "JSON without one")
+    } else {
+        let (key, number) = python_number(text)?;
+        let expected = "a finite number: Python writes this one, and it is not JSON; put a number there, or null";
+        (format!("`{key}` is {number}"), expected)
+    };
+    Some(Error::ModelConfig { path: path.to_owned(), found, expected })
 }
 
 fn read_text(path: &Path) -> Result<Option<String>> {
@@ -81,15 +88,14 @@ fn read_text(path: &Path) -> Result<Option<String>> {
     }
 }
 
-pub(crate) fn special_tokens(dir: &Path, config: Option<&Value>) -> Result<SpecialTokens> {
-    let mut tokens = match read_json(dir, "special_tokens_map.json")? {
-        Some(map) => SpecialTokens::of_json(&map),
-        None => SpecialTokens::default(),
-    };
-    if let Some(config) = config {
-        tokens.0.extend(SpecialTokens::of_json(config).0);
-    }
-    Ok(tokens)
+/// Special tokens by name, from `tokenizer_config.json` and `special_tokens_map.json`, each null if absent. As in transformers, the
+/// latter takes precedence unless the former lists the added tokens.
+pub(crate) fn special_tokens(config: &Value, map: &Value) -> SpecialTokens {
+    let lists_tokens = config["added_tokens_decoder"].is_object();
+    let (first, second) = if lists_tokens { (config, map) } else { (map, config) };
+    let mut tokens = SpecialTokens::of_json(second);
+    tokens.0.extend(SpecialTokens::of_json(first).0);
+    tokens
 }
 
 /// Name and text of the folder's template.

@@ -10,6 +10,7 @@ mod reading;
 mod remote;
 mod template;
 mod template_golden;
+mod tokenizers;
 mod tokens;
 mod tools;
 mod writing;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simplemix_data::TokenizerAs;
 use simplemix_settings::{Setting, choice, section};
 
 section! {
@@ -32,6 +33,8 @@ section! {
         template_date: Option<String> = None;
         /// Maximum length of prompt and response together; longer pairs are cut at the end.
         max_length: usize = 1024, in at_least(2.0), unit "tokens", from "TRL", was "max_length";
+        /// Reading of a tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as transformers does.
+        tokenizer_as: TokenizerReading = TokenizerReading::File;
         /// Keep token ids on disk, so that another run on the same pairs starts at once.
         cache: bool = true, was "cache_tokens";
         /// Folder of the kept token ids; a folder in simplemix's cache if not set.
@@ -100,6 +103,25 @@ choice! {
         Seed = "seed";
         /// As TRL's trainer shuffles with the same seed, the short batch at the end of an epoch included.
         Trl = "trl";
+    }
+}
+
+choice! {
+    /// Reading of a tokenizer that transformers 5 builds anew by its class.
+    pub enum TokenizerReading {
+        /// As tokenizer.json has it, which is what the model was trained with.
+        File = "file";
+        /// As transformers 5.24 builds it.
+        Transformers = "transformers";
+    }
+}
+
+impl From<TokenizerReading> for TokenizerAs {
+    fn from(reading: TokenizerReading) -> Self {
+        match reading {
+            TokenizerReading::File => Self::File,
+            TokenizerReading::Transformers => Self::Transformers,
+        }
     }
 }
 

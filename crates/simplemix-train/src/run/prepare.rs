@@ -89,6 +89,7 @@ impl Run {
         tokenizer: &PairTokenizer,
     ) -> Result<Self> {
         let Sets { mut train, mut eval, mixture, mut notices } = sets;
+        notices.extend(tokenizer.folder_notices().iter().cloned());
         let feed = match (config.objective, config.memory.share_prompts) {
             (Objective::Sft, _) => Feed::Chosen,
             (_, true) => Feed::Shared,
@@ -209,7 +210,11 @@ fn config_json(folder: &Path) -> serde_json::Value {
 /// The model's tokenizer. A template that looks at the date gets one for the whole run: that of the settings, of a run in
 /// `output`, or today's, which the settings then hold.
 fn tokenizer(config: &mut TrainConfig, model: &Path, output: Option<&Path>) -> Result<PairTokenizer> {
-    let options = TokenizeOptions { max_length: config.tokens.max_length, ..TokenizeOptions::default() };
+    let options = TokenizeOptions {
+        max_length: config.tokens.max_length,
+        tokenizer_as: config.tokens.tokenizer_as.into(),
+        ..TokenizeOptions::default()
+    };
     let mut tokenizer = PairTokenizer::from_dir(model, options)?;
     let date = config.tokens.template_date.clone().or_else(|| kept_date(output?));
     if let Some(date) = date {
@@ -271,7 +276,11 @@ impl Reader<'_> {
     ) -> Result<PairSet> {
         let plain = self.tokenizer.plain_text_notice(pairs);
         self.notices.extend(plain.map(|notice| format!("{name}: {notice}")));
+        let reading = self.tokenizer.reading_notice(pairs)?;
+        self.notices.extend(reading.map(|notice| format!("{name}: {notice}")));
         let set = tokenize(pairs, self.tokenizer)?;
+        let repeated = self.tokenizer.repeated_notices(set.token_rows());
+        self.notices.extend(repeated.into_iter().map(|notice| format!("{name}: {notice}")));
         self.notices.extend(moved_shares(pairs, &set, name));
         Ok(set)
     }

@@ -1,0 +1,195 @@
+//! The tokenizer of a model folder, as `tokenizer.json` has it or as transformers 5 builds it, with every token that the folder
+//! declares.
+
+mod added;
+mod class;
+mod rebuilt;
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::error::{Error, Result};
+use crate::template::{SpecialTokens, source};
+use added::Declared;
+use class::{Class, Rebuilt};
+
+/// Reading of a tokenizer that transformers 5 builds anew by its class.
+///
+/// Classes such as `LlamaTokenizer`, `GPT2Tokenizer`, `Qwen2Tokenizer` and `GemmaTokenizer` take vocabulary and merges from
+/// `tokenizer.json`, and their normaliser and pre-tokeniser from their own code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerAs {
+    /// As `tokenizer.json` has it, which is what the model was trained with.
+    #[default]
+    File,
+    /// As transformers 5.24 builds it.
+    Transformers,
+}
+
+/// A tokenizer as it was read.
+pub(crate) struct Loaded {
+    /// The tokenizer that is used.
+    pub(crate) tokenizer: Tokenizer,
+    /// The same folder's tokenizer under the other reading, where the two are different.
+    pub(crate) other: Option<Other>,
+    /// Special tokens by name.
+    pub(crate) special_tokens: SpecialTokens,
+    /// Facts that the user should know.
+    pub(crate) notices: Vec<String>,
+    /// Everything beside `tokenizer.json` that the ids depend on, for hashes.
+    pub(crate) key: String,
+}
+
+/// The tokenizer under the reading that is not used.
+pub(crate) struct Other {
+    pub(crate) tokenizer: Tokenizer,
+    /// Name of the class that builds it, or that is not followed.
+    pub(crate) class: &'static str,
+}
+
+impl fmt::Debug for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Other").field("class", &self.class).finish_non_exhaustive()
+    }
+}
+
+/// Loads the tokenizer of `dir`. Truncation and padding that `tokenizer.json` asks for are turned off.
+pub(crate) fn load(dir: &Path, reading: TokenizerAs) -> Result<Loaded> {
+    let path = dir.join("tokenizer.json");
+    let wrong = |error: tokenizers::Error| Error::Tokenizer { path: path.clone(), message: error.to_string() };
+    let text = text(dir, &path)?;
+    // Not `from_file`, which is generic and would be compiled once more here.
+    let file: Tokenizer =
+        text.parse().map_err(|error| source::foreign(&path, &text).unwrap_or_else(|| wrong(error)))?;
+    let read = |name: &str| Ok::<_, Error>(source::read_json(dir, name)?.unwrap_or_default());
+    let (config, model) = (read("tokenizer_config.json")?, read("config.json")?);
+    let (map, added) = (read("special_tokens_map.json")?, read("added_tokens.json")?);
+    let class = Class::of(&config, &model, text.contains("\"ByteLevel\""));
+    let given = source::special_tokens(&config, &map);
+    let mut defaulted = given.clone();
+    if let Class::Rebuilt(class) = &class {
+        class.default_tokens().iter().for_each(|(name, token)| defaulted.set_default(name, token));
+    }
+
+    let declared = Declared::of(&config, &map, &added, &file, &given);
+    let mut as_file = file.clone();
+    declared.add_to(&mut as_file).map_err(wrong)?;
+    let as_class = match &class {
+        Class::Rebuilt(class) => {
+            let declared = Declared::of(&config, &map, &added, &file, &defaulted);
+            let unknown = defaulted.get("unk_token");
+            rebuilt::build(*class, &file, &config, &declared, unknown).map_err(wrong)?
+        }
+        _ => None,
+    };
+    let mut notices = notices(&class, as_class.is_some(), &declared, &as_file);
+    let splits = config["split_special_tokens"].as_bool().unwrap_or(false);
+    if splits {
+        notices.push(
+            "`split_special_tokens` in tokenizer_config.json: special tokens inside texts, those of the chat template too, are \
+             split into pieces, as in transformers"
+                .to_owned(),
+        );
+    }
+    let prepared = |mut tokenizer: Tokenizer| {
+        tokenizer.set_encode_special_tokens(splits);
+        tokenizer.with_truncation(None).map_err(wrong)?;
+        tokenizer.with_padding(None);
+        Ok::<_, Error>(tokenizer)
+    };
+    let as_file = prepared(as_file)?;
+    let as_class = as_class.map(prepared).transpose()?.filter(|other| !same(other, &as_file));
+    let key = format!("{reading:?} {class:?} {splits} {declared:?}");
+    let name = rebuilt_name(&class);
+    let (tokenizer, other, special_tokens) = match (reading, as_class) {
+        (TokenizerAs::Transformers, _) if refused(&class).is_some() => return Err(not_reproduced(dir, &class)),
+        (TokenizerAs::Transformers, Some(built)) => (built, Some(as_file), defaulted),
+        (TokenizerAs::Transformers, None) => (as_file, None, defaulted),
+        (TokenizerAs::File, other) => (as_file, other, given),
+    };
+    let other = other.map(|tokenizer| Other { tokenizer, class: name });
+    Ok(Loaded { tokenizer, other, special_tokens, notices, key })
+}
+
+/// Text of `tokenizer.json`.
+fn text(dir: &Path, path: &Path) -> Result<String> {
+    if !path.is_file() {
+        let hint = if dir.join("tokenizer.model").is_file() {
+            "`tokenizer.model` alone is not read; write the other with transformers: \
+             AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        } else {
+            "expected a Hugging Face model folder with a fast tokenizer"
+        };
+        return Err(Error::ModelFile { dir: dir.to_path_buf(), file: "tokenizer.json", hint });
+    }
+    std::fs::read_to_string(path).map_err(Error::io(path, "read"))
+}
+
+/// Name of a class that is not reproduced.
+fn refused(class: &Class) -> Option<&str> {
+    match class {
+        Class::Unknown(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn not_reproduced(dir: &Path, class: &Class) -> Error {
+    Error::ModelConfig {
+        path: dir.join("tokenizer_config.json"),
+        found: format!("`tokenizer_class` {}", refused(class).unwrap_or_default()),
+        expected: "a class that is reproduced here, or --tokenizer-as file",
+    }
+}
+
+fn rebuilt_name(class: &Class) -> &'static str {
+    match class {
+        Class::Rebuilt(class) => Rebuilt::name(*class),
+        _ => "TokenizersBackend",
+    }
+}
+
+/// Facts about a folder's tokens.
+fn notices(class: &Class, is_rebuilt: bool, declared: &Declared, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut notices = Vec::new();
+    let name = match class {
+        Class::Unknown(name) => Some(name.as_str()),
+        Class::Rebuilt(class) if !is_rebuilt => Some(class.name()),
+        _ => None,
+    };
+    if let Some(name) = name {
+        notices.push(format!(
+            "transformers 5 builds this tokenizer anew as `{name}`, which is not reproduced here: the ids are those of \
+             tokenizer.json and may differ from its"
+        ));
+    }
+    let moved: Vec<_> = declared.moved(tokenizer).collect();
+    if let Some((text, declared, id)) = moved.first() {
+        notices.push(format!(
+            "{} tokens have other ids than the folder declares, such as `{text}`: {id} in place of {declared}; transformers \
+             numbers them so too",
+            moved.len()
+        ));
+    }
+    notices
+}
+
+/// Whether two tokenizers of one vocabulary are built of the same parts.
+fn same(a: &Tokenizer, b: &Tokenizer) -> bool {
+    let parts = |tokenizer: &Tokenizer| {
+        let model = match tokenizer.get_model() {
+            tokenizers::models::ModelWrapper::BPE(model) => {
+                format!("{:?} {} {} {}", model.unk_token, model.fuse_unk, model.byte_fallback, model.ignore_merges)
+            }
+            _ => String::new(),
+        };
+        let mut added: Vec<_> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+        added.sort_by_key(|(id, _)| *id);
+        let parts = (tokenizer.get_normalizer(), tokenizer.get_pre_tokenizer(), tokenizer.get_post_processor());
+        (model, added, serde_json::to_value(parts).unwrap_or(Value::Null))
+    };
+    parts(a) == parts(b)
+}
