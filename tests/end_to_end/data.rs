@@ -99,6 +99,14 @@ fn files_are_converted_and_filtered() {
     says(&dir, "convert shards/0.jsonl --filter filter.toml -o top.jsonl");
     assert_eq!(std::fs::read_to_string(dir.path("top.jsonl")).unwrap().lines().count(), 3);
     refuses(&dir, "convert shards/none-* -o x.parquet", "nothing to read");
+    refuses(&dir, "convert shards/0.jsonl --margin-min 99 -o x.parquet", "no pair passes the filters: margin 12");
+    refuses(
+        &dir,
+        "convert shards/0.jsonl -o top.jsonl",
+        "--output top.jsonl: exists; choose another name, or give --overwrite",
+    );
+    says(&dir, "convert shards/0.jsonl -o top.jsonl --overwrite");
+    refuses(&dir, "convert shards top.jsonl -o ./top.jsonl --overwrite", "expected a file that is none of the inputs");
     refuses(&dir, "convert shards/0.jsonl --margin-min 99 -o x.csv", "x.csv");
     assert!(!exists(&dir.path("x.parquet")));
 }
@@ -136,4 +144,20 @@ fn pairs_become_tokens_with_an_account() {
         "tokenize p.jsonl --tokenizer model --boundary soft",
         "unknown variant `soft`, expected one of `strict`, `trl`, `drop`",
     );
+}
+
+#[test]
+fn prompts_are_compared_whatever_their_form_and_special_tokens_are_found() {
+    let dir = Dir::new();
+    dir.model();
+    dir.write("text.jsonl", r#"{"prompt":"a question ","chosen":"yes","rejected":"no"}"#);
+    let turns = r#"{"prompt":[{"role":"user","content":"a question"}],"chosen":[{"role":"assistant","content":"yes<|im_end|>x"}],"rejected":[{"role":"assistant","content":"no"}]}"#;
+    dir.write("turns.jsonl", turns);
+    refuses(&dir, "inspect text.jsonl turns.jsonl --deny shared-prompt", "text.jsonl: 1 rows are shared-prompt");
+    refuses(&dir, "inspect text.jsonl --held-out turns.jsonl --deny shared-prompt", "1 rows are shared-prompt");
+    refuses(&dir, "inspect turns.jsonl --deny special-token", "turns.jsonl: 1 rows are special-token");
+    // The tokenizer of the tests has other special tokens.
+    says(&dir, "inspect turns.jsonl --tokenizer model --deny special-token");
+    dir.write("again.jsonl", r#"{"prompt":"Q: 1?\nA:","chosen":"Q: 1?\nA: 2","rejected":"Q: 1?\nA: 3"}"#);
+    refuses(&dir, "inspect again.jsonl --deny any", "again.jsonl: 1 rows are prompt-repeated");
 }

@@ -159,9 +159,9 @@ fn prompts_are_kept_apart_or_together() {
     mixes(&dir, &format!("{SOURCES} --prompts apart --size 40 -o f.jsonl"));
     let prompts = column(&dir, "f.jsonl", "prompt");
     assert!((0..30).all(|i| (i + 1..i + 10).all(|j| prompts[i] != prompts[j])));
-    refuses(&dir, &format!("{SOURCES} --prompts apart --size 90 -o f.jsonl"), "--size is 90, expected at most 60");
+    refuses(&dir, &format!("{SOURCES} --prompts apart --size 90 -o n.jsonl"), "--size is 90, expected at most 60");
     dir.write("apart.toml", "size = 90\nprompts = \"apart\"\n");
-    refuses(&dir, &format!("{SOURCES} --config apart.toml -o f.jsonl"), "`size` is 90, expected at most 60");
+    refuses(&dir, &format!("{SOURCES} --config apart.toml -o n.jsonl"), "`size` is 90, expected at most 60");
     refuses(&dir, &format!("{SOURCES} --set prompts=together -o f.jsonl"), "together");
     mixes(&dir, &format!("{SOURCES} --weights off=1,on=3 --prompts crossed -o c.jsonl --report c.json"));
     let names = column(&dir, "c.jsonl", "source");
@@ -187,7 +187,7 @@ fn shares_can_be_drawn_counted_or_in_tokens() {
     let share = report["achieved"]["sources"][0]["token_share"].as_f64().unwrap();
     assert!((share - 0.5).abs() < 0.06, "{share}");
     refuses(&dir, &format!("{SOURCES} --shares some -o t.jsonl"), "--shares is `some`, expected exact, bernoulli");
-    refuses(&dir, &format!("{SOURCES} --order batch-shuffled -o t.jsonl"), "--batch is absent");
+    refuses(&dir, &format!("{SOURCES} --order batch-shuffled -o n.jsonl"), "--batch is absent");
     refuses(&dir, "-o t.jsonl --config none.toml", "none.toml");
     assert!(!exists(&dir.path("none")));
 }
@@ -210,7 +210,10 @@ fn a_source_may_be_a_folder_of_shards() {
     with_tasks(&dir, "shards/0.jsonl", 0, 20);
     with_tasks(&dir, "shards/1.jsonl", 20, 40);
     let mixed = |off: &str| {
-        mixes(&dir, &format!("--source off={off} --source on=on.jsonl --size 50 -o m.jsonl --report m.json"));
+        mixes(
+            &dir,
+            &format!("--source off={off} --source on=on.jsonl --size 50 -o m.jsonl --report m.json --overwrite"),
+        );
         column(&dir, "m.jsonl", "prompt")
     };
     assert_eq!(mixed("shards"), mixed("off.jsonl"));
@@ -238,4 +241,47 @@ fn text_becomes_messages_when_asked_for_or_beside_messages_and_then_it_is_said()
     let said = stderr(&output) + &stdout(&output);
     assert!(said.contains("plain text becomes messages, since other sources have messages: off, on"), "{said}");
     assert!(!is_text("beside.jsonl").iter().any(|text| *text));
+}
+
+#[test]
+fn no_file_is_overwritten_unasked_and_no_source_at_all() {
+    let dir = Dir::new();
+    sources(&dir);
+    mixes(&dir, &format!("{SOURCES} --size 40 -o m.jsonl"));
+    let before = std::fs::read(dir.path("m.jsonl")).unwrap();
+    refuses(&dir, &format!("{SOURCES} --size 20 -o m.jsonl"), "--output m.jsonl: exists");
+    assert_eq!(std::fs::read(dir.path("m.jsonl")).unwrap(), before);
+    mixes(&dir, &format!("{SOURCES} --size 20 -o m.jsonl --overwrite"));
+    assert_eq!(column(&dir, "m.jsonl", "source").len(), 20);
+    let apart = "is ./on.jsonl, expected a file that is none of the sources";
+    refuses(&dir, &format!("{SOURCES} -o ./on.jsonl --overwrite"), &format!("--output {apart}"));
+    refuses(&dir, &format!("{SOURCES} -o n.jsonl --report ./on.jsonl"), &format!("--report {apart}"));
+}
+
+#[test]
+fn weights_are_read_or_refused_as_weights() {
+    let dir = Dir::new();
+    sources(&dir);
+    mixes(&dir, "--source off=off.jsonl:75% --source on=on.jsonl:2.5e-1 --size 40 -o m.jsonl");
+    assert_eq!(column(&dir, "m.jsonl", "source").iter().filter(|name| *name == "on").count(), 10);
+    for weight in ["inf", "0,5", "1e400", ""] {
+        let says = format!("weight of source `off` is `{weight}`, expected a number >= 0");
+        refuses(&dir, &format!("--source off=off.jsonl:{weight} --source on=on.jsonl:1 -o n.jsonl"), &says);
+    }
+}
+
+#[test]
+fn splits_in_one_folder_are_not_mixed_up() {
+    let dir = Dir::new();
+    sources(&dir);
+    for split in ["train", "test"] {
+        std::fs::create_dir_all(dir.path("hub/data")).unwrap();
+        with_tasks(&dir, &format!("hub/data/{split}-00000-of-00001.jsonl"), 0, 20);
+    }
+    let says = "hub/data: holds files of the splits test, train, expected files of one split";
+    refuses(&dir, "--source off=hub --source on=on.jsonl -o m.jsonl", says);
+    mixes(&dir, "--source off=hub/data/train-* --source on=on.jsonl --size 20 -o m.jsonl");
+    // A shard without rows beside the others.
+    dir.write("hub/data/train-00001-of-00002.jsonl", "\n");
+    mixes(&dir, "--source off=hub/data/train-* --source on=on.jsonl --size 20 -o n.jsonl");
 }

@@ -125,7 +125,7 @@ fn a_run_does_not_go_on_with_other_settings_or_data() {
     let on = std::fs::read_to_string(dir.path("on.jsonl")).unwrap();
     std::fs::copy(dir.path("mix.parquet"), dir.path("kept.parquet")).unwrap();
     std::fs::write(dir.path("other.jsonl"), on).unwrap();
-    succeeds(&dir, &["convert", "other.jsonl", "-o", "mix.parquet"]);
+    succeeds(&dir, &["convert", "other.jsonl", "-o", "mix.parquet", "--overwrite"]);
     let said = refused(&["--max-steps", "4"]);
     assert!(said.contains("the content of the training pairs has changed"), "{said}");
     succeeds(&dir, &[RUN, &["run", "--resume", "auto", "--resume-anyway", "--max-steps", "4"]].concat());

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use simplemix_data::{Facts, Filter, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
+use simplemix_data::{Facts, Filter, Left, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
+use crate::flags::{check_apart, check_new};
 use crate::lines::print;
 use crate::progress::bar;
 use crate::reading::{Reading, files};
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// File to write: .parquet, .arrow, .jsonl, .jsonl.gz or .jsonl.zst
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Overwrite the output if it exists
+    #[arg(long)]
+    overwrite: bool,
     /// Rows per Parquet row group [default: 8192]
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     row_group: Option<u64>,
@@ -65,8 +69,10 @@ struct Filters {
 
 pub(crate) fn run(args: &Args) -> Result {
     let files = files(&args.files)?;
+    check_apart(&args.output, &files)?;
     let options = args.reading.options_for(&files)?;
     let filter = args.filters.rules()?;
+    check_new(&args.output, args.overwrite)?;
     let selection = if filter.is_empty() { None } else { Some(select(&files, &options, &filter)?) };
     let mut write = WriteOptions::default();
     write.row_group_rows = args.row_group.map_or(write.row_group_rows, |rows| rows as usize);
@@ -100,16 +106,25 @@ pub(crate) fn run(args: &Args) -> Result {
         let reports: Vec<String> = reports.iter().map(ToString::to_string).collect();
         return Err(Failure::input(format!("no usable pairs: {}", reports.join("; "))));
     }
+    if selection.as_ref().is_some_and(|selection| selection.rows.is_empty()) {
+        let left: Vec<String> = selection.iter().flat_map(|selection| &selection.left).map(left_out).collect();
+        return Err(Failure::input(format!("no pair passes the filters: {}", left.join(", "))));
+    }
     let written = writer.finish().run()?;
     for report in &reports {
         print(&report.to_string());
     }
-    for (reason, count) in selection.iter().flat_map(|selection| &selection.left) {
-        let reason = serde_json::to_string(reason).run()?;
-        print(&format!("  left out: {} {count}", reason.trim_matches('"')));
+    for left in selection.iter().flat_map(|selection| &selection.left) {
+        print(&format!("  left out: {}", left_out(left)));
     }
     print(&format!("{}: {written} pairs", args.output.display()));
     Ok(())
+}
+
+/// Reason for leaving pairs out, and their number.
+fn left_out((reason, count): (&Left, &u64)) -> String {
+    let name = serde_json::to_string(reason).unwrap_or_default();
+    format!("{} {count}", name.trim_matches('"'))
 }
 
 /// Reads all files once to apply the rules.

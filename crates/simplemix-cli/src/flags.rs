@@ -1,7 +1,7 @@
 //! Flags that several commands share, and parsers of their values.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +32,24 @@ pub(crate) struct Output {
     pub(crate) overwrite: bool,
     #[command(flatten)]
     pub(crate) summary: Summary,
+}
+
+/// Checks that an output is none of the inputs.
+pub(crate) fn check_apart(output: &Path, inputs: &[PathBuf]) -> Result {
+    if inputs.iter().any(|input| simplemix_files::is_same_file(input, output)) {
+        let output = output.display();
+        return Err(Failure::input(format!("--output is {output}, expected a file that is none of the inputs")));
+    }
+    Ok(())
+}
+
+/// Checks that an output does not exist, unless it may be overwritten.
+pub(crate) fn check_new(output: &Path, overwrite: bool) -> Result {
+    if output.exists() && !overwrite {
+        let output = output.display();
+        return Err(Failure::input(format!("--output {output}: exists; choose another name, or give --overwrite")));
+    }
+    Ok(())
 }
 
 /// Form of the summary printed by a command.

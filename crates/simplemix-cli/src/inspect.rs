@@ -92,6 +92,11 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.similar || args.deny.iter().any(|name| name == Finding::SimilarPrompt.name()) {
         validator = validator.with_similar_prompts(0.8);
     }
+    if let Some(tokenizer) = &tokenizer {
+        let tokens = tokenizer.inner().get_added_tokens_decoder();
+        let special = tokens.values().filter(|token| token.special).map(|token| token.content.clone());
+        validator = validator.with_special_tokens(special.collect());
+    }
     if !args.held_out.is_empty() {
         validator.file();
         for prompt in held_out(&args.held_out)? {

@@ -10,6 +10,7 @@ use simplemix_pipeline::log_probabilities;
 use simplemix_train::{PairSet, Sides};
 
 use crate::failure::{Fails, Failure, Result};
+use crate::flags::check_apart;
 use crate::lines::print;
 use crate::progress::Terminal;
 use crate::reading::{Reading, TokenizerFlag, named, tell_refused, token_notices};
@@ -48,12 +49,13 @@ pub(crate) struct Args {
 const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
 pub(crate) fn run(args: &Args) -> Result {
+    let files = named(&args.data)?;
+    check_apart(&args.output, &files)?;
     let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let tokenizer_as = args.reading_as.tokenizer_as;
     let options = TokenizeOptions { max_length: args.max_length, tokenizer_as, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
-    let files = named(&args.data)?;
     let reading = args.reading.options_for(&files)?;
     let (mut batches, mut pairs) = (Vec::new(), Vec::new());
     for file in &files {

@@ -7,7 +7,7 @@ use simplemix_pipeline::{Error, MixReport, MixSettings, MixSource, mix, verify};
 use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result, read_toml};
-use crate::flags;
+use crate::flags::{self, check_new};
 use crate::lines::print;
 use crate::progress::Terminal;
 
@@ -94,6 +94,9 @@ pub(crate) struct Args {
     /// File to write: .parquet, .arrow or .jsonl
     #[arg(short, long, value_name = "FILE", required_unless_present_any = ["config", "set", "verify"])]
     output: Option<PathBuf>,
+    /// Overwrite the output if it exists
+    #[arg(long)]
+    overwrite: bool,
     /// Also write a receipt as JSON: settings, hashes of the files, shares asked for and achieved
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -123,7 +126,11 @@ pub(crate) fn run(args: &Args) -> Result {
         print(&format!("{path}: holds: {} pairs, {sources} sources unchanged, {file}", verified.pairs));
         return Ok(());
     }
-    let report = mix(&resolve(args)?, &mut terminal);
+    let settings = resolve(args)?;
+    if let Some(output) = &settings.output {
+        check_new(output, args.overwrite)?;
+    }
+    let report = mix(&settings, &mut terminal);
     terminal.clear();
     say(&report.map_err(|error| flagged(error, args))?);
     Ok(())
@@ -150,7 +157,7 @@ fn flagged(error: Error, args: &Args) -> Failure {
 
 impl Args {
     /// Keys of settings, their flags, and whether these were given.
-    fn flags(&self) -> [(&'static str, &'static str, bool); 12] {
+    fn flags(&self) -> [(&'static str, &'static str, bool); 13] {
         let ends = if self.until.is_some() { "--until" } else { "--repeat" };
         [
             ("source", "--source", !self.sources.is_empty()),
@@ -163,6 +170,7 @@ impl Args {
             ("prompts", "--prompts", self.prompts.is_some()),
             ("exhaustion", ends, self.until.is_some() || self.repeat.is_some()),
             ("output", "--output", self.output.is_some()),
+            ("report", "--report", self.report.is_some()),
             ("plot", "--plot", self.plot.is_some()),
             ("tokenizer", "--tokenizer", self.tokenizer.is_some()),
         ]

@@ -9,7 +9,7 @@ use simplemix_data::{
 };
 
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::flags::{Summary, word};
+use crate::flags::{Summary, check_apart, word};
 use crate::lines::print;
 use crate::progress::bar;
 use crate::reading::{Reading, TokenizerFlag, files, token_notices};
@@ -66,6 +66,9 @@ pub(crate) fn run(args: &Args) -> Result {
         tokenizer = tokenizer.with_template(ChatTemplate::from_str(&read_text(path)?).input()?);
     }
     let files = files(&args.files)?;
+    if let Some(path) = &args.output {
+        check_apart(path, &files)?;
+    }
     let bar = bar("tokenising", files.len() as u64);
     let reading = args.reading.options()?;
     let mut pairs = Vec::new();

@@ -8,7 +8,10 @@ use arrow::datatypes::{
     ArrowDictionaryKeyType, DataType, Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type,
     Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
+use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Value};
+
+use crate::zones::in_utc;
 
 /// A borrowed value.
 #[derive(Clone, Copy)]
@@ -16,12 +19,33 @@ pub(crate) enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
+    /// An integer above `i64::MAX`.
+    UInt(u64),
     Float(f64),
     Str(&'a str),
     List(List<'a>),
     Struct(Struct<'a>),
     /// A type that no preference format uses, such as a date.
-    Other(&'a DataType),
+    Other(Opaque<'a>),
+}
+
+/// A value of a type that no preference format uses.
+#[derive(Clone, Copy)]
+pub(crate) struct Opaque<'a> {
+    array: &'a dyn Array,
+    row: usize,
+}
+
+impl<'a> Opaque<'a> {
+    pub(crate) fn kind(self) -> &'a DataType {
+        self.array.data_type()
+    }
+
+    /// The value as Arrow shows it; `None` if Arrow cannot show the type.
+    fn shown(self) -> Option<String> {
+        let array = in_utc(&self.array.slice(self.row, 1));
+        array_value_to_string(&array, 0).ok()
+    }
 }
 
 /// A borrowed list.
@@ -43,9 +67,10 @@ impl<'a> Cell<'a> {
         match value {
             Value::Null => Cell::Null,
             Value::Bool(value) => Cell::Bool(*value),
-            Value::Number(number) => match number.as_i64() {
-                Some(value) => Cell::Int(value),
-                None => Cell::Float(number.as_f64().unwrap_or(f64::NAN)),
+            Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(value), _) => Cell::Int(value),
+                (None, Some(value)) => Cell::UInt(value),
+                (None, None) => Cell::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
             Value::String(text) => Cell::Str(text),
             Value::Array(items) => Cell::List(List::Json(items)),
@@ -71,7 +96,7 @@ impl<'a> Cell<'a> {
             DataType::UInt32 => Cell::Int(array.as_primitive::<UInt32Type>().value(row).into()),
             DataType::UInt64 => {
                 let value = array.as_primitive::<UInt64Type>().value(row);
-                i64::try_from(value).map_or(Cell::Float(value as f64), Cell::Int)
+                i64::try_from(value).map_or(Cell::UInt(value), Cell::Int)
             }
             DataType::Float16 => Cell::Float(array.as_primitive::<Float16Type>().value(row).to_f64()),
             DataType::Float32 => Cell::Float(array.as_primitive::<Float32Type>().value(row).into()),
@@ -121,9 +146,9 @@ impl<'a> Cell<'a> {
                 DataType::UInt16 => dictionary::<UInt16Type>(array, row),
                 DataType::UInt32 => dictionary::<UInt32Type>(array, row),
                 DataType::UInt64 => dictionary::<UInt64Type>(array, row),
-                _ => Cell::Other(array.data_type()),
+                _ => Cell::Other(Opaque { array, row }),
             },
-            other => Cell::Other(other),
+            _ => Cell::Other(Opaque { array, row }),
         }
     }
 
@@ -148,10 +173,19 @@ impl<'a> Cell<'a> {
         }
     }
 
+    pub(crate) fn as_u64(self) -> Option<u64> {
+        match self {
+            Cell::Int(value) => u64::try_from(value).ok(),
+            Cell::UInt(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// A number of any type; text is not read as a number.
     pub(crate) fn as_f64(self) -> Option<f64> {
         match self {
             Cell::Int(value) => Some(value as f64),
+            Cell::UInt(value) => Some(value as f64),
             Cell::Float(value) => Some(value),
             _ => None,
         }
@@ -171,12 +205,14 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// An owned copy; types that no format uses become null.
+    /// An owned copy; types that no format uses become text.
     pub(crate) fn to_json(self) -> Value {
         match self {
-            Cell::Null | Cell::Other(_) => Value::Null,
+            Cell::Null => Value::Null,
+            Cell::Other(value) => value.shown().into(),
             Cell::Bool(value) => value.into(),
             Cell::Int(value) => value.into(),
+            Cell::UInt(value) => value.into(),
             Cell::Float(value) => value.into(),
             Cell::Str(text) => text.into(),
             Cell::List(list) => Value::Array(list.iter().map(Cell::to_json).collect()),

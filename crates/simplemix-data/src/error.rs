@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 
+use crate::format::Format;
+
 /// Error of reading, writing, rendering or tokenising preference pairs.
 ///
 /// A row that is merely unusable is no error: it is refused and counted, see [`crate::Problem`].
@@ -39,6 +41,19 @@ pub enum Error {
         path: PathBuf,
         /// Description of a valid input.
         expected: &'static str,
+    },
+    /// A folder whose files, or folders, are different splits of a data set.
+    #[error(
+        "{folder}: holds {found}, expected files of one split; name one of them, such as {example}",
+        folder = folder.display()
+    )]
+    Splits {
+        /// The folder.
+        folder: PathBuf,
+        /// Splits or folders that were found.
+        found: String,
+        /// A path or pattern that names one of them.
+        example: String,
     },
     /// A URL that is malformed, or that this build cannot read.
     #[error("{url}: {found}, expected {expected}")]
@@ -152,6 +167,23 @@ pub enum Error {
         columns: String,
         /// Advice.
         hint: String,
+    },
+    /// A column looks like a part of the prompt, and the format that the file was recognised as does not read it.
+    #[error(
+        "{path}: column `{column}` looks like a part of the prompt, and the format {format} does not read it \
+         (columns: {columns}); name the columns to read with --map, a TOML file with lines such as prompt = \"{column}\", \
+         or leave the column aside with --format {format}; `simplemix convert` takes both",
+        path = path.display()
+    )]
+    UnreadColumn {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The format.
+        format: Format,
+        /// Columns with the kinds of their values, comma-separated.
+        columns: String,
     },
     /// A record batch that is not canonical (see [`crate::schema`]).
     #[error("column `{column}` is {found}, expected {expected}")]

@@ -3,30 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-
-/// Name endings of files with pairs.
-const ENDINGS: [&str; 12] = [
-    ".parquet",
-    ".arrow",
-    ".feather",
-    ".jsonl",
-    ".json",
-    ".ndjson",
-    ".jsonl.gz",
-    ".jsonl.zst",
-    ".json.gz",
-    ".json.zst",
-    ".ndjson.gz",
-    ".ndjson.zst",
-];
+use crate::read::with_rows;
 
 /// Lists the files that `text` names, sorted by name: one file, all files with pairs in a folder (a set of shards), or
-/// those that match a pattern such as `data/train-*.parquet`. Hidden files are skipped. With the feature `object-store`,
+/// those that match a pattern such as `data/train-*.parquet`. Hidden files, and those that `datasets` keeps beside its data,
+/// are skipped, and so are files without rows beside others. A folder whose files or folders belong to several splits, such as train and test, is refused. With the feature `object-store`,
 /// `text` may be a URL: `s3://`, `gs://`, `az://`, `http(s)://` or `file://`; the files are then copies in the user's
 /// cache folder, see `ObjectCache`.
 ///
 /// # Errors
-/// [`Error::Io`] if there is no such file or folder, [`Error::NoInput`] if it is empty or nothing matches;
+/// [`Error::Io`] if there is no such file or folder, [`Error::NoInput`] if it is empty or nothing matches,
+/// [`Error::Splits`] for a folder of several splits;
 /// [`Error::Url`], [`Error::Remote`] and [`Error::Files`] for URLs.
 ///
 /// # Examples
@@ -56,11 +43,7 @@ fn inputs_at(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let none = |expected| Err(Error::NoInput { path: path.to_owned(), expected });
     if path.is_dir() {
-        let entries = std::fs::read_dir(path).map_err(Error::io(path, "read"))?;
-        let mut files: Vec<PathBuf> =
-            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| fits(file)).collect();
-        files.sort();
-        return if files.is_empty() { none("a folder with Parquet, Arrow IPC or JSON files") } else { Ok(files) };
+        return Ok(with_rows(crate::folder::files(path)?));
     }
     let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
     let Some(pattern) = pattern else {
@@ -70,17 +53,7 @@ fn inputs_at(path: &Path) -> Result<Vec<PathBuf>> {
     let Ok(found) = glob::glob(pattern) else { return none("a valid pattern") };
     let mut files: Vec<PathBuf> = found.filter_map(|file| file.ok()).filter(|file| file.is_file()).collect();
     files.sort();
-    if files.is_empty() { none("a pattern that matches a file") } else { Ok(files) }
-}
-
-fn fits(file: &Path) -> bool {
-    file.is_file() && file.file_name().is_some_and(|name| has_ending(&name.to_string_lossy()))
-}
-
-/// Whether a file of this name in a folder is one of its shards.
-pub(crate) fn has_ending(name: &str) -> bool {
-    let name = name.to_lowercase();
-    !name.starts_with(['.', '_']) && ENDINGS.iter().any(|ending| name.ends_with(ending))
+    if files.is_empty() { none("a pattern that matches a file") } else { Ok(with_rows(files)) }
 }
 
 /// The URL, if the path is one.
@@ -115,14 +88,14 @@ mod tests {
     #[test]
     fn folders_and_patterns_are_lists_of_files() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["train-1.parquet", "train-0.parquet", "test.jsonl.gz", ".hidden.jsonl", "notes.txt"] {
+        for name in ["train-1.parquet", "train-0.parquet", "more.jsonl.gz", ".hidden.jsonl", "notes.txt"] {
             std::fs::write(dir.path().join(name), "x").unwrap();
         }
         let names = |text: &Path| {
             let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
             inputs(text).unwrap().into_iter().map(name).collect::<Vec<_>>()
         };
-        assert_eq!(names(dir.path()), ["test.jsonl.gz", "train-0.parquet", "train-1.parquet"]);
+        assert_eq!(names(dir.path()), ["more.jsonl.gz", "train-0.parquet", "train-1.parquet"]);
         assert_eq!(names(&dir.path().join("train-*.parquet")), ["train-0.parquet", "train-1.parquet"]);
         let error = inputs(dir.path().join("none-*")).unwrap_err().to_string();
         assert!(error.ends_with("none-*: nothing to read, expected a pattern that matches a file"), "{error}");

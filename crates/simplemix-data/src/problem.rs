@@ -42,6 +42,10 @@ pub enum Problem {
     Unlabelled,
     /// A value of this row has a type that the format does not allow.
     WrongType,
+    /// A text is JSON of turns, or turns as Python prints them, where the other rows of its column are texts.
+    TurnsAsText,
+    /// A column that belongs to the prompt, such as `system` or `history`, says something that the format does not read.
+    UnreadColumn,
     /// A JSON string holds an escaped lone surrogate, which is not text.
     LoneSurrogate,
     /// More than a GiB of text in one row.
@@ -50,7 +54,7 @@ pub enum Problem {
 
 impl Problem {
     /// All problems.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::IdenticalSides,
         Self::EmptyPrompt,
         Self::EmptyChosen,
@@ -68,6 +72,8 @@ impl Problem {
         Self::Tie,
         Self::Unlabelled,
         Self::WrongType,
+        Self::TurnsAsText,
+        Self::UnreadColumn,
         Self::LoneSurrogate,
         Self::TooLarge,
     ];
@@ -92,6 +98,8 @@ impl Problem {
             Problem::Tie => "tie",
             Problem::Unlabelled => "unlabelled",
             Problem::WrongType => "wrong-type",
+            Problem::TurnsAsText => "turns-as-text",
+            Problem::UnreadColumn => "unread-column",
             Problem::LoneSurrogate => "lone-surrogate",
             Problem::TooLarge => "too-large",
         }

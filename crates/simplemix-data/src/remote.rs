@@ -12,7 +12,8 @@ use simplemix_files::{AtomicFile, cache_dir_for};
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::inputs::has_ending;
+use crate::folder::{has_ending, one_split};
+use crate::read::with_rows;
 
 /// Folder of local copies of remote objects. A copy is made again when the object has changed.
 ///
@@ -109,8 +110,9 @@ impl ObjectCache {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
             runtime.block_on(store.copy_all(&self.folder, progress))
         };
-        std::thread::scope(|scope| scope.spawn(work).join())
-            .unwrap_or_else(|_| Err(store.failed("copy", std::io::Error::other("the client panicked"))))
+        let copies = std::thread::scope(|scope| scope.spawn(work).join())
+            .unwrap_or_else(|_| Err(store.failed("copy", std::io::Error::other("the client panicked"))))?;
+        Ok(with_rows(copies))
     }
 }
 
@@ -220,6 +222,9 @@ impl Store {
             let found = self.store.list_with_delimiter(Some(&self.path)).await;
             let mut objects = found.map_err(|e| self.failed("list", e))?.objects;
             objects.retain(|object| object.location.filename().is_some_and(has_ending));
+            let names: Vec<String> =
+                objects.iter().filter_map(|object| object.location.filename()).map(str::to_owned).collect();
+            one_split(Path::new(&self.url), &names)?;
             return Ok(objects);
         };
         let fixed = self.path.parts().take_while(|part| !part.as_ref().contains(['*', '[']));

@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::markers::Markers;
 use crate::message::fields_text;
 use crate::near::NearDuplicates;
 use crate::pair::{Pair, Text};
@@ -32,17 +33,24 @@ pub enum Finding {
     LengthOutlier,
     /// Turns do not alternate between user and assistant, after at most one system turn.
     RoleOrder,
+    /// Both responses begin with the text of the prompt, which a model would then be trained to repeat.
+    PromptRepeated,
+    /// A text holds a special token, such as `<|im_end|>`, which tokenizers take for the token itself. In bare text the
+    /// prompt, and the end of a response, may have them.
+    SpecialToken,
 }
 
 impl Finding {
     /// All findings.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Duplicate,
         Self::SharedPrompt,
         Self::SimilarPrompt,
         Self::ScoreAgainstOrder,
         Self::LengthOutlier,
         Self::RoleOrder,
+        Self::PromptRepeated,
+        Self::SpecialToken,
     ];
 
     /// Name in reports, in kebab case.
@@ -54,6 +62,8 @@ impl Finding {
             Self::ScoreAgainstOrder => "score-against-order",
             Self::LengthOutlier => "length-outlier",
             Self::RoleOrder => "role-order",
+            Self::PromptRepeated => "prompt-repeated",
+            Self::SpecialToken => "special-token",
         }
     }
 }
@@ -93,6 +103,7 @@ pub struct Validator {
     near: Option<NearDuplicates>,
     /// Pairs of numbers of similar prompts.
     similar: Vec<(u32, u32)>,
+    markers: Markers,
 }
 
 /// Files that hold a prompt.
@@ -136,6 +147,13 @@ impl Validator {
         self
     }
 
+    /// Looks for these special tokens of a tokenizer, in place of those of well-known ones.
+    #[must_use]
+    pub fn with_special_tokens(mut self, tokens: Vec<String>) -> Self {
+        self.markers = Markers::of_tokenizer(tokens);
+        self
+    }
+
     /// Starts the next file.
     pub fn file(&mut self) {
         self.files.push(FileSeen::default());
@@ -156,6 +174,8 @@ impl Validator {
             (Finding::Duplicate, twice.is_some()),
             (Finding::ScoreAgainstOrder, pair.margin().is_some_and(|margin| margin < 0.0)),
             (Finding::RoleOrder, !alternates(pair)),
+            (Finding::PromptRepeated, repeats_prompt(pair)),
+            (Finding::SpecialToken, self.markers.are_in(pair)),
         ] {
             if holds {
                 add(&mut file.findings, finding, row);
@@ -265,21 +285,44 @@ fn alternates(pair: &Pair) -> bool {
     })
 }
 
+/// Whether both responses begin with the text of the prompt, or of its last turn.
+fn repeats_prompt(pair: &Pair) -> bool {
+    fn last(text: &Text) -> &str {
+        match text {
+            Text::Plain(text) => text.trim(),
+            Text::Messages(turns) => turns.last().map_or("", |turn| turn.content.trim()),
+        }
+    }
+    fn first(text: &Text) -> &str {
+        match text {
+            Text::Plain(text) => text.trim_start(),
+            Text::Messages(turns) => turns.first().map_or("", |turn| turn.content.trim_start()),
+        }
+    }
+    let prompt = last(&pair.prompt);
+    !prompt.is_empty() && [&pair.chosen, &pair.rejected].iter().all(|side| first(side).starts_with(prompt))
+}
+
+/// Hash of a prompt without white space at the ends of its texts. One turn of the user is the same prompt as its bare text.
 fn hash_of(text: &Text) -> u64 {
     let mut hasher = blake3::Hasher::new();
     let mut part = |text: &str| {
+        let text = text.trim();
         hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.trim().as_bytes());
+        hasher.update(text.as_bytes());
     };
     match text {
         Text::Plain(text) => part(text),
-        Text::Messages(turns) => turns.iter().for_each(|turn| {
-            part(&turn.role);
-            part(&turn.content);
-            if let Some(fields) = fields_text(&turn.fields) {
-                part(&fields);
-            }
-        }),
+        Text::Messages(turns) => match &turns[..] {
+            [turn] if turn.role == "user" && fields_text(&turn.fields).is_none() => part(&turn.content),
+            turns => turns.iter().for_each(|turn| {
+                part(&turn.role);
+                part(&turn.content);
+                if let Some(fields) = fields_text(&turn.fields) {
+                    part(&fields);
+                }
+            }),
+        },
     }
     let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
@@ -340,6 +383,54 @@ mod tests {
         let rows = |file: usize| found[file].get(&Finding::SimilarPrompt).map(|o| o.first_rows.clone());
         assert_eq!((rows(0), rows(1)), (Some(vec![0]), Some(vec![1])));
         assert!(!found[0].contains_key(&Finding::SharedPrompt));
+    }
+
+    #[test]
+    fn a_prompt_is_the_same_as_text_and_as_a_message() {
+        let plain = |prompt: &str| Pair::new(prompt.into(), "yes".into(), "no".into(), "s", Policy::Off);
+        let mut validator = Validator::default();
+        validator.file();
+        validator.see(&plain("  a question\n"));
+        validator.see(&plain("another"));
+        validator.file();
+        validator.see(&pair("a question", "yes"));
+        let found = validator.finish();
+        let rows = |file: usize| found[file].get(&Finding::SharedPrompt).map(|o| o.first_rows.clone());
+        assert_eq!((rows(0), rows(1)), (Some(vec![0]), Some(vec![0])));
+    }
+
+    #[test]
+    fn prompts_that_both_responses_repeat_are_found() {
+        let plain = |chosen: &str, rejected: &str| {
+            Pair::new("Q: 1?\nA:".into(), chosen.into(), rejected.into(), "s", Policy::Off)
+        };
+        assert!(repeats_prompt(&plain("Q: 1?\nA: 2", "Q: 1?\nA: 3")));
+        assert!(!repeats_prompt(&plain("Q: 1?\nA: 2", " 3")));
+        let mut turns = pair("1?", "1? It is 2.");
+        assert!(!repeats_prompt(&turns));
+        turns.rejected = Text::Messages(vec![Message::assistant("1? I do not know.")]);
+        assert!(repeats_prompt(&turns));
+    }
+
+    #[test]
+    fn special_tokens_are_found_where_no_template_writes_them() {
+        let found = |validator: Validator, pair: &Pair| {
+            let mut validator = validator;
+            validator.see(pair);
+            validator.finish()[0].contains_key(&Finding::SpecialToken)
+        };
+        let well_known = |pair: &Pair| found(Validator::default(), pair);
+        assert!(well_known(&pair("what does <|im_end|> mean?", "yes")));
+        assert!(well_known(&pair("a", "b [INST] c")));
+        assert!(!well_known(&pair("a <b> | c", "[x] <|y")));
+        let own = |pair: &Pair| found(Validator::default().with_special_tokens(vec!["<end>".to_owned()]), pair);
+        assert!(own(&pair("a", "b<end>")));
+        assert!(!own(&pair("<|im_end|>", "b")));
+        // Bare text is what the tokenizer sees: a rendered prompt and the end of a response are as they should be.
+        let plain =
+            |chosen: &str| Pair::new("<|user|>a<|assistant|>".into(), chosen.into(), "no".into(), "s", Policy::Off);
+        assert!(!well_known(&plain("b<|end|>\n")));
+        assert!(well_known(&plain("b<|end|>c")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -21,6 +21,7 @@ use simplemix_files::AtomicFile;
 use crate::error::{Error, Result};
 use crate::pair::{Form, Pair};
 use crate::schema::{self, Layout};
+use crate::zones::in_utc;
 
 /// Settings of a writer.
 #[derive(Debug, Clone)]
@@ -247,7 +248,10 @@ impl TableWriter {
         match &mut self.sink {
             Sink::Parquet(writer) => writer.write(&batch).map_err(Error::writing(&self.path)),
             Sink::Arrow(writer) => writer.write(&batch).map_err(Error::writing(&self.path)),
-            Sink::Json(writer) => writer.write(&batch).map_err(Error::writing(&self.path)),
+            Sink::Json(writer) => {
+                let batch = zones_as_offsets(&batch).map_err(Error::arrow(&self.path))?;
+                writer.write(&batch).map_err(Error::writing(&self.path))
+            }
             Sink::Unopened(_) | Sink::Closed => Err(closed(&self.path)),
         }
     }
@@ -397,6 +401,15 @@ fn plain_strings(batch: &RecordBatch) -> arrow::error::Result<RecordBatch> {
             }
         }
     }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// Timestamps with offsets in place of named zones, which JSON text cannot have.
+fn zones_as_offsets(batch: &RecordBatch) -> arrow::error::Result<RecordBatch> {
+    let columns: Vec<ArrayRef> = batch.columns().iter().map(in_utc).collect();
+    let fields = batch.schema_ref().fields().iter().zip(&columns);
+    let fields: Vec<Field> =
+        fields.map(|(field, column)| Field::clone(field).with_data_type(column.data_type().clone())).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 

@@ -12,6 +12,7 @@ pub mod faults;
 mod foreign;
 mod hash;
 mod lock;
+mod same;
 mod system;
 mod temporary;
 
@@ -24,5 +25,6 @@ pub use error::{Error, Result};
 pub use foreign::{is_lfs_pointer, python_number};
 pub use hash::{hash_file, hash_files, hash_model_folder};
 pub use lock::{Holder, Lock};
+pub use same::is_same_file;
 pub use system::{create_dir_all, remove_file};
 pub use temporary::remove_leftovers;

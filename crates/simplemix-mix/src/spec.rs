@@ -31,9 +31,9 @@ impl FromStr for SourceSpec {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::Form { found: text.to_owned(), expected: "NAME=PATH or NAME=PATH:WEIGHT" };
         let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
-        // A colon may be part of the path: only a weight after the last one counts.
-        let (path, weight) = match rest.rsplit_once(':').map(|(path, weight)| (path, weight.parse())) {
-            Some((path, Ok(weight))) => (path, Some(weight)),
+        let (path, weight) = match rest.rsplit_once(':') {
+            Some((path, weight)) if is_meant_as_weight(weight) => (path, Some(read_weight(name, weight)?)),
+            // A colon may be part of the path.
             _ => (rest, None),
         };
         if name.trim().is_empty() || path.is_empty() {
@@ -42,6 +42,25 @@ impl FromStr for SourceSpec {
         Ok(Self { name: name.trim().to_owned(), path: path.to_owned(), weight })
     }
 }
+
+/// Whether what follows the last colon is a weight, readable or not, rather than a part of the path: a path has a separator
+/// there, or the ending of a file.
+fn is_meant_as_weight(text: &str) -> bool {
+    let is_number = text.chars().all(|c| c.is_ascii_digit() || " .,/%+-eE".contains(c));
+    let has_ending = text.rsplit_once('.').is_some_and(|(_, end)| end.starts_with(|c: char| c.is_alphabetic()));
+    let starts_path = text.starts_with(['/', '\\']);
+    !starts_path && (is_number || !has_ending && !text.contains(['/', '\\', '*', '?']))
+}
+
+fn read_weight(name: &str, weight: &str) -> Result<Weight> {
+    weight.parse().map_err(|_| {
+        let (name, found) = (name.trim().to_owned(), weight.to_owned());
+        Error::Weight { name, found, expected: EXPECTED }
+    })
+}
+
+/// Weights that are read.
+const EXPECTED: &str = "a number >= 0 such as 0.5, 3, 1/3 or 50%";
 
 /// Reads weights by name, such as `off=0.5,on=0.5`.
 ///
@@ -64,10 +83,7 @@ pub fn parse_weights(text: &str) -> Result<Vec<(String, Weight)>> {
         if weights.iter().any(|(known, _)| *known == name) {
             return Err(Error::Twice { name });
         }
-        let weight = weight.parse().map_err(|_| {
-            let (name, found) = (name.clone(), weight.to_owned());
-            Error::Weight { name, found, expected: "a number >= 0 such as 0.5, 3 or 1/3" }
-        })?;
+        let weight = read_weight(&name, weight)?;
         weights.push((name, weight));
     }
     Ok(weights)
@@ -86,6 +102,26 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_the_last_colon_is_a_weight_or_refused_as_one() {
+        let weight = |text: &str| format!("a=x.parquet:{text}").parse::<SourceSpec>().map(|spec| spec.weight);
+        for (text, expected) in
+            [("50%", "1/2"), ("1/3", "1/3"), (" 0.5", "0.5"), ("5e-1", "0.5"), ("1e-9", "0.000000001")]
+        {
+            assert_eq!(weight(text), Ok(Some(expected.parse().unwrap())), "{text}");
+        }
+        for text in ["inf", "nan", "1e400", "0x1", "", "0,5", "half", "1/0", "-1", "1e-30"] {
+            let error = weight(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("weight of source `a` is `{text}`, expected a number")), "{error}");
+        }
+        for path in
+            ["http://host:8080/x.parquet", "s3://bucket", "C:\\x.parquet", "data:1.parquet", "x:*.parquet", "a:b/c"]
+        {
+            let spec: SourceSpec = format!("a={path}").parse().unwrap();
+            assert_eq!((spec.path.as_str(), spec.weight), (path, None));
+        }
+    }
+
+    #[test]
     fn other_forms_are_refused() {
         for text in ["off", "=x.parquet", "off="] {
             assert!(text.parse::<SourceSpec>().is_err(), "{text}");
@@ -93,7 +129,7 @@ mod tests {
         assert_eq!(parse_weights("a=0.5,a=1").unwrap_err().to_string(), "source `a` is named twice");
         assert_eq!(
             parse_weights("a=-1").unwrap_err().to_string(),
-            "weight of source `a` is `-1`, expected a number >= 0 such as 0.5, 3 or 1/3"
+            "weight of source `a` is `-1`, expected a number >= 0 such as 0.5, 3, 1/3 or 50%"
         );
         assert!(parse_weights("").is_err());
     }

@@ -68,12 +68,28 @@ impl FromStr for Weight {
     }
 }
 
-/// Reads `3`, `0.25` or `1/3`, of at most 18 digits.
+/// Reads `3`, `0.25`, `1/3`, `50%` or `1e-9`, of at most 18 digits.
 fn fraction(text: &str) -> Option<(u64, u64)> {
     if let Some((above, below)) = text.split_once('/') {
         let below = digits(below)?;
         return (below > 0).then_some((digits(above)?, below));
     }
+    if let Some(percent) = text.strip_suffix('%') {
+        let (above, below) = decimal(percent.trim_end())?;
+        return Some((above, below.checked_mul(100)?));
+    }
+    let (number, power) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (above, below) = decimal(number)?;
+    let (is_below, power) = match power.strip_prefix('-') {
+        Some(power) => (true, power),
+        None => (false, power.strip_prefix('+').unwrap_or(power)),
+    };
+    let scale = 10u64.checked_pow(u32::try_from(digits(power)?).ok()?)?;
+    Some(if is_below { (above, below.checked_mul(scale)?) } else { (above.checked_mul(scale)?, below) })
+}
+
+/// Reads `3` or `0.25`, of at most 18 digits.
+fn decimal(text: &str) -> Option<(u64, u64)> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if whole.is_empty() && decimals.is_empty() || whole.len() + decimals.len() > 18 {
         return None;
@@ -116,7 +132,7 @@ impl<'de> Deserialize<'de> for Weight {
             type Value = Weight;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a weight such as 0.5, 3 or \"1/3\"")
+                f.write_str("a weight such as 0.5, 3, \"1/3\" or \"50%\"")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Weight, E> {
@@ -154,6 +170,11 @@ mod tests {
             ("1.", (1, 1)),
             ("0", (0, 1)),
             ("0.30", (3, 10)),
+            ("50%", (1, 2)),
+            ("12.5 %", (1, 8)),
+            ("1e-9", (1, 1_000_000_000)),
+            ("5e-1", (1, 2)),
+            ("1.5E+2", (150, 1)),
         ] {
             assert_eq!(text.parse::<Weight>().unwrap().parts(), parts, "{text}");
         }
@@ -161,7 +182,26 @@ mod tests {
 
     #[test]
     fn what_is_no_weight_is_refused() {
-        for text in ["", ".", "-1", "1e3", "NaN", "inf", "1/0", "0.5 0.5", "1/2/3", "1234567890123456789012"] {
+        for text in [
+            "",
+            ".",
+            "-1",
+            "1e",
+            "e3",
+            "1e400",
+            "1e-30",
+            "0x1",
+            "0,5",
+            "NaN",
+            "inf",
+            "1/0",
+            "0.5 0.5",
+            "1/2/3",
+            "%",
+            "5%%",
+            "1/2%",
+            "1234567890123456789012",
+        ] {
             assert!(text.parse::<Weight>().is_err(), "{text}");
         }
     }

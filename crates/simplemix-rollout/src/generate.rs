@@ -10,7 +10,7 @@ use crate::candidates::{CandidateRow, CandidateWriter, check_output};
 use crate::error::{Error, Result};
 use crate::finish::Finish;
 use crate::generator::{Candidate, CandidateSink, Generator, Job, Prompt, Sampled, SamplingConfig};
-use crate::journal::{Journal, Work, WorkKey, json};
+use crate::journal::{Journal, Work, WorkKey, check_apart, json};
 use crate::prompts::{PromptSettings, Survey};
 
 /// Settings of generating: prompts, sampling and output.
@@ -35,6 +35,7 @@ impl GenerateSettings {
     /// [`Error::Setting`] with the first setting out of range.
     pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
+        check_apart(&self.output, &self.prompts.files)?;
         check_output(&self.output)
     }
 }

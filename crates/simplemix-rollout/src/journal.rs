@@ -86,6 +86,15 @@ pub(crate) fn finished<R: DeserializeOwned>(output: &Path, key: &WorkKey, overwr
     }
 }
 
+/// Checks that an output is none of the inputs.
+pub(crate) fn check_apart(output: &Path, inputs: &[PathBuf]) -> Result<()> {
+    if inputs.iter().any(|input| simplemix_files::is_same_file(input, output)) {
+        let found = output.display().to_string();
+        return Err(Error::Setting { key: "output", found, expected: "a file that is none of the inputs" });
+    }
+    Ok(())
+}
+
 fn journal_path(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.file_name() else {
         let found = format!("`{}`", output.display());

@@ -13,7 +13,7 @@ use simplemix_data::{Pair, PairWriter, Watch, WriteOptions};
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, SCORE, survey};
 use crate::error::{Error, Result};
 use crate::finish::Finish;
-use crate::journal::{WorkKey, finished, json};
+use crate::journal::{WorkKey, check_apart, finished, json};
 use crate::select::{Choice, NoPair, Scored, SelectSettings, choose, pair_of};
 
 /// Settings of pairing: input, rule and output.
@@ -113,6 +113,7 @@ const BATCH_PAIRS: usize = 1024;
 pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport> {
     settings.select.check()?;
     let path = &settings.candidates;
+    check_apart(&settings.output, std::slice::from_ref(path))?;
     let CandidateSurvey { hash, groups: total, layout } = survey(path)?;
     let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {

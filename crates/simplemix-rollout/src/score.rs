@@ -12,7 +12,7 @@ use crate::candidates::{
 };
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
-use crate::journal::{Journal, Work, WorkKey};
+use crate::journal::{Journal, Work, WorkKey, check_apart};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
 
 /// Settings of scoring: input and output. Scorers are passed separately, see [`crate::ScorerSettings`].
@@ -115,6 +115,7 @@ fn check(settings: &ScoreSettings, scorers: &[Weighted]) -> Result<()> {
         let found = weighted.weight.to_string();
         return Err(Error::Setting { key: "weight", found, expected: "a finite number" });
     }
+    check_apart(&settings.output, std::slice::from_ref(&settings.candidates))?;
     check_output(&settings.output)
 }
 

@@ -9,7 +9,7 @@ use simplemix_eval::{ModelOutput, write_outputs};
 use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig, generate};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{PromptForm, flagged, on_terminal};
+use crate::flags::{PromptForm, check_new, flagged, on_terminal};
 use crate::generate::{Backend, Processors};
 use crate::lines::print;
 use crate::reading::files;
@@ -53,10 +53,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    if args.output.exists() && !args.overwrite {
-        let output = args.output.display();
-        return Err(Failure::input(format!("--output {output}: exists; choose another name, or give --overwrite")));
-    }
+    check_new(&args.output, args.overwrite)?;
     let prompts = files(&args.prompts)?;
     let name = args.output.file_name();
     let name = name.ok_or_else(|| Failure::input(format!("--output is {}, expected a file", args.output.display())))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::format::kind::{Columns, Kind};
+use crate::format::meta::SYSTEM;
 
 /// Detects the format of a file with these columns.
 ///
@@ -70,11 +71,14 @@ fn by_types(columns: &Columns) -> Option<Format> {
         return None;
     }
     Some(match prompt {
+        prompt if prompt.is_messages() => Format::ExplicitMessages,
+        // A system prompt needs the form of messages.
+        prompt if prompt.is_text() && SYSTEM.iter().any(|name| kind(name).speaks()) => Format::Orca,
         prompt if prompt.is_text() => Format::ExplicitText,
         Kind::Absent | Kind::Null => match () {
-            () if kind("question").is_text() => Format::Orca,
-            () if kind("instruction").is_text() => Format::AlpacaRanking,
-            () if kind("input").is_text() => Format::Orca,
+            () if kind("question").speaks() => Format::Orca,
+            () if kind("instruction").speaks() => Format::AlpacaRanking,
+            () if kind("query").speaks() || kind("input").speaks() => Format::Orca,
             () if *chosen == Kind::Transcript && *rejected == Kind::Transcript => Format::HhTranscripts,
             () => Format::ImplicitText,
         },
@@ -90,12 +94,17 @@ fn refusal(columns: &Columns, path: &Path) -> Error {
                 path: path.to_path_buf(),
                 column: column.to_owned(),
                 found: kind.to_string(),
-                expected: "text or a list of {role, content}".to_owned(),
+                expected: match kind {
+                    Kind::PrintedMessages => "text or a list of {role, content}; write such lists as JSON".to_owned(),
+                    _ => "text or a list of {role, content}".to_owned(),
+                },
             };
         }
     }
     let unpaired = columns.has("completion") && (columns.has("label") || columns.has("kto_tag"));
-    let hint = if unpaired {
+    let hint = if columns.is_empty() {
+        "no row is an object, expected objects with at least `chosen` and `rejected`"
+    } else if unpaired {
         "these are unpaired responses with a label (KTO), expected pairs"
     } else if columns.has("messages") && !columns.has("chosen") {
         "these are conversations without a preference (a fine-tuning set), expected pairs"

@@ -2,17 +2,18 @@
 
 use crate::cell::{Cell, Struct};
 use crate::draft::{Draft, DraftText};
+use crate::format::meta::number as score;
 use crate::format::transcript::extra_id_turns;
 use crate::format::turns::{Turn, answer, text, turns, user};
 use crate::problem::Problem;
 
-/// Orca: `system` and `question` beside plain `chosen` and `rejected`; an empty `system` is ignored.
+/// Columns that may hold the question of [`orca`]; the first that is not null counts.
+pub(crate) const QUESTIONS: [&str; 4] = ["prompt", "question", "query", "input"];
+
+/// Orca: a question beside plain `chosen` and `rejected`.
 pub(crate) fn orca(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
-    let question = text(row.first(&["question", "input"]), Problem::EmptyPrompt)?;
-    let mut prompt = system(row);
-    prompt.push(Turn::new("user", question));
     Ok(Draft::new(
-        DraftText::Messages(prompt),
+        user(row.first(&QUESTIONS))?,
         answer(row.get("chosen"), Problem::EmptyChosen)?,
         answer(row.get("rejected"), Problem::EmptyRejected)?,
     ))
@@ -21,7 +22,7 @@ pub(crate) fn orca(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
 /// Alpaca ranking: the pairs of turns in `history`, then `instruction`, a newline and `input`.
 pub(crate) fn alpaca_ranking(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let instruction = text(row.get("instruction"), Problem::EmptyPrompt)?;
-    let mut prompt = system(row);
+    let mut prompt = Vec::new();
     if let Cell::List(history) = row.get("history") {
         for round in history.iter() {
             let round = round.as_list().filter(|round| round.len() == 2).ok_or(Problem::WrongType)?;
@@ -41,11 +42,6 @@ pub(crate) fn alpaca_ranking(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     ))
 }
 
-fn system(row: Struct<'_>) -> Vec<Turn<'_>> {
-    let system = row.get("system").as_str().filter(|system| !system.is_empty());
-    system.map(|system| Turn::new("system", system)).into_iter().collect()
-}
-
 pub(crate) fn argilla_ratings(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     Ok(Draft::new(
         user(row.get("instruction"))?,
@@ -62,7 +58,7 @@ pub(crate) fn shp(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
         _ => return Err(Problem::Unlabelled),
     };
     let mut draft = of_two(user(row.get("history"))?, [row.get("human_ref_A"), row.get("human_ref_B")], !a_wins)?;
-    let votes = [row.get("score_A").as_f64(), row.get("score_B").as_f64()];
+    let votes = [score(row.get("score_A")), score(row.get("score_B"))];
     draft.score_chosen = votes[usize::from(!a_wins)];
     draft.score_rejected = votes[usize::from(a_wins)];
     draft.task = row.get("domain").as_str().map(Into::into);
@@ -125,5 +121,5 @@ fn of_two<'a>(prompt: DraftText<'a>, responses: [Cell<'a>; 2], second_wins: bool
 }
 
 fn number(cell: Cell<'_>) -> Result<f64, Problem> {
-    cell.as_f64().filter(|number| !number.is_nan()).ok_or(Problem::Unlabelled)
+    score(cell).ok_or(Problem::Unlabelled)
 }

@@ -1,8 +1,10 @@
 //! Origin and scores of a pair, from the columns of the various formats.
 
-use crate::cell::Struct;
-use crate::draft::Draft;
+use crate::cell::{Cell, Struct};
+use crate::draft::{Draft, DraftText};
+use crate::format::turns::Turn;
 use crate::pair::Policy;
+use crate::problem::Problem;
 
 const SOURCE: [&str; 1] = ["source"];
 const TASK: [&str; 1] = ["task"];
@@ -15,6 +17,9 @@ const SCORES: [[&str; 5]; 2] = [
     ["score_rejected", "rejected_score", "rejected_rating", "rejected-rating", "rejected_avg_rating"],
 ];
 
+/// Columns of system prompts, which become the first turn.
+pub(crate) const SYSTEM: [&str; 3] = ["system", "system_prompt", "system_message"];
+
 /// Columns that name the models of chosen and rejected. They are also carried along, since `generator` holds one name
 /// only.
 pub(crate) const MODELS: [[&str; 2]; 2] = [["chosen_model", "chosen-model"], ["rejected_model", "rejected-model"]];
@@ -25,8 +30,36 @@ pub(crate) fn consumes(column: &str) -> bool {
         || SCORES.iter().flatten().any(|name| *name == column)
 }
 
+/// Number in a cell, which may be text; `None` for text that is no number, and for NaN and infinity.
+pub(crate) fn number(cell: Cell<'_>) -> Option<f64> {
+    let number = cell.as_f64().or_else(|| cell.as_str()?.trim().parse().ok());
+    number.filter(|number| number.is_finite())
+}
+
+/// Number of scores in a row that are texts without a number.
+pub(crate) fn unread_scores(row: Struct<'_>) -> u64 {
+    let unread = |names: &&[&str; 5]| row.first(*names).as_str().is_some() && number(row.first(*names)).is_none();
+    SCORES.iter().filter(unread).count() as u64
+}
+
+/// Puts the system prompt of the row before the turns of the prompt.
+fn add_system<'a>(prompt: &mut DraftText<'a>, row: Struct<'a>) -> Result<(), Problem> {
+    let (DraftText::Messages(turns), Some(system)) = (prompt, row.first(&SYSTEM).as_str()) else { return Ok(()) };
+    match turns.first() {
+        _ if system.trim().is_empty() => {}
+        Some(first) if first.role == "system" && first.content.trim() == system.trim() => {}
+        Some(first) if first.role == "system" => return Err(Problem::UnreadColumn),
+        _ => turns.insert(0, Turn::new("system", system)),
+    }
+    Ok(())
+}
+
 /// Fills in the properties that the format left open; a value of the wrong type is ignored.
-pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) {
+///
+/// # Errors
+/// [`Problem::UnreadColumn`] if the row has a system prompt, and its messages have another one.
+pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) -> Result<(), Problem> {
+    add_system(&mut draft.prompt, row)?;
     let text = |names: &[&str]| row.first(names).as_str().filter(|text| !text.is_empty());
     if draft.source.is_none() {
         draft.source = text(&SOURCE).map(Into::into);
@@ -46,8 +79,9 @@ pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) {
         draft.policy = word.or_else(|| draft.source.as_deref().and_then(policy_in_name));
     }
     for (score, names) in [&mut draft.score_chosen, &mut draft.score_rejected].into_iter().zip(&SCORES) {
-        *score = score.or_else(|| row.first(names).as_f64());
+        *score = score.filter(|score| score.is_finite()).or_else(|| number(row.first(names)));
     }
+    Ok(())
 }
 
 /// Policy in the name of a source, as in `tulu-3-sft-reused-off-policy`.

@@ -12,13 +12,17 @@ mod tree;
 mod trl;
 mod turn_fields;
 mod turns;
+mod turns_text;
+mod unread;
 
 pub(crate) use detect::detect;
-pub(crate) use kind::Columns;
+pub(crate) use kind::{Columns, Kind};
+pub(crate) use meta::unread_scores;
 pub use ranked::RankedRule;
 pub(crate) use table::Shape;
 pub(crate) use turn_fields::{TURN_FIELDS, has_media, is_media, template_inputs};
 pub(crate) use turns::{Turn, turn};
+pub(crate) use unread::Unread;
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +36,7 @@ use table::{FORMATS, FormatSpec, Parse};
 /// A format of preference data, recognised by its columns.
 ///
 /// Files of every format may also have the canonical columns `source`, `policy`, `generator`, `task` and the scores, or
-/// common other names of them.
+/// common other names of them, and those whose pairs are messages a column `system`, which becomes the first turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -78,7 +82,7 @@ pub enum Format {
     /// `prompt`, `response_0`, `response_1`, `safer_response_id`: PKU-SafeRLHF, by safety. Never detected, only used when
     /// asked for.
     PkuSafer,
-    /// `system`, `question` (or `input`), `chosen`, `rejected`: Intel's Orca pairs.
+    /// `question` (or `query`, `input`), or `prompt` beside `system`; `chosen`, `rejected` as text: Intel's Orca pairs.
     Orca,
     /// `conversations`, `chosen`, `rejected` with `from` and `value`: LLaMA-Factory's ShareGPT ranking form.
     ShareGptRanking,
@@ -124,7 +128,11 @@ impl Format {
 
     /// Whether `column` ends up in a canonical column, so that it is not carried along.
     pub(crate) fn consumes(self, column: &str) -> bool {
-        self.spec().required.contains(&column) || self.spec().optional.contains(&column) || meta::consumes(column)
+        let is_system = self.form() == Form::Messages && meta::SYSTEM.contains(&column);
+        is_system
+            || self.spec().required.contains(&column)
+            || self.spec().optional.contains(&column)
+            || meta::consumes(column)
     }
 
     /// Whether `column` must be decoded, carried or not.
@@ -148,8 +156,7 @@ impl Format {
             Parse::One(parse) => pairs.push(parse(row)?),
             Parse::Ranked(parse) => parse(row, rule, pairs)?,
         }
-        pairs[first..].iter_mut().for_each(|pair| meta::fill(pair, row));
-        Ok(())
+        pairs[first..].iter_mut().try_for_each(|pair| meta::fill(pair, row))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cell::{Cell, List, Struct};
 use crate::draft::{Draft, DraftText};
+use crate::format::meta::number;
 use crate::format::transcript::{extra_id_turns, human_assistant_turns};
 use crate::format::trl::prompt_and_messages;
 use crate::format::turns::{answer, text, turns, user};
@@ -88,17 +89,13 @@ pub(crate) fn ultra_feedback<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut 
         let fields = answer_cell.as_struct()?;
         Some(Candidate {
             response: answer(fields.get("response"), Problem::EmptyChosen).ok()?,
-            score: lenient_number(fields.first(&["fine-grained_score", "overall_score"]))?,
+            // Some ratings are text, and `N/A` stands for missing ones.
+            score: number(fields.first(&["fine-grained_score", "overall_score"]))?,
             model: fields.get("model").as_str(),
         })
     };
     let candidates: Vec<_> = list(row, "completions")?.iter().filter_map(candidate).collect();
     pair_up(&user(row.get("instruction"))?, &candidates, rule, pairs)
-}
-
-/// A number or a number as text; UltraFeedback writes some ratings as text, and `N/A` for missing ones.
-fn lenient_number(cell: Cell<'_>) -> Option<f64> {
-    cell.as_f64().or_else(|| cell.as_str()?.trim().parse().ok())
 }
 
 /// Nectar: `answers` with ranks from 1, the best.
@@ -107,7 +104,7 @@ pub(crate) fn nectar<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Draf
         let fields = answer_cell.as_struct()?;
         Some(Candidate {
             response: answer(fields.get("answer"), Problem::EmptyChosen).ok()?,
-            score: -fields.get("rank").as_f64()?,
+            score: -number(fields.get("rank"))?,
             model: fields.get("model").as_str(),
         })
     };
@@ -121,7 +118,7 @@ pub(crate) fn nemo_rl<'a>(row: Struct<'a>, rule: RankedRule, pairs: &mut Vec<Dra
     let candidate = |completion: Cell<'a>| {
         let fields = completion.as_struct()?;
         let response = DraftText::Messages(turns(fields.get("completion")).ok()?);
-        Some(Candidate { response, score: -fields.get("rank").as_f64()?, model: None })
+        Some(Candidate { response, score: -number(fields.get("rank"))?, model: None })
     };
     let candidates: Vec<_> = list(row, "completions")?.iter().filter_map(candidate).collect();
     pair_up(&DraftText::Messages(turns(row.get("context"))?), &candidates, rule, pairs)
@@ -137,7 +134,7 @@ pub(crate) fn help_steer_ratings<'a>(
     let candidate = |row: Cell<'a>| {
         let row = row.as_struct()?;
         let response = answer(row.get("response"), Problem::EmptyChosen).ok()?;
-        Some(Candidate { response, score: row.get("helpfulness").as_f64()?, model: None })
+        Some(Candidate { response, score: number(row.get("helpfulness"))?, model: None })
     };
     let candidates: Vec<_> = rows.iter().filter_map(candidate).collect();
     let prompt = text(group.get("prompt"), Problem::EmptyPrompt)?;
@@ -148,7 +145,7 @@ pub(crate) fn help_steer_ratings<'a>(
 pub(crate) fn simpo_scored(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     let mut draft = prompt_and_messages(row)?;
     if let Cell::List(scores) = row.get("all_rm_scores") {
-        let scores = || scores.iter().filter_map(Cell::as_f64).filter(|score| !score.is_nan());
+        let scores = || scores.iter().filter_map(number);
         draft.score_chosen = scores().reduce(f64::max);
         draft.score_rejected = scores().reduce(f64::min);
         if draft.score_chosen.is_some() && draft.score_chosen == draft.score_rejected {

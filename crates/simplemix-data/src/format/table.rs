@@ -182,7 +182,7 @@ pub(super) const FORMATS: &[FormatSpec] = &[
         format: Format::Orca,
         name: "orca",
         required: &["chosen", "rejected"],
-        optional: &["system", "question", "input"],
+        optional: &labelled::QUESTIONS,
         parse: Parse::One(labelled::orca),
         ..ROW
     },
@@ -190,7 +190,6 @@ pub(super) const FORMATS: &[FormatSpec] = &[
         format: Format::ShareGptRanking,
         name: "share-gpt-ranking",
         required: &["conversations", "chosen", "rejected"],
-        optional: &["system"],
         parse: Parse::One(sharegpt::ranking),
         ..ROW
     },
@@ -198,7 +197,7 @@ pub(super) const FORMATS: &[FormatSpec] = &[
         format: Format::AlpacaRanking,
         name: "alpaca-ranking",
         required: &["instruction", "chosen", "rejected"],
-        optional: &["system", "input", "history"],
+        optional: &["input", "history"],
         parse: Parse::One(labelled::alpaca_ranking),
         ..ROW
     },

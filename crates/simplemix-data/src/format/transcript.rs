@@ -27,10 +27,10 @@ pub(crate) fn hh(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
 }
 
 /// Splits a transcript into turns, leaving out an empty last one, which only invites a response. Text before the first
-/// mark is a turn of the user.
+/// mark is a turn of the user; the mark may lack its empty line there.
 pub(crate) fn human_assistant_turns(transcript: &str) -> Vec<Turn<'_>> {
     let mut turns: Vec<Turn<'_>> = Vec::new();
-    let mut rest = transcript;
+    let mut rest = transcript.trim_start().strip_prefix(HUMAN.trim_start()).unwrap_or(transcript);
     let mut role = "user";
     loop {
         let marks = [(HUMAN, "user"), (ASSISTANT, "assistant")];

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::cell::{Cell, Struct};
 use crate::draft::{Draft, DraftText};
 use crate::format::Turn;
+use crate::format::meta::number;
 use crate::format::ranked::{Candidate, RankedRule, pair_up};
 use crate::problem::Problem;
 
@@ -60,7 +61,7 @@ fn node(row: Struct<'_>) -> Option<Node<'_>> {
         parent: row.get("parent_id").as_str(),
         role,
         text: row.get("text").as_str()?,
-        rank: row.get("rank").as_f64(),
+        rank: number(row.get("rank")),
     })
 }
 

@@ -1,6 +1,6 @@
 //! TRL's four formats, and the mixed one with a text prompt beside messages.
 
-use crate::cell::Struct;
+use crate::cell::{Cell, Struct};
 use crate::draft::{Draft, DraftText};
 use crate::format::turns::{Turn, split_at_difference, text, turns};
 use crate::problem::Problem;
@@ -12,12 +12,30 @@ pub(crate) fn explicit_text(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
     Ok(Draft::new(DraftText::Plain(prompt.into()), DraftText::Plain(chosen.into()), DraftText::Plain(rejected.into())))
 }
 
+/// Messages on all three sides, or two texts after a prompt of messages. Turns of the prompt that both sides begin with are
+/// left out of them.
 pub(crate) fn explicit_messages(row: Struct<'_>) -> Result<Draft<'_>, Problem> {
-    Ok(Draft::new(
-        DraftText::Messages(turns(row.get("prompt"))?),
-        DraftText::Messages(turns(row.get("chosen"))?),
-        DraftText::Messages(turns(row.get("rejected"))?),
-    ))
+    let side = |cell, if_missing| match cell {
+        Cell::Str(_) => Ok(vec![Turn::new("assistant", text(cell, if_missing)?)]),
+        cell => turns(cell),
+    };
+    let prompt = turns(row.get("prompt"))?;
+    let mut chosen = side(row.get("chosen"), Problem::EmptyChosen)?;
+    let mut rejected = side(row.get("rejected"), Problem::EmptyRejected)?;
+    let repeated = repeated(&prompt, &chosen, &rejected);
+    chosen.drain(..repeated);
+    rejected.drain(..repeated);
+    Ok(Draft::new(DraftText::Messages(prompt), DraftText::Messages(chosen), DraftText::Messages(rejected)))
+}
+
+/// Largest number of turns at the end of the prompt with which both responses begin again, before turns of their own.
+fn repeated(prompt: &[Turn<'_>], chosen: &[Turn<'_>], rejected: &[Turn<'_>]) -> usize {
+    if prompt.last().is_none_or(|turn| turn.role == "assistant") {
+        return 0;
+    }
+    let most = prompt.len().min(chosen.len().saturating_sub(1)).min(rejected.len().saturating_sub(1));
+    let again = |&count: &usize| prompt.ends_with(&chosen[..count]) && chosen[..count] == rejected[..count];
+    (1..=most).rev().find(again).unwrap_or(0)
 }
 
 /// Splits two texts as TRL's `extract_prompt` does: at the first character that differs, or at the space before it.
@@ -67,12 +85,22 @@ pub(crate) fn prompt_and_messages(row: Struct<'_>) -> Result<Draft<'_>, Problem>
     if split.prompt.iter().all(|turn| turn.role == "system") {
         let prompt = text(row.get("prompt"), Problem::EmptyPrompt)?;
         split.prompt.push(Turn::new("user", prompt));
+    } else if let Cell::Str(prompt) = row.get("prompt")
+        && !split.prompt.iter().any(|turn| overlap(&turn.content, prompt))
+    {
+        return Err(Problem::DifferentPrompts);
     }
     Ok(Draft::new(
         DraftText::Messages(split.prompt),
         DraftText::Messages(split.chosen),
         DraftText::Messages(split.rejected),
     ))
+}
+
+/// Whether one text, without white space at its ends, is a part of the other.
+fn overlap(a: &str, b: &str) -> bool {
+    let (a, b) = (a.trim(), b.trim());
+    b.is_empty() || !a.is_empty() && (a.contains(b) || b.contains(a))
 }
 
 /// Checks that both sides start with a turn of the assistant; otherwise they answer different prompts.

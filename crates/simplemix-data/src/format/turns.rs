@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::cell::{Cell, List, Struct};
 use crate::draft::DraftText;
 use crate::format::turn_fields::TURN_FIELDS;
+use crate::format::turns_text::turns_text;
 use crate::message::{Message, fields_text, says_nothing};
 use crate::problem::Problem;
 
@@ -60,6 +61,7 @@ impl<'a> Turn<'a> {
 /// The text of a cell, or the problem with it.
 pub(crate) fn text(cell: Cell<'_>, if_missing: Problem) -> Result<&str, Problem> {
     match cell {
+        Cell::Str(text) if turns_text(text).is_some() => Err(Problem::TurnsAsText),
         Cell::Str(text) => Ok(text),
         Cell::Null => Err(if_missing),
         _ => Err(Problem::WrongType),

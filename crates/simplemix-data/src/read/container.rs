@@ -21,7 +21,8 @@ use crate::problem::Problem;
 use crate::read::bounded::BoundedFile;
 use crate::read::guard::{Guarded, guarded};
 use crate::read::ipc::{check_file, check_stream};
-use crate::read::json::{Elements, SplitError};
+use crate::read::json::{Elements, Nesting, SplitError};
+use crate::read::json_row;
 
 /// Bytes after which a chunk of rows is closed.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -39,8 +40,17 @@ pub enum Container {
     ArrowStream,
     /// One JSON object per line.
     JsonLines,
+    /// JSON objects one after the other, each over several lines.
+    JsonObjects,
     /// One JSON array of objects.
     JsonArray,
+}
+
+impl Container {
+    /// Whether values have no declared types.
+    pub(crate) fn is_json(self) -> bool {
+        matches!(self, Self::JsonLines | Self::JsonObjects | Self::JsonArray)
+    }
 }
 
 impl fmt::Display for Container {
@@ -50,6 +60,7 @@ impl fmt::Display for Container {
             Container::ArrowFile => "Arrow IPC file",
             Container::ArrowStream => "Arrow IPC stream",
             Container::JsonLines => "JSON lines",
+            Container::JsonObjects => "JSON objects",
             Container::JsonArray => "JSON array",
         })
     }
@@ -57,8 +68,17 @@ impl fmt::Display for Container {
 
 /// Some rows of a file.
 pub(crate) enum Chunk {
-    Arrow { rows: StructArray, schema: SchemaRef },
+    Arrow {
+        rows: StructArray,
+        schema: SchemaRef,
+    },
     Json(Vec<JsonRow>),
+    /// Rows of Arrow some of whose columns have been parsed, and all columns as they were.
+    Parsed {
+        rows: Vec<JsonRow>,
+        columns: StructArray,
+        schema: SchemaRef,
+    },
 }
 
 /// A parsed row, or its problem.
@@ -96,20 +116,22 @@ impl Chunk {
                 };
                 Chunk::Json(rows.into_iter().map(rename).collect())
             }
+            // Columns are parsed after they got their names.
+            parsed @ Chunk::Parsed { .. } => parsed,
         }
     }
 
     pub(crate) fn rows(&self) -> usize {
         match self {
             Chunk::Arrow { rows, .. } => rows.len(),
-            Chunk::Json(rows) => rows.len(),
+            Chunk::Json(rows) | Chunk::Parsed { rows, .. } => rows.len(),
         }
     }
 
     pub(crate) fn row(&self, row: usize) -> Result<Struct<'_>, Problem> {
         match self {
             Chunk::Arrow { rows, .. } => Ok(Struct::Arrow { array: rows, row }),
-            Chunk::Json(rows) => match &rows[row].fields {
+            Chunk::Json(rows) | Chunk::Parsed { rows, .. } => match &rows[row].fields {
                 Ok(fields) => Ok(Struct::Json(fields)),
                 Err(problem) => Err(*problem),
             },
@@ -120,13 +142,15 @@ impl Chunk {
     pub(crate) fn span(&self, row: usize) -> u32 {
         match self {
             Chunk::Arrow { .. } => 1,
-            Chunk::Json(rows) => rows[row].span,
+            Chunk::Json(rows) | Chunk::Parsed { rows, .. } => rows[row].span,
         }
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
         match self {
-            Chunk::Arrow { schema, .. } => schema.fields().iter().map(|field| field.name().clone()).collect(),
+            Chunk::Arrow { schema, .. } | Chunk::Parsed { schema, .. } => {
+                schema.fields().iter().map(|field| field.name().clone()).collect()
+            }
             Chunk::Json(rows) => {
                 let mut names: Vec<String> = Vec::new();
                 for name in rows.iter().filter_map(|row| row.fields.as_ref().ok()).flat_map(Map::keys) {
@@ -146,14 +170,22 @@ impl Chunk {
     /// Kinds of values in the columns of these rows.
     pub(crate) fn columns(&self) -> Columns {
         let types: Option<Vec<DataType>> = match self {
-            Chunk::Arrow { schema, .. } => {
+            Chunk::Arrow { schema, .. } | Chunk::Parsed { schema, .. } => {
                 Some(schema.fields().iter().map(|field| field.data_type().clone()).collect())
             }
             Chunk::Json(_) => None,
         };
-        Columns::of_sample(self.names(), types.as_deref(), (0..self.rows()).filter_map(|row| self.row(row).ok()))
+        Columns::of_sample(self.names(), types.as_deref(), self.usable())
+    }
+
+    /// The rows without a problem.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = Struct<'_>> + Clone {
+        (0..self.rows()).filter_map(|row| self.row(row).ok())
     }
 }
+
+/// Tells the columns that have to be decoded, by name.
+pub(crate) type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Chunks of a file, in order.
 pub(crate) type Chunks = Box<dyn Iterator<Item = Result<Chunk>> + Send>;
@@ -193,22 +225,40 @@ impl Source {
         text(&self.path)
     }
 
+    /// Whether the file has no rows.
+    pub(crate) fn has_no_rows(&self) -> Result<bool> {
+        if self.container == Container::Parquet {
+            let metadata = guarded(&self.path, || {
+                let loaded = ArrowReaderMetadata::load(&BoundedFile(self.file()?), ArrowReaderOptions::default());
+                loaded.map_err(Error::parquet(&self.path))
+            })?;
+            return Ok(metadata.metadata().file_metadata().num_rows() == 0);
+        }
+        let nothing: Wanted = Arc::new(|_| false);
+        let first = self.chunks(&nothing, 1)?.find(|chunk| chunk.as_ref().map_or(true, |chunk| chunk.rows() > 0));
+        Ok(first.transpose()?.is_none())
+    }
+
     /// Reads the first rows, with all columns.
     pub(crate) fn sample(&self, rows: usize) -> Result<Chunk> {
-        match self.chunks(&|_| true, rows)?.next() {
+        match self.chunks(&all(), rows)?.next() {
             Some(chunk) => chunk,
             None => Ok(Chunk::Json(Vec::new())),
         }
     }
 
     /// Reads all rows in chunks of at most `rows`, decoding only the columns that are `wanted`.
-    pub(crate) fn chunks(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
+    pub(crate) fn chunks(&self, wanted: &Wanted, rows: usize) -> Result<Chunks> {
+        let json = |split: fn(Box<dyn BufRead + Send>) -> Elements| {
+            Ok(json_chunks(split(text(&self.path)?), self.path.clone(), wanted.clone(), rows))
+        };
         match self.container {
-            Container::Parquet => guarded(&self.path, || self.parquet(wanted, rows)),
-            Container::ArrowFile => guarded(&self.path, || self.arrow_file(wanted, rows)),
-            Container::ArrowStream => guarded(&self.path, || self.arrow_stream(wanted, rows)),
-            Container::JsonLines => Ok(json_chunks(Elements::lines(text(&self.path)?), self.path.clone(), rows)),
-            Container::JsonArray => Ok(json_chunks(Elements::array(text(&self.path)?), self.path.clone(), rows)),
+            Container::Parquet => guarded(&self.path, || self.parquet(wanted.as_ref(), rows)),
+            Container::ArrowFile => guarded(&self.path, || self.arrow_file(wanted.as_ref(), rows)),
+            Container::ArrowStream => guarded(&self.path, || self.arrow_stream(wanted.as_ref(), rows)),
+            Container::JsonLines => json(Elements::lines),
+            Container::JsonObjects => json(Elements::objects),
+            Container::JsonArray => json(Elements::array),
         }
     }
 
@@ -258,6 +308,11 @@ impl Source {
     }
 }
 
+/// All columns.
+pub(crate) fn all() -> Wanted {
+    Arc::new(|_| true)
+}
+
 fn projection(schema: &Schema, wanted: &dyn Fn(&str) -> bool) -> Vec<usize> {
     schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect()
 }
@@ -305,24 +360,53 @@ fn text(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     Ok(Box::new(file))
 }
 
-/// Detects JSON lines, which start with `{`, and JSON arrays, which start with `[`.
+/// Detects JSON arrays, which start with `[`, and JSON objects, one a line or over several lines.
 fn text_container(path: &Path) -> Result<Container> {
+    let failed = || Error::io(path, "read");
+    let mut bytes = std::io::BufReader::new(text(path)?).bytes();
     let mut head = Vec::new();
-    text(path)?.take(4096).read_to_end(&mut head).map_err(Error::io(path, "read"))?;
-    let body = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start();
-    match body.first() {
-        Some(b'{') => Ok(Container::JsonLines),
+    let first = loop {
+        let Some(byte) = bytes.next().transpose().map_err(failed())? else { break None };
+        head.truncate(7);
+        head.push(byte);
+        let is_mark = head.len() <= 3 && b"\xef\xbb\xbf".starts_with(&head);
+        if !is_mark && !byte.is_ascii_whitespace() {
+            break Some(byte);
+        }
+    };
+    match first {
         Some(b'[') => Ok(Container::JsonArray),
-        None if head.is_empty() => Err(Error::Empty { path: path.to_path_buf(), what: "bytes" }),
-        _ => {
-            let found = format!("`{}`", head[..head.len().min(8)].escape_ascii());
-            Err(Error::Container { path: path.to_path_buf(), found })
+        Some(b'{') if spans_lines(&mut bytes).map_err(failed())? => Ok(Container::JsonObjects),
+        Some(b'{') => Ok(Container::JsonLines),
+        None => {
+            let what = if head.is_empty() { "bytes" } else { "rows" };
+            Err(Error::Empty { path: path.to_path_buf(), what })
+        }
+        Some(_) => {
+            head.extend(bytes.take(8 - head.len()).map_while(std::io::Result::ok));
+            Err(Error::Container { path: path.to_path_buf(), found: format!("`{}`", head.escape_ascii()) })
         }
     }
 }
 
+/// Whether the object whose opening brace has been read goes on in the next line. A line that was cut off does not: what
+/// follows it is the brace of another object.
+fn spans_lines(bytes: &mut dyn Iterator<Item = std::io::Result<u8>>) -> std::io::Result<bool> {
+    let mut nesting = Nesting::in_object();
+    let mut ended = false;
+    for byte in bytes {
+        match byte? {
+            byte if ended && !byte.is_ascii_whitespace() => return Ok(byte != b'{'),
+            b'\n' if nesting.is_outside() || nesting.in_string => return Ok(false),
+            b'\n' => ended = true,
+            byte => nesting.see(byte),
+        }
+    }
+    Ok(false)
+}
+
 /// Parses rows, in chunks of at most `rows` rows and about [`CHUNK_BYTES`].
-fn json_chunks(mut elements: Elements, path: PathBuf, rows: usize) -> Chunks {
+fn json_chunks(mut elements: Elements, path: PathBuf, wanted: Wanted, rows: usize) -> Chunks {
     let mut row = 0u64;
     let mut failed = false;
     let mut element = Vec::new();
@@ -333,7 +417,7 @@ fn json_chunks(mut elements: Elements, path: PathBuf, rows: usize) -> Chunks {
         let mut chunk = Vec::new();
         let mut bytes = 0;
         while chunk.len() < rows && bytes < CHUNK_BYTES {
-            match next_row(&mut elements, &mut element, &path, row) {
+            match next_row(&mut elements, &mut element, &path, wanted.as_ref(), row) {
                 Ok(Some(fields)) => chunk.push(JsonRow { span: 1, fields }),
                 Ok(None) => break,
                 Err(error) => {
@@ -350,7 +434,13 @@ fn json_chunks(mut elements: Elements, path: PathBuf, rows: usize) -> Chunks {
 
 type Row = Result<Map<String, Value>, Problem>;
 
-fn next_row(elements: &mut Elements, element: &mut Vec<u8>, path: &Path, row: u64) -> Result<Option<Row>> {
+fn next_row(
+    elements: &mut Elements,
+    element: &mut Vec<u8>,
+    path: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+    row: u64,
+) -> Result<Option<Row>> {
     let start = match elements.next_into(element) {
         Ok(Some(start)) => start,
         Ok(None) => return Ok(None),
@@ -359,33 +449,6 @@ fn next_row(elements: &mut Elements, element: &mut Vec<u8>, path: &Path, row: u6
             return Err(Error::JsonShape { path: path.to_path_buf(), row, byte, found, expected });
         }
     };
-    match serde_json::from_slice(element) {
-        Ok(Value::Object(fields)) => Ok(Some(Ok(fields))),
-        Ok(other) => Err(Error::JsonShape {
-            path: path.to_path_buf(),
-            row,
-            byte: start,
-            found: json_kind(&other).to_owned(),
-            expected: "an object",
-        }),
-        // Python writes such strings without complaint, but they are not text.
-        Err(error) if is_lone_surrogate(&error) => Ok(Some(Err(Problem::LoneSurrogate))),
-        Err(source) => Err(Error::Json { path: path.to_path_buf(), row, byte: start, source }),
-    }
-}
-
-fn is_lone_surrogate(error: &serde_json::Error) -> bool {
-    error.is_syntax() && error.to_string().starts_with("lone leading surrogate")
-        || error.to_string().starts_with("unexpected end of hex escape")
-}
-
-fn json_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
+    let parsed = json_row::parse(element, wanted);
+    parsed.map(Some).map_err(|source| Error::Json { path: path.to_path_buf(), row, byte: start, source })
 }

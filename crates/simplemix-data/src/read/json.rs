@@ -16,6 +16,8 @@ pub(crate) struct Elements {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Layout {
     Lines,
+    /// Objects one after the other, each over any number of lines.
+    Objects,
     /// Before the opening bracket.
     ArrayStart,
     /// After the bracket or an element.
@@ -44,6 +46,11 @@ impl Elements {
         Self { input, layout: Layout::Lines, offset: 0 }
     }
 
+    /// Objects one after the other, each over any number of lines.
+    pub(crate) fn objects(input: Box<dyn BufRead + Send>) -> Self {
+        Self { input, layout: Layout::Objects, offset: 0 }
+    }
+
     /// The elements of one array.
     pub(crate) fn array(input: Box<dyn BufRead + Send>) -> Self {
         Self { input, layout: Layout::ArrayStart, offset: 0 }
@@ -53,6 +60,7 @@ impl Elements {
     pub(crate) fn next_into(&mut self, element: &mut Vec<u8>) -> Result<Option<u64>, SplitError> {
         match self.layout {
             Layout::Lines => self.next_line(element),
+            Layout::Objects => self.next_object(element),
             Layout::ArrayStart => {
                 self.skip_byte_order_mark()?;
                 self.expect(b'[', "`[`, the start of an array")?;
@@ -116,6 +124,21 @@ impl Elements {
         Ok(Some(start))
     }
 
+    fn next_object(&mut self, element: &mut Vec<u8>) -> Result<Option<u64>, SplitError> {
+        element.clear();
+        if self.offset == 0 {
+            self.skip_byte_order_mark()?;
+        }
+        if self.peek()?.is_none() {
+            return Ok(None);
+        }
+        let start = self.offset;
+        self.expect(b'{', "`{`, the start of an object")?;
+        element.push(b'{');
+        self.read_until_closed(element)?;
+        Ok(Some(start))
+    }
+
     fn close(&mut self) -> Result<Option<u64>, SplitError> {
         self.consume(1);
         if self.peek()?.is_some() {
@@ -125,28 +148,41 @@ impl Elements {
         Ok(None)
     }
 
-    /// Copies one value: up to the comma or bracket that ends it, brackets and strings inside it respected.
+    /// Copies one value of an array: up to the comma or bracket that ends it, brackets and strings inside it respected.
     fn read_value(&mut self, element: &mut Vec<u8>) -> Result<(), SplitError> {
-        let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+        let mut nesting = Nesting::default();
+        self.copy_until(element, "`]`, the end of the array", &mut |byte| {
+            let ends = nesting.is_outside() && matches!(byte, b',' | b']');
+            nesting.see(byte);
+            if ends { Ends::Before } else { Ends::No }
+        })
+    }
+
+    /// Copies the rest of an object whose opening brace has been read.
+    fn read_until_closed(&mut self, element: &mut Vec<u8>) -> Result<(), SplitError> {
+        let mut nesting = Nesting::in_object();
+        self.copy_until(element, "`}`, the end of the object", &mut |byte| {
+            nesting.see(byte);
+            if nesting.is_outside() { Ends::After } else { Ends::No }
+        })
+    }
+
+    /// Copies bytes up to the one that `ends` them.
+    fn copy_until(
+        &mut self,
+        element: &mut Vec<u8>,
+        expected: &'static str,
+        ends: &mut dyn FnMut(u8) -> Ends,
+    ) -> Result<(), SplitError> {
         loop {
             let buffer = self.input.fill_buf()?;
             if buffer.is_empty() {
-                return Err(self.unexpected("`]`, the end of the array"));
+                return Err(self.unexpected(expected));
             }
-            let end = buffer.iter().position(|&byte| {
-                if in_string {
-                    in_string = escaped || byte != b'"';
-                    escaped = !escaped && byte == b'\\';
-                    return false;
-                }
-                match byte {
-                    b'"' => in_string = true,
-                    b'{' | b'[' => depth += 1,
-                    b'}' | b']' if depth > 0 => depth -= 1,
-                    b',' | b']' if depth == 0 => return true,
-                    _ => {}
-                }
-                false
+            let end = buffer.iter().enumerate().find_map(|(at, &byte)| match ends(byte) {
+                Ends::No => None,
+                Ends::Before => Some(at),
+                Ends::After => Some(at + 1),
             });
             let taken = end.unwrap_or(buffer.len());
             element.extend_from_slice(&buffer[..taken]);
@@ -211,5 +247,48 @@ impl Elements {
             Err(error) => return SplitError::Io(error),
         };
         SplitError::Shape { byte: self.offset, found, expected }
+    }
+}
+
+/// Whether a byte ends a value.
+enum Ends {
+    No,
+    /// The byte follows the value.
+    Before,
+    /// The byte is the last one of the value.
+    After,
+}
+
+/// Depth of brackets, and whether the next byte is inside a string.
+#[derive(Debug, Default)]
+pub(crate) struct Nesting {
+    depth: usize,
+    pub(crate) in_string: bool,
+    escaped: bool,
+}
+
+impl Nesting {
+    /// State after the opening brace of an object.
+    pub(crate) fn in_object() -> Self {
+        Self { depth: 1, ..Self::default() }
+    }
+
+    pub(crate) fn see(&mut self, byte: u8) {
+        if self.in_string {
+            self.in_string = self.escaped || byte != b'"';
+            self.escaped = !self.escaped && byte == b'\\';
+            return;
+        }
+        match byte {
+            b'"' => self.in_string = true,
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    /// Whether no bracket and no string is open.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.depth == 0 && !self.in_string
     }
 }

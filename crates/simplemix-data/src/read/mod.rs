@@ -6,6 +6,7 @@ mod extra;
 mod guard;
 mod ipc;
 mod json;
+mod json_row;
 mod options;
 mod regroup;
 mod report;
@@ -27,12 +28,14 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use crate::cell::Struct;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
-use crate::format::{Format, RankedRule, Shape, detect, has_media, is_media, template_inputs};
+use crate::format::{
+    Columns, Format, RankedRule, Shape, Unread, detect, has_media, is_media, template_inputs, unread_scores,
+};
 use crate::message::TemplateInputs;
 use crate::pair::{Form, Pair};
 use crate::problem::Problem;
 use crate::schema::{self, BatchBuilder, Layout};
-use container::{Chunk, Chunks, Source};
+use container::{Chunk, Chunks, Source, Wanted};
 use extra::{Extra, extra_columns};
 use regroup::{group, parse_json_text};
 
@@ -41,6 +44,8 @@ const SAMPLE_ROWS: usize = 256;
 
 /// Rows decoded at a time to find the fields of turns.
 const SURVEY_ROWS: usize = 1024;
+/// Rows that are looked at for columns that hold only nulls so far.
+const MOST_SAMPLE_ROWS: usize = 1 << 16;
 
 /// Bytes of text after which a batch is closed, far below Arrow's limit of 2 GiB per column.
 const BATCH_TEXT_BYTES: usize = 64 << 20;
@@ -68,6 +73,7 @@ pub struct PairReader {
     chunks: Chunks,
     current: Option<(Chunk, usize)>,
     rules: Rules,
+    unread: Arc<Unread>,
     extras: Vec<Extra>,
     layout: Layout,
     schema: SchemaRef,
@@ -80,6 +86,8 @@ struct Rules {
     stem: String,
     policy: PolicyRule,
     ranked: RankedRule,
+    /// Columns of the current chunk that must not say anything beside the pairs.
+    watched: Vec<String>,
 }
 
 impl std::fmt::Debug for PairReader {
@@ -104,7 +112,7 @@ impl PairReader {
         let source = Source::open(path)?;
         let names = Renaming(options.columns.clone());
         let sample = named_sample(&source, path, &names)?;
-        let columns = sample.columns();
+        let columns = columns_of(&source, &sample, &names)?;
         let format = options.format.map_or_else(|| detect(&columns, path), Ok)?;
         for name in format.required() {
             require(&sample, path, name, || format!("a column of the format {format}"))?;
@@ -121,17 +129,28 @@ impl PairReader {
                 None => layout.add_all(&layout_of(&source, &sample, &names, &arrangement, format)?),
             }
         }
+        let sample = arrangement.sample(sample)?;
+        let unread = Arc::new(match options.format {
+            None => Unread::find(format, &columns, sample.usable(), path)?,
+            Some(_) => Unread::default(),
+        });
         let mut extras = match options.extra_columns {
-            ExtraColumns::Carry => arrangement.extras(sample, format)?,
+            ExtraColumns::Carry => {
+                let rest = source.container().is_json().then(|| unread_values(&source, format, &names)).transpose()?;
+                extra_columns(&sample, format, rest)?
+            }
             ExtraColumns::Drop => Vec::new(),
         };
         extras.retain(|extra| form == Form::Plain || !TemplateInputs::COLUMNS.contains(&extra.name.as_str()));
-        let wanted = |name: &str| {
-            let name = names.new_name(name).unwrap_or(name);
-            let for_template = form == Form::Messages && TemplateInputs::COLUMNS.contains(&name);
-            format.reads(name) || for_template || is_media(name) || extras.iter().any(|extra| extra.name == name)
-        };
         let container = source.container();
+        let carried: Vec<String> = extras.iter().map(|extra| extra.name.clone()).collect();
+        let (new_names, watching) = (names.clone(), unread.clone());
+        let wanted: Wanted = Arc::new(move |name| {
+            let name = new_names.new_name(name).unwrap_or(name);
+            let for_template = form == Form::Messages && TemplateInputs::COLUMNS.contains(&name);
+            let is_carried = carried.iter().any(|carried| carried == name);
+            format.reads(name) || for_template || is_media(name) || watching.watches(name) || is_carried
+        });
         let chunks = source.chunks(&wanted, options.batch_rows.max(1))?;
         let chunks = arrangement.apply(names.apply(chunks));
         let fields: Vec<FieldRef> =
@@ -141,12 +160,14 @@ impl PairReader {
             stem: stem(path),
             policy: options.policy.clone(),
             ranked: options.ranked,
+            watched: Vec::new(),
         };
         Ok(Self {
             path: path.to_path_buf(),
             chunks,
             current: None,
             rules,
+            unread,
             extras,
             layout,
             schema: Arc::new(Schema::new(fields)),
@@ -191,7 +212,12 @@ impl PairReader {
     fn next_chunk(&mut self) -> Result<Option<(Chunk, usize)>> {
         match self.current.take() {
             Some(current) => Ok(Some(current)),
-            None => Ok(self.chunks.next().transpose()?.map(|chunk| (chunk, 0))),
+            None => {
+                let Some(chunk) = self.chunks.next().transpose()? else { return Ok(None) };
+                self.rules.watched = chunk.names();
+                self.rules.watched.retain(|name| self.unread.watches(name));
+                Ok(Some((chunk, 0)))
+            }
         }
     }
 
@@ -245,6 +271,8 @@ impl Rules {
         report.rows += u64::from(chunk.span(row));
         let found = chunk.row(row).and_then(|cells| {
             report.format.drafts(cells, self.ranked, drafts)?;
+            Unread::check(&self.watched, cells, drafts)?;
+            report.unread_scores += unread_scores(cells);
             beside_texts(cells, report.form)
         });
         let inputs = match found {
@@ -288,13 +316,13 @@ fn layout_of(
     let mut layout = Layout::from(Form::Messages);
     let reads = |name: &str| format.consumes(name);
     survey::add_types(&mut layout, sample, &reads);
-    let is_json = matches!(source.container(), Container::JsonLines | Container::JsonArray);
-    if !arrangement.json_text.is_empty() || is_json && survey::may_have_more(source)? {
-        let wanted = |name: &str| {
-            let name = names.new_name(name).unwrap_or(name);
-            reads(name) || TemplateInputs::COLUMNS.contains(&name)
-        };
-        let chunks = Renaming(names.0.clone()).apply(source.chunks(&wanted, SURVEY_ROWS)?);
+    if !arrangement.json_text.is_empty() || source.container().is_json() && survey::may_have_more(source)? {
+        let new_names = names.clone();
+        let wanted: Wanted = Arc::new(move |name| {
+            let name = new_names.new_name(name).unwrap_or(name);
+            format.consumes(name) || TemplateInputs::COLUMNS.contains(&name)
+        });
+        let chunks = names.clone().apply(source.chunks(&wanted, SURVEY_ROWS)?);
         survey::add_rows(&mut layout, arrangement.apply(chunks), &reads)?;
     }
     Ok(layout)
@@ -309,6 +337,38 @@ fn beside_texts(row: Struct<'_>, form: Form) -> Result<TemplateInputs, Problem> 
         Form::Plain => Ok(TemplateInputs::default()),
         Form::Messages => template_inputs(row).map_err(|_| Problem::TemplateInputs),
     }
+}
+
+/// Kinds of the columns. Where the sample shows nulls only, further rows are looked at.
+fn columns_of(source: &Source, sample: &Chunk, names: &Renaming) -> Result<Columns> {
+    let mut columns = sample.columns();
+    let open = |columns: &Columns| {
+        let matters = |name: &String| Format::ALL.iter().any(|format| format.reads(name));
+        columns.undecided().into_iter().filter(matters).collect::<Vec<String>>()
+    };
+    let (undecided, new_names) = (open(&columns), names.clone());
+    if undecided.is_empty() {
+        return Ok(columns);
+    }
+    let wanted: Wanted =
+        Arc::new(move |name| undecided.iter().any(|open| open == new_names.new_name(name).unwrap_or(name)));
+    let mut rows = 0;
+    for chunk in names.clone().apply(source.chunks(&wanted, SAMPLE_ROWS)?) {
+        let chunk = chunk?;
+        rows += chunk.rows();
+        columns.extend(chunk.columns());
+        if rows >= MOST_SAMPLE_ROWS || open(&columns).is_empty() {
+            break;
+        }
+    }
+    Ok(columns)
+}
+
+/// All rows of a file without the columns that `format` reads.
+fn unread_values(source: &Source, format: Format, names: &Renaming) -> Result<Chunks> {
+    let new_names = names.clone();
+    let wanted: Wanted = Arc::new(move |name| !format.consumes(new_names.new_name(name).unwrap_or(name)));
+    Ok(names.clone().apply(source.chunks(&wanted, SAMPLE_ROWS)?))
 }
 
 /// Reads the first rows of a file and renames their columns.
@@ -337,6 +397,7 @@ fn require(sample: &Chunk, path: &Path, column: &str, expected: impl FnOnce() ->
 }
 
 /// Columns to read under other names: new name -> name in the file.
+#[derive(Clone)]
 struct Renaming(BTreeMap<String, String>);
 
 impl Renaming {
@@ -369,13 +430,24 @@ impl Arrangement {
         }
     }
 
-    /// Columns to carry, found in the rearranged sample.
-    fn extras(&self, sample: Chunk, format: Format) -> Result<Vec<Extra>> {
-        match self.apply(Box::new(std::iter::once(Ok(sample)))).next() {
-            Some(sample) => Ok(extra_columns(&sample?, format)),
-            None => Ok(Vec::new()),
-        }
+    /// The rearranged sample.
+    fn sample(&self, sample: Chunk) -> Result<Chunk> {
+        self.apply(Box::new(std::iter::once(Ok(sample)))).next().unwrap_or_else(|| Ok(Chunk::Json(Vec::new())))
     }
+}
+
+/// The files among several that have rows, or all of them if none has; a shard without rows is nothing to read. A file that
+/// cannot be read stays, for the error of whoever reads it.
+pub(crate) fn with_rows(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    if files.len() < 2 {
+        return files;
+    }
+    let is_empty = |file: &PathBuf| match Source::open(file) {
+        Ok(source) => source.has_no_rows().unwrap_or(false),
+        Err(error) => matches!(error, Error::Empty { what: "rows", .. }),
+    };
+    let full: Vec<PathBuf> = files.iter().filter(|file| !is_empty(file)).cloned().collect();
+    if full.is_empty() { files } else { full }
 }
 
 fn stem(path: &Path) -> String {

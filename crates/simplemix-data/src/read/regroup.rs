@@ -10,7 +10,7 @@ use crate::read::container::{Chunk, Chunks, JsonRow};
 /// Rows after which a group is closed, so that a file with the same key everywhere does not fill the memory.
 const MAX_GROUP_ROWS: usize = 10_000;
 
-/// Parses the columns `names`, which hold JSON as text.
+/// Parses the columns `names`, which hold JSON as text. All columns stay as they are beside.
 pub(super) fn parse_json_text(chunks: Chunks, names: Vec<String>) -> Chunks {
     Box::new(chunks.map(move |chunk| {
         let chunk = chunk?;
@@ -18,7 +18,13 @@ pub(super) fn parse_json_text(chunks: Chunks, names: Vec<String>) -> Chunks {
             let fields = chunk.row(row).map(|fields| parsed(fields, &names));
             JsonRow { span: chunk.span(row), fields }
         });
-        Ok(Chunk::Json(rows.collect()))
+        let rows = rows.collect();
+        Ok(match chunk {
+            Chunk::Arrow { rows: columns, schema } | Chunk::Parsed { columns, schema, .. } => {
+                Chunk::Parsed { rows, columns, schema }
+            }
+            Chunk::Json(_) => Chunk::Json(rows),
+        })
     }))
 }
 

@@ -37,6 +37,8 @@ pub struct ReadReport {
     /// Turns with a field that no chat template reads, which is left out, by field.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unread_fields: BTreeMap<String, u64>,
+    /// Scores that are texts without a number, such as `N/A`; they count as absent.
+    pub unread_scores: u64,
 }
 
 impl ReadReport {
@@ -53,13 +55,18 @@ impl ReadReport {
             respelt_roles: BTreeMap::new(),
             other_roles: BTreeMap::new(),
             unread_fields: BTreeMap::new(),
+            unread_scores: 0,
         }
     }
 
     /// Whether everything was read as it stands: no row refused, no role respelt, no field left out.
     pub fn is_plain(&self) -> bool {
-        let Self { refused, respelt_roles, other_roles, unread_fields, .. } = self;
-        refused.is_empty() && respelt_roles.is_empty() && other_roles.is_empty() && unread_fields.is_empty()
+        let Self { refused, respelt_roles, other_roles, unread_fields, unread_scores, .. } = self;
+        *unread_scores == 0
+            && refused.is_empty()
+            && respelt_roles.is_empty()
+            && other_roles.is_empty()
+            && unread_fields.is_empty()
     }
 
     /// What was read otherwise than it stands in the file, beside refused rows, each part after a semicolon.
@@ -67,6 +74,10 @@ impl ReadReport {
         counted("roles in other spellings", &self.respelt_roles)
             + &counted("other roles, kept as they stand", &self.other_roles)
             + &counted("fields of turns left out", &self.unread_fields)
+            + &match self.unread_scores {
+                0 => String::new(),
+                scores => format!("; scores that are no numbers: {scores}"),
+            }
     }
 
     /// Counts roles and fields of the turns of a pair.

@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::format::detect;
+use crate::problem::Problems;
 use crate::read::bounded::BoundedFile;
-use crate::read::container::{Chunk, Chunks, Container, Source};
+use crate::read::container::{Chunk, Chunks, Container, Source, all};
 use crate::read::guard::guarded;
 use crate::read::ipc::check_file;
 
@@ -21,7 +22,8 @@ const SAMPLE_ROWS: usize = 256;
 /// Rows decoded at a time.
 const CHUNK_ROWS: usize = 1024;
 
-/// Reads the rows of any container as JSON objects. Memory is bounded by a chunk of rows.
+/// Reads the rows of any container as JSON objects. Memory is bounded by a chunk of rows. A row that is no object, or not
+/// text, is left out and counted, see [`RowReader::refused`].
 ///
 /// # Examples
 /// ```
@@ -40,12 +42,14 @@ pub struct RowReader {
     holds_pairs: bool,
     chunks: Chunks,
     current: Option<(Chunk, usize)>,
-    row: u64,
+    /// Rows read so far.
+    rows: u64,
+    refused: Problems,
 }
 
 impl std::fmt::Debug for RowReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowReader").field("path", &self.path).field("row", &self.row).finish_non_exhaustive()
+        f.debug_struct("RowReader").field("path", &self.path).field("rows", &self.rows).finish_non_exhaustive()
     }
 }
 
@@ -63,8 +67,9 @@ impl RowReader {
         let source = Source::open(path)?;
         let sample = source.sample(SAMPLE_ROWS)?;
         let holds_pairs = detect(&sample.columns(), path).is_ok();
-        let chunks = source.chunks(&|_| true, CHUNK_ROWS)?;
-        Ok(Self { path: path.to_path_buf(), columns: sample.names(), holds_pairs, chunks, current: None, row: 0 })
+        let chunks = source.chunks(&all(), CHUNK_ROWS)?;
+        let (columns, refused) = (sample.names(), Problems::default());
+        Ok(Self { path: path.to_path_buf(), columns, holds_pairs, chunks, current: None, rows: 0, refused })
     }
 
     /// Names of the columns; for JSON, those of the first rows.
@@ -76,6 +81,16 @@ impl RowReader {
     pub fn holds_pairs(&self) -> bool {
         self.holds_pairs
     }
+
+    /// Number of the row that was returned last, counted from 0 in the file.
+    pub fn row(&self) -> u64 {
+        self.rows.saturating_sub(1)
+    }
+
+    /// Rows that were left out so far, by reason.
+    pub fn refused(&self) -> &Problems {
+        &self.refused
+    }
 }
 
 impl Iterator for RowReader {
@@ -86,12 +101,12 @@ impl Iterator for RowReader {
             if let Some((chunk, at)) = self.current.as_mut().filter(|(chunk, at)| *at < chunk.rows()) {
                 let row = chunk.row(*at).map(|cells| cells.to_json());
                 *at += 1;
-                self.row += 1;
-                let damaged = |problem: crate::Problem| Error::Damaged {
-                    path: self.path.clone(),
-                    message: format!("row {}: {}", self.row - 1, problem.name()),
-                };
-                return Some(row.map_err(damaged));
+                self.rows += 1;
+                match row {
+                    Ok(row) => return Some(Ok(row)),
+                    Err(problem) => self.refused.add(problem, self.rows - 1),
+                }
+                continue;
             }
             match self.chunks.next()? {
                 Ok(chunk) => self.current = Some((chunk, 0)),

@@ -12,7 +12,7 @@ use crate::schema::Layout;
 
 /// Adds what the columns have by their declared types.
 pub(super) fn add_types(layout: &mut Layout, chunk: &Chunk, reads: &dyn Fn(&str) -> bool) {
-    let Chunk::Arrow { schema, .. } = chunk else { return };
+    let (Chunk::Arrow { schema, .. } | Chunk::Parsed { schema, .. }) = chunk else { return };
     for field in schema.fields() {
         layout.add_input(field.name());
         if reads(field.name()) {

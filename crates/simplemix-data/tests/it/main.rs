@@ -5,6 +5,7 @@ mod common;
 mod encodings;
 mod families;
 mod malformed;
+mod other_peoples_files;
 mod reading;
 #[cfg(feature = "object-store")]
 mod remote;

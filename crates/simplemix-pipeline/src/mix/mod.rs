@@ -41,6 +41,7 @@ pub struct MixReport {
 /// As [`Mixing::open`] and [`Mixing::write`]; [`crate::Error::Setting`] without an output.
 pub fn mix(settings: &MixSettings, watch: &mut dyn Watch) -> Result<MixReport> {
     let output = settings.required_output()?.to_owned();
+    settings.check_apart()?;
     let mixing = Mixing::open(settings, watch)?;
     let achieved = mixing.write(&output, watch)?;
     if let Some(path) = &settings.plot {

@@ -165,6 +165,22 @@ impl MixSettings {
         }
     }
 
+    /// Checks that no file to write is one of the sources' files.
+    pub(crate) fn check_apart(&self) -> Result<()> {
+        let is_url = |source: &&MixSource| source.path.to_string_lossy().contains("://");
+        // A source that cannot be listed is reported when it is read.
+        let listed =
+            self.sources.iter().filter(|source| !is_url(source)).map(|source| simplemix_data::inputs(&source.path));
+        let files: Vec<PathBuf> = listed.filter_map(std::result::Result::ok).flatten().collect();
+        for (key, path) in [("output", &self.output), ("report", &self.report), ("plot", &self.plot)] {
+            let Some(path) = path else { continue };
+            if files.iter().any(|file| simplemix_files::is_same_file(file, path)) {
+                return Err(Error::setting(key, path.display(), "a file that is none of the sources"));
+            }
+        }
+        Ok(())
+    }
+
     /// The file to write.
     pub(crate) fn required_output(&self) -> Result<&Path> {
         self.output.as_deref().ok_or_else(|| Error::setting("output", "not set", "a file"))
