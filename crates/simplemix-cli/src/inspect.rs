@@ -124,7 +124,9 @@ pub(crate) fn run(args: &Args) -> Result {
 /// Prompts in files of prompts or pairs.
 fn held_out(paths: &[PathBuf]) -> Result<Vec<Text>> {
     let settings = PromptSettings { files: files(paths)?, ..PromptSettings::default() };
-    Ok(settings.prompts().input()?.into_iter().map(|prompt| prompt.prompt).collect())
+    let (prompts, notices) = settings.prompts_and_notices().input()?;
+    notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+    Ok(prompts.into_iter().map(|prompt| prompt.prompt).collect())
 }
 
 fn found(

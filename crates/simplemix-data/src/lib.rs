@@ -29,7 +29,7 @@ mod zones;
 
 pub use error::{Error, Result};
 pub use filter::{Facts, Filter, Left, Selection};
-pub use format::{Format, RankedRule};
+pub use format::{Format, RankedRule, belongs_to_prompt};
 pub use gather::RowStore;
 pub use inputs::inputs;
 pub use message::{Message, TemplateInputs};

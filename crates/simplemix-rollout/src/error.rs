@@ -97,6 +97,14 @@ pub enum Error {
         /// Columns needed.
         expected: &'static str,
     },
+    /// No row of a file holds a prompt.
+    #[error("{path}: no prompts: {}", refused.strip_prefix(&format!("{}: ", path.display())).unwrap_or(refused), path = path.display())]
+    NoPrompts {
+        /// Path of the first file.
+        path: PathBuf,
+        /// Rows without a prompt, by reason.
+        refused: String,
+    },
     /// The output exists and was made with other settings, or by another program.
     #[error(
         "{path}: exists, and was not made with these settings; choose another output, or overwrite it",
@@ -181,6 +189,7 @@ impl Error {
             | Self::Prompt { .. }
             | Self::Row { .. }
             | Self::Columns { .. }
+            | Self::NoPrompts { .. }
             | Self::Exists { .. }
             | Self::OtherWork { .. } => true,
             #[cfg(feature = "local")]

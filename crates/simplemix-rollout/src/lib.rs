@@ -22,6 +22,7 @@ mod local;
 mod mix_p;
 mod pair;
 mod preset;
+mod prompt_rows;
 mod prompts;
 mod random;
 #[cfg(feature = "local")]

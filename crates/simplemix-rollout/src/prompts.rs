@@ -1,20 +1,20 @@
 //! Prompts from files of prompts, or from files of preference pairs in any format that simplemix-data reads.
 //!
 //! A file of prompts has a column `prompt` (text or messages), `messages`, `question` or `instruction` (with `input`, as in
-//! Alpaca), and may have `id`, `task` (or `category`), `answer` and `reference`. If the file holds pairs, the chosen response
-//! becomes the reference.
+//! Alpaca), and may have `system`, `id`, `task` (or `category`), `answer` and `reference`. If the file holds pairs, the chosen
+//! response becomes the reference. A row without a prompt is left out and counted.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use simplemix_data::schema::{self, Layout};
-use simplemix_data::{ExtraColumns, Form, Message, Pair, PairReader, ReadOptions, RowReader, TemplateInputs, Text};
+use simplemix_data::schema::Layout;
+use simplemix_data::{Form, Message, TemplateInputs, Text};
 
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::journal::json;
+use crate::prompt_rows::PromptRows;
 
 /// Settings of reading prompts.
 ///
@@ -58,6 +58,8 @@ pub(crate) struct Survey {
     pub(crate) layout: Layout,
     /// Hash of all prompts and their fields.
     pub(crate) hash: String,
+    /// Sentences about rows that hold no prompt.
+    pub(crate) notices: Vec<String>,
 }
 
 impl PromptSettings {
@@ -75,6 +77,16 @@ impl PromptSettings {
     /// Any error of reading the files.
     pub fn prompts(&self) -> Result<Vec<Prompt>> {
         self.read().collect()
+    }
+
+    /// Reads the distinct prompts, in order, and says for each file how many of its rows hold no prompt, and why.
+    ///
+    /// # Errors
+    /// Any error of reading the files.
+    pub fn prompts_and_notices(&self) -> Result<(Vec<Prompt>, Vec<String>)> {
+        let mut reader = self.read();
+        let prompts = reader.by_ref().collect::<Result<_>>()?;
+        Ok((prompts, reader.notices()))
     }
 
     /// Reads all prompts once, for counts and hash.
@@ -97,8 +109,12 @@ impl PromptSettings {
             let line = json(&prompt);
             hasher.update(&(line.len() as u64).to_le_bytes()).update(line.as_bytes());
         }
+        let notices = reader.notices();
         if prompts == 0 {
             return Err(match self.files.first() {
+                Some(path) if !notices.is_empty() => {
+                    Error::NoPrompts { path: path.clone(), refused: notices.join("; ") }
+                }
                 Some(path) => simplemix_data::Error::NoInput { path: path.clone(), expected: "prompts" }.into(),
                 None => Error::Setting { key: "files", found: "empty".to_owned(), expected: "at least one file" },
             });
@@ -109,7 +125,7 @@ impl PromptSettings {
         }
         let (repeated, hash) = (reader.repeated, hasher.finalize().to_hex().to_string());
         layout.form = if plain { Form::Plain } else { Form::Messages };
-        Ok(Survey { prompts, repeated, answers, references, layout, hash })
+        Ok(Survey { prompts, repeated, answers, references, layout, hash, notices })
     }
 
     /// Iterates over the distinct prompts, in order.
@@ -121,6 +137,7 @@ impl PromptSettings {
             seen: HashMap::new(),
             left: self.limit.unwrap_or(u64::MAX),
             repeated: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -140,29 +157,34 @@ impl PromptSettings {
 pub(crate) struct Prompts<'a> {
     settings: &'a PromptSettings,
     files: std::slice::Iter<'a, PathBuf>,
-    rows: Option<Rows>,
+    rows: Option<PromptRows>,
     /// Hash of each prompt by hash of its id.
     seen: HashMap<[u8; 16], [u8; 16]>,
     left: u64,
     repeated: u64,
+    /// Sentences about rows that hold no prompt, one a file.
+    refused: Vec<String>,
 }
 
-/// Prompts of one file, with their rows.
-type Rows = Box<dyn Iterator<Item = Result<(u64, Prompt)>>>;
-
 impl Prompts<'_> {
+    /// Sentences about rows that hold no prompt, one for each file that has any, as far as they were read.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        let current = self.rows.as_ref().and_then(PromptRows::refused);
+        self.refused.iter().cloned().chain(current).collect()
+    }
+
     fn next_prompt(&mut self) -> Result<Option<Prompt>> {
         while self.left > 0 {
             let Some(rows) = &mut self.rows else {
                 let Some(file) = self.files.next() else { return Ok(None) };
-                self.rows = Some(open(file)?);
+                self.rows = Some(PromptRows::open(file)?);
                 continue;
             };
-            let Some(row) = rows.next() else {
+            let Some((row, mut prompt)) = rows.next()? else {
+                self.refused.extend(rows.refused());
                 self.rows = None;
                 continue;
             };
-            let (row, mut prompt) = row?;
             prompt.prompt = self.settings.shaped(prompt.prompt);
             let (id, text) = (short_hash(&prompt.id), short_hash(&asked(&prompt.prompt, &prompt.inputs)));
             match self.seen.insert(id, text) {
@@ -212,112 +234,10 @@ pub(crate) fn prompt_id(prompt: &Text, inputs: &TemplateInputs) -> String {
     hex
 }
 
-fn open(path: &Path) -> Result<Rows> {
-    let reader = RowReader::open(path)?;
-    if reader.holds_pairs() {
-        return pairs(path);
-    }
-    let Some(column) = ["prompt", "messages", "question", "instruction"]
-        .into_iter()
-        .find(|name| reader.columns().iter().any(|column| column == name))
-    else {
-        return Err(Error::Columns {
-            path: path.to_path_buf(),
-            found: reader.columns().join(", "),
-            expected: "preference pairs, or a column `prompt`, `messages`, `question` or `instruction`",
-        });
-    };
-    let path = path.to_path_buf();
-    Ok(Box::new(reader.enumerate().map(move |(row, cells)| {
-        let row = row as u64;
-        let wrong = |found: String, expected: &str| Error::Row {
-            path: path.clone(),
-            row,
-            found,
-            expected: expected.to_owned(),
-        };
-        Ok((row, prompt_of_row(&cells?, column, &wrong)?))
-    })))
-}
-
-fn pairs(path: &Path) -> Result<Rows> {
-    let mut options = ReadOptions::default();
-    options.extra_columns = ExtraColumns::Drop;
-    let reader = PairReader::open(path, &options)?;
-    let mut row = 0;
-    Ok(Box::new(reader.flat_map(move |batch| {
-        let pairs = batch.and_then(|batch| schema::pairs_from_batch(&batch));
-        let prompts: Vec<Result<(u64, Prompt)>> = match pairs {
-            Err(error) => vec![Err(error.into())],
-            Ok(pairs) => pairs.into_iter().zip(row..).map(|(pair, row)| Ok((row, prompt_of_pair(pair)))).collect(),
-        };
-        row += prompts.len() as u64;
-        prompts
-    })))
-}
-
-fn prompt_of_pair(pair: Pair) -> Prompt {
-    let reference = match pair.chosen {
-        Text::Plain(text) => Some(text),
-        // A response of several turns does not answer the prompt alone.
-        Text::Messages(mut turns) if turns.len() == 1 && turns[0].fields.is_empty() => {
-            turns.pop().map(|turn| turn.content)
-        }
-        Text::Messages(_) => None,
-    };
-    let id = prompt_id(&pair.prompt, &pair.inputs);
-    Prompt { id, task: pair.task, answer: None, reference, prompt: pair.prompt, inputs: pair.inputs }
-}
-
-fn prompt_of_row(
-    cells: &Map<String, Value>,
-    column: &'static str,
-    wrong: &dyn Fn(String, &str) -> Error,
-) -> Result<Prompt> {
-    let value = cells.get(column).unwrap_or(&Value::Null);
-    let shown = || format!("`{column}` {}", value.to_string().chars().take(60).collect::<String>());
-    let text: Text = serde_json::from_value(value.clone())
-        .map_err(|_| wrong(shown(), "text, or messages with `role` and `content`"))?;
-    let mut text = match (text, cells.get("input").and_then(Value::as_str)) {
-        (Text::Plain(text), Some(input)) if column == "instruction" && !input.is_empty() => {
-            Text::Plain(format!("{text}\n\n{input}"))
-        }
-        (text, _) => text,
-    };
-    if let Text::Messages(turns) = &mut text
-        && column == "messages"
-        && turns.last().is_some_and(|turn| turn.role == "assistant")
-    {
-        turns.pop();
-    }
-    if text.is_blank() {
-        return Err(wrong(shown(), "a prompt that is not blank"));
-    }
-    let inputs = match text.form() {
-        Form::Plain => TemplateInputs::default(),
-        Form::Messages => TemplateInputs::of_row(cells).map_err(|column| {
-            let value = cells.get(column).unwrap_or(&Value::Null).to_string();
-            let found = format!("`{column}` {}", value.chars().take(60).collect::<String>());
-            wrong(found, "a list of objects, or one object of arguments for the chat template")
-        })?,
-    };
-    let scalar = |name: &str| match cells.get(name) {
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Number(number)) => Some(number.to_string()),
-        _ => None,
-    };
-    Ok(Prompt {
-        id: scalar("id").or_else(|| scalar("prompt_id")).unwrap_or_else(|| prompt_id(&text, &inputs)),
-        task: scalar("task").or_else(|| scalar("category")),
-        answer: scalar("answer"),
-        reference: scalar("reference"),
-        prompt: text,
-        inputs,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn settings(dir: &Path, name: &str, text: &str) -> PromptSettings {
@@ -370,12 +290,51 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_a_prompt_cost_themselves_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = "{\"prompt\": \"x \\ud83d\"}\n{\"prompt\": \" \"}\n{\"prompt\": null}\n{\"prompt\": \"y\"}\n";
+        let read = settings(dir.path(), "p.jsonl", rows);
+        let survey = read.survey().unwrap();
+        assert_eq!((survey.prompts, survey.notices.len()), (1, 1));
+        let (prompts, notices) = read.prompts_and_notices().unwrap();
+        assert_eq!(prompts[0].prompt, "y".into());
+        assert!(
+            notices[0].ends_with("p.jsonl: 3 rows hold no prompt: empty-prompt 2, lone-surrogate 1"),
+            "{notices:?}"
+        );
+        let pairs =
+            r#"[{"prompt": "q", "chosen": "a", "rejected": "a"}, {"prompt": "q", "chosen": "a", "rejected": "b"}]"#;
+        let (prompts, notices) = settings(dir.path(), "pairs.json", pairs).prompts_and_notices().unwrap();
+        assert_eq!(prompts.len(), 1);
+        assert!(notices[0].ends_with("1 rows hold no prompt: identical-sides 1"), "{notices:?}");
+    }
+
+    #[test]
+    fn columns_beside_the_prompt_are_read_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let with_system = settings(dir.path(), "s.jsonl", r#"{"system": "Be brief.", "prompt": "q", "answer": ["4"]}"#);
+        let prompt = all(&with_system).remove(0);
+        assert_eq!(prompt.prompt, Text::Messages(vec![Message::system("Be brief."), Message::user("q")]));
+        assert_eq!(prompt.answer.as_deref(), Some("4"));
+        let error = |text: &str| settings(dir.path(), "e.jsonl", text).survey().unwrap_err().to_string();
+        let context = error(r#"{"question": "How long?", "context": "The river is 5 km long."}"#);
+        assert!(context.contains("row 0: `context` \"The river"), "{context}");
+        let answers = error(r#"{"question": "How long?", "answer": ["5", "five"]}"#);
+        assert!(answers.contains("row 0: `answer` [\"5\",\"five\"], expected one text or number"), "{answers}");
+        // The same text once more is no more.
+        let twice = settings(dir.path(), "t.jsonl", r#"{"prompt": "Question: how long?", "question": "how long?"}"#);
+        assert_eq!(all(&twice).len(), 1);
+    }
+
+    #[test]
     fn unusable_rows_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = |name: &str, text: &str| settings(dir.path(), name, text).survey().unwrap_err().to_string();
         let twice = "{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"a\", \"prompt\": \"y\"}";
         assert!(error("twice.jsonl", twice).contains("row 1: id `a`, which an earlier row has with another prompt"));
-        assert!(error("blank.jsonl", r#"{"prompt": " "}"#).contains("row 0: `prompt` \" \""));
+        assert!(
+            error("blank.jsonl", r#"{"prompt": " "}"#).ends_with("no prompts: 1 rows hold no prompt: empty-prompt 1")
+        );
         assert!(error("other.jsonl", r#"{"text": "x"}"#).contains("columns text, expected preference pairs"));
         assert!(error("kind.jsonl", r#"{"prompt": 5}"#).contains("row 0: `prompt` 5, expected text"));
         let mixed = "{\"prompt\": \"x\"}\n{\"prompt\": [{\"role\": \"user\", \"content\": \"y\"}]}";

@@ -23,6 +23,7 @@ pub(crate) use table::Shape;
 pub(crate) use turn_fields::{TURN_FIELDS, has_media, is_media, template_inputs};
 pub(crate) use turns::{Turn, turn};
 pub(crate) use unread::Unread;
+pub use unread::belongs_to_prompt;
 
 use std::fmt;
 use std::str::FromStr;

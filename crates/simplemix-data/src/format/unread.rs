@@ -211,9 +211,20 @@ fn words(name: &str) -> Vec<String> {
 
 /// Whether the name says that the column is the prompt or a part of it.
 fn is_prompt(name: &str) -> bool {
+    name == "prompt" || belongs_to_prompt(name)
+}
+
+/// Whether a column of this name, such as `context`, `chat_history` or `system`, belongs to the prompt beside the column that
+/// holds it.
+///
+/// ```
+/// use simplemix_data::belongs_to_prompt;
+/// assert!(belongs_to_prompt("chat_history") && !belongs_to_prompt("question_id"));
+/// ```
+pub fn belongs_to_prompt(name: &str) -> bool {
     let words = words(name);
     let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
-    name == "prompt" || has(&PROMPT_WORDS) && !has(&ABOUT_WORDS) && !has(&RESPONSE_WORDS)
+    has(&PROMPT_WORDS) && !has(&ABOUT_WORDS) && !has(&RESPONSE_WORDS)
 }
 
 /// Whether the column holds prose, different in most rows, that is not named as a part of the responses.
