@@ -62,3 +62,48 @@ fn what_is_no_model_folder_is_named_with_what_to_do() {
     std::fs::write(folder.join("adapter_config.json"), r#"{"base_model_name_or_path":"the/base"}"#).unwrap();
     train("model", &["an adapter of peft", "`the/base`", "--adapter"]);
 }
+
+/// Digits that the file splits one by one, and the class that does not: like SmolLM2.
+fn with_digits(dir: &Dir) {
+    let folder = dir.model();
+    change(&folder, "tokenizer.json", |tokenizer| {
+        let bytes = tokenizer["pre_tokenizer"].clone();
+        let digits = json!({ "type": "Digits", "individual_digits": true });
+        tokenizer["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [digits, bytes] });
+        tokenizer["model"]["merges"] = json!([["1", "2"]]);
+        for token in tokenizer["added_tokens"].as_array().unwrap().clone() {
+            tokenizer["model"]["vocab"][token["content"].as_str().unwrap()] = token["id"].clone();
+        }
+        tokenizer["model"]["vocab"]["12"] = 259.into();
+    });
+    change(&folder, "tokenizer_config.json", |config| config["tokenizer_class"] = "GPT2Tokenizer".into());
+    dir.pairs("p.jsonl", "12", 8);
+}
+
+#[test]
+fn tokenizers_that_transformers_builds_anew_are_read_as_asked() {
+    let dir = Dir::new();
+    with_digits(&dir);
+    let tokens = |reading: &[&str]| {
+        let args = [&["tokenize", "p.jsonl", "--tokenizer", "model", "--json"], reading].concat();
+        let summary: Value = serde_json::from_slice(&dir.simplemix(&args).stdout).unwrap();
+        (summary["tokens"]["prompt"].as_u64().unwrap(), summary["notices"].to_string())
+    };
+    let (file, said) = tokens(&[]);
+    assert!(said.contains("8 of 8 pairs looked at have other token ids in transformers 5"), "{said}");
+    let (transformers, said) = tokens(&["--tokenizer-as", "transformers"]);
+    assert!(said.contains("have other token ids by tokenizer.json"), "{said}");
+    assert_eq!(file, transformers + 8);
+
+    // A run notes it; its model has no such token.
+    let train = ["train", "--model", "model", "--train", "p.jsonl", "--output", "run", "--max-steps", "1"];
+    let output = dir.simplemix(&train);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let notices = std::fs::read_to_string(dir.path("run/notices.json")).unwrap();
+    assert!(notices.contains("--tokenizer-as transformers takes its ids"), "{notices}");
+    let train = ["train", "--model", "model", "--train", "p.jsonl", "--output", "r", "--tokenizer-as", "transformers"];
+    refused(&dir, &train, &["token id is 259"]);
+    let generate = ["generate", "--model", "model", "--prompts", "p.jsonl", "--max-new-tokens", "2", "--samples", "1"];
+    let output = dir.simplemix(&[&generate[..], &["-o", "c.parquet"]].concat());
+    assert!(output.status.success() && stderr(&output).contains("8 of 8 prompts looked at"), "{}", stderr(&output));
+}

@@ -105,6 +105,8 @@ pub(crate) struct Terminal {
     interrupted: Arc<AtomicBool>,
     /// Whether standard output is for JSON alone, so that evaluations go beside it.
     is_json: bool,
+    /// What the user was told, for results in JSON.
+    notices: Vec<String>,
 }
 
 /// Metrics beside the bar of training, and their short names.
@@ -126,7 +128,13 @@ impl Terminal {
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.
     pub(crate) fn passive() -> Self {
         let lines = Lines(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Self { lines, bar: Bar::hidden(), stage: String::new(), interrupted: Arc::default(), is_json: false }
+        let (stage, interrupted) = (String::new(), Arc::default());
+        Self { lines, bar: Bar::hidden(), stage, interrupted, is_json: false, notices: Vec::new() }
+    }
+
+    /// Everything that the user was told so far.
+    pub(crate) fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Keeps standard output free of lines, for JSON that follows.
@@ -201,6 +209,7 @@ impl Watch for Terminal {
 
     fn notice(&mut self, text: &str) {
         self.lines.0.suspend(|| warn(&format!("note: {text}")));
+        self.notices.push(text.to_owned());
     }
 
     fn is_interrupted(&self) -> bool {

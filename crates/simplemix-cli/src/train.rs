@@ -92,6 +92,7 @@ const FLAGS: &[Flag] = &[
         ..path("eval", "eval.files", "[NAME=]FILE", DATA)
     },
     flag("messages", "tokens.messages", SWITCH, DATA),
+    flag("tokenizer-as", "tokens.tokenizer_as", "", DATA),
     path("output", "output", "DIR", DATA),
     path("objective", "objective", "WHAT", METHOD),
     Flag { read: names, ..path("loss", "loss.name", "NAME[,NAME...]", METHOD) },

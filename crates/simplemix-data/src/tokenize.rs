@@ -273,33 +273,58 @@ impl PairTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn reading_notice(&self, pairs: &[Pair]) -> Result<Option<String>> {
+        self.differences("pairs", pairs, |pair| {
+            // A pair that the template refuses is reported where it is tokenised.
+            let text = |response| self.joined(&pair.prompt, response, &pair.inputs).ok();
+            [&pair.chosen, &pair.rejected].into_iter().filter_map(text).collect()
+        })
+    }
+
+    /// Like [`PairTokenizer::reading_notice`], of prompts that responses will be sampled to.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn prompts_reading_notice(&self, prompts: &[(&Text, &TemplateInputs)]) -> Result<Option<String>> {
+        self.differences("prompts", prompts, |(prompt, inputs)| {
+            self.prompt_text(prompt, inputs).ok().into_iter().collect()
+        })
+    }
+
+    /// Looks at the `texts` of some of `all`, which are `things`, under both readings.
+    fn differences<T: Sync>(
+        &self,
+        things: &str,
+        all: &[T],
+        texts: impl Fn(&T) -> Vec<(String, bool)> + Sync,
+    ) -> Result<Option<String>> {
         let Some(other) = &self.other else { return Ok(None) };
-        let looked_at: Vec<&Pair> = pairs.iter().step_by(pairs.len().div_ceil(256).max(1)).collect();
+        let looked_at: Vec<&T> = all.iter().step_by(all.len().div_ceil(256).max(1)).collect();
         let found: Vec<Option<String>> =
-            looked_at.par_iter().map(|pair| self.difference(other, pair)).collect::<Result<_>>()?;
+            looked_at.par_iter().map(|one| self.difference(other, &texts(one))).collect::<Result<_>>()?;
         let different = found.iter().flatten().count();
         let Some(example) = found.into_iter().flatten().next() else { return Ok(None) };
-        let (place, class) = (looked_at.len(), other.class);
+        let (number, class) = (looked_at.len(), other.class);
         Ok(Some(match self.options.tokenizer_as {
             TokenizerAs::File => format!(
-                "{different} of {place} pairs looked at have other token ids in transformers 5, which builds this tokenizer anew as \
-                 `{class}` and leaves the pre-tokenizer of tokenizer.json aside: {example}; --tokenizer-as transformers takes \
+                "{different} of {number} {things} looked at have other token ids in transformers 5, which builds this tokenizer anew \
+                 as `{class}` and leaves the pre-tokenizer of tokenizer.json aside: {example}; --tokenizer-as transformers takes \
                  its ids"
             ),
             TokenizerAs::Transformers => format!(
-                "{different} of {place} pairs looked at have other token ids by tokenizer.json than in transformers 5, which builds \
-                 this tokenizer anew as `{class}`: {example}; --tokenizer-as file takes those of the file"
+                "{different} of {number} {things} looked at have other token ids by tokenizer.json than in transformers 5, which \
+                 builds this tokenizer anew as `{class}`: {example}; --tokenizer-as file takes those of the file"
             ),
         }))
     }
 
-    /// The first tokens of a pair that differ between the two readings, in words.
-    fn difference(&self, other: &Other, pair: &Pair) -> Result<Option<String>> {
-        for response in [&pair.chosen, &pair.rejected] {
-            // A pair that the template refuses is reported where it is tokenised.
-            let Ok((text, special)) = self.joined(&pair.prompt, response, &pair.inputs) else { continue };
-            let ours = self.ids(&text, special)?;
-            let theirs = other.tokenizer.encode_fast(text.as_str(), special).map_err(tokenizer_error(&self.path))?;
+    /// The first tokens of `texts` that differ between the two readings, in words.
+    fn difference(&self, other: &Other, texts: &[(String, bool)]) -> Result<Option<String>> {
+        for (text, special) in texts {
+            let ours = self.ids(text, *special)?;
+            let theirs = match other.tokenizer.encode_fast(text.as_str(), *special) {
+                Ok(theirs) => theirs,
+                Err(error) => return Ok(Some(format!("ids here, and an error there, `{error}`"))),
+            };
             let theirs = theirs.get_ids();
             if ours != theirs {
                 let start = common_prefix(&ours, theirs);
@@ -387,13 +412,19 @@ impl PairTokenizer {
     /// # Errors
     /// See [`PairTokenizer::encode_prompt`].
     pub fn encode_prompt_with(&self, prompt: &Text, inputs: &TemplateInputs) -> Result<Vec<u32>> {
+        let (text, special) = self.prompt_text(prompt, inputs)?;
+        let mut ids = self.ids(&text, special)?;
+        if special {
+            ids.truncate(ids.len().saturating_sub(self.added_after));
+        }
+        Ok(ids)
+    }
+
+    /// Text of a prompt, and whether the tokenizer adds its special tokens to it.
+    fn prompt_text(&self, prompt: &Text, inputs: &TemplateInputs) -> Result<(String, bool)> {
         match prompt {
-            Text::Plain(text) => {
-                let mut ids = self.ids(text, true)?;
-                ids.truncate(ids.len().saturating_sub(self.added_after));
-                Ok(ids)
-            }
-            Text::Messages(turns) => self.ids(&self.template()?.render_with(turns, inputs, true)?, false),
+            Text::Plain(text) => Ok((text.clone(), true)),
+            Text::Messages(turns) => Ok((self.template()?.render_with(turns, inputs, true)?, false)),
         }
     }
 

@@ -12,8 +12,13 @@ use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
 
 /// Files that not every model has.
 #[cfg(feature = "hub")]
-const OPTIONAL: &[&str] =
-    &["tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+const OPTIONAL: &[&str] = &[
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
 
 /// The folder of `model`: the path itself, or the hub's model of that id, downloaded into the hub's cache.
 ///

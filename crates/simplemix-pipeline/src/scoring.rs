@@ -22,6 +22,9 @@ pub fn log_probabilities(
 ) -> Result<ReferenceLogps> {
     let device = default_device();
     let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
+    if let Some(notice) = model.notice() {
+        watch.notice(notice);
+    }
     set.check_for(model.config(), "the pairs", 0).map_err(Error::Prepare)?;
     let options = ForwardOptions {
         micro_batch_tokens,

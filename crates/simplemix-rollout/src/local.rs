@@ -136,6 +136,13 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
         Self { model, tokenizer, fingerprint: name.clone(), name, batch_rows, generation }
     }
 
+    /// Facts about the model's folder that the user should know before time is spent on samples.
+    fn folder_remarks(&self) -> Vec<String> {
+        let of_tokens = self.tokenizer.borrow().folder_notices().iter().map(String::as_str);
+        let all = self.model.borrow().notice().into_iter().chain(of_tokens);
+        all.map(|remark| format!("{}: {remark}", self.name)).collect()
+    }
+
     /// Facts about processors that the user should know before time is spent on samples.
     fn remarks(&self, sampling: &SamplingConfig) -> Vec<String> {
         let GenerationConfig { processors: asked, not_followed, .. } = &self.generation;
@@ -196,8 +203,17 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
         sink: &mut dyn CandidateSink,
     ) -> Result<()> {
         sampling.check()?;
-        self.remarks(sampling).iter().for_each(|remark| sink.notice(remark));
-        in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| self.sample_group(jobs, sampling, sink))
+        self.folder_remarks().iter().chain(&self.remarks(sampling)).for_each(|remark| sink.notice(remark));
+        let mut looked_at_tokens = false;
+        in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| {
+            if !looked_at_tokens {
+                looked_at_tokens = true;
+                let prompts: Vec<_> = jobs.iter().map(|job| (&job.prompt.prompt, &job.prompt.inputs)).collect();
+                let notice = self.tokenizer.borrow().prompts_reading_notice(&prompts)?;
+                notice.iter().for_each(|notice| sink.notice(&format!("{}: {notice}", self.name)));
+            }
+            self.sample_group(jobs, sampling, sink)
+        })
     }
 }
 

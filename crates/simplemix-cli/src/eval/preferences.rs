@@ -76,11 +76,12 @@ pub(crate) fn run(args: &Args) -> Result {
     let options = TokenizeOptions { max_length: args.max_length, tokenizer_as, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
-    let notices = token_notices(&tokenizer, &pairs, set.token_rows())?;
+    let mut notices = token_notices(&tokenizer, &pairs, set.token_rows())?;
     if set.is_empty() {
         return Err(Failure::input(format!("--data {}: {}, expected some", args.data.display(), set.summary())));
     }
-    let scored = scored(&set, &pairs, &logps(args, &model, reference.as_deref(), &set)?);
+    let logps = logps(args, &model, reference.as_deref(), &set, &mut notices)?;
+    let scored = scored(&set, &pairs, &logps);
     let kl = match &reference {
         Some(reference) if args.kl_prompts > 0 => Some(divergence(args, &model, reference, &pairs)?),
         _ => None,
@@ -116,8 +117,14 @@ fn read(args: &Args) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// Log-probabilities under the model and the reference; zeros without a reference.
-fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> Result<[ReferenceLogps; 2]> {
+/// Log-probabilities under the model and the reference; zeros without a reference. `notices` gets what the user was told.
+fn logps(
+    args: &Args,
+    model: &Path,
+    reference: Option<&Path>,
+    set: &PairSet,
+    notices: &mut Vec<String>,
+) -> Result<[ReferenceLogps; 2]> {
     let mut terminal = Terminal::passive();
     let mut logps = |model: &Path, name: &str| -> Result<ReferenceLogps> {
         Ok(log_probabilities(model, set, args.micro_batch_tokens, name, &mut terminal)?)
@@ -128,6 +135,7 @@ fn logps(args: &Args, model: &Path, reference: Option<&Path>, set: &PairSet) -> 
         None => vec![Sides::default(); policy.len()],
     };
     terminal.clear();
+    notices.extend_from_slice(terminal.notices());
     Ok([policy, reference])
 }
 

@@ -75,18 +75,33 @@ pub(crate) fn load(dir: &Path, reading: TokenizerAs) -> Result<Loaded> {
         class.default_tokens().iter().for_each(|(name, token)| defaulted.set_default(name, token));
     }
 
-    let declared = Declared::of(&config, &map, &added, &file, &given);
-    let mut as_file = file.clone();
-    declared.add_to(&mut as_file).map_err(wrong)?;
     let as_class = match &class {
         Class::Rebuilt(class) => {
             let declared = Declared::of(&config, &map, &added, &file, &defaulted);
-            let unknown = defaulted.get("unk_token");
-            rebuilt::build(*class, &file, &config, &declared, unknown).map_err(wrong)?
+            let built = rebuilt::build(*class, &file, &config, &declared, defaulted.get("unk_token"));
+            match reading {
+                TokenizerAs::File => built.unwrap_or_default(),
+                TokenizerAs::Transformers => built.map_err(wrong)?,
+            }
         }
         _ => None,
     };
-    let mut notices = notices(&class, as_class.is_some(), &declared, &as_file);
+    let not_reproduced = match &class {
+        Class::Unknown(name) => Some(name.as_str()),
+        Class::Rebuilt(class) if as_class.is_none() => Some(class.name()),
+        _ => None,
+    };
+    if let (Some(name), TokenizerAs::Transformers) = (not_reproduced, reading) {
+        return Err(Error::ModelConfig {
+            path: dir.join("tokenizer_config.json"),
+            found: format!("`tokenizer_class` {name}, which builds a tokenizer that is not reproduced here"),
+            expected: "--tokenizer-as file",
+        });
+    }
+    let declared = Declared::of(&config, &map, &added, &file, &given);
+    let mut as_file = file;
+    declared.add_to(&mut as_file).map_err(wrong)?;
+    let mut notices = notices(not_reproduced, &declared, &as_file);
     let splits = config["split_special_tokens"].as_bool().unwrap_or(false);
     if splits {
         notices.push(
@@ -106,7 +121,6 @@ pub(crate) fn load(dir: &Path, reading: TokenizerAs) -> Result<Loaded> {
     let key = format!("{reading:?} {class:?} {splits} {declared:?}");
     let name = rebuilt_name(&class);
     let (tokenizer, other, special_tokens) = match (reading, as_class) {
-        (TokenizerAs::Transformers, _) if refused(&class).is_some() => return Err(not_reproduced(dir, &class)),
         (TokenizerAs::Transformers, Some(built)) => (built, Some(as_file), defaulted),
         (TokenizerAs::Transformers, None) => (as_file, None, defaulted),
         (TokenizerAs::File, other) => (as_file, other, given),
@@ -129,22 +143,6 @@ fn text(dir: &Path, path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(Error::io(path, "read"))
 }
 
-/// Name of a class that is not reproduced.
-fn refused(class: &Class) -> Option<&str> {
-    match class {
-        Class::Unknown(name) => Some(name),
-        _ => None,
-    }
-}
-
-fn not_reproduced(dir: &Path, class: &Class) -> Error {
-    Error::ModelConfig {
-        path: dir.join("tokenizer_config.json"),
-        found: format!("`tokenizer_class` {}", refused(class).unwrap_or_default()),
-        expected: "a class that is reproduced here, or --tokenizer-as file",
-    }
-}
-
 fn rebuilt_name(class: &Class) -> &'static str {
     match class {
         Class::Rebuilt(class) => Rebuilt::name(*class),
@@ -152,15 +150,10 @@ fn rebuilt_name(class: &Class) -> &'static str {
     }
 }
 
-/// Facts about a folder's tokens.
-fn notices(class: &Class, is_rebuilt: bool, declared: &Declared, tokenizer: &Tokenizer) -> Vec<String> {
+/// Facts about a folder's tokens; `class` builds the tokenizer in a way that is not reproduced.
+fn notices(class: Option<&str>, declared: &Declared, tokenizer: &Tokenizer) -> Vec<String> {
     let mut notices = Vec::new();
-    let name = match class {
-        Class::Unknown(name) => Some(name.as_str()),
-        Class::Rebuilt(class) if !is_rebuilt => Some(class.name()),
-        _ => None,
-    };
-    if let Some(name) = name {
+    if let Some(name) = class {
         notices.push(format!(
             "transformers 5 builds this tokenizer anew as `{name}`, which is not reproduced here: the ids are those of \
              tokenizer.json and may differ from its"

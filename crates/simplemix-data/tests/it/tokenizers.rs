@@ -110,7 +110,21 @@ fn a_class_that_is_not_reproduced_is_named_or_refused() {
     assert!(notices.len() == 1 && notices[0].contains("`CohereTokenizer`, which is not reproduced"), "{notices:?}");
     let options = TokenizeOptions { tokenizer_as: TokenizerAs::Transformers, ..TokenizeOptions::default() };
     let error = PairTokenizer::from_dir(dir.path(), options).unwrap_err().to_string();
-    assert!(error.contains("`tokenizer_class` CohereTokenizer, expected a class that is reproduced"), "{error}");
+    assert!(error.contains("`tokenizer_class` CohereTokenizer, which builds a tokenizer that is not reproduced here, expected --tokenizer-as file"), "{error}");
+}
+
+/// A class whose tokenizer fails on texts: the file's is used, and the failure is told.
+#[test]
+fn a_class_that_fails_does_not_fail_the_file() {
+    let golden = golden();
+    let mut case = case(&golden, "qwen3, file").clone();
+    case["config"]["model_type"] = "gemma2".into();
+    case["tokenizer_config"]["tokenizer_class"] = "GemmaTokenizer".into();
+    let dir = folder(&case);
+    let tokenizer = load(dir.path(), TokenizerAs::File);
+    let notice = tokenizer.reading_notice(&pairs(&golden)).unwrap().unwrap();
+    assert!(notice.contains("`GemmaTokenizer`") && notice.starts_with("3 of 3 pairs"), "{notice}");
+    assert_eq!(tokenizer.inner().encode("the", true).unwrap().get_ids(), ids(&json!([291])));
 }
 
 #[test]
