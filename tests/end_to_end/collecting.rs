@@ -223,6 +223,46 @@ fn stages_alone_and_together_give_the_same_pairs() {
 }
 
 #[test]
+fn processors_of_the_models_generation_config_hold_and_are_told() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 4);
+    let generate = |name: &str, flags: &[&str]| {
+        let args = [
+            "generate",
+            "--model",
+            "model",
+            "--temperature",
+            "0",
+            "--samples",
+            "1",
+            "--max-new-tokens",
+            "16",
+            "--json",
+        ];
+        let said = succeeds(&dir, &[&args[..], &["--prompts", "prompts.jsonl", "-o", name], flags].concat());
+        let report: Value = serde_json::from_str(&said).unwrap();
+        let groups = simplemix_rollout::CandidateReader::open(&dir.path(name)).unwrap();
+        let rows: Vec<_> = groups.flat_map(|group| group.unwrap().rows).map(|row| (row.response, row.logp)).collect();
+        (report["notices"].clone(), rows)
+    };
+    let (notices, plain) = generate("plain.parquet", &[]);
+    assert_eq!(notices, Value::Array(vec![]));
+    let config = r#"{"eos_token_id": 258, "repetition_penalty": 5.0, "suppress_tokens": [65], "eta_cutoff": 0.1}"#;
+    dir.write("model/generation_config.json", config);
+    let (notices, followed) = generate("followed.parquet", &[]);
+    let said = notices.to_string();
+    assert!(said.contains("repetition_penalty 5, suppress_tokens (1)") && said.contains("eta_cutoff 0.1"), "{said}");
+    assert_ne!(followed, plain);
+    let (notices, none) = generate("none.parquet", &["--generation-config", "none"]);
+    assert_eq!((none, notices), (plain, Value::Array(vec![])));
+    let wrong = ["generate", "--model", "model", "--repetition-penalty", "0", "-o", "x.parquet"];
+    let refused = dir.simplemix(&[&wrong, SAMPLING].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--repetition-penalty is 0, expected a number > 0"), "{}", stderr(&refused));
+}
+
+#[test]
 fn a_reward_model_that_was_trained_here_scores() {
     let dir = Dir::new();
     dir.model();

@@ -117,7 +117,7 @@ fn responses(settings: LocalSettings, prompts: &[Prompt], sampling: &SamplingCon
 }
 
 fn text(candidate: &Candidate) -> Option<String> {
-    candidate.text.clone().into()
+    candidate.text.clone()
 }
 
 fn print_json(prompts: &[Prompt], sides: [&Side; 2]) -> Result {

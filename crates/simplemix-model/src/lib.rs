@@ -7,6 +7,7 @@
 //! | the same with little memory for the backward pass | [`CausalLm::checkpointed`] |
 //! | train an adapter, with the reference in the same weights | [`CausalLm::add_adapter`], [`CausalLm::with_adapter`] |
 //! | sample answers | [`CausalLm::generate`], [`CausalLm::generate_mixed`] |
+//! | follow what a `generation_config.json` asks for | [`GenerationConfig::read`], [`Processors`] |
 //! | score answers | [`RewardModel`] |
 //! | turn a GGUF file into a model folder | [`gguf::import_gguf`] |
 //! | fetch a model from the hub | [`hub::resolve`], with the feature `hub` |

@@ -15,8 +15,8 @@ use simplemix_model::hub;
 #[cfg(feature = "server")]
 use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{
-    GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, PairSettings, PromptSettings, RewardSettings,
-    SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
+    GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, ModelProcessors, PairSettings, PromptSettings,
+    RewardSettings, SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
 };
 use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig};
 
@@ -261,7 +261,13 @@ impl Planner<'_> {
         let prompts = needed("prompts", self.config.prompts.as_ref(), "files of prompts, for on-policy pairs")?.clone();
         // Rounds have the same prompts; they must not sample the same responses, nor draw pairs by the same numbers.
         let of_round = |seed: u64| seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
-        let sampling = SamplingConfig { seed: of_round(collect.sampling.seed), ..collect.sampling.clone() };
+        // DPO-Mix-P samples from the models' own distributions, in its first round too.
+        let generation_config = match collect.sampler {
+            Sampler::MixP => ModelProcessors::None,
+            Sampler::Policy => collect.sampling.generation_config,
+        };
+        let seed = of_round(collect.sampling.seed);
+        let sampling = SamplingConfig { seed, generation_config, ..collect.sampling.clone() };
         let select = match collect.select.select {
             Select::MixR => SelectSettings { seed: of_round(collect.select.seed), ..collect.select },
             _ => collect.select,

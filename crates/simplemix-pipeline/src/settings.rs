@@ -258,6 +258,11 @@ impl PipelineSettings {
         if self.collect.server.is_some() && self.collect.sampler == Sampler::MixP {
             return refuse("collect.server", "given", "none with the sampler `mix-p`, which mixes logits");
         }
+        if self.collect.sampler == Sampler::MixP
+            && let Some(key) = self.collect.sampling.given_processor()
+        {
+            return refuse(&format!("collect.sampling.{key}"), "given", "no value with the sampler `mix-p`");
+        }
         if self.collects() {
             self.collect.sampling.check()?;
             self.collect.select.check()?;
@@ -413,6 +418,8 @@ mod tests {
     #[test]
     fn a_setting_that_cannot_be_used_is_named() {
         let message = |sets: &[&str]| of(sets).unwrap_err().to_string();
+        let mixed = message(&["collect.sampler='mix-p'", "collect.sampling.repetition_penalty=1.1"]);
+        assert!(mixed.contains("`collect.sampling.repetition_penalty` is given"), "{mixed}");
         assert!(message(&["rounds=0"]).contains("`rounds` is 0, expected at least 1"));
         assert_eq!(message(&["train.loss.betta=1"]), "unknown key `train.loss.betta`; did you mean `train.loss.beta`?");
         assert_eq!(message(&["train.beta=1"]), "`train.beta` is now `train.loss.beta`");

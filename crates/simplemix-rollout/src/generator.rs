@@ -331,6 +331,11 @@ impl CandidateSink for Memory<'_> {
         Ok(())
     }
 
+    fn notice(&mut self, text: &str) {
+        // There is no report to keep it in.
+        tracing::warn!("{text}");
+    }
+
     fn pending(&mut self, count: usize) {
         let total = self.candidates.iter().map(Vec::len).sum();
         (self.progress)(self.done + count, total);
@@ -377,9 +382,8 @@ impl SamplingConfig {
         Self { samples, temperature: 1.0, top_p: 1.0, max_new_tokens, seed, generation_config, ..Self::simplemix() }
     }
 
-    /// The first setting that changes logits beyond temperature and cuts, if one is given.
-    #[cfg(feature = "local")]
-    pub(crate) fn given_processor(&self) -> Option<&'static str> {
+    /// The first setting that changes logits beyond temperature and cuts, if one is given. DPO-Mix-P takes none.
+    pub fn given_processor(&self) -> Option<&'static str> {
         let given = [
             ("repetition_penalty", self.repetition_penalty.is_some()),
             ("no_repeat_ngram_size", self.no_repeat_ngram_size.is_some()),

@@ -188,14 +188,12 @@ impl Scorer for Judge {
         let workers = settings.server.concurrency;
         let mode = settings.mode;
         let work = move |question: Question, stopped: &dyn Fn() -> bool| {
-            let ask = Ask {
-                max_tokens: Some(settings.max_tokens),
-                temperature: Some(settings.temperature),
-                ..Ask::default()
-            };
+            let temperature = Some(settings.temperature);
+            let ask = Ask { max_tokens: Some(settings.max_tokens), temperature, ..Ask::neutral() };
             let prompt = Text::Messages(vec![Message::user(question.text)]);
             // A reply without text has no verdict.
             let text = client.ask(&prompt, &ask, stopped)?.text.unwrap_or_default();
+            client.notices().iter().for_each(|notice| tracing::warn!("judge: {notice}"));
             let verdict = match settings.mode {
                 JudgeMode::Scalar => rating(&text, settings.scale),
                 JudgeMode::Pairwise => preference(&text),

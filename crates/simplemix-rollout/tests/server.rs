@@ -388,7 +388,7 @@ fn an_error_in_a_reply_counts_as_its_status() {
 #[test]
 fn neutral_settings_are_sent_and_what_the_server_refuses_is_named_once() {
     let mock = Mock::start(|seen| {
-        let refused = ["repetition_penalty", "seed"].into_iter().find(|name| seen.body.get(name).is_some());
+        let refused = ["repetition_penalty", "seed", "logprobs"].into_iter().find(|name| seen.body.get(name).is_some());
         match (refused, seen.body["top_k"].as_i64()) {
             (Some(name), _) => Does::Sends(
                 400,
@@ -400,7 +400,7 @@ fn neutral_settings_are_sent_and_what_the_server_refuses_is_named_once() {
                 vec![],
                 json!({ "detail": [{ "loc": ["body", "top_k"], "msg": "must be at least 0" }] }).to_string(),
             ),
-            _ => Does::Answers(format!("text {}", seen.number)),
+            _ => replies(&json!({ "message": { "content": format!("text {}", seen.number) } })),
         }
     });
     let dir = tempfile::tempdir().unwrap();
@@ -411,14 +411,28 @@ fn neutral_settings_are_sent_and_what_the_server_refuses_is_named_once() {
     assert_eq!((&last["top_k"], &last["min_p"], &last["presence_penalty"]), (&json!(0), &json!(0.0), &json!(0.0)));
     assert!(last.get("seed").is_none() && last.get("repetition_penalty").is_none());
     let named = |name: &str| told.0.iter().filter(|text| text.contains(&format!("refuses `{name}`"))).count();
-    assert_eq!((named("seed"), named("repetition_penalty"), told.0.len()), (1, 1, 2), "{:?}", told.0);
+    assert_eq!(["seed", "repetition_penalty", "logprobs"].map(named), [1; 3], "{:?}", told.0);
+    assert_eq!(told.0.len(), 3, "what was not asked for is not missed: {:?}", told.0);
     assert!(rows(dir.path()).iter().all(|row| row.seed.is_none()));
     // At most the requests that were under way were refused: the server is asked without from then on.
-    assert!(mock.seen().len() <= 36 + 4 * 3, "{}", mock.seen().len());
+    assert!(mock.seen().len() <= 36 + 4 * 4, "{}", mock.seen().len());
     // What the user asks for is not dropped.
     let ask = Ask { repetition_penalty: Some(1.2), lenient: true, ..Ask::default() };
     let error = ServerClient::new(settings(&mock)).unwrap().ask(&"q".into(), &ask, &|| false).unwrap_err().to_string();
     assert!(error.contains("Unsupported parameter: 'repetition_penalty'"), "{error}");
+}
+
+#[test]
+fn what_a_server_keeps_apart_from_a_text_is_told_once() {
+    let mock = Mock::start(|seen| {
+        let text = format!("text {}", seen.number);
+        replies(&json!({ "message": { "content": text, "reasoning": "so" }, "finish_reason": "stop" }))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let server = ServerSettings { logps: false, ..settings(&mock) };
+    let report = run(dir.path(), server, &mut Unwatched).unwrap();
+    assert_eq!((report.without_text, report.notices.len()), (0, 1), "{:?}", report.notices);
+    assert!(report.notices[0].contains("keeps `reasoning` apart from the text"), "{:?}", report.notices);
 }
 
 #[test]

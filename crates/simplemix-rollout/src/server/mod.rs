@@ -11,6 +11,8 @@ mod reply;
 mod request;
 mod settings;
 mod stream;
+mod token_ids;
+mod told;
 mod unread;
 mod waiting;
 

@@ -26,6 +26,8 @@ pub struct Reply {
     pub prompt_ids: Option<Vec<u32>>,
     /// Tokens with their log-probabilities, if they were requested and the server reports them.
     pub logps: Option<Vec<TokenLogp>>,
+    /// Fields of the message that the server keeps apart from its text: reasoning, a refusal, calls.
+    pub apart: Vec<&'static str>,
 }
 
 /// A token of a response with its log-probability.
@@ -79,30 +81,65 @@ fn without_names(text: &str) -> String {
 /// # Errors
 /// The server's own words, if the body is an error or a page; otherwise what is wrong with it.
 pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, Unread> {
-    let text = String::from_utf8_lossy(body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body));
-    let body = if stream::is_stream(text.trim_start()) {
-        stream::joined(text.trim_start())?
-    } else {
-        json_of(body).map_err(|error| Unread::new(format!("not a reply but `{}` ({error})", words_of_bytes(body))))?
-    };
+    let body = body_of(body)?;
     let choices = body["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
     let [choice] = choices else {
         return Err(error_in(&body).unwrap_or_else(|| {
             Unread::new(format!("{} responses in the reply, expected one: {}", choices.len(), words(&body)))
         }));
     };
-    let text = if chat { text_of_message(&choice["message"]) } else { choice["text"].as_str().map(str::to_owned) };
-    if text.is_none()
-        && let Some(error) = error_in(&body)
-    {
-        return Err(error);
+    let text = text_of(choice, chat);
+    if text.is_none() {
+        has_response(&body, choice)?;
     }
-    let finish = choice["finish_reason"].as_str().map(|word| Finish::from(word.to_owned()));
     let (logps, usage) = (logps(&choice["logprobs"])?, &body["usage"]);
     let count = |name: &str| usage[name].as_u64().and_then(|count| usize::try_from(count).ok());
-    let tokens = count("completion_tokens").or_else(|| logps.as_ref().map(Vec::len).filter(|count| *count > 0));
-    let prompt_ids = ids(&body["prompt_token_ids"]).or_else(|| ids(&choice["prompt_token_ids"]));
-    Ok(Reply { text, finish, tokens, prompt_tokens: count("prompt_tokens"), prompt_ids, logps })
+    Ok(Reply {
+        text,
+        finish: choice["finish_reason"].as_str().map(|word| Finish::from(word.to_owned())),
+        tokens: count("completion_tokens").or_else(|| logps.as_ref().map(Vec::len).filter(|count| *count > 0)),
+        prompt_tokens: count("prompt_tokens"),
+        prompt_ids: ids(&body["prompt_token_ids"]).or_else(|| ids(&choice["prompt_token_ids"])),
+        logps,
+        apart: apart(&choice["message"]),
+    })
+}
+
+/// The JSON of a reply, which may be an event stream.
+fn body_of(body: &[u8]) -> Result<Value, Unread> {
+    let text = String::from_utf8_lossy(body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body));
+    let text = text.trim_start();
+    if stream::is_stream(text) {
+        return stream::joined(text);
+    }
+    json_of(body).map_err(|error| Unread::new(format!("not a reply but `{}` ({error})", words_of_bytes(body))))
+}
+
+/// Text of a response. Some gateways answer in the form of the other interface.
+fn text_of(choice: &Value, chat: bool) -> Option<String> {
+    let text = choice["text"].as_str().map(str::to_owned);
+    let message = &choice["message"];
+    if chat && message.is_object() { text_of_message(message) } else { text.or_else(|| text_of_message(message)) }
+}
+
+/// Checks that a reply without text is not an error, and has the place of a text.
+fn has_response(body: &Value, choice: &Value) -> Result<(), Unread> {
+    match error_in(body) {
+        Some(error) => Err(error),
+        None if choice["message"].is_object() || choice.get("text").is_some() => Ok(()),
+        None => Err(Unread::new(format!("neither a message nor a text in the reply: {}", words(body)))),
+    }
+}
+
+/// Fields of a message beside its text that hold something.
+fn apart(message: &Value) -> Vec<&'static str> {
+    let is_given = |value: &Value| match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        value => value.is_object(),
+    };
+    let names = ["reasoning_content", "reasoning", "refusal", "tool_calls", "function_call"];
+    names.into_iter().filter(|name| is_given(&message[*name])).collect()
 }
 
 /// Text of a message: its content, or the text parts of its content. Empty content beside reasoning, a refusal or calls is
@@ -113,14 +150,7 @@ fn text_of_message(message: &Value) -> Option<String> {
         Value::Array(parts) => text_of_parts(parts)?,
         _ => return None,
     };
-    let is_given = |value: &Value| match value {
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        value => value.is_object(),
-    };
-    let beside = ["reasoning_content", "reasoning", "refusal", "tool_calls", "function_call"];
-    let is_text = !text.is_empty() || !beside.iter().any(|name| is_given(&message[*name]));
-    is_text.then_some(text)
+    (!text.is_empty() || apart(message).is_empty()).then_some(text)
 }
 
 /// The text parts of a list of parts, joined; `None` if there is none.

@@ -20,6 +20,10 @@ fn replies_of_both_interfaces_are_parsed() {
     assert_eq!((reply.tokens, reply.prompt_tokens, reply.logp()), (Some(1), Some(3), Some(-0.5)));
     assert_eq!(reply.logps.unwrap()[0].top, [("5".to_owned(), -2.0)]);
     assert_eq!(reply.prompt_ids, Some(vec![1, 2, 3]));
+    // Each interface in the form of the other one.
+    assert_eq!(choice(r#""text": "a""#).text.as_deref(), Some("a"));
+    let message = br#"{"choices": [{"message": {"content": "a"}}]}"#;
+    assert_eq!(parse(message, false).unwrap().text.as_deref(), Some("a"));
     let text = br#"{"choices": [{"text": " 4.", "finish_reason": "stop", "prompt_token_ids": [7],
         "logprobs": {"tokens": [" 4", "."], "token_logprobs": [-1.0, -0.25]}}]}"#;
     let reply = parse(text, false).unwrap();
@@ -43,6 +47,8 @@ fn a_response_without_text_is_one_with_its_finish_reason() {
         let reply = choice(fields);
         assert_eq!((reply.text, reply.finish.as_ref().map(Finish::name)), (None, word), "{fields}");
     }
+    let both = choice(r#""message": {"content": "a", "reasoning_content": "so", "tool_calls": []}"#);
+    assert_eq!((both.text.as_deref(), &both.apart[..]), (Some("a"), &["reasoning_content"][..]));
     // An empty answer is an answer.
     assert_eq!(choice(r#""message": {"content": "", "tool_calls": []}"#).text.as_deref(), Some(""));
     let parts = choice(
@@ -123,6 +129,7 @@ data: [DONE]
 fn replies_without_a_response_show_the_servers_words() {
     for (body, chat, status, expected) in [
         (r#"{"choices": []}"#, true, None, "0 responses"),
+        (r#"{"choices": [{"index": 0}]}"#, true, None, "neither a message nor a text in the reply: {"),
         (r#"{"choices": [{"text": "a"}, {"text": "b"}]}"#, false, None, "2 responses"),
         (
             r#"{"choices": null, "error": {"message": "quota exceeded for model m"}}"#,

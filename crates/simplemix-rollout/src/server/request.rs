@@ -90,6 +90,22 @@ pub(super) enum Instead {
 pub(super) type Changes = Vec<(&'static str, Instead)>;
 
 impl Ask {
+    /// A request with every sampling setting at its neutral value, so that a server fills none from the model's
+    /// `generation_config.json`, as vLLM and SGLang do with what is absent. It goes without those that the server refuses.
+    pub fn neutral() -> Self {
+        Self {
+            temperature: Some(1.0),
+            top_p: Some(1.0),
+            top_k: Some(0),
+            min_p: Some(0.0),
+            repetition_penalty: Some(1.0),
+            presence_penalty: Some(0.0),
+            frequency_penalty: Some(0.0),
+            lenient: true,
+            ..Self::default()
+        }
+    }
+
     /// Fields of a request to `model`, with the changes that the server asks for.
     pub(super) fn body(&self, model: &str, prompt: &Text, chat: bool, changes: &Changes) -> Map<String, Value> {
         let mut body = Map::new();
@@ -209,19 +225,7 @@ mod tests {
     use super::*;
 
     fn neutral() -> Ask {
-        Ask {
-            max_tokens: Some(16),
-            temperature: Some(0.7),
-            top_p: Some(1.0),
-            top_k: Some(0),
-            min_p: Some(0.0),
-            repetition_penalty: Some(1.0),
-            presence_penalty: Some(0.0),
-            frequency_penalty: Some(0.0),
-            seed: Some(3),
-            logprobs: true,
-            ..Ask::default()
-        }
+        Ask { max_tokens: Some(16), temperature: Some(0.7), seed: Some(3), logprobs: true, ..Ask::neutral() }
     }
 
     #[test]
