@@ -151,13 +151,15 @@ fn prompts_are_compared_whatever_their_form_and_special_tokens_are_found() {
     let dir = Dir::new();
     dir.model();
     dir.write("text.jsonl", r#"{"prompt":"a question ","chosen":"yes","rejected":"no"}"#);
-    let turns = r#"{"prompt":[{"role":"user","content":"a question"}],"chosen":[{"role":"assistant","content":"yes<|im_end|>x"}],"rejected":[{"role":"assistant","content":"no"}]}"#;
+    let turns = r#"{"prompt":[{"role":"user","content":"a question"}],"chosen":[{"role":"assistant","content":"yes [INST] x"}],"rejected":[{"role":"assistant","content":"no"}]}"#;
     dir.write("turns.jsonl", turns);
     refuses(&dir, "inspect text.jsonl turns.jsonl --deny shared-prompt", "text.jsonl: 1 rows are shared-prompt");
     refuses(&dir, "inspect text.jsonl --held-out turns.jsonl --deny shared-prompt", "1 rows are shared-prompt");
     refuses(&dir, "inspect turns.jsonl --deny special-token", "turns.jsonl: 1 rows are special-token");
-    // The tokenizer of the tests has other special tokens.
+    // A tokenizer's own special tokens count in place of those of well-known ones.
     says(&dir, "inspect turns.jsonl --tokenizer model --deny special-token");
+    dir.write("ends.jsonl", turns.replace("[INST]", "<|im_end|>"));
+    refuses(&dir, "inspect ends.jsonl --tokenizer model --deny special-token", "1 rows are special-token");
     dir.write("again.jsonl", r#"{"prompt":"Q: 1?\nA:","chosen":"Q: 1?\nA: 2","rejected":"Q: 1?\nA: 3"}"#);
     refuses(&dir, "inspect again.jsonl --deny any", "again.jsonl: 1 rows are prompt-repeated");
 }

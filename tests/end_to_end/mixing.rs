@@ -239,6 +239,11 @@ fn text_becomes_messages_when_asked_for_or_beside_messages_and_then_it_is_said()
     let beside = format!("mix {SOURCES} --source turns=turns.jsonl -o beside.jsonl");
     let output = dir.simplemix(&beside.split_whitespace().collect::<Vec<_>>());
     let said = stderr(&output) + &stdout(&output);
+    assert!(!said.contains("canonical columns only"), "{said}");
+    dir.write("more.jsonl", r#"{"prompt":"q","chosen":"a","rejected":"b","rated_on":"2024-01-02","prompt_id":"x"}"#);
+    let output = dir.simplemix(&["mix", "--source", "a=more.jsonl", "-o", "more.parquet"]);
+    let left = stderr(&output) + &stdout(&output);
+    assert!(left.contains("a mixture has the canonical columns only; left out: prompt_id, rated_on"), "{left}");
     assert!(said.contains("plain text becomes messages, since other sources have messages: off, on"), "{said}");
     assert!(!is_text("beside.jsonl").iter().any(|text| *text));
 }

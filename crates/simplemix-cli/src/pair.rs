@@ -130,6 +130,9 @@ pub(crate) fn say(report: &PairReport, settings: &PairSettings) {
             report.unfinished
         ));
     }
+    if report.unreadable > 0 {
+        print(&format!("  {} rows left out that are no objects, or no text", report.unreadable));
+    }
     for (reason, count) in &report.dropped {
         print(&format!("  {count} prompts dropped: {}", reason.name()));
     }

@@ -102,6 +102,9 @@ pub(crate) fn say(report: &ScoreReport, settings: &ScoreSettings) {
     if report.without_text > 0 {
         print(&format!("  {} more without text, which no scorer sees", report.without_text));
     }
+    if report.unreadable > 0 {
+        print(&format!("  {} rows left out that are no objects, or no text", report.unreadable));
+    }
     for (name, mean) in &report.means {
         let without = report.without.get(name).map(|count| format!(", {count} without")).unwrap_or_default();
         print(&format!("  {name:<22} mean {mean:.4}{without}"));

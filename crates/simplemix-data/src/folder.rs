@@ -84,10 +84,15 @@ fn inside(folder: &Path, folders: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
         [one] if name_of(one) == "data" => files(one),
         several => {
             let found = several.iter().map(|folder| name_of(folder)).collect::<Vec<_>>().join(", ");
-            let example = several[0].display().to_string();
+            let example = likely(several, |folder| name_of(folder)).display().to_string();
             Err(Error::Splits { folder: folder.to_owned(), found: format!("the folders {found}"), example })
         }
     }
+}
+
+/// The split that is most likely meant: one for training, else the first.
+fn likely<T>(splits: &[T], name: impl Fn(&T) -> String) -> &T {
+    splits.iter().find(|split| name(split).contains("train")).unwrap_or(&splits[0])
 }
 
 /// Whether a folder, or one inside down to `depth`, has files with pairs.
@@ -106,10 +111,13 @@ pub(crate) fn one_split(folder: &Path, names: &[String]) -> Result<()> {
             splits.push((split, name));
         }
     }
-    let [(_, first), _, ..] = &splits[..] else { return Ok(()) };
+    if splits.len() < 2 {
+        return Ok(());
+    }
+    let (_, name) = likely(&splits, |(split, _)| split.clone());
     let kinds: BTreeSet<&str> = splits.iter().map(|(split, _)| split.as_str()).collect();
     let found = kinds.into_iter().collect::<Vec<_>>().join(", ");
-    let example = folder.join(pattern_of(first)).display().to_string();
+    let example = folder.join(pattern_of(name)).display().to_string();
     Err(Error::Splits { folder: folder.to_owned(), found: format!("files of the splits {found}"), example })
 }
 
@@ -182,7 +190,7 @@ mod tests {
         assert_eq!(found(dir.path()), ["data-00000-of-00001.arrow"]);
         let dir = folder(&["dataset_dict.json", "test/data-00000-of-00001.arrow", "train/data-00000-of-00001.arrow"]);
         let expected =
-            "DIR: holds the folders test, train, expected files of one split; name one of them, such as DIR/test";
+            "DIR: holds the folders test, train, expected files of one split; name one of them, such as DIR/train";
         assert_eq!(refusal(dir.path()), expected);
         assert_eq!(found(&dir.path().join("train")), ["data-00000-of-00001.arrow"]);
     }
@@ -193,7 +201,7 @@ mod tests {
             folder(&["README.md", "data/test_prefs-00000-of-00001.parquet", "data/train_prefs-00000-of-00002.parquet"]);
         let error = refusal(dir.path());
         assert!(error.starts_with("DIR/data: holds files of the splits test_prefs, train_prefs, expected"), "{error}");
-        assert!(error.ends_with("such as DIR/data/test_prefs-*"), "{error}");
+        assert!(error.ends_with("such as DIR/data/train_prefs-*"), "{error}");
         let one = folder(&["README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]);
         assert_eq!(found(one.path()).len(), 2);
         let by_name = folder(&["train.jsonl", "valid.jsonl"]);

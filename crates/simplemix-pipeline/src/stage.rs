@@ -81,7 +81,9 @@ impl Job {
             Self::Mix(settings) => StageReport::Mix(mix(settings, watch)?.achieved),
             Self::Train(config) => StageReport::Train(trained(config, watch)?),
             Self::Diverge(settings, prompts, each) => {
-                StageReport::Divergence(diverge(settings, &prompts.prompts()?, *each, watch)?)
+                let (prompts, notices) = prompts.prompts_and_notices()?;
+                notices.iter().for_each(|notice| watch.notice(notice));
+                StageReport::Divergence(diverge(settings, &prompts, *each, watch)?)
             }
         })
     }

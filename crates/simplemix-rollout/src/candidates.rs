@@ -121,8 +121,8 @@ impl CandidateRow {
         let scores = cells
             .iter()
             .filter(|(name, _)| *name == SCORE || name.starts_with("score_"))
-            .filter(|(_, value)| value.is_number() || value.is_null())
-            .map(|(name, value)| (name.clone(), value.as_f64()))
+            .filter(|(_, value)| value.is_number() || value.is_null() || value.is_string())
+            .map(|(name, value)| (name.clone(), number(value)))
             .collect();
         let inputs = TemplateInputs::of_row(&cells).map_err(|column| format!("`{column}` that cannot be read"));
         let mut row: Self = serde_json::from_value(Value::Object(cells)).map_err(|error| error.to_string())?;
@@ -151,8 +151,20 @@ impl CandidateRow {
 /// Columns of text in which other programs write numbers.
 const TEXTS: [&str; 6] = ["prompt_id", "task", "answer", "reference", "response", "finish"];
 
-/// Spells a cell as this crate does: a number in a column of text is text, a seed below 0 is none, no sample is the first.
+/// A number, or one in a text.
+fn number(value: &Value) -> Option<f64> {
+    let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+    number.filter(|number| number.is_finite())
+}
+
+/// Spells a cell as this crate does: a number in a column of text is text, a list of one answer is the answer, a seed below 0
+/// is none, no sample is the first.
 fn make_readable(name: &str, value: &mut Value) {
+    if let ("answer", Value::Array(items)) = (name, &mut *value)
+        && items.len() == 1
+    {
+        *value = items.remove(0);
+    }
     match (name, &*value) {
         (name, Value::Number(number)) if TEXTS.contains(&name) => *value = Value::String(number.to_string()),
         ("seed", Value::Number(seed)) if !seed.is_u64() => {
@@ -194,7 +206,7 @@ pub struct CandidateGroup {
 #[derive(Debug)]
 pub struct CandidateReader {
     path: PathBuf,
-    rows: std::iter::Enumerate<RowReader>,
+    rows: RowReader,
     /// First row of the next group, with its number.
     next: Option<(u64, CandidateRow)>,
     seen: HashSet<String>,
@@ -217,19 +229,25 @@ impl CandidateReader {
                 });
             }
         }
-        let (rows, seen) = (reader.enumerate(), HashSet::new());
+        let (rows, seen) = (reader, HashSet::new());
         Ok(Self { path: path.to_path_buf(), rows, next: None, seen, started: false })
     }
 
+    /// Number of rows so far that are no objects, or no text, and are left out.
+    pub fn unreadable(&self) -> u64 {
+        self.rows.refused().total()
+    }
+
     fn row(&mut self) -> Result<Option<(u64, CandidateRow)>> {
-        let Some((row, cells)) = self.rows.next() else { return Ok(None) };
+        let Some(cells) = self.rows.next() else { return Ok(None) };
+        let row = self.rows.row();
         let wrong = |found| Error::Row {
             path: self.path.clone(),
-            row: row as u64,
+            row,
             found,
             expected: "a candidate, with `prompt` and `response`".to_owned(),
         };
-        CandidateRow::from_cells(cells?).map(|found| Some((row as u64, found))).map_err(wrong)
+        CandidateRow::from_cells(cells?).map(|found| Some((row, found))).map_err(wrong)
     }
 
     fn group(&mut self) -> Result<Option<CandidateGroup>> {
@@ -272,6 +290,8 @@ pub(crate) struct CandidateSurvey {
     pub(crate) hash: String,
     /// Number of prompts.
     pub(crate) groups: u64,
+    /// Number of rows that are left out, since they are no objects or no text.
+    pub(crate) unreadable: u64,
     /// Form of the prompts, and what they have beside role and content of turns.
     pub(crate) layout: Layout,
 }
@@ -279,14 +299,16 @@ pub(crate) struct CandidateSurvey {
 /// Reads a file of candidates once.
 pub(crate) fn survey(path: &Path) -> Result<CandidateSurvey> {
     let (mut groups, mut layout) = (0, Layout::from(Form::Messages));
-    for group in CandidateReader::open(path)? {
+    let mut reader = CandidateReader::open(path)?;
+    for group in reader.by_ref() {
         let prompt = group?.prompt;
         layout.form = prompt.prompt.form();
         layout.add_text(&prompt.prompt);
         layout.add_inputs(&prompt.inputs);
         groups += 1;
     }
-    Ok(CandidateSurvey { hash: simplemix_files::hash_file(path)?, groups, layout })
+    let unreadable = reader.unreadable();
+    Ok(CandidateSurvey { hash: simplemix_files::hash_file(path)?, groups, unreadable, layout })
 }
 
 /// Rows in each batch written.
@@ -446,6 +468,13 @@ mod tests {
         let [first, second] = &group.rows[..] else { panic!("{group:?}") };
         assert_eq!((&first.response, first.seed, first.finish.as_ref().unwrap().name()), (&None, None, "eos_token"));
         assert_eq!((second.response.as_deref(), second.seed, &second.finish), (Some("5"), Some(u64::MAX), &None));
+        let odd = r#"{"prompt": "x", "response": "\ud83d"}
+{"prompt": "x", "response": "4", "answer": [4], "score": " 0.5", "score_a": "N/A"}"#;
+        std::fs::write(&path, odd).unwrap();
+        let mut reader = CandidateReader::open(&path).unwrap();
+        let group = reader.next().unwrap().unwrap();
+        assert_eq!((group.rows.len(), reader.unreadable(), group.prompt.answer.as_deref()), (1, 1, Some("4")));
+        assert_eq!((group.rows[0].scores["score"], group.rows[0].scores["score_a"]), (Some(0.5), None));
         let apart = ["x", "y", "x"].map(|p| format!("{{\"prompt\": \"{p}\", \"response\": \"1\"}}")).join("\n");
         std::fs::write(&path, apart).unwrap();
         let last = CandidateReader::open(&path).unwrap().last().unwrap();

@@ -183,7 +183,9 @@ pub fn generate(
         Work::Complete(report) => return Ok(report),
         Work::Open(journal) => journal,
     };
-    let notices = sample_missing(settings, generator, &survey, &mut journal, watch)?;
+    survey.notices.iter().for_each(|notice| watch.notice(notice));
+    let told = sample_missing(settings, generator, &survey, &mut journal, watch)?;
+    let notices = [survey.notices.clone(), told].concat();
     let report = write(settings, generator.name(), &survey, &mut journal, &key, notices);
     if matches!(report, Ok(_) | Err(Error::NoText { .. })) {
         journal.remove()?;

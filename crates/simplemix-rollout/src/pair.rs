@@ -76,13 +76,16 @@ pub struct PairReport {
     pub dropped: BTreeMap<NoPair, u64>,
     /// Mean gap between the scores of a pair; 0 without pairs.
     pub mean_gap: f64,
-    /// Candidates that took no part since they have no text.
+    /// Candidates that took no part since they have no text, or only white space.
     #[serde(default)]
     pub without_text: u64,
     /// Candidates with text that took no part since they did not end by themselves, where only finished ones take part;
     /// those whose end is unknown are among them.
     #[serde(default)]
     pub unfinished: u64,
+    /// Rows of the file that are no objects, or no text, and were left out.
+    #[serde(default)]
+    pub unreadable: u64,
 }
 
 /// Pairs in each batch written.
@@ -114,13 +117,13 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     settings.select.check()?;
     let path = &settings.candidates;
     check_apart(&settings.output, std::slice::from_ref(path))?;
-    let CandidateSurvey { hash, groups: total, layout } = survey(path)?;
+    let CandidateSurvey { hash, groups: total, unreadable, layout } = survey(path)?;
     let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return Ok(report);
     }
     let mut writer = PairWriter::create(&settings.output, &WriteOptions::default())?;
-    let (mut report, mut gaps) = (PairReport::default(), 0.0);
+    let (mut report, mut gaps) = (PairReport { unreadable, ..PairReport::default() }, 0.0);
     let mut waiting: Vec<PairRows> = Vec::new();
     for group in CandidateReader::open(path)? {
         let group = group?;
@@ -199,13 +202,17 @@ fn reason_to_leave_out(row: &CandidateRow, select: &SelectSettings) -> Option<No
     let is_finished = || row.is_reference || row.finish.as_ref().is_some_and(Finish::is_end);
     match row {
         row if row.is_reference && !select.uses_reference() => Some(NotTaking::Reference),
-        row if row.response.is_none() => Some(NotTaking::NoText),
+        // A blank response would make a pair that no reader takes.
+        row if row.response.as_ref().is_none_or(|text| text.trim().is_empty()) => Some(NotTaking::NoText),
         _ if select.finished && !is_finished() => Some(NotTaking::Unfinished),
         _ => None,
     }
 }
 
 fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<PairRows>, NoPair> {
+    if group.prompt.prompt.is_blank() {
+        return Err(NoPair::BlankPrompt);
+    }
     let takes_part = |row: &&CandidateRow| reason_to_leave_out(row, &settings.select).is_none();
     let rows: Vec<&CandidateRow> = group.rows.iter().filter(takes_part).collect();
     let scored: Vec<Scored<'_>> = rows
@@ -306,6 +313,32 @@ mod tests {
         std::fs::write(&candidates, rows).unwrap();
         let report = pair(&PairSettings::new(&candidates, dir.path().join("p.jsonl")), &mut Unwatched).unwrap();
         assert_eq!((report.pairs, report.without_text, report.mean_gap), (1, 1, 1.0));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let candidates = dir.path().join("scored.jsonl");
+        let row = |prompt: &str, response: &str, score: f64| {
+            serde_json::json!({"prompt": prompt, "response": response, "score": score}).to_string()
+        };
+        let rows = [
+            row("a", "good", 2.0),
+            row("a", " \n", 0.0),
+            row("a", "bad", 1.0),
+            row("b", "4", 1.0),
+            row("b", "", 0.0),
+            row(" ", "good", 1.0),
+            row(" ", "bad", 0.0),
+        ];
+        std::fs::write(&candidates, rows.join("\n")).unwrap();
+        let settings = PairSettings::new(&candidates, dir.path().join("p.jsonl"));
+        let report = pair(&settings, &mut Unwatched).unwrap();
+        assert_eq!((report.pairs, report.without_text), (1, 2));
+        assert_eq!(report.dropped, [(NoPair::TooFew, 1), (NoPair::BlankPrompt, 1)].into());
+        let (pairs, read) =
+            simplemix_data::read_pairs_with_report(&settings.output, &simplemix_data::ReadOptions::default()).unwrap();
+        assert_eq!((pairs.len(), read.refused.is_empty(), &pairs[0].rejected), (1, true, &"bad".into()));
     }
 
     #[test]

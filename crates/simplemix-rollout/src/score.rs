@@ -65,6 +65,9 @@ pub struct ScoreReport {
     /// Candidates without text, which no scorer sees.
     #[serde(default)]
     pub without_text: u64,
+    /// Rows of the file that are no objects, or no text, and were left out.
+    #[serde(default)]
+    pub unreadable: u64,
 }
 
 /// Prompts that are scored at the same time. The last bits of a reward model's scores depend on it.
@@ -82,7 +85,7 @@ const GROUPS_IN_CHUNK: usize = 64;
 /// error of a scorer.
 pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn Watch) -> Result<ScoreReport> {
     check(settings, scorers)?;
-    let CandidateSurvey { hash, groups, layout } = survey(&settings.candidates)?;
+    let CandidateSurvey { hash, groups, layout, .. } = survey(&settings.candidates)?;
     let columns = columns(scorers);
     let key = work_key(settings, scorers, &columns, hash);
     let mut journal: Journal<Vec<Option<f64>>> = match Work::begin(&settings.output, &key, settings.overwrite)? {
@@ -235,7 +238,8 @@ fn write(
     let names: Vec<String> = std::iter::once(SCORE.to_owned()).chain(columns.iter().cloned()).collect();
     let mut tally = Tally::default();
     let mut writer = CandidateWriter::create(&settings.output, layout, &names)?;
-    for (index, group) in CandidateReader::open(&settings.candidates)?.enumerate() {
+    let mut reader = CandidateReader::open(&settings.candidates)?;
+    for (index, group) in reader.by_ref().enumerate() {
         let group = group?;
         let mut scores = Vec::with_capacity(scorers.len());
         for (at, weighted) in scorers.iter().enumerate() {
@@ -260,6 +264,7 @@ fn write(
             writer.write(&row)?;
         }
     }
+    tally.report.unreadable = reader.unreadable();
     let report = tally.finish();
     writer.finish(key.metadata(&report))?;
     Ok(report)

@@ -75,6 +75,8 @@ pub struct PairReader {
     rules: Rules,
     unread: Arc<Unread>,
     extras: Vec<Extra>,
+    /// Columns of the sample that are neither read nor carried.
+    left_out: Vec<String>,
     layout: Layout,
     schema: SchemaRef,
     report: ReadReport,
@@ -142,6 +144,12 @@ impl PairReader {
             ExtraColumns::Drop => Vec::new(),
         };
         extras.retain(|extra| form == Form::Plain || !TemplateInputs::COLUMNS.contains(&extra.name.as_str()));
+        let mut left_out = if matches!(format.shape(), Shape::Row) { sample.names() } else { Vec::new() };
+        left_out.retain(|name| {
+            let for_template = form == Form::Messages && TemplateInputs::COLUMNS.contains(&name.as_str());
+            let is_canonical = for_template || schema::COLUMNS.contains(&name.as_str());
+            !is_canonical && !format.reads(name) && !extras.iter().any(|extra| extra.name == *name)
+        });
         let container = source.container();
         let carried: Vec<String> = extras.iter().map(|extra| extra.name.clone()).collect();
         let (new_names, watching) = (names.clone(), unread.clone());
@@ -169,6 +177,7 @@ impl PairReader {
             rules,
             unread,
             extras,
+            left_out,
             layout,
             schema: Arc::new(Schema::new(fields)),
             report: ReadReport::new(path, container, format, form),
@@ -188,6 +197,12 @@ impl PairReader {
     /// The detected format, and the rows read and refused so far; complete once the iterator has ended.
     pub fn report(&self) -> &ReadReport {
         &self.report
+    }
+
+    /// Columns that are neither read nor carried, such as further columns with [`ExtraColumns::Drop`]; for JSON, those of the
+    /// first rows.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// Reads the next usable pairs, those of one chunk of rows; `None` at the end. An alternative to iterating over batches.

@@ -7,8 +7,8 @@ use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 use simplemix_data::{
-    Container, Error, Form, Format, Message, Pair, PairReader, PairWriter, Problem, ReadOptions, ReadReport, RowReader,
-    Text, WriteOptions, inputs, read_pairs, read_pairs_with_report,
+    Container, Error, ExtraColumns, Form, Format, Message, Pair, PairReader, PairWriter, Problem, ReadOptions,
+    ReadReport, RowReader, Text, WriteOptions, inputs, read_pairs, read_pairs_with_report,
 };
 
 use crate::common::file;
@@ -241,6 +241,11 @@ fn a_column_that_goes_on_as_another_type_is_widened() {
     let fractions = batch("a.jsonl", &rows(json!(0.5)));
     let extra = fractions.column_by_name("extra").unwrap().as_primitive::<Float64Type>();
     assert_eq!((extra.value(0), extra.value(399)), (1.0, 0.5));
+    let (_dir, path) = file("a.jsonl", rows(json!(2)));
+    let mut options = ReadOptions::default();
+    options.extra_columns = ExtraColumns::Drop;
+    assert_eq!(PairReader::open(&path, &options).unwrap().left_out(), ["extra"]);
+    assert!(PairReader::open(&path, &ReadOptions::default()).unwrap().left_out().is_empty());
     assert!(fractions.column_by_name("late").unwrap().as_boolean().value(398), "a column that comes late");
     let text = batch("a.jsonl", &rows(json!("n/a")));
     let extra = text.column_by_name("extra").unwrap().as_string::<i32>();

@@ -1,7 +1,7 @@
 //! The sources of a mixture, read once and reachable by row.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,19 +35,24 @@ impl Sources {
         options.extra_columns = ExtraColumns::Drop;
         let mut messages = settings.messages;
         let mut layout = Layout::from(Form::Messages);
-        let (mut shards, mut plain) = (Vec::new(), Vec::new());
+        let (mut shards, mut plain, mut left_out) = (Vec::new(), Vec::new(), BTreeSet::new());
         for source in &settings.sources {
             let of_source = files(&source.path, watch)?;
             for file in &of_source {
                 let reader = PairReader::open(file, &options)?;
                 let has_messages = reader.report().form == Form::Messages;
                 layout.add_all(reader.layout());
+                left_out.extend(reader.left_out().iter().cloned());
                 messages |= has_messages;
                 if !has_messages && !plain.contains(&source.name.as_str()) {
                     plain.push(&source.name);
                 }
             }
             shards.push(of_source);
+        }
+        if !left_out.is_empty() {
+            let names = left_out.into_iter().collect::<Vec<_>>().join(", ");
+            watch.notice(&format!("a mixture has the canonical columns only; left out: {names}"));
         }
         if messages && !settings.messages && !plain.is_empty() {
             let names = plain.join(", ");

@@ -170,6 +170,8 @@ pub enum NoPair {
     OneSideOfThreshold,
     /// The reference should take part, and there is no scored reference.
     NoReference,
+    /// The prompt is white space only.
+    BlankPrompt,
 }
 
 impl NoPair {
@@ -184,6 +186,7 @@ impl NoPair {
             Self::GapTooLarge => "gaps are too large",
             Self::OneSideOfThreshold => "all responses on one side of the threshold",
             Self::NoReference => "no scored reference",
+            Self::BlankPrompt => "the prompt is blank",
         }
     }
 }
@@ -266,7 +269,8 @@ pub fn select_pairs(
             .iter()
             .zip(scores)
             .filter_map(|(candidate, &score)| {
-                Some(Scored { text: candidate.text.as_deref()?, score, is_reference: false })
+                let text = candidate.text.as_deref().filter(|text| !text.trim().is_empty())?;
+                Some(Scored { text, score, is_reference: false })
             })
             .collect();
         match choose(&prompt.id, &scored, settings) {
