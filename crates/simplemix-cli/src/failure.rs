@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::fault;
 use crate::lines::warn;
 
 /// Reason to end the program early.
@@ -44,7 +45,7 @@ impl Failure {
                 text.push_str(&cause);
             }
         }
-        Some(text)
+        Some(fault::plain(&text))
     }
 }
 

@@ -8,6 +8,7 @@ mod compare;
 mod convert;
 mod eval;
 mod failure;
+mod fault;
 mod flags;
 mod generate;
 mod help;
@@ -99,9 +100,10 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
-    match run(cli.command).and_then(|()| lines::written()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    match fault::caught(|| run(cli.command).and_then(|()| lines::written())) {
+        None => ExitCode::FAILURE,
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(failure)) => {
             if let Some(message) = failure.message() {
                 lines::warn(&format!("error: {message}"));
             }
