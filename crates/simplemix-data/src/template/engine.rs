@@ -4,10 +4,12 @@ use std::io::{self, Write};
 
 use chrono::{Datelike, Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use super::python_json::{Layout, to_python_json};
+use super::values::{Range, bind, refuse};
+use super::{filters, methods, operators, python_text, tests};
 
 /// Builds an environment without templates.
 pub(super) fn environment(fuel: u64) -> Environment<'static> {
@@ -15,11 +17,20 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("only white-space rules differ from the default syntax"));
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::call);
+    environment.set_formatter(python_text::write_output);
     environment.set_fuel(Some(fuel));
+    operators::add_to(&mut environment);
+    filters::add_to(&mut environment);
+    tests::add_to(&mut environment);
     environment.add_function("raise_exception", raise_exception);
+    environment.add_function("range", |args: Rest<Value>| Range::function(&args));
+    for name in ["lipsum", "cycler", "joiner"] {
+        environment.add_function(name, move |_: Rest<Value>| -> Result<Value, Error> {
+            Err(refuse(format!("`{name}` is not known here")))
+        });
+    }
     environment.add_filter("tojson", tojson);
-    environment.add_test("iterable", is_iterable);
     set_clock(&mut environment, || Local::now().naive_local());
     environment
 }
@@ -42,11 +53,6 @@ pub(super) fn noon(year: i32, month: u32, day: u32) -> Option<NaiveDateTime> {
     NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(12, 0, 0)
 }
 
-/// Jinja2's test, by which none is not iterable; `minijinja` iterates over none as over an empty list.
-fn is_iterable(value: &Value) -> bool {
-    !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number)
-}
-
 fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
@@ -64,47 +70,24 @@ fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
 const MAX_INDENT: usize = 64;
 
 /// `json.dumps(value, ensure_ascii=False, ...)`; Jinja's own filter would escape HTML.
-fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, Error> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => options.get("indent")?,
-    };
-    let separators: Option<Vec<String>> = options.get("separators")?;
+fn tojson(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let args = args.into_values();
+    let names = ["x", "ensure_ascii", "indent", "separators", "sort_keys"];
+    let [value, ensure_ascii, indent, separators, sort_keys] = bind(&args, names)?;
     let indent = indent.filter(|indent| !indent.is_none()).map(usize::try_from).transpose()?;
     if indent.is_some_and(|indent| indent > MAX_INDENT) {
-        return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: indent is over {MAX_INDENT}")));
+        return Err(refuse(format!("tojson: indent is over {MAX_INDENT}")));
     }
-    let layout = Layout {
-        indent,
-        separators: separators.and_then(|pair| <[String; 2]>::try_from(pair).ok()),
-        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    options.assert_all_used()?;
-    to_python_json(value, &layout).map(Value::from_safe_string)
-}
-
-/// Removes `{% generation %}` tags, which mark the text of the assistant for loss masks.
-///
-/// A tag becomes an `if` that always holds, so that white space around it is treated in the same way.
-pub(super) fn without_generation_tags(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start + 2..].find("%}") else { break };
-        let tag = &rest[start + 2..start + 2 + length];
-        let word = tag.trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
-        result.push_str(&rest[..start + 2]);
-        match word {
-            "generation" => result.push_str(&tag.replacen("generation", "if true", 1)),
-            "endgeneration" => result.push_str(&tag.replacen("endgeneration", "endif", 1)),
-            _ => result.push_str(tag),
+    let separators = match separators.filter(|separators| !separators.is_none()) {
+        Some(separators) => {
+            let pair: Vec<String> = separators.try_iter()?.map(|text| text.to_string()).collect();
+            Some(<[String; 2]>::try_from(pair).map_err(|_| refuse("tojson: expected two separators"))?)
         }
-        result.push_str("%}");
-        rest = &rest[start + 2 + length + 2..];
-    }
-    result.push_str(rest);
-    result
+        None => None,
+    };
+    let is_set = |flag: Option<Value>| flag.is_some_and(|flag| flag.is_true());
+    let layout = Layout { indent, separators, ensure_ascii: is_set(ensure_ascii), sort_keys: is_set(sort_keys) };
+    to_python_json(&value.unwrap_or_default(), &layout).map(Value::from)
 }
 
 /// Output that fails when it exceeds its limit.

@@ -7,8 +7,20 @@
 
 mod conversation;
 mod engine;
+mod filters;
+mod markup;
+mod methods;
+mod number_filters;
+mod operators;
+mod python_format;
 mod python_json;
+mod python_text;
+mod rewrite;
 pub(crate) mod source;
+mod tests;
+mod text_filters;
+mod text_methods;
+mod values;
 
 pub(crate) use engine::today;
 pub use source::SpecialTokens;
@@ -116,7 +128,7 @@ impl ChatTemplate {
         let limits = TemplateLimits::default();
         let mut environment = engine::environment(limits.fuel);
         environment
-            .add_template_owned(MAIN, engine::without_generation_tags(text))
+            .add_template_owned(MAIN, rewrite::rewritten(text))
             .map_err(|error| template_error(&name, &error))?;
         let special_tokens = Arc::new(SpecialTokens::default());
         let environment = Arc::new(environment);
@@ -127,7 +139,7 @@ impl ChatTemplate {
     fn with_tool_use(mut self, text: &str) -> Result<Self> {
         let mut environment = Environment::clone(&self.environment);
         environment
-            .add_template_owned(TOOL_USE, engine::without_generation_tags(text))
+            .add_template_owned(TOOL_USE, rewrite::rewritten(text))
             .map_err(|error| template_error(&self.name, &error))?;
         self.environment = Arc::new(environment);
         self.tool_use = Some(text.into());

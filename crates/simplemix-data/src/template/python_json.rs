@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
+
+use super::python_text;
+use super::values::{Kind, kind};
 
 /// Options of `json.dumps`.
 #[derive(Default)]
@@ -42,15 +44,15 @@ impl Writer<'_> {
         if depth > MAX_DEPTH {
             return Err(Error::new(ErrorKind::InvalidOperation, "tojson: nested too deeply"));
         }
-        match value.kind() {
-            ValueKind::None => self.text.push_str("null"),
-            ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.number(value)?,
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
-            ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
-            ValueKind::Map => self.map(value, depth)?,
-            kind => {
-                let message = format!("tojson: {kind} is not JSON serializable");
+        match kind(value) {
+            Kind::None => self.text.push_str("null"),
+            Kind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
+            Kind::Int | Kind::Float => self.number(value)?,
+            Kind::Str => self.string(value.as_str().unwrap_or_default()),
+            Kind::List | Kind::Tuple => self.list(value, depth)?,
+            Kind::Dict => self.map(value, depth)?,
+            other => {
+                let message = format!("tojson: a value of kind {other:?} is not JSON serializable");
                 return Err(Error::new(ErrorKind::InvalidOperation, message));
             }
         }
@@ -87,9 +89,13 @@ impl Writer<'_> {
         }
         for (i, key) in keys.iter().enumerate() {
             self.separate(i == 0, depth);
-            match key.as_str() {
-                Some(text) => self.string(text),
-                None => self.string(&key.to_string()),
+            match (kind(key), key.as_str()) {
+                (Kind::Str, Some(text)) => self.string(text),
+                (Kind::None, _) => self.string("null"),
+                (Kind::Bool, _) => self.string(if key.is_true() { "true" } else { "false" }),
+                (Kind::Int, _) => self.string(&key.to_string()),
+                (Kind::Float, _) => self.string(&python_float(f64::try_from(key.clone())?)),
+                _ => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: a key that is no text or number")),
             }
             self.text.push_str(self.key);
             self.value(&value.get_item(key)?, depth + 1)?;
@@ -145,36 +151,18 @@ impl Writer<'_> {
     }
 }
 
-/// `repr` of a Python float: the shortest digits that read back the same, with an exponent from 1e16 on and below 1e-4.
+/// A number as `json.dumps` writes it: as `repr`, but for what JSON does not have.
 fn python_float(number: f64) -> String {
-    if number.is_nan() {
-        return "NaN".to_owned();
+    match number {
+        _ if number.is_nan() => "NaN".to_owned(),
+        _ if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
+        _ => python_text::float(number),
     }
-    if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    let magnitude = number.abs();
-    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
-        let text = format!("{number:e}");
-        let (digits, exponent) = text.split_once('e').expect("`{:e}` always writes an exponent");
-        let exponent: i32 = exponent.parse().expect("`{:e}` writes the exponent as an integer");
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{digits}e{sign}{:02}", exponent.abs());
-    }
-    let text = number.to_string();
-    if text.contains('.') { text } else { format!("{text}.0") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// `json.dumps([1.0, 1e16, 1e-5, 0.1, 123456789.5, -0.0])` of CPython 3.11.
-    #[test]
-    fn floats_are_written_as_python_writes_them() {
-        let written: Vec<String> = [1.0, 1e16, 1e-5, 0.1, 123456789.5, -0.0].into_iter().map(python_float).collect();
-        assert_eq!(written, ["1.0", "1e+16", "1e-05", "0.1", "123456789.5", "-0.0"]);
-    }
 
     /// `json.dumps({"b": [1, None, True], "a": "é\x01\u20ac\U0001f600\""}, indent=2, ensure_ascii=True, sort_keys=True)`.
     #[test]

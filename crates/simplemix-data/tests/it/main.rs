@@ -10,6 +10,7 @@ mod reading;
 #[cfg(feature = "object-store")]
 mod remote;
 mod template;
+mod template_constructs;
 mod template_golden;
 mod tokenizers;
 mod tokens;
