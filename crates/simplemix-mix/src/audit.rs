@@ -8,6 +8,10 @@ use crate::config::MixtureConfig;
 use crate::mixture::Mixture;
 use crate::plan::{Planned, Promise};
 
+/// Key of a mixed file's metadata under which the shares that were asked for stand, as a JSON object of sources and their shares
+/// of the pairs.
+pub const SHARES_KEY: &str = "simplemix.shares";
+
 /// Numbers of pairs and of response tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {

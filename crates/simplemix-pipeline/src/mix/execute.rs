@@ -1,5 +1,6 @@
 //! Execution of a mixture: plan it over the sources, gather its rows, write them.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -7,7 +8,9 @@ use std::sync::mpsc::Receiver;
 use arrow::array::RecordBatch;
 use simplemix_data::{Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema};
 use simplemix_mix::prompts::{self, Crossed};
-use simplemix_mix::{Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, Shares, SourceConfig, Weight};
+use simplemix_mix::{
+    Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, SHARES_KEY, Shares, SourceConfig, Weight,
+};
 
 use super::lengths::Lengths;
 use super::settings::{MixSettings, SharedPrompts};
@@ -26,6 +29,8 @@ pub struct Mixing {
     pub(super) sources: Sources,
     pub(super) lengths: Lengths,
     ranks: usize,
+    /// Names of the sources.
+    names: Vec<String>,
     /// The source of each of the mixture's sources, which may be the rows of one task of a source.
     cells: Vec<usize>,
     rows: Rows,
@@ -96,7 +101,21 @@ impl Mixing {
                 (mixture, cells, rows)
             }
         };
-        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, cells, rows })
+        let names = settings.sources.iter().map(|source| source.name.clone()).collect();
+        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, names, cells, rows })
+    }
+
+    /// Shares of the pairs that were asked for, by source; `None` where each pair is made of two sources.
+    fn asked(&self) -> Option<BTreeMap<&str, f64>> {
+        if matches!(self.rows, Rows::Crossed(_)) {
+            return None;
+        }
+        let (total, mut shares) = (self.mixture.len(), BTreeMap::new());
+        for (cell, &source) in self.cells.iter().enumerate() {
+            let share: &mut f64 = shares.entry(self.names[source].as_str()).or_default();
+            *share += self.mixture.due(cell, total) / total.max(1) as f64;
+        }
+        Some(shares)
     }
 
     /// The mixture: its plan, promise and draws.
@@ -124,12 +143,17 @@ impl Mixing {
         (0..total).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(total))
     }
 
-    /// Writes the mixture, and reports what it holds. Progress is reported as `mixing`, in pairs.
+    /// Writes the mixture, and reports what it holds. Parquet and Arrow files also keep the shares that were asked for, under
+    /// [`SHARES_KEY`]. Progress is reported as `mixing`, in pairs.
     ///
     /// # Errors
     /// [`Error::Data`] if the file cannot be written, [`Error::Interrupted`] if `watch` stops it; no file is left then.
     pub fn write(&self, output: &Path, watch: &mut dyn Watch) -> Result<Achieved> {
-        let writer = PairWriter::create(output, &WriteOptions::default())?;
+        let mut writer = PairWriter::create(output, &WriteOptions::default())?;
+        if let Some(shares) = self.asked() {
+            let text = serde_json::to_string(&shares).map_err(|error| Error::serialise("the shares")(&error))?;
+            writer.add_metadata(SHARES_KEY, text);
+        }
         let mut audit = Audit::new(&self.mixture, self.ranks);
         let total = self.mixture.len();
         // One thread gathers rows, another compresses and writes them.
@@ -359,6 +383,7 @@ mod tests {
         assert_eq!(of_files.iter().filter(|pair| pair.source == "on").count(), 20);
         let path = dir.path().join("mixture.parquet");
         assert_eq!(in_memory.write(&path, &mut Unwatched).unwrap().pairs, 40);
+        assert_eq!(simplemix_data::read_metadata(&path).unwrap()[SHARES_KEY], r#"{"off":0.5,"on":0.5}"#);
         assert_eq!(simplemix_data::read_pairs(&path, &simplemix_data::ReadOptions::default()).unwrap(), of_files);
         let error = Mixing::of_pairs(&settings, &[&off]).unwrap_err();
         assert_eq!(error.to_string(), "`source` is a list of 2, expected 1, a list of pairs for each");

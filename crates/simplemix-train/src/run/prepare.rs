@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_data::{
-    Form, Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, inputs, read_pairs_with_report,
+    Form, Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, inputs, read_metadata, read_pairs_with_report,
 };
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
-use simplemix_mix::{Mixture, MixtureConfig, SourceConfig};
+use simplemix_mix::{Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
 use simplemix_model::{CausalLm, ModelConfig, RewardModel, default_device};
 use tch::{Device, Kind, Tensor};
 
@@ -49,7 +49,7 @@ impl Run {
         let model = required("model", config.model.as_deref())?.to_owned();
         let output = required("output", config.output.as_deref())?.to_owned();
         let tokenizer = tokenizer(&mut config, &model, Some(&output))?;
-        let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new() };
+        let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new(), asked: None };
         let (train, mixture) = if config.mix.is_empty() {
             (reader.read(required("train", config.train.as_deref())?)?, None)
         } else {
@@ -73,7 +73,7 @@ impl Run {
         let loss = build_loss(&config)?;
         let output = config.output.clone();
         let tokenizer = tokenizer(&mut config, model, output.as_deref())?;
-        let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new() };
+        let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new(), asked: None };
         let train = reader.tokenize(pairs, "training pairs", PairSet::tokenize)?;
         let eval = reader.tokenize(held_out, "held-out pairs", PairSet::tokenize)?;
         let notices = reader.notices;
@@ -238,6 +238,8 @@ struct Reader<'a> {
     config: &'a TrainConfig,
     tokenizer: &'a PairTokenizer,
     notices: Vec<String>,
+    /// Shares of the sources that the file asks for, if it is a mixture that says so.
+    asked: Option<BTreeMap<String, f64>>,
 }
 
 impl Reader<'_> {
@@ -247,7 +249,12 @@ impl Reader<'_> {
         let mut options = ReadOptions::default();
         options.form = form;
         let (mut pairs, mut reasons) = (Vec::new(), Vec::new());
-        for file in inputs(path)? {
+        let files = inputs(path)?;
+        self.asked = match &files[..] {
+            [file] => asked_shares(file),
+            _ => None,
+        };
+        for file in files {
             let (found, report) = read_pairs_with_report(&file, &options)?;
             pairs.extend(found);
             let reason = refusals(&report);
@@ -281,7 +288,7 @@ impl Reader<'_> {
         let set = tokenize(pairs, self.tokenizer)?;
         let repeated = self.tokenizer.repeated_notices(set.token_rows());
         self.notices.extend(repeated.into_iter().map(|notice| format!("{name}: {notice}")));
-        self.notices.extend(moved_shares(pairs, &set, name));
+        self.notices.extend(moved_shares(pairs, &set, name, self.asked.as_ref()));
         Ok(set)
     }
 
@@ -302,34 +309,66 @@ impl Reader<'_> {
     }
 }
 
-/// Says how the shares of a file's sources have moved because pairs were dropped.
-fn moved_shares(pairs: &[Pair], set: &PairSet, name: &str) -> Option<String> {
+/// Shares that were asked for when a file was mixed, where it says so.
+fn asked_shares(file: &Path) -> Option<BTreeMap<String, f64>> {
+    let text = read_metadata(file).ok()?.remove(SHARES_KEY)?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Share of a source in the file, among the pairs that are trained on, and as it was asked for when the file was mixed.
+struct Share<'a> {
+    source: &'a str,
+    given: f64,
+    trained: f64,
+    asked: Option<f64>,
+}
+
+impl std::fmt::Display for Share<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { source, given, trained, asked } = self;
+        write!(f, "{source} {given:.4}")?;
+        if format!("{given:.4}") != format!("{trained:.4}") {
+            write!(f, " -> {trained:.4}")?;
+        }
+        asked.map_or(Ok(()), |asked| write!(f, " (asked {asked:.4})"))
+    }
+}
+
+/// Says how the shares of a file's sources have moved because pairs were dropped, or that they never were what was `asked`.
+fn moved_shares(pairs: &[Pair], set: &PairSet, name: &str, asked: Option<&BTreeMap<String, f64>>) -> Option<String> {
     let mut given: BTreeMap<&str, usize> = BTreeMap::new();
     for pair in pairs {
         *given.entry(&pair.source).or_default() += 1;
     }
-    let dropped: usize = set.dropped.values().sum();
-    if dropped == 0 || given.len() < 2 {
-        return None;
-    }
     let kept: BTreeMap<&str, usize> = set.shares().into_iter().map(|(source, pairs, _)| (source, pairs)).collect();
     let share = |pairs: usize, all: usize| pairs as f64 / all.max(1) as f64;
-    let moves = given.iter().map(|(source, &pairs_given)| {
-        let kept = kept.get(source).copied().unwrap_or(0);
-        format!("{source} {:.4} -> {:.4}", share(pairs_given, pairs.len()), share(kept, set.len()))
-    });
-    let moves: Vec<String> = moves.collect();
-    let unmoved = moves.iter().all(|text| text.rsplit_once(" -> ").is_some_and(|(was, is)| was.ends_with(is)));
-    let reasons: Vec<String> = set.dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    (!unmoved).then(|| {
-        format!(
-            "{name}: {dropped} of {} pairs are left out ({}), which moves the shares of the file: {}; `train --mix` leaves \
-             pairs out before it mixes",
+    let shares: Vec<Share<'_>> = given
+        .iter()
+        .map(|(source, &rows)| Share {
+            source,
+            given: share(rows, pairs.len()),
+            trained: share(kept.get(source).copied().unwrap_or(0), set.len()),
+            asked: asked.and_then(|asked| asked.get(*source).copied()),
+        })
+        .collect();
+    let shown = shares.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let dropped: usize = set.dropped.values().sum();
+    if dropped > 0 && shown.contains(" -> ") {
+        let reasons: Vec<String> = set.dropped.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        return Some(format!(
+            "{name}: {dropped} of {} pairs are left out ({}), which moves the shares of the file: {shown}; `train --mix` \
+             leaves pairs out before it mixes",
             pairs.len(),
             reasons.join(", "),
-            moves.join(", ")
-        )
-    })
+        ));
+    }
+    // A share is kept to within a pair.
+    let strays =
+        |share: &Share<'_>| share.asked.is_some_and(|asked| (share.given - asked).abs() * pairs.len() as f64 > 1.0);
+    shares
+        .iter()
+        .any(strays)
+        .then(|| format!("{name}: the shares of the file are not those that were asked for: {shown}"))
 }
 
 /// Builds the loss; errors name the keys of the run's settings.

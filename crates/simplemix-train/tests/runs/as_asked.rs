@@ -1,7 +1,8 @@
 //! A run does what its settings say, or says what it does instead.
 
 use super::*;
-use simplemix_data::Unwatched;
+use simplemix_data::{PairWriter, Unwatched, WriteOptions};
+use simplemix_mix::SHARES_KEY;
 use simplemix_train::Error;
 
 fn run_of(config: TrainConfig, pairs: &[Pair]) -> Run {
@@ -174,6 +175,22 @@ fn pairs_that_are_left_out_move_the_shares_and_that_is_said() {
     let notice = run.notices().iter().find(|text| text.contains("moves the shares")).unwrap();
     assert!(notice.contains("4 of 12 pairs are left out"), "{notice}");
     assert!(notice.contains("off 0.6667 -> 1.0000, on 0.3333 -> 0.0000"), "{notice}");
+    // A mixed file says what was asked for.
+    let path = dir.path("mixed.parquet");
+    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+    writer.write_pairs(&all).unwrap();
+    writer.add_metadata(SHARES_KEY, r#"{"off":0.4,"on":0.6}"#);
+    writer.finish().unwrap();
+    let prepared = |length: usize| {
+        let text = format!("tokens = {{ max_length = {length}, cache = false }}");
+        Run::prepare(TrainConfig { train: Some(path.clone()), ..dir.with("run", &text) }).unwrap()
+    };
+    let run = prepared(64);
+    let notice = run.notices().iter().find(|text| text.contains("moves the shares")).unwrap();
+    assert!(notice.contains("off 0.6667 -> 1.0000 (asked 0.4000), on 0.3333 -> 0.0000 (asked 0.6000)"), "{notice}");
+    let run = prepared(2048);
+    let notice = run.notices().iter().find(|text| text.contains("not those that were asked for")).unwrap();
+    assert!(notice.ends_with("off 0.6667 (asked 0.4000), on 0.3333 (asked 0.6000)"), "{notice}");
 }
 
 #[test]
