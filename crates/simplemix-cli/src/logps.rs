@@ -13,7 +13,7 @@ use crate::failure::{Fails, Failure, Result};
 use crate::flags::check_apart;
 use crate::lines::print;
 use crate::progress::Terminal;
-use crate::reading::{Reading, TokenizerFlag, named, tell_refused, token_notices};
+use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
 
 /// Compute the summed log-probability of both responses of every pair under a model, in nats
 ///
@@ -40,6 +40,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
     micro_batch_tokens: usize,
     #[command(flatten)]
+    refusal: RefusalFlag,
+    #[command(flatten)]
     reading_as: TokenizerFlag,
     #[command(flatten)]
     reading: Reading,
@@ -54,7 +56,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let tokenizer_as = args.reading_as.tokenizer_as;
-    let options = TokenizeOptions { max_length: args.max_length, tokenizer_as, ..TokenizeOptions::default() };
+    let on_refused = args.refusal.on_refused;
+    let options =
+        TokenizeOptions { max_length: args.max_length, tokenizer_as, on_refused, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
     let reading = args.reading.options_for(&files)?;
     let (mut batches, mut pairs) = (Vec::new(), Vec::new());

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::schema::{Layout, schema};
 use simplemix_data::{
-    ExtraColumns, Finding, Findings, Form, Format, Occurrences, Pair, PairReader, PairTokenizer, Policy, PolicyRule,
-    RankedRule, ReadOptions, ReadReport, TokenRow, TokenizerAs,
+    ExtraColumns, Finding, Findings, Form, Format, Occurrences, OnTemplateRefusal, Pair, PairReader, PairTokenizer,
+    Policy, PolicyRule, RankedRule, ReadOptions, ReadReport, TokenRow, TokenizerAs,
 };
 
 use crate::failure::{Fails, Failure, Result, read_toml};
@@ -39,6 +39,14 @@ pub(crate) struct Reading {
     /// Convert bare text to messages
     #[arg(long)]
     messages: bool,
+}
+
+/// Handling of pairs that the chat template refuses.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RefusalFlag {
+    /// Reaction to a pair that the chat template refuses, such as one with a system turn: fail, or skip the pair and count it
+    #[arg(long, value_name = "fail|skip", default_value = "fail", value_parser = word::<OnTemplateRefusal>)]
+    pub(crate) on_refused: OnTemplateRefusal,
 }
 
 /// Reading of the tokenizer.

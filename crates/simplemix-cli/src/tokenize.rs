@@ -12,7 +12,7 @@ use crate::failure::{Fails, Failure, Result, read_text};
 use crate::flags::{Summary, check_apart, word};
 use crate::lines::print;
 use crate::progress::bar;
-use crate::reading::{Reading, TokenizerFlag, files, token_notices};
+use crate::reading::{Reading, RefusalFlag, TokenizerFlag, files, token_notices};
 
 /// Tokenise pairs as TRL does, and report what was cut or dropped and why
 #[derive(Debug, clap::Args)]
@@ -44,6 +44,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
     #[command(flatten)]
+    refusal: RefusalFlag,
+    #[command(flatten)]
     reading_as: TokenizerFlag,
     #[command(flatten)]
     summary: Summary,
@@ -60,6 +62,7 @@ pub(crate) fn run(args: &Args) -> Result {
         truncation: args.truncation,
         boundary: args.boundary,
         tokenizer_as: args.reading_as.tokenizer_as,
+        on_refused: args.refusal.on_refused,
     };
     let mut tokenizer = PairTokenizer::from_dir(&args.tokenizer, options).input()?;
     if let Some(path) = &args.template {

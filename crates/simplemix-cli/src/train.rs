@@ -93,6 +93,7 @@ const FLAGS: &[Flag] = &[
     },
     flag("messages", "tokens.messages", SWITCH, DATA),
     flag("tokenizer-as", "tokens.tokenizer_as", "", DATA),
+    flag("on-refused", "tokens.on_refused", "", DATA),
     path("output", "output", "DIR", DATA),
     path("objective", "objective", "WHAT", METHOD),
     Flag { read: names, ..path("loss", "loss.name", "NAME[,NAME...]", METHOD) },

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::format::Turn;
 use crate::message::{TemplateInputs, says_nothing};
-use crate::pair::{ContentHash, Form, HashedTurn, Pair, Policy, Text};
+use crate::pair::{ContentHash, Form, HashedTurn, Origin, Pair, Policy, Text};
 use crate::problem::Problem;
 
 /// Largest row that is accepted: Arrow's 32-bit offsets could not hold a batch with larger ones.
@@ -32,6 +32,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) score_chosen: Option<f64>,
     pub(crate) score_rejected: Option<f64>,
     pub(crate) inputs: TemplateInputs,
+    pub(crate) origin: Origin,
 }
 
 impl<'a> DraftText<'a> {
@@ -125,6 +126,7 @@ impl<'a> Draft<'a> {
             score_chosen: None,
             score_rejected: None,
             inputs: TemplateInputs::default(),
+            origin: Origin::default(),
         }
     }
 
@@ -141,6 +143,7 @@ impl<'a> Draft<'a> {
             score_chosen: pair.score_chosen,
             score_rejected: pair.score_rejected,
             inputs: pair.inputs.clone(),
+            origin: pair.origin.clone(),
         }
     }
 
@@ -211,6 +214,7 @@ impl<'a> Draft<'a> {
         if !self.inputs.is_empty() {
             pair = pair.with_inputs(self.inputs);
         }
+        pair.origin = self.origin;
         pair.generator = self.generator.map(Cow::into_owned);
         pair.task = self.task.map(Cow::into_owned);
         pair.score_chosen = self.score_chosen;

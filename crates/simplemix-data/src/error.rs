@@ -251,6 +251,16 @@ pub enum Error {
         /// Message of the template engine, with the line.
         message: String,
     },
+    /// A chat template refuses the conversation of a pair, or fails on it.
+    #[error("{place}: chat template {name}: {message}; with `--on-refused skip` such rows are left out and counted")]
+    Refused {
+        /// File and row of the pair.
+        place: String,
+        /// Origin of the template.
+        name: String,
+        /// Words of the template, with the line.
+        message: String,
+    },
     /// The rows are conversations and the model folder has no chat template.
     #[error("{dir}: no chat template (chat_template.jinja, or `chat_template` in tokenizer_config.json), and the rows hold messages", dir = dir.display())]
     NoTemplate {

@@ -33,7 +33,7 @@ pub use format::{Format, RankedRule, belongs_to_prompt};
 pub use gather::RowStore;
 pub use inputs::inputs;
 pub use message::{Message, TemplateInputs};
-pub use pair::{Form, Pair, Policy, Text};
+pub use pair::{Form, Origin, Pair, Policy, Text};
 pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
     Container, ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, RowReader, SourceRule, read_metadata,
@@ -44,7 +44,8 @@ pub use remote::{ObjectCache, Transfer};
 pub use template::{ChatTemplate, RenderOptions, SpecialTokens, TemplateLimits};
 pub use token_set::{TokenRow, TokenSet};
 pub use tokenize::{
-    Boundary, DropReason, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
+    Boundary, DropReason, OnTemplateRefusal, Outcome, PairTokenizer, TokenizeOptions, TokenizedPair, TokenizedSet,
+    Truncation,
 };
 pub use tokenizer::TokenizerAs;
 pub use validate::{Finding, Findings, Validator};

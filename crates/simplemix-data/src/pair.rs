@@ -1,7 +1,9 @@
 //! The preference pair as a Rust value, and its content hash.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -120,6 +122,27 @@ impl FromStr for Policy {
     }
 }
 
+/// Place of a file from which a pair was read. All places are equal, so that pairs are compared by what they hold.
+#[derive(Debug, Clone, Default)]
+pub struct Origin(Option<(Arc<Path>, u64)>);
+
+impl Origin {
+    pub(crate) fn new(path: &Arc<Path>, row: u64) -> Self {
+        Self(Some((path.clone(), row)))
+    }
+
+    /// File and row, counted from 0, if the pair was read from a file.
+    pub fn file(&self) -> Option<(&Path, u64)> {
+        self.0.as_ref().map(|(path, row)| (path.as_ref(), *row))
+    }
+}
+
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// A preference pair: a prompt, a better and a worse response to it, and their origin.
 ///
 /// Build it with [`Pair::new`], which computes [`Pair::id`].
@@ -146,6 +169,8 @@ pub struct Pair {
     pub score_rejected: Option<f64>,
     /// What the chat template is given beside the turns: tools, documents, arguments.
     pub inputs: TemplateInputs,
+    /// File and row of the pair, for messages.
+    pub origin: Origin,
     /// Content hash: 32 lower-case hex digits.
     ///
     /// The hash is the first 16 bytes of BLAKE3 over prompt, chosen and rejected, in this order. Bare text is encoded as
@@ -172,6 +197,7 @@ impl Pair {
             score_chosen: None,
             score_rejected: None,
             inputs,
+            origin: Origin::default(),
             id,
         }
     }
@@ -182,6 +208,14 @@ impl Pair {
         self.id = pair_id([&self.prompt, &self.chosen, &self.rejected], &inputs);
         self.inputs = inputs;
         self
+    }
+
+    /// Where the pair comes from, in words: file and row, else its id and its source.
+    pub(crate) fn place(&self) -> String {
+        match self.origin.file() {
+            Some((path, row)) => format!("{}: row {row}", path.display()),
+            None => format!("pair {} of the source `{}`", self.id, self.source),
+        }
     }
 
     /// Score of chosen minus score of rejected, if both are known.

@@ -33,7 +33,7 @@ use crate::draft::{Draft, DraftText};
 use crate::error::{Error, Result};
 use crate::format::{TURN_FIELDS, Turn, template_inputs, turn};
 use crate::message::{Message, TemplateInputs};
-use crate::pair::{Form, Pair, Text};
+use crate::pair::{Form, Origin, Pair, Text};
 
 /// Names of the canonical columns, in order.
 pub(crate) const COLUMNS: [&str; 10] =
@@ -343,6 +343,7 @@ fn pair_of_row(cells: Struct<'_>, row: usize, layout: &Layout) -> Result<Pair> {
         score_chosen: cells.get("score_chosen").as_f64(),
         score_rejected: cells.get("score_rejected").as_f64(),
         inputs,
+        origin: Origin::default(),
         id: required("id")?,
     })
 }

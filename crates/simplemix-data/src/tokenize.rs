@@ -34,6 +34,8 @@ pub struct TokenizeOptions {
     pub boundary: Boundary,
     /// Reading of a tokenizer that transformers 5 builds anew by its class.
     pub tokenizer_as: TokenizerAs,
+    /// Handling of pairs that the chat template refuses.
+    pub on_refused: OnTemplateRefusal,
 }
 
 impl Default for TokenizeOptions {
@@ -43,8 +45,19 @@ impl Default for TokenizeOptions {
             truncation: Truncation::KeepStart,
             boundary: Boundary::Trl,
             tokenizer_as: TokenizerAs::File,
+            on_refused: OnTemplateRefusal::Fail,
         }
     }
+}
+
+/// Handling of a pair that the chat template refuses, as those do that know no system turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTemplateRefusal {
+    /// Fail with [`Error::Refused`], which names the row and the template's words.
+    Fail,
+    /// Drop the pair and count it under [`DropReason::TemplateRefused`].
+    Skip,
 }
 
 /// Handling of a pair that is longer than the limit.
@@ -87,17 +100,20 @@ pub enum DropReason {
     EmptyResponse,
     /// Both responses have the same tokens, possibly only after being cut.
     IdenticalTokens,
+    /// The chat template refuses the conversation, under [`OnTemplateRefusal::Skip`].
+    TemplateRefused,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         DropReason::PromptFillsLength,
         DropReason::TooLong,
         DropReason::Boundary,
         DropReason::EmptyPrompt,
         DropReason::EmptyResponse,
         DropReason::IdenticalTokens,
+        DropReason::TemplateRefused,
     ];
 
     /// Name in reports, in kebab case.
@@ -109,6 +125,7 @@ impl DropReason {
             DropReason::EmptyPrompt => "empty-prompt",
             DropReason::EmptyResponse => "empty-response",
             DropReason::IdenticalTokens => "identical-tokens",
+            DropReason::TemplateRefused => "template-refused",
         }
     }
 }
@@ -439,9 +456,19 @@ impl PairTokenizer {
     /// Tokenises one pair.
     ///
     /// # Errors
-    /// [`Error::Boundary`] under [`Boundary::Strict`], [`Error::NoTemplate`] or [`Error::Template`] for conversations,
+    /// [`Error::Boundary`] under [`Boundary::Strict`], [`Error::NoTemplate`] or [`Error::Refused`] for conversations,
     /// [`Error::NoEos`] for plain text, [`Error::Tokenizer`].
     pub fn encode(&self, pair: &Pair) -> Result<Outcome> {
+        match self.encode_pair(pair) {
+            Err(Error::Template { name, message }) => match self.options.on_refused {
+                OnTemplateRefusal::Fail => Err(Error::Refused { place: pair.place(), name, message }),
+                OnTemplateRefusal::Skip => Ok(Outcome::Dropped(DropReason::TemplateRefused)),
+            },
+            encoded => encoded,
+        }
+    }
+
+    fn encode_pair(&self, pair: &Pair) -> Result<Outcome> {
         let prompt = self.encode_prompt_with(&pair.prompt, &pair.inputs)?;
         let chosen = self.encode_conversation(&pair.prompt, &pair.chosen, &pair.inputs)?;
         let rejected = self.encode_conversation(&pair.prompt, &pair.rejected, &pair.inputs)?;

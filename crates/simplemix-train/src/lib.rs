@@ -39,7 +39,7 @@ mod trl_config;
 pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use config::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
-    NonFinitePolicy, Objective, Shuffle, TokenSettings, TokenizerReading, TrainConfig,
+    NonFinitePolicy, Objective, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading, TrainConfig,
 };
 pub use error::{Error, Result};
 pub use forward::ForwardOptions;

@@ -14,7 +14,7 @@ use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::print;
 use crate::progress::Terminal;
-use crate::reading::{Reading, TokenizerFlag, named, tell_refused, token_notices};
+use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
 
 /// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task
 ///
@@ -60,6 +60,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    refusal: RefusalFlag,
+    #[command(flatten)]
     reading_as: TokenizerFlag,
     #[command(flatten)]
     reading: Reading,
@@ -73,7 +75,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let reference = args.reference.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
     let tokenizer_as = args.reading_as.tokenizer_as;
-    let options = TokenizeOptions { max_length: args.max_length, tokenizer_as, ..TokenizeOptions::default() };
+    let on_refused = args.refusal.on_refused;
+    let options =
+        TokenizeOptions { max_length: args.max_length, tokenizer_as, on_refused, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&model, options).input()?;
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
     let mut notices = token_notices(&tokenizer, &pairs, set.token_rows())?;

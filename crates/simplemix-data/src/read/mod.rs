@@ -32,7 +32,7 @@ use crate::format::{
     Columns, Format, RankedRule, Shape, Unread, detect, has_media, is_media, template_inputs, unread_scores,
 };
 use crate::message::TemplateInputs;
-use crate::pair::{Form, Pair};
+use crate::pair::{Form, Origin, Pair};
 use crate::problem::Problem;
 use crate::schema::{self, BatchBuilder, Layout};
 use container::{Chunk, Chunks, Source, Wanted};
@@ -84,6 +84,7 @@ pub struct PairReader {
 
 /// Options that apply to single rows.
 struct Rules {
+    path: Arc<Path>,
     source: SourceRule,
     stem: String,
     policy: PolicyRule,
@@ -164,6 +165,7 @@ impl PairReader {
         let fields: Vec<FieldRef> =
             schema::fields(&layout).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
         let rules = Rules {
+            path: path.into(),
             source: options.source.clone(),
             stem: stem(path),
             policy: options.policy.clone(),
@@ -301,6 +303,7 @@ impl Rules {
         drafts.retain_mut(|draft| {
             draft.set_form(report.form);
             draft.inputs.clone_from(&inputs);
+            draft.origin = Origin::new(&self.path, number);
             report.note_turns(draft);
             let checked = draft.check();
             match checked {

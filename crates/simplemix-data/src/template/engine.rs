@@ -57,13 +57,38 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
+/// `datetime.now().strftime(format)` of a clock without time zone.
 fn strftime(now: NaiveDateTime, format: &str) -> Result<String, Error> {
     use std::fmt::Write;
     let mut text = String::new();
     // chrono reports an unknown conversion only while writing.
-    write!(text, "{}", now.format(format))
+    write!(text, "{}", now.format(&conversions(format)?))
         .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format {format:?}")))?;
     Ok(text)
+}
+
+/// Conversions that Python and `chrono` have in common, beside those that [`conversions`] translates.
+const CONVERSIONS: &str = "aAbBcCdDeFgGhHIjklmMnpPrRtTuUVwWxXyY%";
+
+/// Python's conversions in those of `chrono`: microseconds for `%f`, and nothing for the time zone, which there is not.
+fn conversions(format: &str) -> Result<String, Error> {
+    let unknown = || refuse(format!("strftime_now: bad format {format:?}"));
+    let mut translated = String::new();
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        translated.push_str(&rest[..at]);
+        let flag = rest[at + 1..].chars().next().filter(|c| "-_0".contains(*c));
+        let place = at + 1 + usize::from(flag.is_some());
+        let conversion = rest[place..].chars().next().ok_or_else(unknown)?;
+        match conversion {
+            'f' if flag.is_none() => translated.push_str("%6f"),
+            'z' | 'Z' if flag.is_none() => {}
+            c if CONVERSIONS.contains(c) => translated.push_str(&rest[at..=place]),
+            _ => return Err(unknown()),
+        }
+        rest = &rest[place + conversion.len_utf8()..];
+    }
+    Ok(translated + rest)
 }
 
 /// Largest indent of `tojson`; without a limit, a template could ask for any amount of memory.

@@ -51,6 +51,24 @@ fn maps_keep_their_order_in_json() {
     assert_eq!(text, r#"{"role": "user", "content": "Hi"}"#);
 }
 
+/// `datetime(2026, 1, 5, 12).strftime(...)` of CPython 3.11 in the C locale.
+#[test]
+fn dates_are_written_as_python_writes_them() {
+    for (format, expected) in [
+        ("%A, %B %-d, %Y %H:%M", "Monday, January 5, 2026 12:00"),
+        ("%d %b %Y|%Z%z|%j|%p|%I", "05 Jan 2026||005|PM|12"),
+        ("%f|%y|%e|%U|%%", "000000|26| 5|01|%"),
+        ("%c|%x|%X", "Mon Jan  5 12:00:00 2026|01/05/26|12:00:00"),
+    ] {
+        let template = ChatTemplate::from_str(&format!("{{{{ strftime_now('{format}') }}}}")).unwrap();
+        assert_eq!(template.with_date(2026, 1, 5).unwrap().render(&[], false).unwrap(), expected, "{format}");
+    }
+    for format in ["%Q", "%", "%E%%", "%-f", "%s", "%+", "%.3f", "%é"] {
+        let error = render(&format!("{{{{ strftime_now('{format}') }}}}")).unwrap_err().to_string();
+        assert!(error.contains("strftime_now: bad format"), "{format}: {error}");
+    }
+}
+
 #[test]
 fn a_refusal_of_the_template_is_an_error_with_its_words() {
     let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use simplemix_data::{
-    Boundary, ChatTemplate, DropReason, Outcome, Pair, PairTokenizer, ReadOptions, TokenSet, TokenizeOptions,
-    read_pairs,
+    Boundary, ChatTemplate, DropReason, OnTemplateRefusal, Outcome, Pair, PairTokenizer, ReadOptions, TokenSet,
+    TokenizeOptions, read_pairs,
 };
 
 use crate::common::{chat, file};
@@ -61,6 +61,31 @@ fn a_boundary_that_moves_is_an_error_dropped_or_followed() {
     assert!(error.contains("chosen") || error.contains("rejected"), "{error}");
     assert_eq!(tokenizer(64, Boundary::Drop).encode(&pair).unwrap(), Outcome::Dropped(DropReason::Boundary));
     assert!(matches!(tokenizer(64, Boundary::Trl).encode(&pair).unwrap(), Outcome::Kept(kept) if kept.shifted));
+}
+
+#[test]
+fn a_pair_that_the_template_refuses_is_named_or_left_out() {
+    let turn = |role: &str| format!(r#"{{"role": "{role}", "content": "2"}}"#);
+    let row = |prompt: &str| {
+        let [prompt, answer, other] = [prompt.to_owned(), turn("assistant"), turn("assistant").replace('2', "3")];
+        format!(r#"{{"prompt": [{prompt}], "chosen": [{answer}], "rejected": [{other}]}}"#)
+    };
+    // The first row gives no pair, so rows and pairs have different numbers.
+    let with_system = format!("{}, {}", turn("system"), turn("user"));
+    let rows = ["{\"prompt\": null}", &row(&turn("user")), &row(&with_system), &row(&turn("user"))].join("\n");
+    let (_dir, path) = file("rows.jsonl", rows);
+    let pairs = read_pairs(&path, &ReadOptions::default()).unwrap();
+    let template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}\
+                    {% for m in messages %}{{ m.content }}{% endfor %}";
+    let with = |on_refused: OnTemplateRefusal| {
+        let options = TokenizeOptions { on_refused, ..TokenizeOptions::default() };
+        let tokenizer = PairTokenizer::from_dir(FOLDER, options).unwrap();
+        tokenizer.with_template(ChatTemplate::from_str(template).unwrap()).encode_all(&pairs)
+    };
+    let error = with(OnTemplateRefusal::Fail).unwrap_err().to_string();
+    assert!(error.contains("rows.jsonl: row 2: chat template") && error.contains("no system turns"), "{error}");
+    let set = with(OnTemplateRefusal::Skip).unwrap();
+    assert_eq!((set.pairs.len(), set.dropped.get(&DropReason::TemplateRefused)), (2, Some(&1)));
 }
 
 #[test]

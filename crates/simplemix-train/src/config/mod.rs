@@ -14,7 +14,7 @@ use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::sections::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy, Shuffle,
-    TokenSettings, TokenizerReading,
+    TemplateRefusal, TokenSettings, TokenizerReading,
 };
 use crate::adamw::OptimizerSettings;
 use crate::error::{Error, Result};

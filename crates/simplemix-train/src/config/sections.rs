@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::TokenizerAs;
+use simplemix_data::{OnTemplateRefusal, TokenizerAs};
 use simplemix_settings::{Setting, choice, section};
 
 section! {
@@ -35,6 +35,9 @@ section! {
         max_length: usize = 1024, in at_least(2.0), unit "tokens", from "TRL", was "max_length";
         /// Reading of a tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as transformers does.
         tokenizer_as: TokenizerReading = TokenizerReading::File;
+        /// Reaction to a pair that the chat template refuses, such as one with a system turn: stop, or leave the pair out and
+        /// count it.
+        on_refused: TemplateRefusal = TemplateRefusal::Fail;
         /// Keep token ids on disk, so that another run on the same pairs starts at once.
         cache: bool = true, was "cache_tokens";
         /// Folder of the kept token ids; a folder in simplemix's cache if not set.
@@ -121,6 +124,25 @@ impl From<TokenizerReading> for TokenizerAs {
         match reading {
             TokenizerReading::File => Self::File,
             TokenizerReading::Transformers => Self::Transformers,
+        }
+    }
+}
+
+choice! {
+    /// Reaction to a pair that the chat template refuses.
+    pub enum TemplateRefusal {
+        /// Stop before the run starts.
+        Fail = "fail";
+        /// Leave the pair out and count it.
+        Skip = "skip";
+    }
+}
+
+impl From<TemplateRefusal> for OnTemplateRefusal {
+    fn from(refusal: TemplateRefusal) -> Self {
+        match refusal {
+            TemplateRefusal::Fail => Self::Fail,
+            TemplateRefusal::Skip => Self::Skip,
         }
     }
 }

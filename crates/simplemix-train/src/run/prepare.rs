@@ -213,6 +213,7 @@ fn tokenizer(config: &mut TrainConfig, model: &Path, output: Option<&Path>) -> R
     let options = TokenizeOptions {
         max_length: config.tokens.max_length,
         tokenizer_as: config.tokens.tokenizer_as.into(),
+        on_refused: config.tokens.on_refused.into(),
         ..TokenizeOptions::default()
     };
     let mut tokenizer = PairTokenizer::from_dir(model, options)?;
