@@ -171,8 +171,8 @@ pub enum Error {
     /// A column looks like a part of the prompt, and the format that the file was recognised as does not read it.
     #[error(
         "{path}: column `{column}` looks like a part of the prompt, and the format {format} does not read it \
-         (columns: {columns}); name the columns to read with --map, a TOML file with lines such as prompt = \"{column}\", \
-         or leave the column aside with --format {format}; `simplemix convert` takes both",
+         (columns: {columns}); {advice}, or leave the column aside with --format {format}; `simplemix convert` takes these \
+         flags",
         path = path.display()
     )]
     UnreadColumn {
@@ -184,6 +184,8 @@ pub enum Error {
         format: Format,
         /// Columns with the kinds of their values, comma-separated.
         columns: String,
+        /// Way to have the column read.
+        advice: String,
     },
     /// A record batch that is not canonical (see [`crate::schema`]).
     #[error("column `{column}` is {found}, expected {expected}")]

@@ -96,10 +96,19 @@ fn refusal(columns: &Columns, path: &Path) -> Error {
                 found: kind.to_string(),
                 expected: match kind {
                     Kind::PrintedMessages => "text or a list of {role, content}; write such lists as JSON".to_owned(),
+                    Kind::Other(_) if ["prompt", "rejected"].iter().all(|other| columns.kind(other) == kind) => {
+                        "text or a list of {role, content}, one object a row (with pandas, orient=\"records\")"
+                            .to_owned()
+                    }
                     _ => "text or a list of {role, content}".to_owned(),
                 },
             };
         }
+    }
+    let inner = columns.iter().find(|(_, kind)| kind.has_fields(&["chosen", "rejected"]));
+    if let Some((column, _)) = inner {
+        let hint = format!("the column `{column}` holds the rows, expected a file of these rows alone");
+        return Error::UnknownFormat { path: path.to_path_buf(), columns: columns.describe(), hint };
     }
     let unpaired = columns.has("completion") && (columns.has("label") || columns.has("kto_tag"));
     let hint = if columns.is_empty() {

@@ -152,8 +152,13 @@ impl Unread {
             }
             let (spoken, unread) = counts(format, name, rows.clone());
             if 2 * unread > spoken {
-                let (path, column) = (path.to_path_buf(), name.to_owned());
-                return Err(Error::UnreadColumn { path, column, format, columns: columns.describe() });
+                return Err(Error::UnreadColumn {
+                    path: path.to_path_buf(),
+                    column: name.to_owned(),
+                    format,
+                    columns: columns.describe(),
+                    advice: advice(format, columns, name),
+                });
             }
             if spoken > 0 && unread == 0 {
                 settled.push(name.to_owned());
@@ -179,6 +184,20 @@ impl Unread {
             speaks(cell) && !pairs.iter().all(|pair| repeats(cell, pair))
         };
         if watched.iter().any(unread) { Err(Problem::UnreadColumn) } else { Ok(()) }
+    }
+}
+
+/// Way to have a column read that the format does not read.
+fn advice(format: Format, columns: &Columns, name: &str) -> String {
+    let map = |line: String| format!("have it read with --map, a TOML file with the line {line}");
+    let question = QUESTIONS.into_iter().find(|name| columns.kind(name).speaks());
+    match question {
+        _ if WITHOUT_PROMPT.contains(&format) => map(format!("prompt = \"{name}\"")),
+        // LLaMA-Factory's pairs of turns, which the format alpaca-ranking reads.
+        Some(question) if name == "history" && [Format::ExplicitText, Format::Orca].contains(&format) => {
+            map(format!("instruction = \"{question}\""))
+        }
+        _ => "put its text into the prompt".to_owned(),
     }
 }
 

@@ -98,11 +98,29 @@ fn a_column_of_the_prompt_that_is_not_read_is_an_error_that_names_it() {
             if name == "input" && row.get("prompt").is_none() {
                 continue;
             }
+            let with_map = row.get("prompt").is_none();
             let error = refusal(&[row]);
             assert!(matches!(&error, Error::UnreadColumn { column, .. } if column == name), "{name}: {error}");
-            assert!(error.to_string().contains(&format!("prompt = \"{name}\"")), "{error}");
+            let advice = match (with_map, name) {
+                (true, _) => format!("the line prompt = \"{name}\""),
+                (false, "history") => "the line instruction = \"prompt\"".to_owned(),
+                (false, _) => "put its text into the prompt".to_owned(),
+            };
+            assert!(error.to_string().contains(&advice), "{error}");
         }
     }
+    // The advice works.
+    let mapped = |row: Value, name: &str, from: &str| {
+        let (_dir, path) = file("a.jsonl", row.to_string());
+        let mut options = ReadOptions::default();
+        options.columns.insert(name.to_owned(), from.to_owned());
+        read_pairs(&path, &options).unwrap().remove(0).prompt
+    };
+    let turns = json!([{"from": "human", "value": "q"}]);
+    let row = json!({"conversations": turns, "chosen": "It is 5 km", "rejected": "It is 3 km"});
+    assert_eq!(mapped(row, "prompt", "conversations"), messages(&[("user", "q")]));
+    let row = json!({"prompt": "r", "history": [["q", "a"]], "chosen": "5 km", "rejected": "3 km"});
+    assert_eq!(mapped(row, "instruction", "prompt"), messages(&[("user", "q"), ("assistant", "a"), ("user", "r")]));
     // Prose that no format has a name for, where the prompt would be found inside the responses.
     let ask = |text: &str| json!({"ask": text, "chosen": "It is so", "rejected": "It is not so"});
     let error = refusal(&[ask("Is it so today?"), ask("Was it so yesterday?")]);
@@ -290,6 +308,20 @@ fn json_is_told_by_its_text_whatever_its_name() {
     assert!(error.ends_with("found the end of the file, expected `}`, the end of the object"), "{error}");
     let (_dir, path) = file("a.jsonl", " \n\n\n");
     assert!(matches!(read_pairs(&path, &ReadOptions::default()), Err(Error::Empty { what: "rows", .. })));
+}
+
+#[test]
+fn rows_inside_a_column_and_tables_by_columns_are_refused_with_advice() {
+    let row = json!({"prompt": "q", "chosen": "a", "rejected": "b"});
+    let inside = refusal(&[json!({"version": "1", "data": [row]})]).to_string();
+    assert!(inside.ends_with("the column `data` holds the rows, expected a file of these rows alone"), "{inside}");
+    for table in [
+        json!({"prompt": ["q", "r"], "chosen": ["a", "b"], "rejected": ["c", "d"]}),
+        json!({"prompt": {"0": "q"}, "chosen": {"0": "a"}, "rejected": {"0": "b"}}),
+    ] {
+        let error = refusal(&[table]).to_string();
+        assert!(error.contains("`chosen` is ") && error.ends_with("(with pandas, orient=\"records\")"), "{error}");
+    }
 }
 
 #[test]
