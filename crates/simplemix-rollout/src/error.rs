@@ -33,7 +33,7 @@ pub enum Error {
         /// Id of the prompt.
         id: String,
         /// The limit that it exceeds.
-        source: simplemix_model::Error,
+        source: Box<simplemix_model::Error>,
     },
     /// A generator sampled fewer responses than it was asked for.
     #[error(

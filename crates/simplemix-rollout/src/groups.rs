@@ -40,7 +40,7 @@ pub(crate) fn check(
     sampling: &SamplingConfig,
 ) -> Result<()> {
     let ids = tokenizer.encode_prompt_with(&prompt.prompt, &prompt.inputs)?;
-    let unfit = |source| Error::Unfit { id: prompt.id.clone(), source };
+    let unfit = |source| Error::Unfit { id: prompt.id.clone(), source: Box::new(source) };
     model.check_sequence(&ids, sampling.max_new_tokens).map_err(unfit)
 }
 

@@ -144,7 +144,7 @@ pub enum Error {
         /// Index of the pair among the pairs that were read.
         row: usize,
         /// The limit that it exceeds.
-        source: simplemix_model::Error,
+        source: Box<simplemix_model::Error>,
     },
     /// A folder for a new run holds a run.
     #[error("{path}: holds a run; resume it, or choose another folder")]

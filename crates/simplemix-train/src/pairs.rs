@@ -223,7 +223,8 @@ impl PairSet {
             model.check_sequence(ids.rejected, 0)
         };
         for (ids, entry) in self.tokens.iter().zip(&self.table.pairs) {
-            check(ids).map_err(|source| Error::Unfit { set: set.to_owned(), row: entry.row, source })?;
+            let unfit = |source| Error::Unfit { set: set.to_owned(), row: entry.row, source: Box::new(source) };
+            check(ids).map_err(unfit)?;
         }
         Ok(())
     }
