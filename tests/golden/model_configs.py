@@ -27,6 +27,8 @@ CASES = [
     {"model_type": "llama", "num_key_value_heads": None},
     {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": None},
     {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": 7},
+    {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": 7, "layer_types": ["full_attention", "sliding_attention"] * 3},
+    {"model_type": "mistral", "num_key_value_heads": 4, "sliding_window": 7, "layer_types": None},
     {"model_type": "qwen2", "num_key_value_heads": None, "use_sliding_window": True, "max_window_layers": 2},
     {"model_type": "qwen3", "num_key_value_heads": 4, "use_sliding_window": True, "max_window_layers": 1, "sliding_window": 5},
     {"model_type": "phi3", "sliding_window": 5},

@@ -46,21 +46,21 @@ impl Declared {
     /// From `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`, each null if absent; `file` is the
     /// tokenizer of `tokenizer.json`, and `special` the tokens by name.
     pub(super) fn of(config: &Value, map: &Value, added: &Value, file: &Tokenizer, special: &SpecialTokens) -> Self {
-        let mut named: Vec<String> = NAMES.iter().filter_map(|name| special.get(name).map(str::to_owned)).collect();
         let decoder = config["added_tokens_decoder"].as_object();
         let map = if decoder.is_some() { &Value::Null } else { map };
-        let extra = extra(config, map);
-        named.extend(of_the_model(config));
+        let mut named: Vec<String> = NAMES.iter().filter_map(|name| special.get(name).map(str::to_owned)).collect();
+        let Lists { extra, late } = Lists::of(config, map);
         let by_id = match decoder {
             Some(decoder) => of_decoder(decoder),
             None => {
-                let is_special = |token: &str| named.iter().chain(&extra).any(|known| known == token);
+                let is_special = |token: &str| named.iter().chain(extra.iter().flatten()).any(|known| known == token);
                 let mut by_id = of_encoder(added, is_special);
                 by_id.extend(file.get_added_tokens_decoder());
                 by_id
             }
         };
-        Self { by_id, named, extra }
+        named.extend(of_the_model(config, map));
+        Self { by_id, named, extra: extra.or(late).unwrap_or_default() }
     }
 
     /// Adds the tokens that `tokenizer` lacks, or has with other properties.
@@ -108,17 +108,43 @@ fn of_encoder(added: &Value, is_special: impl Fn(&str) -> bool) -> BTreeMap<u32,
 }
 
 /// Lists of further special tokens.
-fn extra(config: &Value, map: &Value) -> Vec<String> {
-    let keys = ["extra_special_tokens", "additional_special_tokens"];
-    let lists = [config, map].into_iter().flat_map(|file| keys.map(|key| file[key].as_array()));
-    let first = lists.flatten().find(|list| !list.is_empty());
-    first.into_iter().flatten().filter_map(text).map(str::to_owned).collect()
+struct Lists {
+    /// Under `extra_special_tokens`.
+    extra: Option<Vec<String>>,
+    /// Under the older name, which transformers takes in the end if there is no other list.
+    late: Option<Vec<String>>,
+}
+
+impl Lists {
+    fn of(config: &Value, map: &Value) -> Self {
+        const OLDER: &str = "additional_special_tokens";
+        let list = |value: &Value| {
+            let texts = value.as_array()?.iter().filter_map(text);
+            Some(texts.map(str::to_owned).collect::<Vec<_>>())
+        };
+        let given = &config["extra_special_tokens"];
+        let is_given = given.as_array().is_some_and(|list| !list.is_empty())
+            || given.as_object().is_some_and(|table| !table.is_empty());
+        let (mut extra, late) = match is_given {
+            true => (list(given), list(&config[OLDER])),
+            false => (list(&config[OLDER]).or(list(given)), None),
+        };
+        if let Some(more) = list(&map["extra_special_tokens"]) {
+            let known = extra.get_or_insert_default();
+            more.into_iter().for_each(|token| {
+                if !known.contains(&token) {
+                    known.push(token);
+                }
+            });
+        }
+        Self { extra, late: list(&map[OLDER]).or(late) }
+    }
 }
 
 /// Tokens under names of the model's own, such as `image_token`, and those of a table of extra tokens.
-fn of_the_model(config: &Value) -> impl Iterator<Item = String> {
-    let own = config.as_object().into_iter().flatten();
+fn of_the_model(config: &Value, map: &Value) -> Vec<String> {
+    let own = [config, map].into_iter().filter_map(Value::as_object).flatten();
     let own = own.filter(|(key, _)| key.ends_with("_token") && !NAMES.contains(&key.as_str()));
-    let table = config["extra_special_tokens"].as_object().into_iter().flatten();
-    own.chain(table).filter_map(|(_, value)| text(value).map(str::to_owned))
+    let tables = [config, map].into_iter().filter_map(|file| file["extra_special_tokens"].as_object()).flatten();
+    own.chain(tables).filter_map(|(_, value)| text(value).map(str::to_owned)).collect()
 }

@@ -72,7 +72,10 @@ pub(crate) fn load(dir: &Path, reading: TokenizerAs) -> Result<Loaded> {
     let given = source::special_tokens(&config, &map);
     let mut defaulted = given.clone();
     if let Class::Rebuilt(class) = &class {
-        class.default_tokens().iter().for_each(|(name, token)| defaulted.set_default(name, token));
+        // A null in the file means that there is no such token.
+        let is_open = |name: &str| [&config, &map].iter().all(|file| file.get(name).is_none());
+        let open = class.default_tokens().iter().filter(|(name, _)| is_open(name));
+        open.for_each(|(name, token)| defaulted.set_default(name, token));
     }
 
     let as_class = match &class {

@@ -19,10 +19,12 @@ const DEFAULTS: Defaults = Defaults {
 pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };
+    // With `layer_types`, transformers reads the file as one of Ministral.
+    let sliding = super::sliding_layers(keys, base.num_hidden_layers, window, |_| window.is_some())?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         ropes: vec![RopeConfig::read(keys, &base)?],
-        layers: super::windows(&vec![true; base.num_hidden_layers], window),
+        layers: super::windows(&sliding, window),
         ..base
     })
 }
