@@ -18,8 +18,9 @@
 //! | `tools`, `documents`, `chat_template_kwargs` | JSON, nullable | as in the file of prompts, where it has them |
 //! | `score`, `score_NAME` | number, nullable | after scoring: the weighted sum, and the score of each scorer |
 //!
-//! Files of other programs need only `prompt` and `response`. Numbers in columns of text are read as text, as in files of
-//! prompts; a seed below 0 stands for none.
+//! Files of other programs need only `prompt` and `response`. Numbers in columns of text are read as text and the other way
+//! round, as in files of prompts; `finish_reason` is `finish`; a seed below 0 stands for none. Further columns are not read, which
+//! the reports of scoring and pairing say.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -117,10 +118,13 @@ impl CandidateRow {
     }
 
     fn from_cells(mut cells: Map<String, Value>) -> std::result::Result<Self, String> {
+        if let Some(reason) = cells.remove(FINISH_REASON).filter(|_| !cells.contains_key("finish")) {
+            cells.insert("finish".to_owned(), reason);
+        }
         cells.iter_mut().for_each(|(name, value)| make_readable(name, value));
         let scores = cells
             .iter()
-            .filter(|(name, _)| *name == SCORE || name.starts_with("score_"))
+            .filter(|(name, _)| is_score(name))
             .filter(|(_, value)| value.is_number() || value.is_null() || value.is_string())
             .map(|(name, value)| (name.clone(), number(value)))
             .collect();
@@ -149,7 +153,13 @@ impl CandidateRow {
 }
 
 /// Columns of text in which other programs write numbers.
-const TEXTS: [&str; 6] = ["prompt_id", "task", "answer", "reference", "response", "finish"];
+const TEXTS: [&str; 7] = ["prompt_id", "task", "answer", "reference", "response", "finish", "generator"];
+/// Columns of numbers, which other programs write as text, or whole ones as fractions.
+const NUMBERS: [&str; 5] = ["sample", "tokens", "logp", "temperature", "seed"];
+/// Further columns that are read.
+const OTHERS: [&str; 5] = ["prompt", "is_reference", "tools", "documents", "chat_template_kwargs"];
+/// Name of the column `finish` in files of servers' replies.
+const FINISH_REASON: &str = "finish_reason";
 
 /// A number, or one in a text.
 fn number(value: &Value) -> Option<f64> {
@@ -157,9 +167,25 @@ fn number(value: &Value) -> Option<f64> {
     number.filter(|number| number.is_finite())
 }
 
-/// Spells a cell as this crate does: a number in a column of text is text, a list of one answer is the answer, a seed below 0
-/// is none, no sample is the first.
+fn is_score(column: &str) -> bool {
+    column == SCORE || column.starts_with("score_")
+}
+
+fn is_read(column: &str) -> bool {
+    is_score(column)
+        || column == FINISH_REASON
+        || [&TEXTS[..], &NUMBERS, &OTHERS].iter().any(|names| names.contains(&column))
+}
+
+/// Spells a cell as this crate does: a number in a column of text is text and the other way round, a whole number is one, a
+/// seed below 0 is none, no sample is the first, an answer in a list of one is that one.
 fn make_readable(name: &str, value: &mut Value) {
+    if let Value::String(text) = value
+        && NUMBERS.contains(&name)
+        && let Ok(number) = text.trim().parse::<serde_json::Number>()
+    {
+        *value = Value::Number(number);
+    }
     if let ("answer", Value::Array(items)) = (name, &mut *value)
         && items.len() == 1
     {
@@ -167,6 +193,10 @@ fn make_readable(name: &str, value: &mut Value) {
     }
     match (name, &*value) {
         (name, Value::Number(number)) if TEXTS.contains(&name) => *value = Value::String(number.to_string()),
+        ("sample" | "tokens", Value::Number(number)) if number.is_f64() => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
+            *value = whole.map_or_else(|| value.clone(), |number| (number as i64).into());
+        }
         ("seed", Value::Number(seed)) if !seed.is_u64() => {
             // A whole number that a reader made a fraction of, because it is above the largest signed one.
             let whole = seed.as_f64().filter(|seed| *seed >= 0.0 && seed.fract() == 0.0);
@@ -207,6 +237,8 @@ pub struct CandidateGroup {
 pub struct CandidateReader {
     path: PathBuf,
     rows: RowReader,
+    /// Columns that are not read.
+    unread: Vec<String>,
     /// First row of the next group, with its number.
     next: Option<(u64, CandidateRow)>,
     seen: HashSet<String>,
@@ -229,8 +261,17 @@ impl CandidateReader {
                 });
             }
         }
-        let (rows, seen) = (reader, HashSet::new());
-        Ok(Self { path: path.to_path_buf(), rows, next: None, seen, started: false })
+        let unread = reader.columns().iter().filter(|column| !is_read(column)).cloned().collect();
+        let (path, seen) = (path.to_path_buf(), HashSet::new());
+        Ok(Self { path, rows: reader, unread, next: None, seen, started: false })
+    }
+
+    /// Facts about the file that the user should read.
+    fn notices(&self) -> Vec<String> {
+        let columns = (!self.unread.is_empty()).then(|| {
+            format!("{}: columns that no candidate has are left out: {}", self.path.display(), self.unread.join(", "))
+        });
+        columns.into_iter().collect()
     }
 
     /// Number of rows so far that are no objects, or no text, and are left out.
@@ -294,6 +335,8 @@ pub(crate) struct CandidateSurvey {
     pub(crate) unreadable: u64,
     /// Form of the prompts, and what they have beside role and content of turns.
     pub(crate) layout: Layout,
+    /// Facts that the user should read.
+    pub(crate) notices: Vec<String>,
 }
 
 /// Reads a file of candidates once.
@@ -307,8 +350,8 @@ pub(crate) fn survey(path: &Path) -> Result<CandidateSurvey> {
         layout.add_inputs(&prompt.inputs);
         groups += 1;
     }
-    let unreadable = reader.unreadable();
-    Ok(CandidateSurvey { hash: simplemix_files::hash_file(path)?, groups, unreadable, layout })
+    let (unreadable, notices) = (reader.unreadable(), reader.notices());
+    Ok(CandidateSurvey { hash: simplemix_files::hash_file(path)?, groups, unreadable, layout, notices })
 }
 
 /// Rows in each batch written.
@@ -427,7 +470,7 @@ mod tests {
             for sample in 0..2 {
                 let mut row = CandidateRow::new(prompt, sample, (sample == 0).then(|| "response\n".to_owned()));
                 (row.tokens, row.logp, row.finish) = (Some(3), Some(-0.1 - 1e-17), Some(Finish::Other("abort".into())));
-                (row.generator, row.temperature, row.seed) = (Some("m".into()), Some(0.7), Some(i64::MAX as u64));
+                (row.generator, row.temperature, row.seed) = (Some("m".into()), Some(0.7), Some(u64::MAX));
                 row.scores = [("score".to_owned(), Some(0.1 + 0.2)), ("score_x".to_owned(), None)].into();
                 rows.push(row);
             }
@@ -460,14 +503,24 @@ mod tests {
         std::fs::write(&path, "{\"prompt\": \"x\", \"text\": \"1\"}").unwrap();
         let error = CandidateReader::open(&path).unwrap_err().to_string();
         assert!(error.contains("columns prompt, text, expected `prompt` and `response`"), "{error}");
-        let foreign = r#"{"prompt": "x", "response": null, "answer": 4, "finish": "eos_token", "seed": -1, "sample": null}
-            {"prompt": "x", "response": 5, "answer": 4, "finish": null, "seed": 18446744073709551615}"#;
+        let foreign =
+            r#"{"prompt": "x", "response": null, "answer": 4, "finish": "eos_token", "seed": -1, "sample": null}
+            {"prompt": "x", "response": 5, "answer": [4], "finish": null, "seed": 18446744073709551615, "tokens": "7",
+             "score": " 0.5 ", "reward_model": "r"}"#
+                .replace("\n             ", " ");
         std::fs::write(&path, foreign.lines().map(str::trim).collect::<Vec<_>>().join("\n")).unwrap();
         let group = CandidateReader::open(&path).unwrap().next().unwrap().unwrap();
         assert_eq!(group.prompt.answer.as_deref(), Some("4"));
+        let notices = survey(&path).unwrap().notices;
+        assert!(notices.len() == 1 && notices[0].ends_with("left out: reward_model"), "{notices:?}");
         let [first, second] = &group.rows[..] else { panic!("{group:?}") };
         assert_eq!((&first.response, first.seed, first.finish.as_ref().unwrap().name()), (&None, None, "eos_token"));
         assert_eq!((second.response.as_deref(), second.seed, &second.finish), (Some("5"), Some(u64::MAX), &None));
+        assert_eq!((second.tokens, second.scores["score"]), (Some(7), Some(0.5)));
+        std::fs::write(&path, r#"{"prompt": "x", "response": "1", "finish_reason": "length", "tokens": 3.0}"#).unwrap();
+        let row = CandidateReader::open(&path).unwrap().next().unwrap().unwrap().rows.remove(0);
+        assert_eq!((row.finish, row.tokens), (Some(Finish::Length), Some(3)));
+        assert_eq!(survey(&path).unwrap().notices, Vec::<String>::new());
         let odd = r#"{"prompt": "x", "response": "\ud83d"}
 {"prompt": "x", "response": "4", "answer": [4], "score": " 0.5", "score_a": "N/A"}"#;
         std::fs::write(&path, odd).unwrap();

@@ -143,6 +143,22 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
         all.map(|remark| format!("{}: {remark}", self.name)).collect()
     }
 
+    /// Refuses token ids that the model does not have.
+    fn check_ids(&self, sampling: &SamplingConfig) -> Result<()> {
+        let vocab = self.model.borrow().config().vocab_size;
+        let lists = [
+            ("suppress_tokens", &sampling.suppress_tokens),
+            ("begin_suppress_tokens", &sampling.begin_suppress_tokens),
+        ];
+        for (key, ids) in lists {
+            if let Some(id) = ids.iter().flatten().find(|id| i64::from(**id) >= vocab) {
+                let expected = "token ids below the size of the model's vocabulary";
+                return Err(Error::Setting { key, found: format!("{id}, of a model with {vocab} ids"), expected });
+            }
+        }
+        Ok(())
+    }
+
     /// Facts about processors that the user should know before time is spent on samples.
     fn remarks(&self, sampling: &SamplingConfig) -> Vec<String> {
         let GenerationConfig { processors: asked, not_followed, .. } = &self.generation;
@@ -203,6 +219,7 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
         sink: &mut dyn CandidateSink,
     ) -> Result<()> {
         sampling.check()?;
+        self.check_ids(sampling)?;
         self.folder_remarks().iter().chain(&self.remarks(sampling)).for_each(|remark| sink.notice(remark));
         let mut looked_at_tokens = false;
         in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| {
@@ -263,6 +280,15 @@ mod tests {
         let neutral = SamplingConfig { repetition_penalty: Some(1.0), ..sampling.clone() };
         let (same, said) = greedy(r#"{"repetition_penalty": 9.0}"#, &neutral);
         assert!(same == plain && said[0].contains("samples follow none"), "{said:?}");
+        let dir = tempfile::tempdir().unwrap();
+        tiny::write_folder(&dir.path().join("tiny"), 3).unwrap();
+        let unknown = SamplingConfig { suppress_tokens: Some(vec![1, 99_999]), ..sampling.clone() };
+        let mut model = LocalGenerator::load(&LocalSettings::new(dir.path().join("tiny"))).unwrap();
+        let error = model.generate(&[Prompt::new("a", "b")], &unknown, &mut |_, _| {}).unwrap_err();
+        assert!(
+            error.is_input() && error.to_string().contains("`suppress_tokens` is 99999, of a model with"),
+            "{error}"
+        );
         let given = SamplingConfig { repetition_penalty: Some(9.0), ..sampling };
         assert_eq!(greedy("{}", &given), (penalised, vec![]));
     }

@@ -86,6 +86,9 @@ pub struct PairReport {
     /// Rows of the file that are no objects, or no text, and were left out.
     #[serde(default)]
     pub unreadable: u64,
+    /// Facts that the user should read.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// Pairs in each batch written.
@@ -117,13 +120,14 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     settings.select.check()?;
     let path = &settings.candidates;
     check_apart(&settings.output, std::slice::from_ref(path))?;
-    let CandidateSurvey { hash, groups: total, unreadable, layout } = survey(path)?;
+    let CandidateSurvey { hash, groups: total, unreadable, layout, notices } = survey(path)?;
     let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return Ok(report);
     }
     let mut writer = PairWriter::create(&settings.output, &WriteOptions::default())?;
-    let (mut report, mut gaps) = (PairReport { unreadable, ..PairReport::default() }, 0.0);
+    notices.iter().for_each(|notice| watch.notice(notice));
+    let (mut report, mut gaps) = (PairReport { unreadable, notices, ..PairReport::default() }, 0.0);
     let mut waiting: Vec<PairRows> = Vec::new();
     for group in CandidateReader::open(path)? {
         let group = group?;

@@ -68,6 +68,9 @@ pub struct ScoreReport {
     /// Rows of the file that are no objects, or no text, and were left out.
     #[serde(default)]
     pub unreadable: u64,
+    /// Facts that the user should read.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// Prompts that are scored at the same time. The last bits of a reward model's scores depend on it.
@@ -85,7 +88,7 @@ const GROUPS_IN_CHUNK: usize = 64;
 /// error of a scorer.
 pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn Watch) -> Result<ScoreReport> {
     check(settings, scorers)?;
-    let CandidateSurvey { hash, groups, layout, .. } = survey(&settings.candidates)?;
+    let CandidateSurvey { hash, groups, layout, notices, .. } = survey(&settings.candidates)?;
     let columns = columns(scorers);
     let key = work_key(settings, scorers, &columns, hash);
     let mut journal: Journal<Vec<Option<f64>>> = match Work::begin(&settings.output, &key, settings.overwrite)? {
@@ -93,6 +96,7 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
         Work::Open(journal) => journal,
     };
 
+    notices.iter().for_each(|notice| watch.notice(notice));
     let total = groups * scorers.len() as u64;
     watch.progress("score", journal.done(), total);
     let mut reader = CandidateReader::open(&settings.candidates)?;
@@ -105,7 +109,7 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
         score_chunk(scorers, first, &chunk, &mut journal, total, watch)?;
         first += GROUPS_IN_CHUNK as u64;
     }
-    let report = write(settings, scorers, &columns, layout, &mut journal, &key)?;
+    let report = write(settings, scorers, &columns, layout, notices, &mut journal, &key)?;
     journal.remove()?;
     Ok(report)
 }
@@ -232,6 +236,7 @@ fn write(
     scorers: &[Weighted],
     columns: &[String],
     layout: Layout,
+    notices: Vec<String>,
     journal: &mut Journal<Vec<Option<f64>>>,
     key: &WorkKey,
 ) -> Result<ScoreReport> {
@@ -265,7 +270,7 @@ fn write(
         }
     }
     tally.report.unreadable = reader.unreadable();
-    let report = tally.finish();
+    let report = ScoreReport { notices, ..tally.finish() };
     writer.finish(key.metadata(&report))?;
     Ok(report)
 }

@@ -10,7 +10,8 @@ use ureq::Agent;
 use ureq::http::Response;
 
 use super::key::Key;
-use super::reply::{Reply, ids, json_of, parse};
+use super::lenient::json_of;
+use super::reply::{Reply, ids, parse};
 use super::request::{Ask, Changes, Instead, notice};
 use super::settings::{Address, Endpoint, ServerSettings};
 use super::unread::{Unread, error_in, words_of_bytes};
@@ -49,6 +50,8 @@ pub struct ServerClient {
 #[derive(Debug, Default)]
 struct Learned {
     changes: Changes,
+    /// Whether a request has succeeded.
+    has_succeeded: bool,
     /// Texts for the user that nobody has fetched.
     notices: Vec<String>,
 }
@@ -116,7 +119,8 @@ impl ServerClient {
                     return Ok(reply);
                 }
                 Err(Error::Server { status: status @ Some(400 | 422), found, url, attempts }) if ask.lenient => {
-                    let Some(change) = ask.change(&found, &changes) else {
+                    let is_first = !self.learned().has_succeeded;
+                    let Some(change) = ask.change(&found, &changes, is_first) else {
                         return Err(Error::Server { url, status, found, attempts });
                     };
                     refusals.push((changes.len(), found));
@@ -183,6 +187,7 @@ impl ServerClient {
     /// of the change.
     fn learn(&self, changes: &Changes, refusals: &[(usize, String)]) {
         let mut learned = self.learned();
+        learned.has_succeeded = true;
         for (at, found) in refusals {
             let change = &changes[*at];
             if !learned.changes.contains(change) {
@@ -283,6 +288,11 @@ impl ServerClient {
             return Err(Failed { status: Some(status), found, is_transient: is_transient(status), advice });
         }
         let parsed = body.map_err(Failed::transport).map(|body| parse(&body))?;
+        let encoding = header("content-encoding").filter(|encoding| !["gzip", "identity", ""].contains(encoding));
+        let parsed = parsed.map_err(|unread| match encoding {
+            Some(encoding) => Unread::new(format!("a body with content-encoding `{encoding}`, expected gzip or none")),
+            None => unread,
+        });
         // An error inside a reply is tried again as its own status would be.
         parsed.map_err(|Unread { status: own, found }| Failed {
             status: own.or(Some(status)),

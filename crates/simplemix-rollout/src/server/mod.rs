@@ -6,6 +6,7 @@
 mod client;
 mod generator;
 mod key;
+mod lenient;
 pub(crate) mod pool;
 mod reply;
 mod request;

@@ -1,8 +1,9 @@
-//! Replies of a server, checked. They are read leniently: what a server leaves out or spells in its own way is absent, and
-//! only a reply without a response is an error.
+//! Replies of a server, checked. What a server leaves out or spells in its own way is absent, and only a reply without
+//! a response is an error.
 
 use serde_json::Value;
 
+use super::lenient::json_of;
 use super::stream;
 use super::unread::{Unread, error_in, words, words_of_bytes};
 use crate::finish::Finish;
@@ -47,33 +48,6 @@ impl Reply {
     pub fn logp(&self) -> Option<f64> {
         self.logps.as_ref().filter(|logps| !logps.is_empty())?.iter().map(|token| token.logp).sum()
     }
-}
-
-/// JSON of a body. A byte order mark is passed over, and the numbers that Python writes although JSON does not have them,
-/// `NaN` and `Infinity`, are null.
-pub(super) fn json_of(body: &[u8]) -> Result<Value, serde_json::Error> {
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-    serde_json::from_slice(body).or_else(|error| match std::str::from_utf8(body) {
-        Ok(text) if text.contains("NaN") || text.contains("Infinity") => serde_json::from_str(&without_names(text)),
-        _ => Err(error),
-    })
-}
-
-/// `text` with null in place of the names of numbers outside of its strings.
-fn without_names(text: &str) -> String {
-    let (mut plain, mut is_inside, mut rest) = (String::with_capacity(text.len()), false, text);
-    while let Some(first) = rest.chars().next() {
-        let name = ["-Infinity", "Infinity", "NaN"].into_iter().find(|name| !is_inside && rest.starts_with(name));
-        let length = match (name, first) {
-            (Some(name), _) => name.len(),
-            (None, '\\') if is_inside => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-            (None, first) => first.len_utf8(),
-        };
-        is_inside ^= first == '"';
-        plain.push_str(name.map_or(&rest[..length], |_| "null"));
-        rest = &rest[length..];
-    }
-    plain
 }
 
 /// Parses a body with exactly one response.

@@ -59,6 +59,12 @@ const OPTIONAL: [&str; 12] = [
     "seed",
 ];
 
+/// Neutral fields that are not part of the OpenAI interface.
+const FURTHER: [&str; 3] = ["top_k", "min_p", "repetition_penalty"];
+
+/// Words for a field, of which a refusal without a name has one.
+const FIELD: [&str; 5] = ["field", "argument", "parameter", "property", "extra inputs"];
+
 /// Words of a refusal of a field. Names of fields that are common words count only beside one of them.
 const REFUSALS: [&str; 12] = [
     "unsupported",
@@ -166,13 +172,17 @@ impl Ask {
         ]
     }
 
-    /// The change that helps against a refusal with the words `found`, after `changes` did not; `None` if none does.
-    pub(super) fn change(&self, found: &str, changes: &Changes) -> Option<(&'static str, Instead)> {
+    /// The change that helps against a refusal with the words `found`, after `changes` did not; `None` if none does. A first
+    /// request may also go without the fields that the OpenAI interface does not have, where the server refuses some field
+    /// without its name.
+    pub(super) fn change(&self, found: &str, changes: &Changes, is_first: bool) -> Option<(&'static str, Instead)> {
         let words = found.to_ascii_lowercase();
         let is_refusal = REFUSALS.iter().any(|refusal| words.contains(refusal));
         let is_named = |name: &&str| has_word(&words, name) && (name.contains('_') || is_refusal);
-        let named = OPTIONAL.into_iter().filter(is_named);
-        named.filter_map(|name| Some((name, self.instead(name, &words, changes)?))).next()
+        let named: Vec<&str> = OPTIONAL.into_iter().filter(is_named).collect();
+        let is_of_a_field = is_refusal && FIELD.iter().any(|word| words.contains(word));
+        let candidates = if named.is_empty() && is_first && is_of_a_field { FURTHER.to_vec() } else { named };
+        candidates.into_iter().filter_map(|name| Some((name, self.instead(name, &words, changes)?))).next()
     }
 
     fn instead(&self, name: &str, words: &str, changes: &Changes) -> Option<Instead> {
@@ -243,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_refused_field_is_changed_where_nothing_is_lost_unsaid() {
-        let change = |found: &str| neutral().change(found, &vec![]);
+        let change = |found: &str| neutral().change(found, &vec![], false);
         let gone = |name| Some((name, Instead::Nothing));
         assert_eq!(change("Unrecognized request argument supplied: min_p"), gone("min_p"));
         assert_eq!(change("body.repetition_penalty: Extra inputs are not permitted"), gone("repetition_penalty"));
@@ -254,8 +264,8 @@ mod tests {
         // First the other spelling of all tokens, then none.
         let zero = Instead::Value(json!(0));
         assert_eq!(change("top_k must be at least 0"), Some(("top_k", zero.clone())));
-        assert_eq!(neutral().change("unknown field top_k", &vec![("top_k", zero)]), gone("top_k"));
-        assert_eq!(neutral().change("unknown field top_k", &vec![("top_k", Instead::Nothing)]), None);
+        assert_eq!(neutral().change("unknown field top_k", &vec![("top_k", zero)], false), gone("top_k"));
+        assert_eq!(neutral().change("unknown field top_k", &vec![("top_k", Instead::Nothing)], false), None);
         // What the user asked for is not dropped, nor are prompts taken for refusals of a field.
         for found in [
             "temperature must be 1",
@@ -266,7 +276,17 @@ mod tests {
         ] {
             assert_eq!(change(found), None, "{found}");
         }
-        assert_eq!(Ask { top_k: Some(20), ..neutral() }.change("unknown field top_k", &vec![]), None);
+        assert_eq!(Ask { top_k: Some(20), ..neutral() }.change("unknown field top_k", &vec![], false), None);
+        // A field without its name, in a first request alone.
+        let unnamed = "Extra inputs are not permitted";
+        assert_eq!(change(unnamed), None);
+        let mut changes = vec![("top_k", Instead::Nothing)];
+        for name in ["min_p", "repetition_penalty"] {
+            let next = neutral().change(unnamed, &changes, true);
+            assert_eq!(next, gone(name));
+            changes.extend(next);
+        }
+        assert_eq!(neutral().change(unnamed, &changes, true), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::reply::json_of;
+use super::lenient::json_of;
 use super::unread::{Unread, error_in};
 
 /// Whether a body is an event stream.
@@ -39,6 +39,8 @@ pub(super) fn joined(stream: &str) -> Result<Value, Unread> {
 struct Whole {
     text: Option<String>,
     reasoning: String,
+    refusal: String,
+    calls: Vec<Value>,
     finish: Value,
     usage: Value,
     /// Log-probabilities of chat replies.
@@ -60,10 +62,12 @@ impl Whole {
         }
         let reasoning = delta["reasoning_content"].as_str().or(delta["reasoning"].as_str());
         self.reasoning.push_str(reasoning.unwrap_or_default());
+        self.refusal.push_str(delta["refusal"].as_str().unwrap_or_default());
         if !choice["finish_reason"].is_null() {
             self.finish = choice["finish_reason"].clone();
         }
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        self.calls.extend(list(&delta["tool_calls"]));
         self.content.extend(list(&choice["logprobs"]["content"]));
         self.tokens.extend(list(&choice["logprobs"]["tokens"]));
         self.values.extend(list(&choice["logprobs"]["token_logprobs"]));
@@ -77,7 +81,12 @@ impl Whole {
         };
         json!({
             "choices": [{
-                "message": { "content": self.text, "reasoning": self.reasoning },
+                "message": {
+                    "content": self.text,
+                    "reasoning": self.reasoning,
+                    "refusal": self.refusal,
+                    "tool_calls": self.calls,
+                },
                 "text": self.text,
                 "finish_reason": self.finish,
                 "logprobs": logprobs,

@@ -22,6 +22,7 @@ impl Unread {
 
 /// The error that a body is or holds: OpenAI's `error`, vLLM's `"object": "error"`, FastAPI's `detail`.
 pub(super) fn error_in(body: &Value) -> Option<Unread> {
+    let body = inner(body);
     let is_error = |value: &Value| value.is_string() || value.as_object().is_some_and(|fields| !fields.is_empty());
     let error =
         [&body["error"], &body["choices"][0]["error"], &body["detail"]].into_iter().find(|error| is_error(error));
@@ -29,6 +30,14 @@ pub(super) fn error_in(body: &Value) -> Option<Unread> {
     let status = status_of(error).or_else(|| status_of(body));
     let code = status.map_or_else(String::new, |status| format!(" {status}"));
     Some(Unread { status, found: format!("error{code} in the reply: {}", words(body)) })
+}
+
+/// The object in a list of one, as Google sends errors.
+fn inner(body: &Value) -> &Value {
+    match body.as_array().map(Vec::as_slice) {
+        Some([only]) => only,
+        _ => body,
+    }
 }
 
 /// Status that an error names, or that its type stands for.
@@ -64,6 +73,7 @@ const STATUSES: [(&str, u16); 14] = [
 
 /// The server's words in a body: the message of an error, else the text of the body, in one short line.
 pub(super) fn words(body: &Value) -> String {
+    let body = inner(body);
     let fields = [
         &body["error"]["message"],
         &body["choices"][0]["error"]["message"],
@@ -88,7 +98,7 @@ fn details(detail: &Value) -> Option<String> {
 
 /// The words of a body that may be JSON, a page or plain text.
 pub(super) fn words_of_bytes(body: &[u8]) -> String {
-    match super::reply::json_of(body) {
+    match super::lenient::json_of(body) {
         Ok(json) if json.is_object() || json.is_array() => words(&json),
         _ => short(&without_tags(&String::from_utf8_lossy(body))),
     }
@@ -148,6 +158,7 @@ mod tests {
                 None,
                 "error in the reply: body.top_k: extra",
             ),
+            (json!([{ "error": { "code": 429, "message": "m" } }]), Some(429), "error 429 in the reply: m"),
             (
                 json!({ "choices": [{ "error": { "code": 503, "message": "m" } }] }),
                 Some(503),
