@@ -112,6 +112,20 @@ fn files_are_converted_and_filtered() {
 }
 
 #[test]
+fn columns_that_all_files_have_are_carried() {
+    let dir = Dir::new();
+    let row = |more: &str| format!(r#"{{"prompt":"q","chosen":"a","rejected":"b",{more}}}"#);
+    dir.write("a.jsonl", row(r#""x":1,"y":"one","z":true"#));
+    dir.write("b.jsonl", row(r#""y":"two","x":2.5,"z":false"#));
+    let output = dir.simplemix(&["convert", "a.jsonl", "b.jsonl", "-o", "o.jsonl"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("or with other types, are left out: x"), "{}", stderr(&output));
+    let text = std::fs::read_to_string(dir.path("o.jsonl")).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&rows[1]["y"], &rows[1]["z"], rows[1].get("x")), (&Value::from("two"), &Value::from(false), None));
+}
+
+#[test]
 fn odd_columns_and_origins_can_be_told() {
     let dir = Dir::new();
     dir.write("odd.jsonl", r#"{"question": "2 + 2?", "better": " 4", "worse": " 5"}"#);
@@ -137,6 +151,10 @@ fn pairs_become_tokens_with_an_account() {
         serde_json::from_str(&says(&dir, "tokenize p.jsonl --tokenizer model --max-length 20 --json")).unwrap();
     assert_eq!(account["kept"], 0);
     assert_eq!(account["dropped"]["prompt-fills-length"], 9);
+    dir.write("q.jsonl", r#"{"prompt":"q","chosen":"a","rejected":"a"}"#);
+    refuses(&dir, "tokenize q.jsonl --tokenizer model", "no usable pairs: q.jsonl");
+    let beside = says(&dir, "tokenize q.jsonl p.jsonl --tokenizer model --json");
+    assert!(beside.contains("refused: identical-sides 1"), "{beside}");
     refuses(&dir, "tokenize p.jsonl --tokenizer model -o p.txt", "expected a name ending in .arrow");
     refuses(&dir, "tokenize p.jsonl --tokenizer none", "none");
     refuses(

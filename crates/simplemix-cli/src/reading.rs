@@ -1,11 +1,13 @@
 //! Flags for reading files of pairs, and the names for `--deny`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use arrow::datatypes::FieldRef;
 use simplemix_data::schema::{Layout, schema};
 use simplemix_data::{
-    ExtraColumns, Finding, Findings, Form, Format, Occurrences, OnTemplateRefusal, Pair, PairReader, PairTokenizer,
-    Policy, PolicyRule, RankedRule, ReadOptions, ReadReport, TokenRow, TokenizerAs,
+    Finding, Findings, Form, Format, Occurrences, OnTemplateRefusal, Pair, PairReader, PairTokenizer, Policy,
+    PolicyRule, RankedRule, ReadOptions, ReadReport, TokenRow, TokenizerAs,
 };
 
 use crate::failure::{Fails, Failure, Result, read_toml};
@@ -122,10 +124,17 @@ impl Reading {
             carried.push(reader.schema().fields().iter().skip(canonical).cloned().collect::<Vec<_>>());
         }
         options.layout = Some(layout);
-        if carried.iter().any(|columns| *columns != carried[0]) {
-            tracing::warn!("the extra columns of the files differ and are left out");
-            options.extra_columns = ExtraColumns::Drop;
+        let is_in_all = |field: &FieldRef| carried.iter().all(|columns: &Vec<FieldRef>| columns.contains(field));
+        let others: BTreeSet<&str> =
+            carried.iter().flatten().filter(|field| !is_in_all(field)).map(|field| field.name().as_str()).collect();
+        if !others.is_empty() {
+            let names = others.into_iter().collect::<Vec<_>>().join(", ");
+            tracing::warn!("columns that not all files have, or with other types, are left out: {names}");
         }
+        let shared = |columns: &Vec<FieldRef>| -> Vec<String> {
+            columns.iter().filter(|field| is_in_all(field)).map(|field| field.name().clone()).collect()
+        };
+        options.carried = carried.first().map(shared);
         Ok(options)
     }
 }

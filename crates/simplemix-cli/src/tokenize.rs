@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use simplemix_data::{
     Boundary, ChatTemplate, PairTokenizer, TokenSet, TokenizeOptions, TokenizedPair, TokenizedSet, Truncation,
-    read_pairs,
+    read_pairs_with_report,
 };
 
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::flags::{Summary, check_apart, word};
 use crate::lines::print;
 use crate::progress::bar;
-use crate::reading::{Reading, RefusalFlag, TokenizerFlag, files, token_notices};
+use crate::reading::{Reading, RefusalFlag, TokenizerFlag, files, tell_refused, token_notices};
 
 /// Tokenise pairs as TRL does, and report what was cut or dropped and why
 #[derive(Debug, clap::Args)]
@@ -74,14 +74,23 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let bar = bar("tokenising", files.len() as u64);
     let reading = args.reading.options()?;
-    let mut pairs = Vec::new();
+    let (mut pairs, mut reports) = (Vec::new(), Vec::new());
     for file in &files {
-        pairs.extend(read_pairs(file, &reading).input()?);
+        let (found, report) = read_pairs_with_report(file, &reading).input()?;
+        pairs.extend(found);
+        reports.push(report);
         bar.inc(1);
     }
+    if pairs.is_empty() {
+        let reports: Vec<String> = reports.iter().map(ToString::to_string).collect();
+        return Err(Failure::input(format!("no usable pairs: {}", reports.join("; "))));
+    }
+    reports.iter().for_each(tell_refused);
     let set = tokenizer.encode_all(&pairs).input()?;
     bar.finish_and_clear();
-    let notices = token_notices(&tokenizer, &pairs, set.rows())?;
+    let mut notices: Vec<String> =
+        reports.iter().filter(|report| !report.is_plain()).map(ToString::to_string).collect();
+    notices.extend(token_notices(&tokenizer, &pairs, set.rows())?);
     if let Some(path) = &args.output {
         set.write(path).run()?;
         // A file that cannot be read back must not be reported as written.

@@ -144,6 +144,10 @@ impl PairReader {
             }
             ExtraColumns::Drop => Vec::new(),
         };
+        if let Some(carried) = &options.carried {
+            extras.retain(|extra| carried.contains(extra.field.name()));
+            extras.sort_by_key(|extra| carried.iter().position(|name| name == extra.field.name()));
+        }
         extras.retain(|extra| form == Form::Plain || !TemplateInputs::COLUMNS.contains(&extra.name.as_str()));
         let mut left_out = if matches!(format.shape(), Shape::Row) { sample.names() } else { Vec::new() };
         left_out.retain(|name| {

@@ -23,6 +23,8 @@ pub struct ReadOptions {
     pub ranked: RankedRule,
     /// Handling of columns that are not in the canonical schema.
     pub extra_columns: ExtraColumns,
+    /// Names of the further columns to carry, as and in the order of the output; `None` for all.
+    pub carried: Option<Vec<String>>,
     /// Columns with other names than in the format: name in the format -> name in the file.
     pub columns: BTreeMap<String, String>,
     /// Fields of turns and template inputs that batches have in any case, so that several files give the same columns; else
@@ -41,6 +43,7 @@ impl Default for ReadOptions {
             form: None,
             ranked: RankedRule::BestWorst,
             extra_columns: ExtraColumns::Carry,
+            carried: None,
             columns: BTreeMap::new(),
             layout: None,
             batch_rows: 1024,
