@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     settings.generate().check().map_err(flagged)?;
     let mut scorers = args.scorers.open()?;
-    let mut generator = args.backend.open()?;
+    let mut generator = args.backend.open_for(&settings.generate().output)?;
     let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))?
         .map_err(flagged)?;
     args.output.summary.print(&report, |report| {

@@ -249,9 +249,9 @@ impl Backend {
         })
     }
 
-    /// Loads the model. An error is one of the input, except a server's.
-    pub(crate) fn open(&self) -> Result<Box<dyn Generator>> {
-        match self.settings()?.open() {
+    /// Loads the model, for responses that go to `output`. An error is one of the input, except a server's.
+    pub(crate) fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
+        match self.settings()?.open_for(output) {
             Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
             Err(error @ simplemix_rollout::Error::Setting { .. }) => Err(flagged(error)),
             opened => opened.input(),
@@ -321,7 +321,7 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     settings.check().map_err(flagged)?;
-    let mut generator = args.backend.open()?;
+    let mut generator = args.backend.open_for(&settings.output)?;
     let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
     args.output.summary.print(&report, |report| say(report, &settings, generator.name()))
 }

@@ -67,7 +67,10 @@ impl Stage {
 impl Job {
     fn run(&self, stage: &str, watch: &mut dyn Watch) -> Result<StageReport> {
         Ok(match self {
-            Self::Generate(settings, by) => StageReport::Generate(generate(settings, by.open()?.as_mut(), watch)?),
+            Self::Generate(settings, by) => {
+                let mut generator = by.open_for(&settings.output)?;
+                StageReport::Generate(generate(settings, generator.as_mut(), watch)?)
+            }
             Self::Score(settings, scorers) => StageReport::Score(scored(settings, scorers, watch)?),
             Self::Pair(settings) => {
                 let report = pair(settings, watch)?;

@@ -1,9 +1,13 @@
 //! Generators from settings.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::generator::Generator;
+#[cfg(feature = "local")]
+use crate::journal::kept_date;
 #[cfg(feature = "local")]
 use crate::local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
@@ -29,6 +33,20 @@ pub enum GeneratorSettings {
 }
 
 impl GeneratorSettings {
+    /// Like [`GeneratorSettings::open`], for responses that go to `output`. A chat template that looks at the date sees the one
+    /// that unfinished work for the same output began with.
+    ///
+    /// # Errors
+    /// See [`GeneratorSettings::open`].
+    pub fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
+        let mut settings = self.clone();
+        #[cfg(feature = "local")]
+        if let Self::Local(local) | Self::MixP(MixPSettings { policy: local, .. }) = &mut settings {
+            local.template_date = local.template_date.take().or_else(|| kept_date(output));
+        }
+        settings.open()
+    }
+
     /// Loads the model, or prepares the client of the server.
     ///
     /// # Errors

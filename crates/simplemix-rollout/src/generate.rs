@@ -178,7 +178,8 @@ pub fn generate(
     let key = WorkKey::new(
         "generate",
         &[&json(&settings.sampling), generator.name(), &generator.fingerprint(), &survey.hash],
-    );
+    )
+    .with_date(generator.template_date());
     let mut journal = match Work::begin(&settings.output, &key, settings.overwrite)? {
         Work::Complete(report) => return Ok(report),
         Work::Open(journal) => journal,

@@ -253,6 +253,12 @@ pub trait Generator {
         self.name().to_owned()
     }
 
+    /// Date that the chat template writes into prompts, if it looks at the date. It is kept with unfinished work, so that
+    /// all prompts of a file have the same one.
+    fn template_date(&self) -> Option<String> {
+        None
+    }
+
     /// A fact about the responses that the user should know before time is spent on them.
     fn remark(&self) -> Option<String> {
         None

@@ -39,7 +39,12 @@ pub(crate) fn check(
     prompt: &Prompt,
     sampling: &SamplingConfig,
 ) -> Result<()> {
-    let ids = tokenizer.encode_prompt_with(&prompt.prompt, &prompt.inputs)?;
+    let ids = tokenizer.encode_prompt_with(&prompt.prompt, &prompt.inputs).map_err(|error| match error {
+        simplemix_data::Error::Template { name, message } => {
+            simplemix_data::Error::Template { name, message: format!("prompt `{}`: {message}", prompt.id) }
+        }
+        error => error,
+    })?;
     let unfit = |source| Error::Unfit { id: prompt.id.clone(), source: Box::new(source) };
     model.check_sequence(&ids, sampling.max_new_tokens).map_err(unfit)
 }

@@ -18,15 +18,17 @@ use crate::error::{At, Error, Result};
 /// Metadata keys of an output, for the key of its work and for the report.
 const KEY: &str = "simplemix.key";
 const REPORT: &str = "simplemix.report";
+/// Metadata key for the date that the chat template saw, where it looks at the date.
+const DATE: &str = "simplemix.template_date";
 
 /// JSON of settings, prompts and reports, for keys and metadata.
 pub(crate) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("settings, prompts and reports are numbers and text, which JSON holds")
 }
 
-/// Hash of everything that an output depends on.
+/// Hash of everything that an output depends on, and the date that the chat template sees, if it looks at the date.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WorkKey(String);
+pub(crate) struct WorkKey(String, Option<String>);
 
 impl WorkKey {
     /// Key of a stage with its `parts`: settings, inputs, model or scorers. The first text hashed holds the version of the
@@ -36,12 +38,30 @@ impl WorkKey {
         for part in [&["simplemix rollout 1", stage], parts].concat() {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
-        Self(hasher.finalize().to_hex().to_string())
+        Self(hasher.finalize().to_hex().to_string(), None)
+    }
+
+    /// Sets the date of the chat template, which is kept with the work.
+    pub(crate) fn with_date(self, date: Option<String>) -> Self {
+        Self(self.0, date)
     }
 
     /// Metadata by which [`Work::begin`] recognises the output.
-    pub(crate) fn metadata(&self, report: &impl Serialize) -> [(&'static str, String); 2] {
-        [(KEY, self.0.clone()), (REPORT, json(report))]
+    pub(crate) fn metadata(&self, report: &impl Serialize) -> Vec<(&'static str, String)> {
+        let date = self.1.clone().map(|date| (DATE, date));
+        [(KEY, self.0.clone()), (REPORT, json(report))].into_iter().chain(date).collect()
+    }
+}
+
+/// Date that the chat template saw in the work for `output`, finished or not; `None` if there is none, or the template does
+/// not look at the date.
+pub(crate) fn kept_date(output: &Path) -> Option<String> {
+    let journal = journal_path(output).ok().and_then(|path| std::fs::File::open(path).ok());
+    let header = journal.and_then(|file| BufReader::new(file).lines().next()?.ok());
+    match header.and_then(|line| serde_json::from_str::<Header>(&line).ok()) {
+        Some(header) => header.template_date,
+        None if output.exists() => read_metadata(output).ok()?.remove(DATE),
+        None => None,
     }
 }
 
@@ -106,6 +126,8 @@ fn journal_path(output: &Path) -> Result<PathBuf> {
 #[derive(Serialize, Deserialize)]
 struct Header {
     key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template_date: Option<String>,
 }
 
 /// Results by number, on disk. One process at a time can open a journal.
@@ -139,7 +161,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                 journal.offsets.clear();
                 journal.done = 0;
                 journal.file.truncate(0)?;
-                journal.write_line(&json(&Header { key: key.0.clone() }))?;
+                journal.write_line(&json(&Header { key: key.0.clone(), template_date: key.1.clone() }))?;
             }
         }
         journal.is_ours = true;
@@ -161,7 +183,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             return Ok(None);
         }
         // A whole first line that is not a header belongs to no work of this crate.
-        let header = serde_json::from_slice(&line).unwrap_or(Header { key: String::new() });
+        let header = serde_json::from_slice(&line).unwrap_or(Header { key: String::new(), template_date: None });
         let mut end = line.len() as u64 + 1;
         while next(&mut line)? {
             let Ok(record) = serde_json::from_slice::<Vec<(u64, T)>>(&line) else { break };
@@ -258,7 +280,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path, key: &str, overwrite: bool) -> Result<Journal<String>> {
-        Journal::open(path.to_path_buf(), &WorkKey(key.into()), overwrite)
+        Journal::open(path.to_path_buf(), &WorkKey(key.into(), None), overwrite)
     }
 
     #[test]
@@ -303,7 +325,7 @@ mod tests {
         let before = std::fs::read(&path).unwrap();
         assert!(matches!(open(&path, "two", false), Err(Error::OtherWork { .. })));
         // Records of another type cannot be read, and stay.
-        let other = Journal::<Vec<f64>>::open(path.clone(), &WorkKey("two".into()), false);
+        let other = Journal::<Vec<f64>>::open(path.clone(), &WorkKey("two".into(), None), false);
         assert!(matches!(other, Err(Error::OtherWork { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), before);
         assert_eq!(open(&path, "one", true).unwrap().done(), 1, "the same work goes on");
@@ -323,6 +345,22 @@ mod tests {
         assert_eq!(json(&select), r#"{"select":"best-worst","reference":false,"min_gap":0.0}"#);
         let prompt = crate::Prompt::new("a", "b").with_answer("c");
         assert_eq!(json(&prompt), r#"{"id":"a","prompt":"b","task":null,"answer":"c","reference":null}"#);
+    }
+
+    #[test]
+    fn the_date_of_unfinished_and_of_finished_work_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("out.parquet");
+        assert_eq!(kept_date(&output), None);
+        let key = WorkKey::new("s", &["a"]).with_date(Some("2024-02-29".to_owned()));
+        let Work::<u64, u64>::Open(mut journal) = Work::begin(&output, &key, false).unwrap() else {
+            panic!("no output")
+        };
+        journal.append(&[(0, 1)]).unwrap();
+        drop(journal);
+        assert_eq!(kept_date(&output).as_deref(), Some("2024-02-29"));
+        assert!(key.metadata(&0).contains(&(DATE, "2024-02-29".to_owned())));
+        assert_eq!(WorkKey::new("s", &["a"]).metadata(&0).len(), 2);
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct LocalSettings {
     /// Reading of a tokenizer that transformers 5 builds anew by its class.
     #[serde(default)]
     pub tokenizer_as: TokenizerAs,
+    /// Date that the chat template sees, such as 2026-01-31; if not set, that of the first day of the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_date: Option<String>,
 }
 
 fn batch_rows() -> usize {
@@ -46,13 +49,22 @@ impl LocalSettings {
             batch_rows: batch_rows(),
             dtype: Dtype::Auto,
             tokenizer_as: TokenizerAs::File,
+            template_date: None,
         }
     }
 
     /// The tokenizer of the folder.
     pub(crate) fn tokenizer(&self) -> Result<PairTokenizer> {
         let options = TokenizeOptions { tokenizer_as: self.tokenizer_as, ..TokenizeOptions::default() };
-        Ok(PairTokenizer::from_dir(&self.model, options)?)
+        let tokenizer = PairTokenizer::from_dir(&self.model, options)?;
+        match &self.template_date {
+            None => Ok(tokenizer),
+            Some(date) => tokenizer.with_date(date).map_err(|_| Error::Setting {
+                key: "template_date",
+                found: format!("`{date}`"),
+                expected: "a date such as 2026-01-31",
+            }),
+        }
     }
 
     /// Checks that every setting is in range.
@@ -205,7 +217,14 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
     }
 
     fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+        match self.template_date() {
+            Some(date) => format!("{} {date}", self.fingerprint),
+            None => self.fingerprint.clone(),
+        }
+    }
+
+    fn template_date(&self) -> Option<String> {
+        self.tokenizer.borrow().date()
     }
 
     fn check(&self, prompt: &Prompt, sampling: &SamplingConfig) -> Result<()> {
@@ -291,6 +310,35 @@ mod tests {
         );
         let given = SamplingConfig { repetition_penalty: Some(9.0), ..sampling };
         assert_eq!(greedy("{}", &given), (penalised, vec![]));
+    }
+
+    #[test]
+    fn the_first_day_of_a_collection_is_its_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tiny");
+        tiny::write_folder(&folder, 3).unwrap();
+        let template = "{{ strftime_now('%d') }}{% for m in messages %}{{ m.content }}{% endfor %}";
+        std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
+        let path = dir.path().join("prompts.jsonl");
+        std::fs::write(&path, r#"{"prompt": [{"role": "user", "content": "x"}]}"#).unwrap();
+        let settings = crate::GenerateSettings {
+            prompts: crate::PromptSettings { files: vec![path], ..crate::PromptSettings::default() },
+            sampling: SamplingConfig { samples: 1, max_new_tokens: 2, ..SamplingConfig::simplemix() },
+            output: dir.path().join("candidates.parquet"),
+            overwrite: false,
+        };
+        let local = LocalSettings { template_date: Some("2024-02-29".to_owned()), ..LocalSettings::new(&folder) };
+        let mut first = LocalGenerator::load(&local).unwrap();
+        crate::generate(&settings, &mut first, &mut simplemix_data::Unwatched).unwrap();
+        // On another day, the work goes on, or is found finished, with the date that it began with.
+        let settings_without = crate::GeneratorSettings::Local(LocalSettings::new(&folder));
+        let again = settings_without.open_for(&settings.output).unwrap();
+        assert_eq!(again.template_date().as_deref(), Some("2024-02-29"));
+        assert_eq!(again.fingerprint(), first.fingerprint());
+        let today = settings_without.open_for(&dir.path().join("other.parquet")).unwrap();
+        assert_ne!(today.fingerprint(), first.fingerprint());
+        let wrong = LocalSettings { template_date: Some("yesterday".to_owned()), ..local };
+        assert!(LocalGenerator::load(&wrong).err().unwrap().to_string().contains("`template_date` is `yesterday`"));
     }
 
     #[test]

@@ -136,7 +136,14 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for MixPGenerator<
     }
 
     fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+        match self.template_date() {
+            Some(date) => format!("{} {date}", self.fingerprint),
+            None => self.fingerprint.clone(),
+        }
+    }
+
+    fn template_date(&self) -> Option<String> {
+        self.tokenizer.borrow().date()
     }
 
     /// Warns if policy and reference have the same weights. All of them are compared if they are equal.

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.overwrite,
     };
     settings.check().map_err(flagged)?;
-    let mut generator = args.backend.open()?;
+    let mut generator = args.backend.open_for(&settings.output)?;
     let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
     let outputs = outputs(&settings.output, generator.name(), &datasets(&prompts)?)?;
     write_outputs(&args.output, &outputs).run()?;
