@@ -30,6 +30,7 @@ mod setting_flags;
 mod show;
 mod tokenize;
 mod train;
+mod unused;
 
 use std::process::ExitCode;
 

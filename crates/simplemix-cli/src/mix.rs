@@ -77,7 +77,7 @@ pub(crate) struct Args {
     repeat: Option<u64>,
     /// End of a mixture without --size: first-exhausted (before the first source repeats) or all-exhausted (when every
     /// source has been used up)
-    #[arg(long, value_name = "first-exhausted|all-exhausted", conflicts_with = "repeat")]
+    #[arg(long, value_name = "first-exhausted|all-exhausted", conflicts_with_all = ["repeat", "size", "size_tokens"])]
     until: Option<String>,
     /// Convert bare text to messages; done in any case if another source has messages
     #[arg(long)]

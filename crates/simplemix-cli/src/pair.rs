@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use simplemix_rollout::{PairReport, PairSettings, Preset, Select, SelectSettings, pair};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::flags::{Output, flagged, on_terminal, word};
 use crate::lines::print;
 
@@ -23,9 +23,9 @@ pub(crate) struct Args {
     candidates: PathBuf,
     #[command(flatten)]
     rule: Rule,
-    /// Random seed, for --select mix-r
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
+    /// Random seed, for --select mix-r [default: 42]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Column of scores to choose by
     #[arg(long, value_name = "COLUMN", default_value = "score")]
     by: String,
@@ -97,13 +97,23 @@ impl Rule {
             seed: if select == Select::MixR { seed } else { 0 },
         };
         settings.check().map_err(flagged)?;
-        Ok(settings)
+        let gives_one = matches!(select, Select::BestWorst | Select::MaxMinGap | Select::MixR);
+        match self.max_pairs.filter(|_| gives_one) {
+            Some(most) => Err(Failure::input(format!(
+                "--max-pairs is {most}, expected none: the rule gives one pair for each prompt"
+            ))),
+            None => Ok(settings),
+        }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    let select = args.rule.settings(args.seed.unwrap_or(42))?;
+    if let Some(seed) = args.seed.filter(|_| select.select != Select::MixR) {
+        return Err(Failure::input(format!("--seed is {seed}, expected none: only --select mix-r draws pairs")));
+    }
     let settings = PairSettings {
-        select: args.rule.settings(args.seed)?,
+        select,
         by: args.by.clone(),
         source: args.source_name.clone(),
         overwrite: args.output.overwrite,

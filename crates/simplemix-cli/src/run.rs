@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_eval::table;
-use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage, preset};
+use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage};
 use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::print;
 use crate::progress::Terminal;
+use crate::unused;
 
 /// Run a whole pipeline: collect on-policy pairs, mix, train, evaluate
 ///
@@ -74,7 +75,7 @@ pub(crate) struct Args {
     /// Print the stages with upper bounds of their tokens, memory and time, and stop
     #[arg(long)]
     dry_run: bool,
-    /// Print the resolved settings as TOML, to start a file from, and stop
+    /// Print every key of the resolved settings as TOML, to start a file from, and stop
     #[arg(long)]
     show: bool,
 }
@@ -84,8 +85,15 @@ pub(crate) fn run(args: &Args) -> Result {
         print(shown(args)?.trim_end());
         return Ok(());
     }
+    let settings = settings(args)?;
+    let given = [
+        ("--prompts", !args.prompts.is_empty()),
+        ("--scorer", !args.scorer.is_empty()),
+        ("--off-policy", args.off_policy.is_some()),
+    ];
+    unused::refuse(&settings, &given, &args.set)?;
     let mut terminal = Terminal::new()?;
-    let pipeline = Pipeline::open(settings(args)?, &mut terminal)?;
+    let pipeline = Pipeline::open(settings, &mut terminal)?;
     terminal.clear();
     if args.dry_run {
         return describe(&pipeline);
@@ -104,7 +112,8 @@ pub(crate) fn run(args: &Args) -> Result {
         if let Some(stage) = pipeline.stages().get(next).filter(|_| error.is_interrupted()) {
             print(&format!("{}: stopped; the same command continues", head(next, &stage.name)));
         }
-    })?;
+    });
+    let summary = summary.map_err(hinted)?;
     for evaluation in &summary.evaluation {
         print(&evaluation.to_string());
     }
@@ -112,6 +121,16 @@ pub(crate) fn run(args: &Args) -> Result {
     print(&format!("model: {}", if link.exists() { link } else { summary.model }.display()));
     print(&format!("report: {}", pipeline.output().join("report.html").display()));
     Ok(())
+}
+
+/// The failure, with the flags that help where a source is too small.
+fn hinted(error: Error) -> Failure {
+    match &error {
+        Error::Mix(simplemix_mix::Error::Exhausted { epochs, .. }) => Failure::input(format!(
+            "{error}, with --size or --set 'mix.exhaustion={{ repeat = {{ epochs = {epochs} }} }}'"
+        )),
+        _ => error.into(),
+    }
 }
 
 /// The settings of a call: preset, file, --set, flags.
@@ -129,21 +148,12 @@ fn settings(args: &Args) -> Result<PipelineSettings> {
     })
 }
 
-/// The text of --show: a preset with its comments on where its values come from, or else the resolved settings.
+/// The text of --show: every key of the resolved settings, with a preset's comments on where its values come from.
 fn shown(args: &Args) -> Result<String> {
-    let is_alone = args.file.is_none() && args.set.is_empty();
-    match args.preset.as_deref().filter(|name| is_alone && !name.ends_with(".toml")) {
-        Some(name) if flags(args)?.is_empty() => {
-            // Refuses a name that is no preset.
-            settings(args)?;
-            Ok(preset(name)?.to_owned())
-        }
-        _ => {
-            let settings = settings(args)?;
-            settings.check()?;
-            Ok(settings.to_toml()?)
-        }
-    }
+    let settings = settings(args)?;
+    settings.check()?;
+    let preset = args.preset.as_deref().filter(|name| !name.ends_with(".toml"));
+    Ok(settings.to_full_toml(preset)?)
 }
 
 /// The settings that flags stand for.

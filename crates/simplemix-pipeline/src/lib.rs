@@ -14,6 +14,7 @@ mod presets;
 mod report;
 mod scoring;
 mod settings;
+mod shown;
 mod stage;
 mod summary;
 

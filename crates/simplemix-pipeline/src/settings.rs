@@ -151,7 +151,7 @@ impl Default for PipelineSettings {
 }
 
 /// Keys that the pipeline sets by itself, by section.
-const SET_BY_THE_PIPELINE: [(&str, &[&str]); 4] = [
+pub(crate) const SET_BY_THE_PIPELINE: [(&str, &[&str]); 4] = [
     ("train", &["model", "train", "mix", "output"]),
     ("train.reference", &["model"]),
     ("reward", &["model", "output"]),
