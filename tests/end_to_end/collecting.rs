@@ -218,7 +218,11 @@ fn stages_alone_and_together_give_the_same_pairs() {
     assert!(again.contains("80 responses to 20 prompts"), "{again}");
     let other = dir.simplemix(&["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet"]);
     assert_eq!(other.status.code(), Some(2));
-    assert!(stderr(&other).contains("s.parquet: exists, and was not made with these settings"), "{}", stderr(&other));
+    assert!(
+        stderr(&other).contains("s.parquet: exists, and is not known to be made with these settings"),
+        "{}",
+        stderr(&other)
+    );
     succeeds(&dir, &["score", "--candidates", "c.parquet", "--scorer", "length:3", "-o", "s.parquet", "--overwrite"]);
 }
 
@@ -310,7 +314,7 @@ fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
     let mock = Mock::start(|seen| Does::Waits(Duration::from_millis(20), Box::new(echo(seen))));
     let url = mock.url();
     let server = ["collect", "--server", &url, "--server-model", "m", "--concurrency", "2"];
-    let args = [&server[..], &["--scorer", "exact-answer", "-o", "on.parquet"], SAMPLING].concat();
+    let args = [&server[..], &["--scorer", "digit-share", "-o", "on.parquet"], SAMPLING].concat();
     let child = dir.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while mock.seen().len() < 20 {
@@ -375,10 +379,7 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     let cases: [(&[&str], &str); 9] = [
         (&["--prompts", "columns.jsonl", "-o", "c.parquet"], "columns text, expected preference pairs, or a column"),
         (&["--prompts", "none.jsonl", "-o", "c.parquet"], "none.jsonl"),
-        (
-            &["--prompts", "prompts.jsonl", "-o", "c.jsonl"],
-            "--output is c.jsonl, expected a name that ends in .parquet",
-        ),
+        (&["--prompts", "prompts.jsonl", "-o", "c.txt"], "--output is c.txt, expected a name that ends in .parquet"),
         (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--top-p", "0"], "--top-p is 0, expected a number > 0"),
         (&["--prompts", "prompts.jsonl", "-o", "c.parquet", "--batch-rows", "0"], "--batch-rows is 0"),
         (&["score", "--candidates", "unscored.jsonl", "--scorer", "exact", "-o", "s.parquet"], "`scorer` is `exact`"),

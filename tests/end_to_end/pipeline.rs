@@ -52,7 +52,19 @@ fn prepared() -> Dir {
 }
 
 fn run(dir: &Dir, more: &[&str]) -> String {
-    succeeds(dir, &[&["run"], SMALL, more].concat())
+    succeeds(dir, &[&["run"], &small(more)[..], more].concat())
+}
+
+/// The flags of [`SMALL`] that the preset in `more` has a use for; others are refused.
+fn small(more: &[&str]) -> Vec<&'static str> {
+    let preset = more.iter().skip_while(|word| **word != "--preset").nth(1).copied().unwrap_or_default();
+    let unused: &[&str] = match preset {
+        "off-policy" | "hypo" => &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10"],
+        "on-policy" | "dpo-mix-p" | "dpo-mix-r" => &["--off-policy"],
+        _ => &[],
+    };
+    let used = SMALL.chunks(2).filter(|words| !words.iter().any(|word| unused.contains(word)));
+    used.flatten().copied().collect()
 }
 
 fn weights(dir: &Dir, output: &str) -> Vec<u8> {

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use simplemix_data::Watch;
 use simplemix_model::{Dtype, hub, model_name};
-use simplemix_rollout::{Candidate, Generator, GeneratorSettings, LocalSettings, Prompt, SamplingConfig};
+use simplemix_rollout::{
+    Candidate, CandidateSink, Generator, GeneratorSettings, Job, LocalSettings, Prompt, Sampled, SamplingConfig,
+};
 
 use crate::failure::{Fails, Failure, Result, failed};
 use crate::flags::{flagged, word};
-use crate::generate::Prompts;
+use crate::generate::{Processors, Prompts};
 use crate::layout::Layout;
 use crate::lines::{is_closed, print};
 use crate::progress::Terminal;
@@ -49,6 +51,8 @@ pub(crate) struct Args {
     /// Element type of the weights; auto is bfloat16 on a GPU, else float32
     #[arg(long, value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
     dtype: Dtype,
+    #[command(flatten)]
+    processors: Processors,
     /// Show long responses in full on a terminal too
     #[arg(long)]
     full: bool,
@@ -64,14 +68,14 @@ struct Side {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let sampling = SamplingConfig {
+    let sampling = args.processors.over(SamplingConfig {
         samples: 1,
         temperature: args.temperature,
         top_p: args.top_p,
         max_new_tokens: args.max_new_tokens,
         seed: args.seed,
         ..SamplingConfig::simplemix()
-    };
+    });
     sampling.check().map_err(flagged)?;
     let prompts = args.prompts.settings()?.prompts().map_err(flagged)?;
     if prompts.is_empty() {
@@ -109,25 +113,59 @@ fn responses(settings: LocalSettings, prompts: &[Prompt], sampling: &SamplingCon
         Err(error @ simplemix_rollout::Error::Setting { .. }) => return Err(flagged(error)),
         opened => opened.input()?,
     };
-    let mut terminal = Terminal::passive();
-    let mut progress = |done: usize, total: usize| terminal.progress(&name, done as u64, total as u64);
-    let candidates = generator.generate(prompts, sampling, &mut progress);
-    terminal.clear();
-    Ok(candidates.map_err(failed)?.into_iter().flatten().collect())
+    prompts.iter().try_for_each(|prompt| generator.check(prompt, sampling)).map_err(flagged)?;
+    let mut jobs = prompts
+        .iter()
+        .enumerate()
+        .map(|(index, prompt)| Ok(Job { index: index as u64, prompt: prompt.clone(), samples: vec![0] }));
+    let mut sink = Sink { name, candidates: vec![None; prompts.len()], terminal: Terminal::passive() };
+    let sampled = generator.sample(&mut jobs, sampling, &mut sink);
+    sink.terminal.clear();
+    sampled.map_err(failed)?;
+    let missing = || Failure::Run(anyhow::anyhow!("{}: a prompt is without a response", sink.name));
+    sink.candidates.into_iter().map(|candidate| candidate.ok_or_else(missing)).collect()
 }
 
-fn text(candidate: &Candidate) -> Option<String> {
-    candidate.text.clone()
+/// Keeps the responses in the order of their prompts, and shows how far the model is.
+struct Sink {
+    name: String,
+    candidates: Vec<Option<Candidate>>,
+    terminal: Terminal,
+}
+
+impl Sink {
+    fn show(&mut self, pending: usize) {
+        let done = self.candidates.iter().flatten().count() + pending;
+        self.terminal.progress(&self.name, done as u64, self.candidates.len() as u64);
+    }
+}
+
+impl CandidateSink for Sink {
+    fn keep(&mut self, sampled: Vec<Sampled>) -> simplemix_rollout::Result<()> {
+        for Sampled { index, candidate, .. } in sampled {
+            self.candidates[index as usize] = candidate;
+        }
+        self.show(0);
+        Ok(())
+    }
+
+    fn pending(&mut self, count: usize) {
+        self.show(count);
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.terminal.notice(text);
+    }
 }
 
 fn print_json(prompts: &[Prompt], sides: [&Side; 2]) -> Result {
     for (at, prompt) in prompts.iter().enumerate() {
         let candidates = sides.map(|side| &side.candidates[at]);
-        let response = |(side, found): (&Side, &Candidate)| json!({"model": side.name, "text": text(found), "tokens": found.tokens, "finish": found.finish});
+        let response = |(side, found): (&Side, &Candidate)| json!({"model": side.name, "text": found.text, "tokens": found.tokens, "finish": found.finish});
         let row = json!({
             "prompt_id": prompt.id,
             "prompt": prompt.prompt,
-            "equal": text(candidates[0]) == text(candidates[1]),
+            "equal": candidates[0].text == candidates[1].text,
             "responses": sides.into_iter().zip(candidates).map(response).collect::<Vec<_>>(),
         });
         print(&serde_json::to_string(&row).run()?);
@@ -142,7 +180,7 @@ fn print_columns(args: &Args, prompts: &[Prompt], sides: [&Side; 2]) {
     let layout = Layout::of_stdout(args.full);
     let mut equal = 0;
     for (at, prompt) in prompts.iter().enumerate() {
-        let texts = sides.map(|side| text(&side.candidates[at]).unwrap_or_else(|| "(no text)".to_owned()));
+        let texts = sides.map(|side| side.candidates[at].text.clone().unwrap_or_else(|| "(no text)".to_owned()));
         equal += usize::from(texts[0] == texts[1]);
         print(&layout.heading(&format!("prompt {at}")));
         print(&layout.text(&said(&prompt.prompt)));

@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result {
     write.row_group_rows = args.row_group.map_or(write.row_group_rows, |rows| rows as usize);
     let mut writer = PairWriter::create(&args.output, &write).input()?;
     let mut wanted = selection.as_ref().map(|selection| selection.rows.iter().copied().peekable());
-    let (bar, mut number) = (bar("converting", files.len() as u64), 0u64);
+    let (bar, mut number) = (bar("converting", 0), 0u64);
     let mut reports = Vec::new();
     for file in &files {
         let mut reader = PairReader::open(file, &options).input()?;
@@ -86,6 +86,7 @@ pub(crate) fn run(args: &Args) -> Result {
             let batch = batch.run()?;
             let rows = number..number + batch.num_rows() as u64;
             number = rows.end;
+            bar.set_position(number);
             let Some(wanted) = &mut wanted else {
                 writer.write_batch(&batch).run()?;
                 continue;
@@ -99,7 +100,6 @@ pub(crate) fn run(args: &Args) -> Result {
             }
         }
         reports.push(reader.report().clone());
-        bar.inc(1);
     }
     bar.finish_and_clear();
     if reports.iter().all(|report| report.pairs == 0) {
@@ -129,14 +129,14 @@ fn left_out((reason, count): (&Left, &u64)) -> String {
 
 /// Reads all files once to apply the rules.
 fn select(files: &[PathBuf], options: &ReadOptions, filter: &Filter) -> Result<Selection> {
-    let bar = bar("filtering", files.len() as u64);
+    let bar = bar("filtering", 0);
     let mut facts = Vec::new();
     for file in files {
         let mut reader = PairReader::open(file, options).input()?;
         while let Some(pairs) = reader.next_pairs().input()? {
+            bar.inc(pairs.len() as u64);
             facts.extend(pairs.iter().map(Facts::of));
         }
-        bar.inc(1);
     }
     bar.finish_and_clear();
     filter.select(&facts).input()

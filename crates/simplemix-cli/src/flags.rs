@@ -24,7 +24,7 @@ pub(crate) fn with_default(help: &str, default: impl Display) -> String {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
-    /// Output file, in the format of its ending: .parquet or .arrow, for pairs also .jsonl
+    /// Output file, in the format of its ending: .parquet, .arrow or .jsonl
     #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub(crate) path: PathBuf,
     /// Overwrite output, or an unfinished run, made with different settings

@@ -60,10 +60,10 @@ pub(crate) struct Backend {
     #[arg(long, visible_alias = "name", value_name = "NAME")]
     generator_name: Option<String>,
     /// Batch size of local generation; a larger one needs more memory
-    #[arg(long, value_name = "ROWS", default_value_t = LocalSettings::new("").batch_rows)]
+    #[arg(long, conflicts_with = "server", value_name = "ROWS", default_value_t = LocalSettings::new("").batch_rows)]
     batch_rows: usize,
     /// Element type of the weights of a local model; auto is bfloat16 on a GPU, else float32
-    #[arg(long, value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
+    #[arg(long, conflicts_with = "server", value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
     dtype: Dtype,
     /// Model to be trained, with --server: at the start the server's token ids of a prompt are compared with this model's
     #[arg(long, value_name = "DIR|ID", requires = "server", help_heading = "Server")]
@@ -82,26 +82,27 @@ pub(crate) struct ServerFlags {
     #[arg(long, value_name = "NAME", requires = "server")]
     server_model: Option<String>,
     /// Environment variable with the API key, which is never written or shown
-    #[arg(long, value_name = "VARIABLE", default_value_t = ServerSettings::new("").api_key_env)]
+    #[arg(long, requires = "server", value_name = "VARIABLE", default_value_t = ServerSettings::new("").api_key_env)]
     api_key_env: String,
     /// Interface of the server; auto is chat for messages and completions for plain text
-    #[arg(long, value_name = "auto|chat|completions", default_value = "auto", value_parser = word::<Endpoint>)]
+    #[arg(long, requires = "server", value_name = "auto|chat|completions", default_value = "auto", value_parser = word::<Endpoint>)]
     endpoint: Endpoint,
     /// Number of requests at the same time
-    #[arg(long, value_name = "N", default_value_t = ServerSettings::new("").concurrency)]
+    #[arg(long, requires = "server", value_name = "N", default_value_t = ServerSettings::new("").concurrency)]
     concurrency: usize,
     /// Time limit of a request in seconds, after which it is tried again
-    #[arg(long, value_name = "SECONDS", default_value_t = ServerSettings::new("").timeout_secs)]
+    #[arg(long, requires = "server", value_name = "SECONDS", default_value_t = ServerSettings::new("").timeout_secs)]
     timeout: f64,
     /// Number of further attempts after a request failed
-    #[arg(long, value_name = "N", default_value_t = ServerSettings::new("").retries)]
+    #[arg(long, requires = "server", value_name = "N", default_value_t = ServerSettings::new("").retries)]
     retries: u32,
     /// Reaction to a prompt that the server refuses, such as one that is too long: stop, or skip and count it
-    #[arg(long, value_name = "stop|skip", default_value = "stop", value_parser = word::<OnRefused>)]
+    #[arg(long, requires = "server", value_name = "stop|skip", default_value = "stop", value_parser = word::<OnRefused>)]
     on_refused: OnRefused,
     /// Ask the server for log-probabilities, which some servers do not have
     #[arg(
         long,
+        requires = "server",
         num_args = 0..=1,
         default_value_t = true,
         default_missing_value = "true",
@@ -110,7 +111,7 @@ pub(crate) struct ServerFlags {
     )]
     logps: bool,
     /// Further fields of every request, as a JSON object; null removes a field
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    #[arg(long, requires = "server", value_name = "JSON", value_parser = object)]
     extra: Option<serde_json::Map<String, serde_json::Value>>,
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let bar = bar("importing", 0);
+    let bar = bar("importing", 1);
     let report = simplemix_model::gguf::import_gguf(&args.input, &args.output, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);

@@ -11,7 +11,7 @@ use simplemix_rollout::PromptSettings;
 
 use crate::failure::{Fails, Result};
 use crate::lines::print;
-use crate::progress::bar;
+use crate::progress::{Bar, bar};
 use crate::reading::{Reading, check_denied, deny, files};
 
 /// Summarise files of preference pairs: format, rows, sources, tasks, lengths, scores, problems
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result {
         .transpose()
         .input()?;
     let files = files(&args.files)?;
-    let bar = bar("reading", files.len() as u64);
+    let bar = bar("reading", 0);
     let (mut all, mut validator) = (Vec::new(), Validator::default());
     if args.similar || args.deny.iter().any(|name| name == Finding::SimilarPrompt.name()) {
         validator = validator.with_similar_prompts(0.8);
@@ -105,8 +105,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     for file in &files {
         validator.file();
-        all.push(found(file, &options, tokenizer.as_ref(), &mut validator)?);
-        bar.inc(1);
+        all.push(found(file, &options, tokenizer.as_ref(), &mut validator, &bar)?);
     }
     bar.finish_and_clear();
     let findings = validator.finish().into_iter().skip(usize::from(!args.held_out.is_empty()));
@@ -134,11 +133,13 @@ fn found(
     options: &ReadOptions,
     tokenizer: Option<&PairTokenizer>,
     validator: &mut Validator,
+    bar: &Bar,
 ) -> Result<Found> {
     let mut reader = PairReader::open(file, options).input()?;
     let mut counts: [BTreeMap<String, u64>; 4] = Default::default();
     let mut values: BTreeMap<(&str, &'static str), Vec<f64>> = BTreeMap::new();
     while let Some(pairs) = reader.next_pairs().input()? {
+        bar.inc(pairs.len() as u64);
         if let Some(tokenizer) = tokenizer {
             for (_, pair) in tokenizer.encode_all(&pairs).input()?.pairs {
                 for (name, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {

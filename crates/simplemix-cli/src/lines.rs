@@ -1,10 +1,10 @@
 //! Lines on the two standard streams. A pipe that is closed ends them quietly; any other failure to write the result is
-//! kept for the end of the command.
+//! kept for the end of the command. Where there is no terminal, long work that says nothing is heard of now and then.
 
-use std::io::{ErrorKind, Write};
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Result};
 
@@ -13,6 +13,12 @@ static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// The failure to write the result.
 static FAILED: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+/// Time of the last line on either stream.
+static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Longest silence of a command at work.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A line of the command's result.
 pub(crate) fn print(line: &str) {
@@ -24,6 +30,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
     if is_closed() {
         return;
     }
+    note_time();
     let mut stream = std::io::stdout().lock();
     if let Err(error) = stream.write_all(bytes).and_then(|()| stream.flush()) {
         IS_CLOSED.store(true, Ordering::SeqCst);
@@ -35,7 +42,40 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
 
 /// A line beside the result. Where it cannot be written, there is no place to say so.
 pub(crate) fn warn(line: &str) {
+    note_time();
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// From now on, a line says that `command` is at work whenever it was silent for a minute. A terminal has bars for that.
+pub(crate) fn break_silences(command: String) {
+    if std::io::stderr().is_terminal() {
+        return;
+    }
+    let start = now();
+    note_time();
+    std::thread::spawn(move || {
+        loop {
+            let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(start);
+            match left_of_silence(last, now()) {
+                Some(left) => std::thread::sleep(left),
+                None => warn(&format!("{command}: at work for {} s", start.elapsed().as_secs())),
+            }
+        }
+    });
+}
+
+/// Time until a line is due after the last one; `None` if it is due.
+fn left_of_silence(last: Instant, now: Instant) -> Option<Duration> {
+    (last + SILENCE).checked_duration_since(now).filter(|left| !left.is_zero())
+}
+
+fn note_time() {
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
+}
+
+#[expect(clippy::disallowed_methods, reason = "silences are measured")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Whether further lines of the result would reach nobody.
@@ -48,5 +88,18 @@ pub(crate) fn written() -> Result {
     match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         None => Ok(()),
         Some(error) => Err(Failure::Run(anyhow::anyhow!("standard output: cannot write: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_is_broken_after_a_minute() {
+        let last = now();
+        assert_eq!(left_of_silence(last, last + Duration::from_secs(20)), Some(Duration::from_secs(40)));
+        assert_eq!(left_of_silence(last, last + SILENCE), None);
+        assert_eq!(left_of_silence(last, last + 3 * SILENCE), None);
     }
 }

@@ -80,6 +80,9 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err(Failure::input(format!("{}: no pairs, expected at least one", args.data.display())));
     }
     let set = PairSet::tokenize(&pairs, &tokenizer).input()?;
+    if set.is_empty() {
+        return Err(Failure::input(format!("{}: {}, expected some", args.data.display(), set.summary())));
+    }
     token_notices(&tokenizer, &pairs, set.token_rows())?;
     let mut terminal = Terminal::passive();
     let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring", &mut terminal)?;
@@ -95,7 +98,7 @@ pub(crate) fn run(args: &Args) -> Result {
         writer.write_batch(&with_columns(batch, &logps).run()?).run()?;
     }
     let written = writer.finish().run()?;
-    let mean = |side: fn(&Sides<f64>) -> f64| logps.iter().map(side).sum::<f64>() / logps.len().max(1) as f64;
+    let mean = |side: fn(&Sides<f64>) -> f64| logps.iter().map(side).sum::<f64>() / logps.len() as f64;
     let (chosen, rejected) = (mean(|pair| pair.chosen), mean(|pair| pair.rejected));
     print(&format!("{}: {written} pairs; {}", args.output.display(), set.summary()));
     print(&format!("  mean log-probability {chosen:.2} chosen, {rejected:.2} rejected"));

@@ -95,12 +95,14 @@ struct Completions {
 }
 
 fn main() -> ExitCode {
-    let parsed = help::prepared(Cli::command()).try_get_matches().and_then(|found| Cli::from_arg_matches(&found));
-    let cli = match parsed {
+    let parsed = help::prepared(Cli::command()).try_get_matches();
+    let name = parsed.as_ref().ok().and_then(|found| found.subcommand_name()).unwrap_or_default().to_owned();
+    let cli = match parsed.and_then(|found| Cli::from_arg_matches(&found)) {
         Ok(cli) => cli,
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
+    lines::break_silences(name);
     match fault::caught(|| run(cli.command).and_then(|()| lines::written())) {
         None => ExitCode::FAILURE,
         Some(Ok(())) => ExitCode::SUCCESS,

@@ -32,8 +32,13 @@ pub(crate) fn bar(name: &str, total: u64) -> Bar {
 impl Bar {
     fn new(name: &str, total: u64, is_terminal: bool) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-        let position = if name == "copying" { "{bytes}/{total_bytes}" } else { "{pos}/{len}" };
-        let style = ProgressStyle::with_template(&format!("{{prefix:>12}} [{{bar:30}}] {position} {{msg}} {{eta}}"));
+        let template = match (name, total) {
+            ("copying", _) => "{prefix:>12} [{bar:30}] {bytes}/{total_bytes} {msg} {eta}",
+            // A total that is not known.
+            (_, 0) => "{prefix:>12} {pos} {msg}",
+            _ => "{prefix:>12} [{bar:30}] {pos}/{len} {msg} {eta}",
+        };
+        let style = ProgressStyle::with_template(template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_prefix(name.to_owned());
         Self { bar, next_line: (!is_terminal).then(|| Mutex::new(now() + FIRST_LINE)), say: warn }

@@ -90,6 +90,7 @@ pub(crate) fn run(args: &Args) -> Result {
         ("--prompts", !args.prompts.is_empty()),
         ("--scorer", !args.scorer.is_empty()),
         ("--off-policy", args.off_policy.is_some()),
+        ("--server", args.server.is_some()),
     ];
     unused::refuse(&settings, &given, &args.set)?;
     let mut terminal = Terminal::new()?;

@@ -15,7 +15,7 @@ pub(crate) fn refuse(settings: &PipelineSettings, given: &[(&str, bool)], sets: 
     let samples = !settings.mix.on.is_zero();
     let evaluates = settings.evaluate.prompts.is_some();
     let reason = |flag: &str| match flag {
-        "--prompts" | "--server" | "--server-model" if !samples => Some(NO_ON_POLICY),
+        "--prompts" | "--server" if !samples => Some(NO_ON_POLICY),
         // Scorers of collecting also score the evaluation's responses.
         "--scorer" if !samples && !evaluates => Some(NO_ON_POLICY),
         "--off-policy" if settings.mix.off.is_zero() => Some(NO_OFF_POLICY),

@@ -90,16 +90,6 @@ pub enum Error {
         /// Difference.
         message: String,
     },
-    /// No pair could be made of the responses that were collected.
-    #[error("{stage}: no pair of {prompts} prompts, dropped: {dropped}")]
-    NoPairs {
-        /// Name of the stage.
-        stage: String,
-        /// Prompts with scored responses.
-        prompts: u64,
-        /// Prompts without a pair, by reason.
-        dropped: String,
-    },
     /// No response could be scored for an estimate of the divergence.
     #[error("divergence: no response could be scored; {summary}")]
     NoRatio {
@@ -178,7 +168,6 @@ impl Error {
             Self::Data(error) => error.is_input(),
             Self::Rollout(error) => error.is_input(),
             Self::Differs { .. }
-            | Self::NoPairs { .. }
             | Self::Io { .. }
             | Self::Serialise { .. }
             | Self::Train(_)

@@ -3,7 +3,7 @@
 #[cfg(feature = "server")]
 use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{PromptSettings, SamplingConfig, SelectSettings};
-use simplemix_settings::{Settings, keys, toml_text};
+use simplemix_settings::{Settings, keys};
 use simplemix_train::TrainConfig;
 use toml::{Table, Value};
 
@@ -69,7 +69,7 @@ struct Text {
 impl Text {
     fn table(&mut self, path: &str, table: &Table) {
         for (key, value) in table.iter().filter(|(_, value)| !is_section(value)) {
-            let line = format!("{key} = {}", toml_text(value));
+            let line = format!("{key} = {}", text_of(value));
             match self.base.on(&join(path, key), value) {
                 Some(comment) => self.line(&format!("{line:<31} # {comment}")),
                 None => self.line(&line),
@@ -99,6 +99,14 @@ impl Text {
     fn line(&mut self, line: &str) {
         self.text.push('\n');
         self.text.push_str(line);
+    }
+}
+
+/// A value as TOML; a fraction that is whole stays a fraction, and a small one has an exponent.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::Float(number) if number.is_finite() => format!("{number:?}"),
+        other => other.to_string(),
     }
 }
 

@@ -55,7 +55,7 @@ impl Stage {
         if let Some(done) = self.done() {
             return Ok(done);
         }
-        let report = self.job.run(&self.name, watch)?;
+        let report = self.job.run(watch)?;
         let (stage, key) = (self.name.clone(), self.key.clone());
         let done = Done { stage, key, tool: crate::TOOL.to_owned(), seconds: started.elapsed().as_secs_f64(), report };
         let text = serde_json::to_string_pretty(&done).map_err(|error| Error::serialise("a stage")(&error))?;
@@ -65,22 +65,14 @@ impl Stage {
 }
 
 impl Job {
-    fn run(&self, stage: &str, watch: &mut dyn Watch) -> Result<StageReport> {
+    fn run(&self, watch: &mut dyn Watch) -> Result<StageReport> {
         Ok(match self {
             Self::Generate(settings, by) => {
                 let mut generator = by.open_for(&settings.output)?;
                 StageReport::Generate(generate(settings, generator.as_mut(), watch)?)
             }
             Self::Score(settings, scorers) => StageReport::Score(scored(settings, scorers, watch)?),
-            Self::Pair(settings) => {
-                let report = pair(settings, watch)?;
-                if report.pairs == 0 {
-                    let dropped = report.dropped.iter().map(|(why, count)| format!("{count} {}", why.name()));
-                    let dropped = dropped.collect::<Vec<_>>().join(", ");
-                    return Err(Error::NoPairs { stage: stage.to_owned(), prompts: report.prompts, dropped });
-                }
-                StageReport::Pair(report)
-            }
+            Self::Pair(settings) => StageReport::Pair(pair(settings, watch)?),
             Self::Mix(settings) => StageReport::Mix(mix(settings, watch)?.achieved),
             Self::Train(config) => StageReport::Train(trained(config, watch)?),
             Self::Diverge(settings, prompts, each) => {

@@ -407,13 +407,29 @@ impl CandidateWriter {
     }
 }
 
-/// Checks that the output is in a container whose metadata can hold the key of the work.
+/// Endings of files of candidates: those of the writer. JSON lines cannot hold the key of the work, so that a file that is
+/// there is never known to be the one that is asked for.
+const ENDINGS: [&str; 10] = [
+    ".parquet",
+    ".arrow",
+    ".ipc",
+    ".feather",
+    ".jsonl",
+    ".ndjson",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".jsonl.zst",
+    ".ndjson.zst",
+];
+
+/// Checks that the name of the output names a format.
 pub(crate) fn check_output(path: &Path) -> Result<()> {
-    if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("parquet") || end.eq_ignore_ascii_case("arrow")) {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
         return Ok(());
     }
     let found = path.display().to_string();
-    Err(Error::Setting { key: "output", found, expected: "a name that ends in .parquet or .arrow" })
+    Err(Error::Setting { key: "output", found, expected: "a name that ends in .parquet, .arrow or .jsonl" })
 }
 
 fn schema_of(layout: Layout, scores: &[String]) -> SchemaRef {
@@ -475,7 +491,7 @@ mod tests {
                 rows.push(row);
             }
         }
-        for name in ["c.parquet", "c.arrow"] {
+        for name in ["c.parquet", "c.arrow", "c.jsonl", "c.jsonl.gz"] {
             let path = dir.path().join(name);
             let mut layout = Layout::from(Form::Messages);
             prompts.iter().for_each(|prompt| {

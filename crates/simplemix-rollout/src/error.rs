@@ -63,6 +63,26 @@ pub enum Error {
         /// What may help.
         advice: &'static str,
     },
+    /// No response has a score of a scorer.
+    #[error("{column}: no score for any of {responses} responses, expected some{advice}")]
+    NoScores {
+        /// Column of the scores.
+        column: String,
+        /// Responses that the scorer saw.
+        responses: u64,
+        /// What may help.
+        advice: &'static str,
+    },
+    /// No pair could be made of the responses.
+    #[error("{path}: no pair of {prompts} prompts, dropped: {dropped}", path = path.display())]
+    NoPairs {
+        /// Path of the file of candidates.
+        path: PathBuf,
+        /// Prompts read.
+        prompts: u64,
+        /// Prompts without a pair, by reason.
+        dropped: String,
+    },
     /// A scorer did not return one score for each response.
     #[error("scorer `{scorer}` gave {found} scores to prompt `{id}`, expected {expected}, one for each response")]
     Scores {
@@ -107,7 +127,7 @@ pub enum Error {
     },
     /// The output exists and was made with other settings, or by another program.
     #[error(
-        "{path}: exists, and was not made with these settings; choose another output, or overwrite it",
+        "{path}: exists, and is not known to be made with these settings; choose another output, or overwrite it",
         path = path.display()
     )]
     Exists {
@@ -198,6 +218,8 @@ impl Error {
             Self::Data(error) => error.is_input(),
             Self::Responses { .. }
             | Self::NoText { .. }
+            | Self::NoScores { .. }
+            | Self::NoPairs { .. }
             | Self::Scores { .. }
             | Self::Io { .. }
             | Self::Arrow { .. }

@@ -21,7 +21,7 @@ pub struct GenerateSettings {
     pub prompts: PromptSettings,
     /// Settings of sampling.
     pub sampling: SamplingConfig,
-    /// Path of the output, ending in .parquet or .arrow.
+    /// Path of the output, ending in .parquet, .arrow or .jsonl.
     pub output: PathBuf,
     /// Whether to overwrite an output, or unfinished work, made with other settings.
     #[serde(default)]

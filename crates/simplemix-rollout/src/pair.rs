@@ -74,7 +74,7 @@ pub struct PairReport {
     pub with_reference: u64,
     /// Numbers of prompts without a pair, by reason.
     pub dropped: BTreeMap<NoPair, u64>,
-    /// Mean gap between the scores of a pair; 0 without pairs.
+    /// Mean gap between the scores of a pair.
     pub mean_gap: f64,
     /// Candidates that took no part since they have no text, or only white space.
     #[serde(default)]
@@ -101,8 +101,8 @@ const BATCH_PAIRS: usize = 1024;
 /// Pairing takes seconds, so a killed run starts again and writes the same file.
 ///
 /// # Errors
-/// [`Error::Setting`], [`Error::Exists`], [`Error::Row`] if there is no column of scores, [`Error::Data`],
-/// [`Error::Interrupted`].
+/// [`Error::Setting`], [`Error::Exists`], [`Error::Row`] if there is no column of scores, [`Error::NoPairs`] if no prompt
+/// has a pair, [`Error::Data`], [`Error::Interrupted`].
 ///
 /// # Examples
 /// ```
@@ -123,7 +123,7 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     let CandidateSurvey { hash, groups: total, unreadable, layout, notices } = survey(path)?;
     let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
-        return Ok(report);
+        return not_empty(report, path);
     }
     let mut writer = PairWriter::create(&settings.output, &WriteOptions::default())?;
     notices.iter().for_each(|notice| watch.notice(notice));
@@ -164,12 +164,28 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
         watch.progress("pair", report.prompts, total);
     }
     writer.write_batch(&batch(&waiting, &layout, &settings.output)?)?;
-    report.mean_gap = gaps / report.pairs.max(1) as f64;
+    report = not_empty(report, path)?;
+    report.mean_gap = gaps / report.pairs as f64;
     for (key, value) in key.metadata(&report) {
         writer.add_metadata(key, value);
     }
     writer.finish()?;
     Ok(report)
+}
+
+/// Refuses a file without a pair, with the reasons.
+fn not_empty(report: PairReport, candidates: &Path) -> Result<PairReport> {
+    if report.pairs > 0 {
+        return Ok(report);
+    }
+    let dropped = report.dropped.iter().map(|(why, count)| format!("{count} {}", why.name()));
+    let left_out = [
+        (report.without_text, "responses without text"),
+        (report.unfinished, "responses that did not end by themselves"),
+    ];
+    let left_out = left_out.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+    let dropped = dropped.chain(left_out).collect::<Vec<_>>().join(", ");
+    Err(Error::NoPairs { path: candidates.to_path_buf(), prompts: report.prompts, dropped })
 }
 
 /// A pair, the rows of its two sides, and the number of responses it was chosen from.
@@ -346,6 +362,18 @@ mod tests {
     }
 
     #[test]
+    fn no_pair_at_all_is_a_failure_without_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let candidates = dir.path().join("scored.jsonl");
+        let rows = ["4", "5"].map(|text| format!(r#"{{"prompt": "a", "response": "{text}", "score": 1.0}}"#));
+        std::fs::write(&candidates, rows.join("\n")).unwrap();
+        let settings = PairSettings::new(&candidates, dir.path().join("p.jsonl"));
+        let error = pair(&settings, &mut Unwatched).unwrap_err();
+        assert!(!error.is_input() && error.to_string().contains("no pair of 1 prompts, dropped: 1 "), "{error}");
+        assert!(!settings.output.exists());
+    }
+
+    #[test]
     fn cut_responses_can_be_left_out() {
         let dir = tempfile::tempdir().unwrap();
         let row = |prompt: &str, response: &str, finish: &str, score: f64| {
@@ -362,12 +390,13 @@ mod tests {
         std::fs::write(&candidates, rows.join("\n")).unwrap();
         // What a content filter cut, and what has no known end, is not finished either.
         let other = candidates.with_file_name("other.jsonl");
-        let rows = [row("a", "good", "eos_token", 2.0), row("a", "bad", "content_filter", 1.0)].join("\n");
+        let rows = [("good", "eos_token", 2.0), ("bad", "content_filter", 1.0), ("worse", "stop", 0.5)];
+        let rows = rows.map(|(text, finish, score)| row("a", text, finish, score)).join("\n");
         std::fs::write(&other, format!("{rows}\n{}", r#"{"prompt": "a", "response": "x", "score": 0.0}"#)).unwrap();
         let mut settings = PairSettings::new(&other, dir.path().join("other.out.jsonl"));
         settings.select.finished = true;
         let report = pair(&settings, &mut Unwatched).unwrap();
-        assert_eq!((report.pairs, report.unfinished, report.without_text), (0, 2, 0));
+        assert_eq!((report.pairs, report.unfinished, report.without_text), (1, 2, 0));
         let chosen = |finished: bool| {
             let mut settings = PairSettings::new(&candidates, dir.path().join(format!("{finished}.jsonl")));
             settings.select.finished = finished;

@@ -21,7 +21,7 @@ use crate::scorer::{Group, ScoreSink, Scorer, checked};
 pub struct ScoreSettings {
     /// Path of the file of candidates.
     pub candidates: PathBuf,
-    /// Path of the output, ending in .parquet or .arrow.
+    /// Path of the output, ending in .parquet, .arrow or .jsonl.
     pub output: PathBuf,
     /// Whether to score the reference response of each prompt as one more response.
     #[serde(default)]
@@ -84,8 +84,8 @@ const GROUPS_IN_CHUNK: usize = 64;
 /// stopped or killed, the function continues, and the file is the same, provided that the scorers' scores are.
 ///
 /// # Errors
-/// Before any work: [`Error::Setting`], [`Error::Exists`] and [`Error::OtherWork`]. Later: [`Error::Interrupted`], and any
-/// error of a scorer.
+/// Before any work: [`Error::Setting`], [`Error::Exists`] and [`Error::OtherWork`]. Later: [`Error::Interrupted`],
+/// [`Error::NoScores`] if a scorer gave no score at all, and any error of a scorer.
 pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn Watch) -> Result<ScoreReport> {
     check(settings, scorers)?;
     let CandidateSurvey { hash, groups, layout, notices, .. } = survey(&settings.candidates)?;
@@ -270,7 +270,7 @@ fn write(
         }
     }
     tally.report.unreadable = reader.unreadable();
-    let report = ScoreReport { notices, ..tally.finish() };
+    let report = ScoreReport { notices, ..tally.finish()? };
     writer.finish(key.metadata(&report))?;
     Ok(report)
 }
@@ -304,9 +304,16 @@ impl Tally {
         }
     }
 
-    fn finish(self) -> ScoreReport {
-        let means = self.sums.into_iter().map(|(name, (sum, count))| (name, sum / count.max(1) as f64)).collect();
-        ScoreReport { means, ..self.report }
+    /// The report; there is no mean of no scores.
+    fn finish(self) -> Result<ScoreReport> {
+        if let Some((column, _)) = self.sums.iter().rev().find(|(_, (_, count))| *count == 0) {
+            let responses = self.report.without.get(column).copied().unwrap_or_default();
+            let is_judge = column.starts_with("score_judge");
+            let advice = if is_judge { "; a judge that thinks first needs a higher `max_tokens`" } else { "" };
+            return Err(Error::NoScores { column: column.clone(), responses, advice });
+        }
+        let means = self.sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect();
+        Ok(ScoreReport { means, ..self.report })
     }
 }
 
@@ -355,6 +362,30 @@ mod tests {
         let scores: Vec<Option<f64>> = groups[0].rows.iter().map(|row| row.scores["score"]).collect();
         assert_eq!((scores[0], scores[2], scores[3]), (None, None, Some(1.0)));
         assert!(scores[1].is_some_and(|score| score < 1.0) && groups[0].rows[0].response.is_none());
+    }
+
+    #[test]
+    fn a_mean_of_no_scores_is_a_failure_and_json_lines_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let candidates = dir.path().join("c.jsonl");
+        std::fs::write(&candidates, r#"{"prompt": "x", "task": "poems", "response": "a b"}"#).unwrap();
+        let output = dir.path().join("s.jsonl");
+        let settings = ScoreSettings { candidates, output: output.clone(), reference: false, overwrite: false };
+        let of = |scorer: &str| {
+            let scorer: ScorerSettings = serde_json::from_str(scorer).unwrap();
+            score(&settings, &mut [scorer.open().unwrap()], &mut Unwatched)
+        };
+        // No response is of the task, so none has a sum.
+        let error = of(r#"{"kind": "length", "max": 1, "tasks": ["sums"]}"#).unwrap_err().to_string();
+        assert_eq!(error, "score: no score for any of 1 responses, expected some");
+        assert!(!output.exists());
+        std::fs::remove_file(dir.path().join(".s.jsonl.partial")).unwrap();
+        assert_eq!(of(r#"{"kind": "length", "max": 5}"#).unwrap().means["score"], 1.0);
+        let row = CandidateReader::open(&output).unwrap().next().unwrap().unwrap().rows.remove(0);
+        assert_eq!((row.scores["score"], row.task.as_deref()), (Some(1.0), Some("poems")));
+        // What is there is not known to be of these settings.
+        let error = of(r#"{"kind": "length", "max": 5}"#).unwrap_err().to_string();
+        assert!(error.contains("s.jsonl: exists, and is not known"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use simplemix_data::{Message, Text};
 use simplemix_eval::judge::{Judge, JudgeError, Verdict, letter, preference, question, read_questions};
 use simplemix_eval::sigmoid;
 use simplemix_rollout::{
-    Ask, Group, Prompt, Reply, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right, score_all,
+    Ask, Error, Group, OnRefused, Prompt, Reply, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right,
+    score_all,
 };
 
 use crate::failure::{Fails, Failure, Result};
@@ -49,8 +50,17 @@ impl Judge for ServerJudge {
         let turns = question(instruction, outputs).into_iter().map(|turn| Message::new(turn.role, turn.content));
         // The request of alpaca_eval's weighted_alpaca_eval_gpt4_turbo.
         let max_tokens = Some(self.limit);
-        let ask = Ask { max_tokens, temperature: Some(1.0), logprobs: true, top_logprobs: 5, ..Ask::default() };
-        let reply = self.client.ask(&Text::Messages(turns.collect()), &ask, &|| self.stopped.load(Ordering::SeqCst))?;
+        let logprobs = self.client.settings().logps;
+        let ask = Ask { max_tokens, temperature: Some(1.0), logprobs, top_logprobs: 5, ..Ask::default() };
+        let asked = self.client.ask(&Text::Messages(turns.collect()), &ask, &|| self.stopped.load(Ordering::SeqCst));
+        let reply = match asked {
+            Err(Error::Server { status: Some(400 | 413 | 422), found, .. })
+                if self.client.settings().on_refused == OnRefused::Skip =>
+            {
+                return Ok(Verdict { preference: None, raw: json!({ "refused": found }), tokens: [0, 0] });
+            }
+            asked => asked?,
+        };
         let text = reply.text.as_deref().unwrap_or_default();
         let tokens = verdict_tokens(&reply, self.limit);
         // All replies to such a limit would be lost.
@@ -62,7 +72,7 @@ impl Judge for ServerJudge {
         let count = |tokens: Option<usize>| tokens.unwrap_or(0) as u64;
         Ok(Verdict {
             preference: preference(&tokens),
-            raw: json!({ "text": text, "top_logprobs": tokens }),
+            raw: json!({ "text": text, "top_logprobs": tokens, "finish": reply.finish }),
             tokens: [count(reply.prompt_tokens), count(reply.tokens)],
         })
     }
