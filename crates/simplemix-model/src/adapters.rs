@@ -41,7 +41,7 @@ impl CausalLm {
     /// Adds an adapter from peft's folder under `name`.
     ///
     /// # Errors
-    /// [`Error::MissingFile`], [`Error::Config`] for settings that are not computed, [`Error::Weights`] if its tensors
+    /// [`Error::NotAModel`] for a folder without an adapter, [`Error::Config`] for settings that are not computed, [`Error::Weights`] if its tensors
     /// do not fit the model, [`Error::Safetensors`], [`Error::Input`] if the name is in use.
     pub fn load_adapter(&mut self, name: &str, folder: &Path) -> Result<()> {
         let adapter = Adapter::load(folder, self.config(), self.device())?;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use simplemix_files::is_lfs_pointer;
 
 use crate::error::{Error, Result};
-use crate::lora::ADAPTER_CONFIG;
+use crate::lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
 
 /// Refuses a path that is known not to be a model folder that can be read.
@@ -20,6 +20,48 @@ pub(crate) fn check(path: &Path) -> Result<()> {
         Some((found, advice)) => Err(Error::NotAModel { path: path.to_owned(), found, advice }),
         None => Ok(()),
     }
+}
+
+/// Refuses a path that is not a folder of a peft adapter that can be read.
+///
+/// # Errors
+/// [`Error::NotAModel`].
+pub(crate) fn check_adapter(path: &Path) -> Result<()> {
+    match adapter_problem(path) {
+        Some((found, advice)) => Err(Error::NotAModel { path: path.to_owned(), found, advice }),
+        None => Ok(()),
+    }
+}
+
+fn adapter_problem(path: &Path) -> Option<(String, String)> {
+    let expected = format!("expected a folder of a peft adapter ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS})");
+    if !path.is_dir() {
+        return Some((if path.exists() { "a file" } else { "no such folder" }.to_owned(), expected));
+    }
+    let files = files(path);
+    if let Some(file) = files.iter().find(|file| is_lfs_pointer(file)) {
+        return Some(of_pointer(file));
+    }
+    if !path.join(ADAPTER_CONFIG).is_file() {
+        let is_model = path.join("config.json").is_file();
+        let found = if is_model { "a model" } else { "not an adapter of peft" };
+        return Some((format!("{found}, without `{ADAPTER_CONFIG}`"), expected));
+    }
+    let has_pickle = files.iter().any(|file| name(file) == "adapter_model.bin");
+    (!path.join(ADAPTER_WEIGHTS).is_file()).then(|| match has_pickle {
+        true => {
+            let found =
+                "the weights are a pickle, `adapter_model.bin`, which is not read because reading one can run code";
+            let advice = "save the adapter as safetensors: load it with peft and call save_pretrained(NEW_FOLDER)";
+            (found.to_owned(), advice.to_owned())
+        }
+        false => (format!("an adapter without `{ADAPTER_WEIGHTS}`"), expected),
+    })
+}
+
+fn of_pointer(file: &Path) -> (String, String) {
+    let found = format!("`{}` is Git LFS's pointer to the file, not the file", name(file));
+    (found, "fetch the files with `git lfs pull`, or download them again".to_owned())
 }
 
 /// The thing that is there, and what to do.
@@ -34,8 +76,7 @@ fn problem(path: &Path) -> Option<(String, String)> {
     let files = files(path);
     let ending = |end: &str| files.iter().find(|file| file.extension().is_some_and(|found| found == end));
     if let Some(file) = files.iter().find(|file| is_lfs_pointer(file)) {
-        let found = format!("`{}` is Git LFS's pointer to the file, not the file", name(file));
-        return Some((found, "fetch the files with `git lfs pull`, or download the model again".to_owned()));
+        return Some(of_pointer(file));
     }
     if !path.join("config.json").is_file() {
         if path.join(ADAPTER_CONFIG).is_file() {
@@ -146,6 +187,24 @@ mod tests {
             let said = said(files);
             assert!(parts.iter().all(|part| said.contains(part)), "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_no_adapter_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |files: &[&str]| {
+            let folder = tempfile::tempdir_in(dir.path()).unwrap();
+            files.iter().for_each(|name| std::fs::write(folder.path().join(name), "{}").unwrap());
+            check_adapter(folder.path()).map_or_else(|error| error.to_string(), |()| "an adapter".to_owned())
+        };
+        assert!(
+            said(&["config.json", "model.safetensors"]).contains("a model, without `adapter_config.json`; expected")
+        );
+        assert!(said(&[]).contains("not an adapter of peft"));
+        assert!(said(&["adapter_config.json", "adapter_model.bin"]).contains("pickle"));
+        assert!(said(&["adapter_config.json"]).contains("an adapter without `adapter_model.safetensors`"));
+        assert_eq!(said(&["adapter_config.json", "adapter_model.safetensors"]), "an adapter");
+        assert!(check_adapter(&dir.path().join("none")).unwrap_err().to_string().contains("no such folder; expected"));
     }
 
     #[test]

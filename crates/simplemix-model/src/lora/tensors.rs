@@ -13,7 +13,8 @@ use tch::{Device, Kind, Tensor};
 use super::config::LoraConfig;
 use super::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, tensor_names};
 use crate::config::ModelConfig;
-use crate::error::{At, Doing, Error, Result};
+use crate::error::{At, Doing, Result};
+use crate::not_a_model;
 use crate::random::uniform;
 use crate::weights;
 
@@ -132,10 +133,8 @@ impl Adapter {
 
     /// Reads peft's folder.
     pub(crate) fn load(folder: &Path, model: &ModelConfig, device: Device) -> Result<Self> {
+        not_a_model::check_adapter(folder)?;
         let path = folder.join(ADAPTER_CONFIG);
-        if !path.is_file() {
-            return Err(Error::MissingFile { folder: folder.to_owned(), file: ADAPTER_CONFIG });
-        }
         let config = LoraConfig::from_json(&std::fs::read_to_string(&path).at(&path, "read")?, &path)?;
         let modules = config.modules(model)?;
         let wanted: Vec<(String, Vec<i64>)> = modules
@@ -146,9 +145,6 @@ impl Adapter {
             })
             .collect();
         let file = folder.join(ADAPTER_WEIGHTS);
-        if !file.is_file() {
-            return Err(Error::MissingFile { folder: folder.to_owned(), file: ADAPTER_WEIGHTS });
-        }
         let mut tensors =
             weights::load_files(folder, &[file], &wanted, |name| Some(name.to_owned()), Kind::Float, device)?;
         let mut take = |name| tensors.remove(&name).expect("`load_files` returns every wanted tensor");
