@@ -58,7 +58,7 @@ fn a_receipt_that_says_something_else_does_not_hold() {
         let mut changed = receipt.clone();
         change(&mut changed);
         assert_ne!(changed, receipt, "{message}");
-        dir.write("changed.json", &changed.to_string());
+        dir.write("changed.json", changed.to_string());
         let output = dir.simplemix(&["mix", "--verify", "changed.json"]);
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(stderr(&output).contains(message), "{message}: {}", stderr(&output));

@@ -326,3 +326,61 @@ impl CandidateSink for Sink<'_> {
         self.watch.is_interrupted()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CandidateReader;
+
+    /// A generator that repeats the prompt's id.
+    struct Echo;
+
+    impl Generator for Echo {
+        fn name(&self) -> &str {
+            "echo"
+        }
+
+        fn sample(
+            &mut self,
+            jobs: &mut dyn Iterator<Item = Result<Job>>,
+            _: &SamplingConfig,
+            sink: &mut dyn CandidateSink,
+        ) -> Result<()> {
+            for job in jobs {
+                let Job { index, prompt, samples } = job?;
+                let candidate = Candidate::new(&prompt.id, Finish::Stop);
+                let sampled = |sample| Sampled { index, sample, candidate: Some(candidate.clone()) };
+                sink.keep(samples.into_iter().map(sampled).collect())?;
+            }
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Notices(Vec<String>);
+
+    impl Watch for Notices {
+        fn notice(&mut self, text: &str) {
+            self.0.push(text.to_owned());
+        }
+    }
+
+    #[test]
+    fn rows_without_a_prompt_are_said_and_stand_in_the_report() {
+        let dir = tempfile::tempdir().unwrap();
+        let prompts = dir.path().join("p.jsonl");
+        std::fs::write(&prompts, "{\"prompt\": \"\"}\n{\"prompt\": \"q\"}\n{\"prompt\": \"\\udc00\"}\n").unwrap();
+        let settings = GenerateSettings {
+            prompts: PromptSettings { files: vec![prompts], ..PromptSettings::default() },
+            sampling: SamplingConfig { samples: 1, ..SamplingConfig::simplemix() },
+            output: dir.path().join("c.parquet"),
+            overwrite: false,
+        };
+        let mut watch = Notices::default();
+        let report = generate(&settings, &mut Echo, &mut watch).unwrap();
+        let expected = "p.jsonl: 2 rows hold no prompt: empty-prompt 1, lone-surrogate 1";
+        assert!(watch.0.iter().any(|notice| notice.ends_with(expected)), "{:?}", watch.0);
+        assert!(report.notices.iter().any(|notice| notice.ends_with(expected)), "{:?}", report.notices);
+        assert_eq!((report.prompts, CandidateReader::open(&settings.output).unwrap().count()), (1, 1));
+    }
+}
