@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::good_runs::succeeds;
+use crate::server::{Does, Mock};
 use crate::{Dir, exists, stderr};
 
 fn value(dir: &Dir, name: &str) -> Value {
@@ -88,6 +89,31 @@ fn equal_responses_are_draws_without_a_request() {
     assert!(said.contains("6 draws of equal responses, without a question"), "{said}");
     assert!(said.contains("mine: win rate 50.00 ± 0.00"), "{said}");
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_judge_that_thinks_is_told_which_limit_to_raise() {
+    let dir = Dir::new();
+    outputs(&dir, "base.json", "base", 2, |i| format!("a {i}"));
+    outputs(&dir, "m.json", "mine", 2, |i| format!("b {i}"));
+    let mock = Mock::start(|seen| {
+        let (text, finish) = match seen.body["max_tokens"].as_u64() {
+            Some(1) => (Value::Null, "length"),
+            _ => (json!("<think>m or M?</think>\n\n**M**"), "stop"),
+        };
+        let message = json!({"role": "assistant", "content": text, "reasoning_content": "m or M?"});
+        let choice = json!({"index": 0, "message": message, "finish_reason": finish});
+        Does::Sends(200, Vec::new(), json!({ "choices": [choice] }).to_string())
+    });
+    let url = mock.url();
+    let judge =
+        ["eval", "judge", "--outputs", "m.json", "--baseline", "base.json", "--server", &url, "--server-model", "j"];
+    let output = dir.simplemix(&judge);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no text within --max-tokens 1"), "{}", stderr(&output));
+    assert!(mock.seen().len() <= 4, "one attempt for each request in progress: {}", mock.seen().len());
+    let said = succeeds(&dir, &[&judge[..], &["--max-tokens", "64"]].concat());
+    assert!(said.contains("2 verdicts of weighted_alpaca_eval_j") && !said.contains("without a preference"), "{said}");
 }
 
 #[test]

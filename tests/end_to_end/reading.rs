@@ -51,6 +51,24 @@ fn candidates_are_shown_under_their_prompt() {
 }
 
 #[test]
+fn candidates_are_written_as_json_lines_too() {
+    let dir = Dir::new();
+    dir.model();
+    dir.write("prompts.jsonl", "{\"prompt\":\"say one\"}\n{\"prompt\":\"say two\"}\n");
+    let generate = "generate --model model --prompts prompts.jsonl --samples 2 --max-new-tokens 4 -o c.jsonl";
+    succeeds(&dir, &generate.split(' ').collect::<Vec<_>>());
+    let text = std::fs::read_to_string(dir.path("c.jsonl")).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((rows.len(), &rows[3]["prompt"], &rows[3]["sample"]), (4, &json!("say two"), &json!(1)));
+    succeeds(&dir, &["score", "--candidates", "c.jsonl", "--scorer", "length:2", "-o", "s.jsonl.gz"]);
+    assert!(succeeds(&dir, &["show", "s.jsonl.gz", "--rows", "1"]).contains(", score_length "));
+    // What such a file was made with is not known.
+    let again = dir.simplemix(&generate.split(' ').collect::<Vec<_>>());
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("c.jsonl: exists, and is not known to be made with these settings"));
+}
+
+#[test]
 fn two_models_are_compared_side_by_side() {
     let dir = Dir::new();
     dir.model();
