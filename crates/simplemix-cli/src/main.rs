@@ -97,13 +97,15 @@ struct Completions {
 fn main() -> ExitCode {
     let parsed = help::prepared(Cli::command()).try_get_matches();
     let name = parsed.as_ref().ok().and_then(|found| found.subcommand_name()).unwrap_or_default().to_owned();
-    let cli = match parsed.and_then(|found| Cli::from_arg_matches(&found)) {
-        Ok(cli) => cli,
+    let parsed = parsed.and_then(|found| Ok((Cli::from_arg_matches(&found)?, unused::refuse_server_flags(&found))));
+    let (cli, in_vain) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
     lines::break_silences(name);
-    match fault::caught(|| run(cli.command).and_then(|()| lines::written())) {
+    let work = || in_vain.and_then(|()| run(cli.command)).and_then(|()| lines::written());
+    match fault::caught(work) {
         None => ExitCode::FAILURE,
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(failure)) => {

@@ -1,5 +1,8 @@
-//! Flags of `simplemix run` that the resolved settings have no use for, which are refused.
+//! Flags that are given in vain, which are refused: those of a server without one, and those of `simplemix run` that the
+//! resolved settings have no use for.
 
+use clap::ArgMatches;
+use clap::parser::ValueSource;
 use simplemix_pipeline::PipelineSettings;
 
 use crate::failure::{Failure, Result};
@@ -35,9 +38,60 @@ pub(crate) fn refuse(settings: &PipelineSettings, given: &[(&str, bool)], sets: 
     }
 }
 
+/// Flags that need --server. Clap does not ask for it beside --model, which excludes it.
+const OF_A_SERVER: [&str; 10] = [
+    "server_model",
+    "server_tokenizer",
+    "api_key_env",
+    "endpoint",
+    "concurrency",
+    "timeout",
+    "retries",
+    "on_refused",
+    "logps",
+    "extra",
+];
+
+/// Refuses the flags of a server where there is none.
+pub(crate) fn refuse_server_flags(matches: &ArgMatches) -> Result {
+    if let Some((_, inner)) = matches.subcommand() {
+        return refuse_server_flags(inner);
+    }
+    if !matches!(matches.try_get_one::<String>("server"), Ok(None)) {
+        return Ok(());
+    }
+    let is_given = |flag: &&str| {
+        matches.try_contains_id(flag).unwrap_or(false) && matches.value_source(flag) == Some(ValueSource::CommandLine)
+    };
+    match OF_A_SERVER.iter().find(|flag| is_given(flag)) {
+        Some(flag) => Err(Failure::input(format!("--{} has no use without --server", flag.replace('_', "-")))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+
+    #[test]
+    fn flags_of_a_server_need_one() {
+        let refused = |more: &[&str]| {
+            let args = ["simplemix", "generate", "--prompts", "p", "-o", "o"];
+            let matches = crate::Cli::command().try_get_matches_from([&args[..], more].concat()).unwrap();
+            refuse_server_flags(&matches).err().map(|error| error.message().unwrap())
+        };
+        let model = ["--model", "m"];
+        assert_eq!(refused(&model), None);
+        for (flag, value) in
+            [("--concurrency", "4"), ("--logps", "true"), ("--server-model", "x"), ("--on-refused", "skip")]
+        {
+            let said = refused(&[&model[..], &[flag, value]].concat());
+            assert_eq!(said.unwrap(), format!("{flag} has no use without --server"));
+            assert_eq!(refused(&["--server", "http://localhost:1", flag, value]), None);
+        }
+    }
 
     fn refused(preset: &str, flag: &str, set: &str) -> Option<String> {
         let settings = PipelineSettings::resolve(Some(preset), None, toml::Table::new()).unwrap();
