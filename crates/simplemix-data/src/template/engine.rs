@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use chrono::{Datelike, Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, ValueOrKwargs};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
+use super::budget;
 use super::python_json::{Layout, to_python_json};
 use super::values::{Range, bind, refuse};
 use super::{filters, methods, operators, python_text, tests};
@@ -95,7 +96,7 @@ fn conversions(format: &str) -> Result<String, Error> {
 const MAX_INDENT: usize = 64;
 
 /// `json.dumps(value, ensure_ascii=False, ...)`; Jinja's own filter would escape HTML.
-fn tojson(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+fn tojson(state: &State<'_, '_>, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let args = args.into_values();
     let names = ["x", "ensure_ascii", "indent", "separators", "sort_keys"];
     let [value, ensure_ascii, indent, separators, sort_keys] = bind(&args, names)?;
@@ -112,7 +113,9 @@ fn tojson(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     };
     let is_set = |flag: Option<Value>| flag.is_some_and(|flag| flag.is_true());
     let layout = Layout { indent, separators, ensure_ascii: is_set(ensure_ascii), sort_keys: is_set(sort_keys) };
-    to_python_json(&value.unwrap_or_default(), &layout).map(Value::from)
+    let value = value.unwrap_or_default();
+    budget::weigh(state, &value)?;
+    budget::made(state, to_python_json(&value, &layout)?.into())
 }
 
 /// Output that fails when it exceeds its limit.

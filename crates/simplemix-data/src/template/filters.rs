@@ -3,6 +3,7 @@
 use minijinja::value::{Rest, Tuple, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
+use super::budget;
 use super::number_filters as numbers;
 use super::operators::{add, order};
 use super::text_filters as texts;
@@ -61,9 +62,39 @@ const FILTERS: [(&str, Call); 43] = [
 const TEXT_FILTERS: [(&str, Call); 3] =
     [("truncate", texts::truncate), ("urlencode", texts::url_encode), ("wordcount", texts::word_count)];
 
+/// Filters that look at every part of their arguments, however deep.
+const LOOK_AT_ALL: [&str; 14] = [
+    "dictsort",
+    "e",
+    "escape",
+    "forceescape",
+    "groupby",
+    "join",
+    "max",
+    "min",
+    "pprint",
+    "sort",
+    "string",
+    "trim",
+    "unique",
+    "urlencode",
+];
+
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     for (name, call) in FILTERS.into_iter().chain(TEXT_FILTERS) {
-        let filter = move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| call(state, &args.into_values());
+        let looks_at_all = LOOK_AT_ALL.contains(&name);
+        let filter = move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+            let args = args.into_values();
+            for arg in &args {
+                if looks_at_all {
+                    budget::weigh(state, arg)?;
+                } else if let Some(text) = arg.as_str() {
+                    budget::read(state, text)?;
+                }
+            }
+            let value = call(state, &args)?;
+            budget::made(state, value)
+        };
         environment.add_filter(name, filter);
     }
     // Filters of `minijinja` that Jinja2 does not have.
@@ -348,6 +379,7 @@ fn join(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
         None => super::python_text::text(&item),
     };
     let words = items(state, &value.unwrap_or_default())?.into_iter().map(word).collect::<Result<Vec<_>, _>>()?;
+    budget::fits(words.iter().map(|word| word.len() + between.len()).sum())?;
     Ok(words.join(&between).into())
 }
 

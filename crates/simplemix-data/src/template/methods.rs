@@ -4,6 +4,7 @@
 use minijinja::value::Tuple;
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::budget;
 use super::python_format::str_format;
 use super::python_text::{is_printable, text};
 use super::text_methods as texts;
@@ -16,7 +17,11 @@ pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args:
             if value.is_safe() && ESCAPING.contains(&method) {
                 return Err(refuse(format!("`{method}` of a text that is marked as safe")));
             }
-            let found = of_text(state, value.as_str().unwrap_or_default(), method, args)?;
+            let text = value.as_str().unwrap_or_default();
+            budget::read(state, text)?;
+            args.iter().filter_map(Value::as_str).try_for_each(|arg| budget::read(state, arg))?;
+            let found = of_text(state, text, method, args)?;
+            let found = budget::made(state, found)?;
             // A method of a text that is marked as safe gives such a text again.
             Ok(match found.as_str() {
                 Some(text) if value.is_safe() => Value::from_safe_string(text.to_owned()),
@@ -230,6 +235,7 @@ fn of_text(state: &mut State<'_, '_>, s: &str, method: &str, args: &[Value]) -> 
                 return Err(refuse("join: an item is not a text"));
             }
             let words: Vec<String> = words.iter().map(text).collect::<Result<_, _>>()?;
+            budget::fits(words.iter().map(|word| word.len() + s.len()).sum())?;
             Ok(words.join(s).into())
         }
         "format" => str_format(s, args).map(Value::from),

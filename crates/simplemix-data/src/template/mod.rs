@@ -5,6 +5,7 @@
 //! Python's `json.dumps`, and `{% generation %}` blocks. Templates are untrusted: they run with bounded fuel and bounded
 //! output, and can access nothing but their arguments.
 
+mod budget;
 mod conversation;
 mod engine;
 mod filters;

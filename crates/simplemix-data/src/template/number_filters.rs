@@ -68,7 +68,7 @@ pub(super) fn float(_: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Erro
 pub(super) fn int(_: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
     let [value, default, base] = bind(args, ["value", "default", "base"])?;
     let value = value.unwrap_or_default();
-    let base = base.map_or(Ok(10), |base| u32::try_from(base))?;
+    let base = base.map_or(Ok(10), u32::try_from)?;
     let found = match (value.as_str(), kind(&value)) {
         (Some(text), _) => {
             check_digits(text)?;

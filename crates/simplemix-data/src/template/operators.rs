@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use minijinja::value::Tuple;
 use minijinja::{Environment, Error, State, Value};
 
+use super::budget;
 use super::markup::escaped;
 use super::methods;
 use super::python_format::percent;
@@ -14,13 +15,12 @@ use super::values::{Kind, Method, items, kind, refuse};
 
 /// Adds the functions under the names that [`super::rewrite`] uses.
 pub(super) fn add_to(environment: &mut Environment<'static>) {
-    environment.add_function("__concat", |values: minijinja::value::Rest<Value>| -> Result<String, Error> {
-        values.iter().map(text).collect()
-    });
+    environment.add_function("__kept", budget::kept);
+    environment.add_function("__concat", concatenated);
     environment.add_function("__add", |state: &State<'_, '_>, values: minijinja::value::Rest<Value>| {
         let mut values = values.iter();
         let first = values.next().cloned().unwrap_or_default();
-        values.try_fold(first, |sum, value| add(state, &sum, value))
+        values.try_fold(first, |sum, value| budget::made(state, add(state, &sum, value)?))
     });
     environment.add_function("__mod", modulo);
     environment.add_function("__mul", multiply);
@@ -33,6 +33,20 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("__pow", power);
     environment.add_function("__compare", compare);
     environment.add_function("__attr", |value: &Value, name: &str| methods::attribute(value, name));
+}
+
+/// `a ~ b`
+fn concatenated(state: &State<'_, '_>, values: minijinja::value::Rest<Value>) -> Result<Value, Error> {
+    let mut out = String::new();
+    for value in values.iter() {
+        if kind(value) != Kind::Str {
+            budget::weigh(state, value)?;
+        }
+        let part = text(value)?;
+        budget::fits(out.len() + part.len())?;
+        out += &part;
+    }
+    budget::made(state, out.into())
 }
 
 fn unsupported(operator: &str, a: &Value, b: &Value) -> Error {
@@ -71,7 +85,9 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
                 plain if safe && !value.is_safe() => escaped(plain),
                 plain => plain.to_owned(),
             };
-            let joined = part(a) + &part(b);
+            let (first, second) = (part(a), part(b));
+            budget::fits(first.len() + second.len())?;
+            let joined = first + &second;
             Ok(if safe { Value::from_safe_string(joined) } else { Value::from(joined) })
         }
         (Kind::List, Kind::List) => Ok(Value::from([items(state, a)?, items(state, b)?].concat())),
@@ -87,10 +103,15 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
 }
 
 /// `a % b`: the remainder with the sign of `b`, or a formatted text.
-pub(super) fn modulo(a: &Value, b: &Value) -> Result<Value, Error> {
+pub(super) fn modulo(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, Error> {
     if let Some(pattern) = a.as_str() {
+        budget::weigh(state, b)?;
         // Markup escapes what it formats.
-        return if a.is_safe() { Err(unsupported("%", a, b)) } else { percent(pattern, b).map(Value::from) };
+        return if a.is_safe() {
+            Err(unsupported("%", a, b))
+        } else {
+            budget::made(state, percent(pattern, b)?.into())
+        };
     }
     match (integer(a), integer(b), number(a), number(b)) {
         (.., Some(0.0)) => Err(refuse("a remainder of a division by zero")),
@@ -132,7 +153,7 @@ fn repeated(state: &State<'_, '_>, value: &Value, times: i128) -> Result<Value, 
             let text = value.as_str().unwrap_or_default();
             check(text.len())?;
             let text = text.repeat(times);
-            Ok(if value.is_safe() { Value::from_safe_string(text) } else { Value::from(text) })
+            budget::made(state, if value.is_safe() { Value::from_safe_string(text) } else { Value::from(text) })
         }
         of_kind @ (Kind::List | Kind::Tuple) => {
             let all = items(state, value)?;
@@ -188,6 +209,8 @@ fn power(a: &Value, b: &Value) -> Result<Value, Error> {
 fn compare(state: &State<'_, '_>, parts: minijinja::value::Rest<Value>) -> Result<bool, Error> {
     for link in parts.windows(3).step_by(2) {
         let [a, operator, b] = link else { continue };
+        budget::weigh(state, a)?;
+        budget::weigh(state, b)?;
         let holds = match operator.as_str().unwrap_or_default() {
             "==" => equal(a, b),
             "!=" => !equal(a, b),

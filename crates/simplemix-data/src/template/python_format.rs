@@ -72,6 +72,7 @@ fn one(layout: &str, conversion: char, value: &Value) -> Result<String, Error> {
     if conversion != 's' && conversion != 'c' && !matches!(of_kind, Kind::Int | Kind::Float | Kind::Bool) {
         return Err(refuse(format!("%{conversion} needs a number")));
     }
+    check_width(layout)?;
     format(FormatStyle::Printf, &format!("%{layout}{conversion}"), &[value])
 }
 
@@ -168,5 +169,15 @@ fn field_text(value: &Value, conversion: Option<&str>, layout: &str) -> Result<S
     if layout.is_empty() {
         return text(&value);
     }
+    check_width(layout)?;
     format(FormatStyle::StrFormat, &format!("{{:{layout}}}"), &[value])
+}
+
+/// Refuses a width or precision above a mebibyte.
+fn check_width(layout: &str) -> Result<(), Error> {
+    let mut numbers = layout.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    match numbers.all(|digits| digits.parse::<usize>().is_ok_and(|width| width <= 1 << 20)) {
+        true => Ok(()),
+        false => Err(refuse("a width that is too large in a format string")),
+    }
 }

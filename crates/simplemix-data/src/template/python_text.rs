@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use minijinja::{Error, State, Value};
 
+use super::budget;
 use super::values::{Kind, Range, View, kind, pairs, refuse};
 
 /// Maximum depth of a value; deeper ones may refer to themselves.
@@ -38,12 +39,15 @@ pub(super) fn repr(value: &Value) -> Result<String, Error> {
 /// Writes what a template prints.
 pub(super) fn write_output(
     out: &mut minijinja::Output<'_>,
-    _state: &mut State<'_, '_>,
+    state: &mut State<'_, '_>,
     value: &Value,
 ) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => Ok(out.write_str(text)?),
-        None => Ok(out.write_str(&text(value)?)?),
+        None => {
+            budget::weigh(state, value)?;
+            Ok(out.write_str(&text(value)?)?)
+        }
     }
 }
 

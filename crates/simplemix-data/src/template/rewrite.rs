@@ -81,9 +81,15 @@ fn string_length(text: &str, quote: char) -> Option<usize> {
     None
 }
 
+/// What a tag becomes that must not reach `minijinja` as it is, since it could leave the template's bounds.
+const REFUSED: &str = "raise_exception('an expression that is too long, nested too deeply, or not known here')";
+
 fn expression_tag(text: &str, out: &mut String) -> usize {
     let Some(tag) = Tag::find(text, "}}") else { return copy(text, None, out) };
-    let found = Parser::of(tag.body).and_then(|mut parser| parser.whole());
+    let found = match Parser::of(tag.body) {
+        Some(mut parser) => parser.whole().or_else(|| parser.is_too_deep.then(|| REFUSED.to_owned())),
+        None => Some(REFUSED.to_owned()),
+    };
     put(&tag, found, out);
     tag.length
 }
@@ -93,7 +99,10 @@ fn statement_tag(text: &str, out: &mut String) -> usize {
     if tag.body.trim() == "raw" {
         return raw_block(text, &tag, out).unwrap_or_else(|| copy(text, None, out));
     }
-    let found = Parser::of(tag.body).and_then(|mut parser| parser.statement());
+    let found = match Parser::of(tag.body) {
+        Some(mut parser) => parser.statement().or_else(|| parser.is_refused().then(|| format!("do {REFUSED}"))),
+        None => Some(format!("do {REFUSED}")),
+    };
     put(&tag, found, out);
     tag.length
 }
@@ -198,7 +207,7 @@ fn number_length(text: &str) -> usize {
 
 /// Largest nesting of expressions.
 const MAX_DEPTH: usize = 100;
-/// Tokens of a tag above which it stays as it is; the work grows with their square.
+/// Tokens of a tag above which it is refused; the work grows with their square.
 const MAX_TOKENS: usize = 4000;
 
 /// Recursive descent over the tokens of one tag; every function returns the rewritten text of what it read.
@@ -210,20 +219,35 @@ struct Parser<'a> {
     tuple_length: usize,
     /// Colons and commas of the subscript that was read last.
     subscript_marks: usize,
+    /// Whether reading ended at [`MAX_DEPTH`].
+    is_too_deep: bool,
 }
 
 impl<'a> Parser<'a> {
     fn of(body: &'a str) -> Option<Self> {
         let tokens = tokens(body)?;
-        (tokens.len() <= MAX_TOKENS).then_some(Self { tokens, at: 0, depth: 0, tuple_length: 0, subscript_marks: 0 })
+        (tokens.len() <= MAX_TOKENS).then_some(Self {
+            tokens,
+            at: 0,
+            depth: 0,
+            tuple_length: 0,
+            subscript_marks: 0,
+            is_too_deep: false,
+        })
     }
 
     /// Reads something that may hold itself, unless it is nested too deeply.
     fn nested(&mut self, read: impl FnOnce(&mut Self) -> Option<String>) -> Option<String> {
         self.depth += 1;
-        let text = if self.depth > MAX_DEPTH { None } else { read(self) };
+        self.is_too_deep |= self.depth > MAX_DEPTH;
+        let text = if self.is_too_deep { None } else { read(self) };
         self.depth -= 1;
         text
+    }
+
+    /// Whether the statement is not to stay as it is: what `set` keeps is always weighed.
+    fn is_refused(&self) -> bool {
+        self.is_too_deep || self.tokens.first() == Some(&Token::Name("set")) && self.tokens.contains(&Token::Mark("="))
     }
 
     fn peek(&self) -> Option<Token<'a>> {
@@ -272,7 +296,11 @@ impl<'a> Parser<'a> {
             "do" => format!("do {}", self.tuple(true)?),
             "set" => {
                 let target = self.up_to(Token::Mark("="))?;
-                format!("set {target} = {}", self.tuple(true)?)
+                let value = self.tuple(true)?;
+                match self.tuple_length {
+                    1 => format!("set {target} = __kept({value})"),
+                    _ => format!("set {target} = __kept(({value}))"),
+                }
             }
             "for" => self.for_loop()?,
             "macro" => self.macro_head()?,
@@ -739,7 +767,7 @@ mod tests {
                 "{% for a, b in x if a not in y recursive %}",
                 "{% for a , b in __iter(x) if __compare(a, 'not in', y) recursive %}",
             ),
-            ("{% set ns.x = a ~ 'b' %}", "{% set ns.x = __concat(a, 'b') %}"),
+            ("{% set ns.x = a ~ 'b' %}", "{% set ns.x = __kept(__concat(a, 'b')) %}"),
             ("{% if x is divisibleby 3 or x is not eq(2) %}", "{% if x is divisibleby(3) or x is not eq(2) %}"),
             ("{% macro f(a, b=c ~ d) %}", "{% macro f(a, b=__concat(c, d)) %}"),
             ("{% generation -%}a{%- endgeneration %}", "{% with -%}a{%- endwith %}"),

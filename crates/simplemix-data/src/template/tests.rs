@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use minijinja::value::Rest;
 use minijinja::{Environment, Error, State, Value};
 
+use super::budget;
 use super::operators::{contains, modulo, order};
 use super::python_text::text;
 use super::text_methods;
@@ -13,11 +14,16 @@ use super::values::{Kind, Method, kind, refuse};
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_test("boolean", |value: &Value| kind(value) == Kind::Bool);
     environment.add_test("callable", is_callable);
-    environment.add_test("divisibleby", |value: &Value, by: &Value| rest_is(value, by, 0));
-    environment.add_test("even", |value: &Value| rest_is(value, &2.into(), 0));
-    environment.add_test("odd", |value: &Value| rest_is(value, &2.into(), 1));
+    environment
+        .add_test("divisibleby", |state: &State<'_, '_>, value: &Value, by: &Value| rest_is(state, value, by, 0));
+    environment.add_test("even", |state: &State<'_, '_>, value: &Value| rest_is(state, value, &2.into(), 0));
+    environment.add_test("odd", |state: &State<'_, '_>, value: &Value| rest_is(state, value, &2.into(), 1));
     environment.add_test("escaped", |value: &Value| value.is_safe());
-    environment.add_test("in", |state: &State<'_, '_>, value: &Value, all: &Value| contains(state, all, value));
+    environment.add_test("in", |state: &State<'_, '_>, value: &Value, all: &Value| {
+        budget::weigh(state, value)?;
+        budget::weigh(state, all)?;
+        contains(state, all, value)
+    });
     environment.add_test("integer", |value: &Value| kind(value) == Kind::Int);
     environment.add_test("float", |value: &Value| kind(value) == Kind::Float);
     environment.add_test("iterable", is_iterable);
@@ -30,6 +36,8 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     for (names, holds) in ORDERS {
         for name in names {
             environment.add_test(*name, move |state: &State<'_, '_>, value: &Value, than: &Value| {
+                budget::weigh(state, value)?;
+                budget::weigh(state, than)?;
                 order(state, value, than).map(|order| order.is_some_and(holds))
             });
         }
@@ -45,11 +53,11 @@ const ORDERS: [(&[&str], Holds); 4] = [
     (&["<=", "le"], Ordering::is_le),
 ];
 
-fn rest_is(value: &Value, by: &Value, rest: i64) -> Result<bool, Error> {
+fn rest_is(state: &State<'_, '_>, value: &Value, by: &Value, rest: i64) -> Result<bool, Error> {
     if kind(value) == Kind::Undefined {
         return Err(refuse("the value is undefined"));
     }
-    Ok(modulo(value, by)? == Value::from(rest))
+    Ok(modulo(state, value, by)? == Value::from(rest))
 }
 
 /// None is not iterable in Jinja2; `minijinja` iterates over it as over an empty list.

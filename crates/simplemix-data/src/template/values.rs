@@ -20,6 +20,11 @@ impl Generator {
     pub(super) fn of(items: impl IntoIterator<Item = Value>) -> Value {
         Value::from_object(Self(Mutex::new(items.into_iter().collect())))
     }
+
+    /// Items that have not been taken.
+    pub(super) fn left(&self) -> Vec<Value> {
+        self.0.lock().map_or_else(|_| Vec::new(), |items| items.iter().cloned().collect())
+    }
 }
 
 impl Object for Generator {

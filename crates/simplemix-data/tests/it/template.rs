@@ -95,3 +95,94 @@ fn a_template_that_does_not_parse_names_the_line() {
     let error = render("a\n{% if %}").unwrap_err();
     assert!(matches!(error, Error::Template { .. }) && error.to_string().contains(":2"), "{error}");
 }
+
+/// Templates that would take any time, memory or stack. They stop within their budget, with an error.
+#[test]
+fn a_template_stays_in_its_bounds() {
+    let doubled = "{% set ns = namespace(x=['ab']) %}{% for i in range(80) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    let long = "{% set ns = namespace(x='ab') %}{% for i in range(20) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}";
+    // As deep as a macro that calls itself can make it, with values that share their parts.
+    let shared = |last: &str| {
+        format!(
+            "{{% macro m(n, x) %}}{{% if n %}}{{{{ m(n - 1, [x, x]) }}}}{{% else %}}{last}{{% endif %}}{{% endmacro %}}{{{{ m(40, ['a']) }}}}"
+        )
+    };
+    let nested = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(20_000), close.repeat(20_000));
+    let mut attacks = vec![
+        nested("not ", ""),
+        nested("[", "]"),
+        nested("(", ")"),
+        nested("-", ""),
+        nested("{1: ", "}"),
+        nested("a[", "]"),
+        nested("f(", ")"),
+        format!("{{{{ {}1 }}}}", "1 if ".repeat(20_000)),
+        format!("{{{{ {}1 }}}}", "1 + ".repeat(20_000)),
+        format!("{{{{ {}1 }}}}", "1 ** ".repeat(20_000)),
+        format!("{{{{ x{} }}}}", " | string".repeat(20_000)),
+        format!("{}{}", "{% if 1 %}".repeat(20_000), "{% endif %}".repeat(20_000)),
+        format!("{}{}", "{% for a in [1] %}".repeat(20_000), "{% endfor %}".repeat(20_000)),
+        doubled.to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}".to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = {'a': ns.x} %}{% endfor %}".to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = namespace(x=ns.x) %}{% endfor %}"
+            .to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [[1, ns.x] | batch(1)] %}{% endfor %}"
+            .to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = {'a': ns.x}.values() %}{% endfor %}"
+            .to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = dict(a=ns.x) %}{% endfor %}".to_owned(),
+        "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x, '\\N{DASH}'] %}{% endfor %}"
+            .to_owned(),
+        format!("{long}{{{{ ns.x.replace('', ns.x) }}}}"),
+        format!("{long}{{{{ ns.x | replace('a', ns.x) }}}}"),
+        format!("{long}{{{{ ([ns.x] * 99) | join(ns.x) | length }}}}"),
+        format!("{long}{{{{ ns.x.join([ns.x] * 99) | length }}}}"),
+        format!("{long}{{% for i in range(99999) %}}{{{{ 'c' in ns.x }}}}{{% endfor %}}"),
+        format!("{long}{{% for i in range(99999) %}}{{{{ (ns.x ~ i) | length }}}}{{% endfor %}}"),
+        format!("{long}{{% for i in range(99999) %}}{{{{ ns.x.find('c') }}}}{{% endfor %}}"),
+        format!("{long}{{% for i in range(99999) %}}{{{{ ns.x == ns.x ~ i }}}}{{% endfor %}}"),
+        format!("{long}{{% for i in range(99999) %}}{{{{ ns.x | upper | length }}}}{{% endfor %}}"),
+        "{{ '%2000000000d' % 1 }}".to_owned(),
+        "{{ '%*d' % (2000000000, 1) }}".to_owned(),
+        "{{ '{:2000000000}'.format(1) }}".to_owned(),
+        "{{ 'a'.ljust(2000000000) }}".to_owned(),
+        "{{ 'a' * 2000000000 }}".to_owned(),
+        "{{ [1] * 2000000000 }}".to_owned(),
+        "{{ 2 ** 999999999 }}".to_owned(),
+        "{{ range(2000000000) | list | length }}".to_owned(),
+        "{{ 'a' | indent(2000000000, true) }}".to_owned(),
+        "{{ 'a' | center(2000000000) }}".to_owned(),
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+        "{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}".to_owned(),
+    ];
+    for last in [
+        "x | tojson",
+        "x == [x, x]",
+        "x in [[x, x], x]",
+        "x ~ ''",
+        "x",
+        "[x, x] | unique | list",
+        "[x, [x]] | sort",
+        "x < [x]",
+    ] {
+        attacks.push(shared(&format!("{{{{ {last} }}}}")));
+    }
+    for attack in &attacks {
+        let shown = &attack[..attack.floor_char_boundary(120)];
+        // A thread of a pool has 2 MiB of stack.
+        let text = attack.clone();
+        let work =
+            move || ChatTemplate::from_str(&text).and_then(|template| template.render(&[Message::user("Hi")], false));
+        let found = std::thread::Builder::new().stack_size(2 << 20).spawn(work).unwrap().join().unwrap();
+        let error = found.map(|text| text.len()).expect_err(shown);
+        assert!(matches!(error, Error::Template { .. }), "{shown}: {error}");
+        assert!(error.to_string().len() < 1000, "{shown}: {error}");
+        assert!(
+            !error.to_string().contains("recursion limit exceeded")
+                || shown.contains("m() }}")
+                || shown.contains("loop"),
+            "{shown}: {error}"
+        );
+    }
+}
