@@ -12,7 +12,7 @@ use super::values::{Generator, Group, Kind, bind, items, kind, pairs, refuse};
 type Call = fn(&mut State<'_, '_>, &[Value]) -> Result<Value, Error>;
 
 /// Filters by name; the first argument is the value.
-const FILTERS: [(&str, Call); 43] = [
+const FILTERS: [(&str, Call); 44] = [
     ("abs", numbers::abs),
     ("batch", batch),
     ("capitalize", texts::capitalize),
@@ -31,6 +31,7 @@ const FILTERS: [(&str, Call); 43] = [
     ("indent", texts::indent),
     ("int", numbers::int),
     ("items", dict_items),
+    ("last", last),
     ("join", join),
     ("length", length),
     ("list", list),
@@ -129,6 +130,15 @@ fn length(_: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
             Ok(value.len().map_or_else(|| value.try_iter().map(Iterator::count), Ok)?.into())
         }
         other => Err(refuse(format!("a value of kind {other:?} has no length"))),
+    }
+}
+
+fn last(_: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+    let [value] = bind(args, ["seq"])?;
+    let value = value.unwrap_or_default();
+    match kind(&value) {
+        Kind::Generator => Err(refuse("last: a generator cannot be read from its end")),
+        _ => minijinja::filters::last(value),
     }
 }
 

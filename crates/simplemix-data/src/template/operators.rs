@@ -26,6 +26,7 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     environment.add_function("__mul", multiply);
     environment.add_function("__item", item);
     environment.add_function("__iter", iterated);
+    environment.add_function("__sliced", sliced);
     // Macros of Jinja2 have these; here, they cannot be used.
     for name in ["varargs", "kwargs"] {
         environment.add_global(name, Value::from_object(Method));
@@ -176,12 +177,22 @@ fn item(value: &Value, key: &Value) -> Result<Value, Error> {
 }
 
 /// What a loop goes through; `minijinja` takes none for an empty list.
-fn iterated(value: &Value) -> Result<Value, Error> {
+fn iterated(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     match kind(value) {
         Kind::None | Kind::Bool | Kind::Int | Kind::Float => {
             Err(refuse(format!("a value of kind {:?} cannot be iterated over", kind(value))))
         }
+        // A loop over a text does not know its last character.
+        Kind::Str => Ok(Value::from(items(state, value)?)),
         _ => Ok(value.clone()),
+    }
+}
+
+/// What is sliced; `minijinja` takes none and the like for empty lists.
+fn sliced(value: &Value) -> Result<Value, Error> {
+    match kind(value) {
+        Kind::Str | Kind::List | Kind::Tuple => Ok(value.clone()),
+        of_kind => Err(refuse(format!("a slice of a value of kind {of_kind:?}"))),
     }
 }
 

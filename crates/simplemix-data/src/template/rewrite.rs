@@ -568,7 +568,10 @@ impl<'a> Parser<'a> {
                     let inside = self.subscript()?;
                     // A single index, no slice.
                     let is_index = self.subscript_marks == 0 && self.at > start + 1;
-                    if is_index { format!("__item({text}, {inside})") } else { format!("{text}[{inside}]") }
+                    match is_index {
+                        true => format!("__item({text}, {inside})"),
+                        false => format!("__sliced({text})[{inside}]"),
+                    }
                 }
                 Some(Token::Mark("(")) => {
                     self.at += 1;
@@ -761,7 +764,7 @@ mod tests {
             ("{{ -a ** b | abs }}", "{{ __pow(-a, b | abs) }}"),
             ("{{ 1 < x <= 3 and not y in z }}", "{{ __compare(1, '<', x, '<=', 3) and not __compare(y, 'in', z) }}"),
             ("{{ d.items }}{{ d.items() }}", "{{ __attr(d, 'items') }}{{ d.items() }}"),
-            ("{{ x[a ~ b:][1:2, 3] }}", "{{ x[__concat(a, b):][1:2,3] }}"),
+            ("{{ x[a ~ b:][1:2, 3] }}", "{{ __sliced(__sliced(x)[__concat(a, b):])[1:2,3] }}"),
             ("{{ '%}' ~ {'a': (1,)}['a'] }}", "{{ __concat('%}', __item({'a': (1, )}, 'a')) }}"),
             (
                 "{% for a, b in x if a not in y recursive %}",

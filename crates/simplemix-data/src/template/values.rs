@@ -232,8 +232,19 @@ pub(super) fn kind(value: &Value) -> Kind {
             () if value.downcast_object_ref::<Group>().is_some() => Kind::Tuple,
             () => Kind::List,
         },
+        ValueKind::Map if is_loop_or_macro(value) => Kind::Other,
         ValueKind::Map => Kind::Dict,
         _ => Kind::Other,
+    }
+}
+
+/// Whether a map is `loop` or a macro, which `minijinja` shows as maps of these keys.
+fn is_loop_or_macro(value: &Value) -> bool {
+    let has = |name: &str| value.get_attr(name).is_ok_and(|found| !found.is_undefined());
+    match value.len() {
+        Some(11) => has("revindex0") && has("depth0"),
+        Some(3) => has("name") && has("arguments") && has("caller"),
+        _ => false,
     }
 }
 

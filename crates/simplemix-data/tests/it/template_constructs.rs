@@ -7,16 +7,15 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 use simplemix_data::{ChatTemplate, RenderOptions};
 
-const GOLDEN: &str = include_str!("../../../../tests/golden/data_template_constructs.json");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/data_template_constructs.json");
 
 /// Constructs that are refused here though `transformers` renders them: bytes, `wordwrap`, `pprint` of long values and the like.
 const REFUSED: usize = 100;
 
-/// What `minijinja` shows no way to tell apart: a namespace and a macro look like dictionaries.
-const KNOWN: [&str; 4] = [
+/// What `minijinja` shows no way to tell apart: a namespace looks like a dictionary.
+const KNOWN: [&str; 3] = [
     "{{ namespace(a=1) }}",
     "{{ namespace() is mapping }}",
-    "{{ f is defined }}{% macro f() %}{% endmacro %}{{ f is defined }}{{ f is callable }}{{ f.name }}",
     "{% set ns = namespace(a=1) %}{% set ns._b = 2 %}{{ ns._b }}",
 ];
 
@@ -32,7 +31,8 @@ enum Outcome {
 
 #[test]
 fn constructs_render_as_in_transformers_or_are_refused() {
-    let golden: Value = serde_json::from_str(GOLDEN).unwrap();
+    let path = std::env::var_os("SIMPLEMIX_CONSTRUCTS_GOLDEN").unwrap_or_else(|| GOLDEN.into());
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let mut arguments: Map<String, Value> = golden["context"].as_object().unwrap().clone();
     let messages = arguments.remove("messages").unwrap();
     for name in ["tools", "documents", "add_generation_prompt"] {
