@@ -62,7 +62,7 @@ fn candidates_are_written_as_json_lines_too() {
     assert_eq!((rows.len(), &rows[3]["prompt"], &rows[3]["sample"]), (4, &json!("say two"), &json!(1)));
     succeeds(&dir, &["score", "--candidates", "c.jsonl", "--scorer", "length:2", "-o", "s.jsonl.gz"]);
     assert!(succeeds(&dir, &["show", "s.jsonl.gz", "--rows", "1"]).contains(", score_length "));
-    // What such a file was made with is not known.
+    // Such a file does not tell its settings.
     let again = dir.simplemix(&generate.split(' ').collect::<Vec<_>>());
     assert_eq!(again.status.code(), Some(2));
     assert!(stderr(&again).contains("c.jsonl: exists, and is not known to be made with these settings"));

@@ -1,4 +1,4 @@
-//! What a training run came to: loss, accuracy and margin of its last updates and of its held-out pairs.
+//! The end of a training run: loss, accuracy and margin of its last updates and of its held-out pairs.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// What is logged, with or without colours.
+    /// Logged text, with or without colours.
     fn logged(ansi: bool) -> String {
         #[derive(Clone, Default)]
         struct Kept(Arc<Mutex<Vec<u8>>>);

@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result {
 
 type Items = Box<dyn Iterator<Item = Result<Item>>>;
 
-/// What there is to show in a file.
+/// Items to show of a file.
 fn items(args: &Args, file: &Path) -> Result<Items> {
     let reader = RowReader::open(file).input()?;
     let has = |name: &str| reader.columns().iter().any(|column| column == name);

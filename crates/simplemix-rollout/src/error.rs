@@ -70,7 +70,7 @@ pub enum Error {
         column: String,
         /// Responses that the scorer saw.
         responses: u64,
-        /// What may help.
+        /// Advice.
         advice: &'static str,
     },
     /// No pair could be made of the responses.

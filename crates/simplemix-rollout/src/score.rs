@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(of(r#"{"kind": "length", "max": 5}"#).unwrap().means["score"], 1.0);
         let row = CandidateReader::open(&output).unwrap().next().unwrap().unwrap().rows.remove(0);
         assert_eq!((row.scores["score"], row.task.as_deref()), (Some(1.0), Some("poems")));
-        // What is there is not known to be of these settings.
+        // A file that is there is not known to be of these settings.
         let error = of(r#"{"kind": "length", "max": 5}"#).unwrap_err().to_string();
         assert!(error.contains("s.jsonl: exists, and is not known"), "{error}");
     }

@@ -27,7 +27,7 @@ struct Reader<'a> {
     sections: &'a [Section],
     /// Keys of older versions that were found.
     moved: Vec<Moved>,
-    /// What else is wrong.
+    /// Other faults.
     errors: Vec<Error>,
 }
 
