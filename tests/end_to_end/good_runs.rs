@@ -51,6 +51,10 @@ fn a_mixture_holds_its_shares_and_is_the_same_twice() {
     let found: Value = serde_json::from_str(&succeeds(&dir, &["inspect", "--json", "mix.parquet"])).unwrap();
     assert_eq!((&found["sources"]["off"], &found["sources"]["on"]), (&Value::from(12), &Value::from(12)));
     let first = std::fs::read(dir.path("mix.parquet")).unwrap();
+    // A file that is there is not overwritten unasked.
+    for name in ["mix.parquet", "mix.json"] {
+        std::fs::remove_file(dir.path(name)).unwrap();
+    }
     mixed(&dir);
     assert_eq!(std::fs::read(dir.path("mix.parquet")).unwrap(), first);
 }
