@@ -23,7 +23,7 @@ pub enum Problem {
     /// A part of a turn's content is not text, such as an image.
     ContentPart,
     /// A column such as `images` or `audio` holds something beside the texts.
-    Media,
+    Images,
     /// `tools` or `documents` is no list of objects, or `chat_template_kwargs` no object of a template's own arguments.
     TemplateInputs,
     /// A turn has a field, such as `tool_calls`, that no earlier row of the file has, so that its column is missing.
@@ -62,7 +62,7 @@ impl Problem {
         Self::MissingRole,
         Self::MissingContent,
         Self::ContentPart,
-        Self::Media,
+        Self::Images,
         Self::TemplateInputs,
         Self::LateField,
         Self::LastTurnNotAssistant,
@@ -88,7 +88,7 @@ impl Problem {
             Problem::MissingRole => "missing-role",
             Problem::MissingContent => "missing-content",
             Problem::ContentPart => "content-part",
-            Problem::Media => "media",
+            Problem::Images => "images",
             Problem::TemplateInputs => "template-inputs",
             Problem::LateField => "late-field",
             Problem::LastTurnNotAssistant => "last-turn-not-assistant",

@@ -353,7 +353,7 @@ fn layout_of(
 /// What a row gives to the chat template beside the texts; rows with images or the like are refused.
 fn beside_texts(row: Struct<'_>, form: Form) -> Result<TemplateInputs, Problem> {
     if has_media(row) {
-        return Err(Problem::Media);
+        return Err(Problem::Images);
     }
     match form {
         Form::Plain => Ok(TemplateInputs::default()),

@@ -186,8 +186,8 @@ fn rows_with_images_are_refused_by_name() {
     ];
     let (_dir, path) = file("rows.jsonl", lines(&rows));
     let (pairs, report) = read_pairs_with_report(&path, &ReadOptions::default()).unwrap();
-    assert_eq!((pairs.len(), report.refused.count(Problem::Media)), (2, 2));
-    assert!(report.to_string().ends_with("refused: media 2"), "{report}");
+    assert_eq!((pairs.len(), report.refused.count(Problem::Images)), (2, 2));
+    assert!(report.to_string().ends_with("refused: images 2"), "{report}");
 }
 
 #[test]
