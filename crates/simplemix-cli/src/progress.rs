@@ -110,7 +110,7 @@ pub(crate) struct Terminal {
     interrupted: Arc<AtomicBool>,
     /// Whether standard output is for JSON alone, so that evaluations go beside it.
     is_json: bool,
-    /// What the user was told, for results in JSON.
+    /// Notices so far, for results in JSON.
     notices: Vec<String>,
 }
 

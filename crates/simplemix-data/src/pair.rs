@@ -167,7 +167,7 @@ pub struct Pair {
     pub score_chosen: Option<f64>,
     /// Score of the rejected response by a reward model or judge.
     pub score_rejected: Option<f64>,
-    /// What the chat template is given beside the turns: tools, documents, arguments.
+    /// Inputs of the chat template beside the turns: tools, documents, arguments.
     pub inputs: TemplateInputs,
     /// File and row of the pair, for messages.
     pub origin: Origin,

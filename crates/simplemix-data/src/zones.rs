@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayData, ArrayRef, make_array};
 use arrow::datatypes::{DataType, Field, FieldRef};
 
-/// The same moments with the offset `+00:00` in place of named zones, in nested values too.
+/// Moments as before, with the offset `+00:00` in place of named zones, in nested values too.
 pub(crate) fn in_utc(array: &ArrayRef) -> ArrayRef {
     let kind = type_in_utc(array.data_type());
     if kind == *array.data_type() {
@@ -34,7 +34,7 @@ fn type_in_utc(kind: &DataType) -> DataType {
     }
 }
 
-/// The same buffers as values of `kind`, which differs in zones only.
+/// These buffers as values of `kind`, which differs in zones only.
 fn retyped(data: ArrayData, kind: &DataType) -> ArrayData {
     let kinds: Vec<&DataType> = match kind {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => vec![item.data_type()],

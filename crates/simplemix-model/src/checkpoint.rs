@@ -12,7 +12,7 @@ use crate::reward::SCORE;
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 const DECODER: &str = "model.";
 
-/// What is on top of the decoder.
+/// Kind of the layer on top of the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Top {
     /// The output head.

@@ -86,7 +86,7 @@ pub struct CandidateRow {
     /// Whether this is the reference response.
     #[serde(default)]
     pub is_reference: bool,
-    /// What the chat template is given beside the turns of the prompt.
+    /// Inputs of the chat template beside the turns of the prompt.
     #[serde(skip)]
     pub inputs: TemplateInputs,
     /// Scores by column.
@@ -325,7 +325,7 @@ impl Iterator for CandidateReader {
     }
 }
 
-/// What is known of a file of candidates once it has been read.
+/// Facts about a file of candidates that has been read.
 pub(crate) struct CandidateSurvey {
     /// Hash of the file.
     pub(crate) hash: String,

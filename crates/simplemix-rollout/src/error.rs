@@ -60,7 +60,7 @@ pub enum Error {
         prompts: u64,
         /// Number of responses by what became of them.
         found: String,
-        /// What may help.
+        /// Advice.
         advice: &'static str,
     },
     /// No response has a score of a scorer.

@@ -299,7 +299,7 @@ struct Sink<'a> {
     samples: usize,
     total: u64,
     watch: &'a mut dyn Watch,
-    /// What the user should read, told already.
+    /// Notices that the user has been told.
     notices: Vec<String>,
 }
 

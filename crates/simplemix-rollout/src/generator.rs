@@ -27,7 +27,7 @@ pub struct Prompt {
     pub answer: Option<String>,
     /// A response by someone else; the chosen one where the prompt comes from a preference pair.
     pub reference: Option<String>,
-    /// What the chat template is given beside the turns: tools, documents, arguments.
+    /// Inputs of the chat template beside the turns: tools, documents, arguments.
     #[serde(flatten)]
     pub inputs: TemplateInputs,
 }
@@ -114,7 +114,7 @@ pub struct SamplingConfig {
     pub min_new_tokens: Option<usize>,
 }
 
-/// What becomes of the processors in a model's `generation_config.json`: repetition penalty, forbidden repeats, suppressed
+/// Use of the processors in a model's `generation_config.json`: repetition penalty, forbidden repeats, suppressed
 /// tokens, shortest response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -388,7 +388,7 @@ mod tests {
         ];
         let candidates = dir.path().join("scored.jsonl");
         std::fs::write(&candidates, rows.join("\n")).unwrap();
-        // What a content filter cut, and what has no known end, is not finished either.
+        // A response that a content filter cut, or whose end is unknown, is not finished either.
         let other = candidates.with_file_name("other.jsonl");
         let rows = [("good", "eos_token", 2.0), ("bad", "content_filter", 1.0), ("worse", "stop", 0.5)];
         let rows = rows.map(|(text, finish, score)| row("a", text, finish, score)).join("\n");

@@ -321,7 +321,7 @@ mod tests {
         assert!(context.contains("row 0: `context` \"The river"), "{context}");
         let answers = error(r#"{"question": "How long?", "answer": ["5", "five"]}"#);
         assert!(answers.contains("row 0: `answer` [\"5\",\"five\"], expected one text or number"), "{answers}");
-        // The same text once more is no more.
+        // A repeated text is not said again.
         let twice = settings(dir.path(), "t.jsonl", r#"{"prompt": "Question: how long?", "question": "how long?"}"#);
         assert_eq!(all(&twice).len(), 1);
     }

@@ -416,7 +416,7 @@ fn neutral_settings_are_sent_and_what_the_server_refuses_is_named_once() {
     assert!(rows(dir.path()).iter().all(|row| row.seed.is_none()));
     // At most the requests that were under way were refused: the server is asked without from then on.
     assert!(mock.seen().len() <= 36 + 4 * 4, "{}", mock.seen().len());
-    // What the user asks for is not dropped.
+    // A field that the user asks for is not dropped.
     let ask = Ask { repetition_penalty: Some(1.2), lenient: true, ..Ask::default() };
     let error = ServerClient::new(settings(&mock)).unwrap().ask(&"q".into(), &ask, &|| false).unwrap_err().to_string();
     assert!(error.contains("Unsupported parameter: 'repetition_penalty'"), "{error}");
@@ -465,7 +465,7 @@ fn compressed_replies_and_replies_after_a_mark_are_read() {
     assert_eq!(mock.seen().len(), 2);
 }
 
-/// What a server says; by default an echo.
+/// Answer of a server; by default an echo.
 #[cfg(feature = "local")]
 type Says = Box<dyn Fn(&Seen) -> Option<Does> + Send + Sync>;
 

@@ -350,7 +350,7 @@ fn layout_of(
     Ok(layout)
 }
 
-/// What a row gives to the chat template beside the texts; rows with images or the like are refused.
+/// Inputs of the chat template that a row holds beside the texts; rows with images or the like are refused.
 fn beside_texts(row: Struct<'_>, form: Form) -> Result<TemplateInputs, Problem> {
     if has_media(row) {
         return Err(Problem::Images);

@@ -69,7 +69,7 @@ impl ReadReport {
             && unread_fields.is_empty()
     }
 
-    /// What was read otherwise than it stands in the file, beside refused rows, each part after a semicolon.
+    /// Departures from the file's own words, beside refused rows, each part after a semicolon.
     pub fn remarks(&self) -> String {
         counted("roles in other spellings", &self.respelt_roles)
             + &counted("other roles, kept as they stand", &self.other_roles)

@@ -176,7 +176,7 @@ fn item(value: &Value, key: &Value) -> Result<Value, Error> {
     }
 }
 
-/// What a loop goes through; `minijinja` takes none for an empty list.
+/// The value that a loop goes through; `minijinja` takes none for an empty list.
 fn iterated(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     match kind(value) {
         Kind::None | Kind::Bool | Kind::Int | Kind::Float => {
@@ -188,7 +188,7 @@ fn iterated(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     }
 }
 
-/// What is sliced; `minijinja` takes none and the like for empty lists.
+/// The value that is sliced; `minijinja` takes none and the like for empty lists.
 fn sliced(value: &Value) -> Result<Value, Error> {
     match kind(value) {
         Kind::Str | Kind::List | Kind::Tuple => Ok(value.clone()),
@@ -269,7 +269,7 @@ pub(super) fn contains(state: &State<'_, '_>, container: &Value, item: &Value) -
         },
         Kind::Dict if matches!(kind(item), Kind::List | Kind::Dict) => Err(refuse("a list or dictionary is no key")),
         Kind::Dict => Ok(container.as_object().is_some_and(|object| object.get_value(item).is_some())),
-        // What is left of a generator is what comes after the item.
+        // A search takes items from a generator up to the one that it finds.
         Kind::Generator => Ok(container.try_iter()?.any(|found| found == *item)),
         _ => Ok(items(state, container)?.contains(item)),
     }

@@ -81,7 +81,7 @@ fn string_length(text: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// What a tag becomes that must not reach `minijinja` as it is, since it could leave the template's bounds.
+/// Replaces a tag that must not reach `minijinja` as it is, since it could leave the template's bounds.
 const REFUSED: &str = "raise_exception('an expression that is too long, nested too deeply, or not known here')";
 
 fn expression_tag(text: &str, out: &mut String) -> usize {
@@ -582,7 +582,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// What stands in square brackets after a value; takes the closing one.
+    /// Inside of square brackets after a value; takes the closing one.
     fn subscript(&mut self) -> Option<String> {
         let (mut text, mut marks) = (String::new(), 0);
         loop {
@@ -774,7 +774,7 @@ mod tests {
             ("{% if x is divisibleby 3 or x is not eq(2) %}", "{% if x is divisibleby(3) or x is not eq(2) %}"),
             ("{% macro f(a, b=c ~ d) %}", "{% macro f(a, b=__concat(c, d)) %}"),
             ("{% generation -%}a{%- endgeneration %}", "{% with -%}a{%- endwith %}"),
-            // What is no expression, or no known one, stays as it is.
+            // A tag that is no expression, or no known one, stays as it is.
             ("{# {{ a ~ b }} #}{ {{", "{# {{ a ~ b }} #}{ {{"),
             ("{%- raw -%} {{ \"\\ {% endraw %}", "{%- with %}{{ \"{{ \\\"\\\\ \" }}{% endwith %}"),
             ("{{ a ~ }}{% set x %}{% unknown a ~ b %}", "{{ a ~ }}{% set x %}{% unknown a ~ b %}"),

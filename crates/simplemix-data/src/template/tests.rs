@@ -65,7 +65,7 @@ fn is_iterable(value: &Value) -> bool {
     !matches!(kind(value), Kind::None | Kind::Bool | Kind::Int | Kind::Float | Kind::Other)
 }
 
-/// What has a length and items by place or key.
+/// Whether a value has a length and items by place or key.
 fn is_sequence(value: &Value) -> bool {
     matches!(kind(value), Kind::Str | Kind::List | Kind::Tuple | Kind::Dict | Kind::Range | Kind::Undefined)
 }

@@ -1,4 +1,4 @@
-//! What the methods of Python's `str` do. Places and lengths are in characters.
+//! Methods of Python's `str`. Places and lengths are in characters.
 
 use minijinja::{Error, Value};
 use unicode_categories::UnicodeCategories;
@@ -242,7 +242,7 @@ fn split_at_space(s: &str, from_end: bool, most: usize) -> Vec<&str> {
                 rest = more;
             }
             None => {
-                // What is left keeps the white space at the end at which no cut was made.
+                // The rest keeps the white space at the end at which no cut was made.
                 let kept = match from_end {
                     false if parts.len() == most => &s[rest.as_ptr() as usize - s.as_ptr() as usize..],
                     true if parts.len() == most => &s[..rest.as_ptr() as usize - s.as_ptr() as usize + rest.len()],

@@ -56,7 +56,7 @@ impl Iterator for Taken {
     }
 }
 
-/// What `keys()`, `values()` and `items()` of a dictionary return.
+/// Result of `keys()`, `values()` and `items()` of a dictionary.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) name: &'static str,

@@ -14,7 +14,7 @@ use crate::template::SpecialTokens;
 /// Names of special tokens, in transformers' order.
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the files of a folder say about tokens.
+/// Statements of a folder's files about tokens.
 #[derive(Debug)]
 pub(super) struct Declared {
     /// Tokens with ids.

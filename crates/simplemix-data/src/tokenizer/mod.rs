@@ -34,7 +34,7 @@ pub enum TokenizerAs {
 pub(crate) struct Loaded {
     /// The tokenizer that is used.
     pub(crate) tokenizer: Tokenizer,
-    /// The same folder's tokenizer under the other reading, where the two are different.
+    /// This folder's tokenizer under the other reading, where the two are different.
     pub(crate) other: Option<Other>,
     /// Special tokens by name.
     pub(crate) special_tokens: SpecialTokens,

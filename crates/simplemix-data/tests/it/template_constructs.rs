@@ -12,7 +12,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/da
 /// Constructs that are refused here though `transformers` renders them: bytes, `wordwrap`, `pprint` of long values and the like.
 const REFUSED: usize = 100;
 
-/// What `minijinja` shows no way to tell apart: a namespace looks like a dictionary.
+/// Constructs that `minijinja` shows no way to tell apart: a namespace looks like a dictionary.
 const KNOWN: [&str; 3] = [
     "{{ namespace(a=1) }}",
     "{{ namespace() is mapping }}",

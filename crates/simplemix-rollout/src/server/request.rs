@@ -81,7 +81,7 @@ const REFUSALS: [&str; 12] = [
     "must be",
 ];
 
-/// What becomes of a field that a server refuses.
+/// Fate of a field that a server refuses.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Instead {
     /// The field has another value.
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(change("top_k must be at least 0"), Some(("top_k", zero.clone())));
         assert_eq!(neutral().change("unknown field top_k", &vec![("top_k", zero)], false), gone("top_k"));
         assert_eq!(neutral().change("unknown field top_k", &vec![("top_k", Instead::Nothing)], false), None);
-        // What the user asked for is not dropped, nor are prompts taken for refusals of a field.
+        // A field that the user asked for is not dropped, nor are prompts taken for refusals of a field.
         for found in [
             "temperature must be 1",
             "max_tokens is too large: 16",

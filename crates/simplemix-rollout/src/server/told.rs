@@ -12,7 +12,7 @@ pub(super) struct Once {
     told_apart: BTreeSet<&'static str>,
 }
 
-/// What a server says beside a sample.
+/// Remarks of a server beside a sample.
 pub(super) enum Beside {
     /// Words of a refusal of the prompt.
     Refusal(String),

@@ -118,7 +118,7 @@ fn without_tags(text: &str) -> String {
     while let Some((before, tag)) = rest.split_once('<') {
         plain.push_str(before);
         plain.push(' ');
-        // What a script or a style holds is no text.
+        // The inside of a script or a style is no text.
         let hidden = ["script", "style"].into_iter().find(|name| tag.to_ascii_lowercase().starts_with(name));
         let end = hidden.and_then(|name| tag.find(&format!("</{name}"))).unwrap_or(0);
         rest = tag[end..].split_once('>').map_or("", |(_, rest)| rest);
