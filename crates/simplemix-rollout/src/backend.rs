@@ -39,12 +39,25 @@ impl GeneratorSettings {
     /// # Errors
     /// See [`GeneratorSettings::open`].
     pub fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
-        let mut settings = self.clone();
         #[cfg(feature = "local")]
-        if let Self::Local(local) | Self::MixP(MixPSettings { policy: local, .. }) = &mut settings {
-            local.template_date = local.template_date.take().or_else(|| kept_date(output));
+        return self.clone().dated(output).open();
+        #[cfg(not(feature = "local"))]
+        {
+            let _ = output;
+            self.open()
         }
-        settings.open()
+    }
+
+    #[cfg(feature = "local")]
+    fn dated(mut self, output: &Path) -> Self {
+        match &mut self {
+            Self::Local(local) | Self::MixP(MixPSettings { policy: local, .. }) => {
+                local.template_date = local.template_date.take().or_else(|| kept_date(output));
+            }
+            #[cfg(feature = "server")]
+            Self::Server(_) => {}
+        }
+        self
     }
 
     /// Loads the model, or prepares the client of the server.
