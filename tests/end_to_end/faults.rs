@@ -233,10 +233,10 @@ fn with_old(names: &'static [&'static str]) -> impl Fn(&Dir) {
 #[test]
 fn converting() {
     let old = with_old(&["out.parquet", "out.jsonl.gz"]);
-    survives(&old, &Writes::new("convert off.jsonl on.jsonl -o out.parquet", &["out.parquet"]));
-    survives(&old, &Writes::new("convert off.jsonl -o out.jsonl.gz", &["out.jsonl.gz"]));
-    survives(inputs, &Writes::new("convert off.jsonl -o out.arrow", &["out.arrow"]));
-    survives(inputs, &Writes::new("convert off.jsonl --distinct -o out.jsonl", &["out.jsonl"]));
+    survives(&old, &Writes::new("convert off.jsonl on.jsonl -o out.parquet --overwrite", &["out.parquet"]));
+    survives(&old, &Writes::new("convert off.jsonl -o out.jsonl.gz --overwrite", &["out.jsonl.gz"]));
+    survives(inputs, &Writes::new("convert off.jsonl -o out.arrow --overwrite", &["out.arrow"]));
+    survives(inputs, &Writes::new("convert off.jsonl --distinct -o out.jsonl --overwrite", &["out.jsonl"]));
 }
 
 #[test]
@@ -247,8 +247,8 @@ fn tokenizing() {
 
 #[test]
 fn mixing() {
-    let args =
-        "mix --source off=off.jsonl --source on=on.jsonl --size 24 --seed 1 -o m.parquet --report m.json --plot m.svg";
+    let args = "mix --source off=off.jsonl --source on=on.jsonl --size 24 --seed 1 -o m.parquet --report m.json --plot m.svg \
+         --overwrite";
     let outputs = &["m.parquet", "m.json", "m.svg"];
     survives(with_old(outputs), &Writes { faults: 10, ..Writes::new(args, outputs) });
 }

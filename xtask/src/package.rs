@@ -89,7 +89,8 @@ fn unpack(target: &Path, folder: &Path, package: &Package) -> Result<PathBuf> {
     let name = package.versioned_name()?;
     let archive = target.join("package").join(format!("{name}.crate"));
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let status = cargo::status(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(folder))?;
+    // With the times of now: cargo would take an older build of the same version for one of these files.
+    let status = cargo::status(Command::new("tar").arg("-xzmf").arg(&archive).arg("-C").arg(folder))?;
     ensure!(status.success(), "cannot unpack {}", archive.display());
     Ok(folder.join(name))
 }
