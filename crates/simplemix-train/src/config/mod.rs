@@ -278,11 +278,11 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         for (text, expected) in [
-            ("loss.beta = -1", "`loss.beta` is -1, expected a number above 0"),
-            ("batch.batch_size = 0", "`batch.batch_size` is 0, expected a whole number >= 1"),
-            ("tokens.max_length = 1", "`tokens.max_length` is 1, expected a whole number >= 2"),
+            ("loss.beta = -1", "run.toml:1: `loss.beta` is -1, expected a number above 0"),
+            ("batch.batch_size = 0", "run.toml:1: `batch.batch_size` is 0, expected a whole number >= 1"),
+            ("tokens.max_length = 1", "run.toml:1: `tokens.max_length` is 1, expected a whole number >= 2"),
             ("hypo = { lambda = 1, prompts = 9 }", "`hypo.prompts` is 9, expected at most `batch.batch_size`, 8"),
-            ("epochs = 0", "`epochs` is 0, expected a number above 0"),
+            ("epochs = 0", "run.toml:1: `epochs` is 0, expected a number above 0"),
         ] {
             assert_eq!(refused(text), expected);
         }
