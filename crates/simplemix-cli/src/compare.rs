@@ -108,7 +108,6 @@ fn names(given: [&Path; 2], folders: &[PathBuf; 2]) -> [String; 2] {
 }
 
 fn responses(settings: LocalSettings, prompts: &[Prompt], sampling: &SamplingConfig) -> Result<Vec<Candidate>> {
-    let name = settings.name.clone().unwrap_or_default();
     let mut generator: Box<dyn Generator> = match GeneratorSettings::Local(settings).open() {
         Err(error @ simplemix_rollout::Error::Setting { .. }) => return Err(flagged(error)),
         opened => opened.input()?,
@@ -118,7 +117,11 @@ fn responses(settings: LocalSettings, prompts: &[Prompt], sampling: &SamplingCon
         .iter()
         .enumerate()
         .map(|(index, prompt)| Ok(Job { index: index as u64, prompt: prompt.clone(), samples: vec![0] }));
-    let mut sink = Sink { name, candidates: vec![None; prompts.len()], terminal: Terminal::passive() };
+    let mut sink = Sink {
+        name: generator.name().to_owned(),
+        candidates: vec![None; prompts.len()],
+        terminal: Terminal::passive(),
+    };
     let sampled = generator.sample(&mut jobs, sampling, &mut sink);
     sink.terminal.clear();
     sampled.map_err(failed)?;

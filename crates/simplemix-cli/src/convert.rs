@@ -48,13 +48,13 @@ struct Filters {
     #[arg(long, value_name = "FILE")]
     filter: Option<PathBuf>,
     /// Keep pairs whose margin (score of chosen minus rejected) is at least GAP
-    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    #[arg(long, value_name = "GAP")]
     margin_min: Option<f64>,
     /// Keep pairs whose margin (score of chosen minus rejected) is at most GAP
-    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    #[arg(long, value_name = "GAP")]
     margin_max: Option<f64>,
     /// Keep pairs whose chosen response has at least this score
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE")]
     chosen_score_min: Option<f64>,
     /// Keep pairs whose longer response has at most TIMES the characters of the shorter one
     #[arg(long, value_name = "TIMES")]
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result {
 
 /// Reason for leaving pairs out, and their number.
 fn left_out((reason, count): (&Left, &u64)) -> String {
-    let name = serde_json::to_string(reason).unwrap_or_default();
+    let name = serde_json::to_string(reason).expect("a reason has a name");
     format!("{} {count}", name.trim_matches('"'))
 }
 

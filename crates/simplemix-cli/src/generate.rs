@@ -48,13 +48,7 @@ pub(crate) struct Backend {
     #[arg(long, value_name = "DIR|ID", requires = "model")]
     mix_p_reference: Option<PathBuf>,
     /// Share of prompts whose responses all come from --model itself, with --mix-p-reference
-    #[arg(
-        long,
-        value_name = "SHARE",
-        default_value_t = 0.0,
-        requires = "mix_p_reference",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, requires = "mix_p_reference")]
     plain_share: f64,
     /// Name for the generator column [default: name of the run or of the folder, or of the server's model]
     #[arg(long, visible_alias = "name", value_name = "NAME")]
@@ -137,14 +131,12 @@ pub(crate) struct Sampling {
     samples: Option<usize>,
     #[arg(
         long,
-        allow_negative_numbers = true,
         help = sampling_help("Divisor of the logits; 0 takes the most likely token", |s| s.temperature.to_string())
     )]
     temperature: Option<f64>,
     #[arg(
         long,
         value_name = "SHARE",
-        allow_negative_numbers = true,
         help = sampling_help(
             "Sample from the smallest set of most likely tokens with this share of the probability",
             |s| s.top_p.to_string()
@@ -160,7 +152,6 @@ pub(crate) struct Sampling {
     #[arg(
         long,
         value_name = "SHARE",
-        allow_negative_numbers = true,
         help = sampling_help(
             "Sample from tokens at least this share as likely as the most likely one",
             |s| s.min_p.to_string()
@@ -188,7 +179,7 @@ pub(crate) struct Processors {
     #[arg(long, value_name = "model|none", value_parser = word::<ModelProcessors>)]
     generation_config: Option<ModelProcessors>,
     /// Make tokens that are there already less likely by this factor; 1 for none [default: the model's; 1 for a server]
-    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
+    #[arg(long, value_name = "FACTOR")]
     repetition_penalty: Option<f64>,
     /// Sample no sequence of N tokens twice; 0 for no limit. Not for servers [default: the model's]
     #[arg(long, value_name = "N")]

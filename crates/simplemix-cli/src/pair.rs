@@ -57,13 +57,13 @@ pub(crate) struct Rule {
     #[arg(long)]
     reference: bool,
     /// Smallest gap between the scores of a pair [default: any gap > 0]
-    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    #[arg(long, value_name = "GAP")]
     min_gap: Option<f64>,
     /// Largest gap between the scores of a pair [default: no limit]
-    #[arg(long, value_name = "GAP", allow_negative_numbers = true)]
+    #[arg(long, value_name = "GAP")]
     max_gap: Option<f64>,
     /// Score from which a response is good, for --select threshold
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCORE")]
     threshold: Option<f64>,
     /// Largest number of pairs of a prompt [default: no limit]
     #[arg(long, value_name = "N")]
@@ -72,10 +72,10 @@ pub(crate) struct Rule {
     #[arg(long)]
     finished: bool,
     /// Factor that turns a gap into log-odds, for --select mix-r; training needs the same
-    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCALE")]
     reward_margin_scale: Option<f64>,
     /// Share of prompts whose pair --select mix-r draws uniformly [default: as in theory, by weights]
-    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE")]
     uniform_share: Option<f64>,
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn add(mut command: Command, flags: &'static [Flag], sections: &[Sect
             SWITCH => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
             _ => arg,
         };
-        command = command.arg(arg.action(ArgAction::Append).allow_negative_numbers(true));
+        command = command.arg(arg.action(ArgAction::Append));
     }
     command
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use simplemix_files::{create_dir_all, hash_model_folder};
+use simplemix_files::create_dir_all;
 
 use crate::error::Result;
 use crate::pairs::PairSet;
@@ -15,14 +15,11 @@ use crate::sides::Sides;
 pub(crate) struct ReferenceKey(String);
 
 impl ReferenceKey {
-    /// Hashes the `model` folder, the token ids of `set`, and `settings`, a description of everything else.
-    ///
-    /// # Errors
-    /// [`crate::Error::Files`] if a file cannot be read.
-    pub(crate) fn new(model: &Path, set: &PairSet, settings: &str) -> Result<Self> {
+    /// Hashes the hash of the model folder, the token ids of `set`, and `settings`, a description of everything else.
+    pub(crate) fn new(model_hash: &str, set: &PairSet, settings: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"simplemix reference log-probabilities 2\n").update(settings.as_bytes());
-        hasher.update(hash_model_folder(model)?.as_bytes());
+        hasher.update(model_hash.as_bytes());
         for pair in set.tokens.iter() {
             for part in [pair.prompt, pair.chosen, pair.rejected] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
@@ -30,7 +27,7 @@ impl ReferenceKey {
                 hasher.update(&bytes);
             }
         }
-        Ok(Self(hasher.finalize().to_hex().to_string()))
+        Self(hasher.finalize().to_hex().to_string())
     }
 
     /// The key in hexadecimal digits.
@@ -73,6 +70,7 @@ const LOGPS: &str = "logps";
 #[cfg(test)]
 mod tests {
     use simplemix_data::TokenizedPair;
+    use simplemix_files::hash_model_folder;
 
     use super::*;
 
@@ -87,7 +85,8 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("config.json", "{}");
         write("model.safetensors", "weights");
-        let key = |token, settings: &str| ReferenceKey::new(dir.path(), &set(token), settings).unwrap();
+        let key =
+            |token, settings: &str| ReferenceKey::new(&hash_model_folder(dir.path()).unwrap(), &set(token), settings);
         let first = key(3, "f32");
         write("README.md", "nothing to do with it");
         assert_eq!(key(3, "f32"), first);

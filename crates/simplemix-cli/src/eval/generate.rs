@@ -31,10 +31,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     form: PromptForm,
     /// Sampling temperature; 0 always takes the most likely token
-    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.7)]
     temperature: f64,
     /// Sample only from the most likely tokens that together have this probability
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     top_p: f64,
     /// Most tokens of a response
     #[arg(long, value_name = "TOKENS", default_value_t = 2048)]

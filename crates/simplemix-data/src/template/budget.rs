@@ -30,9 +30,9 @@ pub(super) fn made(state: &State<'_, '_>, value: Value) -> Result<Value, Error> 
     Ok(value)
 }
 
-/// Refuses to make a text of more than 64 MiB.
-pub(super) fn fits(bytes: usize) -> Result<(), Error> {
-    if bytes > MAX_TEXT { Err(refuse("the text would be too long")) } else { Ok(()) }
+/// Refuses a text of more than 64 MiB that `by` would make.
+pub(super) fn fits(by: &str, bytes: usize) -> Result<(), Error> {
+    if bytes > MAX_TEXT { Err(refuse(format!("{by}: the text would be too long"))) } else { Ok(()) }
 }
 
 /// Charges for all parts of a value and the bytes of its texts.

@@ -389,7 +389,7 @@ fn join(state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
         None => super::python_text::text(&item),
     };
     let words = items(state, &value.unwrap_or_default())?.into_iter().map(word).collect::<Result<Vec<_>, _>>()?;
-    budget::fits(words.iter().map(|word| word.len() + between.len()).sum())?;
+    budget::fits("join", words.iter().map(|word| word.len() + between.len()).sum())?;
     Ok(words.join(&between).into())
 }
 

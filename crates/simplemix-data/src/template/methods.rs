@@ -235,7 +235,7 @@ fn of_text(state: &mut State<'_, '_>, s: &str, method: &str, args: &[Value]) -> 
                 return Err(refuse("join: an item is not a text"));
             }
             let words: Vec<String> = words.iter().map(text).collect::<Result<_, _>>()?;
-            budget::fits(words.iter().map(|word| word.len() + s.len()).sum())?;
+            budget::fits("join", words.iter().map(|word| word.len() + s.len()).sum())?;
             Ok(words.join(s).into())
         }
         "format" => str_format(s, args).map(Value::from),

@@ -44,7 +44,7 @@ fn concatenated(state: &State<'_, '_>, values: minijinja::value::Rest<Value>) ->
             budget::weigh(state, value)?;
         }
         let part = text(value)?;
-        budget::fits(out.len() + part.len())?;
+        budget::fits("~", out.len() + part.len())?;
         out += &part;
     }
     budget::made(state, out.into())
@@ -87,7 +87,7 @@ pub(super) fn add(state: &State<'_, '_>, a: &Value, b: &Value) -> Result<Value, 
                 plain => plain.to_owned(),
             };
             let (first, second) = (part(a), part(b));
-            budget::fits(first.len() + second.len())?;
+            budget::fits("+", first.len() + second.len())?;
             let joined = first + &second;
             Ok(if safe { Value::from_safe_string(joined) } else { Value::from(joined) })
         }

@@ -3,6 +3,7 @@
 use minijinja::value::{Kwargs, from_args};
 use minijinja::{Error, State, Value};
 
+use super::budget;
 use super::filters::given;
 use super::markup::escaped;
 use super::python_format::percent;
@@ -135,9 +136,7 @@ pub(super) fn indent(_: &mut State<'_, '_>, args: &[Value]) -> Found {
     let [first, blank] = [first, blank].map(|flag| flag.is_some_and(|flag| flag.is_true()));
     let with_end = format!("{plain}\n");
     let lines = methods::lines(&with_end, false);
-    if lines.len().saturating_mul(indent.len()) > 64 << 20 {
-        return Err(refuse("indent: the text would be too long"));
-    }
+    budget::fits("indent", lines.len().saturating_mul(indent.len()))?;
     let mut out = if first { indent.clone() } else { String::new() };
     for (number, line) in lines.into_iter().enumerate() {
         if number > 0 {

@@ -3,6 +3,7 @@
 use minijinja::{Error, Value};
 use unicode_categories::UnicodeCategories;
 
+use super::budget;
 use super::values::{Kind, kind, refuse};
 
 /// Longest text that padding makes.
@@ -296,9 +297,7 @@ pub(super) fn partition<'a>(s: &'a str, from_end: bool, separator: &'a str) -> R
 
 pub(super) fn replace(s: &str, old: &str, new: &str, count: i64) -> Result<String, Error> {
     let times = usize::try_from(count).unwrap_or(usize::MAX);
-    if new.len().saturating_mul(s.len().min(times)) > 64 * MAX_WIDTH {
-        return Err(refuse("replace: the text would be too long"));
-    }
+    budget::fits("replace", new.len().saturating_mul(s.len().min(times)))?;
     Ok(s.replacen(old, new, times))
 }
 

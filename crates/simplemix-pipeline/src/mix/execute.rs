@@ -329,6 +329,15 @@ mod tests {
         (0..count).map(pair).collect()
     }
 
+    /// A source of weight 1 over a file of these pairs.
+    fn written(folder: &Path, name: &str, pairs: &[Pair]) -> MixSource {
+        let path = folder.join(format!("{name}.parquet"));
+        let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+        writer.write_pairs(pairs).unwrap();
+        writer.finish().unwrap();
+        MixSource::new(name, path, Weight::whole(1))
+    }
+
     /// Files whose turns have different fields, one of them text.
     #[test]
     fn calls_are_mixed_with_plain_turns_and_text() {
@@ -342,13 +351,7 @@ mod tests {
         let thought = Message::assistant("x").with_field("reasoning_content", "y");
         let thinking =
             Pair::new(turn(Message::user("!")), turn(thought), turn(Message::assistant("4")), "on", Policy::On);
-        let source = |name: &str, pairs: &[Pair]| {
-            let path = dir.path().join(format!("{name}.parquet"));
-            let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
-            writer.write_pairs(pairs).unwrap();
-            writer.finish().unwrap();
-            MixSource::new(name, path, Weight::whole(1))
-        };
+        let source = |name: &str, pairs: &[Pair]| written(dir.path(), name, pairs);
         let sources = vec![
             source("calling", std::slice::from_ref(&calling)),
             source("thinking", std::slice::from_ref(&thinking)),
@@ -368,13 +371,7 @@ mod tests {
     fn pairs_in_memory_mix_as_those_of_files() {
         let dir = tempfile::tempdir().unwrap();
         let (off, on) = (pairs("off", 30), pairs("on", 20));
-        let source = |name: &str, pairs: &[Pair]| {
-            let path = dir.path().join(format!("{name}.parquet"));
-            let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
-            writer.write_pairs(pairs).unwrap();
-            writer.finish().unwrap();
-            MixSource::new(name, path, Weight::whole(1))
-        };
+        let source = |name: &str, pairs: &[Pair]| written(dir.path(), name, pairs);
         let sources = vec![source("off", &off), source("on", &on)];
         let settings = MixSettings { sources, size: Some(40), seed: 5, ..MixSettings::default() };
         let of_files = Mixing::open(&settings, &mut Unwatched).unwrap().pairs().unwrap();

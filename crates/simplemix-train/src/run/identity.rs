@@ -12,6 +12,8 @@ use crate::pairs::PairSet;
 use crate::run_folder::RunFolder;
 
 const FILE: &str = "identity.json";
+const MODEL: &str = "content of the model";
+const REFERENCE: &str = "content of the reference model";
 
 /// Keys, and sections up to a dot, that may change on the way. Some name a place whose content is compared; the others cannot
 /// change an update, or only say how many there are.
@@ -54,8 +56,8 @@ impl Identity {
         }
         let TrainConfig { reference, lora, .. } = &run.config;
         let folders = [
-            ("content of the model", Some(&run.model)),
-            ("content of the reference model", reference.model.as_ref()),
+            (MODEL, Some(&run.model)),
+            (REFERENCE, reference.model.as_ref()),
             ("content of the adapter", lora.adapter.as_ref()),
         ];
         for (name, folder) in folders {
@@ -75,6 +77,12 @@ impl Identity {
             found.insert(format!("mix.{}.weight", source.name), serde_json::json!(source.weight));
         }
         Ok(Self(found))
+    }
+
+    /// Hash of the folder of the reference's weights: a model of its own, or the one that is trained.
+    pub(super) fn reference_hash(&self) -> &str {
+        let hash = [REFERENCE, MODEL].into_iter().find_map(|name| self.0.get(name)?.as_str());
+        hash.expect("the model is always hashed")
     }
 
     pub(super) fn write(&self, folder: &RunFolder) -> Result<()> {

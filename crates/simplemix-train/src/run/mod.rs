@@ -214,6 +214,7 @@ impl Run {
                 let maker = ReferenceMaker {
                     config: &self.config,
                     loss: &self.loss,
+                    model_hash: identity.reference_hash(),
                     options: &options,
                     train: &self.train,
                     eval: &self.eval,

@@ -1,6 +1,6 @@
 //! The reference of a run: absent, a model, or log-probabilities out of the cache.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 use simplemix_files::cache_dir_for;
@@ -21,6 +21,8 @@ use crate::reference_cache::ReferenceKey;
 pub(super) struct ReferenceMaker<'a> {
     pub(super) config: &'a TrainConfig,
     pub(super) loss: &'a LossSum,
+    /// Hash of the folder of the reference's weights.
+    pub(super) model_hash: &'a str,
     pub(super) options: &'a ForwardOptions,
     pub(super) train: &'a PairSet,
     pub(super) eval: &'a [NamedSet],
@@ -48,10 +50,12 @@ impl ReferenceMaker<'_> {
             let rule = SyncRule { every: config.reference.sync_every, mixup: config.reference.sync_mixup };
             return Ok(Reference::Model(Box::new(model), (rule.every > 0).then_some(rule)));
         }
+        // Pairs in memory may come with a model that no setting names; nothing is kept of it.
+        let cache = folder.and_then(|_| self.cache());
         let total = self.train.len() + self.eval.iter().map(|(_, set)| set.len()).sum::<usize>();
         let mut done = 0;
         let mut logps = |set: &PairSet, watch: &mut dyn Watch| {
-            let known = self.known(set, &model, folder, &mut |of_set| {
+            let known = self.known(set, &model, cache.as_deref(), &mut |of_set| {
                 watch.progress("reference", (done + of_set) as u64, total as u64);
             });
             done += set.len();
@@ -82,31 +86,34 @@ impl ReferenceMaker<'_> {
         Ok(CausalLm::load(folder, policy.kind(), policy.device())?)
     }
 
+    /// Folder of cached log-probabilities, if they are to be cached.
+    fn cache(&self) -> Option<PathBuf> {
+        let reference = &self.config.reference;
+        match reference.source {
+            ReferenceSource::Cached => reference.cache_folder.clone().or_else(|| cache_dir_for("logps").ok()),
+            _ => None,
+        }
+    }
+
     /// Reads log-probabilities from the cache, or computes them and writes them there.
     fn known(
         &self,
         set: &PairSet,
         model: &CausalLm,
-        folder: Option<&Path>,
+        cache: Option<&Path>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<ReferenceLogps> {
         let compute = |progress: &mut dyn FnMut(usize)| reference_logps(model, set, self.options, progress);
-        let cache = match self.config.reference.source {
-            ReferenceSource::Cached => {
-                self.config.reference.cache_folder.clone().or_else(|| cache_dir_for("logps").ok())
-            }
-            _ => None,
-        };
-        let (Some(cache), Some(folder)) = (cache, folder) else { return compute(progress) };
+        let Some(cache) = cache else { return compute(progress) };
         let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
-        let key = ReferenceKey::new(folder, set, &settings)?;
-        if let Some(logps) = key.load(&cache, set.len()) {
+        let key = ReferenceKey::new(self.model_hash, set, &settings);
+        if let Some(logps) = key.load(cache, set.len()) {
             tracing::info!(key = key.as_str(), "reference log-probabilities from {}", cache.display());
             return Ok(logps);
         }
         let logps = compute(progress)?;
         // The run does not depend on the cache.
-        if let Err(error) = key.store(&cache, &logps) {
+        if let Err(error) = key.store(cache, &logps) {
             tracing::warn!("reference log-probabilities are not cached: {error}");
         }
         Ok(logps)
