@@ -2,10 +2,12 @@
 
 Python 3.11, nothing else. Usage:
 
-    python benches/binaries.py OLD NEW [--rows N] [--turns N]
+    python benches/binaries.py OLD NEW [--rows N] [--turns N] [--tokenizer FOLDER]
+    python benches/binaries.py OLD NEW --decode MODEL [--turns N]
 
-Two JSON files of N conversations of a few hundred characters are made, then read, written, mixed and inspected by both. Times are
-medians, wall clock and processor; the ratio is NEW over OLD.
+With --decode, OLD and NEW are builds of simplemix-model's example `speed`, which answers 1, 8 and 32 prompts of 64 tokens with 64
+tokens each. Else two JSON files of N conversations of a few hundred characters are made, then read, written, mixed, inspected and,
+with --tokenizer, tokenised by both. Times are medians, wall clock and processor; the ratio is NEW over OLD.
 """
 import argparse
 import json
@@ -39,7 +41,7 @@ def make(path, rows, seed):
 
 
 def run(program, command, folder):
-    for name in ("out.parquet", "out.jsonl"):
+    for name in ("out.parquet", "out.jsonl", "out.arrow"):
         if os.path.exists(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -56,13 +58,20 @@ def main():
     parser.add_argument("new")
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--tokenizer")
+    parser.add_argument("--decode")
     args = parser.parse_args()
     programs = [os.path.abspath(args.old), os.path.abspath(args.new)]
+    cases = dict(CASES)
+    if args.tokenizer:
+        cases["tokenize jsonl"] = f"tokenize a.jsonl --tokenizer {os.path.abspath(args.tokenizer)} -o out.arrow"
+    if args.decode:
+        cases = {f"decode {rows} rows": f"generate {os.path.abspath(args.decode)} {rows} 64 64" for rows in (1, 8, 32)}
     with tempfile.TemporaryDirectory() as folder:
-        for seed, name in enumerate("ab"):
+        for seed, name in enumerate("" if args.decode else "ab"):
             make(os.path.join(folder, f"{name}.jsonl"), args.rows, seed)
             run(programs[0], f"convert {name}.jsonl -o {name}.parquet", folder)
-        for name, command in CASES.items():
+        for name, command in cases.items():
             times = [[run(program, command, folder) for program in programs] for _ in range(args.turns)]
             median = lambda side, what: statistics.median(turn[side][what] for turn in times)
             parts = [(label, median(0, i), median(1, i)) for i, label in enumerate(("wall", "processor"))]
