@@ -1,10 +1,11 @@
 //! `simplemix generate`: responses of a model to prompts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use simplemix_model::Dtype;
 use simplemix_rollout::{
-    Endpoint, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
+    Endpoint, Failures, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
     ModelProcessors, OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
@@ -328,8 +329,7 @@ pub(crate) fn say(report: &GenerateReport, settings: &GenerateSettings, generato
         print(&format!("  tokens of {} responses are not known", report.without_tokens));
     }
     if report.finish.keys().any(|word| !["stop", "length"].contains(&word.as_str())) {
-        let ended = report.finish.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ");
-        print(&format!("  ended: {ended}"));
+        print(&format!("  ended: {}", counts(&report.finish)));
     }
     if report.without_text > 0 {
         print(&format!("  {} responses without text, which stay out of pairs", report.without_text));
@@ -340,4 +340,17 @@ pub(crate) fn say(report: &GenerateReport, settings: &GenerateSettings, generato
     if report.refused > 0 {
         print(&format!("  {} responses refused by the server", report.refused));
     }
+    say_failed(&report.failed);
+}
+
+/// Prints how many attempts to ask a server failed, and why.
+pub(crate) fn say_failed(failed: &Failures) {
+    if !failed.is_empty() {
+        print(&format!("  {} attempts failed: {}", failed.values().sum::<u64>(), counts(failed)));
+    }
+}
+
+/// `12 length, 3 stop`
+fn counts(numbers: &BTreeMap<String, u64>) -> String {
+    numbers.iter().map(|(word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }

@@ -7,6 +7,7 @@ use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, sc
 
 use crate::failure::{Fails, Result, failed, read_toml};
 use crate::flags::{Output, on_terminal};
+use crate::generate::say_failed;
 use crate::lines::print;
 
 /// Score candidates by their right answers, a reward model, a judge, a program, rules, or a weighted sum of these
@@ -109,4 +110,5 @@ pub(crate) fn say(report: &ScoreReport, settings: &ScoreSettings) {
         let without = report.without.get(name).map(|count| format!(", {count} without")).unwrap_or_default();
         print(&format!("  {name:<22} mean {mean:.4}{without}"));
     }
+    say_failed(&report.failed);
 }

@@ -9,7 +9,7 @@ use simplemix_data::Watch;
 use crate::candidates::{CandidateRow, CandidateWriter, check_output};
 use crate::error::{Error, Result};
 use crate::finish::Finish;
-use crate::generator::{Candidate, CandidateSink, Generator, Job, Prompt, Sampled, SamplingConfig};
+use crate::generator::{Candidate, CandidateSink, Failures, Generator, Job, Prompt, Sampled, SamplingConfig};
 use crate::journal::{Journal, Work, WorkKey, check_apart, json};
 use crate::prompts::{PromptSettings, Survey};
 
@@ -73,6 +73,10 @@ pub struct GenerateReport {
     pub identical: u64,
     /// Facts that the user should read.
     pub notices: Vec<String>,
+    /// Attempts that failed, by reason, whether or not another one succeeded. Not kept in the file, whose bytes depend on the
+    /// responses alone: empty where the file was there already.
+    #[serde(skip_serializing_if = "Failures::is_empty")]
+    pub failed: Failures,
 }
 
 impl GenerateReport {
@@ -188,12 +192,13 @@ pub fn generate(
     let told = sample_missing(settings, generator, &survey, &mut journal, watch)?;
     let notices = [survey.notices.clone(), told].concat();
     let report = write(settings, generator.name(), &survey, &mut journal, &key, notices);
+    let failed = journal.failures().clone();
     if matches!(report, Ok(_) | Err(Error::NoText { .. })) {
         journal.remove()?;
     }
     let (report, remarks) = report?;
     remarks.iter().for_each(|remark| watch.notice(remark));
-    Ok(report)
+    Ok(GenerateReport { failed, ..report })
 }
 
 /// Samples the responses that are not in the journal. Returns what the user should read, which is told already.
@@ -315,6 +320,10 @@ impl CandidateSink for Sink<'_> {
 
     fn pending(&mut self, count: usize) {
         self.watch.progress("generate", (self.journal.done() + count as u64).min(self.total), self.total);
+    }
+
+    fn failed(&mut self, failures: &Failures) -> Result<()> {
+        self.journal.append_failures(failures)
     }
 
     fn notice(&mut self, text: &str) {

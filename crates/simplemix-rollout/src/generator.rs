@@ -1,5 +1,7 @@
 //! Prompts, sampled responses, and the trait behind which a model samples them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use simplemix_data::{TemplateInputs, Text};
 
@@ -185,6 +187,10 @@ pub struct Sampled {
     pub candidate: Option<Candidate>,
 }
 
+/// Numbers of attempts that failed, by reason: `status 429`, `timeout`, `connection`, `reply too large`, `unreadable reply`,
+/// `wrong number of responses`, `error in the reply`, `error 503 in the reply`.
+pub type Failures = BTreeMap<String, u64>;
+
 /// Receiver of candidates while they are sampled.
 pub trait CandidateSink {
     /// Keeps `sampled`, all of them or none. Calls may come in any order.
@@ -196,6 +202,15 @@ pub trait CandidateSink {
     /// Reports that `count` responses are sampled and not yet kept. For progress bars.
     fn pending(&mut self, count: usize) {
         let _ = count;
+    }
+
+    /// Reports attempts that failed since the last call. They are counted in the summary.
+    ///
+    /// # Errors
+    /// Any error of keeping the counts; the generator must then stop.
+    fn failed(&mut self, failures: &Failures) -> Result<()> {
+        let _ = failures;
+        Ok(())
     }
 
     /// Reports a fact that the user should read, such as a setting that a server refuses. It is kept in the summary.

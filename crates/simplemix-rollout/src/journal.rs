@@ -2,7 +2,8 @@
 //!
 //! The journal of `out.parquet` is `.out.parquet.partial`: a header line with the key, then one line per record. A record is
 //! a list of `[number, result]` and is written in one piece, so that after a kill it is either whole or ignored as the torn
-//! last line. In memory the journal takes eight bytes per result.
+//! last line. An object among the records holds numbers of failed attempts by reason. In memory the journal takes eight bytes
+//! per result.
 
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::marker::PhantomData;
@@ -14,6 +15,7 @@ use simplemix_data::read_metadata;
 use simplemix_files::AppendFile;
 
 use crate::error::{At, Error, Result};
+use crate::generator::Failures;
 
 /// Metadata keys of an output, for the key of its work and for the report.
 const KEY: &str = "simplemix.key";
@@ -138,6 +140,8 @@ pub(crate) struct Journal<T> {
     /// Start of the record of each result; [`NONE`] for missing results.
     offsets: Vec<u64>,
     done: u64,
+    /// Failed attempts so far.
+    failures: Failures,
     /// Whether the file is a journal of this work, so that it may be removed.
     is_ours: bool,
     /// Record that was read last, with its start.
@@ -152,8 +156,15 @@ const MOST: u64 = 1 << 32;
 impl<T: Serialize + DeserializeOwned> Journal<T> {
     fn open(path: PathBuf, key: &WorkKey, overwrite: bool) -> Result<Self> {
         let file = AppendFile::open_locked(path)?;
-        let mut journal =
-            Self { file, offsets: Vec::new(), done: 0, is_ours: false, recent: None, results: PhantomData };
+        let mut journal = Self {
+            file,
+            offsets: Vec::new(),
+            done: 0,
+            failures: Failures::new(),
+            is_ours: false,
+            recent: None,
+            results: PhantomData,
+        };
         match journal.scan()? {
             // Cuts off a torn last line.
             Some((header, end)) if header.key == key.0 => journal.file.truncate(end)?,
@@ -161,6 +172,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             _ => {
                 journal.offsets.clear();
                 journal.done = 0;
+                journal.failures.clear();
                 journal.file.truncate(0)?;
                 journal.write_line(&json(&Header { key: key.0.clone(), template_date: key.1.clone() }))?;
             }
@@ -187,12 +199,16 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let header = serde_json::from_slice(&line).unwrap_or(Header { key: String::new(), template_date: None });
         let mut end = line.len() as u64 + 1;
         while next(&mut line)? {
-            let Ok(record) = serde_json::from_slice::<Vec<(u64, T)>>(&line) else { break };
             let start = end;
-            end += line.len() as u64 + 1;
-            for (number, _) in record {
-                note(&mut self.offsets, &mut self.done, number, start);
+            if let Ok(failures) = serde_json::from_slice::<Failures>(&line) {
+                add(&mut self.failures, &failures);
+            } else {
+                let Ok(record) = serde_json::from_slice::<Vec<(u64, T)>>(&line) else { break };
+                for (number, _) in record {
+                    note(&mut self.offsets, &mut self.done, number, start);
+                }
             }
+            end += line.len() as u64 + 1;
         }
         Ok(Some((header, end)))
     }
@@ -225,6 +241,20 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             note(&mut self.offsets, &mut self.done, *number, start);
         }
         Ok(())
+    }
+
+    /// Adds numbers of failed attempts.
+    pub(crate) fn append_failures(&mut self, failures: &Failures) -> Result<()> {
+        if !failures.is_empty() {
+            self.write_line(&json(failures))?;
+            add(&mut self.failures, failures);
+        }
+        Ok(())
+    }
+
+    /// Failed attempts, by reason.
+    pub(crate) fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// The result with this number, if it exists. Fast for successive results of one record.
@@ -261,6 +291,12 @@ impl<T> Drop for Journal<T> {
             // A file that stays behind is continued or overwritten by the next run.
             let _ = simplemix_files::remove_file(self.file.path());
         }
+    }
+}
+
+fn add(sum: &mut Failures, failures: &Failures) {
+    for (reason, count) in failures {
+        *sum.entry(reason.clone()).or_default() += count;
     }
 }
 
@@ -312,6 +348,25 @@ mod tests {
             assert_eq!(journal.get(3).unwrap().cloned(), (kept > 0).then(|| "c\n".to_owned()));
             assert_eq!(journal.get(2).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn failed_attempts_are_added_up_over_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        let failures = |count| Failures::from([("timeout".to_owned(), count)]);
+        for turn in 0..3 {
+            let mut journal = open(&path, "k", false).unwrap();
+            assert_eq!(journal.failures().values().sum::<u64>(), turn);
+            journal.append_failures(&failures(1)).unwrap();
+            journal.append(&[(turn, "a".to_owned())]).unwrap();
+            journal.append_failures(&Failures::new()).unwrap();
+        }
+        let mut journal = open(&path, "k", false).unwrap();
+        assert_eq!((journal.done(), journal.failures()), (3, &failures(3)));
+        assert_eq!(journal.get(2).unwrap(), Some(&"a".to_owned()));
+        drop(journal);
+        assert_eq!(open(&path, "other", true).unwrap().failures(), &Failures::new());
     }
 
     #[test]

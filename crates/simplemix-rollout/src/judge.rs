@@ -202,7 +202,9 @@ impl Scorer for Judge {
         };
         let sink = std::cell::RefCell::new(sink);
         let stopped = || sink.borrow().is_interrupted();
-        in_parallel(workers, &mut questions.into_iter(), work, &stopped, &mut |(index, (a, b), verdict)| {
+        let asked = self.client.clone();
+        let done = in_parallel(workers, &mut questions.into_iter(), work, &stopped, &mut |(index, (a, b), verdict)| {
+            sink.borrow_mut().failed(&asked.failures())?;
             let of_group = &mut verdicts[index];
             of_group.left -= 1;
             if let Some(verdict) = verdict {
@@ -216,7 +218,8 @@ impl Scorer for Judge {
             }
             let mean = |(sum, count): &(f64, u32)| (*count > 0).then(|| sum / f64::from(*count));
             sink.borrow_mut().keep(vec![(index, of_group.sums.iter().map(mean).collect())])
-        })
+        });
+        done.and(sink.borrow_mut().failed(&asked.failures()))
     }
 }
 

@@ -43,7 +43,9 @@ pub use error::{Error, Result};
 pub use exact::{ExactAnswer, is_right};
 pub use finish::Finish;
 pub use generate::{GenerateReport, GenerateSettings, generate};
-pub use generator::{Candidate, CandidateSink, Generator, Job, ModelProcessors, Prompt, Sampled, SamplingConfig};
+pub use generator::{
+    Candidate, CandidateSink, Failures, Generator, Job, ModelProcessors, Prompt, Sampled, SamplingConfig,
+};
 #[cfg(feature = "server")]
 pub use judge::{Judge, JudgeMode, JudgeSettings};
 #[cfg(feature = "local")]

@@ -11,7 +11,7 @@ use crate::candidates::{
     CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, CandidateWriter, SCORE, check_output, survey,
 };
 use crate::error::{Error, Result};
-use crate::generator::Prompt;
+use crate::generator::{Failures, Prompt};
 use crate::journal::{Journal, Work, WorkKey, check_apart};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
 
@@ -71,6 +71,10 @@ pub struct ScoreReport {
     /// Facts that the user should read.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// Attempts to ask a judge that failed, by reason, whether or not another one succeeded. Not kept in the file: empty where
+    /// the file was there already.
+    #[serde(default, skip_serializing_if = "Failures::is_empty")]
+    pub failed: Failures,
 }
 
 /// Prompts that are scored at the same time. The last bits of a reward model's scores depend on it.
@@ -110,8 +114,9 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
         first += GROUPS_IN_CHUNK as u64;
     }
     let report = write(settings, scorers, &columns, layout, notices, &mut journal, &key)?;
+    let failed = journal.failures().clone();
     journal.remove()?;
-    Ok(report)
+    Ok(ScoreReport { failed, ..report })
 }
 
 fn check(settings: &ScoreSettings, scorers: &[Weighted]) -> Result<()> {
@@ -223,6 +228,10 @@ impl ScoreSink for Sink<'_> {
         self.journal.append(&record)?;
         self.watch.progress("score", self.journal.done(), self.total);
         Ok(())
+    }
+
+    fn failed(&mut self, failures: &Failures) -> Result<()> {
+        self.journal.append_failures(failures)
     }
 
     fn is_interrupted(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Scorers: numbers for responses, larger is better.
 
 use crate::error::{Error, Result};
-use crate::generator::Prompt;
+use crate::generator::{Failures, Prompt};
 
 /// A prompt with responses to score.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,15 @@ pub trait ScoreSink {
     /// # Errors
     /// Any error of keeping them; the scorer must then stop.
     fn keep(&mut self, scores: Vec<(usize, Vec<Option<f64>>)>) -> Result<()>;
+
+    /// Reports attempts that failed since the last call. They are counted in the summary.
+    ///
+    /// # Errors
+    /// Any error of keeping the counts; the scorer must then stop.
+    fn failed(&mut self, failures: &Failures) -> Result<()> {
+        let _ = failures;
+        Ok(())
+    }
 
     /// Whether the scorer should stop and return [`Error::Interrupted`].
     fn is_interrupted(&self) -> bool {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use simplemix_data::{Unwatched, Watch};
 use simplemix_rollout::{
-    Ask, CandidateReader, CandidateRow, Endpoint, Error, Finish, GenerateReport, GenerateSettings, Generator, Group,
-    Judge, JudgeMode, JudgeSettings, NoPair, OnRefused, PairSettings, Prompt, PromptSettings, SamplingConfig,
+    Ask, CandidateReader, CandidateRow, Endpoint, Error, Failures, Finish, GenerateReport, GenerateSettings, Generator,
+    Group, Judge, JudgeMode, JudgeSettings, NoPair, OnRefused, PairSettings, Prompt, PromptSettings, SamplingConfig,
     ScoreSettings, ScorerSettings, ServerClient, ServerGenerator, ServerSettings, generate, pair, score, score_all,
 };
 use support::{Does, Mock, Seen, echo};
@@ -49,31 +49,60 @@ fn rows(dir: &Path) -> Vec<CandidateRow> {
     groups.flat_map(|group| group.unwrap().rows).collect()
 }
 
-/// Every request fails several times, each time in a different way, before it succeeds.
+/// Fault that an attempt meets, by number: none from the fourth attempt on, and none for the number 12.
+fn fault(seen: &Seen) -> usize {
+    if seen.tries >= 3 { 12 } else { (seen.number + seen.tries * 5) % 13 }
+}
+
+/// Reasons under which the client counts the faults.
+const REASONS: [&str; 12] = [
+    "status 500",
+    "status 503",
+    "connection",
+    "connection",
+    "unreadable reply",
+    "unreadable reply",
+    "wrong number of responses",
+    "wrong number of responses",
+    "status 429",
+    "timeout",
+    "error 503 in the reply",
+    "reply too large",
+];
+
+fn faulty(seen: &Seen) -> Does {
+    let words = |status| Does::Sends(status, vec![], r#"{"error": {"message": "later"}}"#.to_owned());
+    let body = |text: &str| Does::Sends(200, vec![], text.to_owned());
+    match fault(seen) {
+        0 => words(500),
+        1 => words(503),
+        2 => Does::HangsUp,
+        3 => Does::CutsOff,
+        4 => body("{\"choices\": [{\"message\""),
+        5 => body("<html>busy</html>"),
+        6 => body(r#"{"choices": []}"#),
+        7 => body(r#"{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}"#),
+        8 => Does::Sends(429, vec![("retry-after", "0".to_owned())], String::new()),
+        9 => Does::Waits(Duration::from_millis(700), Box::new(echo(seen))),
+        10 => body(r#"{"error": {"message": "overloaded", "code": 503}}"#),
+        11 => body(&"[0]".repeat(1 << 19)),
+        _ => echo(seen),
+    }
+}
+
+/// Every request fails several times, each time in a different way, before it succeeds. Each failure is counted.
 #[test]
 fn transient_failures_are_retried_and_responses_are_the_right_ones() {
-    let mock = Mock::start(|seen| {
-        let words = |status| Does::Sends(status, vec![], r#"{"error": {"message": "later"}}"#.to_owned());
-        let body = |text: &str| Does::Sends(200, vec![], text.to_owned());
-        match (seen.tries, (seen.number + seen.tries * 5) % 11) {
-            (3.., _) => echo(seen),
-            (_, 0) => words(500),
-            (_, 1) => words(503),
-            (_, 2) => Does::HangsUp,
-            (_, 3) => Does::CutsOff,
-            (_, 4) => body("{\"choices\": [{\"message\""),
-            (_, 5) => body("<html>busy</html>"),
-            (_, 6) => body(r#"{"choices": []}"#),
-            (_, 7) => body(r#"{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}"#),
-            (_, 8) => Does::Sends(429, vec![("retry-after", "0".to_owned())], String::new()),
-            (_, 9) => Does::Waits(Duration::from_millis(700), Box::new(echo(seen))),
-            _ => echo(seen),
-        }
-    });
+    let mock = Mock::start(faulty);
     let dir = tempfile::tempdir().unwrap();
-    let server = ServerSettings { timeout_secs: 0.5, ..settings(&mock) };
+    let server = ServerSettings { timeout_secs: 0.5, max_reply_bytes: 5 << 18, ..settings(&mock) };
     let report = run(dir.path(), server, &mut Unwatched).unwrap();
     assert_eq!((report.prompts, report.candidates, report.refused), (12, 36, 0));
+    let mut failed = Failures::new();
+    for reason in mock.seen().iter().filter_map(|seen| REASONS.get(fault(seen))) {
+        *failed.entry((*reason).to_owned()).or_default() += 1;
+    }
+    assert_eq!((&report.failed, failed.len()), (&failed, 9));
     let rows = rows(dir.path());
     for (at, row) in rows.iter().enumerate() {
         assert_eq!((row.prompt_id.as_str(), row.sample), (format!("p{}", at / 3).as_str(), at as i64 % 3));
@@ -110,7 +139,8 @@ fn a_server_that_fails_half_way_loses_nothing() {
         assert!(error.to_string().contains("status 500: out of memory"), "{error}");
         let journal = std::fs::read_to_string(dir.path().join(".candidates.parquet.partial")).unwrap();
         let kept = [3, 4, 21][turn];
-        assert_eq!(journal.lines().count(), 1 + kept, "a header, and a line for each response");
+        let results = journal.lines().filter(|line| line.starts_with('[')).count();
+        assert_eq!(results, kept, "a line for each response");
         assert!(!dir.path().join("candidates.parquet").exists());
     }
     let mock = Mock::start(echo);
@@ -574,8 +604,12 @@ fn tools_and_calls_of_a_prompt_reach_the_server() {
 fn endless_replies_are_not_read() {
     let mock = Mock::start(|_| Does::Sends(200, vec![], "x".repeat(100_000)));
     let client = ServerClient::new(ServerSettings { max_reply_bytes: 1000, ..settings(&mock) }).unwrap();
-    assert!(client.ask(&"q".into(), &Ask::default(), &|| false).is_err());
-    assert_eq!(mock.seen().len(), 1);
+    let error = client.ask(&"q".into(), &Ask::default(), &|| false).unwrap_err().to_string();
+    assert!(error.contains("larger than request limit: 1000"), "{error}");
+    // Another attempt may get an answer: a gateway sent this one.
+    assert_eq!(mock.seen().len(), 9);
+    assert_eq!(client.failures(), [("reply too large".to_owned(), 9)].into());
+    assert!(client.failures().is_empty(), "each is told once");
 }
 
 /// A judge that prefers longer responses, and the first of two equal ones: comparing in both orders cancels that.

@@ -12,7 +12,7 @@ use simplemix_eval::{Error, ModelOutput, read_outputs};
 
 use crate::eval::judges::{ExactJudge, RewardJudge, ServerJudge};
 use crate::failure::{Fails, Failure, Result};
-use crate::generate::ServerFlags;
+use crate::generate::{ServerFlags, say_failed};
 use crate::lines::{print, warn};
 use crate::progress::bar;
 
@@ -182,6 +182,7 @@ fn print_summary(args: &Args, judge: &str, summary: &Summary) {
         let Summary { prompt_tokens, completion_tokens, .. } = summary;
         print(&format!("  {prompt_tokens} tokens in questions, {completion_tokens} in replies"));
     }
+    say_failed(&summary.failed);
 }
 
 /// Makes the judge, and gives the number of comparisons that it takes at once.

@@ -76,6 +76,10 @@ impl Judge for ServerJudge {
             tokens: [count(reply.prompt_tokens), count(reply.tokens)],
         })
     }
+
+    fn failures(&self) -> BTreeMap<String, u64> {
+        self.client.failures()
+    }
 }
 
 /// The likeliest tokens in place of the verdict: of the first token, or of the last one that is the letter of a judge that

@@ -27,6 +27,11 @@ pub trait Judge: Sync {
     /// # Errors
     /// Any error stops the judging; finished verdicts are kept.
     fn judge(&self, instruction: &str, outputs: [&str; 2]) -> std::result::Result<Verdict, JudgeError>;
+
+    /// Numbers of attempts to reach the judge that failed since the last call, by reason.
+    fn failures(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
 }
 
 /// Verdict of a judge.
@@ -52,7 +57,7 @@ pub struct AnnotateOptions {
 }
 
 /// Summary of the judging.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Summary {
     /// Number of comparisons.
     pub comparisons: usize,
@@ -66,6 +71,9 @@ pub struct Summary {
     pub prompt_tokens: u64,
     /// Tokens of the replies.
     pub completion_tokens: u64,
+    /// Attempts to reach the judge that failed in this call, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<String, u64>,
 }
 
 /// Judges all comparisons and writes the annotations, in the order of the comparisons.
@@ -159,6 +167,7 @@ pub fn annotate(
         without: found.iter().filter(|row| row.preference.is_none()).count(),
         prompt_tokens: found.iter().map(|row| row.prompt_tokens).sum(),
         completion_tokens: found.iter().map(|row| row.completion_tokens).sum(),
+        failed: judge.failures(),
     })
 }
 

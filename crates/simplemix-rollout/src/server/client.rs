@@ -1,5 +1,6 @@
 //! One request to a server, retried where that helps.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,12 +12,14 @@ use ureq::http::Response;
 
 use super::key::Key;
 use super::lenient::json_of;
+use super::reason::Reason;
 use super::reply::{Reply, ids, parse};
 use super::request::{Ask, Changes, Instead, notice};
 use super::settings::{Address, Endpoint, ServerSettings};
 use super::unread::{Unread, error_in, words_of_bytes};
 use super::waiting::{Advice, Gate, backoff, sleep};
 use crate::error::{Error, Result};
+use crate::generator::Failures;
 
 /// Client of a server. Threads can share it, and then respect the server's rate limits together.
 ///
@@ -44,7 +47,12 @@ pub struct ServerClient {
     /// Requests so far. Waiting times depend on the number of the request.
     requests: AtomicU64,
     learned: Mutex<Learned>,
+    /// Held while a large reply is read and parsed, so that memory holds one of them at a time.
+    large: Mutex<()>,
 }
+
+/// Bytes from which on a reply is large.
+const LARGE: u64 = 1 << 20;
 
 /// Facts about the server that its refusals tell.
 #[derive(Debug, Default)]
@@ -54,6 +62,8 @@ struct Learned {
     has_succeeded: bool,
     /// Texts for the user that nobody has fetched.
     notices: Vec<String>,
+    /// Failed attempts that nobody has fetched.
+    failures: Failures,
 }
 
 impl ServerClient {
@@ -79,7 +89,8 @@ impl ServerClient {
         let address = Address::new(&settings.url)?;
         let (gate, requests, learned) = (Gate::default(), AtomicU64::new(0), Mutex::default());
         let named = settings.model.clone();
-        let mut client = Self { settings, address, agent, key, model: String::new(), gate, requests, learned };
+        let (model, large) = (String::new(), Mutex::default());
+        let mut client = Self { settings, address, agent, key, model, gate, requests, learned, large };
         client.model = named.map_or_else(|| client.only_model(), Ok)?;
         Ok(client)
     }
@@ -134,6 +145,11 @@ impl ServerClient {
     /// Texts for the user about what the server refused, each of them once.
     pub fn notices(&self) -> Vec<String> {
         std::mem::take(&mut self.learned().notices)
+    }
+
+    /// Attempts that failed since the last call, whether or not another one succeeded.
+    pub fn failures(&self) -> Failures {
+        std::mem::take(&mut self.learned().failures)
     }
 
     /// Whether requests have the field `name`: the server did not refuse it.
@@ -224,6 +240,7 @@ impl ServerClient {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
+            *self.learned().failures.entry(failed.reason.to_string()).or_default() += 1;
             if !failed.is_transient || attempt > self.settings.retries {
                 return Err(self.error(failed.status, failed.found, attempt));
             }
@@ -279,13 +296,15 @@ impl ServerClient {
         if let Some(pause) = advice.pause {
             self.gate.pause(pause.min(Duration::from_secs_f64(self.settings.max_wait_secs)));
         }
-        let body = response.body_mut().with_config().limit(self.settings.max_reply_bytes).read_to_vec();
+        let read = self.read(&mut response);
+        let (body, _large) = read.map_or_else(|error| (Err(error), None), |(body, large)| (Ok(body), large));
         if !(200..300).contains(&status) {
             // A body that cannot be read has no message.
             let message = body.map(|body| words_of_bytes(&body)).unwrap_or_default();
             let found =
                 if message.is_empty() { format!("status {status}") } else { format!("status {status}: {message}") };
-            return Err(Failed { status: Some(status), found, is_transient: is_transient(status), advice });
+            let reason = Reason::Status(status);
+            return Err(Failed { status: Some(status), found, reason, is_transient: is_transient(status), advice });
         }
         let parsed = body.map_err(Failed::transport).map(|body| parse(&body))?;
         let encoding = header("content-encoding").filter(|encoding| !["gzip", "identity", ""].contains(encoding));
@@ -294,12 +313,25 @@ impl ServerClient {
             None => unread,
         });
         // An error inside a reply is tried again as its own status would be.
-        parsed.map_err(|Unread { status: own, found }| Failed {
+        parsed.map_err(|Unread { status: own, found, reason }| Failed {
             status: own.or(Some(status)),
             found,
+            reason,
             is_transient: own.is_none_or(is_transient),
             advice,
         })
+    }
+
+    /// Reads a body, and holds on to the right to have a large one if it is one.
+    fn read(&self, response: &mut Response<ureq::Body>) -> Result<(Vec<u8>, Option<MutexGuard<'_, ()>>), ureq::Error> {
+        let mut reader = response.body_mut().with_config().limit(self.settings.max_reply_bytes).reader();
+        let mut body = Vec::new();
+        if reader.by_ref().take(LARGE).read_to_end(&mut body)? < LARGE as usize {
+            return Ok((body, None));
+        }
+        let large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.read_to_end(&mut body)?;
+        Ok((body, Some(large)))
     }
 
     /// `text` without the API key.
@@ -316,6 +348,7 @@ impl ServerClient {
 struct Failed {
     status: Option<u16>,
     found: String,
+    reason: Reason,
     /// Whether another attempt may help.
     is_transient: bool,
     advice: Advice,
@@ -323,14 +356,10 @@ struct Failed {
 
 impl Failed {
     fn transport(error: ureq::Error) -> Self {
-        let is_transient = !matches!(
-            error,
-            ureq::Error::BadUri(_)
-                | ureq::Error::Http(_)
-                | ureq::Error::InvalidProxyUrl
-                | ureq::Error::BodyExceedsLimit(_)
-        );
-        Self { status: None, found: error.to_string(), is_transient, advice: Advice::default() }
+        let is_transient =
+            !matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl);
+        let reason = Reason::of_transport(&error);
+        Self { status: None, found: error.to_string(), reason, is_transient, advice: Advice::default() }
     }
 }
 

@@ -81,13 +81,16 @@ impl Generator for ServerGenerator {
         let mut once = Once::default();
         let sink = std::cell::RefCell::new(sink);
         let stopped = || sink.borrow().is_interrupted();
-        in_parallel(workers, &mut requests, work, &stopped, &mut |(sampled, beside)| {
+        let done = in_parallel(workers, &mut requests, work, &stopped, &mut |(sampled, beside)| {
             let mut sink = sink.borrow_mut();
+            sink.failed(&self.client.failures())?;
             let wants_logps = self.client.settings().logps && self.client.sends("logprobs");
             let notices = self.client.notices().into_iter();
             notices.chain(once.notices(&sampled, beside, wants_logps)).for_each(|notice| sink.notice(&notice));
             sink.keep(vec![sampled])
-        })
+        });
+        // Those of the request that ended the work.
+        done.and(sink.borrow_mut().failed(&self.client.failures()))
     }
 }
 

@@ -8,6 +8,7 @@ mod generator;
 mod key;
 mod lenient;
 pub(crate) mod pool;
+mod reason;
 mod reply;
 mod request;
 mod settings;

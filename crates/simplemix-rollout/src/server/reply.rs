@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::lenient::json_of;
+use super::reason::Reason;
 use super::stream;
 use super::unread::{Unread, error_in, words, words_of_bytes};
 use crate::finish::Finish;
@@ -59,7 +60,8 @@ pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, Unread> {
     let choices = body["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
     let [choice] = choices else {
         return Err(error_in(&body).unwrap_or_else(|| {
-            Unread::new(format!("{} responses in the reply, expected one: {}", choices.len(), words(&body)))
+            let found = format!("{} responses in the reply, expected one: {}", choices.len(), words(&body));
+            Unread { reason: Reason::Count, ..Unread::new(found) }
         }));
     };
     let text = text_of(choice, chat);

@@ -2,8 +2,12 @@
 
 use serde_json::Value;
 
+use super::reason::Reason;
+
 /// Longest excerpt of a server's words, in characters.
 const MOST_CHARS: usize = 300;
+/// Bytes of a page that are searched for its words.
+const MOST_BYTES: usize = 64 << 10;
 
 /// A body without a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,11 +16,13 @@ pub(super) struct Unread {
     pub(super) status: Option<u16>,
     /// The server's words, or what is wrong with the body.
     pub(super) found: String,
+    /// Reason under which the failure is counted.
+    pub(super) reason: Reason,
 }
 
 impl Unread {
     pub(super) fn new(found: impl Into<String>) -> Self {
-        Self { status: None, found: found.into() }
+        Self { status: None, found: found.into(), reason: Reason::Unreadable }
     }
 }
 
@@ -28,8 +34,8 @@ pub(super) fn error_in(body: &Value) -> Option<Unread> {
         [&body["error"], &body["choices"][0]["error"], &body["detail"]].into_iter().find(|error| is_error(error));
     let error = error.or_else(|| (body["object"] == "error" || body["detail"].is_array()).then_some(body))?;
     let status = status_of(error).or_else(|| status_of(body));
-    let code = status.map_or_else(String::new, |status| format!(" {status}"));
-    Some(Unread { status, found: format!("error{code} in the reply: {}", words(body)) })
+    let reason = Reason::InReply(status);
+    Some(Unread { status, found: format!("{reason}: {}", words(body)), reason })
 }
 
 /// The object in a list of one, as Google sends errors.
@@ -100,7 +106,7 @@ fn details(detail: &Value) -> Option<String> {
 pub(super) fn words_of_bytes(body: &[u8]) -> String {
     match super::lenient::json_of(body) {
         Ok(json) if json.is_object() || json.is_array() => words(&json),
-        _ => short(&without_tags(&String::from_utf8_lossy(body))),
+        _ => short(&without_tags(&String::from_utf8_lossy(&body[..body.len().min(MOST_BYTES)]))),
     }
 }
 
@@ -119,7 +125,8 @@ fn without_tags(text: &str) -> String {
         plain.push_str(before);
         plain.push(' ');
         // The inside of a script or a style is no text.
-        let hidden = ["script", "style"].into_iter().find(|name| tag.to_ascii_lowercase().starts_with(name));
+        let is_called = |name: &str| tag.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        let hidden = ["script", "style"].into_iter().find(|name| is_called(name));
         let end = hidden.and_then(|name| tag.find(&format!("</{name}"))).unwrap_or(0);
         rest = tag[end..].split_once('>').map_or("", |(_, rest)| rest);
     }
