@@ -9,6 +9,7 @@ mod eval;
 #[cfg(feature = "faults")]
 mod faults;
 mod good_runs;
+mod inputs;
 mod judging;
 mod manners;
 mod mixing;

@@ -69,7 +69,7 @@ impl From<simplemix_pipeline::Error> for Failure {
 
 /// Text of a file that the user names.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Failure::input(format!("{}: cannot read: {e}", path.display())))
+    simplemix_files::read_to_string(path).map_err(|e| Failure::input(format!("{}: cannot read: {e}", path.display())))
 }
 
 /// Settings of a file that the user names; the error names all keys that cannot be used, with their lines.

@@ -41,6 +41,11 @@ impl<'a> Opaque<'a> {
         self.array.data_type()
     }
 
+    /// Array and row of the value.
+    pub(crate) fn place(self) -> (&'a dyn Array, usize) {
+        (self.array, self.row)
+    }
+
     /// The value as Arrow shows it; `None` if Arrow cannot show the type.
     fn shown(self) -> Option<String> {
         let array = in_utc(&self.array.slice(self.row, 1));

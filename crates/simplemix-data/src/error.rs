@@ -112,13 +112,25 @@ pub enum Error {
         /// The cause.
         source: ArrowError,
     },
-    /// A Parquet or Arrow file that is damaged in a way that makes its reader panic.
+    /// A Parquet or Arrow file, or a tokenizer, that is damaged in a way that makes its reader panic.
     #[error("{path}: damaged: {message}", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Message of the reader.
         message: String,
+    },
+    /// A row that takes far more memory than its file has bytes.
+    #[error("{path}: row {row} takes {found} bytes or more, expected at most {most} from a file of this size", path = path.display())]
+    LongRow {
+        /// The file.
+        path: PathBuf,
+        /// Number of the row, counted from 0.
+        row: u64,
+        /// Bytes that were counted.
+        found: u64,
+        /// Bytes that are read.
+        most: u64,
     },
     /// Text that is not JSON.
     #[error("{path}: row {row} (byte {byte}): not JSON: {source}", path = path.display())]

@@ -157,14 +157,11 @@ fn spilling(source: ArrowError) -> Error {
     Error::Arrow { path: "a temporary file".into(), source }
 }
 
-/// Maps a file into memory.
-pub(crate) fn map_file(file: &File) -> Result<Buffer, ArrowError> {
-    #[expect(
-        unsafe_code,
-        reason = "no safe way to map a file exists; ours have no name, or appeared whole and are never changed"
-    )]
+/// Maps a spilled file into memory.
+fn map_file(file: &File) -> Result<Buffer, ArrowError> {
+    #[expect(unsafe_code, reason = "no safe way to map a file exists; no other process can cut this one short")]
     // SAFETY: the map is read-only, and the buffer owns it, so it outlives every array that borrows from it. Nothing
-    // here writes to the file afterwards: spilled files have no name, token sets are only ever replaced by a rename.
+    // here writes to the file afterwards, and without a name no other process opens it.
     let map = unsafe { Mmap::map(file) }?;
     Ok(Buffer::from(bytes::Bytes::from_owner(map)))
 }

@@ -8,6 +8,7 @@ mod filter;
 mod folder;
 mod format;
 mod gather;
+mod guard;
 mod inputs;
 mod markers;
 mod message;

@@ -1,25 +1,25 @@
-//! Token ids of many pairs in a memory-mapped Arrow IPC file.
+//! Token ids of many pairs in an Arrow IPC file.
 //!
 //! A row is a kept pair: index in the input, and prompt, chosen and rejected as lists of ids; the prompt is stored once.
-//! Opening a file takes the same time for a thousand pairs and for a million, and ids are borrowed from it. The file's
-//! name is a BLAKE3 hash of everything that the ids depend on, so a set is made once. A lock keeps two processes from
+//! A file is read whole, which takes the memory of the ids in the run that made it, and ids are borrowed from it. It is not
+//! mapped, since a map of a file that another process cuts short ends the program. The file's name is a BLAKE3 hash of everything that the ids depend on, so a set is made once. A lock keeps two processes from
 //! making it at the same time.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, ListArray, RecordBatch, UInt32Array, UInt64Array};
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::FileWriter;
 use simplemix_files::{AtomicFile, Lock};
 
 use crate::error::{Error, Result};
-use crate::gather::{decode, map_file};
+use crate::gather::decode;
+use crate::guard::guarded;
 use crate::pair::Pair;
 use crate::tokenize::{DropReason, PairTokenizer, TokenizedPair, TokenizedSet};
 
@@ -29,7 +29,7 @@ const BATCH_ROWS: usize = 8192;
 /// Version of the file layout and of the tokenising rules; part of the key.
 const VERSION: &str = "2";
 
-/// Tokenised pairs in a mapped file.
+/// Tokenised pairs of a file.
 #[derive(Debug)]
 pub struct TokenSet {
     path: PathBuf,
@@ -61,18 +61,19 @@ struct Columns {
 }
 
 impl TokenSet {
-    /// Maps a file made by [`PairTokenizer::encode_cached`].
+    /// Reads a file made by [`PairTokenizer::encode_cached`].
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened, [`Error::Arrow`] or [`Error::Schema`] if it is truncated or not a token set.
+    /// [`Error::Io`] if it cannot be read; [`Error::Arrow`], [`Error::Damaged`] or [`Error::Schema`] if it is truncated or not a
+    /// token set.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_at(path.as_ref())
+        let path = path.as_ref();
+        guarded(path, || Self::open_at(path))
     }
 
     fn open_at(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let damaged = Error::arrow(path);
-        let (schema, found) = map_file(&file).and_then(|buffer| decode(&buffer)).map_err(damaged)?;
+        let bytes = simplemix_files::read(path).map_err(Error::io(path, "read"))?;
+        let (schema, found) = decode(&Buffer::from_vec(bytes)).map_err(Error::arrow(path))?;
         let count = |key: &str| schema.metadata().get(key).and_then(|text| text.parse().ok()).unwrap_or(0);
         let dropped = DropReason::ALL.iter().map(|&reason| (reason, count(&format!("dropped.{reason}")) as usize));
         let mut set = Self {

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use crate::message::{Message, TemplateInputs};
 use crate::pair::{Form, Pair, Text};
 use crate::template::{ChatTemplate, SpecialTokens, source, today};
@@ -205,7 +206,7 @@ impl PairTokenizer {
     /// Truncation and padding that `tokenizer.json` asks for are turned off.
     ///
     /// # Errors
-    /// [`Error::ModelFile`] if there is no `tokenizer.json`, [`Error::Tokenizer`] if it cannot be loaded,
+    /// [`Error::ModelFile`] if there is no `tokenizer.json`, [`Error::Tokenizer`] or [`Error::Damaged`] if it cannot be loaded,
     /// [`Error::Template`] if the chat template does not parse, [`Error::ModelConfig`] for a damaged JSON file,
     /// [`Error::Value`] if `max_length` is 0.
     pub fn from_dir(dir: impl AsRef<Path>, options: TokenizeOptions) -> Result<Self> {
@@ -219,7 +220,7 @@ impl PairTokenizer {
         }
         let path = dir.join("tokenizer.json");
         let Loaded { tokenizer, other, special_tokens, notices, key } = tokenizer::load(dir, options.tokenizer_as)?;
-        let added_after = added_after(&tokenizer).map_err(tokenizer_error(&path))?;
+        let added_after = guarded(&path, || added_after(&tokenizer).map_err(tokenizer_error(&path)))?;
         let template = match ChatTemplate::from_dir(dir) {
             Ok(template) => Some(dated(template.with_special_tokens(special_tokens.clone()), today())?),
             Err(Error::NoTemplate { .. }) => None,
@@ -338,19 +339,18 @@ impl PairTokenizer {
     fn difference(&self, other: &Other, texts: &[(String, bool)]) -> Result<Option<String>> {
         for (text, special) in texts {
             let ours = self.ids(text, *special)?;
-            let theirs = match other.tokenizer.encode_fast(text.as_str(), *special) {
+            let theirs = match encoded(&other.tokenizer, &self.path, text, *special) {
                 Ok(theirs) => theirs,
                 Err(error) => return Ok(Some(format!("ids here, and an error there, `{error}`"))),
             };
-            let theirs = theirs.get_ids();
             if ours != theirs {
-                let start = common_prefix(&ours, theirs);
+                let start = common_prefix(&ours, &theirs);
                 let show = |tokenizer: &Tokenizer, ids: &[u32]| {
                     let tokens: Vec<String> =
                         ids.iter().skip(start).take(3).filter_map(|&id| tokenizer.id_to_token(id)).collect();
                     format!("{tokens:?}")
                 };
-                let (here, there) = (show(&self.tokenizer, &ours), show(&other.tokenizer, theirs));
+                let (here, there) = (show(&self.tokenizer, &ours), show(&other.tokenizer, &theirs));
                 return Ok(Some(format!("{here} here, {there} there")));
             }
         }
@@ -395,7 +395,7 @@ impl PairTokenizer {
     /// [`Error::Io`] if `tokenizer.json` cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&std::fs::read(&self.path).map_err(Error::io(&self.path, "read"))?);
+        hasher.update(&simplemix_files::read(&self.path).map_err(Error::io(&self.path, "read"))?);
         hasher.update(self.template.as_ref().map_or("", ChatTemplate::source).as_bytes());
         hasher.update(self.template.as_ref().and_then(ChatTemplate::tool_use_source).unwrap_or_default().as_bytes());
         hasher.update(format!("{:?}", self.special_tokens).as_bytes());
@@ -445,12 +445,20 @@ impl PairTokenizer {
         }
     }
 
+    /// Numbers of tokens of texts as they stand, without the tokens that the tokenizer adds.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn token_counts(&self, texts: &[String]) -> Result<Vec<usize>> {
+        texts.par_iter().map(|text| Ok(self.ids(text, false)?.len())).collect()
+    }
+
     /// Decodes token ids to text, without special tokens.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] if the decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer.decode(ids, true).map_err(tokenizer_error(&self.path))
+        guarded(&self.path, || self.tokenizer.decode(ids, true).map_err(tokenizer_error(&self.path)))
     }
 
     /// Tokenises one pair.
@@ -579,9 +587,7 @@ impl PairTokenizer {
     }
 
     fn ids(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        // `encode_fast` leaves out character offsets, which are not needed.
-        let encoding = self.tokenizer.encode_fast(text, add_special_tokens).map_err(tokenizer_error(&self.path))?;
-        Ok(encoding.get_ids().to_vec())
+        encoded(&self.tokenizer, &self.path, text, add_special_tokens)
     }
 
     fn boundary_error(
@@ -624,6 +630,15 @@ fn dated(template: ChatTemplate, (year, month, day): (i32, u32, u32)) -> Result<
 fn added_after(tokenizer: &Tokenizer) -> tokenizers::Result<usize> {
     let encoding = tokenizer.encode("a", true)?;
     Ok(encoding.get_special_tokens_mask().iter().rev().take_while(|&&special| special == 1).count())
+}
+
+/// Token ids of a text; `path` is that of the tokenizer.
+fn encoded(tokenizer: &Tokenizer, path: &Path, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+    guarded(path, || {
+        // `encode_fast` leaves out character offsets, which are not needed.
+        let encoding = tokenizer.encode_fast(text, add_special_tokens).map_err(tokenizer_error(path))?;
+        Ok(encoding.get_ids().to_vec())
+    })
 }
 
 fn tokenizer_error(path: &Path) -> impl FnOnce(tokenizers::Error) -> Error {

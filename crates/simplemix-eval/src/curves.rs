@@ -29,7 +29,7 @@ pub type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn read_curves(path: &Path) -> Result<Curves> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
+    let text = simplemix_files::read_to_string(path).at(path, "read")?;
     let mut columns = Columns::default();
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let mut reader = serde_json::Deserializer::from_str(line);

@@ -1,6 +1,5 @@
 //! Files of JSON objects, as an array or an object a line, plain or compressed by gzip.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use crate::error::{At, Error, Result};
 /// Reads a file, decompressed if it is gzip, without a byte order mark.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    BufReader::new(File::open(path).at(path, "open")?).read_to_end(&mut bytes).at(path, "read")?;
+    BufReader::new(simplemix_files::open(path).at(path, "open")?).read_to_end(&mut bytes).at(path, "read")?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = Vec::new();
         flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked).at(path, "decompress")?;

@@ -45,7 +45,9 @@ impl AppendFile {
     fn open_at(path: &Path) -> Result<Self> {
         let open = || OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = system::create(path, open).at(path, "create")?;
-        let length = file.metadata().at(path, "read")?.len();
+        let found = file.metadata().at(path, "read")?;
+        crate::input::check(found.file_type()).at(path, "read")?;
+        let length = found.len();
         Ok(Self { path: path.to_path_buf(), file, length, torn: false, _lock: None })
     }
 

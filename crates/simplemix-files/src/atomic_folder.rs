@@ -99,7 +99,7 @@ impl AtomicFolder {
     /// [`Error::Io`].
     pub fn copy(&self, from: impl AsRef<Path>, name: impl AsRef<Path>) -> Result<()> {
         let from = from.as_ref();
-        let mut source = File::open(from).at(from, "read")?;
+        let mut source = crate::input::open(from).at(from, "read")?;
         let mut file = self.create_file(name)?;
         io::copy(&mut source, &mut file).map(|_| ()).at(&file.path, "write")
     }

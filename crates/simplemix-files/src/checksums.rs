@@ -70,7 +70,7 @@ pub fn check_folder(folder: impl AsRef<Path>) -> Result<bool> {
 
 fn check_folder_at(folder: &Path) -> Result<bool> {
     let path = folder.join(CHECKSUMS);
-    let bytes = match fs::read(&path) {
+    let bytes = match crate::input::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         bytes => bytes.at(&path, "read")?,
     };

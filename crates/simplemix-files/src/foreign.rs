@@ -1,6 +1,5 @@
 //! Texts of files that are something else than their name says.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -10,7 +9,7 @@ const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// Whether a file is Git LFS's pointer to the file that should be there. A file that cannot be read is none.
 pub fn is_lfs_pointer(path: impl AsRef<Path>) -> bool {
     let mut start = Vec::with_capacity(LFS.len());
-    let read = File::open(path).and_then(|file| file.take(LFS.len() as u64).read_to_end(&mut start));
+    let read = crate::input::open(path).and_then(|file| file.take(LFS.len() as u64).read_to_end(&mut start));
     read.is_ok() && start == LFS
 }
 

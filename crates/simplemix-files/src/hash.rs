@@ -1,6 +1,6 @@
 //! Hashes of files, by which results are known again.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{At, Error, Result};
@@ -70,7 +70,7 @@ fn has_ending(path: &Path, endings: &[&str]) -> bool {
 }
 
 fn update(hasher: &mut blake3::Hasher, path: &Path) -> Result<()> {
-    let file = File::open(path).at(path, "read")?;
+    let file = crate::input::open(path).at(path, "read")?;
     hasher.update_reader(file).at(path, "read")?;
     Ok(())
 }

@@ -82,7 +82,7 @@ impl Lock {
             if let Some(file) = found {
                 break file;
             }
-            let holder = fs::read_to_string(path).ok().and_then(|text| Holder::parse(&text));
+            let holder = crate::input::read_to_string(path).ok().and_then(|text| Holder::parse(&text));
             if !go_on(holder.as_ref()) {
                 return Err(Error::Locked { path: path.to_path_buf(), holder });
             }

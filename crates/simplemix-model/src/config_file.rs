@@ -22,7 +22,7 @@ impl ModelConfig {
             not_a_model::check(folder)?;
             return Err(Error::MissingFile { folder: folder.to_owned(), file: "config.json" });
         }
-        let text = std::fs::read_to_string(&path).at(&path, "read")?;
+        let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
         Self::from_json(&text, &path)
     }
 
@@ -63,7 +63,7 @@ pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind) 
     };
     let mut config = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
         Some(path) => {
-            let text = std::fs::read_to_string(&path).at(&path, "read")?;
+            let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
             let mut written: Value = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
             // Decided by the weights where they contradict the file.
             if config.to_json()["tie_word_embeddings"] == false {

@@ -53,7 +53,7 @@ impl GenerationConfig {
         let path =
             ["generation_config.json", "config.json"].map(|name| folder.join(name)).into_iter().find(|p| p.is_file());
         let Some(path) = path else { return Ok(Self::default()) };
-        let text = std::fs::read_to_string(&path).at(&path, "read")?;
+        let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
         let json: Value = serde_json::from_str(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
         Keys { path, json }.config()
     }

@@ -76,7 +76,7 @@ fn weights(repo: &ApiRepo) -> std::result::Result<(), Box<dyn std::error::Error>
     if repo.get(WEIGHTS).is_ok() {
         return Ok(());
     }
-    let index: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(repo.get(WEIGHTS_INDEX)?)?)?;
+    let index: serde_json::Value = serde_json::from_str(&simplemix_files::read_to_string(repo.get(WEIGHTS_INDEX)?)?)?;
     let shards = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
     let shards: std::collections::BTreeSet<&str> = shards.filter_map(serde_json::Value::as_str).collect();
     for shard in shards {

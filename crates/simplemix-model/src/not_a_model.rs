@@ -1,6 +1,5 @@
 //! Says what a path is that was given as a model folder and is none.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +100,8 @@ fn problem(path: &Path) -> Option<(String, String)> {
 /// A file in place of a folder.
 fn of_file(path: &Path) -> Option<(String, String)> {
     let mut start = [0; 4];
-    let is_gguf = File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start == b"GGUF";
+    let is_gguf =
+        simplemix_files::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start == b"GGUF";
     if is_lfs_pointer(path) {
         let advice = "fetch the file with `git lfs pull`, and give the model's folder";
         return Some(("Git LFS's pointer to a file".to_owned(), advice.to_owned()));
@@ -132,7 +132,7 @@ fn of_pickle(path: &Path) -> (String, String) {
 }
 
 fn of_adapter(path: &Path) -> (String, String) {
-    let text = std::fs::read_to_string(path.join(ADAPTER_CONFIG)).unwrap_or_default();
+    let text = simplemix_files::read_to_string(path.join(ADAPTER_CONFIG)).unwrap_or_default();
     let config: Value = serde_json::from_str(&text).unwrap_or_default();
     let base = config["base_model_name_or_path"].as_str().map(|base| format!(" (`{base}`)")).unwrap_or_default();
     let advice = format!(

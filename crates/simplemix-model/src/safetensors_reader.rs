@@ -45,7 +45,7 @@ impl Reader {
         if !found.is_file() {
             return Err(damaged(path, "it is not a regular file"));
         }
-        let file = File::open(path).at(path, "read")?;
+        let file = simplemix_files::open(path).at(path, "read")?;
         let (bytes, mut length) = (found.len(), [0; LENGTH_BYTES as usize]);
         if bytes < LENGTH_BYTES {
             return Err(damaged(path, format!("it has {bytes} bytes, expected a header")));

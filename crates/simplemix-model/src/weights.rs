@@ -195,7 +195,7 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         weight_map: BTreeMap<String, String>,
     }
     let path = index;
-    let text = std::fs::read_to_string(&path).at(&path, "read")?;
+    let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
     let index: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     // Names come from a file, so they must not lead out of the folder.

@@ -219,3 +219,28 @@ fn digest(text: &str) -> String {
     use sha2::{Digest, Sha256};
     Sha256::digest(text.as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[test]
+fn a_file_that_is_cut_short_meanwhile_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("m.gguf"), dir.path().join("out"));
+    std::fs::write(&input, File::small().bytes()).unwrap();
+    let length = input.metadata().unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(&input).unwrap();
+    // Called after a tensor was written, so the next one is behind the end.
+    let error = import_gguf(&input, &output, &mut |_, _| file.set_len(length / 2).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("m.gguf: byte ") && error.contains("cut short meanwhile"), "{error}");
+    assert!(!output.exists());
+}
+
+#[test]
+fn a_count_that_only_a_sparse_file_has_room_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("m.gguf");
+    let value = [&1u64.to_le_bytes()[..], b"k", &9u32.to_le_bytes(), &0u32.to_le_bytes(), &(1u64 << 30).to_le_bytes()];
+    let header = [b"GGUF", &3u32.to_le_bytes()[..], &0u64.to_le_bytes(), &1u64.to_le_bytes()];
+    std::fs::write(&input, [header.concat(), value.concat()].concat()).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&input).unwrap().set_len(1 << 40).unwrap();
+    let error = import_gguf(&input, &dir.path().join("out"), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("a count of 1073741824, expected at most 16777216"), "{error}");
+}

@@ -37,7 +37,7 @@ const DONE: &str = "stage.json";
 impl Stage {
     /// The record of the stage, if it is done.
     pub fn done(&self) -> Option<Done> {
-        let text = std::fs::read_to_string(self.folder.join(DONE)).ok()?;
+        let text = simplemix_files::read_to_string(self.folder.join(DONE)).ok()?;
         serde_json::from_str::<Done>(&text).ok().filter(|done| done.key == self.key)
     }
 

@@ -104,7 +104,7 @@ impl Summary {
     /// [`Error::Io`] if there is none, [`Error::Config`] if it is of another version.
     pub fn read(output: &Path) -> Result<Self> {
         let path = output.join(Self::FILE);
-        let text = std::fs::read_to_string(&path).at(&path, "read")?;
+        let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
         serde_json::from_str(&text)
             .map_err(|error| Error::Config { place: path.display().to_string(), message: error.to_string() })
     }

@@ -5,6 +5,7 @@
 //! last line. An object among the records holds numbers of failed attempts by reason. In memory the journal takes eight bytes
 //! per result.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,7 @@ impl WorkKey {
 /// not look at the date.
 #[cfg(any(test, feature = "local"))]
 pub(crate) fn kept_date(output: &Path) -> Option<String> {
-    let journal = journal_path(output).ok().and_then(|path| std::fs::File::open(path).ok());
+    let journal = journal_path(output).ok().and_then(|path| simplemix_files::open(path).ok());
     let header = journal.and_then(|file| BufReader::new(file).lines().next()?.ok());
     match header.and_then(|line| serde_json::from_str::<Header>(&line).ok()) {
         Some(header) => header.template_date,
@@ -137,9 +138,7 @@ struct Header {
 #[derive(Debug)]
 pub(crate) struct Journal<T> {
     file: AppendFile,
-    /// Start of the record of each result; [`NONE`] for missing results.
-    offsets: Vec<u64>,
-    done: u64,
+    offsets: Offsets,
     /// Failed attempts so far.
     failures: Failures,
     /// Whether the file is a journal of this work, so that it may be removed.
@@ -149,17 +148,15 @@ pub(crate) struct Journal<T> {
     results: PhantomData<T>,
 }
 
+/// Offset of a missing result.
 const NONE: u64 = u64::MAX;
-/// Largest number of results in a journal. A larger number in a file cannot come from this crate.
-const MOST: u64 = 1 << 32;
 
 impl<T: Serialize + DeserializeOwned> Journal<T> {
     fn open(path: PathBuf, key: &WorkKey, overwrite: bool) -> Result<Self> {
         let file = AppendFile::open_locked(path)?;
         let mut journal = Self {
             file,
-            offsets: Vec::new(),
-            done: 0,
+            offsets: Offsets::default(),
             failures: Failures::new(),
             is_ours: false,
             recent: None,
@@ -170,8 +167,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             Some((header, end)) if header.key == key.0 => journal.file.truncate(end)?,
             Some(_) if !overwrite => return Err(Error::OtherWork { path: journal.file.path().to_path_buf() }),
             _ => {
-                journal.offsets.clear();
-                journal.done = 0;
+                journal.offsets = Offsets::default();
                 journal.failures.clear();
                 journal.file.truncate(0)?;
                 journal.write_line(&json(&Header { key: key.0.clone(), template_date: key.1.clone() }))?;
@@ -205,7 +201,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
             } else {
                 let Ok(record) = serde_json::from_slice::<Vec<(u64, T)>>(&line) else { break };
                 for (number, _) in record {
-                    note(&mut self.offsets, &mut self.done, number, start);
+                    self.offsets.note(number, start);
                 }
             }
             end += line.len() as u64 + 1;
@@ -224,13 +220,12 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 
     /// Start of the record with the result of this number.
     fn offset(&self, number: u64) -> Option<u64> {
-        let number = usize::try_from(number).ok()?;
-        self.offsets.get(number).copied().filter(|&offset| offset != NONE)
+        self.offsets.get(number)
     }
 
     /// Number of results.
     pub(crate) fn done(&self) -> u64 {
-        self.done
+        self.offsets.done
     }
 
     /// Adds results, all of them or none.
@@ -238,7 +233,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
         let start = self.file.len();
         self.write_line(&json(&record))?;
         for (number, _) in record {
-            note(&mut self.offsets, &mut self.done, *number, start);
+            self.offsets.note(*number, start);
         }
         Ok(())
     }
@@ -287,7 +282,7 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
 impl<T> Drop for Journal<T> {
     /// Removes a journal without results.
     fn drop(&mut self) {
-        if self.is_ours && self.done == 0 {
+        if self.is_ours && self.offsets.done == 0 {
             // A file that stays behind is continued or overwritten by the next run.
             let _ = simplemix_files::remove_file(self.file.path());
         }
@@ -296,20 +291,34 @@ impl<T> Drop for Journal<T> {
 
 fn add(sum: &mut Failures, failures: &Failures) {
     for (reason, count) in failures {
-        *sum.entry(reason.clone()).or_default() += count;
+        let sum = sum.entry(reason.clone()).or_default();
+        *sum = sum.saturating_add(*count);
     }
 }
 
-fn note(offsets: &mut Vec<u64>, done: &mut u64, number: u64, offset: u64) {
-    if number >= MOST {
-        return;
+/// Results per page of [`Offsets`].
+const PAGE: u64 = 512;
+
+/// Start of the record of each result, by number. Pages without a result take no memory, so that a number which damage made
+/// large costs one page.
+#[derive(Debug, Default)]
+struct Offsets {
+    pages: BTreeMap<u64, Box<[u64; PAGE as usize]>>,
+    done: u64,
+}
+
+impl Offsets {
+    fn note(&mut self, number: u64, offset: u64) {
+        let page = self.pages.entry(number / PAGE).or_insert_with(|| Box::new([NONE; PAGE as usize]));
+        let known = &mut page[(number % PAGE) as usize];
+        self.done += u64::from(*known == NONE);
+        *known = offset;
     }
-    let at = number as usize;
-    if offsets.len() <= at {
-        offsets.resize(at + 1, NONE);
+
+    fn get(&self, number: u64) -> Option<u64> {
+        let offset = self.pages.get(&(number / PAGE))?[(number % PAGE) as usize];
+        (offset != NONE).then_some(offset)
     }
-    *done += u64::from(offsets[at] == NONE);
-    offsets[at] = offset;
 }
 
 #[cfg(test)]
@@ -318,6 +327,21 @@ mod tests {
 
     fn open(path: &Path, key: &str, overwrite: bool) -> Result<Journal<String>> {
         Journal::open(path.to_path_buf(), &WorkKey(key.into(), None), overwrite)
+    }
+
+    #[test]
+    fn a_number_that_damage_made_large_takes_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j");
+        let mut journal = open(&path, "k", false).unwrap();
+        for number in [3, u64::from(u32::MAX), u64::MAX] {
+            journal.append(&[(number, number.to_string())]).unwrap();
+        }
+        drop(journal);
+        let mut journal = open(&path, "k", false).unwrap();
+        assert_eq!((journal.done(), journal.offsets.pages.len()), (3, 3));
+        assert_eq!(journal.get(u64::MAX).unwrap(), Some(&u64::MAX.to_string()));
+        assert!(journal.has(3) && !journal.has(4));
     }
 
     #[test]

@@ -9,6 +9,9 @@ mod command;
 mod error;
 mod exact;
 mod finish;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generate;
 mod generator;
 #[cfg(feature = "local")]

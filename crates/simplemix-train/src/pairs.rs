@@ -47,15 +47,15 @@ pub struct PairSet {
     pub(crate) uncached: Vec<(PathBuf, Arc<TokenizedSet>)>,
 }
 
-/// Token ids of pairs, in memory or in memory-mapped files.
+/// Token ids of pairs, as they were made or as files have them.
 #[derive(Debug, Default)]
 pub(crate) struct PairTokens(Vec<Ids>);
 
 /// Token ids of a pair: a set and the row in it.
 #[derive(Debug)]
 enum Ids {
-    InMemory(Arc<TokenizedSet>, usize),
-    Mapped(Arc<TokenSet>, usize),
+    Made(Arc<TokenizedSet>, usize),
+    Read(Arc<TokenSet>, usize),
 }
 
 impl PairTokens {
@@ -65,11 +65,11 @@ impl PairTokens {
     /// If there is no such pair, like indexing a slice.
     pub(crate) fn get(&self, pair: usize) -> TokenRow<'_> {
         match &self.0[pair] {
-            Ids::InMemory(set, row) => {
+            Ids::Made(set, row) => {
                 let (index, TokenizedPair { prompt, chosen, rejected, .. }) = &set.pairs[*row];
                 TokenRow { index: *index as u64, prompt, chosen, rejected }
             }
-            Ids::Mapped(set, row) => set.get(*row),
+            Ids::Read(set, row) => set.get(*row),
         }
     }
 
@@ -98,7 +98,7 @@ fn write_tokens(path: &Path, set: &TokenizedSet) -> Result<()> {
 
 impl From<Arc<TokenizedSet>> for PairTokens {
     fn from(set: Arc<TokenizedSet>) -> Self {
-        Self((0..set.pairs.len()).map(|row| Ids::InMemory(set.clone(), row)).collect())
+        Self((0..set.pairs.len()).map(|row| Ids::Made(set.clone(), row)).collect())
     }
 }
 
@@ -129,7 +129,7 @@ impl PairSet {
             && set.iter().all(|row| row.index < pairs.len() as u64)
         {
             let set = Arc::new(set);
-            let tokens = PairTokens((0..set.len()).map(|row| Ids::Mapped(set.clone(), row)).collect());
+            let tokens = PairTokens((0..set.len()).map(|row| Ids::Read(set.clone(), row)).collect());
             return Ok(Self::from_tokens(pairs, tokens, set.dropped(), set.cut() as usize));
         }
         let made = Arc::new(tokenizer.encode_all(pairs)?);

@@ -41,7 +41,7 @@ impl ReferenceKey {
 
     /// Loads the log-probabilities of `pairs` pairs from `folder`; none if the file is absent or damaged.
     pub(crate) fn load(&self, folder: &Path, pairs: usize) -> Option<ReferenceLogps> {
-        let bytes = std::fs::read(self.path(folder)).ok()?;
+        let bytes = simplemix_files::read(self.path(folder)).ok()?;
         let file = SafeTensors::deserialize(&bytes).ok()?;
         let logps = file.tensor(LOGPS).ok().filter(|t| t.dtype() == Dtype::F64 && t.shape() == [pairs, 2])?;
         let numbers: Vec<f64> = logps.data().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();

@@ -116,7 +116,7 @@ impl RunFolder {
     /// [`Error::Io`] if it cannot be read or holds something else.
     pub(crate) fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = self.path.join(name);
-        match std::fs::read_to_string(&path) {
+        match simplemix_files::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             text => serde_json::from_str(&text.at(&path, "read")?).map_err(std::io::Error::from).at(&path, "read"),
         }
@@ -269,7 +269,7 @@ impl RunFolder {
     fn restore_step(&self, learner: &mut impl Learner, step: u64) -> Result<Progress> {
         let folder = self.checkpoint(step);
         let path = folder.join(PROGRESS);
-        let text = std::fs::read_to_string(&path).at(&path, "read")?;
+        let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
         let progress = serde_json::from_str(&text)
             .map_err(|e| Error::Config { path, message: format!("not the progress of a checkpoint: {e}") })?;
         learner.restore(&folder)?;

@@ -75,7 +75,7 @@ impl Trainable for Trainee {
     fn restore(&mut self, folder: &Path) -> Result<()> {
         self.restore_weights(folder)?;
         let path = folder.join(UPDATES);
-        let text = std::fs::read_to_string(&path).at(&path, "read")?;
+        let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
         let updates = text.trim().parse().map_err(|_| Error::State {
             name: UPDATES.to_owned(),
             found: text.clone(),

@@ -1,24 +1,65 @@
-//! A Parquet file that fails when it is read beyond its end again and again.
+//! A Parquet file whose pages are bounded before the reader allocates what they ask for.
 //!
-//! The `parquet` crate skips unknown fields of a page header without noticing that the file has ended, so a damaged header
+//! The `parquet` crate trusts the sizes in page headers: 33 kB of zstd can ask for 2 GB, and runs of equal levels for any number
+//! of list items. It also skips unknown fields of a page header without noticing that the file has ended, so a damaged header
 //! with a list of 2^31 numbers keeps it busy for hours.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
+
+use crate::read::budget::{ALLOWANCE, RATIO, excess, max_rows};
+use crate::read::page_header::PageHeader;
 
 /// Reads at the end of the file that are allowed; sound readers make fewer.
 const READS_AT_END: usize = 64;
+/// Bytes of a page's header that are read at once; most have fewer.
+const HEADER_BYTES: usize = 256;
+/// Memory of an item of a list: its levels, and the place of its value.
+const ITEM_BYTES: u64 = 24;
 
 /// A local file for the Parquet reader.
-pub(crate) struct BoundedFile(pub(crate) File);
+pub(crate) struct BoundedFile {
+    file: Arc<File>,
+    /// Pages that were met; `None` while the file's metadata is read.
+    pages: Option<Arc<Mutex<Pages>>>,
+}
+
+impl BoundedFile {
+    /// A file whose metadata can be read.
+    pub(crate) fn new(file: File) -> Self {
+        Self { file: Arc::new(file), pages: None }
+    }
+
+    /// The same file, whose pages can be read.
+    ///
+    /// # Errors
+    /// If the file declares more rows than it can have, or columns at the same place.
+    pub(crate) fn with_pages(self, metadata: &ParquetMetaData) -> Result<Self> {
+        let (most, rows) = (max_rows(self.len()), metadata.file_metadata().num_rows());
+        if u64::try_from(rows).map_or(true, |rows| rows > most) {
+            let length = self.len();
+            let found = format!("{rows} rows in a file of {length} bytes, expected at most {most}");
+            return Err(ParquetError::General(found));
+        }
+        Ok(Self { pages: Some(Arc::new(Mutex::new(Pages::of(metadata)?))), ..self })
+    }
+
+    fn rest(&self, offset: u64) -> Rest {
+        Rest { file: self.file.clone(), offset }
+    }
+}
 
 impl Length for BoundedFile {
     fn len(&self) -> u64 {
-        self.0.len()
+        Length::len(self.file.as_ref())
     }
 }
 
@@ -26,7 +67,8 @@ impl ChunkReader for BoundedFile {
     type T = BoundedReader;
 
     fn get_read(&self, start: u64) -> Result<BoundedReader> {
-        Ok(BoundedReader { inner: self.0.get_read(start)?, at_end: 0 })
+        let header = self.pages.clone().map(|pages| (pages, start));
+        Ok(BoundedReader { inner: BufReader::new(self.rest(start)), header, at_end: 0 })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
@@ -34,18 +76,49 @@ impl ChunkReader for BoundedFile {
             let found = format!("{length} bytes at offset {start}, in a file of {} bytes", self.len());
             return Err(ParquetError::EOF(found));
         }
-        self.0.get_bytes(start, length)
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok(bytes.into())
     }
 }
 
-/// A reader that fails after [`READS_AT_END`] reads at the end of its file.
+/// Bytes of a file from an offset on.
+#[derive(Clone)]
+struct Rest {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for Rest {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+/// A reader that checks the page whose header it reads first, and fails after [`READS_AT_END`] reads at the end of its file.
 pub(crate) struct BoundedReader {
-    inner: BufReader<File>,
+    inner: BufReader<Rest>,
+    header: Option<(Arc<Mutex<Pages>>, u64)>,
     at_end: usize,
+}
+
+impl BoundedReader {
+    /// Checks the page at the place where the reader begins.
+    fn check(&self, pages: &Mutex<Pages>, start: u64) -> std::io::Result<()> {
+        let mut input = BufReader::with_capacity(HEADER_BYTES, self.inner.get_ref().clone());
+        let header = PageHeader::read(&mut input)?;
+        let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.see(start, header).map_err(|found| std::io::Error::new(ErrorKind::InvalidData, found))
+    }
 }
 
 impl Read for BoundedReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some((pages, start)) = self.header.take() {
+            self.check(&pages, start)?;
+        }
         let count = self.inner.read(buffer)?;
         if count == 0 && !buffer.is_empty() {
             self.at_end += 1;
@@ -54,5 +127,85 @@ impl Read for BoundedReader {
             }
         }
         Ok(count)
+    }
+}
+
+/// Sizes of the pages that are read at a time: for each column of a row group, a dictionary and a page.
+struct Pages {
+    /// In the order of their places, row group by row group.
+    columns: Vec<Column>,
+}
+
+struct Column {
+    place: Range<u64>,
+    row_group: usize,
+    rows: u64,
+    is_repeated: bool,
+    /// Bytes of the dictionary, and of the current page, beyond what they may expand to.
+    excess: [u64; 2],
+    /// Bytes and values of all pages so far.
+    stored: u64,
+    values: u64,
+}
+
+impl Pages {
+    fn of(metadata: &ParquetMetaData) -> Result<Self> {
+        let groups = metadata.row_groups().iter().enumerate();
+        let mut columns: Vec<Column> = groups
+            .flat_map(|(number, group)| {
+                group.columns().iter().map(move |chunk| Column::of(chunk, number, group.num_rows()))
+            })
+            .collect();
+        columns.retain(|column| !column.place.is_empty());
+        columns.sort_by_key(|column| column.place.start);
+        match columns.windows(2).find(|pair| pair[0].place.end > pair[1].place.start) {
+            Some(pair) => Err(ParquetError::General(format!("two columns at the same place, {:?}", pair[1].place))),
+            None => Ok(Self { columns }),
+        }
+    }
+
+    /// Counts the page at `start`; an error if its row group would take too much memory.
+    fn see(&mut self, start: u64, header: PageHeader) -> std::result::Result<(), String> {
+        let PageHeader { is_dictionary, expanded, stored, values } = header;
+        if is_dictionary && values > expanded {
+            return Err(format!("a dictionary of {values} values in {expanded} bytes"));
+        }
+        let number = self.columns.partition_point(|column| column.place.end <= start);
+        let Some(column) = self.columns.get_mut(number) else {
+            return Err(format!("a page at offset {start}, behind all columns"));
+        };
+        column.excess[usize::from(!is_dictionary)] = excess(expanded, stored);
+        if !is_dictionary {
+            column.stored += stored;
+            column.values = column.values.saturating_add(values);
+        }
+        let items = column.values.saturating_sub(column.rows);
+        if column.is_repeated && excess(items.saturating_mul(ITEM_BYTES), column.stored) > ALLOWANCE {
+            return Err(format!("{items} items of lists in {} bytes", column.stored));
+        }
+        let row_group = column.row_group;
+        let together = self.columns.iter().filter(|column| column.row_group == row_group);
+        if together.flat_map(|column| column.excess).sum::<u64>() > ALLOWANCE {
+            return Err(format!(
+                "a page of {stored} bytes that expands to {expanded}; expected {RATIO} times as much, and {ALLOWANCE} bytes \
+                 more for all columns"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Column {
+    fn of(chunk: &ColumnChunkMetaData, row_group: usize, rows: i64) -> Self {
+        let (start, length) = chunk.byte_range();
+        Self {
+            place: start..start.saturating_add(length),
+            row_group,
+            rows: rows.try_into().unwrap_or(0),
+            is_repeated: chunk.column_descr().max_rep_level() > 0,
+            excess: [0, 0],
+            stored: 0,
+            values: 0,
+        }
     }
 }

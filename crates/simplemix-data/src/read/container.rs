@@ -12,17 +12,21 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::{FileReader, StreamReader};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::Length;
 use serde_json::{Map, Value};
 
 use crate::cell::Struct;
 use crate::error::{Error, Result};
 use crate::format::Columns;
+use crate::guard::{Guarded, guarded};
 use crate::problem::Problem;
 use crate::read::bounded::BoundedFile;
-use crate::read::guard::{Guarded, guarded};
+use crate::read::budget::{max_compressed_text, max_row, max_text};
 use crate::read::ipc::{check_file, check_stream};
-use crate::read::json::{Elements, Nesting, SplitError};
+use crate::read::json::{Elements, Nesting, SplitError, Text};
 use crate::read::json_row;
+use crate::read::pieces::Pieces;
+use crate::read::plain;
 
 /// Bytes after which a chunk of rows is closed.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -89,11 +93,6 @@ pub(crate) struct JsonRow {
 }
 
 impl Chunk {
-    fn of_batch(batch: RecordBatch) -> Self {
-        let schema = batch.schema();
-        Chunk::Arrow { rows: StructArray::from(batch), schema }
-    }
-
     /// Renames columns; `name` returns the new name, if there is one.
     pub(crate) fn renamed(self, name: &impl Fn(&str) -> Option<String>) -> Self {
         match self {
@@ -199,7 +198,7 @@ pub(crate) struct Source {
 impl Source {
     /// Detects the container from the first bytes.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
+        let mut file = simplemix_files::open(path).map_err(Error::io(path, "open"))?;
         let mut head = Vec::new();
         file.by_ref().take(8).read_to_end(&mut head).map_err(Error::io(path, "read"))?;
         let container = match head.as_slice() {
@@ -222,14 +221,14 @@ impl Source {
 
     /// The decompressed text of a JSON file.
     pub(crate) fn text(&self) -> Result<Box<dyn BufRead + Send>> {
-        text(&self.path)
+        Ok(text(&self.path)?.input)
     }
 
     /// Whether the file has no rows.
     pub(crate) fn has_no_rows(&self) -> Result<bool> {
         if self.container == Container::Parquet {
             let metadata = guarded(&self.path, || {
-                let loaded = ArrowReaderMetadata::load(&BoundedFile(self.file()?), ArrowReaderOptions::default());
+                let loaded = ArrowReaderMetadata::load(&BoundedFile::new(self.file()?), ArrowReaderOptions::default());
                 loaded.map_err(Error::parquet(&self.path))
             })?;
             return Ok(metadata.metadata().file_metadata().num_rows() == 0);
@@ -249,7 +248,7 @@ impl Source {
 
     /// Reads all rows in chunks of at most `rows`, decoding only the columns that are `wanted`.
     pub(crate) fn chunks(&self, wanted: &Wanted, rows: usize) -> Result<Chunks> {
-        let json = |split: fn(Box<dyn BufRead + Send>) -> Elements| {
+        let json = |split: fn(Text) -> Elements| {
             Ok(json_chunks(split(text(&self.path)?), self.path.clone(), wanted.clone(), rows))
         };
         match self.container {
@@ -263,24 +262,31 @@ impl Source {
     }
 
     fn file(&self) -> Result<File> {
-        File::open(&self.path).map_err(Error::io(&self.path, "open"))
+        simplemix_files::open(&self.path).map_err(Error::io(&self.path, "open"))
     }
 
     fn parquet(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
         let fail = || Error::parquet(&self.path);
-        let file = BoundedFile(self.file()?);
+        let file = BoundedFile::new(self.file()?);
+        let length = file.len();
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(fail())?;
+        let file = file.with_pages(metadata.metadata()).map_err(fail())?;
         let bytes: i64 = metadata.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
         let all_rows = metadata.metadata().file_metadata().num_rows().max(1);
         let row_bytes = usize::try_from(bytes / all_rows).unwrap_or(0).max(1);
         let rows = rows.min((CHUNK_BYTES / row_bytes).max(1));
-        let columns = projection(metadata.schema(), wanted);
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), columns);
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+        let schema = metadata.schema().clone();
+        let columns = projection(&schema, wanted);
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(plain::with_views(&schema)));
+        let views = ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).map_err(fail())?;
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), columns.iter().copied());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, views);
         let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(fail())?;
+        let schema = Arc::new(schema.project(&columns).map_err(Error::arrow(&self.path))?);
         let path = self.path.clone();
-        let chunks = reader.map(move |batch| batch.map(Chunk::of_batch).map_err(Error::arrow(&path)));
-        Ok(Box::new(Guarded::new(chunks, &self.path)))
+        let batches = reader.map(move |batch| batch.map_err(Error::arrow(&path)));
+        let cut = Cut { path: self.path.clone(), rows, most: max_row(length), declared: Some(schema) };
+        Ok(cut.chunks(batches))
     }
 
     fn arrow_file(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
@@ -292,7 +298,8 @@ impl Source {
         let columns = projection(&schema, wanted);
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let reader = FileReader::try_new(file, Some(columns)).map_err(fail())?;
-        Ok(sliced(reader, self.path.clone(), length, rows))
+        let cut = Cut { path: self.path.clone(), rows, most: max_row(length), declared: None };
+        Ok(cut.chunks(checked(reader, self.path.clone(), length)))
     }
 
     fn arrow_stream(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
@@ -304,7 +311,8 @@ impl Source {
         let columns = projection(&schema, wanted);
         file.seek(SeekFrom::Start(0)).map_err(Error::io(&self.path, "read"))?;
         let reader = StreamReader::try_new(file, Some(columns)).map_err(fail())?;
-        Ok(sliced(reader, self.path.clone(), length, rows))
+        let cut = Cut { path: self.path.clone(), rows, most: max_row(length), declared: None };
+        Ok(cut.chunks(checked(reader, self.path.clone(), length)))
     }
 }
 
@@ -317,53 +325,77 @@ fn projection(schema: &Schema, wanted: &dyn Fn(&str) -> bool) -> Vec<usize> {
     schema.fields().iter().enumerate().filter(|(_, field)| wanted(field.name())).map(|(index, _)| index).collect()
 }
 
-/// Splits record batches into chunks of at most `rows`, which share the memory of the batch.
-fn sliced(
+/// Batches without more rows than a file of `length` bytes can have.
+fn checked(
     reader: impl Iterator<Item = arrow::error::Result<RecordBatch>> + Send + 'static,
     path: PathBuf,
     length: u64,
-    rows: usize,
-) -> Chunks {
-    let fail = path.clone();
-    let batches = reader.map(move |batch| {
-        let batch = batch.map_err(Error::arrow(&fail))?;
+) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+    reader.map(move |batch| {
+        let batch = batch.map_err(Error::arrow(&path))?;
         // Columns of nulls take no bytes, so a damaged file could have any number of rows.
         if batch.num_rows() as u64 / 8 > length {
             let found = format!("a batch of {} rows, in a file of {length} bytes", batch.num_rows());
-            return Err(Error::arrow(&fail)(ArrowError::IpcError(found)));
+            return Err(Error::arrow(&path)(ArrowError::IpcError(found)));
         }
         Ok(batch)
-    });
-    Box::new(Guarded::new(batches, &path).flat_map(move |batch| -> Chunks {
-        match batch {
-            Ok(batch) => Box::new(
-                (0..batch.num_rows())
-                    .step_by(rows)
-                    .map(move |start| Ok(Chunk::of_batch(batch.slice(start, rows.min(batch.num_rows() - start))))),
-            ),
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        }
-    }))
+    })
+}
+
+/// Rule by which batches are cut into chunks.
+struct Cut {
+    path: PathBuf,
+    /// Most rows of a chunk.
+    rows: usize,
+    /// Most bytes of a row.
+    most: u64,
+    /// Columns of the chunks, if the batches have views in their place.
+    declared: Option<SchemaRef>,
+}
+
+impl Cut {
+    fn chunks(self, batches: impl Iterator<Item = Result<RecordBatch>> + Send + 'static) -> Chunks {
+        let path = self.path.clone();
+        let mut seen = 0;
+        let chunks = batches.flat_map(move |batch| -> Chunks {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => return Box::new(std::iter::once(Err(error))),
+            };
+            let schema = self.declared.clone().unwrap_or_else(|| batch.schema());
+            let (path, most, mut row) = (self.path.clone(), self.most, seen);
+            seen += batch.num_rows() as u64;
+            Box::new(Pieces::of(StructArray::from(batch), self.rows, most).map(move |piece| {
+                let rows = piece.map_err(|found| Error::LongRow { path: path.clone(), row, found, most })?;
+                row += rows.len() as u64;
+                let rows = plain::declared(rows, schema.fields()).map_err(Error::arrow(&path))?;
+                Ok(Chunk::Arrow { rows, schema: schema.clone() })
+            }))
+        });
+        Box::new(Guarded::new(chunks, &path))
+    }
 }
 
 /// Opens a text file, decompressing it if the first bytes are those of gzip or zstd.
-fn text(path: &Path) -> Result<Box<dyn BufRead + Send>> {
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(Error::io(path, "open"))?);
+fn text(path: &Path) -> Result<Text> {
+    let file = simplemix_files::open(path).map_err(Error::io(path, "open"))?;
+    let length = file.metadata().map_err(Error::io(path, "read"))?.len();
+    let mut file = BufReader::with_capacity(1 << 16, file);
     let head = file.fill_buf().map_err(Error::io(path, "read"))?;
-    if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(BufReader::with_capacity(1 << 16, flate2::bufread::MultiGzDecoder::new(file))));
-    }
-    if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let decoder = zstd::Decoder::with_buffer(file).map_err(Error::io(path, "open"))?;
-        return Ok(Box::new(BufReader::with_capacity(1 << 16, decoder)));
-    }
-    Ok(Box::new(file))
+    let input: Box<dyn Read + Send> = if head.starts_with(&[0x1f, 0x8b]) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(file))
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Box::new(zstd::Decoder::with_buffer(file).map_err(Error::io(path, "open"))?)
+    } else {
+        return Ok(Text { input: Box::new(file), longest: max_text() });
+    };
+    Ok(Text { input: Box::new(BufReader::with_capacity(1 << 16, input)), longest: max_compressed_text(length) })
 }
 
 /// Detects JSON arrays, which start with `[`, and JSON objects, one a line or over several lines.
 fn text_container(path: &Path) -> Result<Container> {
     let failed = || Error::io(path, "read");
-    let mut bytes = std::io::BufReader::new(text(path)?).bytes();
+    let mut bytes = std::io::BufReader::new(text(path)?.input).bytes();
     let mut head = Vec::new();
     let first = loop {
         let Some(byte) = bytes.next().transpose().map_err(failed())? else { break None };

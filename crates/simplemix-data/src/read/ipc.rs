@@ -9,11 +9,13 @@ use arrow::error::ArrowError;
 use arrow::ipc::reader::read_footer_length;
 use arrow::ipc::{Block, RecordBatch, root_as_footer, root_as_message};
 
+use crate::read::budget::{ALLOWANCE, RATIO, excess};
+
 /// Bytes at the end of a file: length of the footer, and the magic word.
 const TAIL: u64 = 10;
 /// Marker before the length of a message.
 const CONTINUATION: u32 = u32::MAX;
-/// Largest allowed column of one batch, in bytes when decompressed.
+/// Largest allowed buffer of a column in one batch, in bytes when decompressed.
 const MAX_COLUMN: i64 = 1 << 32;
 
 /// Checks that the footer and all blocks that it declares fit into an IPC file, and returns the file's length.
@@ -91,14 +93,15 @@ fn check_message(file: &mut (impl Read + Seek), at: u64, end: u64) -> Result<Opt
     Ok(Some(body_end))
 }
 
-/// Checks that no column grows beyond [`MAX_COLUMN`]. A compressed column starts with its decompressed length, or with -1
-/// if it is stored uncompressed.
+/// Checks that no column grows beyond [`MAX_COLUMN`], nor all of them beyond what their bytes allow. A compressed column starts
+/// with its decompressed length, or with -1 if it is stored uncompressed.
 fn check_columns(
     file: &mut (impl Read + Seek),
     batch: &RecordBatch<'_>,
     body_at: u64,
     body_end: u64,
 ) -> Result<(), ArrowError> {
+    let mut held = 0;
     for buffer in batch.buffers().into_iter().flatten().filter(|buffer| buffer.length() > 0) {
         let at = u64::try_from(buffer.offset()).ok().and_then(|offset| body_at.checked_add(offset));
         let Some(at) = at.filter(|at| at.saturating_add(8) <= body_end) else {
@@ -111,6 +114,14 @@ fn check_columns(
         let size = i64::from_le_bytes(size);
         if !(-1..=MAX_COLUMN).contains(&size) {
             return Err(ArrowError::IpcError(format!("a column of {size} bytes, expected at most {MAX_COLUMN}")));
+        }
+        let stored = buffer.length().unsigned_abs();
+        held += excess(size.max(0).unsigned_abs(), stored);
+        if held > ALLOWANCE {
+            return Err(ArrowError::IpcError(format!(
+                "a column of {stored} bytes that expands to {size}; expected {RATIO} times as much, and {ALLOWANCE} bytes more for \
+                 all columns of a batch"
+            )));
         }
     }
     Ok(())

@@ -2,12 +2,17 @@
 
 use std::io::{self, BufRead};
 
-/// A longer line or element ends in an error rather than in exhausted memory.
-const MAX_ELEMENT_BYTES: usize = 1 << 30;
+/// Text of a file, decompressed.
+pub(crate) struct Text {
+    pub(crate) input: Box<dyn BufRead + Send>,
+    /// Bytes of a row beyond which there is an error rather than exhausted memory.
+    pub(crate) longest: u64,
+}
 
 /// Yields the bytes of one row after another.
 pub(crate) struct Elements {
     input: Box<dyn BufRead + Send>,
+    longest: u64,
     layout: Layout,
     /// Bytes consumed so far.
     offset: u64,
@@ -42,18 +47,22 @@ impl From<io::Error> for SplitError {
 
 impl Elements {
     /// One element a line; blank lines are skipped.
-    pub(crate) fn lines(input: Box<dyn BufRead + Send>) -> Self {
-        Self { input, layout: Layout::Lines, offset: 0 }
+    pub(crate) fn lines(text: Text) -> Self {
+        Self::new(text, Layout::Lines)
     }
 
     /// Objects one after the other, each over any number of lines.
-    pub(crate) fn objects(input: Box<dyn BufRead + Send>) -> Self {
-        Self { input, layout: Layout::Objects, offset: 0 }
+    pub(crate) fn objects(text: Text) -> Self {
+        Self::new(text, Layout::Objects)
     }
 
     /// The elements of one array.
-    pub(crate) fn array(input: Box<dyn BufRead + Send>) -> Self {
-        Self { input, layout: Layout::ArrayStart, offset: 0 }
+    pub(crate) fn array(text: Text) -> Self {
+        Self::new(text, Layout::ArrayStart)
+    }
+
+    fn new(Text { input, longest }: Text, layout: Layout) -> Self {
+        Self { input, longest, layout, offset: 0 }
     }
 
     /// Puts the next element into `element` and returns the byte it starts at; `None` at the end.
@@ -231,11 +240,12 @@ impl Elements {
     }
 
     fn check_length(&self, element: &[u8]) -> Result<(), SplitError> {
-        if element.len() <= MAX_ELEMENT_BYTES {
+        if element.len() as u64 <= self.longest {
             return Ok(());
         }
-        let found = "more than a GiB without an end".to_owned();
-        Err(SplitError::Shape { byte: self.offset, found, expected: "rows of at most a GiB" })
+        let found = format!("more than {} bytes without an end", self.longest);
+        let expected = "rows of at most a GiB, or in a compressed file of 16 MiB and 256 times the file's bytes";
+        Err(SplitError::Shape { byte: self.offset, found, expected })
     }
 
     fn unexpected(&mut self, expected: &'static str) -> SplitError {

@@ -1,13 +1,16 @@
 //! Readers of preference data, as canonical batches or as [`Pair`]s, one row group at a time.
 
 mod bounded;
+mod budget;
 mod container;
 mod extra;
-mod guard;
 mod ipc;
 mod json;
 mod json_row;
 mod options;
+mod page_header;
+mod pieces;
+mod plain;
 mod regroup;
 mod report;
 mod rows;

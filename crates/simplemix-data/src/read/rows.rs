@@ -1,7 +1,6 @@
 //! Readers of tables that hold no pairs, and of the metadata of files.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::format::detect;
+use crate::guard::guarded;
 use crate::problem::Problems;
 use crate::read::bounded::BoundedFile;
 use crate::read::container::{Chunk, Chunks, Container, Source, all};
-use crate::read::guard::guarded;
 use crate::read::ipc::check_file;
 
 /// Rows of the sample from which columns are found.
@@ -128,10 +127,10 @@ pub fn read_metadata(path: impl AsRef<Path>) -> Result<BTreeMap<String, String>>
 
 fn metadata_at(path: &Path) -> Result<BTreeMap<String, String>> {
     let container = Source::open(path)?.container();
-    let open = || File::open(path).map_err(Error::io(path, "open"));
+    let open = || simplemix_files::open(path).map_err(Error::io(path, "open"));
     match container {
         Container::Parquet => guarded(path, || {
-            let loaded = ArrowReaderMetadata::load(&BoundedFile(open()?), ArrowReaderOptions::default());
+            let loaded = ArrowReaderMetadata::load(&BoundedFile::new(open()?), ArrowReaderOptions::default());
             let loaded = loaded.map_err(Error::parquet(path))?;
             let pairs = loaded.metadata().file_metadata().key_value_metadata().into_iter().flatten();
             Ok(pairs.filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect())

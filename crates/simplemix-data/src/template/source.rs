@@ -1,7 +1,6 @@
 //! Finds the chat template and the special tokens of a model folder.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -60,7 +59,7 @@ pub(crate) fn read_json(dir: &Path, file: &str) -> Result<Option<Value>> {
 }
 
 /// Why a file of a model folder is not JSON.
-fn not_json(path: &Path, text: &str, error: &serde_json::Error) -> Error {
+pub(crate) fn not_json(path: &Path, text: &str, error: &serde_json::Error) -> Error {
     let otherwise = || Error::ModelConfig { path: path.to_owned(), found: error.to_string(), expected: "JSON" };
     foreign(path, text).unwrap_or_else(otherwise)
 }
@@ -81,7 +80,7 @@ pub(crate) fn foreign(path: &Path, text: &str) -> Option<Error> {
 }
 
 fn read_text(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match simplemix_files::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path, "read")(error)),

@@ -8,10 +8,12 @@ mod rebuilt;
 use std::fmt;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use crate::template::{SpecialTokens, source};
 use added::Declared;
 use class::{Class, Rebuilt};
@@ -60,11 +62,16 @@ impl fmt::Debug for Other {
 /// Loads the tokenizer of `dir`. Truncation and padding that `tokenizer.json` asks for are turned off.
 pub(crate) fn load(dir: &Path, reading: TokenizerAs) -> Result<Loaded> {
     let path = dir.join("tokenizer.json");
-    let wrong = |error: tokenizers::Error| Error::Tokenizer { path: path.clone(), message: error.to_string() };
-    let text = text(dir, &path)?;
+    guarded(&path, || unguarded(dir, &path, reading))
+}
+
+fn unguarded(dir: &Path, path: &Path, reading: TokenizerAs) -> Result<Loaded> {
+    let wrong = |error: tokenizers::Error| Error::Tokenizer { path: path.to_owned(), message: error.to_string() };
+    let text = text(dir, path)?;
+    // The tokenizer's own parser panics on some texts that are not JSON.
+    serde_json::from_str::<IgnoredAny>(&text).map_err(|error| source::not_json(path, &text, &error))?;
     // Not `from_file`, which is generic and would be compiled once more here.
-    let file: Tokenizer =
-        text.parse().map_err(|error| source::foreign(&path, &text).unwrap_or_else(|| wrong(error)))?;
+    let file: Tokenizer = text.parse().map_err(wrong)?;
     let read = |name: &str| Ok::<_, Error>(source::read_json(dir, name)?.unwrap_or_default());
     let (config, model) = (read("tokenizer_config.json")?, read("config.json")?);
     let (map, added) = (read("special_tokens_map.json")?, read("added_tokens.json")?);
@@ -143,7 +150,7 @@ fn text(dir: &Path, path: &Path) -> Result<String> {
         };
         return Err(Error::ModelFile { dir: dir.to_path_buf(), file: "tokenizer.json", hint });
     }
-    std::fs::read_to_string(path).map_err(Error::io(path, "read"))
+    simplemix_files::read_to_string(path).map_err(Error::io(path, "read"))
 }
 
 fn rebuilt_name(class: &Class) -> &'static str {

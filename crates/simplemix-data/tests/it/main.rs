@@ -1,7 +1,9 @@
 //! Tests of reading, writing, rendering and tokenising through the public interface, on small generated files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bombs;
 mod common;
+mod damage;
 mod encodings;
 mod families;
 mod malformed;

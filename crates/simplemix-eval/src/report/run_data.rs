@@ -75,7 +75,7 @@ pub fn read_run(folder: &Path) -> Result<RunData> {
 }
 
 fn settings(path: &Path) -> Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
+    let text = simplemix_files::read_to_string(path).at(path, "read")?;
     let table: toml::Table =
         text.parse().map_err(|e: toml::de::Error| Error::malformed(path, e.to_string().trim_end()))?;
     let mut settings = BTreeMap::new();
@@ -96,7 +96,7 @@ fn flatten(prefix: &str, table: &toml::Table, settings: &mut BTreeMap<String, St
 
 /// Reads the row of a leaderboard for the run `name`: the only row, or the one with its name.
 fn alpaca(path: &Path, name: &str) -> Result<AlpacaFigures> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
+    let text = simplemix_files::read_to_string(path).at(path, "read")?;
     let mut rows: Vec<AlpacaFigures> = serde_json::from_str(&text).map_err(|e| Error::malformed(path, e))?;
     if rows.len() == 1 {
         return Ok(rows.remove(0));

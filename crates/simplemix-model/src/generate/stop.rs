@@ -36,7 +36,8 @@ impl StopStrings {
         let longest = self.strings.iter().map(String::len).max().unwrap_or(0);
         let tail = &tokens[tokens.len().saturating_sub(longest + MARGIN)..];
         // Tokens that cannot be decoded hold no text.
-        let text = self.tokenizer.decode(tail, false).unwrap_or_default();
+        let decoded = simplemix_files::guarded(|| self.tokenizer.decode(tail, false).ok());
+        let text = decoded.ok().flatten().unwrap_or_default();
         self.strings.iter().any(|string| text.contains(string.as_str()))
     }
 }

@@ -4,10 +4,8 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
-use memmap2::Mmap;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value as Json, json};
 use simplemix_files::{AtomicFolder, create_dir_all};
@@ -48,14 +46,7 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
     if output.exists() {
         return Err(simplemix_files::Error::Exists { path: output.to_owned() }.into());
     }
-    let file = File::open(input).map_err(io(input, "read"))?;
-    #[expect(
-        unsafe_code,
-        reason = "a map of a file that another process cuts short faults; the file is the user's own"
-    )]
-    // SAFETY: the map is read-only and dropped before this function returns.
-    let map = unsafe { Mmap::map(&file) }.map_err(io(input, "map"))?;
-    let gguf = Gguf::parse(input, &map)?;
+    let gguf = Gguf::open(input)?;
     refuse_parts(&gguf)?;
     let config = configuration(&gguf)?;
     let ids = TokenIds::of(&gguf)?;
@@ -271,7 +262,7 @@ fn write_weights(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
     let total = tensors.len();
-    let counted = RefCell::new((0, progress));
+    let (counted, failed) = (RefCell::new((0, progress)), RefCell::new(None));
     let views = tensors.iter().map(|(name, shape, info)| {
         let heads = match name.rsplit('.').nth(1) {
             Some("q_proj") => Some(config.num_attention_heads as usize),
@@ -284,20 +275,24 @@ fn write_weights(
             *done += 1;
             progress(*done, total);
         };
-        (name.as_str(), Dequantised { bytes: &gguf.bytes[info.start..info.end], info, shape, heads, written })
+        (name.as_str(), Dequantised { gguf, info, shape, heads, failed: &failed, written })
     });
     let mut file = folder.create_file(WEIGHTS)?;
     let path = file.path().to_owned();
-    safetensors_file::write(&mut file, views.collect()).map_err(io(&path, "write"))
+    let written = safetensors_file::write(&mut file, views.collect());
+    failed.take().map_or(Ok(()), Err)?;
+    written.map_err(io(&path, "write"))
 }
 
 /// A tensor that is dequantised while it is written.
 struct Dequantised<'a, F> {
-    bytes: &'a [u8],
+    gguf: &'a Gguf<'a>,
     info: &'a TensorInfo,
     shape: Vec<usize>,
     /// Heads whose rows llama.cpp interleaved.
     heads: Option<usize>,
+    /// Why the tensor could not be read, which [`View`] has no way to say.
+    failed: &'a RefCell<Option<GgufError>>,
     written: F,
 }
 
@@ -311,7 +306,14 @@ impl<F: Fn()> View for Dequantised<'_, F> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let weights = self.info.quant.dequantise(self.bytes);
+        let bytes = match self.gguf.bytes(self.info) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.failed.borrow_mut().get_or_insert(error);
+                return Cow::Borrowed(&[]);
+            }
+        };
+        let weights = self.info.quant.dequantise(&bytes);
         let weights = match self.heads {
             Some(heads) => deinterleaved(&weights, self.shape[0], heads),
             None => weights,

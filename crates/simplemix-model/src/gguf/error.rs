@@ -22,7 +22,7 @@ pub enum GgufError {
         /// The file.
         path: PathBuf,
         /// Where.
-        offset: usize,
+        offset: u64,
         /// The bytes found.
         found: String,
         /// The bytes expected.

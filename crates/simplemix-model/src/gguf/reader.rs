@@ -1,6 +1,10 @@
-//! The container: header, metadata, tensor table. Nothing is allocated from a count that the file has not the bytes for.
+//! The container: header, metadata, tensor table. Nothing is allocated from a count that the file has not the bytes for, nor for
+//! more than a model has. The file is read, not mapped, since a map of a file that another process cuts short ends the program.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use simplemix_files::is_lfs_pointer;
@@ -12,6 +16,12 @@ const MAGIC: &[u8] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// GGML's own limit.
 const MAX_DIMENSIONS: usize = 4;
+/// Most tensors, and most metadata.
+const MAX_ENTRIES: u64 = 1 << 20;
+/// Most items of all lists together; a vocabulary has three or four of its length.
+const MAX_ITEMS: u64 = 1 << 24;
+/// Most bytes of all texts together: the vocabulary, merges, a chat template.
+const MAX_TEXT: u64 = 512 << 20;
 
 /// A metadata value; numbers are widened.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,54 +40,35 @@ pub(super) struct TensorInfo {
     /// As GGUF has it: the fastest dimension first.
     pub(super) dimensions: Vec<u64>,
     pub(super) quant: Quant,
-    pub(super) start: usize,
-    pub(super) end: usize,
+    /// Place in the file.
+    pub(super) start: u64,
+    pub(super) length: usize,
 }
 
-/// A parsed file over its bytes.
+/// A parsed file.
 #[derive(Debug)]
 pub(super) struct Gguf<'a> {
     pub(super) path: &'a Path,
-    pub(super) bytes: &'a [u8],
+    file: File,
     pub(super) metadata: BTreeMap<String, Value>,
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
 
 impl<'a> Gguf<'a> {
-    pub(super) fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
-        let mut cursor = Cursor { path, bytes, at: 0 };
-        if cursor.take(4)? != MAGIC {
-            let found = if is_lfs_pointer(path) { "Git LFS's pointer to the file" } else { "other bytes" };
-            return Err(cursor.damaged(0, found.to_owned(), "the letters GGUF"));
-        }
-        let version = cursor.u32()?;
-        if (1..=3).contains(&version.swap_bytes()) {
-            return Err(cursor.damaged(4, "a big-endian file".to_owned(), "a little-endian one"));
-        }
-        if !(2..=3).contains(&version) {
-            return Err(cursor.damaged(4, format!("version {version}"), "version 2 or 3, little-endian"));
-        }
-        let tensor_count = cursor.count(24)?;
-        let value_count = cursor.count(13)?;
-        let mut metadata = BTreeMap::new();
-        for _ in 0..value_count {
-            let key = cursor.text()?;
-            let kind = cursor.u32()?;
-            let value = cursor.value(kind, 0)?;
-            metadata.insert(key, value);
-        }
-        let mut table = Vec::new();
-        for _ in 0..tensor_count {
-            table.push(cursor.tensor()?);
-        }
-        let alignment = match metadata.get("general.alignment") {
-            None => DEFAULT_ALIGNMENT,
-            Some(Value::Unsigned(n)) if n.is_power_of_two() && *n <= 1 << 20 => *n,
-            Some(other) => return Err(cursor.unsupported("general.alignment", format!("{other:?}"), "a power of two")),
-        };
-        let base = (cursor.at as u64).next_multiple_of(alignment);
-        let tensors = table.into_iter().map(|raw| cursor.place(raw, base)).collect::<Result<_>>()?;
-        Ok(Self { path, bytes, metadata, tensors })
+    pub(super) fn open(path: &'a Path) -> Result<Self> {
+        let io = |source| GgufError::Io { path: path.to_owned(), action: "read", source };
+        let file = simplemix_files::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let mut cursor = Cursor { path, input: BufReader::new(&file), length, at: 0, items: 0, text: 0 };
+        let (metadata, tensors) = cursor.parse()?;
+        Ok(Self { path, file, metadata, tensors })
+    }
+
+    /// Bytes of a tensor.
+    pub(super) fn bytes(&self, info: &TensorInfo) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; info.length];
+        self.file.read_exact_at(&mut bytes, info.start).map_err(|source| cut_short(self.path, info.start, source))?;
+        Ok(bytes)
     }
 
     pub(super) fn unsupported(&self, key: &str, found: impl Into<String>, expected: &str) -> GgufError {
@@ -136,17 +127,74 @@ struct RawTensor {
     dimensions: Vec<u64>,
     kind: u32,
     offset: u64,
-    entry: usize,
+    entry: u64,
 }
 
 struct Cursor<'a> {
     path: &'a Path,
-    bytes: &'a [u8],
-    at: usize,
+    input: BufReader<&'a File>,
+    /// Bytes of the file, and of them read.
+    length: u64,
+    at: u64,
+    /// Items of lists, and bytes of texts, so far.
+    items: u64,
+    text: u64,
 }
 
-impl<'a> Cursor<'a> {
-    fn damaged(&self, offset: usize, found: String, expected: &str) -> GgufError {
+/// Why bytes that a file had when it was opened are not read.
+fn cut_short(path: &Path, offset: u64, source: std::io::Error) -> GgufError {
+    match source.kind() {
+        ErrorKind::UnexpectedEof => GgufError::Damaged {
+            path: path.to_owned(),
+            offset,
+            found: "the end of the file, which was cut short meanwhile".to_owned(),
+            expected: "its bytes".to_owned(),
+        },
+        _ => GgufError::Io { path: path.to_owned(), action: "read", source },
+    }
+}
+
+impl Cursor<'_> {
+    /// Metadata and tensors.
+    fn parse(&mut self) -> Result<(BTreeMap<String, Value>, BTreeMap<String, TensorInfo>)> {
+        if self.array::<4>()? != *MAGIC {
+            let found = if is_lfs_pointer(self.path) { "Git LFS's pointer to the file" } else { "other bytes" };
+            return Err(self.damaged(0, found.to_owned(), "the letters GGUF"));
+        }
+        let version = self.u32()?;
+        if (1..=3).contains(&version.swap_bytes()) {
+            return Err(self.damaged(4, "a big-endian file".to_owned(), "a little-endian one"));
+        }
+        if !(2..=3).contains(&version) {
+            return Err(self.damaged(4, format!("version {version}"), "version 2 or 3, little-endian"));
+        }
+        let tensor_count = self.count(24, MAX_ENTRIES)?;
+        let value_count = self.count(13, MAX_ENTRIES)?;
+        let mut metadata = BTreeMap::new();
+        for _ in 0..value_count {
+            let key = self.text()?;
+            let kind = self.u32()?;
+            let value = self.value(kind, 0)?;
+            metadata.insert(key, value);
+        }
+        let mut table = Vec::new();
+        for _ in 0..tensor_count {
+            table.push(self.tensor()?);
+        }
+        let alignment = match metadata.get("general.alignment") {
+            None => DEFAULT_ALIGNMENT,
+            Some(Value::Unsigned(n)) if n.is_power_of_two() && *n <= 1 << 20 => *n,
+            Some(Value::Unsigned(n)) => {
+                return Err(self.unsupported("general.alignment", n.to_string(), "a power of two"));
+            }
+            Some(_) => return Err(self.unsupported("general.alignment", "no number".to_owned(), "a power of two")),
+        };
+        let base = self.at.next_multiple_of(alignment);
+        let tensors = table.into_iter().map(|raw| self.place(raw, base)).collect::<Result<_>>()?;
+        Ok((metadata, tensors))
+    }
+
+    fn damaged(&self, offset: u64, found: String, expected: &str) -> GgufError {
         GgufError::Damaged { path: self.path.to_owned(), offset, found, expected: expected.to_owned() }
     }
 
@@ -154,20 +202,19 @@ impl<'a> Cursor<'a> {
         unsupported(self.path, key, found, expected)
     }
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
-        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
-        let Some(end) = end else {
-            let left = self.bytes.len() - self.at;
-            return Err(self.damaged(self.at, format!("{left} bytes left"), &format!("{len} more")));
-        };
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let (wanted, left) = (buffer.len() as u64, self.length - self.at);
+        if wanted > left {
+            return Err(self.damaged(self.at, format!("{left} bytes left"), &format!("{wanted} more")));
+        }
+        self.input.read_exact(buffer).map_err(|source| cut_short(self.path, self.at, source))?;
+        self.at += wanted;
+        Ok(())
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
+        self.fill(&mut array)?;
         Ok(array)
     }
 
@@ -179,28 +226,31 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A count of things that take at least `least` bytes each.
-    fn count(&mut self, least: usize) -> Result<usize> {
+    /// A count of at most `most` things that take at least `least` bytes each.
+    fn count(&mut self, least: u64, most: u64) -> Result<u64> {
         let at = self.at;
         let count = self.u64()?;
-        let room = (self.bytes.len() - self.at) / least;
-        match usize::try_from(count) {
-            Ok(count) if count <= room => Ok(count),
-            _ => Err(self.damaged(
-                at,
-                format!("a count of {count}"),
-                &format!("at most {room}, which the file has room for"),
-            )),
+        let room = (self.length - self.at) / least;
+        if count > room {
+            let expected = format!("at most {room}, which the file has room for");
+            return Err(self.damaged(at, format!("a count of {count}"), &expected));
         }
+        if count > most {
+            return Err(self.damaged(at, format!("a count of {count}"), &format!("at most {most}")));
+        }
+        Ok(count)
     }
 
     fn text(&mut self) -> Result<String> {
-        let len = self.count(1)?;
+        let length = self.count(1, MAX_TEXT - self.text)?;
+        self.text += length;
         let at = self.at;
-        let bytes = self.take(len)?;
-        let text = std::str::from_utf8(bytes)
-            .map_err(|e| self.damaged(at + e.valid_up_to(), "other bytes".into(), "UTF-8"))?;
-        Ok(text.to_owned())
+        let mut bytes = vec![0; length as usize];
+        self.fill(&mut bytes)?;
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to() as u64;
+            self.damaged(at + valid, "other bytes".into(), "UTF-8")
+        })
     }
 
     fn value(&mut self, kind: u32, depth: u32) -> Result<Value> {
@@ -227,7 +277,8 @@ impl<'a> Cursor<'a> {
             return Err(self.damaged(self.at, "lists in lists".to_owned(), "at most four levels"));
         }
         let kind = self.u32()?;
-        let count = self.count(1)?;
+        let count = self.count(1, MAX_ITEMS - self.items)?;
+        self.items += count;
         let mut values = Vec::new();
         for _ in 0..count {
             values.push(self.value(kind, depth + 1)?);
@@ -262,13 +313,13 @@ impl<'a> Cursor<'a> {
         let start = base.checked_add(offset);
         let end = start.zip(bytes).and_then(|(start, bytes)| start.checked_add(bytes));
         match (start, end) {
-            (Some(start), Some(end)) if end <= self.bytes.len() as u64 => {
-                Ok((name, TensorInfo { dimensions, quant, start: start as usize, end: end as usize }))
+            (Some(start), Some(end)) if end <= self.length => {
+                Ok((name, TensorInfo { dimensions, quant, start, length: (end - start) as usize }))
             }
             _ => Err(self.damaged(
                 entry,
                 format!("tensor `{name}` of {dimensions:?} at offset {offset}"),
-                &format!("whole rows inside the file's {} bytes", self.bytes.len()),
+                &format!("whole rows inside the file's {} bytes", self.length),
             )),
         }
     }

@@ -135,7 +135,7 @@ impl Adapter {
     pub(crate) fn load(folder: &Path, model: &ModelConfig, device: Device) -> Result<Self> {
         not_a_model::check_adapter(folder)?;
         let path = folder.join(ADAPTER_CONFIG);
-        let config = LoraConfig::from_json(&std::fs::read_to_string(&path).at(&path, "read")?, &path)?;
+        let config = LoraConfig::from_json(&simplemix_files::read_to_string(&path).at(&path, "read")?, &path)?;
         let modules = config.modules(model)?;
         let wanted: Vec<(String, Vec<i64>)> = modules
             .iter()

@@ -1,6 +1,6 @@
 //! Lengths of responses: tokens of a tokenizer, or bytes without one.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use simplemix_data::{PairTokenizer, TokenizeOptions};
@@ -11,21 +11,21 @@ use crate::error::{Error, Result};
 pub(super) enum Lengths {
     /// UTF-8 bytes of the contents.
     Bytes,
-    /// Tokens of the contents, by the tokenizer of this folder.
-    Tokens(Box<PairTokenizer>, PathBuf),
+    /// Tokens of the contents.
+    Tokens(Box<PairTokenizer>),
 }
 
 impl Lengths {
     pub(super) fn new(folder: Option<&Path>) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::Bytes) };
         let tokenizer = PairTokenizer::from_dir(folder, TokenizeOptions::default())?;
-        Ok(Self::Tokens(Box::new(tokenizer), folder.to_owned()))
+        Ok(Self::Tokens(Box::new(tokenizer)))
     }
 
     pub(super) fn unit(&self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
-            Self::Tokens(..) => "tokens",
+            Self::Tokens(_) => "tokens",
         }
     }
 
@@ -36,15 +36,11 @@ impl Lengths {
             let column = batch.column_by_name(name).ok_or(Error::Column { column: name })?;
             match self {
                 Self::Bytes => add_bytes(column.as_ref(), &mut lengths),
-                Self::Tokens(tokenizer, path) => {
+                Self::Tokens(tokenizer) => {
                     let contents: Vec<String> =
                         (0..batch.num_rows()).map(|row| contents(column.as_ref(), row)).collect();
-                    let encodings = tokenizer
-                        .inner()
-                        .encode_batch_fast(contents, false)
-                        .map_err(|error| Error::Tokenizer { path: path.clone(), message: error.to_string() })?;
-                    for (length, encoding) in lengths.iter_mut().zip(encodings) {
-                        *length += encoding.len() as u64;
+                    for (length, count) in lengths.iter_mut().zip(tokenizer.token_counts(&contents)?) {
+                        *length += count as u64;
                     }
                 }
             }

@@ -105,7 +105,7 @@ pub fn verify(path: &Path, watch: &mut dyn Watch) -> Result<Verified> {
 }
 
 fn read(path: &Path) -> Result<File> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
+    let text = simplemix_files::read_to_string(path).at(path, "read")?;
     let wrong = |message| Error::Receipt { path: path.to_owned(), message };
     let file: File = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     match file.receipt.version {

@@ -45,7 +45,7 @@ pub(crate) fn layers(base: Option<&str>, file: Option<&Path>) -> Result<toml::Ta
 }
 
 fn read(path: &Path, base: Option<&str>, layers: usize) -> Result<toml::Table> {
-    let text = std::fs::read_to_string(path).at(path, "read")?;
+    let text = simplemix_files::read_to_string(path).at(path, "read")?;
     let mut own: toml::Table = text.parse().map_err(|error| invalid(&path.display().to_string(), &error))?;
     let preset = match own.remove("preset") {
         Some(toml::Value::String(name)) => Some(name),

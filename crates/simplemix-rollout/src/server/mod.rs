@@ -20,6 +20,8 @@ mod waiting;
 
 pub use client::ServerClient;
 pub use generator::ServerGenerator;
+#[cfg(fuzzing)]
+pub(crate) use reply::parse as parse_reply;
 pub use reply::{Reply, TokenLogp};
 pub use request::Ask;
 pub use settings::{Endpoint, OnRefused, ServerSettings};

@@ -97,7 +97,7 @@ impl Identity {
             // A run of version 0.1 has its settings only.
             None => {
                 let path = folder.path().join("config.toml");
-                let text = std::fs::read_to_string(&path).at(&path, "read")?;
+                let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
                 let kept = Self::of_settings(&TrainConfig::from_toml(&text, &path)?)?;
                 let own = self.0.iter().filter(|(name, _)| !name.starts_with("content "));
                 kept.differences(&Self(own.map(|(name, value)| (name.clone(), value.clone())).collect()))

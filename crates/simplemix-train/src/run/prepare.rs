@@ -203,7 +203,7 @@ fn ends_in_a_score(folder: &Path) -> bool {
 
 /// A model folder's configuration; null if there is none, which loading the model reports.
 fn config_json(folder: &Path) -> serde_json::Value {
-    let text = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    let text = simplemix_files::read_to_string(folder.join("config.json")).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
 
@@ -230,7 +230,7 @@ fn tokenizer(config: &mut TrainConfig, model: &Path, output: Option<&Path>) -> R
 /// The date of a run that was started in `output`.
 fn kept_date(output: &Path) -> Option<String> {
     let path = output.join("config.toml");
-    let text = std::fs::read_to_string(&path).ok()?;
+    let text = simplemix_files::read_to_string(&path).ok()?;
     TrainConfig::from_toml(&text, &path).ok()?.tokens.template_date
 }
 

@@ -1,10 +1,5 @@
-//! Turns panics of the Parquet and Arrow readers on damaged files into errors.
-//!
-//! These readers check most of their input, but not all: a negative offset in a damaged Parquet footer, for example, fails
-//! an assertion. With `panic = "abort"`, the process still ends.
+//! Turns panics of the Parquet and Arrow readers and of the tokenizer on damaged files into errors.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -12,13 +7,8 @@ use crate::error::{Error, Result};
 /// Runs `read`, and returns [`Error::Damaged`] if it panics.
 pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     // State that a panic leaves inconsistent is owned by `read` or, in `Guarded`, never used again.
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| Err(damaged(path, panic.as_ref())))
-}
-
-fn damaged(path: &Path, panic: &(dyn Any + Send)) -> Error {
-    let words = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = words.or_else(|| panic.downcast_ref::<String>().cloned());
-    Error::Damaged { path: path.to_path_buf(), message: message.unwrap_or_else(|| "the reader failed".to_owned()) }
+    let damaged = |message| Err(Error::Damaged { path: path.to_path_buf(), message });
+    simplemix_files::guarded(read).unwrap_or_else(damaged)
 }
 
 /// An iterator that ends with [`Error::Damaged`] if the inner one panics, and after any error.
