@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use simplemix_data::NoWatch;
+use simplemix_data::Unwatched;
 use simplemix_pipeline::verify;
 use tempfile::TempDir;
 
@@ -23,5 +23,5 @@ fn folder() -> &'static TempDir {
 fuzz_target!(|bytes: &[u8]| {
     let path = folder().path().join("receipt.json");
     std::fs::write(&path, bytes).unwrap();
-    let _ = verify(&path, &mut NoWatch);
+    let _ = verify(&path, &mut Unwatched);
 });

@@ -1,4 +1,4 @@
-//! `simplemix tokenize`: tokenises pairs, into a file that can be memory-mapped.
+//! `simplemix tokenize`: tokenises pairs, into an Arrow IPC file.
 
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 //!
 //! A row is a kept pair: index in the input, and prompt, chosen and rejected as lists of ids; the prompt is stored once.
 //! A file is read whole, which takes the memory of the ids in the run that made it, and ids are borrowed from it. It is not
-//! mapped, since a map of a file that another process cuts short ends the program. The file's name is a BLAKE3 hash of everything that the ids depend on, so a set is made once. A lock keeps two processes from
-//! making it at the same time.
+//! mapped, since a map of a file that another process cuts short ends the program. The file's name is a BLAKE3 hash of
+//! everything that the ids depend on, so a set is made once. A lock keeps two processes from making it at the same time.
 
 use std::collections::BTreeMap;
 use std::io::BufWriter;

@@ -8,6 +8,9 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+/// Longest text that is read at once. The longest that programs write, a tokenizer.json, has some ten MB.
+const MAX_TEXT: u64 = 1 << 30;
+
 /// Opens a file to read it.
 ///
 /// # Errors
@@ -30,13 +33,24 @@ fn open_at(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads a text file.
+/// Reads a text file of at most 1 GiB.
 ///
 /// # Errors
-/// As [`open`] and [`fs::read_to_string`].
+/// As [`open`] and [`fs::read_to_string`]; [`ErrorKind::InvalidData`] for a longer file.
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    text_at(path.as_ref())
+}
+
+fn text_at(path: &Path) -> io::Result<String> {
+    let file = open_at(path)?;
+    let length = file.metadata()?.len();
+    if length > MAX_TEXT {
+        let text = format!("it has {length} bytes, expected a text of at most {MAX_TEXT}");
+        return Err(io::Error::new(ErrorKind::InvalidData, text));
+    }
     let mut text = String::new();
-    open_at(path.as_ref())?.read_to_string(&mut text)?;
+    // It may grow while it is read.
+    file.take(MAX_TEXT).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -97,6 +111,8 @@ mod tests {
             }
         }
         assert_eq!((read(&file).unwrap(), read_to_string(&file).unwrap()), (b"text".to_vec(), "text".to_owned()));
+        File::create(&file).unwrap().set_len(MAX_TEXT + 1).unwrap();
+        assert_eq!(read_to_string(&file).unwrap_err().kind(), ErrorKind::InvalidData);
         assert_eq!(open(dir.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

@@ -3,6 +3,7 @@
 
 mod added;
 mod class;
+mod growth;
 mod rebuilt;
 
 use std::fmt;
@@ -72,6 +73,10 @@ fn unguarded(dir: &Path, path: &Path, reading: TokenizerAs) -> Result<Loaded> {
     serde_json::from_str::<IgnoredAny>(&text).map_err(|error| source::not_json(path, &text, &error))?;
     // Not `from_file`, which is generic and would be compiled once more here.
     let file: Tokenizer = text.parse().map_err(wrong)?;
+    if let Some((part, times)) = growth::excess(&file) {
+        let found = format!("`{part}`, which makes a text up to {times:.0} times as long");
+        return Err(Error::ModelConfig { path: path.to_owned(), found, expected: "at most 256 times" });
+    }
     let read = |name: &str| Ok::<_, Error>(source::read_json(dir, name)?.unwrap_or_default());
     let (config, model) = (read("tokenizer_config.json")?, read("config.json")?);
     let (map, added) = (read("special_tokens_map.json")?, read("added_tokens.json")?);

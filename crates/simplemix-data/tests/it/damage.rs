@@ -32,6 +32,17 @@ fn a_damaged_tokenizer_is_one_error_that_names_it() {
     }
 }
 
+#[test]
+fn replacements_that_multiply_a_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = std::fs::read_to_string("../../tests/golden/data_tokenizers/bytes.json").unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    let tenfold = serde_json::json!({ "type": "Replace", "pattern": { "String": "o" }, "content": "oooooooooo" });
+    tokenizer["normalizer"] = serde_json::json!({ "type": "Sequence", "normalizers": vec![tenfold; 30] });
+    let error = try_out(dir.path(), tokenizer.to_string().as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("`normalizer`, which makes a text up to 1000000"), "{error}");
+}
+
 /// The tokenizer panics on it.
 #[test]
 fn a_special_token_that_is_not_declared() {
