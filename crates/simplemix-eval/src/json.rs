@@ -9,13 +9,23 @@ use serde_json::{Map, Value};
 
 use crate::error::{At, Error, Result};
 
+/// Most bytes that a compressed file of `length` bytes may expand to: 64 MiB, and 64 times its own. It is held whole.
+pub(crate) fn most_expanded(length: usize) -> u64 {
+    (64 << 20) + 64 * length as u64
+}
+
 /// Reads a file, decompressed if it is gzip, without a byte order mark.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     BufReader::new(simplemix_files::open(path).at(path, "open")?).read_to_end(&mut bytes).at(path, "read")?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut unpacked = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut unpacked).at(path, "decompress")?;
+        let (mut unpacked, most) = (Vec::new(), most_expanded(bytes.len()));
+        let decoder = flate2::read::MultiGzDecoder::new(bytes.as_slice());
+        decoder.take(most + 1).read_to_end(&mut unpacked).at(path, "decompress")?;
+        if unpacked.len() as u64 > most {
+            let found = format!("{} bytes that expand to more than {most}", bytes.len());
+            return Err(Error::malformed(path, found));
+        }
         bytes = unpacked;
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {

@@ -164,3 +164,31 @@ fn every_family_is_listed() {
         assert!(!read(&text).is_err_and(|e| e.to_string().contains("model_type")), "{kind}");
     }
 }
+
+#[test]
+fn numbers_of_any_size_are_refused_or_counted() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/model_configs.json");
+    let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
+    for case in cases {
+        let config = case["config"].as_object().unwrap();
+        let numbers = config.iter().filter(|(_, value)| value.is_number()).map(|(key, _)| key);
+        for key in numbers {
+            for value in [0.0, -1.0, 0.5, 3.0, 65_536.0, 16_777_216.0, 1e18, 1e300] {
+                for all in [false, true] {
+                    let mut changed = config.clone();
+                    let number = if value < 1e17 && value != 0.5 { Value::from(value as i64) } else { value.into() };
+                    let takes = |name: &String| name == key || all && config[name].is_number();
+                    let names: Vec<String> = config.keys().filter(|name| takes(name)).cloned().collect();
+                    names.into_iter().for_each(|name| drop(changed.insert(name, number.clone())));
+                    if let Ok(read) = read(&Value::Object(changed).to_string()) {
+                        assert!(read.parameters() > 0);
+                    }
+                }
+            }
+        }
+    }
+    let huge = SMOLLM2.replace(":576", ":16777216").replace(":9,", ":65536,").replace(":3,", ":65536,");
+    let huge = huge.replace("\"hidden_act\"", "\"head_dim\":65536,\"hidden_act\"").replace(":30,", ":4096,");
+    let error = read(&huge).unwrap_err().to_string();
+    assert!(error.contains("`hidden_size` is 16777216, expected one that gives at most 10^15 weights"), "{error}");
+}

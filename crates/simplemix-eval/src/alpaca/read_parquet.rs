@@ -1,15 +1,20 @@
 //! Verdicts in Parquet, on one model or many.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 
 use crate::alpaca::annotation::{Annotation, Annotations, Groups, Instruction};
 use crate::error::{Error, Result};
+use crate::json::most_expanded;
+
+/// Rows that are decoded before their size is looked at.
+const BATCH_ROWS: usize = 64;
 
 pub(crate) fn read(path: &Path, bytes: Vec<u8>, name: &str) -> Result<Vec<Annotations>> {
     let mut groups = Groups::default();
@@ -19,13 +24,51 @@ pub(crate) fn read(path: &Path, bytes: Vec<u8>, name: &str) -> Result<Vec<Annota
     Ok(groups.finish())
 }
 
+/// Columns that are read.
+const COLUMNS: [&str; 13] = [
+    "preference",
+    "model",
+    "annotator",
+    "baseline",
+    "row",
+    "instruction_id",
+    "instruction",
+    "len_1",
+    "output_1",
+    "len_2",
+    "output_2",
+    "category",
+    "dataset",
+];
+
 /// Reads the rows of a file. The reader of the crate `parquet` does not check everything: some damage makes it panic.
 fn batches(path: &Path, bytes: Vec<u8>) -> Result<Vec<RecordBatch>> {
-    let read = || -> std::result::Result<Vec<RecordBatch>, parquet::errors::ParquetError> {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?.build()?;
-        Ok(reader.collect::<std::result::Result<_, _>>()?)
+    let length = bytes.len();
+    let read = || -> std::result::Result<Vec<RecordBatch>, ParquetError> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?;
+        let expands = |held: u64| ParquetError::General(format!("{length} bytes that expand to {held} or more"));
+        let declared = builder.metadata().row_groups().iter().map(|group| u64::try_from(group.total_byte_size()));
+        let declared = declared.map(|bytes| bytes.unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
+        if declared > most_expanded(length) {
+            return Err(expands(declared));
+        }
+        let schema = builder.schema().clone();
+        // Without verdicts, the error names the columns that there are.
+        let is_read = |name: &str| COLUMNS.contains(&name) || schema.index_of("preference").is_err();
+        let wanted = schema.fields().iter().enumerate().filter(|(_, field)| is_read(field.name()));
+        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(index, _)| index));
+        let (mut held, mut batches) = (0, Vec::new());
+        for batch in builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {
+            let batch = batch?;
+            held += batch.get_array_memory_size() as u64;
+            if held > most_expanded(length) {
+                return Err(expands(held));
+            }
+            batches.push(batch);
+        }
+        Ok(batches)
     };
-    let read = catch_unwind(AssertUnwindSafe(read)).map_err(|_| Error::malformed(path, "damaged Parquet"))?;
+    let read = simplemix_files::guarded(read).map_err(|found| Error::malformed(path, format!("damaged: {found}")))?;
     read.map_err(|e| Error::malformed(path, e))
 }
 
@@ -103,12 +146,15 @@ fn number_at(column: &Option<ArrayRef>, row: usize) -> Option<i64> {
 mod tests {
     use super::*;
     use arrow::array::{Float64Array, Int32Array, StringArray};
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::Compression;
+    use parquet::file::properties::WriterProperties;
     use std::sync::Arc;
 
     fn parquet(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
         let batch = RecordBatch::try_from_iter(columns).unwrap();
         let mut bytes = Vec::new();
-        let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
         bytes
@@ -137,6 +183,30 @@ mod tests {
         let bytes = parquet(vec![("verdict", Arc::new(Float64Array::from(vec![1.0])))]);
         let error = read(Path::new("x.parquet"), bytes, "x").unwrap_err().to_string();
         assert_eq!(error, "x.parquet: no column `preference`, expected it beside `verdict`");
+    }
+
+    #[test]
+    fn a_file_that_expands_without_measure_is_refused() {
+        let text = "a".repeat(1 << 20);
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values((0..80).map(|_| text.as_str())));
+        let preference: ArrayRef = Arc::new(Float64Array::from(vec![1.0; 80]));
+        let batch = RecordBatch::try_from_iter([("preference", preference), ("instruction", column)]).unwrap();
+        for dictionary in [true, false] {
+            let properties = WriterProperties::builder()
+                .set_dictionary_enabled(dictionary)
+                .set_dictionary_page_size_limit(2 << 20)
+                .set_compression(Compression::SNAPPY)
+                .build();
+            let mut bytes = Vec::new();
+            let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            let result = read(Path::new("x.parquet"), bytes, "x");
+            assert_eq!(result.is_err(), dictionary, "a dictionary of one text is small; with 80 texts the file is too");
+            if let Err(error) = result {
+                assert!(error.to_string().contains("bytes that expand to"), "{error}");
+            }
+        }
     }
 
     #[test]

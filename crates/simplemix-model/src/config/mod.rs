@@ -126,6 +126,9 @@ pub enum QkNorm {
     Width,
 }
 
+/// Most weights of a model, a thousand times those of the largest.
+const MOST_WEIGHTS: f64 = 1e15;
+
 impl ModelConfig {
     /// Settings that every family has, and Llama's choice of everything else.
     pub(crate) fn base(keys: &Keys<'_>, default: &Defaults) -> Result<Self> {
@@ -177,6 +180,11 @@ impl ModelConfig {
         }
         if self.head_dim < 2 || self.head_dim % 2 != 0 || self.head_dim > 1 << 16 || heads > 1 << 16 {
             return Err(keys.refuse("head_dim", "an even number from 2 to 65536, of at most 65536 heads"));
+        }
+        let tensors = self.tensors();
+        let weights: f64 = tensors.iter().map(|(_, shape)| shape.iter().map(|&n| n as f64).product::<f64>()).sum();
+        if weights > MOST_WEIGHTS {
+            return Err(keys.refuse("hidden_size", &format!("one that gives at most 10^15 weights, not {weights:.0e}")));
         }
         Ok(())
     }
