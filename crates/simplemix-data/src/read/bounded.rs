@@ -132,8 +132,10 @@ impl Read for BoundedReader {
 
 /// Sizes of the pages that are read at a time: for each column of a row group, a dictionary and a page.
 struct Pages {
-    /// In the order of their places, row group by row group.
+    /// In the order of their places.
     columns: Vec<Column>,
+    /// Numbers of the columns of each row group.
+    groups: Vec<Vec<usize>>,
 }
 
 struct Column {
@@ -160,7 +162,11 @@ impl Pages {
         columns.sort_by_key(|column| column.place.start);
         match columns.windows(2).find(|pair| pair[0].place.end > pair[1].place.start) {
             Some(pair) => Err(ParquetError::General(format!("two columns at the same place, {:?}", pair[1].place))),
-            None => Ok(Self { columns }),
+            None => {
+                let mut groups = vec![Vec::new(); metadata.num_row_groups()];
+                columns.iter().enumerate().for_each(|(number, column)| groups[column.row_group].push(number));
+                Ok(Self { columns, groups })
+            }
         }
     }
 
@@ -176,16 +182,15 @@ impl Pages {
         };
         column.excess[usize::from(!is_dictionary)] = excess(expanded, stored);
         if !is_dictionary {
-            column.stored += stored;
+            column.stored = column.stored.saturating_add(stored);
             column.values = column.values.saturating_add(values);
         }
         let items = column.values.saturating_sub(column.rows);
         if column.is_repeated && excess(items.saturating_mul(ITEM_BYTES), column.stored) > ALLOWANCE {
             return Err(format!("{items} items of lists in {} bytes", column.stored));
         }
-        let row_group = column.row_group;
-        let together = self.columns.iter().filter(|column| column.row_group == row_group);
-        if together.flat_map(|column| column.excess).sum::<u64>() > ALLOWANCE {
+        let together = self.groups[column.row_group].iter().flat_map(|&number| self.columns[number].excess);
+        if together.fold(0, u64::saturating_add) > ALLOWANCE {
             return Err(format!(
                 "a page of {stored} bytes that expands to {expanded}; expected {RATIO} times as much, and {ALLOWANCE} bytes \
                  more for all columns"

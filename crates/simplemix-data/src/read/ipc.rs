@@ -101,7 +101,7 @@ fn check_columns(
     body_at: u64,
     body_end: u64,
 ) -> Result<(), ArrowError> {
-    let mut held = 0;
+    let mut held = 0u64;
     for buffer in batch.buffers().into_iter().flatten().filter(|buffer| buffer.length() > 0) {
         let at = u64::try_from(buffer.offset()).ok().and_then(|offset| body_at.checked_add(offset));
         let Some(at) = at.filter(|at| at.saturating_add(8) <= body_end) else {
@@ -116,7 +116,7 @@ fn check_columns(
             return Err(ArrowError::IpcError(format!("a column of {size} bytes, expected at most {MAX_COLUMN}")));
         }
         let stored = buffer.length().unsigned_abs();
-        held += excess(size.max(0).unsigned_abs(), stored);
+        held = held.saturating_add(excess(size.max(0).unsigned_abs(), stored));
         if held > ALLOWANCE {
             return Err(ArrowError::IpcError(format!(
                 "a column of {stored} bytes that expands to {size}; expected {RATIO} times as much, and {ALLOWANCE} bytes more for \
