@@ -7,9 +7,7 @@ use crate::journal::{Work, WorkKey};
 /// Parses the answer of a server.
 #[cfg(feature = "server")]
 pub fn reply(body: &[u8], chat: bool) {
-    if let Ok(reply) = crate::server::parse_reply(body, chat) {
-        let _ = reply.logp();
-    }
+    crate::server::parse_reply(body, chat);
 }
 
 /// Opens a journal with these bytes in `folder`, reads its results, and adds one.
