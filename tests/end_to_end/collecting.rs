@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::good_runs::{lines, succeeds};
-use crate::server::{Does, Mock, echo};
+use crate::server::{Does, Mock, REASONS, Seen, echo, faulty};
 use crate::{Dir, exists, stderr, stdout};
 
 /// `count` prompts with right answers.
@@ -102,6 +102,52 @@ fn generating_by_a_server_survives_kills_and_asks_nothing_twice() {
     // Beside whole runs only what was under way at each of the eight kills.
     let asked = mock.seen().len();
     assert!(asked <= times * 180 + 8 * 2, "{asked} requests in {times} runs");
+}
+
+/// Fault that an answer has: every fifth one, of each kind but the large one in turn, and none after two of a sample.
+fn fault(seen: &Seen) -> usize {
+    if seen.tries < 2 && seen.number.is_multiple_of(5) { seen.number / 5 % 11 } else { REASONS.len() }
+}
+
+#[test]
+fn collecting_from_a_server_of_faults_loses_and_doubles_nothing() {
+    const WORKERS: usize = 32;
+    let dir = Dir::new();
+    prompts(&dir, 200);
+    let mock = Mock::start(|seen| faulty(fault(seen), seen));
+    let (url, workers) = (mock.url(), WORKERS.to_string());
+    let server = ["collect", "--server", &url, "--server-model", "m", "--concurrency", &workers, "--timeout", "0.5"];
+    let args = [&server, SAMPLING, &["--scorer", "digit-share", "-o", "on.parquet", "--json"]].concat();
+    let journal = dir.path(".on.candidates.parquet.partial");
+    let mut child = dir.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while std::fs::read(&journal).map_or(0, |text| text.iter().filter(|byte| **byte == b'\n').count()) < 200 {
+        assert!(child.try_wait().unwrap().is_none(), "ended before the kill");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let report: Value = serde_json::from_str(&succeeds(&dir, &args)).unwrap();
+    succeeds(&dir, &["score", "--candidates", "on.candidates.parquet", "--scorer", "digit-share", "-o", "all.jsonl"]);
+    let rows = lines(&dir, "all.jsonl");
+    assert_eq!(rows.len(), 600);
+    for (at, row) in rows.iter().enumerate() {
+        let (prompt, seed) = (at / 3, &row["seed"]);
+        assert_eq!((&row["prompt_id"], &row["sample"]), (&format!("p{prompt}").into(), &(at % 3).into()));
+        assert_eq!(row["response"], format!("What is {prompt} + 1? #{seed}"));
+    }
+    // Each right answer was given once, beside those under way at the kill, and each fault is counted beside theirs.
+    let seen = mock.seen();
+    let faults: Vec<&str> = seen.iter().filter_map(|seen| REASONS.get(fault(seen)).copied()).collect();
+    let right = seen.len() - faults.len();
+    assert!((600..=600 + WORKERS).contains(&right), "{right} right answers");
+    for reason in &REASONS[..11] {
+        let sent = faults.iter().filter(|of| *of == reason).count() as u64;
+        let counted = report["generate"]["failed"][reason].as_u64().unwrap_or(0);
+        assert!(
+            counted > 0 && counted <= sent && sent <= counted + 2 * WORKERS as u64,
+            "{reason}: {counted} of {sent}"
+        );
+    }
 }
 
 #[cfg(unix)]

@@ -36,7 +36,7 @@ use simplemix_data::{Form, RowReader, TableWriter, TemplateInputs, Text, WriteOp
 use crate::error::{Error, Result};
 use crate::finish::Finish;
 use crate::generator::Prompt;
-use crate::prompts::prompt_id;
+use crate::prompts::{prompt_id, short_hash};
 
 /// Column of the weighted sum of scores.
 pub const SCORE: &str = "score";
@@ -241,7 +241,8 @@ pub struct CandidateReader {
     unread: Vec<String>,
     /// First row of the next group, with its number.
     next: Option<(u64, CandidateRow)>,
-    seen: HashSet<String>,
+    /// Hashes of the ids of earlier prompts.
+    seen: HashSet<[u8; 16]>,
     started: bool,
 }
 
@@ -297,7 +298,7 @@ impl CandidateReader {
             self.next = self.row()?;
         }
         let Some((number, first)) = self.next.take() else { return Ok(None) };
-        if !self.seen.insert(first.prompt_id.clone()) {
+        if !self.seen.insert(short_hash(&first.prompt_id)) {
             return Err(Error::Row {
                 path: self.path.clone(),
                 row: number,

@@ -188,7 +188,7 @@ pub struct Sampled {
 }
 
 /// Numbers of attempts that failed, by reason: `status 429`, `timeout`, `connection`, `reply too large`, `unreadable reply`,
-/// `wrong number of responses`, `error in the reply`, `error 503 in the reply`.
+/// `wrong number of responses`, `repeated reply`, `error in the reply`, `error 503 in the reply`.
 pub type Failures = BTreeMap<String, u64>;
 
 /// Receiver of candidates while they are sampled.

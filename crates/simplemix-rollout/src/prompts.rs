@@ -216,7 +216,8 @@ impl Iterator for Prompts<'_> {
     }
 }
 
-fn short_hash(text: &str) -> [u8; 16] {
+/// Half of the hash of a text.
+pub(crate) fn short_hash(text: &str) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
     short

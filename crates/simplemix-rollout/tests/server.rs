@@ -11,13 +11,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use simplemix_data::{Unwatched, Watch};
+use simplemix_data::{Message, Text, Unwatched, Watch};
 use simplemix_rollout::{
     Ask, CandidateReader, CandidateRow, Endpoint, Error, Failures, Finish, GenerateReport, GenerateSettings, Generator,
     Group, Judge, JudgeMode, JudgeSettings, NoPair, OnRefused, PairSettings, Prompt, PromptSettings, SamplingConfig,
     ScoreSettings, ScorerSettings, ServerClient, ServerGenerator, ServerSettings, generate, pair, score, score_all,
 };
-use support::{Does, Mock, Seen, echo};
+use support::{Does, Mock, REASONS, Seen, echo, faulty};
 
 const KEY: &str = "sk-secret-0123456789abcdef";
 
@@ -54,46 +54,10 @@ fn fault(seen: &Seen) -> usize {
     if seen.tries >= 3 { 12 } else { (seen.number + seen.tries * 5) % 13 }
 }
 
-/// Reasons under which the client counts the faults.
-const REASONS: [&str; 12] = [
-    "status 500",
-    "status 503",
-    "connection",
-    "connection",
-    "unreadable reply",
-    "unreadable reply",
-    "wrong number of responses",
-    "wrong number of responses",
-    "status 429",
-    "timeout",
-    "error 503 in the reply",
-    "reply too large",
-];
-
-fn faulty(seen: &Seen) -> Does {
-    let words = |status| Does::Sends(status, vec![], r#"{"error": {"message": "later"}}"#.to_owned());
-    let body = |text: &str| Does::Sends(200, vec![], text.to_owned());
-    match fault(seen) {
-        0 => words(500),
-        1 => words(503),
-        2 => Does::HangsUp,
-        3 => Does::CutsOff,
-        4 => body("{\"choices\": [{\"message\""),
-        5 => body("<html>busy</html>"),
-        6 => body(r#"{"choices": []}"#),
-        7 => body(r#"{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}"#),
-        8 => Does::Sends(429, vec![("retry-after", "0".to_owned())], String::new()),
-        9 => Does::Waits(Duration::from_millis(700), Box::new(echo(seen))),
-        10 => body(r#"{"error": {"message": "overloaded", "code": 503}}"#),
-        11 => body(&"[0]".repeat(1 << 19)),
-        _ => echo(seen),
-    }
-}
-
 /// Every request fails several times, each time in a different way, before it succeeds. Each failure is counted.
 #[test]
 fn transient_failures_are_retried_and_responses_are_the_right_ones() {
-    let mock = Mock::start(faulty);
+    let mock = Mock::start(|seen| faulty(fault(seen), seen));
     let dir = tempfile::tempdir().unwrap();
     let server = ServerSettings { timeout_secs: 0.5, max_reply_bytes: 5 << 18, ..settings(&mock) };
     let report = run(dir.path(), server, &mut Unwatched).unwrap();
@@ -598,6 +562,42 @@ fn tools_and_calls_of_a_prompt_reach_the_server() {
     assert_eq!(body["chat_template_kwargs"], json!({"enable_thinking": false, "level": "high"}));
     assert_eq!(body["messages"][1], json!({"role": "assistant", "tool_calls": call}));
     assert_eq!(body["messages"][2], json!({"role": "tool", "content": "4", "name": "die"}));
+}
+
+/// The second copy arrives while the next request waits over the same connection.
+#[test]
+fn a_second_copy_of_a_reply_is_no_reply_to_the_next_request() {
+    let mock = Mock::start(|seen| match seen.prompt().as_str() {
+        "a" => Does::Repeats("to a".to_owned(), "id of a", Duration::from_millis(30)),
+        _ if seen.tries == 0 => Does::Waits(Duration::from_millis(200), Box::new(echo(seen))),
+        _ => echo(seen),
+    });
+    let client = ServerClient::new(settings(&mock)).unwrap();
+    let ask = |text: &str| client.ask(&Text::Messages(vec![Message::user(text)]), &Ask::default(), &|| false).unwrap();
+    assert_eq!(ask("a").text.as_deref(), Some("to a"));
+    assert_eq!(ask("b").text.as_deref(), Some("b #null"));
+    assert_eq!(client.failures(), [("repeated reply".to_owned(), 1)].into());
+    assert_eq!(ask("c").text.as_deref(), Some("c #null"), "the late reply to b went with its connection");
+}
+
+#[test]
+fn a_server_whose_replies_have_one_id_is_known_after_one_more_request() {
+    let mock = Mock::start(|seen| {
+        Does::Sends(
+            200,
+            vec![],
+            json!({
+                "id": "chatcmpl-1", "choices": [{ "message": { "content": seen.prompt() } }],
+            })
+            .to_string(),
+        )
+    });
+    let client = ServerClient::new(settings(&mock)).unwrap();
+    for text in ["a", "b", "c", "d"] {
+        let reply = client.ask(&Text::Messages(vec![Message::user(text)]), &Ask::default(), &|| false).unwrap();
+        assert_eq!(reply.text.as_deref(), Some(text));
+    }
+    assert_eq!((mock.seen().len(), client.failures()), (5, [("repeated reply".to_owned(), 1)].into()));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! One request to a server, retried where that helps.
 
+use std::cell::RefCell;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use simplemix_data::{TemplateInputs, Text};
-use ureq::Agent;
 use ureq::http::Response;
 
+use super::connection::{Connection, Connections};
 use super::key::Key;
 use super::lenient::json_of;
 use super::reason::Reason;
@@ -40,12 +41,14 @@ use crate::generator::Failures;
 pub struct ServerClient {
     settings: ServerSettings,
     address: Address,
-    agent: Agent,
+    connections: Connections,
     key: Option<Key>,
     model: String,
     gate: Gate,
     /// Requests so far. Waiting times depend on the number of the request.
     requests: AtomicU64,
+    /// Requests so far whose trouble lasted.
+    warnings: AtomicU64,
     learned: Mutex<Learned>,
     /// Held while a large reply is read and parsed, so that memory holds one of them at a time.
     large: Mutex<()>,
@@ -53,6 +56,8 @@ pub struct ServerClient {
 
 /// Bytes from which on a reply is large.
 const LARGE: u64 = 1 << 20;
+/// Requests whose trouble is a warning; all failures are counted.
+const MOST_WARNINGS: u64 = 8;
 
 /// Facts about the server that its refusals tell.
 #[derive(Debug, Default)]
@@ -60,6 +65,8 @@ struct Learned {
     changes: Changes,
     /// Whether a request has succeeded.
     has_succeeded: bool,
+    /// Whether several replies have one id.
+    ids_repeat: bool,
     /// Texts for the user that nobody has fetched.
     notices: Vec<String>,
     /// Failed attempts that nobody has fetched.
@@ -75,22 +82,12 @@ impl ServerClient {
     pub fn new(settings: ServerSettings) -> Result<Self> {
         settings.check()?;
         let key = Key::from_env(&settings.api_key_env)?;
-        let agent = Agent::config_builder()
-            // The status is handled here. Redirects are not followed, so that the key goes only to the given address.
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(Duration::from_secs_f64(settings.timeout_secs)))
-            .max_idle_connections(settings.concurrency)
-            .max_idle_connections_per_host(settings.concurrency)
-            .user_agent(concat!("simplemix/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+        let connections = Connections::new(Duration::from_secs_f64(settings.timeout_secs));
         let address = Address::new(&settings.url)?;
         let (gate, requests, learned) = (Gate::default(), AtomicU64::new(0), Mutex::default());
         let named = settings.model.clone();
-        let (model, large) = (String::new(), Mutex::default());
-        let mut client = Self { settings, address, agent, key, model, gate, requests, learned, large };
+        let (model, large, warnings) = (String::new(), Mutex::default(), AtomicU64::new(0));
+        let mut client = Self { settings, address, connections, key, model, gate, requests, warnings, learned, large };
         client.model = named.map_or_else(|| client.only_model(), Ok)?;
         Ok(client)
     }
@@ -121,10 +118,16 @@ impl ServerClient {
         let url = self.address.of(if chat { "chat/completions" } else { "completions" });
         let mut changes = self.learned().changes.clone();
         let mut refusals: Vec<(usize, String)> = Vec::new();
+        let repeated = RefCell::new(None);
         loop {
             let body = self.with_extra(ask.body(&self.model, prompt, chat, &changes)).to_string();
             let parse = |reply: &[u8]| parse(reply, chat);
-            match self.retry(stopped, &|| self.once(self.request(&url, Some(&body)), &parse)) {
+            let once = |connection: &mut Connection| {
+                let reply = self.once(self.request(connection, &url, Some(&body)), &parse)?;
+                self.check_new(connection, &reply, &mut repeated.borrow_mut())?;
+                Ok(reply)
+            };
+            match self.retry(stopped, &once) {
                 Ok(reply) => {
                     self.learn(&changes, &refusals);
                     return Ok(reply);
@@ -166,7 +169,8 @@ impl ServerClient {
             let reply = json_of(reply).map_err(|error| Unread::new(error.to_string()))?;
             ids(&reply["tokens"]).ok_or_else(|| Unread::new("no token ids"))
         };
-        self.once(self.request(&self.address.beside("tokenize"), Some(&body)), &ids_of).ok()
+        let url = self.address.beside("tokenize");
+        self.once(self.request(&self.connections.take(), &url, Some(&body)), &ids_of).ok()
     }
 
     fn is_chat(&self, prompt: &Text) -> Result<bool> {
@@ -216,7 +220,7 @@ impl ServerClient {
 
     fn only_model(&self) -> Result<String> {
         let url = self.address.of("models");
-        let names = self.retry(&|| false, &|| self.once(self.request(&url, None), &models))?;
+        let names = self.retry(&|| false, &|connection| self.once(self.request(connection, &url, None), &models))?;
         match names.as_slice() {
             [name] => Ok(name.clone()),
             names => {
@@ -227,8 +231,29 @@ impl ServerClient {
         }
     }
 
-    /// Calls `once` until it succeeds or another attempt cannot help.
-    fn retry<T>(&self, stopped: &dyn Fn() -> bool, once: &dyn Fn() -> Result<T, Failed>) -> Result<T> {
+    /// Checks that a reply is no second copy of an earlier one on the same connection, which would stand in place of another
+    /// request's reply. `repeated` is the id of a reply to this request that was taken for one.
+    fn check_new(
+        &self,
+        connection: &mut Connection,
+        reply: &Reply,
+        repeated: &mut Option<String>,
+    ) -> Result<(), Failed> {
+        let Some(id) = &reply.id else { return Ok(()) };
+        if repeated.as_ref() == Some(id) {
+            // Again, after the connection was closed: this server's replies have no ids of their own.
+            self.learned().ids_repeat = true;
+        }
+        if self.learned().ids_repeat || connection.is_new(id) {
+            return Ok(());
+        }
+        *repeated = Some(id.clone());
+        let found = format!("a second copy of the reply `{id}`");
+        Err(Failed { status: None, found, reason: Reason::Repeated, is_transient: true, advice: Advice::default() })
+    }
+
+    /// Calls `once` until it succeeds or another attempt cannot help. A connection with a failure is not used again.
+    fn retry<T>(&self, stopped: &dyn Fn() -> bool, once: &dyn Fn(&mut Connection) -> Result<T, Failed>) -> Result<T> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let most = Duration::from_secs_f64(self.settings.max_wait_secs);
         let mut attempt = 1;
@@ -236,19 +261,24 @@ impl ServerClient {
             if !self.gate.pass(stopped) {
                 return Err(Error::Interrupted);
             }
-            let failed = match once() {
-                Ok(value) => return Ok(value),
+            let mut connection = self.connections.take();
+            let failed = match once(&mut connection) {
+                Ok(value) => {
+                    self.connections.give_back(connection);
+                    return Ok(value);
+                }
                 Err(failed) => failed,
             };
+            drop(connection);
             *self.learned().failures.entry(failed.reason.to_string()).or_default() += 1;
             if !failed.is_transient || attempt > self.settings.retries {
                 return Err(self.error(failed.status, failed.found, attempt));
             }
             let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
             let (url, found, retries) = (self.address.shown(), self.clean(&failed.found), self.settings.retries);
-            match attempt {
-                // Lasting trouble is worth a warning, a single failure is not.
-                3 => tracing::warn!("{url}: {found}; retrying up to {retries} times"),
+            // Lasting trouble is worth a warning, a single failure is not, nor is the same trouble of thousands of requests.
+            match if attempt == 3 { self.warnings.fetch_add(1, Ordering::Relaxed) } else { MOST_WARNINGS } {
+                0..MOST_WARNINGS => tracing::warn!("{url}: {found}; retrying up to {retries} times"),
                 _ => tracing::debug!("{url}: {found}; retrying in {wait:.1?}"),
             }
             if failed.status == Some(429) {
@@ -262,18 +292,23 @@ impl ServerClient {
         }
     }
 
-    fn request(&self, url: &str, body: Option<&str>) -> Result<Response<ureq::Body>, ureq::Error> {
+    fn request(
+        &self,
+        connection: &Connection,
+        url: &str,
+        body: Option<&str>,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
         let bearer = self.key.as_ref().map(Key::bearer);
         match body {
             Some(body) => {
-                let mut request = self.agent.post(url).header("content-type", "application/json");
+                let mut request = connection.agent().post(url).header("content-type", "application/json");
                 if let Some(bearer) = bearer {
                     request = request.header("authorization", bearer);
                 }
                 request.send(body)
             }
             None => {
-                let mut request = self.agent.get(url);
+                let mut request = connection.agent().get(url);
                 if let Some(bearer) = bearer {
                     request = request.header("authorization", bearer);
                 }

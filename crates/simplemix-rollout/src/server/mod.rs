@@ -4,6 +4,7 @@
 //! [`ServerGenerator`] samples responses with both.
 
 mod client;
+mod connection;
 mod generator;
 mod key;
 mod lenient;

@@ -17,6 +17,8 @@ pub(super) enum Reason {
     InReply(Option<u16>),
     /// A reply with several responses, or with none.
     Count,
+    /// A second copy of a reply to another request.
+    Repeated,
     /// A body that is no reply.
     Unreadable,
 }
@@ -42,6 +44,7 @@ impl fmt::Display for Reason {
             Self::InReply(Some(status)) => write!(f, "error {status} in the reply"),
             Self::InReply(None) => f.write_str("error in the reply"),
             Self::Count => f.write_str("wrong number of responses"),
+            Self::Repeated => f.write_str("repeated reply"),
             Self::Unreadable => f.write_str("unreadable reply"),
         }
     }

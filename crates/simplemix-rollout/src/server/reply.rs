@@ -16,6 +16,8 @@ const NO_PROBABILITY: f64 = -9999.0;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply {
+    /// Id of the reply, if the server gives one.
+    pub id: Option<String>,
     /// Text of the response; `None` if it has none, such as for reasoning alone, a refusal or a tool call.
     pub text: Option<String>,
     /// Reason for which the response ended, in the server's word; `None` if the server tells none.
@@ -71,6 +73,7 @@ pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, Unread> {
     let (logps, usage) = (logps(&choice["logprobs"])?, &body["usage"]);
     let count = |name: &str| usage[name].as_u64().and_then(|count| usize::try_from(count).ok());
     Ok(Reply {
+        id: body["id"].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
         text,
         finish: choice["finish_reason"].as_str().map(|word| Finish::from(word.to_owned())),
         tokens: count("completion_tokens").or_else(|| logps.as_ref().map(Vec::len).filter(|count| *count > 0)),

@@ -52,7 +52,7 @@ pub struct ServerSettings {
     /// Whether to ask for log-probabilities.
     #[serde(default = "yes")]
     pub logps: bool,
-    /// Largest reply in bytes; a larger one is an error.
+    /// Largest reply in bytes; after a larger one the request is tried again.
     #[serde(default = "max_reply_bytes")]
     pub max_reply_bytes: u64,
     /// Folder of the model to be trained. When a collection starts, the server's token ids of a prompt are compared with those

@@ -37,6 +37,7 @@ pub(super) fn joined(stream: &str) -> Result<Value, Unread> {
 
 #[derive(Default)]
 struct Whole {
+    id: Value,
     text: Option<String>,
     reasoning: String,
     refusal: String,
@@ -54,6 +55,9 @@ impl Whole {
     fn add(&mut self, event: &Value) {
         if event["usage"].is_object() {
             self.usage = event["usage"].clone();
+        }
+        if self.id.is_null() {
+            self.id = event["id"].clone();
         }
         let choice = &event["choices"][0];
         let delta = &choice["delta"];
@@ -80,6 +84,7 @@ impl Whole {
             (true, true) => Value::Null,
         };
         json!({
+            "id": self.id,
             "choices": [{
                 "message": {
                     "content": self.text,

@@ -48,6 +48,8 @@ pub(crate) enum Does {
     CutsOff,
     /// Waits before another reaction.
     Waits(Duration, Box<Does>),
+    /// Sends this text under this id, and the whole reply once more after a wait, whatever was asked in between.
+    Repeats(String, &'static str, Duration),
 }
 
 type Behaviour = dyn Fn(&Seen) -> Does + Send + Sync;
@@ -87,6 +89,43 @@ impl Mock {
 /// Reply that depends only on prompt and seed.
 pub(crate) fn echo(seen: &Seen) -> Does {
     Does::Answers(format!("{} #{}", seen.prompt(), seen.body["seed"]))
+}
+
+/// Reasons under which a client counts the faults of [`faulty`], by their numbers.
+pub(crate) const REASONS: [&str; 12] = [
+    "status 500",
+    "status 503",
+    "connection",
+    "connection",
+    "unreadable reply",
+    "unreadable reply",
+    "wrong number of responses",
+    "wrong number of responses",
+    "status 429",
+    "timeout",
+    "error 503 in the reply",
+    "reply too large",
+];
+
+/// A fault by its number, for a client that waits for half a second and reads a megabyte and a half; from 12 on, the right reply.
+pub(crate) fn faulty(fault: usize, seen: &Seen) -> Does {
+    let words = |status| Does::Sends(status, vec![], r#"{"error": {"message": "later"}}"#.to_owned());
+    let body = |text: &str| Does::Sends(200, vec![], text.to_owned());
+    match fault {
+        0 => words(500),
+        1 => words(503),
+        2 => Does::HangsUp,
+        3 => Does::CutsOff,
+        4 => body("{\"choices\": [{\"message\""),
+        5 => body("<html>busy</html>"),
+        6 => body(r#"{"choices": []}"#),
+        7 => body(r#"{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}"#),
+        8 => Does::Sends(429, vec![("retry-after", "0".to_owned())], String::new()),
+        9 => Does::Waits(Duration::from_millis(700), Box::new(echo(seen))),
+        10 => body(r#"{"error": {"message": "overloaded", "code": 503}}"#),
+        11 => body(&"[0]".repeat(1 << 19)),
+        _ => echo(seen),
+    }
 }
 
 fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>, behaviour: &Behaviour, tries: &Mutex<HashMap<String, usize>>) {
@@ -140,6 +179,18 @@ fn respond(stream: &mut TcpStream, seen: &Seen, does: Does) -> bool {
         Does::Waits(wait, then) => {
             std::thread::sleep(wait);
             respond(stream, seen, *then)
+        }
+        Does::Repeats(text, id, wait) => {
+            let body = json!({ "id": id, "choices": [{ "index": 0, "message": { "role": "assistant", "content": text },
+                "finish_reason": "stop" }] });
+            let mut late = stream.try_clone().unwrap();
+            let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.to_string().len());
+            let is_open = stream.write_all(reply.as_bytes()).is_ok();
+            std::thread::spawn(move || {
+                std::thread::sleep(wait);
+                let _ = late.write_all(reply.as_bytes());
+            });
+            is_open
         }
         Does::CutsOff => {
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n";
