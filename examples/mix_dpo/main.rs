@@ -166,9 +166,10 @@ fn run(args: &Args) -> Result<()> {
         pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|a| is_right(text, a))).collect()
     };
     println!("6. evaluation on {} held-out problems and {} held-out pairs\n", held_out.len(), held_out_pairs.len());
-    println!("{}\n", report::report(&finished.records, &right(&before), &right(&after)));
-    println!("{}", report::verdict(&finished.records));
-    report::figure(&finished.records, &output.join("mix_dpo.svg"))?;
+    let records = finished.records()?;
+    println!("{}\n", report::report(&records, &right(&before), &right(&after)));
+    println!("{}", report::verdict(&records));
+    report::figure(&records, &output.join("mix_dpo.svg"))?;
     println!("model {}\nplot  {}", finished.folder.model().display(), output.join("mix_dpo.svg").display());
     if let Some(bytes) = peak_bytes() {
         println!("peak memory {:.1} GB", bytes as f64 / 1e9);

@@ -5,6 +5,9 @@
 //! reward; `logps` are sums over a response and `lengths` its tokens. `logits`, `entropy` and `mean_token_accuracy` are
 //! means over response tokens. All others are means over the pairs of the update.
 
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::sides::Sides;
@@ -40,6 +43,36 @@ impl Serialize for Record {
             map.serialize_entry(name, value)?;
         }
         map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Line)
+    }
+}
+
+/// Reader of a line, which keeps the order of its values.
+struct Line;
+
+impl<'de> Visitor<'de> for Line {
+    type Value = Record;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `step` and numbers")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+        let mut record = Record::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "step" {
+                record.step = map.next_value()?;
+            } else {
+                // JSON has null in place of NaN and infinity.
+                record.push(name, map.next_value::<Option<f64>>()?.unwrap_or(f64::NAN));
+            }
+        }
+        Ok(record)
     }
 }
 
@@ -194,6 +227,18 @@ mod tests {
             pairs: vec![entry(0, Some(0)), entry(1, None), entry(0, Some(0))],
         };
         Record { step: 1, values: metrics(set, "", &table, &[0, 1, 2], stats, 1.0 / 3.0) }
+    }
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        let values = vec![("loss".to_owned(), 0.1), ("a".to_owned(), -1e-300), ("b".to_owned(), f64::NAN)];
+        let line = serde_json::to_string(&Record { step: u64::MAX, values }).unwrap();
+        let read: Record = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (read.step, &read.values[..2]),
+            (u64::MAX, &[("loss".to_owned(), 0.1), ("a".to_owned(), -1e-300)][..])
+        );
+        assert!(read.values[2].1.is_nan());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! Files and checkpoints are written by simplemix-files: what has its final name is whole and on disk. Older checkpoints
 //! are deleted only after that.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -175,6 +175,18 @@ impl RunFolder {
         Ok(MetricsFile { file })
     }
 
+    /// Lines of `metrics.jsonl` from a byte on.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn records(&self, first_byte: u64) -> Result<Vec<Record>> {
+        let path = self.metrics_file();
+        let mut file = std::fs::File::open(&path).at(&path, "read")?;
+        file.seek(SeekFrom::Start(first_byte)).at(&path, "read")?;
+        let lines = serde_json::Deserializer::from_reader(BufReader::new(file)).into_iter();
+        lines.map(|line| line.map_err(std::io::Error::from).at(&path, "read")).collect()
+    }
+
     /// Saves a checkpoint, then deletes all but the newest `keep` and the one of the best evaluation.
     ///
     /// # Errors
@@ -313,6 +325,11 @@ pub(crate) struct MetricsFile {
 }
 
 impl MetricsFile {
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.file.len()
+    }
+
     /// Appends a line.
     ///
     /// # Errors

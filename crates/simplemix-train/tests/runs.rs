@@ -138,7 +138,7 @@ fn shortcuts_change_no_number() {
     ];
     for (name, config) in variants {
         let other = train(TrainConfig { output: Some(dir.path(name)), ..config });
-        let off = metrics_differ(&plain.records, &other.records);
+        let off = metrics_differ(&plain.records().unwrap(), &other.records().unwrap());
         assert!(off < 2e-4, "{name}: {off}");
         // AdamW's first steps are of one size whatever the gradient's, so rounding shows where gradients vanish.
         let off = furthest(&dir.path("plain"), &dir.path(name));
@@ -185,7 +185,7 @@ fn an_adapter_is_trained_and_the_model_is_not() {
     // Two layers, rank 4: inputs and outputs of four projections of attention and three of the feed-forward.
     assert_eq!(run.trained_parameters(), 2 * 4 * (4 * 64 + 192 + 3 * (64 + 160)));
     let finished = run.start(Resume::No, &mut StopAt(u64::MAX, Cell::new(0))).unwrap();
-    let margins = |at: usize| finished.records[at].get("rewards/margins").unwrap();
+    let margins = |at: usize| finished.records().unwrap()[at].get("rewards/margins").unwrap();
     assert!(margins(2) > margins(0) + 0.01, "{} {}", margins(0), margins(2));
 
     // peft's files give the same logits as the merged model.
@@ -203,11 +203,11 @@ fn an_adapter_is_trained_and_the_model_is_not() {
 
     // Both ways to a reference agree, and training goes on from the adapter's files.
     let fly = train(over(config("fly"), "reference.source = 'on-the-fly'"));
-    assert!(metrics_differ(&finished.records, &fly.records) < 2e-4);
+    assert!(metrics_differ(&finished.records().unwrap(), &fly.records().unwrap()) < 2e-4);
     let mut on = over(config("on"), "lora.rank = 0");
     on.lora.adapter = Some(dir.path("lora").join("adapter"));
     let on = train(on);
-    assert!(on.records[0].get("rewards/margins").unwrap() > margins(1), "the model is still the reference");
+    assert!(on.records().unwrap()[0].get("rewards/margins").unwrap() > margins(1), "the model is still the reference");
 }
 
 #[test]
@@ -215,9 +215,10 @@ fn a_reward_model_learns_and_its_folder_loads() {
     let dir = Dir::new();
     let config = dir.with("reward", "objective = 'reward'\nepochs = 4\noptimizer.learning_rate = 3e-3");
     let finished = train(config);
-    let first = &finished.records[0];
+    let records = finished.records().unwrap();
+    let first = &records[0];
     assert!((first.get("loss").unwrap() - std::f64::consts::LN_2).abs() < 1e-6);
-    let last = &finished.records[finished.records.len() - 2];
+    let last = &records[records.len() - 2];
     assert!(last.get("loss").unwrap() < 0.5 && last.get("accuracy").unwrap() > 0.7, "{last:?}");
     assert!(matches!(finished.model, Some(Trained::Reward(_))));
     let loaded = RewardModel::load(&finished.folder.model(), Kind::Float, Device::Cpu).unwrap();
@@ -227,7 +228,7 @@ fn a_reward_model_learns_and_its_folder_loads() {
     assert_eq!(json["architectures"][0], "LlamaForSequenceClassification");
     // It can be trained further: its score is no longer zero.
     let on = TrainConfig { model: Some(finished.folder.model()), ..dir.with("on", "objective = 'reward'") };
-    assert!(train(on).records[0].get("loss").unwrap() < 0.6);
+    assert!(train(on).records().unwrap()[0].get("loss").unwrap() < 0.6);
 }
 
 #[test]
@@ -235,7 +236,8 @@ fn responses_are_learnt() {
     let dir = Dir::new();
     let config = |output: &str| dir.with(output, "objective = 'sft'\nepochs = 4");
     let finished = train(config("sft"));
-    let (first, last) = (&finished.records[0], &finished.records[finished.records.len() - 1]);
+    let records = finished.records().unwrap();
+    let (first, last) = (&records[0], &records[records.len() - 1]);
     // A random model is as good as guessing among its tokens.
     let vocabulary = finished.model.as_ref().unwrap().policy().unwrap().config().vocab_size as f64;
     assert!((first.get("loss").unwrap() - vocabulary.ln()).abs() < 0.2);
@@ -243,7 +245,7 @@ fn responses_are_learnt() {
     assert!(last.get("eval_mean_token_accuracy").is_some() && last.get("eval_rewards/margins").is_none());
     // Tokens weigh alike, however they are split.
     let alone = train(over(config("alone"), "batch.micro_batch_tokens = 1"));
-    assert!((alone.records[0].get("loss").unwrap() - first.get("loss").unwrap()).abs() < 1e-5);
+    assert!((alone.records().unwrap()[0].get("loss").unwrap() - first.get("loss").unwrap()).abs() < 1e-5);
 }
 
 #[test]
@@ -270,14 +272,14 @@ fn frozen_parameters_and_groups_do_as_they_are_told() {
 fn losses_without_a_reference_have_none() {
     let dir = Dir::new();
     let finished = train(dir.with("simpo", "loss = { name = 'simpo', beta = 2 }"));
-    assert!(finished.records[0].get("rewards/chosen").unwrap() < 0.0);
+    assert!(finished.records().unwrap()[0].get("rewards/chosen").unwrap() < 0.0);
     assert_eq!(finished.outcome, Outcome::Finished);
 }
 
 #[test]
 fn metrics_tell_sources_and_tasks_apart() {
     let dir = Dir::new();
-    let records = train(dir.config("run")).records;
+    let records = train(dir.config("run")).records().unwrap();
     let of = |name: &str| records[1].get(name).unwrap();
     let whole = of("share@on") * of("rewards/margins@on") + of("share@off") * of("rewards/margins@off");
     assert!((whole - of("rewards/margins")).abs() < 1e-9);
@@ -299,7 +301,7 @@ fn the_best_checkpoint_becomes_the_result() {
     let settings = "epochs = 4\noptimizer.learning_rate = 1e-2\ncheckpoint = { save_every_steps = 1, keep = 1 }\n\
                     [eval]\neval_every_steps = 1\nbest_metric = 'eval_rewards/rejected'\nearly_stopping_patience = 3";
     let finished = train(dir.with("best", settings));
-    let values: Vec<f64> = finished.records.iter().filter_map(|r| r.get("eval_rewards/rejected")).collect();
+    let values: Vec<f64> = finished.records().unwrap().iter().filter_map(|r| r.get("eval_rewards/rejected")).collect();
     let best = (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap();
     assert_eq!(finished.outcome, Outcome::StoppedEarly, "{values:?}");
     assert_eq!(values.len(), best + 4, "{values:?}");
@@ -321,24 +323,27 @@ fn a_divergence_of_no_weight_changes_no_bit() {
     let plain = train(dir.config("plain"));
     let none = train(over(hypo(&dir, "none"), "hypo = { lambda = 0, samples = 4, prompts = 3 }"));
     assert_eq!(
-        (metrics_differ(&plain.records, &none.records), furthest(&dir.path("plain"), &dir.path("none"))),
+        (
+            metrics_differ(&plain.records().unwrap(), &none.records().unwrap()),
+            furthest(&dir.path("plain"), &dir.path("none"))
+        ),
         (0.0, 0.0)
     );
-    assert_eq!(none.records[0].get("kl"), None);
+    assert_eq!(none.records().unwrap()[0].get("kl"), None);
 }
 
 #[test]
 fn the_divergence_begins_at_nothing_and_enters_the_update() {
     let dir = Dir::new();
     let (plain, run) = (train(dir.config("plain")), train(hypo(&dir, "hypo")));
-    let kl: Vec<f64> = run.records.iter().filter_map(|record| record.get("kl")).collect();
+    let kl: Vec<f64> = run.records().unwrap().iter().filter_map(|record| record.get("kl")).collect();
     assert_eq!(kl.len(), 3);
     // Before the first update policy and reference are one, and so are the gradients with and without.
     assert!(kl[0].abs() < 1e-4 && kl[2].abs() > 1e-3, "{kl:?}");
-    let norms = |run: &Finished| [0, 2].map(|at| run.records[at].get("grad_norm").unwrap());
+    let norms = |run: &Finished| [0, 2].map(|at| run.records().unwrap()[at].get("grad_norm").unwrap());
     let (with, without) = (norms(&run), norms(&plain));
     assert!((with[0] - without[0]).abs() < 1e-3 * without[0] && (with[1] - without[1]).abs() > 1e-4 * without[1]);
-    let of = |name: &str| run.records[1].get(name).unwrap();
+    let of = |name: &str| run.records().unwrap()[1].get(name).unwrap();
     assert_eq!(of("completions/tokens"), 16.0 * of("completions/mean_length"));
     assert!((1.0..=8.0).contains(&of("completions/mean_length")));
     assert!((0.0..=1.0).contains(&of("completions/clipped_ratio")));
@@ -351,7 +356,7 @@ fn every_reference_serves_the_divergence() {
     let other = dir.path("other");
     tiny::write_folder(&other, 2).unwrap();
     let kl = |name: &str, config: TrainConfig| {
-        let records = train(TrainConfig { output: Some(dir.path(name)), ..config }).records;
+        let records = train(TrainConfig { output: Some(dir.path(name)), ..config }).records().unwrap();
         records.iter().filter_map(|record| record.get("kl")).collect::<Vec<_>>()
     };
     let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3) && a.len() == b.len();
@@ -404,14 +409,14 @@ fn soft_labels_come_from_scores() {
     assert_eq!(furthest(&dir.path("dpo"), &dir.path("sure")), 0.0);
     // A held-out pair's loss is that of its margin and its label, `p softplus(-m) + (1 - p) softplus(m)`.
     let finished = run("soft", "soft_label", 2.0, |i| 0.4 + i as f64 / 100.0);
-    let of = |name: &str| finished.records.last().unwrap().get(name).unwrap();
+    let of = |name: &str| finished.records().unwrap().last().unwrap().get(name).unwrap();
     let (margin, p) = (of("eval_rewards/margins"), 1.0 / (1.0 + (-0.8f64).exp()));
     let softplus = |x: f64| x.exp().ln_1p();
     let want = p * softplus(-margin) + (1.0 - p) * softplus(margin);
     assert!(margin.abs() > 1e-3 && (of("eval_loss") - want).abs() < 1e-6, "{margin} {} {want}", of("eval_loss"));
     // Scores that say the label is wrong turn the pair round.
     let wrong = run("wrong", "soft_label", 1.0, |_| -50.0);
-    assert!(wrong.records[2].get("rewards/margins").unwrap() < 0.0);
+    assert!(wrong.records().unwrap()[2].get("rewards/margins").unwrap() < 0.0);
     let config = dir.with("none", "loss.name = 'soft_label'");
     let error = Run::with_pairs(config, &dir.model(), &pairs(8), &[]).unwrap_err().to_string();
     assert_eq!(error, "row 0: `score_chosen` or `score_rejected` is missing; the loss `soft_label` needs both");

@@ -77,7 +77,8 @@ fn every_step_is_trls() {
         let kept = if name == "random_order" { 30 } else { pairs.len() };
         let run = Run::with_pairs(config, &model, &pairs[..kept], &held_out).unwrap();
         let finished = run.start(Resume::No, &mut Unwatched).unwrap();
-        let (eval, steps) = finished.records.split_last().unwrap();
+        let records = finished.records().unwrap();
+        let (eval, steps) = records.split_last().unwrap();
         assert_eq!(steps.len(), expected.log.len());
         for (ours, theirs) in steps.iter().zip(&expected.log) {
             compare(name, ours, theirs);

@@ -51,6 +51,7 @@ impl Drive<'_> {
         let restored = if resume { folder.restore(&mut learner, keep, &mut notice)? } else { None };
         let mut progress = restored.unwrap_or_default();
         let metrics = folder.metrics(progress.step)?;
+        let first_byte = metrics.len();
         let events = if self.config.log.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
         let mut recorder = Recorder {
             folder: &folder,
@@ -60,14 +61,13 @@ impl Drive<'_> {
             steps: self.settings.steps,
             keep,
             ids: &self.train.ids,
-            records: Vec::new(),
         };
         let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
         let tables = Tables { train: &self.train.table, eval: &eval };
         let outcome = train(self.settings, tables, &mut learner, &mut progress, &mut recorder)?;
-        let Recorder { records, watch, .. } = recorder;
+        let Recorder { watch, .. } = recorder;
         if outcome == Outcome::Stopped {
-            return Ok(Finished { outcome, records, model: None, folder });
+            return Ok(Finished { outcome, model: None, folder, first_byte });
         }
         match progress.movement {
             Movement::Nothing => return Err(Error::NothingTrained { updates: progress.step }),
@@ -89,7 +89,7 @@ impl Drive<'_> {
         #[cfg(feature = "report")]
         crate::report::write(&folder, self.config, self.train)?;
         folder.finish(self.settings.steps)?;
-        Ok(Finished { outcome, records, model: Some(model), folder })
+        Ok(Finished { outcome, model: Some(model), folder, first_byte })
     }
 }
 
@@ -102,7 +102,6 @@ struct Recorder<'a> {
     steps: u64,
     keep: usize,
     ids: &'a [String],
-    records: Vec<Record>,
 }
 
 impl Recorder<'_> {
@@ -111,7 +110,6 @@ impl Recorder<'_> {
         if let Some(events) = &mut self.events {
             events.append(record)?;
         }
-        self.records.push(record.clone());
         Ok(())
     }
 }

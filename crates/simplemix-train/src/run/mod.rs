@@ -17,7 +17,7 @@ use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
 use crate::config::{Objective, TrainConfig};
-use crate::error::Result;
+use crate::error::{At, Result};
 use crate::forward::ForwardOptions;
 use crate::loop_settings::LoopSettings;
 use crate::metrics::Record;
@@ -90,12 +90,22 @@ impl From<bool> for Resume {
 pub struct Finished {
     /// Reason for the end of the run.
     pub outcome: Outcome,
-    /// Lines that this process wrote to `metrics.jsonl`.
-    pub records: Vec<Record>,
     /// Trained model; `None` if the run was interrupted, or had finished before.
     pub model: Option<Trained>,
     /// Folder of the run.
     pub folder: RunFolder,
+    /// Length of `metrics.jsonl` when this process began.
+    first_byte: u64,
+}
+
+impl Finished {
+    /// Reads the lines that this process wrote to `metrics.jsonl`. While it trains it keeps none of them in memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if the file cannot be read.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        self.folder.records(self.first_byte)
+    }
 }
 
 impl Run {
@@ -178,7 +188,9 @@ impl Run {
             Resume::Yes | Resume::Anyway => identity.check(&folder, resume == Resume::Anyway)?,
         };
         if folder.finished()?.is_some_and(|steps| steps >= self.settings.steps) && resume_notice.is_none() {
-            return Ok(Finished { outcome: Outcome::FinishedBefore, records: Vec::new(), model: None, folder });
+            let metrics = folder.metrics_file();
+            let first_byte = std::fs::metadata(&metrics).at(&metrics, "read")?.len();
+            return Ok(Finished { outcome: Outcome::FinishedBefore, model: None, folder, first_byte });
         }
         folder.unfinish()?;
         identity.write(&folder)?;

@@ -16,7 +16,7 @@ fn refused(config: TrainConfig, pairs: &[Pair]) -> String {
 }
 
 fn losses(finished: &Finished) -> Vec<f64> {
-    finished.records.iter().filter_map(|record| record.get("loss")).collect()
+    finished.records().unwrap().iter().filter_map(|record| record.get("loss")).collect()
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn fewer_pairs_than_a_batch_are_one_update_an_epoch_and_a_notice() {
     assert_eq!((run.settings().steps, run.notices().len()), (2, 1));
     assert!(run.notices()[0].starts_with("3 pairs are fewer than `batch.batch_size`, 8"), "{:?}", run.notices());
     let finished = run.start(Resume::No, &mut Unwatched).unwrap();
-    assert_eq!(finished.records[1].get("epoch"), Some(2.0));
+    assert_eq!(finished.records().unwrap()[1].get("epoch"), Some(2.0));
     assert_eq!(finished.folder.notices().unwrap().len(), 1);
 }
 
@@ -121,7 +121,10 @@ fn a_resumed_run_is_the_same_run() {
     let weights = || std::fs::read(dir.path("run").join("model/model.safetensors")).unwrap();
     let before = weights();
     let again = start(dir.with("run", free), &changed, Resume::Yes, u64::MAX).unwrap();
-    assert_eq!((again.outcome, again.records.len(), weights() == before), (Outcome::FinishedBefore, 0, true));
+    assert_eq!(
+        (again.outcome, again.records().unwrap().len(), weights() == before),
+        (Outcome::FinishedBefore, 0, true)
+    );
     let further = start(dir.with("run", "epochs = 3"), &changed, Resume::Yes, u64::MAX).unwrap();
     assert_eq!((further.outcome, weights() == before), (Outcome::Finished, false));
 }
@@ -143,7 +146,7 @@ fn a_run_goes_on_from_the_newest_whole_checkpoint() {
     std::fs::write(at(3, "progress.json"), "").unwrap();
 
     let finished = start("run", Resume::Yes, u64::MAX).unwrap();
-    assert_eq!(finished.records[0].step, 3);
+    assert_eq!(finished.records().unwrap()[0].step, 3);
     assert!(weights("run") == weights("whole"));
     let notices = finished.folder.notices().unwrap();
     assert!(
@@ -238,7 +241,7 @@ fn evaluations_and_checkpoints_may_be_due_after_each_epoch() {
         let finished = run.start(Resume::No, &mut Unwatched).unwrap();
         assert_eq!(finished.folder.checkpoints().unwrap(), [2, 4]);
         let is_evaluation = |record: &&Record| record.get("eval_loss").is_some();
-        finished.records.iter().filter(is_evaluation).map(|record| record.step).collect::<Vec<_>>()
+        finished.records().unwrap().iter().filter(is_evaluation).map(|record| record.step).collect::<Vec<_>>()
     };
     assert_eq!(evaluated("each", "eval_every_epoch = true"), [2, 4, 6]);
     assert_eq!(evaluated("never", "eval_at_end = false"), [0; 0]);
