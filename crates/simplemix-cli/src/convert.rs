@@ -130,16 +130,16 @@ fn left_out((reason, count): (&Left, &u64)) -> String {
 /// Reads all files once to apply the rules.
 fn select(files: &[PathBuf], options: &ReadOptions, filter: &Filter) -> Result<Selection> {
     let bar = bar("filtering", 0);
-    let mut facts = Vec::new();
+    let mut selector = filter.selector().input()?;
     for file in files {
         let mut reader = PairReader::open(file, options).input()?;
         while let Some(pairs) = reader.next_pairs().input()? {
             bar.inc(pairs.len() as u64);
-            facts.extend(pairs.iter().map(Facts::of));
+            pairs.iter().for_each(|pair| selector.see(&Facts::of(pair)));
         }
     }
     bar.finish_and_clear();
-    filter.select(&facts).input()
+    Ok(selector.finish())
 }
 
 impl Filters {

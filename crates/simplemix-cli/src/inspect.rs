@@ -64,6 +64,9 @@ struct Found {
     findings: Findings,
 }
 
+/// Number of texts of each length.
+type Counts = BTreeMap<usize, u64>;
+
 /// Minimum, quartiles and maximum of some values, and a histogram of ten equal bins between.
 #[derive(Debug, Clone, Serialize)]
 struct Spread {
@@ -137,24 +140,26 @@ fn found(
 ) -> Result<Found> {
     let mut reader = PairReader::open(file, options).input()?;
     let mut counts: [BTreeMap<String, u64>; 4] = Default::default();
-    let mut values: BTreeMap<(&str, &'static str), Vec<f64>> = BTreeMap::new();
+    let mut lengths: BTreeMap<(&str, &'static str), Counts> = BTreeMap::new();
+    let mut scores: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
     while let Some(pairs) = reader.next_pairs().input()? {
         bar.inc(pairs.len() as u64);
         if let Some(tokenizer) = tokenizer {
             for (_, pair) in tokenizer.encode_all(&pairs).input()?.pairs {
                 for (name, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                    values.entry(("tokens", name)).or_default().push(ids.len() as f64);
+                    *lengths.entry(("tokens", name)).or_default().entry(ids.len()).or_default() += 1;
                 }
             }
         }
         for pair in pairs {
             validator.see(&pair);
             for (name, text) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                values.entry(("chars", name)).or_default().push(text.chars() as f64);
+                *lengths.entry(("chars", name)).or_default().entry(text.chars()).or_default() += 1;
             }
-            let scores = [("chosen", pair.score_chosen), ("rejected", pair.score_rejected), ("margin", pair.margin())];
-            for (name, score) in scores {
-                values.entry(("score", name)).or_default().extend(score);
+            for (name, score) in
+                [("chosen", pair.score_chosen), ("rejected", pair.score_rejected), ("margin", pair.margin())]
+            {
+                scores.entry(name).or_default().extend(score);
             }
             let names = [Some(pair.source), Some(pair.policy.to_string()), pair.task, pair.generator];
             for (count, name) in counts.iter_mut().zip(names) {
@@ -165,11 +170,12 @@ fn found(
         }
     }
     let [sources, policies, tasks, generators] = counts;
-    let mut of = |group: &'static str| -> BTreeMap<&'static str, Spread> {
-        let names: Vec<_> = values.keys().filter(|(of, _)| *of == group).copied().collect();
-        names.into_iter().filter_map(|key| Some((key.1, spread(values.remove(&key)?)?))).collect()
+    let of = |group: &'static str| -> BTreeMap<&'static str, Spread> {
+        let of_group = lengths.iter().filter(|((of, _), _)| *of == group);
+        of_group.filter_map(|((_, name), counts)| Some((*name, Spread::of_counts(counts)?))).collect()
     };
-    let (chars, tokens, mut scores) = (of("chars"), of("tokens"), of("score"));
+    let mut of_scores = |name| scores.remove(name).and_then(Spread::of_values);
+    let (chars, tokens) = (of("chars"), of("tokens"));
     Ok(Found {
         report: reader.report().clone(),
         sources,
@@ -178,24 +184,44 @@ fn found(
         generators,
         chars,
         tokens: tokenizer.map(|_| tokens),
-        score_chosen: scores.remove("chosen"),
-        score_rejected: scores.remove("rejected"),
-        score_margin: scores.remove("margin"),
+        score_chosen: of_scores("chosen"),
+        score_rejected: of_scores("rejected"),
+        score_margin: of_scores("margin"),
         findings: Findings::new(),
     })
 }
 
-fn spread(mut values: Vec<f64>) -> Option<Spread> {
-    values.sort_unstable_by(f64::total_cmp);
-    let last = values.len().checked_sub(1)?;
-    let at = |share: f64| values[(share * last as f64).round() as usize];
-    let (min, max) = (at(0.0), at(1.0));
-    let mut histogram = [0; 10];
-    for value in &values {
-        let place = if max > min { (value - min) / (max - min) * 10.0 } else { 0.0 };
-        histogram[(place as usize).min(9)] += 1;
+impl Spread {
+    fn of_values(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        Self::new(values.len() as u64, |place| values[place as usize], values.iter().map(|value| (*value, 1)))
     }
-    Some(Spread { min, q25: at(0.25), median: at(0.5), q75: at(0.75), max, histogram })
+
+    fn of_counts(counts: &Counts) -> Option<Self> {
+        let at = |place: u64| {
+            let mut before = 0;
+            let reached = |count: &u64| {
+                before += count;
+                before > place
+            };
+            let length = counts.keys().zip(counts.values().map(reached)).find(|(_, reached)| *reached);
+            length.map_or(0.0, |(length, _)| *length as f64)
+        };
+        Self::new(counts.values().sum(), at, counts.iter().map(|(length, count)| (*length as f64, *count)))
+    }
+
+    /// The spread of `total` sorted values, of which `at` gives the one at a place.
+    fn new(total: u64, mut at: impl FnMut(u64) -> f64, counted: impl Iterator<Item = (f64, u64)>) -> Option<Self> {
+        let last = total.checked_sub(1)?;
+        let [min, q25, median, q75, max] =
+            [0.0, 0.25, 0.5, 0.75, 1.0].map(|share: f64| at((share * last as f64).round() as u64));
+        let mut histogram = [0; 10];
+        for (value, count) in counted {
+            let place = if max > min { (value - min) / (max - min) * 10.0 } else { 0.0 };
+            histogram[(place as usize).min(9)] += count;
+        }
+        Some(Self { min, q25, median, q75, max, histogram })
+    }
 }
 
 fn show(found: &Found) {
@@ -247,11 +273,17 @@ mod tests {
 
     #[test]
     fn spreads_have_quartiles_and_bins() {
-        let s = spread((0..=100).rev().map(f64::from).collect()).unwrap();
-        assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [0.0, 25.0, 50.0, 75.0, 100.0]);
-        assert_eq!(s.histogram, [10, 10, 10, 10, 10, 10, 10, 10, 10, 11]);
-        assert!(spread(Vec::new()).is_none());
+        let counts: Counts = (0..=100).map(|length| (length, 1)).collect();
+        for s in [Spread::of_values((0..=100).rev().map(f64::from).collect()), Spread::of_counts(&counts)] {
+            let s = s.unwrap();
+            assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [0.0, 25.0, 50.0, 75.0, 100.0]);
+            assert_eq!(s.histogram, [10, 10, 10, 10, 10, 10, 10, 10, 10, 11]);
+        }
+        let s = Spread::of_counts(&[(2, 3), (7, 1)].into()).unwrap();
+        assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [2.0, 2.0, 2.0, 2.0, 7.0]);
+        assert_eq!((s.histogram[0], s.histogram[9]), (3, 1));
+        assert!(Spread::of_values(Vec::new()).is_none() && Spread::of_counts(&Counts::new()).is_none());
         assert_eq!(bars(&[0, 1, 80, 40, 0, 0, 0, 0, 0, 0]), " ▁█▄      ");
-        assert_eq!(spread(vec![3.0, 3.0]).unwrap().histogram[0], 2);
+        assert_eq!(Spread::of_values(vec![3.0, 3.0]).unwrap().histogram[0], 2);
     }
 }

@@ -114,24 +114,18 @@ impl Filter {
     /// # Errors
     /// [`Error::Setting`] naming a rule that is out of range.
     pub fn select(&self, facts: &[Facts]) -> Result<Selection> {
+        let mut selector = self.selector()?;
+        facts.iter().for_each(|facts| selector.see(facts));
+        Ok(selector.finish())
+    }
+
+    /// Begins a selection among pairs that come one by one.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming a rule that is out of range.
+    pub fn selector(&self) -> Result<Selector> {
         self.check()?;
-        let (mut selection, mut seen) = (Selection::default(), HashSet::new());
-        for (row, facts) in facts.iter().enumerate() {
-            match self.refuses(facts, &mut seen) {
-                Some(reason) => *selection.left.entry(reason).or_default() += 1,
-                None => selection.rows.push(row as u64),
-            }
-        }
-        let (margin, sum) = (|(chosen, rejected)| chosen - rejected, |(chosen, rejected)| chosen + rejected);
-        for (top, reason, value) in [
-            (self.margin_top, Left::MarginTop, margin as fn((f64, f64)) -> f64),
-            (self.score_sum_top, Left::ScoreSumTop, sum),
-        ] {
-            if let Some(top) = top {
-                selection.keep_top(facts, top, reason, value);
-            }
-        }
-        Ok(selection)
+        Ok(Selector { filter: self.clone(), ..Selector::default() })
     }
 
     fn check(&self) -> Result<()> {
@@ -181,19 +175,57 @@ impl Filter {
     }
 }
 
-impl Selection {
+/// Selection in the making, of pairs that come one by one. It holds 8 bytes for each pair that passes, 16 more if fractions are
+/// to be kept, and the id of each if pairs are to be distinct.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    filter: Filter,
+    /// Ids of the pairs so far.
+    seen: HashSet<u128>,
+    /// Number of pairs so far.
+    pairs: u64,
+    selection: Selection,
+    /// Scores of the pairs in the selection, if fractions of them are to be kept.
+    scores: Vec<(f64, f64)>,
+}
+
+impl Selector {
+    /// Looks at the next pair.
+    pub fn see(&mut self, facts: &Facts) {
+        match self.filter.refuses(facts, &mut self.seen) {
+            Some(reason) => *self.selection.left.entry(reason).or_default() += 1,
+            None => {
+                self.selection.rows.push(self.pairs);
+                if self.filter.margin_top.is_some() || self.filter.score_sum_top.is_some() {
+                    self.scores.extend(facts.scores);
+                }
+            }
+        }
+        self.pairs += 1;
+    }
+
+    /// Returns the selection, after fractions were taken of the pairs that pass the other rules.
+    pub fn finish(mut self) -> Selection {
+        let (margin_top, score_sum_top) = (self.filter.margin_top, self.filter.score_sum_top);
+        self.keep_top(margin_top, Left::MarginTop, |(chosen, rejected)| chosen - rejected);
+        self.keep_top(score_sum_top, Left::ScoreSumTop, |(chosen, rejected)| chosen + rejected);
+        self.selection
+    }
+
     /// Keeps the fraction `top` of the rows, those with the largest values; of equal values the first.
-    fn keep_top(&mut self, facts: &[Facts], top: f64, reason: Left, value: fn((f64, f64)) -> f64) {
-        let of = |row: u64| facts[row as usize].scores.map_or(f64::NEG_INFINITY, value);
-        let keep = (top * self.rows.len() as f64).ceil() as usize;
-        let mut order = self.rows.clone();
+    fn keep_top(&mut self, top: Option<f64>, reason: Left, value: fn((f64, f64)) -> f64) {
+        let Some(top) = top else { return };
+        let of = |place: usize| value(self.scores[place]);
+        let keep = (top * self.scores.len() as f64).ceil() as usize;
+        let mut order: Vec<usize> = (0..self.scores.len()).collect();
         order.sort_by(|&a, &b| of(b).total_cmp(&of(a)).then(a.cmp(&b)));
         let left = order.split_off(keep.min(order.len()));
         if !left.is_empty() {
-            *self.left.entry(reason).or_default() += left.len() as u64;
+            *self.selection.left.entry(reason).or_default() += left.len() as u64;
         }
         order.sort_unstable();
-        self.rows = order;
+        self.selection.rows = order.iter().map(|&place| self.selection.rows[place]).collect();
+        self.scores = order.iter().map(|&place| self.scores[place]).collect();
     }
 }
 

@@ -29,7 +29,7 @@ mod write;
 mod zones;
 
 pub use error::{Error, Result};
-pub use filter::{Facts, Filter, Left, Selection};
+pub use filter::{Facts, Filter, Left, Selection, Selector};
 pub use format::{Format, RankedRule, belongs_to_prompt};
 pub use gather::RowStore;
 pub use inputs::inputs;

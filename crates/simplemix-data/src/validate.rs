@@ -2,9 +2,10 @@
 //!
 //! A row that gives no pair is a [`crate::Problem`] of reading. A [`Finding`] is about a pair that could be trained on, but
 //! perhaps should not be.
+//!
+//! Of each pair two hashes and a length are kept until the end, 20 bytes; what occurs several times is then found by sorting.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -97,13 +98,20 @@ const OUTLIER: u64 = 20;
 #[derive(Debug, Clone, Default)]
 pub struct Validator {
     files: Vec<FileSeen>,
-    pairs: HashMap<u64, ()>,
-    /// Number of each prompt, and the files it is in.
-    prompts: HashMap<u64, (u32, Spread)>,
-    near: Option<NearDuplicates>,
+    near: Option<Near>,
+    markers: Markers,
+}
+
+/// Prompts that are compared with similar ones.
+#[derive(Debug, Clone)]
+struct Near {
+    duplicates: NearDuplicates,
+    /// Number of each prompt.
+    numbers: HashMap<u64, u32>,
+    /// Files that each prompt is in, by its number.
+    spreads: Vec<Spread>,
     /// Pairs of numbers of similar prompts.
     similar: Vec<(u32, u32)>,
-    markers: Markers,
 }
 
 /// Files that hold a prompt.
@@ -133,8 +141,12 @@ impl Spread {
 #[derive(Debug, Clone, Default)]
 struct FileSeen {
     findings: Findings,
-    /// Hash of the prompt and characters of the longer response, for each pair.
-    rows: Vec<(u64, u32)>,
+    /// Hash of each row's prompt.
+    prompts: Vec<u64>,
+    /// Hash of each row's pair, zero for a prompt alone. Shorter than `prompts` where prompts alone come last.
+    pairs: Vec<u64>,
+    /// Characters of the longer response of each pair, with the same rows as `pairs`.
+    chars: Vec<u32>,
 }
 
 impl Validator {
@@ -143,7 +155,8 @@ impl Validator {
     /// are ignored. Needs about 0.7 kB of memory per prompt.
     #[must_use]
     pub fn with_similar_prompts(mut self, threshold: f64) -> Self {
-        self.near = Some(NearDuplicates::new(threshold));
+        let duplicates = NearDuplicates::new(threshold);
+        self.near = Some(Near { duplicates, numbers: HashMap::new(), spreads: Vec::new(), similar: Vec::new() });
         self
     }
 
@@ -164,14 +177,15 @@ impl Validator {
         if self.files.is_empty() {
             self.file();
         }
-        let prompt = self.prompt(&pair.prompt);
-        let twice = self.pairs.insert(u64::from_str_radix(&pair.id[..16.min(pair.id.len())], 16).unwrap_or(prompt), ());
+        let row = self.prompt(&pair.prompt);
         let Some(file) = self.files.last_mut() else { return };
-        let row = file.rows.len() as u64;
+        let id = u64::from_str_radix(&pair.id[..16.min(pair.id.len())], 16).unwrap_or(file.prompts[row]);
         let chars = pair.chosen.chars().max(pair.rejected.chars());
-        file.rows.push((prompt, u32::try_from(chars).unwrap_or(u32::MAX)));
+        file.pairs.resize(row, 0);
+        file.pairs.push(id);
+        file.chars.resize(row, 0);
+        file.chars.push(u32::try_from(chars).unwrap_or(u32::MAX));
         for (finding, holds) in [
-            (Finding::Duplicate, twice.is_some()),
             (Finding::ScoreAgainstOrder, pair.margin().is_some_and(|margin| margin < 0.0)),
             (Finding::RoleOrder, !alternates(pair)),
             (Finding::PromptRepeated, repeats_prompt(pair)),
@@ -188,64 +202,116 @@ impl Validator {
         if self.files.is_empty() {
             self.file();
         }
-        let prompt = self.prompt(prompt);
-        if let Some(file) = self.files.last_mut() {
-            file.rows.push((prompt, 0));
-        }
+        self.prompt(prompt);
     }
 
-    /// Records that the current file has this prompt, and returns its hash.
-    fn prompt(&mut self, text: &Text) -> u64 {
-        let prompt = hash_of(text);
-        let (place, here) = (self.prompts.len() as u32, Spread::In(self.files.len() as u32 - 1));
-        match self.prompts.entry(prompt) {
-            Entry::Occupied(mut entry) => entry.get_mut().1 = entry.get().1.and(here),
-            Entry::Vacant(entry) => {
-                entry.insert((place, here));
-                let similar = self.near.as_mut().map(|near| near.add(&asked(text)));
-                self.similar.extend(similar.unwrap_or_default().into_iter().map(|other| (other, place)));
-            }
+    /// Records that the current file has this prompt, and returns the number of its row.
+    fn prompt(&mut self, text: &Text) -> usize {
+        let (prompt, here) = (hash_of(text), Spread::In(self.files.len() as u32 - 1));
+        if let Some(near) = &mut self.near {
+            near.see(prompt, text, here);
         }
-        prompt
+        let file = self.files.last_mut().expect("a file was begun before its prompts");
+        file.prompts.push(prompt);
+        file.prompts.len() - 1
     }
 
     /// Returns the findings of each file; rows are numbers of pairs, counted from 0 in the file.
     pub fn finish(mut self) -> Vec<Findings> {
-        let similar = self.similar_files();
+        self.find_duplicates();
+        let shared = self.shared();
+        let similar = self.near.as_ref().map(Near::files).unwrap_or_default();
         for (number, file) in (0u32..).zip(&mut self.files) {
-            let mut lengths: Vec<u32> = file.rows.iter().map(|(_, chars)| *chars).collect();
-            lengths.sort_unstable();
-            let median = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
-            for (row, (prompt, chars)) in file.rows.iter().enumerate() {
-                let (place, spread) = self.prompts[prompt];
-                if spread.elsewhere(number) {
-                    add(&mut file.findings, Finding::SharedPrompt, row as u64);
+            let most = OUTLIER * u64::from(file.median().max(50));
+            for (row, prompt) in file.prompts.iter().enumerate() {
+                if shared.binary_search(prompt).is_ok() {
+                    add(&mut file.findings, Finding::SharedPrompt, row);
                 }
-                if similar.get(&place).is_some_and(|spread| spread.elsewhere(number)) {
-                    add(&mut file.findings, Finding::SimilarPrompt, row as u64);
+                if similar.get(prompt).is_some_and(|spread| spread.elsewhere(number)) {
+                    add(&mut file.findings, Finding::SimilarPrompt, row);
                 }
-                if u64::from(*chars) > OUTLIER * u64::from(median.max(50)) {
-                    add(&mut file.findings, Finding::LengthOutlier, row as u64);
+                if file.chars.get(row).is_some_and(|chars| u64::from(*chars) > most) {
+                    add(&mut file.findings, Finding::LengthOutlier, row);
                 }
             }
         }
         self.files.into_iter().map(|file| file.findings).collect()
     }
 
-    /// Files with similar prompts, for each prompt that has any.
-    fn similar_files(&self) -> HashMap<u32, Spread> {
-        let spreads: HashMap<u32, Spread> = match self.similar.is_empty() {
-            true => HashMap::new(),
-            false => self.prompts.values().copied().collect(),
+    /// Finds pairs that came before.
+    fn find_duplicates(&mut self) {
+        let several = repeated(self.files.iter().flat_map(|file| file.pairs.iter().copied()).collect());
+        let mut seen = vec![false; several.len()];
+        for file in &mut self.files {
+            for (row, pair) in file.pairs.iter().enumerate().filter(|(_, pair)| **pair != 0) {
+                if let Ok(place) = several.binary_search(pair)
+                    && std::mem::replace(&mut seen[place], true)
+                {
+                    add(&mut file.findings, Finding::Duplicate, row);
+                }
+            }
+        }
+    }
+
+    /// Hashes of prompts that are in several files, sorted.
+    fn shared(&self) -> Vec<u64> {
+        if self.files.len() < 2 {
+            return Vec::new();
+        }
+        let of_file = |file: &FileSeen| {
+            let mut prompts = file.prompts.clone();
+            prompts.sort_unstable();
+            prompts.dedup();
+            prompts
         };
+        repeated(self.files.iter().flat_map(of_file).collect())
+    }
+}
+
+impl FileSeen {
+    /// Median length of the pairs, or of rows.
+    fn median(&self) -> u32 {
+        let mut lengths = self.chars.clone();
+        lengths.resize(self.prompts.len(), 0);
+        let middle = lengths.len() / 2;
+        if lengths.is_empty() { 0 } else { *lengths.select_nth_unstable(middle).1 }
+    }
+}
+
+/// Values that occur several times, sorted.
+fn repeated(mut values: Vec<u64>) -> Vec<u64> {
+    values.sort_unstable();
+    let mut several: Vec<u64> =
+        values.chunk_by(|a, b| a == b).filter(|equal| equal.len() > 1).map(|equal| equal[0]).collect();
+    several.shrink_to_fit();
+    several
+}
+
+impl Near {
+    /// Compares a prompt of the file `here` with the earlier ones, unless it is one of them.
+    fn see(&mut self, prompt: u64, text: &Text, here: Spread) {
+        let number = self.spreads.len() as u32;
+        if let Some(&known) = self.numbers.get(&prompt) {
+            let spread = &mut self.spreads[known as usize];
+            *spread = spread.and(here);
+            return;
+        }
+        self.numbers.insert(prompt, number);
+        self.spreads.push(here);
+        let similar = self.duplicates.add(&asked(text));
+        self.similar.extend(similar.into_iter().map(|other| (other, number)));
+    }
+
+    /// Files with similar prompts, for the hash of each prompt that has any.
+    fn files(&self) -> HashMap<u64, Spread> {
         let mut files: HashMap<u32, Spread> = HashMap::new();
         for &(a, b) in &self.similar {
             for (this, other) in [(a, b), (b, a)] {
-                let spread = spreads[&other];
+                let spread = self.spreads[other as usize];
                 files.entry(this).and_modify(|files| *files = files.and(spread)).or_insert(spread);
             }
         }
-        files
+        self.numbers.iter().filter_map(|(prompt, number)| Some((*prompt, *files.get(number)?))).collect()
     }
 }
 
@@ -260,11 +326,11 @@ fn asked(prompt: &Text) -> Cow<'_, str> {
     }
 }
 
-fn add(findings: &mut Findings, finding: Finding, row: u64) {
+fn add(findings: &mut Findings, finding: Finding, row: usize) {
     let entry = findings.entry(finding).or_default();
     entry.count += 1;
     if entry.first_rows.len() < Occurrences::KEPT {
-        entry.first_rows.push(row);
+        entry.first_rows.push(row as u64);
     }
 }
 
