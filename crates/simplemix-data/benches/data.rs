@@ -66,11 +66,11 @@ fn reading(c: &mut Criterion) {
     let options = ReadOptions::default().with_source("made");
     let store = [RowStore::collect(PairReader::open(&path, &options).unwrap(), 0, dir.path()).unwrap()];
     let rows: Vec<(usize, u64)> = (0..ROWS as u64).map(|i| (0, i * 7919 % ROWS as u64)).collect();
-    group.bench_function("take mapped rows in random order", |b| {
+    group.bench_function("take rows of a file in random order", |b| {
         b.iter(|| rows.chunks(4096).map(|rows| RowStore::gather(&store, rows).unwrap().num_rows()).sum::<usize>());
     });
     group.finish();
-    c.bench_function("take 64 mapped rows", |b| b.iter(|| RowStore::gather(&store, &rows[..64]).unwrap()));
+    c.bench_function("take 64 rows of a file", |b| b.iter(|| RowStore::gather(&store, &rows[..64]).unwrap()));
 }
 
 fn tokens(c: &mut Criterion) {

@@ -90,7 +90,12 @@ impl Mixing {
         let (mixture, cells, rows) = match (settings.prompts, &settings.routing) {
             (SharedPrompts::Any, None) => (Mixture::new(config)?, cells, Rows::Drawn),
             (_, Some(routing)) => {
-                let of_rows: Vec<Vec<&str>> = (0..sources.stores.len()).map(|i| sources.tasks(i)).collect();
+                let mut names = Vec::new();
+                let numbers =
+                    (0..sources.stores.len()).map(|i| sources.tasks(i, &mut names)).collect::<Result<Vec<_>>>()?;
+                let named =
+                    |numbers: &Vec<u32>| numbers.iter().map(|number| names[*number as usize].as_str()).collect();
+                let of_rows: Vec<Vec<&str>> = numbers.iter().map(named).collect();
                 let routed = routing.route(&config, &of_rows)?;
                 let cells = routed.cells.iter().map(|(source, _)| *source).collect();
                 (routed.mixture, cells, Rows::Drawn)
@@ -241,7 +246,7 @@ impl Mixing {
 
 /// Length of all of a source's responses.
 fn total(lengths: &Lengths, store: &RowStore) -> Result<u64> {
-    store.batches().iter().map(|batch| Ok(lengths.of(batch)?.into_iter().sum::<u64>())).sum()
+    store.batches().map(|batch| Ok(lengths.of(&batch?)?.into_iter().sum::<u64>())).sum()
 }
 
 /// The mixture over the rows that each source keeps when no prompt comes from two.

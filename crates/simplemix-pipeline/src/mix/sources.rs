@@ -1,7 +1,7 @@
 //! The sources of a mixture, read once and reachable by row.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -109,6 +109,7 @@ impl Sources {
     pub(super) fn prompts(&self, source: usize) -> Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for batch in self.stores[source].batches() {
+            let batch = batch?;
             let column = batch.column_by_name("prompt").ok_or(Error::Column { column: "prompt" })?;
             for row in 0..batch.num_rows() {
                 let mut hasher = blake3::Hasher::new();
@@ -124,9 +125,23 @@ impl Sources {
         Ok(numbers)
     }
 
-    /// The task of each row; empty for rows without one.
-    pub(super) fn tasks(&self, source: usize) -> Vec<&str> {
-        self.stores[source].batches().iter().flat_map(tasks).map(Option::unwrap_or_default).collect()
+    /// The task of each row of a source, as a number in `names`; rows without one have the empty name.
+    pub(super) fn tasks(&self, source: usize, names: &mut Vec<String>) -> Result<Vec<u32>> {
+        let mut numbers: HashMap<String, u32> =
+            (0..).zip(&*names).map(|(number, name)| (name.clone(), number)).collect();
+        let mut of_rows = Vec::with_capacity(self.stores[source].rows() as usize);
+        for batch in self.stores[source].batches() {
+            for task in tasks(&batch?) {
+                let task = task.unwrap_or_default();
+                let number = numbers.get(task).copied().unwrap_or_else(|| {
+                    names.push(task.to_owned());
+                    numbers.insert(task.to_owned(), names.len() as u32 - 1);
+                    names.len() as u32 - 1
+                });
+                of_rows.push(number);
+            }
+        }
+        Ok(of_rows)
     }
 }
 
