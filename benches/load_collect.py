@@ -229,10 +229,10 @@ def check(folder, prompts, stats, kills):
     assert len(found) == prompts and set(found.values()) == {SAMPLES}, "each sample once"
     assert null <= stats["sent"].get("null content", 0)
     report = json.load(open(os.path.join(folder, "stdout")))["generate"]
-    # Where the copy of an earlier answer came first, the right one was not taken.
-    copies = report["failed"].get("repeated reply", 0)
+    # Where the copy of an earlier answer came first, or a busy machine took longer than the time limit, the right one was not taken.
+    not_taken = sum(report["failed"].get(reason, 0) for reason in ["repeated reply", "timeout"])
     twice = sum(count * (int(times) - 1) for times, count in stats["answers"].items())
-    assert twice <= kills * CONCURRENCY + copies, f"{twice} samples were answered twice"
+    assert twice <= kills * CONCURRENCY + not_taken, f"{twice} samples were answered twice"
     expected = collections.Counter()
     for kind, count in stats["sent"].items():
         if kind in REASONS:

@@ -50,8 +50,9 @@ pub struct ServerClient {
     /// Requests so far whose trouble lasted.
     warnings: AtomicU64,
     learned: Mutex<Learned>,
-    /// Held while a large reply is read and parsed, so that memory holds one of them at a time.
-    large: Mutex<()>,
+    /// The large reply that is being read and parsed: memory holds one at a time, in one place, since allocators keep what each
+    /// thread has freed.
+    large: Mutex<Vec<u8>>,
 }
 
 /// Bytes from which on a reply is large.
@@ -331,17 +332,16 @@ impl ServerClient {
         if let Some(pause) = advice.pause {
             self.gate.pause(pause.min(Duration::from_secs_f64(self.settings.max_wait_secs)));
         }
-        let read = self.read(&mut response);
-        let (body, _large) = read.map_or_else(|error| (Err(error), None), |(body, large)| (Ok(body), large));
+        let body = self.read(&mut response);
         if !(200..300).contains(&status) {
             // A body that cannot be read has no message.
-            let message = body.map(|body| words_of_bytes(&body)).unwrap_or_default();
+            let message = body.map(|body| words_of_bytes(body.bytes())).unwrap_or_default();
             let found =
                 if message.is_empty() { format!("status {status}") } else { format!("status {status}: {message}") };
             let reason = Reason::Status(status);
             return Err(Failed { status: Some(status), found, reason, is_transient: is_transient(status), advice });
         }
-        let parsed = body.map_err(Failed::transport).map(|body| parse(&body))?;
+        let parsed = body.map_err(Failed::transport).map(|body| parse(body.bytes()))?;
         let encoding = header("content-encoding").filter(|encoding| !["gzip", "identity", ""].contains(encoding));
         let parsed = parsed.map_err(|unread| match encoding {
             Some(encoding) => Unread::new(format!("a body with content-encoding `{encoding}`, expected gzip or none")),
@@ -357,16 +357,18 @@ impl ServerClient {
         })
     }
 
-    /// Reads a body, and holds on to the right to have a large one if it is one.
-    fn read(&self, response: &mut Response<ureq::Body>) -> Result<(Vec<u8>, Option<MutexGuard<'_, ()>>), ureq::Error> {
+    /// Reads a body; a large one once the earlier ones are done with.
+    fn read(&self, response: &mut Response<ureq::Body>) -> Result<Body<'_>, ureq::Error> {
         let mut reader = response.body_mut().with_config().limit(self.settings.max_reply_bytes).reader();
         let mut body = Vec::new();
         if reader.by_ref().take(LARGE).read_to_end(&mut body)? < LARGE as usize {
-            return Ok((body, None));
+            return Ok(Body::Small(body));
         }
-        let large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.read_to_end(&mut body)?;
-        Ok((body, Some(large)))
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        large.clear();
+        large.append(&mut body);
+        reader.read_to_end(&mut large)?;
+        Ok(Body::Large(large))
     }
 
     /// `text` without the API key.
@@ -376,6 +378,21 @@ impl ServerClient {
 
     fn error(&self, status: Option<u16>, found: String, attempts: u32) -> Error {
         Error::Server { url: self.address.shown(), status, found: self.clean(&found), attempts }
+    }
+}
+
+/// Bytes of a reply.
+enum Body<'a> {
+    Small(Vec<u8>),
+    Large(MutexGuard<'a, Vec<u8>>),
+}
+
+impl Body<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Small(body) => body,
+            Self::Large(body) => body,
+        }
     }
 }
 
