@@ -18,6 +18,8 @@ mod pipeline;
 mod quickstart;
 mod reading;
 mod reproduction;
+mod secrets;
+mod terminal;
 mod training;
 
 #[path = "../../crates/simplemix-model/tests/support/mod.rs"]

@@ -13,7 +13,7 @@ use crate::failure::{Fails, Failure, Result, failed};
 use crate::flags::{flagged, word};
 use crate::generate::{Processors, Prompts};
 use crate::layout::Layout;
-use crate::lines::{is_closed, print};
+use crate::lines::{self, is_closed, print, print_laid};
 use crate::progress::Terminal;
 use crate::show::said;
 
@@ -171,7 +171,7 @@ fn print_json(prompts: &[Prompt], sides: [&Side; 2]) -> Result {
             "equal": candidates[0].text == candidates[1].text,
             "responses": sides.into_iter().zip(candidates).map(response).collect::<Vec<_>>(),
         });
-        print(&serde_json::to_string(&row).run()?);
+        lines::print_json(&serde_json::to_string(&row).run()?);
         if is_closed() {
             break;
         }
@@ -185,10 +185,10 @@ fn print_columns(args: &Args, prompts: &[Prompt], sides: [&Side; 2]) {
     for (at, prompt) in prompts.iter().enumerate() {
         let texts = sides.map(|side| side.candidates[at].text.clone().unwrap_or_else(|| "(no text)".to_owned()));
         equal += usize::from(texts[0] == texts[1]);
-        print(&layout.heading(&format!("prompt {at}")));
-        print(&layout.text(&said(&prompt.prompt)));
-        print(&layout.heading(&layout.columns([&sides[0].name, &sides[1].name])));
-        print(&layout.columns([&texts[0], &texts[1]]));
+        print_laid(&layout.heading(&format!("prompt {at}")));
+        print_laid(&layout.text(&said(&prompt.prompt)));
+        print_laid(&layout.headings([&sides[0].name, &sides[1].name]));
+        print_laid(&layout.columns([&texts[0], &texts[1]]));
         print("");
         if is_closed() {
             return;

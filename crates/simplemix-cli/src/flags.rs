@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::failure::{Fails, Failure, Result, failed};
-use crate::lines::print;
+use crate::lines::print_json;
 use crate::progress::Terminal;
 
 /// Parses a value by its name in settings files, such as `best-worst`. The error lists the names.
@@ -64,7 +64,7 @@ impl Summary {
     /// Prints a report as JSON if the flag is given, otherwise by `say`.
     pub(crate) fn print<R: Serialize>(&self, report: &R, say: impl FnOnce(&R)) -> Result {
         if self.json {
-            print(&serde_json::to_string(report).run()?);
+            print_json(&serde_json::to_string(report).run()?);
         } else {
             say(report);
         }

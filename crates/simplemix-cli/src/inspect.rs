@@ -10,7 +10,7 @@ use simplemix_data::{
 use simplemix_rollout::PromptSettings;
 
 use crate::failure::{Fails, Result};
-use crate::lines::print;
+use crate::lines::{print, print_json};
 use crate::progress::{Bar, bar};
 use crate::reading::{Reading, check_denied, deny, files};
 
@@ -115,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result {
     for (found, findings) in all.iter_mut().zip(findings) {
         found.findings = findings;
         if args.json {
-            print(&serde_json::to_string(&found).run()?);
+            print_json(&serde_json::to_string(&found).run()?);
         } else {
             show(found);
         }

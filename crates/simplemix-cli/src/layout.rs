@@ -1,6 +1,10 @@
 //! Texts for reading: wrapped, cut and in columns on a terminal, whole in a pipe.
 
+use std::fmt;
+
 use console::{Style, Term, measure_text_width};
+
+use simplemix_eval::plain;
 
 /// Width of columns where there is no terminal.
 const PIPE_WIDTH: usize = 100;
@@ -8,6 +12,16 @@ const PIPE_WIDTH: usize = 100;
 const LEAST_WIDTH: usize = 40;
 /// Most lines of a text on a terminal.
 const MOST_LINES: usize = 16;
+
+/// A text that is laid out, and holds nothing that would control a terminal but our own style.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Laid(String);
+
+impl fmt::Display for Laid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// How texts are laid out.
 #[derive(Debug, Clone, Copy)]
@@ -26,21 +40,26 @@ impl Layout {
     }
 
     /// A line that begins something new, bold on a terminal that has colours.
-    pub(crate) fn heading(self, text: &str) -> String {
-        Style::new().for_stdout().bold().apply_to(text).to_string()
+    pub(crate) fn heading(self, text: &str) -> Laid {
+        bold(&plain::clean_line(text))
+    }
+
+    /// A heading over each of two columns.
+    pub(crate) fn headings(self, texts: [&str; 2]) -> Laid {
+        bold(&self.columns(texts).0)
     }
 
     /// A text, indented by two columns.
-    pub(crate) fn text(self, text: &str) -> String {
+    pub(crate) fn text(self, text: &str) -> Laid {
         let lines = match self.width {
             Some(width) => self.cut(wrapped(text, width - 2)),
             None => clean(text).split('\n').map(str::to_owned).collect(),
         };
-        lines.iter().map(|line| format!("  {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+        Laid(lines.iter().map(|line| format!("  {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n"))
     }
 
     /// Two texts beside each other, each in half of the width.
-    pub(crate) fn columns(self, texts: [&str; 2]) -> String {
+    pub(crate) fn columns(self, texts: [&str; 2]) -> Laid {
         const BETWEEN: &str = " | ";
         let half = (self.width.unwrap_or(PIPE_WIDTH) - 2 - BETWEEN.len()) / 2;
         let [left, right] = texts.map(|text| self.cut(wrapped(text, half)));
@@ -50,7 +69,7 @@ impl Layout {
             let line = format!("  {left}{fill}{BETWEEN}{}", right.get(at).map_or("", String::as_str));
             line.trim_end().to_owned()
         };
-        (0..left.len().max(right.len())).map(line).collect::<Vec<_>>().join("\n")
+        Laid((0..left.len().max(right.len())).map(line).collect::<Vec<_>>().join("\n"))
     }
 
     fn cut(self, mut lines: Vec<String>) -> Vec<String> {
@@ -64,18 +83,13 @@ impl Layout {
     }
 }
 
-/// The text without characters that would control a terminal.
+fn bold(text: &str) -> Laid {
+    Laid(Style::new().for_stdout().bold().apply_to(text).to_string())
+}
+
+/// The text with blanks for tabs, and without characters that would control a terminal.
 fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.replace("\r\n", "\n").chars() {
-        match c {
-            '\n' => clean.push(c),
-            '\t' => clean.push_str("    "),
-            c if c.is_control() => clean.extend(c.escape_default()),
-            c => clean.push(c),
-        }
-    }
-    clean
+    plain::clean(text).replace('\t', "    ")
 }
 
 /// Lines of at most `width` columns, broken between words where that is possible.
@@ -121,17 +135,17 @@ mod tests {
     fn a_pipe_gets_whole_texts_and_a_terminal_short_ones() {
         let long = (0..30).map(|i| i.to_string()).collect::<Vec<_>>().join("\n");
         let pipe = Layout { width: None, is_cut: false };
-        assert_eq!(pipe.text(&long).lines().count(), 30);
-        assert_eq!(pipe.text("a\n\nb"), "  a\n\n  b");
+        assert_eq!(pipe.text(&long).to_string().lines().count(), 30);
+        assert_eq!(pipe.text("a\n\nb").0, "  a\n\n  b");
         let terminal = Layout { width: Some(40), is_cut: true };
-        let shown = terminal.text(&long);
+        let shown = terminal.text(&long).0;
         assert!(shown.ends_with("\n  15\n  ... 14 more lines, shown by --full"), "{shown}");
-        assert_eq!(Layout { is_cut: false, ..terminal }.text(&long).lines().count(), 30);
+        assert_eq!(Layout { is_cut: false, ..terminal }.text(&long).0.lines().count(), 30);
     }
 
     #[test]
     fn columns_stand_beside_each_other() {
-        let shown = Layout { width: Some(45), is_cut: true }.columns(["one two three four five", "六\nseven"]);
+        let shown = Layout { width: Some(45), is_cut: true }.columns(["one two three four five", "六\nseven"]).0;
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines, ["  one two three four   | 六", "  five                 | seven"]);
     }

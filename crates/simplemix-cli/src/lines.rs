@@ -1,12 +1,19 @@
-//! Lines on the two standard streams. A pipe that is closed ends them quietly; any other failure to write the result is
+//! Lines on the two standard streams, the one place where the program prints. Lines for people are cleaned of secrets and of
+//! characters that would control a terminal; JSON keeps its values; a text of a `Laid` was cleaned when it was laid out. A pipe
+//! that is closed ends them quietly; any other failure to write the result is
 //! kept for the end of the command. Where there is no terminal, long work that says nothing is heard of now and then.
 
+use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use simplemix_files::secret::{redacted, without_secrets};
+
 use crate::failure::{Failure, Result};
+use crate::layout::Laid;
+use simplemix_eval::plain::{clean, clean_json, clean_line};
 
 /// Whether nobody reads standard output any more, or it cannot be written.
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
@@ -22,7 +29,30 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// A line of the command's result.
 pub(crate) fn print(line: &str) {
-    print_bytes(format!("{line}\n").as_bytes());
+    print_bytes(format!("{}\n", clean_line(&redacted(line))).as_bytes());
+}
+
+/// Several lines of the command's result, such as a table.
+pub(crate) fn print_lines(lines: &str) {
+    print_bytes(format!("{}\n", shown(lines)).as_bytes());
+}
+
+/// JSON as the command's result.
+pub(crate) fn print_json(json: &str) {
+    print_bytes(format!("{}\n", clean_json(&without_secrets(json))).as_bytes());
+}
+
+/// Texts of data, laid out for reading.
+pub(crate) fn print_laid(laid: &Laid) {
+    print_bytes(format!("{laid}\n").as_bytes());
+}
+
+/// A text as people see it: without secrets, and without characters that act.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    match redacted(text) {
+        Cow::Borrowed(text) => clean(text),
+        Cow::Owned(text) => clean(&text).into_owned().into(),
+    }
 }
 
 /// A part of the command's result as it is.
@@ -40,9 +70,11 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
     }
 }
 
-/// A line beside the result. Where it cannot be written, there is no place to say so.
+/// A line beside the result; further lines of a text are indented, so that no name in it can begin a line of its own. Where it
+/// cannot be written, there is no place to say so.
 pub(crate) fn warn(line: &str) {
     note_time();
+    let line = shown(line).replace('\n', "\n  ");
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 

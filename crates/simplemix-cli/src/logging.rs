@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::lines::shown;
+
 /// Shows warnings by default, more with -v; `RUST_LOG` overrides both.
 pub(crate) fn to_stderr(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
@@ -41,8 +43,10 @@ where
         if level > Level::WARN {
             write!(writer, "{}: ", event.metadata().target())?;
         }
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        // Dependencies log what servers send, and requests.
+        let mut fields = String::new();
+        context.field_format().format_fields(Writer::new(&mut fields), event)?;
+        writeln!(writer, "{}", shown(&fields).replace('\n', "\n  "))
     }
 }
 
@@ -83,6 +87,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!("5 rows are left out");
             tracing::info!("read");
+            tracing::warn!(url = "http://a:b@h/", "name \u{202e}\u{9b}\nerror: forged");
         });
         let bytes = kept.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -90,7 +95,11 @@ mod tests {
 
     #[test]
     fn a_warning_off_a_terminal_is_plain() {
-        assert_eq!(logged(false), "warning: 5 rows are left out\ninfo: simplemix::logging::tests: read\n");
+        assert_eq!(
+            logged(false),
+            "warning: 5 rows are left out\ninfo: simplemix::logging::tests: read\n\
+             warning: name \\u{202e}\\u{9b}\n  error: forged url=\"http://***@h/\"\n"
+        );
         assert!(logged(true).starts_with("\u{1b}[1;33mwarning:\u{1b}[0m 5 rows are left out\n"));
     }
 }

@@ -37,6 +37,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use simplemix_files::secret;
+
 use crate::failure::Result;
 
 /// Mix on-policy and off-policy preference pairs, train on the mixture, evaluate.
@@ -95,6 +97,8 @@ struct Completions {
 }
 
 fn main() -> ExitCode {
+    secret::remember_environment();
+    secret::remember_arguments();
     let parsed = help::prepared(Cli::command()).try_get_matches();
     let name = parsed.as_ref().ok().and_then(|found| found.subcommand_name()).unwrap_or_default().to_owned();
     let parsed = parsed.and_then(|found| Ok((Cli::from_arg_matches(&found)?, unused::refuse_server_flags(&found))));
@@ -126,6 +130,12 @@ fn refuse(error: clap::Error) -> ExitCode {
     };
     if let Some(message) = unknown.and_then(|flag| train::gone(flag)) {
         lines::warn(&format!("error: {message}"));
+        return ExitCode::from(2);
+    }
+    // clap repeats words of the command line, which may come from file names.
+    let text = error.to_string();
+    if error.use_stderr() && lines::shown(&text) != text {
+        lines::warn(text.trim_end());
         return ExitCode::from(2);
     }
     error.exit()

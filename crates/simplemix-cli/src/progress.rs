@@ -10,6 +10,7 @@ use simplemix_data::{Metrics, Watch};
 
 use crate::failure::Result;
 use crate::lines::{print, warn};
+use simplemix_eval::plain::clean_line;
 
 /// Time from the start of a stage to its first line, and from one line to the next, where there is no terminal.
 const FIRST_LINE: Duration = Duration::from_secs(5);
@@ -40,7 +41,7 @@ impl Bar {
         };
         let style = ProgressStyle::with_template(template);
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        bar.set_prefix(name.to_owned());
+        bar.set_prefix(clean_line(name).into_owned());
         Self { bar, next_line: (!is_terminal).then(|| Mutex::new(now() + FIRST_LINE)), say: warn }
     }
 
@@ -59,7 +60,7 @@ impl Bar {
     }
 
     pub(crate) fn set_message(&self, text: String) {
-        self.bar.set_message(text);
+        self.bar.set_message(clean_line(&text).into_owned());
     }
 
     pub(crate) fn set_position(&self, done: u64) {

@@ -7,7 +7,7 @@ use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage
 use simplemix_settings::{assignment, merge};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::lines::print;
+use crate::lines::{print, print_lines};
 use crate::progress::Terminal;
 use crate::unused;
 
@@ -82,7 +82,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result {
     if args.show {
-        print(shown(args)?.trim_end());
+        print_lines(shown(args)?.trim_end());
         return Ok(());
     }
     let settings = settings(args)?;
@@ -221,7 +221,7 @@ fn describe(pipeline: &Pipeline) -> Result {
             folder_name(stage),
         ]);
     }
-    print(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
+    print_lines(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
     print(&format!("at most {} in all; short responses and pairs take less. Nothing was written", duration(total)));
     Ok(())
 }

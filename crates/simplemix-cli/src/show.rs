@@ -7,7 +7,7 @@ use simplemix_data::{Pair, PairReader, RowReader, Text};
 
 use crate::failure::{Fails, Failure, Result};
 use crate::layout::Layout;
-use crate::lines::{is_closed, print};
+use crate::lines::{is_closed, print, print_laid};
 use crate::reading::{Reading, files, tell_refused};
 
 /// Print pairs, candidates or other rows of files as text for reading
@@ -260,11 +260,11 @@ fn print_item(args: &Args, layout: Layout, file: &Path, item: &Item, is_first: b
     if !is_first {
         print("");
     }
-    print(&layout.heading(&item.heading));
+    print_laid(&layout.heading(&item.heading));
     for (part, text) in &item.parts {
         if args.only.is_empty() || args.only.contains(&name(part)) {
-            print(&layout.heading(part));
-            print(&layout.text(text));
+            print_laid(&layout.heading(part));
+            print_laid(&layout.text(text));
         }
     }
     Ok(())

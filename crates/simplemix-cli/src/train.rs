@@ -8,7 +8,7 @@ use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, Tra
 
 use crate::closing::{Closing, how_to_go_on};
 use crate::failure::{Fails, Failure, Result, read_text};
-use crate::lines::{print, warn};
+use crate::lines::{print, print_json, print_lines, warn};
 use crate::progress::Terminal;
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
 
@@ -182,7 +182,7 @@ pub(crate) fn gone(flag: &str) -> Option<String> {
 
 pub(crate) fn run(args: &Args) -> Result {
     if args.settings {
-        print(toml_template(TrainConfig::SECTIONS).trim_end());
+        print_lines(toml_template(TrainConfig::SECTIONS).trim_end());
         return Ok(());
     }
     let mut config = resolve(args)?;
@@ -234,7 +234,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let closing = Closing::of(&finished)?;
     match args.json {
-        true => print(&serde_json::to_string(&closing).run()?),
+        true => print_json(&serde_json::to_string(&closing).run()?),
         false => closing.print(),
     }
     Ok(())

@@ -58,7 +58,7 @@ pub enum Error {
     /// A URL that is malformed, or that this build cannot read.
     #[error("{url}: {found}, expected {expected}")]
     Url {
-        /// The URL, without a password.
+        /// The URL, without credentials.
         url: String,
         /// Fault of the URL.
         found: String,
@@ -68,7 +68,7 @@ pub enum Error {
     /// An object store failed or refused.
     #[error("{url}: {action} failed: {source}")]
     Remote {
-        /// The URL, without a password.
+        /// The URL, without credentials.
         url: String,
         /// Operation that failed, as a verb: `open`, `look up`, `list`, `read`.
         action: &'static str,

@@ -36,7 +36,7 @@ fn inputs_at(path: &Path) -> Result<Vec<PathBuf>> {
         return crate::ObjectCache::from_env()?.inputs(url);
         #[cfg(not(feature = "object-store"))]
         return Err(Error::Url {
-            url: url.to_owned(),
+            url: simplemix_files::secret::redacted_url(url),
             found: "a URL".to_owned(),
             expected: "a path, since this build lacks the feature object-store",
         });

@@ -18,6 +18,8 @@ mod problem;
 mod read;
 #[cfg(feature = "object-store")]
 mod remote;
+#[cfg(feature = "object-store")]
+mod remote_http;
 pub mod schema;
 mod template;
 mod token_set;

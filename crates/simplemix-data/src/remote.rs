@@ -6,14 +6,20 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use glob::{MatchOptions, Pattern};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::http::HttpBuilder;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, parse_url_opts};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme};
+use simplemix_files::secret::{RedactedError, Secret, first_in_the_open, is_secret_name, redacted_url};
 use simplemix_files::{AtomicFile, cache_dir_for};
 use url::Url;
 
 use crate::error::{Error, Result};
 use crate::folder::{has_ending, one_split};
 use crate::read::with_rows;
+use crate::remote_http::{Connector, Login};
 
 /// Folder of local copies of remote objects. A copy is made again when the object has changed.
 ///
@@ -39,7 +45,7 @@ pub struct ObjectCache {
 /// Progress of copying one object.
 #[derive(Debug, Clone, Copy)]
 pub struct Transfer<'a> {
-    /// The object's URL, without a password.
+    /// The object's URL, without user and password.
     pub url: &'a str,
     /// Bytes on disk so far.
     pub done: u64,
@@ -71,15 +77,19 @@ impl ObjectCache {
         let settings = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)))
-            .map(|(key, value)| (key.to_lowercase(), value))
-            .collect();
-        Ok(Self { folder: cache_dir_for("objects")?, settings })
+            .map(|(key, value)| (key.to_lowercase(), value));
+        Ok(settings.fold(Self::new(cache_dir_for("objects")?), |cache, (key, value)| cache.with_setting(key, value)))
     }
 
     /// Adds a setting of the `object_store` crate, such as `aws_endpoint` or `allow_http`.
     #[must_use]
     pub fn with_setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.push((key.into(), value.into()));
+        let (key, value) = (key.into(), value.into());
+        if is_secret_name(&key) || key.ends_with("_key_id") || key.contains("sas") || key.ends_with("_token") {
+            // From now on the process takes it out of what it prints.
+            drop(Secret::new(value.clone()));
+        }
+        self.settings.push((key, value));
         self
     }
 
@@ -123,37 +133,80 @@ enum Location {
 
 impl Location {
     fn parse(text: &str, settings: &[(String, String)]) -> Result<Self> {
-        let wrong = |found: String, expected| Error::Url { url: text.to_owned(), found, expected };
-        let url = Url::parse(text).map_err(|e| wrong(e.to_string(), "a URL"))?;
-        let shown = shown(&url);
-        let wrong = |found: String, expected| Error::Url { url: shown.clone(), found, expected };
+        let wrong = |found: String, expected| Error::Url { url: redacted_url(text), found, expected };
+        let mut url = Url::parse(text).map_err(|e| wrong(e.to_string(), "a URL"))?;
         if url.scheme() == "file" {
             let path = url.to_file_path();
             return path.map(Self::Local).map_err(|()| wrong("not local".to_owned(), "file:///PATH"));
         }
-        if let Some(query) = url.query() {
-            return Err(wrong(format!("with the query `{query}`"), "a URL without a query"));
+        if url.query().is_some() {
+            return Err(wrong(
+                "with a query".to_owned(),
+                "a URL without one; keys of stores are read from the environment",
+            ));
         }
         let known = "file://, s3://, gs://, az://, http:// or https://";
-        let (scheme, _) = ObjectStoreScheme::parse(&url).map_err(|e| wrong(e.to_string(), known))?;
+        let (scheme, _) = ObjectStoreScheme::parse(&url).map_err(|_| wrong("of another kind".to_owned(), known))?;
         if matches!(scheme, ObjectStoreScheme::Local | ObjectStoreScheme::Memory) {
             return Err(wrong(url.scheme().to_owned(), known));
         }
-        let http = (url.scheme() == "http").then_some(("allow_http", "true"));
-        let settings = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(http);
-        let (store, path) = parse_url_opts(&url, settings).map_err(remote(&shown, "open"))?;
-        let lists = !matches!(scheme, ObjectStoreScheme::Http);
+        // In URLs of Azure the container stands where others have a user.
+        let login = if scheme == ObjectStoreScheme::Http { Login::take(&mut url) } else { None };
+        if scheme != ObjectStoreScheme::MicrosoftAzure && !(url.username().is_empty() && url.password().is_none()) {
+            return Err(wrong("with a user or password".to_owned(), "keys of this store in the environment"));
+        }
+        url.set_fragment(None);
+        let shown = redacted_url(url.as_str());
+        warn_of_the_open(&url, login.is_some(), settings);
+        let (store, path) = open(&scheme, &url, settings, login).map_err(remote(&shown, "open"))?;
+        let lists = scheme != ObjectStoreScheme::Http;
         let folder = url.path().is_empty() || url.path().ends_with('/');
-        Ok(Self::Store(Store { store: store.into(), path, url: shown, folder, lists }))
+        Ok(Self::Store(Store { store, path, url: shown, folder, lists }))
     }
 }
 
-/// The URL without its password.
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // URLs that cannot have a password refuse, which is fine.
-    let _ = url.set_password(None);
-    url.into()
+/// Opens a store. Redirections are followed by our own client, which keeps credentials to their host.
+fn open(
+    scheme: &ObjectStoreScheme,
+    url: &Url,
+    settings: &[(String, String)],
+    login: Option<Login>,
+) -> object_store::Result<(Arc<dyn ObjectStore>, ObjectPath)> {
+    let (_, path) = ObjectStoreScheme::parse(url)?;
+    let http = (url.scheme() == "http").then_some(("allow_http", "true"));
+    let settings = || settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).chain(http);
+    let connector = Connector { login };
+    // Each builder has its own type of keys, and passes over those of the others.
+    macro_rules! store {
+        ($builder:expr) => {{
+            let set = settings().fold($builder, |builder, (key, value)| match key.to_ascii_lowercase().parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            });
+            Arc::new(set.with_http_connector(connector).build()?)
+        }};
+    }
+    let store: Arc<dyn ObjectStore> = match scheme {
+        ObjectStoreScheme::AmazonS3 => store!(AmazonS3Builder::new().with_url(url.as_str())),
+        ObjectStoreScheme::GoogleCloudStorage => store!(GoogleCloudStorageBuilder::new().with_url(url.as_str())),
+        ObjectStoreScheme::MicrosoftAzure => store!(MicrosoftAzureBuilder::new().with_url(url.as_str())),
+        _ => store!(HttpBuilder::new().with_url(&url[..url::Position::BeforePath])),
+    };
+    Ok((store, path))
+}
+
+/// Warns once of a login, or of requests signed with a key, that go unencrypted to another machine.
+fn warn_of_the_open(url: &Url, has_login: bool, settings: &[(String, String)]) {
+    let has_key = settings.iter().any(|(key, _)| key.starts_with("aws_") && is_secret_name(key));
+    let endpoint =
+        settings.iter().find(|(key, _)| has_key && key.contains("endpoint")).map(|(_, value)| value.as_str());
+    let place = match url.scheme() {
+        "s3" | "s3a" => endpoint,
+        _ => has_login.then_some(url.as_str()),
+    };
+    if let Some(host) = place.and_then(first_in_the_open) {
+        tracing::warn!("{host}: credentials are sent to it over http, readable for every machine between; use https");
+    }
 }
 
 fn remote<E>(url: &str, action: &'static str) -> impl FnOnce(E) -> Error
@@ -161,7 +214,11 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let url = url.to_owned();
-    move |source| Error::Remote { url, action, source: source.into() }
+    // Stores repeat URLs, and servers what they were sent.
+    move |source| {
+        let source: Box<dyn std::error::Error + Send + Sync> = source.into();
+        Error::Remote { url, action, source: Box::new(RedactedError::new(source.as_ref())) }
+    }
 }
 
 /// An object store, and the objects asked for.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::plain::clean_markup;
+
 /// Makes a page; `title` is text, `body` is the HTML inside `<main>`.
 ///
 /// # Examples
@@ -76,9 +78,10 @@ pub fn figure(svg: &str, label: &str, caption: &str) -> String {
     html
 }
 
-/// Escapes text for HTML, also within an attribute.
+/// Escapes text for HTML, also within an attribute. Control characters, which HTML does not have, become U+FFFD.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let text = clean_markup(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
 }
 
 /// Formats a number with four decimals, or with a power of ten if it is very small or very large.
@@ -101,6 +104,11 @@ mod tests {
     fn a_page_escapes_the_title_and_keeps_the_body() {
         let text = page("a<b {body}", "<p>{title}</p>\n");
         assert!(text.contains("<title>a&lt;b ") && text.contains("<p>{title}</p>\n</main>"), "{text}");
+    }
+
+    #[test]
+    fn text_is_neither_markup_nor_the_end_of_an_attribute() {
+        assert_eq!(escape("</script>\"' onload='x\u{1b}"), "&lt;/script&gt;&quot;&#39; onload=&#39;x\u{fffd}");
     }
 
     #[test]

@@ -8,7 +8,9 @@ pub mod html;
 mod json;
 pub mod judge;
 mod logistic;
+pub mod markdown;
 mod outputs;
+pub mod plain;
 #[cfg(feature = "plot")]
 pub mod plot;
 mod preferences;

@@ -1,5 +1,7 @@
 //! Tables in plain text.
 
+use crate::plain::clean_line;
+
 /// Aligns rows under their headings, the first column to the left and the others to the right.
 ///
 /// # Examples
@@ -9,7 +11,10 @@
 /// ```
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = headings.iter().map(|h| (*h).to_owned()).collect();
-    let all = || std::iter::once(&headings).chain(rows);
+    // A name with a line break would end its row.
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| clean_line(cell).into_owned()).collect()).collect();
+    let all = || std::iter::once(&headings).chain(&rows);
     let columns = all().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
     let width = |column: usize| all().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);

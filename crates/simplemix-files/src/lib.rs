@@ -15,6 +15,7 @@ mod hash;
 mod input;
 mod lock;
 mod same;
+pub mod secret;
 mod system;
 mod temporary;
 

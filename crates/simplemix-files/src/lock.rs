@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{At, Error, Result};
+use crate::secret::redacted;
 use crate::system;
 
 /// A lock file, held until it is dropped or its process ends, however that ends.
@@ -142,7 +143,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 impl Holder {
     fn this_process() -> Self {
         let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        let command: String = words.join(" ").chars().filter(|c| !c.is_control()).take(200).collect();
+        let command: String = redacted(&words.join(" ")).chars().filter(|c| !c.is_control()).take(200).collect();
         Self { process: std::process::id(), host: host(), command }
     }
 

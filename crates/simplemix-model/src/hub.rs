@@ -1,11 +1,10 @@
-//! Model folders from the Hugging Face hub, through its own client and cache.
+//! Model folders from the Hugging Face hub, in the cache that all its programs share.
 
 use std::path::{Path, PathBuf};
 
-#[cfg(feature = "hub")]
-use hf_hub::api::sync::{Api, ApiBuilder, ApiRepo};
-
 use crate::error::{Error, Result};
+#[cfg(feature = "hub")]
+use crate::hub_files::{Hub, Kind, Repo};
 use crate::not_a_model;
 #[cfg(feature = "hub")]
 use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
@@ -22,7 +21,8 @@ const OPTIONAL: &[&str] = &[
 
 /// The folder of `model`: the path itself, or the hub's model of that id, downloaded into the hub's cache.
 ///
-/// `HF_HOME`, `HF_ENDPOINT` and the token file are honoured as by `huggingface_hub`.
+/// `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and the token file are honoured as by `huggingface_hub`. The token is sent
+/// to the endpoint and to no place that it redirects to.
 ///
 /// # Errors
 /// [`Error::Hub`] if there is no such folder and the hub cannot be reached, has no such model, or is not part of this build
@@ -43,18 +43,33 @@ fn fetch(id: &str) -> Result<PathBuf> {
 /// Downloads a model into the hub's cache.
 #[cfg(feature = "hub")]
 fn fetch(id: &str) -> Result<PathBuf> {
-    let failed = |reason: &dyn std::fmt::Display| Error::Hub { id: id.to_owned(), reason: reason.to_string() };
-    let api: Api = ApiBuilder::from_env().with_progress(false).build().map_err(|e| failed(&e))?;
-    let repo = api.model(id.to_owned());
-    let get = |name: &str| repo.get(name).map_err(|e| failed(&e));
-    let config = get("config.json")?;
-    get("tokenizer.json")?;
+    let failed = |reason: String| Error::Hub { id: id.to_owned(), reason };
+    let hub = Hub::from_env();
+    let repo = Repo { kind: Kind::Model, id };
+    let get = |name: &str| hub.get(repo, name);
+    let config = get("config.json").map_err(failed)?;
+    get("tokenizer.json").map_err(failed)?;
     for name in OPTIONAL {
         // Absence is usual; anything else shows when the file is needed.
-        let _ = repo.get(name);
+        let _ = get(name);
     }
-    weights(&repo).map_err(|e| failed(&e))?;
-    config.parent().map(Path::to_owned).ok_or_else(|| failed(&"the cache has no folder for it"))
+    weights(&get).map_err(failed)?;
+    config.parent().map(Path::to_owned).ok_or_else(|| failed("the cache has no folder for it".to_owned()))
+}
+
+/// A file of the data set `id` on the hub from its cache or, if `may_fetch`, downloaded into it; `None` if it is not there.
+///
+/// # Errors
+/// [`Error::Hub`] if the hub cannot be reached or has no such file.
+#[cfg(feature = "hub")]
+pub fn dataset_file(id: &str, name: &str, may_fetch: bool) -> Result<Option<PathBuf>> {
+    let (hub, repo) = (Hub::from_env(), Repo { kind: Kind::Dataset, id });
+    match hub.cached(repo, name) {
+        None if may_fetch => {
+            hub.get(repo, name).map(Some).map_err(|reason| Error::Hub { id: format!("{id}/{name}"), reason })
+        }
+        found => Ok(found),
+    }
 }
 
 /// `owner/name`, where no such folder exists.
@@ -72,17 +87,14 @@ fn hub_id(model: &Path) -> Option<&str> {
 
 /// One file of weights, or the shards that the index names.
 #[cfg(feature = "hub")]
-fn weights(repo: &ApiRepo) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    if repo.get(WEIGHTS).is_ok() {
-        return Ok(());
-    }
-    let index: serde_json::Value = serde_json::from_str(&simplemix_files::read_to_string(repo.get(WEIGHTS_INDEX)?)?)?;
+fn weights(get: &dyn Fn(&str) -> Result<PathBuf, String>) -> Result<(), String> {
+    let Err(no_single_file) = get(WEIGHTS) else { return Ok(()) };
+    let index = get(WEIGHTS_INDEX).map_err(|error| format!("{no_single_file}; {error}"))?;
+    let text = simplemix_files::read_to_string(&index).map_err(|error| format!("{}: {error}", index.display()))?;
+    let index: serde_json::Value = serde_json::from_str(&text).map_err(|error| format!("{WEIGHTS_INDEX}: {error}"))?;
     let shards = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
     let shards: std::collections::BTreeSet<&str> = shards.filter_map(serde_json::Value::as_str).collect();
-    for shard in shards {
-        repo.get(shard)?;
-    }
-    Ok(())
+    shards.into_iter().try_for_each(|shard| get(shard).map(drop))
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ mod generation_config;
 pub mod gguf;
 mod host;
 pub mod hub;
+#[cfg(feature = "hub")]
+mod hub_files;
 mod linear;
 mod lora;
 mod memory;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
+use simplemix_files::secret::storable;
 
 use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
@@ -92,7 +93,7 @@ impl Pipeline {
     pub fn run_each(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Summary> {
         let output = self.output();
         simplemix_files::create_dir_all(output)?;
-        simplemix_files::write(output.join("pipeline.toml"), self.settings.to_toml()?)?;
+        simplemix_files::write(output.join("pipeline.toml"), storable(&self.settings.to_toml()?))?;
         let mut all = Vec::new();
         for (position, stage) in self.plan.stages.iter().enumerate() {
             let (done, was_done) = match stage.done() {
@@ -104,9 +105,9 @@ impl Pipeline {
         }
         let summary = Summary::new(&self.plan, &all)?;
         let text = serde_json::to_string_pretty(&summary).map_err(|error| Error::serialise("the summary")(&error))?;
-        simplemix_files::write(output.join(Summary::FILE), text + "\n")?;
+        simplemix_files::write(output.join(Summary::FILE), storable(&(text + "\n")))?;
         let page = page::report(output, &self.settings, &self.plan, &summary)?;
-        simplemix_files::write(output.join("report.html"), page)?;
+        simplemix_files::write(output.join("report.html"), storable(&page))?;
         link_result(output, &self.model());
         Ok(summary)
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
 use simplemix_eval::read_curves;
 use simplemix_files::Lock;
+use simplemix_files::secret::storable;
 use simplemix_rollout::{Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score};
 use simplemix_train::{Outcome, Resume, Run, RunFolder, TrainConfig};
 
@@ -59,7 +60,7 @@ impl Stage {
         let (stage, key) = (self.name.clone(), self.key.clone());
         let done = Done { stage, key, tool: crate::TOOL.to_owned(), seconds: started.elapsed().as_secs_f64(), report };
         let text = serde_json::to_string_pretty(&done).map_err(|error| Error::serialise("a stage")(&error))?;
-        simplemix_files::write(self.folder.join(DONE), text)?;
+        simplemix_files::write(self.folder.join(DONE), storable(&text))?;
         Ok(done)
     }
 }

@@ -1,6 +1,7 @@
 //! Report of a finished run: plots, a page with all of them, a model card.
 
 use simplemix_eval::html::{self, escape, number};
+use simplemix_eval::markdown::{block, code, text};
 use simplemix_eval::plot::{Panel, Series, svg};
 use simplemix_eval::{Curves, read_curves};
 use simplemix_files::AtomicFolder;
@@ -131,25 +132,32 @@ fn card(config: &TrainConfig, curves: &Curves, settings: &str, train: &PairSet) 
     let base = config.model.as_deref().map(simplemix_model::model_name).unwrap_or_default();
     let how = match config.objective {
         Objective::Preference => {
-            format!("preference training with the `{}` loss (beta {})", config.loss.name, config.loss.beta)
+            format!(
+                "preference training with the {} loss (beta {})",
+                code(&config.loss.name.to_string()),
+                config.loss.beta
+            )
         }
         Objective::Sft => "supervised fine-tuning on the chosen responses".to_owned(),
         Objective::Reward => "training as a reward model".to_owned(),
     };
-    let source = |(source, pairs, share)| format!("| {source} | {pairs} | {share:.4} |\n");
+    let source = |(source, pairs, share)| format!("| {} | {pairs} | {share:.4} |\n", code(source));
     let sources: String = train.shares().into_iter().map(source).collect();
     let evaluation = last_values(curves).into_iter().filter(|(name, _)| name.starts_with("eval_"));
-    let mut values: String = evaluation.map(|(name, value)| format!("| `{name}` | {} |\n", number(value))).collect();
+    let mut values: String =
+        evaluation.map(|(name, value)| format!("| {} | {} |\n", code(name), number(value))).collect();
     if values.is_empty() {
         values.push_str("| no held-out pairs | |\n");
     }
     format!(
-        "---\ntags:\n- simplemix\n- {tag}\n---\n\n# {base}, after {how}\n\nMade by simplemix {version} from `{base}`, on {pairs}.\n\n\
+        "---\ntags:\n- simplemix\n- {tag}\n---\n\n# {base}, after {how}\n\nMade by simplemix {version} from {base}, on {pairs}.\n\n\
         | source | pairs | share |\n| --- | --- | --- |\n{sources}\n\
-        | held-out metric | value |\n| --- | --- |\n{values}\n## Settings\n\n```toml\n{settings}```\n",
+        | held-out metric | value |\n| --- | --- |\n{values}\n## Settings\n\n{settings}",
         tag = if config.objective == Objective::Preference { "dpo" } else { "preference-data" },
         version = env!("CARGO_PKG_VERSION"),
-        pairs = train.summary(),
+        base = code(&base),
+        pairs = text(&train.summary()),
+        settings = block("toml", settings),
     )
 }
 

@@ -18,6 +18,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use simplemix_files::secret::storable;
 use simplemix_files::{AppendFile, AtomicFolder, Lock, create_dir_all, remove_folder, remove_leftovers};
 
 use crate::error::{At, Error, Result};
@@ -99,7 +100,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Files`].
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
-        Ok(simplemix_files::write(self.path.join(name), text)?)
+        Ok(simplemix_files::write(self.path.join(name), storable(text))?)
     }
 
     /// Facts about the run that its user should read.

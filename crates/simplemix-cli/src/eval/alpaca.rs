@@ -11,7 +11,7 @@ use simplemix_eval::table;
 use crate::eval::alpaca_inputs::length_control;
 use crate::eval::alpaca_names::{Read, Renamed, keep_apart};
 use crate::failure::{Fails, Failure, Result};
-use crate::lines::{print, warn};
+use crate::lines::{print_json, print_lines, warn};
 use crate::reading::files;
 
 /// Compute AlpacaEval 2.0 from a judge's annotations, with length-controlled win rates
@@ -88,14 +88,14 @@ pub(crate) fn run(args: &Args) -> Result {
     notices.iter().flatten().for_each(|notice| warn(notice));
     let comparisons = if args.pairwise { comparisons(&models, &entries, control.as_ref()) } else { Vec::new() };
     if args.json {
-        print(&json(&entries, &comparisons, notices).run()?);
+        print_json(&json(&entries, &comparisons, notices).run()?);
     } else {
-        print(&leaderboard_table(&entries));
+        print_lines(&leaderboard_table(&entries));
         if options.by_category {
-            print(&format!("\n{}", category_table(&entries)));
+            print_lines(&format!("\n{}", category_table(&entries)));
         }
         if args.pairwise {
-            print(&format!("\n{}", comparison_table(&comparisons)));
+            print_lines(&format!("\n{}", comparison_table(&comparisons)));
         }
     }
     without_verdicts(&entries)

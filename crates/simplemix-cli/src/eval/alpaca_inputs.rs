@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-#[cfg(feature = "hub")]
-use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
 use simplemix_eval::alpaca::{LengthControl, read_difficulty, read_gamed};
 
 use crate::failure::{Fails, Result};
@@ -55,16 +53,8 @@ fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
 /// Finds a file in the cache of the Hugging Face hub, or downloads it.
 #[cfg(feature = "hub")]
 fn found(name: &str, may_fetch: bool) -> Option<PathBuf> {
-    let repo = || Repo::new(DATASET.to_owned(), RepoType::Dataset);
-    let cache = std::env::var_os("HF_HUB_CACHE").map_or_else(Cache::from_env, |path| Cache::new(path.into()));
-    cache.repo(repo()).get(name).or_else(|| {
-        let api = may_fetch.then(|| ApiBuilder::from_cache(cache).with_progress(false).build())?;
-        match api.and_then(|api| api.repo(repo()).get(name)) {
-            Ok(path) => Some(path),
-            Err(error) => {
-                warn(&format!("--fetch: cannot download {name} of the data set {DATASET}: {error}"));
-                None
-            }
-        }
+    simplemix_model::hub::dataset_file(DATASET, name, may_fetch).unwrap_or_else(|error| {
+        warn(&format!("--fetch: cannot download {name} of the data set {DATASET}: {error}"));
+        None
     })
 }

@@ -13,7 +13,7 @@ use simplemix_eval::{Error, ModelOutput, read_outputs};
 use crate::eval::judges::{ExactJudge, RewardJudge, ServerJudge};
 use crate::failure::{Fails, Failure, Result};
 use crate::generate::{ServerFlags, say_failed};
-use crate::lines::{print, warn};
+use crate::lines::{print, print_json, warn};
 use crate::progress::bar;
 
 /// Judge a model's responses against a baseline's, in the format of the official alpaca_eval package
@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result {
         let all = json!({
             "output": args.output, "annotator": judge.name(), "summary": summary, "models": figures, "notices": notices,
         });
-        print(&all.to_string());
+        print_json(&all.to_string());
         return Ok(());
     }
     print_summary(args, judge.name(), &summary);

@@ -12,7 +12,7 @@ use simplemix_rollout::Prompt;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::lines::print;
+use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
 
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result {
             "data": args.data, "beta": args.beta, "reference": args.reference, "left_out": set.dropped, "cut": set.cut,
             "all": all, "groups": groups, "kl": kl, "notices": notices,
         });
-        print(&serde_json::to_string_pretty(&figures).run()?);
+        print_json(&serde_json::to_string_pretty(&figures).run()?);
         return Ok(());
     }
     print_figures(args, &set, &all, &groups, kl.as_ref());
@@ -219,7 +219,7 @@ fn print_figures(
     let several = groups.iter().filter(|_| groups.len() > 1).map(|(name, found)| (name.as_str(), found));
     let rows: Vec<Vec<String>> = std::iter::once(("all", all)).chain(several).map(row).collect();
     let headings = ["", "pairs", "accuracy", "95 %", "margin", "loss", "ECE", "chosen longer", "longer preferred"];
-    print(&table(&headings, &rows));
+    print_lines(&table(&headings, &rows));
     print(&format!("mean log-probability {:.2} chosen, {:.2} rejected", all.logps[0], all.logps[1]));
     print(&format!("correlation of margin and difference in length {}", number(all.length.correlation)));
     print("reliability:");

@@ -149,7 +149,8 @@ fn what_cannot_be_read_is_one_error_with_its_url_and_leaves_nothing() {
     let wrong = |url: &str| cache.inputs(url).unwrap_err().to_string();
     assert_eq!(
         wrong("https://user:hidden@host/a.parquet?sig=1"),
-        "https://user@host/a.parquet?sig=1: with the query `sig=1`, expected a URL without a query"
+        "https://***@host/a.parquet?sig=***: with a query, expected a URL without one; keys of stores are read from the \
+         environment"
     );
     assert!(wrong("ftp://host/a.parquet").ends_with("expected file://, s3://, gs://, az://, http:// or https://"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -171,4 +172,135 @@ fn local_urls_are_read_where_they_lie() {
     let (_dir, path) = crate::common::file("a b.jsonl", ROW);
     let url = format!("file://{}", path.display()).replace(' ', "%20");
     assert_eq!(inputs(url).unwrap(), [path]);
+}
+
+/// A server that answers with `status`, `headers` and `body`, and keeps what it was sent.
+fn recording(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = seen.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let Some(first) = head.first() else { continue };
+            let _ = stream.write_all(answer(first).as_bytes());
+            kept.lock().unwrap().push(head.join("\n").to_ascii_lowercase());
+        }
+    });
+    (address, seen)
+}
+
+fn response(head: &str, body: &str) -> String {
+    format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// base64 of `me:long-password-1`, from Python.
+const LOGIN: &str = "bWU6bG9uZy1wYXNzd29yZC0x";
+
+#[test]
+fn a_login_in_a_url_goes_to_its_own_server_alone() {
+    let file = |request: &str| response("200 OK\r\netag: \"1\"", if request.starts_with("HEAD") { "" } else { ROW });
+    let with_length = move |request: &str| match request.starts_with("HEAD") {
+        true => format!(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\nlast-modified: Mon, 23 Nov 2026 10:00:00 GMT\r\ncontent-length: {}\r\n\r\n",
+            ROW.len()
+        ),
+        false => file(request).replace("etag: \"1\"", "last-modified: Mon, 23 Nov 2026 10:00:00 GMT"),
+    };
+    let (other, at_other) = recording(with_length);
+    for (status, location) in [
+        ("301", format!("http://{other}/x.jsonl")),
+        ("302", format!("//{other}/x.jsonl")),
+        ("307", format!("http://me:long-password-1@{other}/x.jsonl")),
+        ("308", format!("http://{other}/x.jsonl?again")),
+    ] {
+        let (first, at_first) = recording(move |request| match request.contains("/next/") {
+            false => response(&format!("{status} Moved\r\nlocation: /next/y"), ""),
+            true => response(&format!("{status} Moved\r\nlocation: {location}"), ""),
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("http://me:long%2Dpassword-1@{first}/x.jsonl");
+        let copies = ObjectCache::new(dir.path()).inputs(&url).unwrap();
+        assert_eq!(std::fs::read_to_string(&copies[0]).unwrap(), ROW);
+        let login = format!("authorization: basic {}", LOGIN.to_ascii_lowercase());
+        let heads = at_first.lock().unwrap();
+        assert!(heads.len() == 4 && heads.iter().all(|head| head.contains(&login)), "{heads:?}");
+    }
+    let heads = at_other.lock().unwrap();
+    assert!(heads.len() == 8 && heads.iter().all(|head| !head.contains("authorization")), "{heads:?}");
+}
+
+#[test]
+fn keys_of_a_store_do_not_follow_a_redirection() {
+    let (other, at_other) = recording(|_| response("404 Not Found", ""));
+    let (first, at_first) = recording(move |request| {
+        let place = request.split(' ').nth(1).unwrap().to_owned();
+        response(&format!("307 Moved\r\nlocation: http://{other}{place}"), "")
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let cache = ObjectCache::new(dir.path())
+        .with_setting("aws_endpoint", format!("http://{first}"))
+        .with_setting("aws_region", "us-east-1")
+        .with_setting("aws_access_key_id", "AKIA0000000000000TST")
+        .with_setting("aws_secret_access_key", "the-secret-access-key-1")
+        .with_setting("aws_session_token", "the-session-token-1")
+        .with_setting("allow_http", "true");
+    cache.inputs("s3://bucket/a.jsonl").unwrap_err();
+    let is_signed = |head: &String| head.contains("authorization: aws4") && head.contains("x-amz-security-token");
+    assert!(at_first.lock().unwrap().iter().all(is_signed));
+    let heads = at_other.lock().unwrap();
+    assert!(
+        !heads.is_empty() && heads.iter().all(|head| !head.contains("amz") && !head.contains("authorization")),
+        "{heads:?}"
+    );
+}
+
+#[test]
+fn what_a_store_repeats_of_a_key_is_in_no_error() {
+    let echo = |head: &str| {
+        response(
+            &format!("403 Forbidden {head}"),
+            "<Error>the-echoed-access-key-1, long-password-2, http://h/?sig=abc</Error>",
+        )
+    };
+    let (server, _) = recording(move |_| echo(""));
+    let dir = tempfile::tempdir().unwrap();
+    let cache = ObjectCache::new(dir.path())
+        .with_setting("aws_endpoint", format!("http://{server}"))
+        .with_setting("aws_region", "us-east-1")
+        .with_setting("aws_access_key_id", "id")
+        .with_setting("aws_secret_access_key", "the-echoed-access-key-1")
+        .with_setting("allow_http", "true");
+    let texts = ["s3://bucket/a/".to_owned(), format!("http://me:long-password-2@{server}/a.jsonl")].map(|url| {
+        let error = cache.inputs(&url).unwrap_err();
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        format!("{error} {error:?} {cause:?}")
+    });
+    for text in texts {
+        assert!(text.contains("403"), "{text}");
+        for secret in ["the-echoed-access-key-1", "long-password-2", "sig=abc", "me:"] {
+            assert!(!text.contains(secret), "{secret}: {text}");
+        }
+    }
+}
+
+#[test]
+fn credentials_in_urls_that_cannot_be_read_are_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = ObjectCache::new(dir.path());
+    for url in [
+        "https://user:hid-den-1@host/a.parquet?X-Amz-Signature=hid-den-2",
+        "https://host/a.parquet?hid-den-1",
+        "https://us er:hid-den-1@host/a.parquet",
+        "https://user:hid/den-1@host:port/a",
+        "s3://hid-den-1:hid-den-2@bucket/a",
+        "ftp://user:hid-den-1@host/a",
+        "https://user:hid-den-1@[::1/a",
+    ] {
+        let error = cache.inputs(url).unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("den-1") && !text.contains("den-2"), "{text}");
+    }
 }

@@ -9,6 +9,7 @@ use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::error::{Error, Result};
+use crate::plain::clean_markup;
 
 /// Width and height of a panel.
 pub(super) const SIZE: (u32, u32) = (420, 320);
@@ -44,7 +45,8 @@ pub(super) fn on_canvas(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result
         draw(&root)?;
         root.present().map_err(failed)?;
     }
-    Ok(text)
+    // Names hold characters that XML does not have, with which no program would show the figure.
+    Ok(clean_markup(&text).into_owned())
 }
 
 pub(super) fn failed(error: impl Display) -> Error {
@@ -143,6 +145,16 @@ pub(super) fn range(values: Vec<f64>, margin: f64) -> Option<Bounds> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_text_in_a_figure() {
+        let name = "<script>\u{1b}\"'&</text>";
+        let svg = on_canvas((100, 100), |area| legend(area, &[name], (1, 400))).unwrap();
+        assert!(
+            svg.contains("&lt;script&gt;\u{fffd}&quot;&apos;&amp;&lt;/text&gt;") && !svg.contains("<script"),
+            "{svg}"
+        );
+    }
 
     #[test]
     fn ticks_have_the_decimals_that_tell_them_apart() {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::markdown;
 use crate::report::Report;
 use crate::report::arms::Arm;
 use crate::report::figures::{Figure, shown};
@@ -10,79 +11,78 @@ use crate::report::plots::ReportPlot;
 use crate::report::side_by_side::side_by_side;
 
 pub(crate) fn markdown(report: &Report, plots: &[ReportPlot], figures: &[Figure]) -> String {
-    let mut text = format!("# {}\n\n{}\n\n| arm | runs |", report.title, summary(report, plots));
+    let mut text = format!("# {}\n\n{}\n\n| arm | runs |", markdown::text(&report.title), summary(report, plots));
     for figure in figures {
-        let _ = write!(text, " {} |", cell(&figure.title));
+        let _ = write!(text, " {} |", markdown::text(&figure.title));
     }
     let _ = writeln!(text, "\n| --- | ---: |{}", " ---: |".repeat(figures.len()));
     for (place, arm) in report.arms.iter().enumerate() {
-        let _ = write!(text, "| {} | {} |", cell(&arm.name), arm.runs.len());
+        let _ = write!(text, "| {} | {} |", markdown::code(&arm.name), arm.runs.len());
         for figure in figures {
             let _ = write!(text, " {} |", shown(figure.of_arms[place]));
         }
         text.push('\n');
     }
     for plot in plots {
-        let _ = write!(text, "\n![{}](plots/{}.svg)\n", plot.label.replace(['[', ']', '\n'], " "), plot.name);
+        let _ = write!(text, "\n![{}](plots/{}.svg)\n", markdown::text(&plot.label), plot.name);
     }
     for (prompt, responses) in side_by_side(&all_outputs(report), report.samples) {
-        let _ = write!(text, "\n## Responses to\n\n{}", quoted(prompt));
+        let _ = write!(text, "\n## Responses to\n\n{}", markdown::block("text", prompt));
         for (name, output) in responses {
-            let _ = write!(text, "\n**{}**\n\n{}", name, quoted(output));
+            let _ = write!(text, "\n{}\n\n{}", markdown::code(name), markdown::block("text", output));
         }
     }
     text
-}
-
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
-}
-
-fn quoted(text: &str) -> String {
-    text.lines().map(|line| format!("> {line}\n")).collect()
 }
 
 /// Makes CSV with a row for each arm and figure.
 pub(crate) fn arms_csv(arms: &[Arm], figures: &[Figure]) -> String {
-    let mut text = String::from("arm,runs,figure,mean,half_width_95\n");
+    let mut rows = vec![["arm", "runs", "figure", "mean", "half_width_95"].map(str::to_owned).to_vec()];
     for figure in figures {
         for (arm, value) in arms.iter().zip(&figure.of_arms) {
             let (mean, half) =
                 value.map_or((String::new(), String::new()), |(mean, half)| (number(mean), number(half)));
-            let _ = writeln!(text, "{},{},{},{mean},{half}", field(&arm.name), arm.runs.len(), field(&figure.name));
+            rows.push(vec![field(&arm.name), arm.runs.len().to_string(), field(&figure.name), mean, half]);
         }
     }
-    text
+    csv(rows)
 }
 
 /// Makes CSV with a row for each run and a column for each figure.
 pub(crate) fn runs_csv(report: &Report, figures: &[Figure]) -> String {
-    let mut text = String::from("run,arm,seed");
-    for figure in figures {
-        let _ = write!(text, ",{}", field(&figure.name));
-    }
-    text.push('\n');
+    let headings = ["run", "arm", "seed"].into_iter().map(str::to_owned);
+    let mut rows = vec![headings.chain(figures.iter().map(|figure| field(&figure.name))).collect::<Vec<_>>()];
     for arm in &report.arms {
         for run in &arm.runs {
             let data = &report.runs[*run];
             let seed = data.settings.get("seed").map_or("", String::as_str);
-            let _ = write!(text, "{},{},{}", field(&data.name), field(&arm.name), field(seed));
-            for figure in figures {
-                let _ = write!(text, ",{}", figure.of_runs[*run].map(number).unwrap_or_default());
-            }
-            text.push('\n');
+            let values = figures.iter().map(|figure| figure.of_runs[*run].map(number).unwrap_or_default());
+            rows.push([&data.name, &arm.name, seed].into_iter().map(field).chain(values).collect());
         }
     }
-    text
+    csv(rows)
 }
 
 fn number(value: f64) -> String {
     if value.is_finite() { value.to_string() } else { String::new() }
 }
 
-/// Quotes a field if it needs quotes (RFC 4180).
+/// A text as a cell. A spreadsheet takes what begins with `=`, `+`, `-`, `@`, a tab or a line break for a formula, which can
+/// run programs: such a text gets an apostrophe before it, by which spreadsheets know text. A number stays a number.
 fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    let is_number = text.parse::<f64>().is_ok() && text.bytes().all(|byte| b"0123456789.eE+-".contains(&byte));
+    let begins = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
+    if !is_number && text.trim_start_matches(' ').starts_with(begins) { format!("'{text}") } else { text.to_owned() }
+}
+
+/// Rows as CSV, with quotes where a field needs them (RFC 4180).
+fn csv(rows: Vec<Vec<String>>) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.write_record(row).expect("memory takes every row, and all rows have the headings' length");
+    }
+    let bytes = writer.into_inner().expect("memory takes every row");
+    String::from_utf8(bytes).expect("fields are text")
 }
 
 #[cfg(test)]
@@ -90,8 +90,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_text_is_a_formula_and_numbers_stay_numbers() {
+        for text in ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "-x", "＝1"] {
+            assert_eq!(field(text), format!("'{text}"));
+        }
+        for text in ["-1.5e-3", "+7", "7", "a=b", "", "'=1"] {
+            assert_eq!(field(text), text);
+        }
+    }
+
+    #[test]
+    fn names_and_responses_are_no_markup_in_markdown() {
+        let evil = "<img src=x onerror=alert(1)>|[a](http://b)\n# c";
+        let output = crate::ModelOutput {
+            instruction: format!("{evil}\n```\n<b>"),
+            output: "![x](http://y)\n> q".to_owned(),
+            generator: String::new(),
+            dataset: None,
+        };
+        let arms = vec![Arm { name: evil.to_owned(), runs: Vec::new() }];
+        let outputs = vec![(evil.to_owned(), vec![output])];
+        let report = Report { title: evil.to_owned(), runs: Vec::new(), arms, outputs, samples: 1 };
+        let text = markdown(&report, &[], &[]);
+        let name = "`<img src=x onerror=alert(1)>\\|[a](http://b) # c`";
+        assert!(text.contains(&format!("| {name} | 0 |\n")), "{text}");
+        assert!(
+            text.starts_with("# &lt;img src=x onerror=alert\\(1\\)&gt;\\|\\[a\\]\\(http&#58;//b\\) \\# c\n"),
+            "{text}"
+        );
+        assert!(text.contains("````text\n<img") && text.contains("```\n<b>\n````\n"), "{text}");
+        assert!(text.contains("```text\n![x](http://y)\n> q\n```\n"), "{text}");
+    }
+
+    #[test]
     fn fields_with_commas_are_quoted() {
-        assert_eq!(field("beta 0.1, \"x\""), "\"beta 0.1, \"\"x\"\"\"");
-        assert_eq!((field("plain"), number(f64::NAN), number(0.25)), ("plain".into(), String::new(), "0.25".into()));
+        let text = |cell: &str| csv(vec![vec![field(cell), "1".to_owned()]]);
+        assert_eq!(text("beta 0.1, \"x\""), "\"beta 0.1, \"\"x\"\"\",1\n");
+        assert_eq!(text("two\nlines\r"), "\"two\nlines\r\",1\n");
+        assert_eq!((text("plain"), number(f64::NAN), number(0.25)), ("plain,1\n".into(), String::new(), "0.25".into()));
     }
 }

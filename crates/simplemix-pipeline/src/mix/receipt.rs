@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
+use simplemix_files::secret::storable;
 use simplemix_mix::{Achieved, Origin, Receipt};
 
 use super::execute::Mixing;
@@ -47,7 +48,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let file = file(settings, mixing, achieved, watch)?;
     let text = serde_json::to_string_pretty(&file).map_err(|error| Error::serialise("the receipt")(&error))?;
-    Ok(simplemix_files::write(path, text + "\n")?)
+    Ok(simplemix_files::write(path, storable(&(text + "\n")))?)
 }
 
 fn file(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: &mut dyn Watch) -> Result<File> {

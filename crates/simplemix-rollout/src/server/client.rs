@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use simplemix_data::{TemplateInputs, Text};
+use simplemix_files::secret::{Secret, first_in_the_open, redacted, without_secrets};
 use ureq::http::Response;
 
 use super::connection::{Connection, Connections};
-use super::key::Key;
+use super::key;
 use super::lenient::json_of;
 use super::reason::Reason;
 use super::reply::{Reply, ids, parse};
@@ -42,7 +43,7 @@ pub struct ServerClient {
     settings: ServerSettings,
     address: Address,
     connections: Connections,
-    key: Option<Key>,
+    key: Option<Secret>,
     model: String,
     gate: Gate,
     /// Requests so far. Waiting times depend on the number of the request.
@@ -72,6 +73,8 @@ struct Learned {
     notices: Vec<String>,
     /// Failed attempts that nobody has fetched.
     failures: Failures,
+    /// Whether the user knows that the server writes the key into responses.
+    told_key: bool,
 }
 
 impl ServerClient {
@@ -82,9 +85,10 @@ impl ServerClient {
     /// be asked for its model.
     pub fn new(settings: ServerSettings) -> Result<Self> {
         settings.check()?;
-        let key = Key::from_env(&settings.api_key_env)?;
+        let key = key::from_env(&settings.api_key_env)?;
         let connections = Connections::new(Duration::from_secs_f64(settings.timeout_secs));
         let address = Address::new(&settings.url)?;
+        warn_of_the_open(&settings, &address, key.is_some());
         let (gate, requests, learned) = (Gate::default(), AtomicU64::new(0), Mutex::default());
         let named = settings.model.clone();
         let (model, large, warnings) = (String::new(), Mutex::default(), AtomicU64::new(0));
@@ -131,7 +135,7 @@ impl ServerClient {
             match self.retry(stopped, &once) {
                 Ok(reply) => {
                     self.learn(&changes, &refusals);
-                    return Ok(reply);
+                    return Ok(self.without_secrets(reply));
                 }
                 Err(Error::Server { status: status @ Some(400 | 422), found, url, attempts }) if ask.lenient => {
                     let is_first = !self.learned().has_succeeded;
@@ -213,10 +217,22 @@ impl ServerClient {
             let change = &changes[*at];
             if !learned.changes.contains(change) {
                 learned.changes.push(change.clone());
-                let text = notice(change.0, &change.1, &self.clean(found));
+                let text = notice(change.0, &change.1, &redacted(found));
                 learned.notices.extend(text.map(|text| format!("{}: {text}", self.address.shown())));
             }
         }
+    }
+
+    /// The reply without the key, which a server may repeat in a response; the user is told once.
+    fn without_secrets(&self, reply: Reply) -> Reply {
+        let (reply, had_one) = reply.without_secrets();
+        let mut learned = self.learned();
+        if had_one && !std::mem::replace(&mut learned.told_key, true) {
+            let url = self.address.shown();
+            let found = "the server writes the key that it was sent into responses";
+            learned.notices.push(format!("{url}: {found}; it is replaced by `[key]` in each of them"));
+        }
+        reply
     }
 
     fn only_model(&self) -> Result<String> {
@@ -276,7 +292,7 @@ impl ServerClient {
                 return Err(self.error(failed.status, failed.found, attempt));
             }
             let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
-            let (url, found, retries) = (self.address.shown(), self.clean(&failed.found), self.settings.retries);
+            let (url, found, retries) = (self.address.shown(), redacted(&failed.found), self.settings.retries);
             // Lasting trouble is worth a warning, a single failure is not, nor is the same trouble of thousands of requests.
             match if attempt == 3 { self.warnings.fetch_add(1, Ordering::Relaxed) } else { MOST_WARNINGS } {
                 0..MOST_WARNINGS => tracing::warn!("{url}: {found}; retrying up to {retries} times"),
@@ -299,7 +315,7 @@ impl ServerClient {
         url: &str,
         body: Option<&str>,
     ) -> Result<Response<ureq::Body>, ureq::Error> {
-        let bearer = self.key.as_ref().map(Key::bearer);
+        let bearer = self.key.as_ref().map(|key| format!("Bearer {}", key.expose()));
         match body {
             Some(body) => {
                 let mut request = connection.agent().post(url).header("content-type", "application/json");
@@ -371,13 +387,21 @@ impl ServerClient {
         Ok(Body::Large(large))
     }
 
-    /// `text` without the API key.
-    fn clean(&self, text: &str) -> String {
-        self.key.as_ref().map_or_else(|| text.to_owned(), |key| key.removed_from(text))
-    }
-
     fn error(&self, status: Option<u16>, found: String, attempts: u32) -> Error {
-        Error::Server { url: self.address.shown(), status, found: self.clean(&found), attempts }
+        Error::Server { url: self.address.shown(), status, found: redacted(&found).into_owned(), attempts }
+    }
+}
+
+/// Warns once of a key, in the header or the address, that goes unencrypted to another machine.
+fn warn_of_the_open(settings: &ServerSettings, address: &Address, has_key: bool) {
+    let place = match has_key {
+        true => format!("the key in `{}`", settings.api_key_env),
+        false if address.has_query() => "the query of the address".to_owned(),
+        false => return,
+    };
+    if let Some(host) = first_in_the_open(&settings.url) {
+        let shown = address.shown();
+        tracing::warn!("{shown}: {place} is sent to {host} over http, readable for every machine between; use https");
     }
 }
 
@@ -425,5 +449,5 @@ fn models(body: &[u8]) -> Result<Vec<String>, Unread> {
     let wrong = || Unread::new(format!("not a list of models but `{}`", words_of_bytes(body)));
     let json = json_of(body).map_err(|_| wrong())?;
     let list = json["data"].as_array().ok_or_else(|| error_in(&json).unwrap_or_else(wrong))?;
-    Ok(list.iter().filter_map(|model| model["id"].as_str()).map(str::to_owned).collect())
+    Ok(list.iter().filter_map(|model| model["id"].as_str()).map(|id| without_secrets(id).into_owned()).collect())
 }

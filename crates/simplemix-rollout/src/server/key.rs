@@ -1,50 +1,41 @@
-//! API key, which is never shown.
+//! API key, from an environment variable.
 
-use std::fmt;
+use simplemix_files::secret::Secret;
 
 use crate::error::{Error, Result};
 
-/// API key from an environment variable. It is sent in a header and used nowhere else.
-#[derive(Clone)]
-pub(crate) struct Key(String);
-
-impl Key {
-    /// Reads the variable `name`; `None` if it is not set or empty.
-    pub(crate) fn from_env(name: &str) -> Result<Option<Self>> {
-        match std::env::var_os(name).filter(|value| !value.is_empty()) {
-            None => Ok(None),
-            // Text that is not Unicode has the replacement character, which `new` refuses.
-            Some(value) => Self::new(value.to_string_lossy().trim()).map(Some),
-        }
-    }
-
-    pub(crate) fn new(value: &str) -> Result<Self> {
-        if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let found = "a variable whose value no header can hold".to_owned();
-            return Err(Error::Setting {
-                key: "api_key_env",
-                found,
-                expected: "a variable with printable ASCII characters",
-            });
-        }
-        Ok(Self(value.to_owned()))
-    }
-
-    /// Value of the `authorization` header.
-    pub(crate) fn bearer(&self) -> String {
-        format!("Bearer {}", self.0)
-    }
-
-    /// Removes the key from `text`: some servers repeat the key when they refuse it.
-    pub(crate) fn removed_from(&self, text: &str) -> String {
-        text.replace(&self.0, "[key]")
+/// Reads the variable `name`; `None` if it is not set or empty. The key is sent in a header and shown nowhere.
+pub(super) fn from_env(name: &str) -> Result<Option<Secret>> {
+    check_name(name)?;
+    match std::env::var_os(name).filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        // Text that is not Unicode has the replacement character, which is refused.
+        Some(value) => checked(value.to_string_lossy().trim()).map(Some),
     }
 }
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key([key])")
+/// Refuses what cannot be a variable's name, such as a key, without showing it.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if is_name && name.len() <= 64 && simplemix_files::secret::redacted(name) == name {
+        return Ok(());
     }
+    let found = "no name of a variable".to_owned();
+    let expected = "the name of an environment variable that holds the key, not the key itself";
+    Err(Error::Setting { key: "api_key_env", found, expected })
+}
+
+fn checked(value: &str) -> Result<Secret> {
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let found = "a variable whose value no header can hold".to_owned();
+        return Err(Error::Setting {
+            key: "api_key_env",
+            found,
+            expected: "a variable with printable ASCII characters",
+        });
+    }
+    Ok(Secret::new(value))
 }
 
 #[cfg(test)]
@@ -53,11 +44,21 @@ mod tests {
 
     #[test]
     fn a_key_is_not_shown() {
-        let key = Key::new("sk-0123456789").unwrap();
-        assert_eq!(format!("{key:?}"), "Key([key])");
-        assert_eq!(key.removed_from("bad key sk-0123456789!"), "bad key [key]!");
-        let message = Key::new("secret\nvalue").unwrap_err().to_string();
+        let key = checked("sk-0123456789").unwrap();
+        assert_eq!(format!("{key:?}"), "[key]");
+        let message = checked("secret\nvalue").unwrap_err().to_string();
         assert!(!message.contains("secret"), "{message}");
-        assert_eq!(key.bearer(), "Bearer sk-0123456789");
+    }
+
+    #[test]
+    fn a_key_in_place_of_the_name_of_its_variable_is_refused_and_not_shown() {
+        for name in ["sk-abc-0123", "hf_AbCdEfGhIjKlMnOpQrStUvWx01", "0abc", "a b"] {
+            let message = check_name(name).unwrap_err().to_string();
+            assert!(
+                message.contains("expected the name of an environment variable") && !message.contains(name),
+                "{message}"
+            );
+        }
+        assert!(["OPENAI_API_KEY", "key_2", ""].iter().all(|name| check_name(name).is_ok()));
     }
 }

@@ -1,7 +1,10 @@
 //! Replies of a server, checked. What a server leaves out or spells in its own way is absent, and only a reply without
 //! a response is an error.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
+use simplemix_files::secret::without_secrets;
 
 use super::lenient::json_of;
 use super::reason::Reason;
@@ -47,6 +50,28 @@ pub struct TokenLogp {
 }
 
 impl Reply {
+    /// The reply without secrets of this process, which a server may repeat, and whether it had one.
+    pub(super) fn without_secrets(mut self) -> (Self, bool) {
+        let mut had_one = false;
+        let mut clean = |text: &mut String| {
+            if let Cow::Owned(rest) = without_secrets(text) {
+                had_one = true;
+                *text = rest;
+            }
+        };
+        self.text.iter_mut().for_each(&mut clean);
+        for token in self.logps.iter_mut().flatten() {
+            clean(&mut token.token);
+            token.top.iter_mut().for_each(|(token, _)| clean(token));
+        }
+        if let Some(finish) = &self.finish {
+            let mut word = finish.name().to_owned();
+            clean(&mut word);
+            self.finish = Some(Finish::from(word));
+        }
+        (self, had_one)
+    }
+
     /// Summed log-probability of the tokens; `None` without tokens, or if one of them has none.
     pub fn logp(&self) -> Option<f64> {
         self.logps.as_ref().filter(|logps| !logps.is_empty())?.iter().map(|token| token.logp).sum()

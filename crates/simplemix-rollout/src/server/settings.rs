@@ -1,10 +1,13 @@
 //! Settings of a server.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use simplemix_files::secret::{self, HIDDEN, Secret, is_secret_name};
 
+use super::key;
 use crate::error::{Error, Result};
 use crate::journal::json;
 
@@ -17,10 +20,11 @@ use crate::journal::json;
 /// let settings = ServerSettings { concurrency: 8, ..ServerSettings::new("http://localhost:8000/v1") };
 /// assert!(settings.check().is_ok());
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// Address, such as `http://localhost:8000/v1`. `/v1` is added to a host without a path.
+    #[serde(serialize_with = "stored_url")]
     pub url: String,
     /// Name of the model on the server; by default the only one there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,8 +64,38 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
     /// Further fields of every request; null removes a field.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", serialize_with = "stored_fields")]
     pub extra: Map<String, Value>,
+}
+
+impl fmt::Debug for ServerSettings {
+    /// The settings as they are stored, without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerSettings({})", json(self))
+    }
+}
+
+/// The address without credentials: settings are stored beside results.
+fn stored_url<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&secret::storable(url))
+}
+
+/// Fields of requests, with `[key]` in place of texts whose names say that they are secret.
+fn stored_fields<S: serde::Serializer>(fields: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut fields = fields.clone();
+    each_secret(&mut fields, &mut |text| *text = HIDDEN.to_owned());
+    fields.serialize(serializer)
+}
+
+/// Calls `change` for the texts of secret fields, inside of objects too.
+fn each_secret(fields: &mut Map<String, Value>, change: &mut dyn FnMut(&mut String)) {
+    for (name, value) in fields {
+        match value {
+            Value::String(text) if is_secret_name(name) => change(text),
+            Value::Object(inner) => each_secret(inner, change),
+            _ => {}
+        }
+    }
 }
 
 fn api_key_env() -> String {
@@ -144,6 +178,9 @@ impl ServerSettings {
     pub fn check(&self) -> Result<()> {
         let refuse = |key, found: String, expected| Err(Error::Setting { key, found, expected });
         Address::new(&self.url)?;
+        key::check_name(&self.api_key_env)?;
+        secret::remember_query(&self.url);
+        each_secret(&mut self.extra.clone(), &mut |text| drop(Secret::new(text.clone())));
         if !(1..=4096).contains(&self.concurrency) {
             return refuse("concurrency", self.concurrency.to_string(), "a number from 1 to 4096");
         }
@@ -166,10 +203,16 @@ impl ServerSettings {
 }
 
 /// Address of a server, with its path and query apart.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Address {
     base: String,
     query: String,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
 }
 
 impl Address {
@@ -186,7 +229,8 @@ impl Address {
         if scheme == "https" && !cfg!(feature = "tls") {
             return refuse("https", "http: this build has no TLS; build it with `--features tls`");
         }
-        if host.split('/').next().is_some_and(|authority| authority.contains('@')) {
+        // A password may hold what ends a host.
+        if host.contains('@') {
             return refuse(
                 "with a user or password",
                 "an address without them; pass a key in the environment variable `api_key_env`",
@@ -208,6 +252,11 @@ impl Address {
         let base =
             self.base.rsplit_once("/v1").filter(|(_, rest)| rest.is_empty()).map_or(&*self.base, |(base, _)| base);
         Self { base: base.to_owned(), ..self.clone() }.of(name)
+    }
+
+    /// Whether there is a query, which may contain a secret.
+    pub(crate) fn has_query(&self) -> bool {
+        !self.query.is_empty()
     }
 
     /// Address without the query, which may contain a secret.
@@ -236,7 +285,7 @@ mod tests {
         let beside = |url: &str| Address::new(url).unwrap().beside("tokenize");
         assert_eq!(beside("http://host/v1?key=a"), "http://host/tokenize?key=a");
         assert_eq!(beside("http://host/openai"), "http://host/openai/tokenize");
-        for url in ["localhost:8000", "ftp://host", "http://", "http://me:secret@host/v1"] {
+        for url in ["localhost:8000", "ftp://host", "http://", "http://me:secret@host/v1", "http://me:se/cret@h"] {
             let message = Address::new(url).err().unwrap().to_string();
             assert!(message.starts_with("`url` is ") && !message.contains("secret"), "{message}");
         }
@@ -248,5 +297,23 @@ mod tests {
         assert_eq!(settings, ServerSettings::new("http://h"));
         assert!(serde_json::from_str::<ServerSettings>(r#"{"url": "http://h", "api_key": "x"}"#).is_err());
         assert!(ServerSettings { concurrency: 0, ..settings }.check().is_err());
+    }
+
+    #[test]
+    fn keys_in_settings_are_neither_stored_nor_shown_again() {
+        let settings: ServerSettings = serde_json::from_str(
+            r#"{"url": "http://h/v1?api-key=in-query-0123", "extra": {"api_key": "in-field-0123", "max_tokens": 5,
+                "auth": {"user_token": "in-object-0123"}}}"#,
+        )
+        .unwrap();
+        settings.check().unwrap();
+        let stored = json(&settings);
+        assert!(
+            stored.contains(r#""url":"http://h/v1?api-key=***""#) && stored.contains("\"max_tokens\":5"),
+            "{stored}"
+        );
+        let said = secret::redacted("in-query-0123 in-field-0123 in-object-0123").into_owned();
+        assert_eq!(said, "[key] [key] [key]");
+        assert!(!stored.contains("0123"), "{stored}");
     }
 }

@@ -1,6 +1,7 @@
 //! Failures that a server reports in a body, whatever the status around it: errors as JSON, pages for people.
 
 use serde_json::Value;
+use simplemix_files::secret::redacted;
 
 use super::reason::Reason;
 
@@ -22,7 +23,7 @@ pub(super) struct Unread {
 
 impl Unread {
     pub(super) fn new(found: impl Into<String>) -> Self {
-        Self { status: None, found: found.into(), reason: Reason::Unreadable }
+        Self { status: None, found: redacted(&found.into()).into_owned(), reason: Reason::Unreadable }
     }
 }
 
@@ -110,9 +111,9 @@ pub(super) fn words_of_bytes(body: &[u8]) -> String {
     }
 }
 
-/// One short line: the rest is likely a page for people.
+/// One short line: the rest is likely a page for people. Secrets are taken out before the cut, which could leave a part of one.
 fn short(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST_CHARS).collect()
+    redacted(text).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST_CHARS).collect()
 }
 
 /// The text of a page, if it is one.
