@@ -251,7 +251,7 @@ fn runs_are_compared_on_one_page() {
     );
     assert!(!page.contains("<link"));
     let markdown = std::fs::read_to_string(dir.path("out/report.md")).unwrap();
-    assert!(markdown.contains("| train on | 2 |") && markdown.contains("(plots/loss.svg)"), "{markdown}");
+    assert!(markdown.contains("| `train on` | 2 |") && markdown.contains("(plots/loss.svg)"), "{markdown}");
     let csv = std::fs::read_to_string(dir.path("out/runs.csv")).unwrap();
     assert!(csv.starts_with("run,arm,seed,win_rate,") && csv.contains("\na2,train on,2,"), "{csv}");
     for plot in ["loss", "rewards-margins-off", "categories", "tasks", "length"] {

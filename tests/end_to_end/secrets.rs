@@ -26,7 +26,8 @@ fn server(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> (String, 
             let lines = reader.by_ref().lines().map_while(Result::ok);
             let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
             let Some(first) = head.first() else { continue };
-            let length = head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             let _ = reader.read_exact(&mut vec![0; length.unwrap_or(0)]);
             kept.lock().unwrap().push(head.join("\n"));
             let _ = stream.write_all(&answer(first));
@@ -100,7 +101,10 @@ fn modes() -> Vec<(&'static str, Vec<u8>)> {
         ("half", response("401 No", format!("bad key {}...", &KEY[..half]))),
         ("cut", response("401 No", format!("{} {KEY}", "x".repeat(280)))),
         ("status line", response(&format!("401 {KEY}"), "")),
-        ("headers", response(&format!("429 No\r\nwww-authenticate: Bearer {KEY}\r\nretry-after: {KEY}\r\nx-{KEY}: 1"), "")),
+        (
+            "headers",
+            response(&format!("429 No\r\nwww-authenticate: Bearer {KEY}\r\nretry-after: {KEY}\r\nx-{KEY}: 1"), ""),
+        ),
         ("encoding", response(&format!("200 OK\r\ncontent-encoding: {KEY}"), "?")),
         ("chunked", chunked("401 No", &format!("the key {KEY} is bad"))),
         ("gzip", response("401 No\r\ncontent-encoding: gzip", gzip(&format!("the key {KEY} is bad")))),
@@ -122,9 +126,11 @@ fn a_key_that_a_server_repeats_is_neither_stored_nor_printed() {
         dir.write("p.jsonl", "{\"id\":\"a\",\"prompt\":[{\"role\":\"user\",\"content\":\"What?\"}]}\n");
         let (address, seen) = server(move |_| bytes.clone());
         let url = format!("http://{address}");
-        let args = ["-vv", "generate", "--server", &url, "--server-model", "m", "--retries", "1", "--prompts", "p.jsonl"];
-        let more = ["--samples", "1", "--max-new-tokens", "4", "--max-wait", "0.01", "-o", "c.jsonl"];
-        let output = dir.command(&[&args[..], &more].concat()).env("OPENAI_API_KEY", KEY).env("RUST_LOG", "trace").output();
+        let args =
+            ["-vv", "generate", "--server", &url, "--server-model", "m", "--retries", "1", "--prompts", "p.jsonl"];
+        let more = ["--samples", "1", "--max-new-tokens", "4", "-o", "c.jsonl"];
+        let output =
+            dir.command(&[&args[..], &more].concat()).env("OPENAI_API_KEY", KEY).env("RUST_LOG", "trace").output();
         let output = output.unwrap();
         let said = stderr(&output) + &stdout(&output);
         assert!(seen.lock().unwrap()[0].contains(&format!("Bearer {KEY}")), "{mode}: {said}");
@@ -177,7 +183,8 @@ fn a_key_in_the_clear_to_another_machine_is_warned_of_once() {
     let dir = Dir::new();
     dir.write("p.jsonl", "{\"id\":\"a\",\"prompt\":\"What?\"}\n");
     let said = |url: &str, key: Option<&str>| {
-        let args = ["generate", "--server", url, "--server-model", "m", "--retries", "0", "--timeout", "2", "--prompts"];
+        let args =
+            ["generate", "--server", url, "--server-model", "m", "--retries", "0", "--timeout", "2", "--prompts"];
         let mut command = dir.command(&[&args[..], &["p.jsonl", "--samples", "2", "-o", "c.jsonl"]].concat());
         command.env_remove("OPENAI_API_KEY");
         key.map(|key| command.env("OPENAI_API_KEY", key));
@@ -188,7 +195,8 @@ fn a_key_in_the_clear_to_another_machine_is_warned_of_once() {
     assert!(!said("http://host.invalid:8000", None).contains("over http"));
     assert!(!said("http://127.0.0.1:1", Some(KEY)).contains("over http"));
     // A key where the name of its variable belongs.
-    let args = ["generate", "--server", "http://127.0.0.1:1", "--api-key-env", KEY, "--prompts", "p.jsonl", "-o", "c.jsonl"];
+    let args =
+        ["generate", "--server", "http://127.0.0.1:1", "--api-key-env", KEY, "--prompts", "p.jsonl", "-o", "c.jsonl"];
     let output = dir.simplemix(&args);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     is_nowhere(&dir, &stderr(&output), &[KEY], "name of the variable");
@@ -211,7 +219,7 @@ fn a_password_in_a_url_of_data_is_used_and_kept_out_of_everything() {
     let url = format!("http://me:{PASSWORD}@{address}/a.jsonl");
     let source = format!("a={url}");
     let mix = ["-vv", "mix", "--source", &source, "--source", "b=b.jsonl", "--size", "4", "--seed", "1"];
-    let mix = [&mix[..], &["--receipt", "receipt.json", "-o", "m.jsonl"]].concat();
+    let mix = [&mix[..], &["--report", "receipt.json", "-o", "m.jsonl"]].concat();
     for args in [mix, vec!["-vv", "inspect", &url], vec!["convert", &url, "-o", "c.jsonl"]] {
         let output = dir.command(&args).env("RUST_LOG", "trace").output().unwrap();
         let said = stderr(&output) + &stdout(&output);
@@ -224,7 +232,8 @@ fn a_password_in_a_url_of_data_is_used_and_kept_out_of_everything() {
     assert!(receipt.contains(&format!("http://{address}/a.jsonl")), "{receipt}");
 
     // Signed URLs are refused, and not shown.
-    let output = dir.simplemix(&["inspect", "https://host/a.parquet?X-Amz-Signature=signed0123&X-Amz-Credential=cred0123"]);
+    let output =
+        dir.simplemix(&["inspect", "https://host/a.parquet?X-Amz-Signature=signed0123&X-Amz-Credential=cred0123"]);
     assert_eq!(output.status.code(), Some(2));
     is_nowhere(&dir, &stderr(&output), &["signed0123", "cred0123"], "signed");
 }

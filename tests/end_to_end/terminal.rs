@@ -9,7 +9,8 @@ const EVIL: &str = "x\u{1b}[31m\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}1m\u{7f}\u{202e}\u{
 
 /// A character that acts, apart from the end of a line.
 fn acting(text: &str) -> Option<char> {
-    let acts = |c: &char| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let acts =
+        |c: &char| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().find(acts)
 }
 
@@ -43,7 +44,9 @@ fn names_and_texts_of_others_do_not_control_the_terminal() {
     assert_eq!(kept["source"], EVIL);
     // JSON for programs has the same values, and nothing that acts.
     let report = is_clean(&dir, &["inspect", "rows.jsonl", "--json"]);
-    let report: Value = serde_json::from_str(report.lines().find(|line| line.starts_with('[') || line.starts_with('{')).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_str(report.lines().find(|line| line.starts_with('[') || line.starts_with('{')).unwrap())
+            .unwrap();
     assert!(report.to_string().contains(&serde_json::to_string(EVIL).unwrap()), "{report}");
 }
 

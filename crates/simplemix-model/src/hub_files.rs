@@ -3,7 +3,7 @@
 //! The token goes to the hub's endpoint alone: redirections are followed here, and another host, port or scheme is asked without
 //! it. Names that a server sends become parts of paths only if they are plain.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;

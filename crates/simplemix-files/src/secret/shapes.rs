@@ -16,6 +16,9 @@ const PREFIXES: [(&str, usize); 10] = [
     ("glpat-", 16),
 ];
 
+/// Longest key that is looked at whole; the ends of words are searched once for each of their beginnings.
+const MOST: usize = 4096;
+
 /// Words before a key in a header, with a blank.
 const SCHEMES: [&str; 2] = ["bearer ", "basic "];
 
@@ -65,7 +68,9 @@ fn starts_with_ignoring_case(text: &str, start: &str) -> bool {
 
 /// Length of the letters, digits and characters of `others` at the start of `text`.
 fn length(text: &str, others: &str) -> usize {
-    text.find(|c: char| !c.is_ascii_alphanumeric() && !others.contains(c)).unwrap_or(text.len())
+    let is_other = |byte: &u8| !byte.is_ascii_alphanumeric() && !others.as_bytes().contains(byte);
+    let bytes = &text.as_bytes()[..text.len().min(MOST)];
+    bytes.iter().position(is_other).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]

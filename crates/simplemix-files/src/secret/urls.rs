@@ -3,6 +3,9 @@
 /// Text in place of a part of a URL.
 const MASK: &str = "***";
 
+/// Longest name of a part of a query that is known.
+const MOST_NAME: usize = 32;
+
 /// Names in a query whose values are no secrets.
 const HARMLESS: [&str; 6] = ["api-version", "download", "raw", "revision", "version", "list-type"];
 
@@ -132,7 +135,10 @@ fn masked_query(query: &str) -> String {
 pub(super) fn masked_parts(text: &str) -> Option<String> {
     let (mut changed, mut kept) = (String::new(), 0);
     for (at, _) in text.match_indices(['?', '&']) {
-        let Some((name, rest)) = text[at + 1..].split_once('=').filter(|_| at >= kept) else { continue };
+        // Names are short; a text of nothing but such signs must not be read again and again.
+        let name = text.as_bytes()[at + 1..].iter().take(MOST_NAME).position(|byte| *byte == b'=');
+        let Some(length) = name.filter(|_| at >= kept) else { continue };
+        let (name, rest) = (&text[at + 1..at + 1 + length], &text[at + 2 + length..]);
         if !SECRET.contains(&name.to_ascii_lowercase().as_str()) {
             continue;
         }

@@ -7,6 +7,9 @@ use super::reason::Reason;
 
 /// Longest excerpt of a server's words, in characters.
 const MOST_CHARS: usize = 300;
+
+/// Characters of a body that are looked at for it.
+const MOST_READ: usize = 1 << 14;
 /// Bytes of a page that are searched for its words.
 const MOST_BYTES: usize = 64 << 10;
 
@@ -113,7 +116,8 @@ pub(super) fn words_of_bytes(body: &[u8]) -> String {
 
 /// One short line: the rest is likely a page for people. Secrets are taken out before the cut, which could leave a part of one.
 fn short(text: &str) -> String {
-    redacted(text).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST_CHARS).collect()
+    let start: String = text.chars().take(MOST_READ).collect();
+    redacted(&start).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MOST_CHARS).collect()
 }
 
 /// The text of a page, if it is one.
