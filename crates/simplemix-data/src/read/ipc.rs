@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use arrow::error::ArrowError;
 use arrow::ipc::reader::read_footer_length;
-use arrow::ipc::{Block, RecordBatch, root_as_footer, root_as_message};
+use arrow::ipc::{Block, Message, RecordBatch, root_as_footer, root_as_message};
 
 use crate::read::budget::{ALLOWANCE, RATIO, excess};
 
@@ -36,11 +36,11 @@ pub(crate) fn check_file(file: &mut (impl Read + Seek)) -> Result<u64, ArrowErro
     let footer = root_as_footer(&footer).map_err(|e| ArrowError::IpcError(format!("the footer is damaged: {e}")))?;
     let blocks = [footer.dictionaries(), footer.recordBatches()].into_iter().flatten().flatten();
     for block in blocks {
-        if block_end(block).is_none_or(|block_end| block_end > start) {
+        let Some(block_end) = block_end(block).filter(|block_end| *block_end <= start) else {
             let (at, metadata, body) = (block.offset(), block.metaDataLength(), block.bodyLength());
             return Err(wrong(&format!("a block at {at} of {metadata} and {body} bytes")));
-        }
-        check_message(file, block.offset().unsigned_abs(), start)?;
+        };
+        check_block(file, block, block_end)?;
     }
     Ok(length)
 }
@@ -59,6 +59,17 @@ pub(crate) fn check_stream(file: &mut (impl Read + Seek)) -> Result<u64, ArrowEr
 fn block_end(block: &Block) -> Option<u64> {
     let [offset, body] = [block.offset(), block.bodyLength()].map(|n| u64::try_from(n).ok());
     offset?.checked_add(u64::try_from(block.metaDataLength()).ok()?)?.checked_add(body?)
+}
+
+/// Checks the columns of a block that lies within its file. The reader takes the lengths of the block, whatever its message
+/// says about them.
+fn check_block(file: &mut (impl Read + Seek), block: &Block, block_end: u64) -> Result<(), ArrowError> {
+    let mut metadata = vec![0; block.metaDataLength().unsigned_abs() as usize];
+    file.seek(SeekFrom::Start(block.offset().unsigned_abs()))?;
+    file.read_exact(&mut metadata)?;
+    let prefix = if metadata.starts_with(&CONTINUATION.to_le_bytes()) { 8 } else { 4 };
+    let message = message_of(metadata.get(prefix..).unwrap_or_default())?;
+    check_batch(file, &message, block_end - block.bodyLength().unsigned_abs(), block_end)
 }
 
 /// Checks the columns of the message at `at` and returns its end; `None` if no whole message is left before `end`.
@@ -80,17 +91,32 @@ fn check_message(file: &mut (impl Read + Seek), at: u64, end: u64) -> Result<Opt
     let mut bytes = vec![0; metadata as usize];
     file.seek(SeekFrom::Start(metadata_at))?;
     file.read_exact(&mut bytes)?;
-    let message = root_as_message(&bytes).map_err(|e| ArrowError::IpcError(format!("a message is damaged: {e}")))?;
+    let message = message_of(&bytes)?;
     let body_end = u64::try_from(message.bodyLength()).ok().and_then(|body| body_at.checked_add(body));
     let Some(body_end) = body_end.filter(|body_end| *body_end <= end) else { return Ok(None) };
+    check_batch(file, &message, body_at, body_end)?;
+    Ok(Some(body_end))
+}
+
+fn message_of(bytes: &[u8]) -> Result<Message<'_>, ArrowError> {
+    root_as_message(bytes).map_err(|e| ArrowError::IpcError(format!("a message is damaged: {e}")))
+}
+
+/// Checks the columns of a message, if it holds some.
+fn check_batch(
+    file: &mut (impl Read + Seek),
+    message: &Message<'_>,
+    body_at: u64,
+    body_end: u64,
+) -> Result<(), ArrowError> {
     let batch = match message.header_as_dictionary_batch() {
         Some(dictionary) => dictionary.data(),
         None => message.header_as_record_batch(),
     };
-    if let Some(batch) = batch.filter(|batch| batch.compression().is_some()) {
-        check_columns(file, &batch, body_at, body_end)?;
+    match batch.filter(|batch| batch.compression().is_some()) {
+        Some(batch) => check_columns(file, &batch, body_at, body_end),
+        None => Ok(()),
     }
-    Ok(Some(body_end))
 }
 
 /// Checks that no column grows beyond [`MAX_COLUMN`], nor all of them beyond what their bytes allow. A compressed column starts
