@@ -64,8 +64,8 @@ fn a_pipe_in_place_of_a_file_is_named_at_once() {
         ("mix.toml", &["mix", "--config", "mix.toml", "-o", "m.parquet"]),
         ("receipt.json", &["mix", "--verify", "receipt.json"]),
         ("x.jsonl", &["generate", "--model", "model", "--prompts", "x.jsonl", "-o", "c.parquet"]),
-        ("c.parquet", &["score", "c.parquet", "--scorer", "length", "-o", "s.parquet"]),
-        ("s.parquet", &["pair", "s.parquet", "-o", "y.parquet"]),
+        ("c.parquet", &["score", "--candidates", "c.parquet", "--scorer", "exact-answer", "-o", "s.parquet"]),
+        ("s.parquet", &["pair", "--candidates", "s.parquet", "-o", "y.parquet"]),
         ("run.toml", &["train", "--config", "run.toml"]),
         ("trl.yaml", &["train", "--trl-config", "trl.yaml"]),
         ("x.jsonl", &["train", "--model", "model", "--train", "x.jsonl", "--output", "run"]),
@@ -77,7 +77,7 @@ fn a_pipe_in_place_of_a_file_is_named_at_once() {
         ("x.jsonl", &["logps", "--model", "model", "--data", "x.jsonl", "-o", "l.parquet"]),
         ("x.json", &["eval", "alpaca", "--annotations", "x.json"]),
         ("x.json", &["eval", "preferences", "--model", "model", "--data", "x.json"]),
-        ("x.toml", &["run", "--config", "x.toml"]),
+        ("x.toml", &["run", "x.toml"]),
         ("x.gguf", &["import-gguf", "x.gguf", "out"]),
     ] {
         refused(&dir, name, args);
