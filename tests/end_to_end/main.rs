@@ -14,6 +14,8 @@ mod judging;
 mod manners;
 mod mixing;
 mod models;
+#[cfg(feature = "faults")]
+mod outputs;
 mod pipeline;
 mod quickstart;
 mod reading;
@@ -22,6 +24,9 @@ mod secrets;
 mod terminal;
 mod training;
 
+#[cfg(feature = "faults")]
+#[path = "../chaos/mod.rs"]
+mod chaos;
 #[path = "../../crates/simplemix-model/tests/support/mod.rs"]
 mod gguf;
 #[path = "../../crates/simplemix-rollout/tests/support/mod.rs"]

@@ -35,10 +35,18 @@ fn a_stream_that_cannot_be_written_is_no_panic() {
     let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
     let dir = Dir::new();
     odd_pairs(&dir);
-    for args in [&["inspect", "odd.jsonl"][..], &["train", "--settings"], &["completions", "bash"]] {
+    for args in [
+        &["inspect", "odd.jsonl"][..],
+        &["show", "odd.jsonl"],
+        &["convert", "odd.jsonl", "-o", "told.jsonl"],
+        &["train", "--settings"],
+        &["completions", "bash"],
+        &["--version"],
+        &["mix", "--help"],
+    ] {
         let output = dir.command(args).stdout(full()).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains("error: standard output: cannot write: "), "{}", stderr(&output));
+        assert!(stderr(&output).contains("error: standard output: writing failed: "), "{}", stderr(&output));
     }
     // Messages that cannot be written change nothing.
     for (args, code) in [(&["convert", "odd.jsonl", "-o", "out.jsonl"][..], 0), (&["inspect", "nowhere.jsonl"], 2)] {

@@ -87,10 +87,20 @@ fn a_receipt_is_checked_against_files_and_bytes() {
     assert!(said.contains("holds: 40 pairs, 2 sources unchanged, m.parquet is what was written then"), "{said}");
     std::fs::remove_file(dir.path("m.parquet")).unwrap();
     assert!(mixes(&dir, "--verify m.json").contains("m.parquet is gone"));
-    dir.write("m.parquet", "else");
-    let output = dir.simplemix(&["mix", "--verify", "m.json"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("m.parquet is not what was written then"), "{}", stderr(&output));
+    // The one that was written first is stale, as after a crash between the two.
+    for (at, stale) in
+        [(1, "m.json is stale, since m.parquet was written after it"), (-1, "m.parquet is stale, since it was")]
+    {
+        dir.write("m.parquet", "else");
+        let written = std::fs::metadata(dir.path("m.json")).unwrap().modified().unwrap();
+        let second = std::time::Duration::from_secs(1);
+        let time = if at > 0 { written + second } else { written - second };
+        std::fs::File::options().write(true).open(dir.path("m.parquet")).unwrap().set_modified(time).unwrap();
+        let output = dir.simplemix(&["mix", "--verify", "m.json"]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert!(said.contains("m.parquet is not what was written then") && said.contains(stale), "{said}");
+    }
     with_tasks(&dir, "on.jsonl", 31, 60);
     refuses(&dir, "--verify m.json", "on.jsonl: source `on` has changed");
     refuses(&dir, "--verify off.jsonl", "off.jsonl: not a receipt");

@@ -9,6 +9,7 @@
 mod api;
 mod cache;
 mod cargo;
+mod chaos;
 mod check;
 mod checkout;
 mod compiler;
@@ -26,6 +27,9 @@ mod sbom;
 mod source;
 mod words;
 mod workspace;
+
+#[path = "../../tests/chaos/mod.rs"]
+mod trials;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -89,6 +93,9 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         db: Option<PathBuf>,
     },
+    /// Try every stage with faults of the disk, and killed at any moment: what it leaves must be whole, and the same command must
+    /// then end on the same bytes
+    Chaos(chaos::Args),
     /// Make a folder and a .tar.gz of `simplemix` that run anywhere on this platform
     Dist,
 }
@@ -131,6 +138,7 @@ fn run(command: Command) -> Result<ExitCode> {
             api::write(&checkout)
         }
         Command::Audit { db } => check::audit(&checkout, db.as_deref()),
+        Command::Chaos(args) => chaos::run(&checkout, &args),
         Command::Dist => dist::run(&checkout),
     }
 }

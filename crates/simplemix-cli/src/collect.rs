@@ -2,6 +2,7 @@
 
 use simplemix_rollout::{CollectSettings, Preset, SamplingConfig, collect_to_files};
 
+use crate::claims::claim_files;
 use crate::failure::Result;
 use crate::flags::{Output, flagged, on_terminal};
 use crate::generate::{Backend, Prompts, Sampling};
@@ -47,9 +48,11 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     settings.generate().check().map_err(flagged)?;
+    let (candidates, scored) = (settings.generate().output, settings.score().output);
+    let _claims = claim_files(&[("output", &settings.output), ("output", &candidates), ("output", &scored)])?;
     let mut scorers = args.scorers.open()?;
     let mut generator = args.backend.open_for(&settings.generate().output)?;
-    let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))?
+    let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))
         .map_err(flagged)?;
     args.output.summary.print(&report, |report| {
         generate::say(&report.generate, &settings.generate(), generator.name());

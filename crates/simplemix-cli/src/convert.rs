@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use simplemix_data::{Facts, Filter, Left, PairReader, PairWriter, ReadOptions, Selection, WriteOptions};
 
+use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::flags::{check_apart, check_new};
 use crate::lines::print;
@@ -68,15 +69,16 @@ struct Filters {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let files = files(&args.files)?;
-    check_apart(&args.output, &files)?;
-    let options = args.reading.options_for(&files)?;
     let filter = args.filters.rules()?;
+    let _claims = claim_files(&[("output", &args.output)])?;
     check_new(&args.output, args.overwrite)?;
-    let selection = if filter.is_empty() { None } else { Some(select(&files, &options, &filter)?) };
     let mut write = WriteOptions::default();
     write.row_group_rows = args.row_group.map_or(write.row_group_rows, |rows| rows as usize);
     let mut writer = PairWriter::create(&args.output, &write).input()?;
+    let files = files(&args.files)?;
+    check_apart(&args.output, &files)?;
+    let options = args.reading.options_for(&files)?;
+    let selection = if filter.is_empty() { None } else { Some(select(&files, &options, &filter)?) };
     let mut wanted = selection.as_ref().map(|selection| selection.rows.iter().copied().peekable());
     let (bar, mut number) = (bar("converting", 0), 0u64);
     let mut reports = Vec::new();

@@ -105,7 +105,9 @@ fn is_disk_failure(error: &anyhow::Error) -> bool {
     use std::io::{Error, ErrorKind};
     const EIO: i32 = 5;
     let failed = |error: &Error| {
-        matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) || error.raw_os_error() == Some(EIO)
+        use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem)
+            || error.raw_os_error() == Some(EIO)
     };
     error.chain().filter_map(|cause| cause.downcast_ref::<Error>()).any(failed)
 }

@@ -84,11 +84,11 @@ pub(crate) struct PromptForm {
 }
 
 /// Runs a stage of collecting with bars on the terminal, until it ends or Ctrl-C stops it.
-pub(crate) fn on_terminal<R>(stage: impl FnOnce(&mut Terminal) -> R) -> Result<R> {
-    let mut terminal = Terminal::new()?;
+pub(crate) fn on_terminal<R>(stage: impl FnOnce(&mut Terminal) -> R) -> R {
+    let mut terminal = Terminal::new();
     let report = stage(&mut terminal);
     terminal.clear();
-    Ok(report)
+    report
 }
 
 /// Settings of generating and pairing whose flags have the same name.

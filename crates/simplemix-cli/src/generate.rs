@@ -9,6 +9,7 @@ use simplemix_rollout::{
     ModelProcessors, OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
 };
 
+use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::{Output, PromptForm, flagged, on_terminal, with_default, word};
 use crate::lines::print;
@@ -314,8 +315,9 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     settings.check().map_err(flagged)?;
+    let _claims = claim_files(&[("output", &settings.output)])?;
     let mut generator = args.backend.open_for(&settings.output)?;
-    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
+    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal)).map_err(flagged)?;
     args.output.summary.print(&report, |report| say(report, &settings, generator.name()))
 }
 

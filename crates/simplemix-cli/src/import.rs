@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::failure::{Fails, Result};
+use crate::claims::claim_new_folder;
+use crate::failure::{Failure, Result};
 use crate::lines::print;
 use crate::progress::bar;
 
@@ -18,12 +19,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    let _claims = claim_new_folder(&args.output)?;
     let bar = bar("importing", 1);
     let report = simplemix_model::gguf::import_gguf(&args.input, &args.output, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     })
-    .input()?;
+    .map_err(|error| match error.is_input() {
+        true => Failure::Input(error.into()),
+        false => Failure::Run(error.into()),
+    })?;
     bar.finish_and_clear();
     print(&format!("{}: {report}", args.output.display()));
     Ok(())

@@ -119,8 +119,13 @@ pub(crate) fn is_closed() -> bool {
 pub(crate) fn written() -> Result {
     match FAILED.lock().unwrap_or_else(PoisonError::into_inner).take() {
         None => Ok(()),
-        Some(error) => Err(Failure::Run(anyhow::anyhow!("standard output: cannot write: {error}"))),
+        Some(error) => Err(Failure::Run(anyhow::anyhow!("{}", cannot_be_written(&error)))),
     }
+}
+
+/// The failure to write the result, in words.
+pub(crate) fn cannot_be_written(reason: &std::io::Error) -> String {
+    format!("standard output: writing failed: {reason}")
 }
 
 #[cfg(test)]

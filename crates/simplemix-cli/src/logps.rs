@@ -9,6 +9,7 @@ use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, Wri
 use simplemix_pipeline::log_probabilities;
 use simplemix_train::{PairSet, Sides};
 
+use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::check_apart;
 use crate::lines::print;
@@ -51,9 +52,10 @@ pub(crate) struct Args {
 const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
 pub(crate) fn run(args: &Args) -> Result {
+    let _claims = claim_files(&[("output", &args.output)])?;
+    let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
     let files = named(&args.data)?;
     check_apart(&args.output, &files)?;
-    let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let tokenizer_as = args.reading_as.tokenizer_as;
     let on_refused = args.refusal.on_refused;

@@ -2,6 +2,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod claims;
+mod clean;
 mod closing;
 mod collect;
 mod compare;
@@ -65,7 +67,8 @@ Examples:
   simplemix eval alpaca --annotations annotations.json
   simplemix compare ./smollm2 runs/first/model --prompts gsm8k.jsonl --limit 5
   simplemix report runs/* -o comparison
-  simplemix import-gguf model.gguf ./model";
+  simplemix import-gguf model.gguf ./model
+  simplemix clean --dry-run";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -85,6 +88,7 @@ enum Command {
     Compare(Box<compare::Args>),
     Report(report::Args),
     ImportGguf(import::Args),
+    Clean(clean::Args),
     Completions(Completions),
 }
 
@@ -107,8 +111,9 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
+    let signals = interrupt::handle_signals();
     lines::break_silences(name);
-    let work = || in_vain.and_then(|()| run(cli.command)).and_then(|()| lines::written());
+    let work = || in_vain.and(signals).and_then(|()| run(cli.command)).and_then(|()| lines::written());
     match fault::caught(work) {
         None => ExitCode::FAILURE,
         Some(Ok(())) => ExitCode::SUCCESS,
@@ -138,7 +143,13 @@ fn refuse(error: clap::Error) -> ExitCode {
         lines::warn(text.trim_end());
         return ExitCode::from(2);
     }
-    error.exit()
+    match error.print() {
+        Err(reason) if !error.use_stderr() && reason.kind() != std::io::ErrorKind::BrokenPipe => {
+            lines::warn(&format!("error: {}", lines::cannot_be_written(&reason)));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+    }
 }
 
 fn run(command: Command) -> Result {
@@ -159,6 +170,7 @@ fn run(command: Command) -> Result {
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),
+        Command::Clean(args) => clean::run(&args),
         Command::Completions(Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut script);

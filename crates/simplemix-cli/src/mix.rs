@@ -6,6 +6,7 @@ use simplemix_mix::{Exhaustion, Planned, RowOrder, Shares, SourceSpec};
 use simplemix_pipeline::{Error, MixReport, MixSettings, MixSource, mix, verify};
 use simplemix_settings::{assignment, merge};
 
+use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result, read_toml};
 use crate::flags::{self, check_new};
 use crate::lines::print;
@@ -112,7 +113,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let mut terminal = Terminal::new()?;
+    // Nothing can be saved of a mixture that is stopped.
+    let mut terminal = Terminal::passive();
     if let Some(path) = &args.verify {
         let verified = verify(path, &mut terminal);
         terminal.clear();
@@ -127,6 +129,9 @@ pub(crate) fn run(args: &Args) -> Result {
         return Ok(());
     }
     let settings = resolve(args)?;
+    let outputs = [("output", &settings.output), ("report", &settings.report), ("plot", &settings.plot)];
+    let outputs: Vec<_> = outputs.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?))).collect();
+    let _claims = claim_files(&outputs)?;
     if let Some(output) = &settings.output {
         check_new(output, args.overwrite)?;
     }

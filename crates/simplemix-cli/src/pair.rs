@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use simplemix_rollout::{PairReport, PairSettings, Preset, Select, SelectSettings, pair};
 
+use crate::claims::claim_files;
 use crate::failure::{Failure, Result};
 use crate::flags::{Output, flagged, on_terminal, word};
 use crate::lines::print;
@@ -119,7 +120,8 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
         ..PairSettings::new(&args.candidates, &args.output.path)
     };
-    let report = on_terminal(|terminal| pair(&settings, terminal))?.map_err(flagged)?;
+    let _claims = claim_files(&[("output", &settings.output)])?;
+    let report = on_terminal(|terminal| pair(&settings, terminal)).map_err(flagged)?;
     args.output.summary.print(&report, |report| say(report, &settings))
 }
 

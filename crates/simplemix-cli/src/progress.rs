@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simplemix_data::{Metrics, Watch};
 
-use crate::failure::Result;
 use crate::lines::{print, warn};
 use simplemix_eval::plain::clean_line;
 
@@ -127,8 +126,8 @@ pub(crate) const BESIDE_THE_BAR: [(&str, &str); 6] = [
 
 impl Terminal {
     /// A terminal without a bar. From now on Ctrl-C asks the work to stop.
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self { interrupted: crate::interrupt::flag()?, ..Self::passive() })
+    pub(crate) fn new() -> Self {
+        Self { interrupted: crate::interrupt::flag(), ..Self::passive() }
     }
 
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.

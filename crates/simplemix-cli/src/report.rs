@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use simplemix_eval::read_outputs;
 use simplemix_eval::report::{PngFiles, Report, group, read_run};
 
+use crate::claims::claim_folder;
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::{print, warn};
 use crate::progress::bar;
@@ -52,6 +53,7 @@ fn named(text: &str) -> std::result::Result<(String, String), String> {
 
 pub(crate) fn run(args: &Args) -> Result {
     let groups = groups(args)?;
+    let _claims = claim_folder(&args.output)?;
     let reading = bar("reading", args.runs.len() as u64);
     let read = |path: &PathBuf| {
         let run = read_run(path).input();

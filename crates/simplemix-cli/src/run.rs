@@ -6,6 +6,7 @@ use simplemix_eval::table;
 use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage};
 use simplemix_settings::{assignment, merge};
 
+use crate::claims::{Claims, claim_folder};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::{print, print_lines};
 use crate::progress::Terminal;
@@ -93,7 +94,11 @@ pub(crate) fn run(args: &Args) -> Result {
         ("--server", args.server.is_some()),
     ];
     unused::refuse(&settings, &given, &args.set)?;
-    let mut terminal = Terminal::new()?;
+    let _claims = match &settings.output {
+        Some(output) if !args.dry_run => Some(claim(output, settings.stages.as_deref())?),
+        _ => None,
+    };
+    let mut terminal = Terminal::new();
     let pipeline = Pipeline::open(settings, &mut terminal)?;
     terminal.clear();
     if args.dry_run {
@@ -122,6 +127,15 @@ pub(crate) fn run(args: &Args) -> Result {
     print(&format!("model: {}", if link.exists() { link } else { summary.model }.display()));
     print(&format!("report: {}", pipeline.output().join("report.html").display()));
     Ok(())
+}
+
+/// Claims the output. A folder of stages may be shared, so it is only tried out; each stage has a lock.
+fn claim(output: &Path, stages: Option<&Path>) -> Result<Claims> {
+    let claims = claim_folder(output)?;
+    if let Some(stages) = stages {
+        simplemix_files::open_dir(stages).input()?;
+    }
+    Ok(claims)
 }
 
 /// The failure, with the flags that help where a source is too small.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, score};
 
+use crate::claims::claim_files;
 use crate::failure::{Fails, Result, failed, read_toml};
 use crate::flags::{Output, on_terminal};
 use crate::generate::say_failed;
@@ -91,8 +92,9 @@ pub(crate) fn run(args: &Args) -> Result {
         reference: args.reference,
         overwrite: args.output.overwrite,
     };
+    let _claims = claim_files(&[("output", &settings.output)])?;
     let mut scorers = args.scorers.open()?;
-    let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal))?.map_err(failed)?;
+    let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal)).map_err(failed)?;
     args.output.summary.print(&report, |report| say(report, &settings))
 }
 

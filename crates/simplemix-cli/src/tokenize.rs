@@ -8,6 +8,7 @@ use simplemix_data::{
     read_pairs_with_report,
 };
 
+use crate::claims::claim_optional;
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::flags::{Summary, check_apart, word};
 use crate::lines::print;
@@ -57,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(path) = args.output.as_deref().filter(|path| path.extension().is_none_or(|end| end != "arrow")) {
         return Err(Failure::input(format!("--output is {}, expected a name ending in .arrow", path.display())));
     }
+    let _claims = claim_optional("output", args.output.as_deref())?;
     let options = TokenizeOptions {
         max_length: args.max_length,
         truncation: args.truncation,

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use simplemix_settings::{Settings, assignment, merge, placed, toml_template};
 use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, TrainConfig, from_trl};
 
+use crate::claims::claim_folder;
 use crate::closing::{Closing, how_to_go_on};
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::lines::{print, print_json, print_lines, warn};
@@ -189,6 +190,10 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(folder) = args.resume.as_deref().filter(|resume| *resume != "auto") {
         config.output = Some(PathBuf::from(folder));
     }
+    let _claims = match &config.output {
+        Some(output) if !args.dry_run => Some(claim_folder(output)?),
+        _ => None,
+    };
     let started = config.output.as_ref().is_some_and(|output| RunFolder::is_started(output));
     let is_resumed = match args.resume.as_deref() {
         None => false,
@@ -216,7 +221,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.dry_run {
         return estimate(&run);
     }
-    let mut terminal = Terminal::new()?;
+    let mut terminal = Terminal::new();
     terminal.keep_results_for_json(args.json);
     let resume = match (is_resumed, args.resume_anyway) {
         (false, _) => Resume::No,
@@ -225,6 +230,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let finished = run.start(resume, &mut terminal).map_err(|error| match error {
         simplemix_train::Error::Differs { .. } => Failure::Input(error.into()),
+        simplemix_train::Error::Files(error) if error.is_input() => Failure::Input(error.into()),
         other => Failure::Run(other.into()),
     })?;
     terminal.clear();

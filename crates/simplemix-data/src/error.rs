@@ -14,7 +14,7 @@ use crate::format::Format;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be opened, read or written.
-    #[error("{path}: {action} failed: {source}", path = path.display())]
+    #[error("{path}: {}: {source}", simplemix_files::failed_to(action), path = path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

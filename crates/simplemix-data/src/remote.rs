@@ -309,7 +309,7 @@ impl Store {
             return Ok(path);
         }
         tracing::info!(url, bytes = object.size, "copying");
-        simplemix_files::create_dir_all(&folder)?;
+        simplemix_files::open_dir(&folder)?;
         let mut file = AtomicFile::create(&path)?;
         let found = self.store.get(&object.location).await.map_err(remote(&url, "read"))?;
         let mut pieces = found.into_stream();

@@ -204,11 +204,22 @@ impl PairWriter {
     ///
     /// # Errors
     /// [`Error::Files`] or [`Error::Io`]; an existing file then stays as it is.
-    pub fn finish(mut self) -> Result<u64> {
+    pub fn finish(self) -> Result<u64> {
+        let (file, rows) = self.finish_without_name()?;
+        file.commit()?;
+        Ok(rows)
+    }
+
+    /// Completes the file without giving it its name, and returns it with the number of pairs in it: for files that belong
+    /// together, see [`AtomicFile::commit_together`].
+    ///
+    /// # Errors
+    /// [`Error::Files`] or [`Error::Io`].
+    pub fn finish_without_name(mut self) -> Result<(AtomicFile, u64)> {
         if self.table.schema.is_none() {
             self.write_batch(&RecordBatch::new_empty(schema::schema(self.empty_form)))?;
         }
-        self.table.finish()
+        self.table.finish_without_name()
     }
 }
 
@@ -267,11 +278,17 @@ impl TableWriter {
     ///
     /// # Errors
     /// [`Error::Files`] or [`Error::Io`]; an existing file then stays as it is.
-    pub fn finish(mut self) -> Result<u64> {
+    pub fn finish(self) -> Result<u64> {
+        let (file, rows) = self.finish_without_name()?;
+        file.commit()?;
+        Ok(rows)
+    }
+
+    fn finish_without_name(mut self) -> Result<(AtomicFile, u64)> {
         if self.schema.is_none() {
             self.open(Arc::new(Schema::empty()))?;
         }
-        let Self { path, sink, metadata, .. } = self;
+        let Self { path, sink, metadata, rows, .. } = self;
         let file = match sink {
             Sink::Parquet(mut writer) => {
                 for (key, value) in metadata {
@@ -292,8 +309,7 @@ impl TableWriter {
             }
             Sink::Unopened(_) | Sink::Closed => return Err(closed(&path)),
         };
-        file.commit()?;
-        Ok(self.rows)
+        Ok((file, rows))
     }
 
     fn open(&mut self, schema: SchemaRef) -> Result<()> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file cannot be read.
-    #[error("{path}: cannot {action}", path = path.display())]
+    #[error("{path}: {}", simplemix_files::failed_to(action), path = path.display())]
     Io {
         /// The file.
         path: PathBuf,

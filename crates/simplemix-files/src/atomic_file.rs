@@ -4,11 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
+use crate::claim;
 use crate::error::{At, Error, Result};
 use crate::system::{self, parent};
-use crate::temporary;
+use crate::temporary::{self, Kept, Sibling};
 
 /// A file being written, which gets its name with [`AtomicFile::commit`]. Until then a file of that name stays as it is;
 /// dropping it in between leaves nothing.
@@ -34,7 +33,7 @@ pub struct AtomicFile {
     path: PathBuf,
     /// The file that is replaced: that behind `path` if it is a symbolic link.
     target: PathBuf,
-    temporary: NamedTempFile,
+    temporary: Sibling,
 }
 
 impl AtomicFile {
@@ -49,12 +48,9 @@ impl AtomicFile {
 
     fn create_at(path: &Path) -> Result<Self> {
         let target = temporary::target(path).at(path, "write")?;
-        if fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is there and is no regular file");
-            return Err(error).at(path, "write");
-        }
+        claim::check_kind(path, &target)?;
         temporary::remove_leftovers_of(&target);
-        let temporary = temporary::file(&target).at(path, "create")?;
+        let temporary = Sibling::of(&target).at(path, "create")?;
         Ok(Self { path: path.to_path_buf(), target, temporary })
     }
 
@@ -63,18 +59,20 @@ impl AtomicFile {
         &self.path
     }
 
+    /// Where the content is until it has its name.
+    pub fn temporary_path(&self) -> &Path {
+        self.temporary.path()
+    }
+
     /// Syncs the content to disk and gives it its name, in place of a file that has it. The permissions of that file are
     /// kept.
     ///
     /// # Errors
     /// [`Error::Io`]. The name then has its old content, or, if only the last sync failed, all of the new.
     pub fn commit(self) -> Result<()> {
+        self.prepare()?;
         let Self { path, target, temporary } = self;
-        if let Ok(replaced) = fs::metadata(&target) {
-            temporary.as_file().set_permissions(replaced.permissions()).at(&path, "set permissions")?;
-        }
-        system::sync(temporary.as_file(), &path).at(&path, "sync")?;
-        system::rename(&path, || temporary.persist(&target).map_err(|error| error.error)).at(&path, "rename")?;
+        system::rename(temporary.path(), &target, &path).and_then(|()| temporary.keep()).at(&path, "rename")?;
         system::sync_folder(parent(&target), &path).at(&path, "sync")
     }
 
@@ -84,16 +82,85 @@ impl AtomicFile {
     /// [`Error::Exists`] if the name is taken, [`Error::Io`].
     pub fn commit_new(self) -> Result<()> {
         let Self { path, target, temporary } = self;
-        system::sync(temporary.as_file(), &path).at(&path, "sync")?;
-        match system::rename(&path, || temporary.persist_noclobber(&target).map_err(|error| error.error)) {
+        system::sync(&temporary.file, &path).at(&path, "sync")?;
+        match system::rename_new(temporary.path(), &target).and_then(|()| temporary.keep()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists { path }),
             renamed => renamed.at(&path, "rename")?,
         };
         system::sync_folder(parent(&target), &path).at(&path, "sync")
     }
 
+    /// Gives all of `files` their names, in this order, or none: if one cannot be renamed, those before it get their old
+    /// contents back. After a crash in between, the first of them are new and the others old.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. The names then have their old contents, or, if only a last sync failed, all of the new.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::io::Write;
+    /// use simplemix_files::AtomicFile;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let mut receipt = AtomicFile::create(dir.path().join("receipt.json"))?;
+    /// receipt.write_all(b"{}")?;
+    /// let mut data = AtomicFile::create(dir.path().join("data.txt"))?;
+    /// data.write_all(b"1 2 3")?;
+    /// AtomicFile::commit_together(vec![receipt, data])?;
+    /// assert!(dir.path().join("receipt.json").is_file() && dir.path().join("data.txt").is_file());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn commit_together(files: Vec<Self>) -> Result<()> {
+        files.iter().try_for_each(Self::prepare)?;
+        let mut renamed = Vec::new();
+        for Self { path, target, temporary } in files {
+            let old = Old::of(path, target);
+            let (path, target) = (&old.path, &old.target);
+            if let Err(error) = system::rename(temporary.path(), target, path).and_then(|()| temporary.keep()) {
+                renamed.iter().rev().for_each(Old::put_back);
+                return Err(error).at(path, "rename");
+            }
+            renamed.push(old);
+        }
+        renamed.iter().try_for_each(|old| system::sync_folder(parent(&old.target), &old.path).at(&old.path, "sync"))
+    }
+
+    /// Syncs the content and takes over the permissions of a file that it replaces.
+    fn prepare(&self) -> Result<()> {
+        let Self { path, target, temporary } = self;
+        if let Ok(replaced) = fs::metadata(target) {
+            temporary.file.set_permissions(replaced.permissions()).at(path, "set permissions")?;
+        }
+        system::sync(&temporary.file, path).at(path, "sync")
+    }
+
     fn file(&self) -> &File {
-        self.temporary.as_file()
+        &self.temporary.file
+    }
+}
+
+/// The old content of a name that was given to another file.
+struct Old {
+    path: PathBuf,
+    target: PathBuf,
+    /// Another name of the old content; none where there was none, or the file system has no links.
+    kept: Option<Kept>,
+    was_there: bool,
+}
+
+impl Old {
+    fn of(path: PathBuf, target: PathBuf) -> Self {
+        let was_there = target.symlink_metadata().is_ok();
+        Self { kept: Kept::of(&target).ok().filter(|_| was_there), path, target, was_there }
+    }
+
+    /// As far as the file system lets it.
+    fn put_back(&self) {
+        let _ = match (&self.kept, self.was_there) {
+            (Some(kept), _) => fs::rename(kept.path(), &self.target),
+            (None, false) => fs::remove_file(&self.target),
+            (None, true) => Ok(()),
+        };
     }
 }
 
@@ -190,9 +257,37 @@ mod tests {
         assert!(!dir.path().join("dangling").is_symlink());
         for path in [dir.path().join("far"), "/dev/null".into()] {
             let error = write(&path, "x").unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{}: cannot write: it is", path.display())), "{error}");
+            assert!(error.starts_with(&format!("{}: cannot be written: it is a ", path.display())), "{error}");
         }
         assert!(write("..", "x").is_err());
+    }
+
+    #[test]
+    fn files_that_belong_together_are_replaced_together_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        let made = |path: &Path| {
+            let mut file = AtomicFile::create(path).unwrap();
+            file.write_all(b"new").unwrap();
+            file
+        };
+        for old in [true, false] {
+            // A folder in the way of the second, which came after it was begun.
+            if old {
+                write(&one, "old").unwrap();
+            }
+            let files = vec![made(&one), made(&two)];
+            fs::create_dir(&two).unwrap();
+            fs::write(two.join("inside"), "").unwrap();
+            AtomicFile::commit_together(files).unwrap_err();
+            assert_eq!(fs::read_to_string(&one).ok().as_deref(), old.then_some("old"));
+            fs::remove_dir_all(&two).unwrap();
+            let _ = fs::remove_file(&one);
+        }
+        write(&one, "old").unwrap();
+        AtomicFile::commit_together(vec![made(&one), made(&two)]).unwrap();
+        assert_eq!([&one, &two].map(|path| fs::read_to_string(path).unwrap()), ["new", "new"]);
+        assert_eq!(entries(dir.path()), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::claim;
 use crate::error::{At, Error, Result};
 use crate::system::{self, parent};
 use crate::temporary::{self, Workshop};
@@ -49,9 +50,7 @@ impl AtomicFolder {
 
     fn create_at(path: &Path) -> Result<Self> {
         let target = temporary::target(path).at(path, "write")?;
-        if fs::metadata(&target).is_ok_and(|found| !found.is_dir()) {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory)).at(path, "write");
-        }
+        claim::check_folder(path, &target)?;
         temporary::remove_leftovers_of(&target);
         let workshop = Workshop::beside(&target).at(path, "create")?;
         let new = workshop.new_folder();
@@ -176,13 +175,13 @@ fn replace(new: &Path, target: &Path, workshop: &Workshop) -> io::Result<()> {
 /// Moves the old folder aside, then the new one to its place; a kill in between is mended by the next writer.
 fn replace_in_two_steps(new: &Path, target: &Path, workshop: &Workshop) -> io::Result<()> {
     let old = workshop.old_folder();
-    system::rename(target, || fs::rename(target, &old))?;
-    if let Err(error) = system::rename(target, || fs::rename(new, target)) {
+    system::rename(target, &old, target)?;
+    if let Err(error) = system::rename(new, target, target) {
         fs::rename(&old, target)?;
         return Err(error);
     }
     // From here on it must not be put back, since it will soon be half deleted.
-    system::rename(target, || fs::rename(&old, workshop.gone_folder()))
+    system::rename(&old, &workshop.gone_folder(), target)
 }
 
 /// A file in an [`AtomicFolder`], open for writing. It is complete once it is dropped: the folder's commit syncs it.
@@ -228,7 +227,7 @@ fn remove_folder_at(path: &Path) -> Result<()> {
         return Ok(());
     }
     let workshop = Workshop::beside(path).at(path, "remove")?;
-    system::rename(path, || fs::rename(path, workshop.gone_folder())).at(path, "remove")?;
+    system::rename(path, &workshop.gone_folder(), path).at(path, "remove")?;
     drop(workshop);
     system::sync_folder(parent(path), path).at(path, "remove")
 }

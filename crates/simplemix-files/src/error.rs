@@ -10,7 +10,7 @@ use crate::lock::Holder;
 #[non_exhaustive]
 pub enum Error {
     /// The system refused an operation.
-    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    #[error("{path}: {}: {source}", failed_to(action), path = path.display())]
     Io {
         /// File or folder, under its final name.
         path: PathBuf,
@@ -24,6 +24,26 @@ pub enum Error {
     Exists {
         /// The name that is taken.
         path: PathBuf,
+    },
+    /// An output that cannot be made, as is known before any work.
+    #[error("{path}: cannot be written: {reason}; choose another place for it, or mend this one", path = path.display())]
+    Unwritable {
+        /// The output.
+        path: PathBuf,
+        /// The system's answer, or what is there already.
+        reason: String,
+    },
+    /// The cache folder cannot be written.
+    #[error(
+        "{path}: cannot be written: {reason}; it is in the cache folder: mend it, or set the environment variable \
+         SIMPLEMIX_CACHE to another folder",
+        path = path.display()
+    )]
+    Cache {
+        /// The folder.
+        path: PathBuf,
+        /// The system's answer.
+        reason: String,
     },
     /// Another process, or another part of this one, holds the lock.
     #[error("{path}: in use by {}", holder.as_ref().map_or_else(|| "another process".to_owned(), Holder::to_string), path = path.display())]
@@ -53,7 +73,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the names that the caller gave are at fault, not a disk that refuses a change.
+    /// Whether the names that the caller gave are at fault, not a disk that refuses a change to work that has begun.
     ///
     /// ```
     /// use simplemix_files::{create_dir_all, hash_file};
@@ -66,6 +86,16 @@ impl Error {
             Self::Damaged { .. } => false,
             _ => true,
         }
+    }
+}
+
+/// Words for an operation of the system that failed, as verb: `cannot read`, or `writing failed (sync)`.
+pub fn failed_to(action: &str) -> String {
+    match action {
+        "create" | "write" | "sync" | "rename" | "remove" | "lock" | "set permissions" => {
+            format!("writing failed ({action})")
+        }
+        _ => format!("cannot {action}"),
     }
 }
 

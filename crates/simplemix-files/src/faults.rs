@@ -9,11 +9,17 @@
 //! | --- | --- |
 //! | `SIMPLEMIX_FAULT=N` | operation N, counted from 1, fails |
 //! | `SIMPLEMIX_FAULT=abort:N` | the process aborts in place of operation N, as if it was killed |
+//! | `SIMPLEMIX_FAULT=torn:N` | the same, but if operation N is a write, half of it is done |
+//! | `SIMPLEMIX_FAULT=powerloss:N` | the same as `abort:N`, and the disk loses what was not synced by then |
 //! | `SIMPLEMIX_FAULT_LOG=FILE` | appends a line to FILE for each operation: `write /path/of/the/file` |
 //!
 //! A write or creation fails as on a full disk (`ENOSPC`; a write has written half of its bytes by then), everything else
 //! as on a broken one (`EIO`). Only the Nth operation fails: those after it work, so that an error which is swallowed
 //! shows.
+//!
+//! At a loss of power, bytes of a file after its last sync are cut off, cut in half, zero, or zero for their first half,
+//! in turn with N; also those of files that got their name without a sync. For every second N, renames whose folder was
+//! not synced are taken back.
 //!
 //! # Examples
 //! ```
@@ -45,6 +51,8 @@ use rustix::io::Errno;
 
 use crate::system::Operation;
 
+pub(crate) mod disk;
+
 thread_local! {
     /// Operations of a test on this thread, and the one that fails; none where there is no test.
     static TEST: Cell<Option<(u64, Option<u64>)>> = const { Cell::new(None) };
@@ -53,20 +61,30 @@ thread_local! {
 /// Operations of the process outside of such tests.
 static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
+/// What happens at an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Error,
+    Abort,
+    Torn,
+    PowerLoss,
+}
+
 struct Environment {
-    fail_at: Option<u64>,
-    abort: bool,
+    fault: Fault,
+    at: Option<u64>,
     log: Option<std::path::PathBuf>,
 }
 
 static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
     let text = std::env::var("SIMPLEMIX_FAULT").unwrap_or_default();
-    let number = text.strip_prefix("abort:");
-    Environment {
-        fail_at: number.unwrap_or(&text).parse().ok(),
-        abort: number.is_some(),
-        log: std::env::var_os("SIMPLEMIX_FAULT_LOG").map(Into::into),
-    }
+    let (fault, number) = match text.split_once(':') {
+        Some(("abort", number)) => (Fault::Abort, number),
+        Some(("torn", number)) => (Fault::Torn, number),
+        Some(("powerloss", number)) => (Fault::PowerLoss, number),
+        _ => (Fault::Error, text.as_str()),
+    };
+    Environment { fault, at: number.parse().ok(), log: std::env::var_os("SIMPLEMIX_FAULT_LOG").map(Into::into) }
 });
 
 /// Counts the operations of this thread from 1, and makes the one numbered `fail_at` fail, until the result is dropped.
@@ -98,10 +116,10 @@ pub fn operations() -> u64 {
     OPERATIONS.load(Ordering::SeqCst)
 }
 
-pub(crate) fn before(operation: Operation, path: &Path) -> io::Result<()> {
+pub(crate) fn before(operation: Operation, path: &Path, tear: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
     if let Some((count, fail_at)) = TEST.get() {
         TEST.set(Some((count + 1, fail_at)));
-        return if fail_at == Some(count + 1) { Err(fault(operation)) } else { Ok(()) };
+        return if fail_at == Some(count + 1) { Err(error(operation)) } else { Ok(()) };
     }
     let environment = &*ENVIRONMENT;
     if let Some(log) = &environment.log {
@@ -110,14 +128,19 @@ pub(crate) fn before(operation: Operation, path: &Path) -> io::Result<()> {
         file.write_all(format!("{name} {}\n", path.display()).as_bytes())?;
     }
     let number = OPERATIONS.fetch_add(1, Ordering::SeqCst) + 1;
-    match environment.fail_at == Some(number) {
-        true if environment.abort => std::process::abort(),
-        true => Err(fault(operation)),
-        false => Ok(()),
+    if environment.at != Some(number) {
+        return Ok(());
     }
+    match environment.fault {
+        Fault::Error => return Err(error(operation)),
+        Fault::Abort => {}
+        Fault::Torn => tear()?,
+        Fault::PowerLoss => disk::lose_power(number),
+    }
+    std::process::abort()
 }
 
-fn fault(operation: Operation) -> io::Error {
+fn error(operation: Operation) -> io::Error {
     match operation {
         Operation::Create | Operation::Write => Errno::NOSPC.into(),
         Operation::Sync | Operation::Rename | Operation::Remove => Errno::IO.into(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{At, Error, Result};
+use crate::own::Own;
 use crate::secret::redacted;
 use crate::system;
 
@@ -18,7 +19,8 @@ use crate::system;
 ///
 /// # Network file systems
 /// NFS since version 3 locks across machines, unless it is mounted with `nolock` (then: within one machine). On file
-/// systems that know no locks at all a lock is always granted: two processes are then kept apart by nothing.
+/// systems that know no locks at all, the lock file decides: it is refused while the process that it names lives on this
+/// machine. Of a process on another machine nothing is known: the lock is granted, and [`Lock::doubt`] names it.
 ///
 /// # Examples
 /// ```
@@ -36,6 +38,8 @@ use crate::system;
 pub struct Lock {
     path: PathBuf,
     file: File,
+    doubt: Option<Holder>,
+    _own: Own,
 }
 
 /// Process that holds a lock.
@@ -48,11 +52,14 @@ pub struct Holder {
     pub host: String,
     /// Command line, cut to a readable length.
     pub command: String,
+    /// Time at which it took the lock, such as `2026-11-29 23:47:17 UTC`; empty where an earlier version took it.
+    pub since: String,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} on {} (`{}`)", self.process, self.host, self.command)
+        write!(f, "process {} on {} (`{}`)", self.process, self.host, self.command)?;
+        if self.since.is_empty() { Ok(()) } else { write!(f, " since {}", self.since) }
     }
 }
 
@@ -78,22 +85,28 @@ impl Lock {
     }
 
     fn wait_at(path: &Path, go_on: &mut dyn FnMut(Option<&Holder>) -> bool) -> Result<Self> {
-        let mut found = system::create(path, || attempt(path)).at(path, "lock")?;
-        let file = loop {
-            if let Some(file) = found {
-                break file;
+        let mut found = system::create(path, || attempt(path, try_lock)).at(path, "lock")?;
+        let (file, doubt) = loop {
+            match found {
+                Attempt::Held { file, doubt } => break (file, doubt),
+                Attempt::Taken => {}
             }
-            let holder = crate::input::read_to_string(path).ok().and_then(|text| Holder::parse(&text));
+            let holder = holder(path);
             if !go_on(holder.as_ref()) {
                 return Err(Error::Locked { path: path.to_path_buf(), holder });
             }
             std::thread::sleep(PAUSE);
-            found = attempt(path).at(path, "lock")?;
+            found = attempt(path, try_lock).at(path, "lock")?;
         };
-        let lock = Self { path: path.to_path_buf(), file };
+        let lock = Self { path: path.to_path_buf(), file, doubt, _own: Own::file(path) };
         system::set_len(&lock.file, path, 0).at(path, "write")?;
         system::write_all(&lock.file, path, Holder::this_process().text().as_bytes()).at(path, "write")?;
         Ok(lock)
+    }
+
+    /// Process on another machine that may hold the lock too, on a file system without locks.
+    pub fn doubt(&self) -> Option<&Holder> {
+        self.doubt.as_ref()
     }
 
     /// The lock file.
@@ -111,18 +124,40 @@ impl Drop for Lock {
     }
 }
 
-/// The locked file, or none if another process holds it.
-fn attempt(path: &Path) -> io::Result<Option<File>> {
+/// End of an attempt to lock.
+enum Attempt {
+    Held { file: File, doubt: Option<Holder> },
+    Taken,
+}
+
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    file.try_lock()
+}
+
+fn attempt(path: &Path, try_lock: fn(&File) -> Result<(), TryLockError>) -> io::Result<Attempt> {
     loop {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) if !has_no_locks(&error) => return Err(error),
-            // The holder may have removed the file after it was opened here.
-            Ok(()) | Err(TryLockError::Error(_)) if is_at(&file, path)? => return Ok(Some(file)),
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+        let doubt = match try_lock(&file) {
+            Ok(()) => None,
+            Err(TryLockError::WouldBlock) => return Ok(Attempt::Taken),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => match holder(path) {
+                Some(holder) if holder.is_alive_here() => return Ok(Attempt::Taken),
+                holder => holder.filter(|holder| holder.host != host()),
+            },
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
+        // The holder may have removed the file after it was opened here.
+        if is_at(&file, path)? {
+            return Ok(Attempt::Held { file, doubt });
         }
     }
+}
+
+/// The holder that a lock file names.
+pub(crate) fn holder(path: &Path) -> Option<Holder> {
+    let mut text = String::new();
+    crate::input::open(path).ok()?.take(1 << 16).read_to_string(&mut text).ok()?;
+    Holder::parse(&text)
 }
 
 fn has_no_locks(error: &io::Error) -> bool {
@@ -144,22 +179,46 @@ impl Holder {
     fn this_process() -> Self {
         let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
         let command: String = redacted(&words.join(" ")).chars().filter(|c| !c.is_control()).take(200).collect();
-        Self { process: std::process::id(), host: host(), command }
+        Self { process: std::process::id(), host: host(), command, since: now() }
     }
 
     fn text(&self) -> String {
-        format!("process {}\nhost {}\ncommand {}\n", self.process, self.host, self.command)
+        let Self { process, host, command, since } = self;
+        format!("process {process}\nhost {host}\ncommand {command}\nsince {since}\n")
+    }
+
+    /// Whether it is a process of this machine that has not ended.
+    fn is_alive_here(&self) -> bool {
+        self.host == host() && is_alive(self.process)
     }
 
     /// The holder in a whole text.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
-        Some(Self {
+        let holder = Self {
             process: lines.next()?.strip_prefix("process ")?.parse().ok()?,
             host: lines.next()?.strip_prefix("host ")?.to_owned(),
             command: lines.next()?.strip_prefix("command ")?.to_owned(),
-        })
+            since: match lines.next() {
+                Some(line) => line.strip_prefix("since ")?.to_owned(),
+                None => String::new(),
+            },
+        };
+        lines.next().is_none().then_some(holder)
     }
+}
+
+fn is_alive(process: u32) -> bool {
+    if cfg!(target_os = "linux") {
+        return Path::new("/proc").join(process.to_string()).exists();
+    }
+    let asked = std::process::Command::new("kill").arg("-0").arg(process.to_string()).output();
+    asked.is_ok_and(|asked| asked.status.success())
+}
+
+/// For whoever waits for the lock.
+fn now() -> String {
+    chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// Name of this machine.
@@ -187,7 +246,8 @@ mod tests {
         let path = dir.path().join("l");
         let lock = Lock::acquire(&path).unwrap();
         let Err(Error::Locked { holder: Some(holder), .. }) = Lock::acquire(&path) else { panic!("not refused") };
-        assert_eq!(holder, Holder::this_process());
+        assert!(holder.since.ends_with(" UTC") && holder.to_string().contains("`) since 2"), "{holder}");
+        assert_eq!(Holder { since: String::new(), ..holder.clone() }, this_process());
         assert_eq!(holder.process, std::process::id());
         assert!(!holder.host.is_empty() && holder.command.contains("simplemix_files"), "{holder}");
         drop(lock);
@@ -200,8 +260,40 @@ mod tests {
         let path = dir.path().join("l");
         fs::write(&path, "process 4000000\nhost far\ncommand a long command that is no more\n").unwrap();
         let lock = Lock::acquire(&path).unwrap();
-        assert_eq!(Holder::parse(&fs::read_to_string(&path).unwrap()), Some(Holder::this_process()));
+        let found = Holder::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(Holder { since: String::new(), ..found }, this_process());
         drop(lock);
+    }
+
+    /// Linux's answer of a file system without locks.
+    fn no_locks(_: &File) -> Result<(), TryLockError> {
+        Err(TryLockError::Error(rustix::io::Errno::NOLCK.into()))
+    }
+
+    #[test]
+    fn without_locks_the_file_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let attempt_after = |holder: Option<&Holder>| {
+            let _ = fs::remove_file(&path);
+            if let Some(holder) = holder {
+                fs::write(&path, holder.text()).unwrap();
+            }
+            match attempt(&path, no_locks).unwrap() {
+                Attempt::Held { doubt, .. } => Some(doubt),
+                Attempt::Taken => None,
+            }
+        };
+        let living = Holder::this_process();
+        assert_eq!(attempt_after(None), Some(None));
+        assert_eq!(attempt_after(Some(&living)), None);
+        assert_eq!(attempt_after(Some(&Holder { process: 4_000_000, ..living.clone() })), Some(None));
+        let far = Holder { host: "far".to_owned(), ..living };
+        assert_eq!(attempt_after(Some(&far)), Some(Some(far.clone())));
+    }
+
+    fn this_process() -> Holder {
+        Holder { since: String::new(), ..Holder::this_process() }
     }
 
     #[test]
@@ -252,9 +344,13 @@ mod tests {
 
     #[test]
     fn half_a_text_names_nobody() {
-        let text = Holder::this_process().text();
+        let holder = Holder { host: "h".into(), command: "c d".into(), ..Holder::this_process() };
+        let text = holder.text();
+        let of_version_1 = text.find("since").unwrap();
         for end in 0..text.len() {
-            assert_eq!(text.get(..end).and_then(Holder::parse), None);
+            let found = text.get(..end).and_then(Holder::parse);
+            assert_eq!(found.is_some(), end == of_version_1, "{end}");
         }
+        assert_eq!(Holder::parse(&text), Some(holder));
     }
 }

@@ -11,14 +11,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use crate::error::{At, Result};
+use crate::own::Own;
 use crate::system::{self, parent};
 
-const MARK: &str = ".simplemix-";
+pub(crate) const MARK: &str = ".simplemix-";
 const LETTERS: usize = 8;
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 const NEW: &str = "new";
 const OLD: &str = "old";
 const GONE: &str = "gone";
@@ -32,16 +33,43 @@ pub(crate) fn target(path: &Path) -> io::Result<PathBuf> {
     Ok(if path.is_symlink() { path.canonicalize().unwrap_or_else(|_| path.to_path_buf()) } else { path.to_path_buf() })
 }
 
-/// A new locked sibling of the file `target`.
-pub(crate) fn file(target: &Path) -> io::Result<NamedTempFile> {
-    system::create(target, || {
-        loop {
-            let made = builder(&prefix(target)).make_in(parent(target), new_file)?;
-            if hold(made.as_file())? {
-                return Ok(made);
+/// A new locked sibling of a file; deleted when dropped.
+#[derive(Debug)]
+pub(crate) struct Sibling {
+    pub(crate) file: File,
+    path: TempPath,
+    _own: Own,
+}
+
+impl Sibling {
+    /// Makes the sibling of `target`, empty.
+    pub(crate) fn of(target: &Path) -> io::Result<Self> {
+        Self::for_the_sake_of(target, target)
+    }
+
+    /// Makes the sibling of `target`, as an operation on `path`.
+    pub(crate) fn for_the_sake_of(path: &Path, target: &Path) -> io::Result<Self> {
+        system::create(path, || {
+            loop {
+                let made = builder(&prefix(target)).make_in(parent(target), new_file)?;
+                let (file, path) = made.into_parts();
+                let own = Own::file(&path);
+                if hold(&file)? {
+                    return Ok(Self { file, path, _own: own });
+                }
             }
-        }
-    })
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps it, since it has another name now.
+    pub(crate) fn keep(self) -> io::Result<()> {
+        self.path.keep().map(drop).map_err(|error| error.error)
+    }
 }
 
 fn builder(prefix: &OsStr) -> tempfile::Builder<'_, 'static> {
@@ -70,11 +98,38 @@ fn hold(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Another name for the content of a file that is about to be replaced; deleted when dropped.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    path: TempPath,
+    _lock: File,
+    _own: Own,
+}
+
+impl Kept {
+    /// Links `target` under the name of a sibling, where the file system has links.
+    pub(crate) fn of(target: &Path) -> io::Result<Self> {
+        // Held, so that nobody takes the sibling for a leftover.
+        let lock = File::open(target)?;
+        let _ = lock.try_lock();
+        let made = builder(&prefix(target)).make_in(parent(target), |path| fs::hard_link(target, path))?;
+        let (_, path) = made.into_parts();
+        let own = Own::file(&path);
+        Ok(Self { path, _lock: lock, _own: own })
+    }
+
+    /// The other name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// A new locked sibling of a folder; deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Workshop {
     folder: PathBuf,
     _lock: File,
+    _own: Own,
 }
 
 impl Workshop {
@@ -86,7 +141,10 @@ impl Workshop {
                 let (_, made) = made.into_parts();
                 let folder = made.keep().map_err(|error| error.error)?;
                 match new_file(&folder.join(LOCK)) {
-                    Ok(lock) if hold(&lock)? => return Ok(Self { folder, _lock: lock }),
+                    Ok(lock) if hold(&lock)? => {
+                        let own = Own::folder(&folder, target);
+                        return Ok(Self { folder, _lock: lock, _own: own });
+                    }
                     Ok(_) => {}
                     // A process that took it for a leftover has put its lock there, or has removed it.
                     Err(error) if [io::ErrorKind::AlreadyExists, io::ErrorKind::NotFound].contains(&error.kind()) => {}
@@ -150,7 +208,7 @@ fn each_sibling(folder: &Path, wanted: &dyn Fn(&OsStr) -> bool) -> io::Result<()
 }
 
 /// `NAME` of `.NAME.simplemix-XXXXXXXX`.
-fn name_of_target(sibling: &OsStr) -> Option<OsString> {
+pub(crate) fn name_of_target(sibling: &OsStr) -> Option<OsString> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let bytes = sibling.as_bytes().strip_prefix(b".")?;
     let (front, letters) = bytes.split_at_checked(bytes.len().checked_sub(LETTERS)?)?;
@@ -158,21 +216,28 @@ fn name_of_target(sibling: &OsStr) -> Option<OsString> {
     letters.iter().all(u8::is_ascii_alphanumeric).then(|| OsString::from_vec(name.to_vec()))
 }
 
-fn remove_if_dead(sibling: &Path, target: &Path, is_folder: bool) -> io::Result<()> {
+/// Removes a sibling of no living process; false if there is one.
+pub(crate) fn remove_if_dead(sibling: &Path, target: &Path, is_folder: bool) -> io::Result<bool> {
     let lock_path = if is_folder { sibling.join(LOCK) } else { sibling.to_path_buf() };
     // A folder without a lock file was left a moment after it was made; its maker, if it lives, sees the file.
     let lock = OpenOptions::new().read(true).write(true).create(is_folder).truncate(false).open(lock_path)?;
     if lock.try_lock().is_err() {
-        return Ok(());
+        return Ok(false);
     }
-    if !is_folder {
-        return fs::remove_file(sibling);
-    }
-    let old = sibling.join(OLD);
-    if old.is_dir() && target.symlink_metadata().is_err() {
-        fs::rename(&old, target)?;
+    if is_folder { remove_workshop(sibling, target) } else { fs::remove_file(sibling) }.map(|()| true)
+}
+
+/// Removes the sibling of a folder, and puts a folder back that was moved aside and has no successor.
+pub(crate) fn remove_workshop(sibling: &Path, target: &Path) -> io::Result<()> {
+    if holds_old(sibling, target) {
+        fs::rename(sibling.join(OLD), target)?;
     }
     fs::remove_dir_all(sibling)
+}
+
+/// Whether a sibling holds the old folder, and no other has its name.
+pub(crate) fn holds_old(sibling: &Path, target: &Path) -> bool {
+    sibling.join(OLD).is_dir() && target.symlink_metadata().is_err()
 }
 
 #[cfg(test)]
@@ -203,7 +268,7 @@ pub(crate) mod tests {
     fn what_the_dead_leave_is_removed_and_what_the_living_hold_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a");
-        let living = (file(&target).unwrap(), Workshop::beside(&target).unwrap());
+        let living = (Sibling::of(&target).unwrap(), Workshop::beside(&target).unwrap());
         let before = names(dir.path());
         fs::write(dir.path().join(".a.simplemix-deadbeef"), "x").unwrap();
         fs::create_dir_all(dir.path().join(".a.simplemix-deadf00d/new")).unwrap();

@@ -29,7 +29,7 @@ pub enum Error {
         advice: String,
     },
     /// Reading or writing a file failed.
-    #[error("{path}: cannot {action}")]
+    #[error("{path}: {}", simplemix_files::failed_to(action))]
     Io {
         /// The file or folder.
         path: PathBuf,

@@ -97,7 +97,7 @@ pub enum Error {
         summary: String,
     },
     /// The system refused an operation on a file or folder.
-    #[error("{path}: cannot {action}", path = path.display())]
+    #[error("{path}: {}", simplemix_files::failed_to(action), path = path.display())]
     Io {
         /// Path of the file or folder.
         path: PathBuf,

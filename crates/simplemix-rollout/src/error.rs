@@ -144,7 +144,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A journal could not be read.
-    #[error("{path}: cannot {action}: {source}", path = path.display())]
+    #[error("{path}: {}: {source}", simplemix_files::failed_to(action), path = path.display())]
     Io {
         /// Path of the file.
         path: PathBuf,

@@ -162,7 +162,7 @@ pub enum Error {
     #[error(transparent)]
     Files(#[from] simplemix_files::Error),
     /// Reading a file failed.
-    #[error("{path}: cannot {action}")]
+    #[error("{path}: {}", simplemix_files::failed_to(action))]
     Io {
         /// The file or folder.
         path: PathBuf,

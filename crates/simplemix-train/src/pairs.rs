@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair, TokenizedSet};
-use simplemix_files::create_dir_all;
+use simplemix_files::open_dir;
 use simplemix_model::ModelConfig;
 
 use crate::error::{Error, Result};
@@ -91,7 +91,7 @@ impl PairTokens {
 
 fn write_tokens(path: &Path, set: &TokenizedSet) -> Result<()> {
     if let Some(folder) = path.parent() {
-        create_dir_all(folder)?;
+        open_dir(folder)?;
     }
     Ok(set.write(path)?)
 }

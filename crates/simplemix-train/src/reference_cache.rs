@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use simplemix_files::create_dir_all;
+use simplemix_files::open_dir;
 
 use crate::error::Result;
 use crate::pairs::PairSet;
@@ -59,7 +59,7 @@ impl ReferenceKey {
         let bytes: Vec<u8> = logps.iter().flat_map(|&pair| <[f64; 2]>::from(pair)).flat_map(f64::to_le_bytes).collect();
         let view = TensorView::new(Dtype::F64, vec![logps.len(), 2], &bytes).expect("two numbers a pair");
         let file = safetensors::serialize([(LOGPS, view)], None).expect("one tensor with a name can be serialised");
-        create_dir_all(folder)?;
+        open_dir(folder)?;
         Ok(simplemix_files::write(self.path(folder), file)?)
     }
 }

@@ -63,9 +63,9 @@ mod tests {
     fn causes_follow_once() {
         let source = std::io::Error::other("disk full");
         let error = crate::train::Error::Io { path: PathBuf::from("run"), action: "write", source };
-        assert_eq!(format!("{:?}", Error::from(error)), "run: cannot write: disk full");
+        assert_eq!(format!("{:?}", Error::from(error)), "run: writing failed (write): disk full");
         let source = std::io::Error::other("disk full");
         let error = crate::data::Error::Io { path: PathBuf::from("p"), action: "write", source };
-        assert_eq!(Error::from(error).to_string(), "p: write failed: disk full");
+        assert_eq!(Error::from(error).to_string(), "p: writing failed (write): disk full");
     }
 }

@@ -8,6 +8,7 @@ use simplemix_data::{RowReader, Text};
 use simplemix_eval::{ModelOutput, write_outputs};
 use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig, generate};
 
+use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
 use crate::flags::{PromptForm, check_new, flagged, on_terminal};
 use crate::generate::{Backend, Processors};
@@ -53,6 +54,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    let _claims = claim_files(&[("output", &args.output)])?;
     check_new(&args.output, args.overwrite)?;
     let prompts = files(&args.prompts)?;
     let name = args.output.file_name();
@@ -77,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     settings.check().map_err(flagged)?;
     let mut generator = args.backend.open_for(&settings.output)?;
-    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal))?.map_err(flagged)?;
+    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal)).map_err(flagged)?;
     let outputs = outputs(&settings.output, generator.name(), &datasets(&prompts)?)?;
     write_outputs(&args.output, &outputs).run()?;
     simplemix_files::remove_file(&settings.output).run()?;

@@ -10,6 +10,7 @@ use simplemix_eval::alpaca::{WinRate, read_annotations};
 use simplemix_eval::judge::{AnnotateOptions, Judge, OutputPair, Summary, annotate, pair_outputs};
 use simplemix_eval::{Error, ModelOutput, read_outputs};
 
+use crate::claims::claim_files;
 use crate::eval::judges::{ExactJudge, RewardJudge, ServerJudge};
 use crate::failure::{Fails, Failure, Result};
 use crate::generate::{ServerFlags, say_failed};
@@ -69,9 +70,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    let _claims = claim_files(&[("output", &args.output)])?;
     let (pairs, notices) = pairs(args)?;
     notices.iter().for_each(|notice| warn(notice));
-    let stopped = crate::interrupt::flag()?;
+    let stopped = crate::interrupt::flag();
     let (judge, concurrency) = judge(args, stopped.clone())?;
     let options = AnnotateOptions { output: args.output.clone(), concurrency, seed: args.seed };
     let bar = bar("judging", pairs.len() as u64);

@@ -11,6 +11,7 @@ use simplemix_pipeline::{Divergence, DivergenceSettings, log_probabilities, log_
 use simplemix_rollout::Prompt;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
+use crate::claims::claim_optional;
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
@@ -71,6 +72,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if !(args.beta.is_finite() && args.beta > 0.0) {
         return Err(Failure::input(format!("--beta is {}, expected a number above 0", args.beta)));
     }
+    let _claims = claim_optional("plot", args.plot.as_deref())?;
     let pairs = read(args)?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let reference = args.reference.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;

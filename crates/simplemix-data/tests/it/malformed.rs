@@ -22,7 +22,7 @@ fn open_error(name: &str, bytes: impl AsRef<[u8]>) -> Error {
 #[test]
 fn a_missing_file() {
     let error = PairReader::open("no/such.parquet", &ReadOptions::default()).unwrap_err();
-    assert!(error.to_string().starts_with("no/such.parquet: open failed: No such file"), "{error}");
+    assert!(error.to_string().starts_with("no/such.parquet: cannot open: No such file"), "{error}");
 }
 
 #[test]

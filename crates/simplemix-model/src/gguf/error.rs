@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum GgufError {
     /// Reading or writing failed.
-    #[error("{path}: cannot {action}")]
+    #[error("{path}: {}", simplemix_files::failed_to(action))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -51,6 +51,17 @@ pub enum GgufError {
     /// The output could not be written, or exists already.
     #[error(transparent)]
     Files(#[from] simplemix_files::Error),
+}
+
+impl GgufError {
+    /// Whether the file, or the name of the output, is at fault, not a disk that refuses what is written.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Io { action, .. } => ["read", "map"].contains(action),
+            Self::Files(error) => error.is_input(),
+            Self::Damaged { .. } | Self::Unsupported { .. } | Self::Tensors { .. } => true,
+        }
+    }
 }
 
 /// Results of the importer.

@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 
 use arrow::array::RecordBatch;
 use simplemix_data::{Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema};
+use simplemix_files::AtomicFile;
 use simplemix_mix::prompts::{self, Crossed};
 use simplemix_mix::{
     Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, SHARES_KEY, Shares, SourceConfig, Weight,
@@ -154,6 +155,13 @@ impl Mixing {
     /// # Errors
     /// [`Error::Data`] if the file cannot be written, [`Error::Interrupted`] if `watch` stops it; no file is left then.
     pub fn write(&self, output: &Path, watch: &mut dyn Watch) -> Result<Achieved> {
+        let (file, achieved) = self.write_without_name(output, watch)?;
+        file.commit()?;
+        Ok(achieved)
+    }
+
+    /// [`Mixing::write`] to a file that has no name yet.
+    pub(super) fn write_without_name(&self, output: &Path, watch: &mut dyn Watch) -> Result<(AtomicFile, Achieved)> {
         let mut writer = PairWriter::create(output, &WriteOptions::default())?;
         if let Some(shares) = self.asked() {
             let text = serde_json::to_string(&shares).map_err(|error| Error::serialise("the shares")(&error))?;
@@ -163,7 +171,7 @@ impl Mixing {
         let total = self.mixture.len();
         // One thread gathers rows, another compresses and writes them.
         let (sender, batches) = std::sync::mpsc::sync_channel::<Option<RecordBatch>>(AHEAD);
-        std::thread::scope(|scope| {
+        let file = std::thread::scope(|scope| {
             let writing = scope.spawn(move || write_all(writer, batches));
             let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
             for part in self.parts() {
@@ -185,7 +193,9 @@ impl Mixing {
             let _ = sender.send(None);
             writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
-        Ok(audit.finish())
+        // The writer has been told of the end.
+        let file = file.ok_or(Error::Interrupted)?;
+        Ok((file, audit.finish()))
     }
 
     /// The next rows of the mixture: where they come from, and their columns.
@@ -211,14 +221,14 @@ impl Mixing {
 }
 
 /// Writes batches as they come, and the file's end at their end; a file whose end does not come is given up.
-fn write_all(mut writer: PairWriter, batches: Receiver<Option<RecordBatch>>) -> Result<()> {
+fn write_all(mut writer: PairWriter, batches: Receiver<Option<RecordBatch>>) -> Result<Option<AtomicFile>> {
     for batch in batches {
         match batch {
             Some(batch) => writer.write_batch(&batch)?,
-            None => return Ok(writer.finish().map(drop)?),
+            None => return Ok(Some(writer.finish_without_name()?.0)),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 impl Mixing {

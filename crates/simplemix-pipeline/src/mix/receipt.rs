@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
+use simplemix_files::AtomicFolder;
 use simplemix_files::secret::storable;
 use simplemix_mix::{Achieved, Origin, Receipt};
 
@@ -38,20 +39,26 @@ pub struct Verified {
     pub is_there: bool,
 }
 
-/// Writes the receipt of a mixture that was written.
-pub(super) fn write(
-    path: &Path,
+/// The receipt of a mixture whose file has this hash.
+pub(super) fn text(
     settings: &MixSettings,
     mixing: &Mixing,
     achieved: &Achieved,
+    hash: String,
     watch: &mut dyn Watch,
-) -> Result<()> {
-    let file = file(settings, mixing, achieved, watch)?;
+) -> Result<String> {
+    let file = file(settings, mixing, achieved, hash, watch)?;
     let text = serde_json::to_string_pretty(&file).map_err(|error| Error::serialise("the receipt")(&error))?;
-    Ok(simplemix_files::write(path, storable(&(text + "\n")))?)
+    Ok(storable(&(text + "\n")).to_string())
 }
 
-fn file(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: &mut dyn Watch) -> Result<File> {
+fn file(
+    settings: &MixSettings,
+    mixing: &Mixing,
+    achieved: &Achieved,
+    hash: String,
+    watch: &mut dyn Watch,
+) -> Result<File> {
     let output = settings.required_output()?;
     let mut origins = Vec::new();
     for ((source, store), refused) in settings.sources.iter().zip(&mixing.sources.stores).zip(&mixing.sources.refused) {
@@ -72,7 +79,7 @@ fn file(settings: &MixSettings, mixing: &Mixing, achieved: &Achieved, watch: &mu
         promise: mixing.mixture.promise(),
         achieved: achieved.clone(),
         output: output.display().to_string(),
-        output_blake3: fingerprint(output, watch)?,
+        output_blake3: hash,
     };
     Ok(File { receipt, length_unit: mixing.lengths.unit().to_owned(), settings: settings.clone() })
 }
@@ -100,9 +107,24 @@ pub fn verify(path: &Path, watch: &mut dyn Watch) -> Result<Verified> {
     }
     let is_there = output.is_file();
     if is_there && fingerprint(&output, watch)? != known.receipt.output_blake3 {
-        return differs(format!("{} is not what was written then", output.display()));
+        return differs(stale(path, &output));
     }
     Ok(Verified { pairs: made.receipt.achieved.pairs, sources: made.receipt.origins.len(), output, is_there })
+}
+
+/// Words for a receipt and a mixture of which one is not of the other's making, by the times at which they were written.
+fn stale(receipt: &Path, output: &Path) -> String {
+    let written = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+    let (receipt_name, name) = (receipt.display(), output.display());
+    match (written(receipt), written(output)) {
+        (Some(receipt), Some(output)) if output > receipt => format!(
+            "{name} is not what was written then: {receipt_name} is stale, since {name} was written after it; mix again with \
+             --report"
+        ),
+        _ => format!(
+            "{name} is not what was written then: {name} is stale, since it was written before {receipt_name}; mix again"
+        ),
+    }
 }
 
 fn read(path: &Path) -> Result<File> {
@@ -119,16 +141,18 @@ fn read(path: &Path) -> Result<File> {
 fn made_again(path: &Path, settings: &MixSettings, watch: &mut dyn Watch) -> Result<File> {
     let output = settings.required_output()?;
     let cache = simplemix_files::cache_dir()?;
-    simplemix_files::create_dir_all(&cache)?;
-    let folder = tempfile::tempdir_in(&cache).at(&cache, "create a temporary folder in")?;
+    simplemix_files::open_dir(&cache)?;
+    // Never gets its name, and is deleted when dropped.
+    let folder = AtomicFolder::create(cache.join("verified"))?;
     let name = output.file_name().ok_or_else(|| Error::Receipt {
         path: path.to_owned(),
         message: format!("its output is `{}`, expected a file", output.display()),
     })?;
     let temporary = MixSettings { output: Some(folder.path().join(name)), ..settings.clone() };
     let mixing = Mixing::open(&temporary, watch)?;
-    let achieved = mixing.write(temporary.required_output()?, watch)?;
-    let mut file = file(&temporary, &mixing, &achieved, watch)?;
+    let (mixture, achieved) = mixing.write_without_name(temporary.required_output()?, watch)?;
+    let hash = simplemix_files::hash_file(mixture.temporary_path())?;
+    let mut file = file(&temporary, &mixing, &achieved, hash, watch)?;
     file.receipt.output = output.display().to_string();
     file.settings = settings.clone();
     Ok(file)
