@@ -149,20 +149,19 @@ fn a_key_that_a_server_repeats_is_neither_stored_nor_printed() {
 #[test]
 fn a_key_follows_no_redirection_and_names_of_models_have_none() {
     let (other, at_other) = server(|_| response("200 OK", chat("from the other", "stop")));
-    let locations = [format!("http://{other}/{KEY}"), format!("//{other}/v1"), format!("https://{other}/")];
-    for location in locations {
-        for status in ["301", "302", "303", "307", "308"] {
-            let head = format!("{status} Moved\r\nlocation: {location}");
-            let (address, _) = server(move |_| response(&head, ""));
-            let dir = Dir::new();
-            dir.write("p.jsonl", "{\"id\":\"a\",\"prompt\":\"What?\"}\n");
-            let url = format!("http://{address}");
-            let args = ["generate", "--server", &url, "--server-model", "m", "--retries", "0", "--prompts", "p.jsonl"];
-            let output = dir.command(&[&args[..], &["--samples", "1", "-o", "c.jsonl"]].concat());
-            let output = { output }.env("OPENAI_API_KEY", KEY).env("RUST_LOG", "trace").output().unwrap();
-            assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-            is_nowhere(&dir, &(stderr(&output) + &stdout(&output)), &[KEY], status);
-        }
+    let same = format!("http://{other}/{KEY}");
+    let locations = [same.clone(), format!("//{other}/v1"), format!("https://{other}/"), same.clone(), same];
+    for (status, location) in ["301", "302", "303", "307", "308"].into_iter().zip(locations) {
+        let head = format!("{status} Moved\r\nlocation: {location}");
+        let (address, _) = server(move |_| response(&head, ""));
+        let dir = Dir::new();
+        dir.write("p.jsonl", "{\"id\":\"a\",\"prompt\":\"What?\"}\n");
+        let url = format!("http://{address}");
+        let args = ["generate", "--server", &url, "--server-model", "m", "--retries", "0", "--prompts", "p.jsonl"];
+        let mut command = dir.command(&[&args[..], &["--samples", "1", "-o", "c.jsonl"]].concat());
+        let output = command.env("OPENAI_API_KEY", KEY).env("RUST_LOG", "trace").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        is_nowhere(&dir, &(stderr(&output) + &stdout(&output)), &[KEY], status);
     }
     assert!(at_other.lock().unwrap().is_empty(), "{at_other:?}");
 
