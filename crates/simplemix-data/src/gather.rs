@@ -20,8 +20,6 @@ use arrow::ipc::reader::{FileDecoder, read_footer_length};
 use arrow::ipc::root_as_footer;
 use arrow::row::{RowConverter, SortField};
 
-use memmap2::Mmap;
-
 use crate::error::{Error, Result};
 
 /// All rows of a source, accessible by number.
@@ -308,15 +306,6 @@ impl Places {
 
 fn spilling(source: ArrowError) -> Error {
     Error::Arrow { path: "a temporary file".into(), source }
-}
-
-/// Maps a spilled file into memory.
-fn map_file(file: &File) -> Result<Buffer, ArrowError> {
-    #[expect(unsafe_code, reason = "no safe way to map a file exists; no other process can cut this one short")]
-    // SAFETY: the map is read-only, and the buffer owns it, so it outlives every array that borrows from it. Nothing
-    // here writes to the file afterwards, and without a name no other process opens it.
-    let map = unsafe { Mmap::map(file) }?;
-    Ok(Buffer::from(bytes::Bytes::from_owner(map)))
 }
 
 /// Decodes schema and batches of an Arrow IPC file; their columns borrow from `buffer`.
