@@ -24,9 +24,7 @@ use simplemix::data::{Message, Pair, PairTokenizer, Text, TokenizeOptions, Watch
 use simplemix::mix::{Exhaustion, Weight};
 use simplemix::model::{CausalLm, default_device};
 use simplemix::pipeline::{MixSettings, MixSource, Mixing};
-use simplemix::rollout::{
-    DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect, is_right,
-};
+use simplemix::rollout::{DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect};
 use simplemix::train::{PairSet, Resume, Run, TrainConfig, Trained, peak_bytes};
 use tch::Kind;
 
@@ -163,7 +161,7 @@ fn run(args: &Args) -> Result<()> {
     let after = answers(&mut policy, &held_out, &config.sampling, &mut bars)?;
     let right = |texts: &[String]| -> Vec<bool> {
         let pairs = texts.iter().zip(&held_out);
-        pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|a| is_right(text, a))).collect()
+        pairs.map(|(text, prompt)| prompt.answer.as_ref().is_some_and(|answer| answer.is_stated_by(text))).collect()
     };
     println!("6. evaluation on {} held-out problems and {} held-out pairs\n", held_out.len(), held_out_pairs.len());
     let records = finished.records()?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::good_runs::{lines, succeeds};
 use crate::server::{Does, Mock, REASONS, Seen, echo, faulty};
@@ -353,6 +353,38 @@ fn a_reward_model_that_was_trained_here_scores() {
 
 /// A polite end: what is done is kept, and the exit code says so.
 #[cfg(unix)]
+#[test]
+fn any_of_several_answers_is_right_from_prompts_to_scores() {
+    let dir = Dir::new();
+    dir.model();
+    let prompt = |text: &str, answer: &str| {
+        format!(r#"{{"prompt": [{{"role": "user", "content": "{text}"}}], "answer": {answer}}}"#)
+    };
+    let prompts =
+        [prompt("How long?", r#"["5 days", "120 hours"]"#), prompt("Where?", r#""Paris""#), prompt("Why?", "[]")];
+    dir.write("prompts.jsonl", prompts.join("\n"));
+    let answers = |file: &str| -> Vec<Value> {
+        let rows = simplemix_data::RowReader::open(dir.path(file)).unwrap();
+        rows.map(|row| row.unwrap()["answer"].clone()).collect()
+    };
+    let expected = [json!(["5 days", "120 hours"]), json!(["Paris"]), Value::Null];
+    for (file, scored) in [("c.parquet", "s.arrow"), ("c.arrow", "s.jsonl"), ("c.jsonl", "s.parquet")] {
+        let sample = ["generate", "--model", "model", "--prompts", "prompts.jsonl", "--samples", "1", "-o", file];
+        succeeds(&dir, &[&sample[..], &["--max-new-tokens", "2"]].concat());
+        assert_eq!(answers(file), expected, "{file}");
+        succeeds(&dir, &["score", "--candidates", file, "--scorer", "digit-share", "-o", scored]);
+        assert_eq!(answers(scored), expected, "{scored}");
+    }
+    let said =
+        |response: &str| format!(r#"{{"prompt": "How long?", "answer": ["5 days", 120], "response": "{response}"}}"#);
+    dir.write("c.said.jsonl", ["It took 120.", "That is 5 days.", "6 days"].map(said).join("\n"));
+    let score = ["score", "--candidates", "c.said.jsonl", "--scorer", "exact-answer", "-o", "s.said.parquet", "--json"];
+    succeeds(&dir, &score);
+    let rows = simplemix_data::RowReader::open(dir.path("s.said.parquet")).unwrap();
+    let scores: Vec<f64> = rows.map(|row| row.unwrap()["score"].as_f64().unwrap()).collect();
+    assert_eq!(scores, [1.0, 1.0, 0.0]);
+}
+
 #[test]
 fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
     let dir = Dir::new();

@@ -250,6 +250,55 @@ fn right_answers_and_reward_models_judge_too() {
     }
 }
 
+/// Half a character, as Python writes it without complaint, in the files of an evaluation.
+#[test]
+fn a_row_that_is_no_text_costs_itself_only_and_any_of_several_answers_is_right() {
+    let dir = Dir::new();
+    let row =
+        |i: usize, output: &str| format!(r#"{{"instruction": "question {i}", "output": "{output}", "generator": "#);
+    let file = |generator: &str, said: [&str; 4]| {
+        let rows: Vec<String> = (0..4).map(|i| format!("{}\"{generator}\"}}", row(i, said[i]))).collect();
+        dir.write(&format!("{generator}.json"), format!("[{}]", rows.join(",")));
+    };
+    file("base", ["The answer is 0.", "It is 1.", "2", "3"]);
+    file("model", ["The answer is 1.", "It is 1.", r"\ud83d", "1"]);
+    let answers = r#"{"instruction": "question 0", "answer": ["zero", 0]}
+        {"instruction": "question \udc00", "answer": "1"}
+        {"instruction": "question 1", "answer": "1"}
+        {"instruction": "question 3", "answer": ["7", "1"]}"#;
+    dir.write("answers.jsonl", answers.replace("\n        ", "\n"));
+    let judge = "eval judge --outputs model.json --baseline base.json --answers answers.jsonl -o exact.json --json";
+    let told: Value = serde_json::from_str(&succeeds(&dir, &judge.split(' ').collect::<Vec<_>>())).unwrap();
+    let verdicts = value(&dir, "exact.json");
+    let verdicts: Vec<(&str, f64)> = verdicts
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["instruction"].as_str().unwrap(), row["preference"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(verdicts, [("question 0", 1.0), ("question 1", 1.5), ("question 3", 2.0)]);
+    let notices = told["notices"].to_string();
+    for part in [
+        "model.json: 1 rows left out that cannot be read: lone-surrogate 1 (first rows 2)",
+        "answers.jsonl: 1 rows left out that cannot be read: lone-surrogate 1 (first rows 1)",
+        "left out: 1 instructions without a response of the model",
+    ] {
+        assert!(notices.contains(part), "{part} is not in {notices}");
+    }
+
+    let verdict = |text: &str, p: f64| format!(r#"{{"output_1": "{text}", "output_2": "b", "preference": {p}}}"#);
+    dir.write("verdicts.jsonl", [verdict("a", 2.0), verdict(r"\ud800", 1.0), verdict("c", 1.5)].join("\n"));
+    let rows = succeeds(&dir, &["eval", "alpaca", "--annotations", "verdicts.jsonl", "--bootstrap", "0", "--json"]);
+    let rows: Value = serde_json::from_str(&rows).unwrap();
+    // The mean of 1 and 0.5, in percent.
+    assert_eq!((rows[0]["win_rate"].as_f64(), rows[0]["n_total"].as_u64()), (Some(75.0), Some(2)));
+    let notices = rows[0]["notices"].to_string();
+    assert!(
+        notices.contains("verdicts: 2 rows, 1 more left out, which are no objects or hold a lone surrogate"),
+        "{notices}"
+    );
+}
+
 #[test]
 fn answers_to_an_evaluation_set_are_written_as_the_official_package_reads_them() {
     let dir = Dir::new();

@@ -95,6 +95,60 @@ fn tokenizers_that_transformers_builds_anew_are_read_as_asked() {
     assert!(said.contains("have other token ids by tokenizer.json"), "{said}");
     assert_eq!(file, transformers + 8);
 
+    // Inspecting counts as tokenising does; 16 responses say 12 nowhere, prompts once each.
+    let inspect = |reading: &[&str]| {
+        let output = dir.simplemix(&[&["inspect", "p.jsonl", "--tokenizer", "model", "--json"], reading].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (by_file, by_class) = (inspect(&[]), inspect(&["--tokenizer-as", "transformers"]));
+    let median = |found: &Value| found["tokens"]["prompt"]["median"].as_f64().unwrap();
+    assert_eq!(median(&by_file), median(&by_class) + 1.0);
+    assert!(by_file["notices"].to_string().contains("8 of 8 pairs looked at have other token ids in transformers 5"));
+    assert_eq!(dir.simplemix(&["inspect", "p.jsonl", "--tokenizer-as", "file"]).status.code(), Some(2));
+
+    // A mixture by tokens, and its receipt.
+    dir.pairs("a.jsonl", "12", 8);
+    let text = std::fs::read_to_string(dir.path("a.jsonl")).unwrap();
+    dir.write("a.jsonl", text.replace("a good answer", "12 12 12"));
+    let tokens = |reading: &[&str]| {
+        let mix = ["mix", "--source", "a=a.jsonl", "--size", "8", "-o", "m.jsonl", "--report", "r.json", "--overwrite"];
+        let output = dir.simplemix(&[&mix[..], &["--tokenizer", "model"], reading].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let receipt: Value = serde_json::from_slice(&std::fs::read(dir.path("r.json")).unwrap()).unwrap();
+        let verified = dir.simplemix(&["mix", "--verify", "r.json"]);
+        assert!(verified.status.success(), "{}", stderr(&verified));
+        (receipt["achieved"]["sources"][0]["tokens"].as_u64().unwrap(), stderr(&output), receipt["settings"].clone())
+    };
+    let (by_file, said, settings) = tokens(&[]);
+    assert!(said.contains("8 of 16 texts looked at have other token ids in transformers 5"), "{said}");
+    assert!(settings.get("tokenizer_as").is_none());
+    let (by_class, _, settings) = tokens(&["--tokenizer-as", "transformers"]);
+    // Three times 12 in each of 8 pairs.
+    assert_eq!((by_file, &settings["tokenizer_as"]), (by_class + 24, &json!("transformers")));
+    let mix = ["mix", "--source", "a=a.jsonl", "-o", "n.jsonl", "--tokenizer-as", "transformers"];
+    refused(&dir, &mix, &["--tokenizer-as is set, without `tokenizer`"]);
+
+    // A reward model.
+    let train =
+        "train --model model --train p.jsonl --objective reward --learning-rate 1e-3 --max-steps 1 --output reward";
+    let output = dir.simplemix(&train.split(' ').collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", stderr(&output));
+    dir.write("c.jsonl", r#"{"prompt": [{"role": "user", "content": "12?"}], "response": "12 or 12"}"#);
+    let score = "score --candidates c.jsonl --scorer reward-model:reward/model -o s.parquet --json";
+    let output = dir.simplemix(&score.split(' ').collect::<Vec<_>>());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let notices = report["notices"].to_string();
+    assert!(
+        notices.contains("model: 1 of 1 pairs looked at") || notices.contains("reward: 1 of 1 pairs looked at"),
+        "{notices}"
+    );
+    let as_class = [&score.split(' ').collect::<Vec<_>>()[..], &["--tokenizer-as", "transformers"]].concat();
+    // Work of another reading is other work, and the model has no such token.
+    refused(&dir, &as_class, &["s.parquet: exists"]);
+    let none = "score --candidates c.jsonl --scorer digit-share -o t.parquet --tokenizer-as transformers";
+    refused(&dir, &none.split(' ').collect::<Vec<_>>(), &["no scorer has a tokenizer"]);
+
     // A run notes it; its model has no such token.
     let train = ["train", "--model", "model", "--train", "p.jsonl", "--output", "run", "--max-steps", "1"];
     let output = dir.simplemix(&train);

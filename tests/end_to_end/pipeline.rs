@@ -157,6 +157,59 @@ fn a_changed_setting_does_again_only_what_follows_from_it() {
     assert_eq!(said.matches("done before").count(), 3, "{said}");
 }
 
+/// The end of a pipeline for a program that reads it.
+#[test]
+fn the_end_of_a_pipeline_is_told_as_json() {
+    let dir = prepared();
+    let arm = [&["run"], &small(&[])[..], &["--preset", "simplemix", "--eval-prompts", "held.jsonl"]].concat();
+    let arm = [&arm[..], &["--output", "out", "--json"]].concat();
+    let told = |output: std::process::Output| -> Value {
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let first = dir.simplemix(&arm);
+    assert!(stderr(&first).contains("[9/9] grade-after"), "{}", stderr(&first));
+    let first = told(first);
+    let names = |told: &Value| -> Vec<(String, String)> {
+        let stages = told["stages"].as_array().unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        stages.iter().map(|stage| (text(&stage["stage"]), text(&stage["state"]))).collect()
+    };
+    let all =
+        ["answer-before", "grade-before", "generate", "score", "pair", "mix", "train", "answer-after", "grade-after"];
+    assert_eq!(names(&first), all.map(|name| (name.to_owned(), "done".to_owned())));
+    let stage = |told: &Value, name: &str| {
+        told["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == name).unwrap().clone()
+    };
+    let (generate, mix, train) = (stage(&first, "generate"), stage(&first, "mix"), stage(&first, "train"));
+    assert_eq!(
+        (&generate["counts"]["candidates"], &mix["counts"]["pairs"], &train["counts"]["updates"]),
+        (&json!(48), &json!(8), &json!(2))
+    );
+    assert!(generate["seconds"].as_f64().unwrap() > 0.0 && generate["counts"].get("notices").is_none());
+    for stage in [&generate, &mix, &train] {
+        let outputs = stage["outputs"].as_array().unwrap();
+        assert!(!outputs.is_empty() && outputs.iter().all(|path| exists(&dir.path(path.as_str().unwrap()))), "{stage}");
+    }
+    assert_eq!(train["outputs"][0], first["model"]);
+    assert!(exists(&dir.path(first["report"].as_str().unwrap())));
+    assert_eq!(first["evaluation"], summary(&dir, "out")["evaluation"]);
+
+    // Again, with another training and a notice that the stage keeps.
+    let larger = ["--set", "train.batch.batch_size=16", "--set", "train.optimizer.warmup_ratio=0"];
+    let larger = [&arm[..], &larger].concat();
+    let again = told(dir.simplemix(&larger));
+    let reused: Vec<(String, String)> = names(&again).into_iter().filter(|(_, state)| state == "reused").collect();
+    assert_eq!(reused.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), &all[..5]);
+    let notice = "8 pairs are fewer than `batch.batch_size`, 16";
+    assert!(stage(&again, "train")["notices"].to_string().contains(notice), "{again:#}");
+    assert!(again["notices"].to_string().contains(notice), "{again:#}");
+    let kept = told(dir.simplemix(&larger));
+    assert!(names(&kept).iter().all(|(_, state)| state == "reused"));
+    assert_eq!(stage(&kept, "train")["notices"], stage(&again, "train")["notices"]);
+    assert_eq!(dir.simplemix(&[&arm[..], &["--dry-run"]].concat()).status.code(), Some(2));
+}
+
 /// Prompts of two tasks, each with a scorer of its own, in shares of tasks that a file below the arm's names.
 #[test]
 fn tasks_are_scored_mixed_and_evaluated_each_in_its_way() {
@@ -228,6 +281,55 @@ fn tasks_are_scored_mixed_and_evaluated_each_in_its_way() {
     for line in &lines[3..] {
         assert!(line["kl"].as_f64().unwrap() != 0.0 && line["kl_standard_error"].as_f64().unwrap() > 0.0);
     }
+}
+
+/// A pipeline that began on another day, as its output says.
+#[test]
+fn all_stages_of_a_pipeline_see_the_date_on_which_it_began() {
+    let dir = prepared();
+    let config = std::fs::read_to_string(dir.path("model/tokenizer_config.json")).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let dated = "{{ strftime_now('%d %b %Y') }}".to_owned() + config["chat_template"].as_str().unwrap();
+    dir.write("model/chat_template.jinja", dated);
+    std::fs::create_dir(dir.path("out")).unwrap();
+    dir.write("out/pipeline.toml", "template_date = '2024-02-29'\n");
+    let without: Vec<&str> = SMALL.iter().filter(|flag| !["--scorer", "digit-share"].contains(flag)).copied().collect();
+    let reward = ["--set", "reward.train=off.jsonl", "--set", "reward.optimizer.learning_rate=1e-3"];
+    let evaluated = ["--preset", "simplemix", "--eval-prompts", "held.jsonl", "--set", "evaluate.kl_prompts=2"];
+    let arm = [&["run"], &without[..], &reward, &evaluated, &["--output", "out"]].concat();
+    let output = dir.simplemix(&arm);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("writes a date: 2024-02-29 in all stages"), "{}", stderr(&output));
+    let found = summary(&dir, "out");
+    let folder = |name: &str| {
+        let stages = found["stages"].as_array().unwrap();
+        dir.path(stages.iter().find(|stage| stage["stage"] == name).unwrap()["folder"].as_str().unwrap())
+    };
+    for file in ["generate/candidates", "score/scored", "answer-after/candidates", "grade-after/scored"] {
+        let (stage, file) = file.split_once('/').unwrap();
+        let metadata = simplemix_data::read_metadata(folder(stage).join(format!("{file}.parquet"))).unwrap();
+        let date = metadata.get("simplemix.template_date").map(String::as_str);
+        assert_eq!(date, Some("2024-02-29"), "{stage}");
+    }
+    for stage in ["reward", "train"] {
+        let config = std::fs::read_to_string(folder(stage).join("run/config.toml")).unwrap();
+        assert!(config.contains("template_date = \"2024-02-29\""), "{config}");
+    }
+    // Today is another day, and nothing is done again.
+    let again = dir.simplemix(&arm);
+    let said = String::from_utf8(again.stdout).unwrap();
+    assert_eq!(said.matches("done before").count(), found["stages"].as_array().unwrap().len(), "{said}");
+    // A date that the user sets wins; only mixing and pairing know none of their own.
+    let output = dir.simplemix(&[&arm[..], &["--set", "template_date=2024-03-01"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("done before"));
+    let wrong = dir.simplemix(&[&arm[..], &["--set", "template_date=yesterday"]].concat());
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("`template_date` is `yesterday`, expected a date such as"), "{}", stderr(&wrong));
+    // A template that does not look at the date has no use for one.
+    std::fs::remove_file(dir.path("model/chat_template.jinja")).unwrap();
+    let output = dir.simplemix(&[&arm[..], &["--set", "template_date=2024-03-01", "--dry-run"]].concat());
+    assert!(stderr(&output).contains("`template_date` 2024-03-01 has no effect"), "{}", stderr(&output));
 }
 
 /// Kills without warning at moments spread over the whole of it, and the same bits as without any.

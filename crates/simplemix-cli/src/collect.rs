@@ -13,7 +13,8 @@ use crate::{generate, pair, score};
 /// Collect on-policy pairs: sample responses, score them, choose pairs
 ///
 /// Does the work of generate, score and pair. Candidates and scores are written beside the pairs: for on.parquet to
-/// on.candidates.parquet and on.scored.parquet. After a stop or a kill at any moment, the same command continues there.
+/// on.candidates.parquet and on.scored.parquet. --tokenizer-as holds for --model and for reward models. After a stop or a
+/// kill at any moment, the same command continues there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --samples 4 --max-new-tokens 256 --scorer exact-answer -o on.parquet\n  \
@@ -50,8 +51,9 @@ pub(crate) fn run(args: &Args) -> Result {
     settings.generate().check().map_err(flagged)?;
     let (candidates, scored) = (settings.generate().output, settings.score().output);
     let _claims = claim_files(&[("output", &settings.output), ("output", &candidates), ("output", &scored)])?;
-    let mut scorers = args.scorers.open()?;
-    let mut generator = args.backend.open_for(&settings.generate().output)?;
+    let date = Some(settings.template_date());
+    let mut scorers = args.scorers.open(date.clone(), args.backend.tokenizer_as())?;
+    let mut generator = args.backend.open(date)?;
     let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))
         .map_err(flagged)?;
     args.output.summary.print(&report, |report| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use simplemix_data::TokenizerAs;
 use simplemix_model::Dtype;
 use simplemix_rollout::{
     Endpoint, Failures, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
@@ -245,11 +246,26 @@ impl Backend {
 
     /// Loads the model, for responses that go to `output`. An error is one of the input, except a server's.
     pub(crate) fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
-        match self.settings()?.open_for(output) {
-            Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
-            Err(error @ simplemix_rollout::Error::Setting { .. }) => Err(flagged(error)),
-            opened => opened.input(),
-        }
+        opened(self.settings()?.open_for(output))
+    }
+
+    /// Loads the model, whose chat template sees `date`. Errors are as above.
+    pub(crate) fn open(&self, date: Option<String>) -> Result<Box<dyn Generator>> {
+        opened(self.settings()?.with_date(date).open())
+    }
+
+    /// Reading of the tokenizer.
+    pub(crate) fn tokenizer_as(&self) -> Option<TokenizerAs> {
+        Some(self.reading_as.tokenizer_as).filter(|given| *given != TokenizerAs::default())
+    }
+}
+
+/// The generator, or a failure whose kind depends on what failed.
+fn opened(opened: simplemix_rollout::Result<Box<dyn Generator>>) -> Result<Box<dyn Generator>> {
+    match opened {
+        Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
+        Err(error @ simplemix_rollout::Error::Setting { .. }) => Err(flagged(error)),
+        opened => opened.input(),
     }
 }
 

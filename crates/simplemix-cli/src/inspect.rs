@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use simplemix_data::{
-    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, Text, TokenizeOptions, Validator,
+    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, Text, TokenizeOptions, TokenizerAs,
+    Validator,
 };
 use simplemix_rollout::PromptSettings;
 
 use crate::failure::{Fails, Result};
+use crate::flags::word;
 use crate::lines::{print, print_json};
 use crate::progress::{Bar, bar};
 use crate::reading::{Reading, check_denied, deny, files};
@@ -34,6 +36,10 @@ pub(crate) struct Args {
     /// Model folder; its tokenizer counts tokens
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as transformers does
+    /// [default: file]
+    #[arg(long, value_name = "file|transformers", requires = "tokenizer", value_parser = word::<TokenizerAs>)]
+    tokenizer_as: Option<TokenizerAs>,
     /// Also find nearly equal prompts in different files; needs 0.7 kB of memory per prompt
     #[arg(long)]
     similar: bool,
@@ -62,6 +68,8 @@ struct Found {
     score_rejected: Option<Spread>,
     score_margin: Option<Spread>,
     findings: Findings,
+    /// Facts about the tokens that the user should know.
+    notices: Vec<String>,
 }
 
 /// Number of texts of each length.
@@ -85,7 +93,9 @@ pub(crate) fn run(args: &Args) -> Result {
         .tokenizer
         .as_ref()
         .map(|dir| {
-            PairTokenizer::from_dir(dir, TokenizeOptions { max_length: usize::MAX, ..TokenizeOptions::default() })
+            let tokenizer_as = args.tokenizer_as.unwrap_or_default();
+            let options = TokenizeOptions { max_length: usize::MAX, tokenizer_as, ..TokenizeOptions::default() };
+            PairTokenizer::from_dir(dir, options)
         })
         .transpose()
         .input()?;
@@ -142,9 +152,14 @@ fn found(
     let mut counts: [BTreeMap<String, u64>; 4] = Default::default();
     let mut lengths: BTreeMap<(&str, &'static str), Counts> = BTreeMap::new();
     let mut scores: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    let mut notices: Vec<String> = tokenizer.map(|it| it.folder_notices().to_vec()).unwrap_or_default();
+    let mut looked_at_tokens = false;
     while let Some(pairs) = reader.next_pairs().input()? {
         bar.inc(pairs.len() as u64);
         if let Some(tokenizer) = tokenizer {
+            if !std::mem::replace(&mut looked_at_tokens, true) {
+                notices.extend(tokenizer.reading_notice(&pairs).input()?);
+            }
             for (_, pair) in tokenizer.encode_all(&pairs).input()?.pairs {
                 for (name, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
                     *lengths.entry(("tokens", name)).or_default().entry(ids.len()).or_default() += 1;
@@ -188,6 +203,7 @@ fn found(
         score_rejected: of_scores("rejected"),
         score_margin: of_scores("margin"),
         findings: Findings::new(),
+        notices,
     })
 }
 
@@ -254,6 +270,9 @@ fn show(found: &Found) {
         let [min, q25, median, q75, max] = [s.min, s.q25, s.median, s.q75, s.max].map(|x| format!("{x:.digits$}"));
         let bars = bars(&s.histogram);
         print(&format!("  {name:<10} {unit:<12} {min:>9} {q25:>9} {median:>9} {q75:>9} {max:>9}  {bars}"));
+    }
+    for notice in &found.notices {
+        print(&format!("  note: {notice}"));
     }
     for (finding, rows) in &found.findings {
         print(&format!("  found: {finding} {}, first in rows {:?}", rows.count, rows.first_rows));

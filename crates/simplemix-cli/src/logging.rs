@@ -1,12 +1,18 @@
-//! Messages of the libraries on standard error: `warning: ...`, in colour on a terminal only.
+//! Messages of the libraries on standard error: `warning: ...`, in colour on a terminal only. Events of progress become bars.
 
 use std::fmt;
 use std::io::IsTerminal;
 
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::progress_events::{ProgressEvents, is_progress};
 
 use crate::lines::shown;
 
@@ -15,14 +21,15 @@ pub(crate) fn to_stderr(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(!is_plain && std::io::stderr().is_terminal())
         // Such an error would be printed to the stream that failed, with a panic.
         .log_internal_errors(false)
         .event_format(Line)
-        .init();
+        .with_filter(filter);
+    let bars = ProgressEvents::default().with_filter(filter_fn(is_progress));
+    tracing_subscriber::registry().with(lines).with(bars).init();
 }
 
 /// A line for each event; the module is named from the level `info` down, for which one asks.

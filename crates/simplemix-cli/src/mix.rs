@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use simplemix_data::TokenizerAs;
 use simplemix_mix::{Exhaustion, Planned, RowOrder, Shares, SourceSpec};
 use simplemix_pipeline::{Error, MixReport, MixSettings, MixSource, mix, verify};
 use simplemix_settings::{assignment, merge};
@@ -89,6 +90,10 @@ pub(crate) struct Args {
     /// Count response tokens with the tokenizer of this model folder [default: lengths are in bytes]
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as transformers does
+    /// [default: file]
+    #[arg(long, value_name = "file|transformers", value_parser = flags::word::<TokenizerAs>)]
+    tokenizer_as: Option<TokenizerAs>,
     /// Megabytes of rows to hold in memory; rows beyond go to a temporary file beside the output [default: 256]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
@@ -162,7 +167,7 @@ fn flagged(error: Error, args: &Args) -> Failure {
 
 impl Args {
     /// Keys of settings, their flags, and whether these were given.
-    fn flags(&self) -> [(&'static str, &'static str, bool); 13] {
+    fn flags(&self) -> [(&'static str, &'static str, bool); 14] {
         let ends = if self.until.is_some() { "--until" } else { "--repeat" };
         [
             ("source", "--source", !self.sources.is_empty()),
@@ -178,6 +183,7 @@ impl Args {
             ("report", "--report", self.report.is_some()),
             ("plot", "--plot", self.plot.is_some()),
             ("tokenizer", "--tokenizer", self.tokenizer.is_some()),
+            ("tokenizer_as", "--tokenizer-as", self.tokenizer_as.is_some()),
         ]
     }
 }
@@ -248,6 +254,7 @@ fn resolve(args: &Args) -> Result<MixSettings> {
     if let Some(text) = &args.until {
         settings.exhaustion = word("until", text, "first-exhausted or all-exhausted")?;
     }
+    settings.tokenizer_as = args.tokenizer_as.unwrap_or(settings.tokenizer_as);
     settings.messages |= args.messages;
     if args.file_order {
         settings.rows = RowOrder::File;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,6 +14,9 @@ use simplemix_eval::plain::clean_line;
 /// Time from the start of a stage to its first line, and from one line to the next, where there is no terminal.
 const FIRST_LINE: Duration = Duration::from_secs(5);
 const NEXT_LINE: Duration = Duration::from_secs(30);
+
+/// All bars, which share the terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
 
 /// Progress of one stage: a bar on a terminal, else a line on standard error now and then.
 pub(crate) struct Bar {
@@ -31,7 +34,7 @@ pub(crate) fn bar(name: &str, total: u64) -> Bar {
 
 impl Bar {
     fn new(name: &str, total: u64, is_terminal: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let bar = BARS.add(ProgressBar::new(total));
         let template = match (name, total) {
             ("copying", _) => "{prefix:>12} [{bar:30}] {bytes}/{total_bytes} {msg} {eta}",
             // A total that is not known.
@@ -49,11 +52,6 @@ impl Bar {
         Self { bar: ProgressBar::hidden(), next_line: None, say: warn }
     }
 
-    /// Draws the bar among those of `all`.
-    fn among(self, all: &MultiProgress) -> Self {
-        Self { bar: all.add(self.bar), ..self }
-    }
-
     pub(crate) fn set_length(&self, total: u64) {
         self.bar.set_length(total);
     }
@@ -65,6 +63,12 @@ impl Bar {
     pub(crate) fn set_position(&self, done: u64) {
         self.bar.set_position(done);
         self.print_line();
+    }
+
+    /// Units that are done.
+    #[cfg(test)]
+    pub(crate) fn position(&self) -> u64 {
+        self.bar.position()
     }
 
     pub(crate) fn inc(&self, done: u64) {
@@ -104,7 +108,6 @@ fn now() -> Instant {
 
 /// View of long work on the terminal: a bar for each stage, a line for each evaluation; Ctrl-C interrupts.
 pub(crate) struct Terminal {
-    lines: Lines,
     bar: Bar,
     stage: String,
     interrupted: Arc<AtomicBool>,
@@ -132,9 +135,8 @@ impl Terminal {
 
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.
     pub(crate) fn passive() -> Self {
-        let lines = Lines(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         let (stage, interrupted) = (String::new(), Arc::default());
-        Self { lines, bar: Bar::hidden(), stage, interrupted, is_json: false, notices: Vec::new() }
+        Self { bar: Bar::hidden(), stage, interrupted, is_json: false, notices: Vec::new() }
     }
 
     /// Everything that the user was told so far.
@@ -154,15 +156,10 @@ impl Terminal {
         self.stage.clear();
     }
 
-    /// A second handle, which prints lines during the work.
-    pub(crate) fn lines(&self) -> Lines {
-        self.lines.clone()
-    }
-
     fn show(&mut self, stage: &str, total: u64) {
         if self.stage != stage {
             self.bar.finish_and_clear();
-            self.bar = bar(stage, total).among(&self.lines.0);
+            self.bar = bar(stage, total);
             stage.clone_into(&mut self.stage);
         }
         self.bar.set_length(total);
@@ -181,17 +178,11 @@ impl Terminal {
     }
 }
 
-/// Prints lines of a result beside the bar of a terminal.
-#[derive(Clone)]
-pub(crate) struct Lines(MultiProgress);
-
-impl Lines {
-    /// Removes the bar until the next progress, and prints a line of the result.
-    pub(crate) fn print(&self, line: &str) {
-        // A terminal that cannot be cleared cannot be helped.
-        let _ = self.0.clear();
-        print(line);
-    }
+/// Removes the bars until the next progress, and prints a line of the result, or beside it where `is_json`.
+pub(crate) fn print_during_work(line: &str, is_json: bool) {
+    // A terminal that cannot be cleared cannot be helped.
+    let _ = BARS.clear();
+    if is_json { warn(line) } else { print(line) }
 }
 
 impl Watch for Terminal {
@@ -213,7 +204,7 @@ impl Watch for Terminal {
     }
 
     fn notice(&mut self, text: &str) {
-        self.lines.0.suspend(|| warn(&format!("note: {text}")));
+        BARS.suspend(|| warn(&format!("note: {text}")));
         self.notices.push(text.to_owned());
     }
 

@@ -62,8 +62,12 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let runs = args.runs.par_iter().map(read).collect::<Result<Vec<_>>>()?;
     reading.finish_and_clear();
-    let outputs = args.outputs.iter().map(|(name, path)| Ok((name.clone(), read_outputs(Path::new(path)).input()?)));
-    let outputs = outputs.collect::<Result<_>>()?;
+    let mut notices: Vec<String> = runs.iter().flat_map(|run| run.notices.clone()).collect();
+    let mut outputs = Vec::new();
+    for (name, path) in &args.outputs {
+        outputs.push((name.clone(), read_outputs(Path::new(path), &mut notices).input()?));
+    }
+    notices.iter().for_each(|notice| warn(notice));
     let arms = group(&runs, &groups);
     let report = Report { title: args.title.clone(), runs, arms, outputs, samples: args.samples };
     let written = report.write(&args.output).run()?;

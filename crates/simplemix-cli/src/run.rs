@@ -8,8 +8,9 @@ use simplemix_settings::{assignment, merge};
 
 use crate::claims::{Claims, claim_folder};
 use crate::failure::{Fails, Failure, Result};
-use crate::lines::{print, print_lines};
-use crate::progress::Terminal;
+use crate::lines::{print, print_json, print_lines};
+use crate::pipeline_closing::{PipelineClosing, StageClosing};
+use crate::progress::{Terminal, print_during_work};
 use crate::unused;
 
 /// Run a whole pipeline: collect on-policy pairs, mix, train, evaluate
@@ -79,6 +80,10 @@ pub(crate) struct Args {
     /// Print every key of the resolved settings as TOML, to start a file from, and stop
     #[arg(long)]
     show: bool,
+    /// Print what the pipeline came to as one JSON object: each stage with its state, seconds, outputs, counts and notices, the
+    /// evaluation, and the notices of this call
+    #[arg(long, conflicts_with_all = ["dry_run", "show"])]
+    json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result {
@@ -99,6 +104,7 @@ pub(crate) fn run(args: &Args) -> Result {
         _ => None,
     };
     let mut terminal = Terminal::new();
+    terminal.keep_results_for_json(args.json);
     let pipeline = Pipeline::open(settings, &mut terminal)?;
     terminal.clear();
     if args.dry_run {
@@ -106,20 +112,29 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let stages = pipeline.stages().len();
     let head = |position: usize, name: &str| format!("[{}/{stages}] {name}", position + 1);
-    let (lines, mut next) = (terminal.lines(), 0);
-    let tell = &mut |Finished { position, stage, done, was_done, .. }: &Finished<'_>| {
+    let (mut next, mut closings) = (0, Vec::new());
+    let tell = &mut |finished: &Finished<'_>| {
+        let Finished { position, stage, done, was_done, .. } = finished;
         next = position + 1;
         let how = if *was_done { "done before".to_owned() } else { format!("{:.1} s", done.seconds) };
-        lines.print(&format!("{} ({how}): {}", head(*position, &stage.name), done.report));
+        print_during_work(&format!("{} ({how}): {}", head(*position, &stage.name), done.report), args.json);
+        closings.push(StageClosing::of(finished));
     };
     let summary = pipeline.run_each(&mut terminal, tell);
     terminal.clear();
     let summary = summary.inspect_err(|error| {
         if let Some(stage) = pipeline.stages().get(next).filter(|_| error.is_interrupted()) {
-            print(&format!("{}: stopped; the same command continues", head(next, &stage.name)));
+            let line = format!("{}: stopped; the same command continues", head(next, &stage.name));
+            print_during_work(&line, args.json);
         }
     });
     let summary = summary.map_err(hinted)?;
+    if args.json {
+        let stages = closings.into_iter().collect::<Result<Vec<_>>>()?;
+        let closing = PipelineClosing::of(&pipeline, summary, stages, terminal.notices());
+        print_json(&serde_json::to_string(&closing).run()?);
+        return Ok(());
+    }
     for evaluation in &summary.evaluation {
         print(&evaluation.to_string());
     }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerSettings, Weighted, score};
+use simplemix_data::TokenizerAs;
+use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerKind, ScorerSettings, Weighted, score};
 
 use crate::claims::claim_files;
-use crate::failure::{Fails, Result, failed, read_toml};
-use crate::flags::{Output, on_terminal};
+use crate::failure::{Fails, Failure, Result, failed, read_toml};
+use crate::flags::{Output, on_terminal, word};
 use crate::generate::say_failed;
 use crate::lines::print;
 
@@ -41,6 +42,10 @@ pub(crate) struct Args {
     /// Also score the reference response of each prompt, as one more response
     #[arg(long)]
     reference: bool,
+    /// Reading of a reward model's tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as
+    /// transformers does [default: file]
+    #[arg(long, value_name = "file|transformers", value_parser = word::<TokenizerAs>)]
+    tokenizer_as: Option<TokenizerAs>,
     #[command(flatten)]
     output: Output,
 }
@@ -79,9 +84,20 @@ impl Scorers {
         Ok(all)
     }
 
-    /// Loads the scorers. An error is one of the input.
-    pub(crate) fn open(&self) -> Result<Vec<Weighted>> {
-        self.settings()?.iter().map(|settings| settings.open().input()).collect()
+    /// Loads the scorers. A reward model's chat template sees `date`, unless its settings say another one, and its tokenizer is
+    /// read as `tokenizer_as` says, where that is given. An error is one of the input.
+    pub(crate) fn open(&self, date: Option<String>, tokenizer_as: Option<TokenizerAs>) -> Result<Vec<Weighted>> {
+        let opened = |mut settings: ScorerSettings| {
+            if let (ScorerKind::RewardModel(reward), Some(given)) = (&mut settings.kind, tokenizer_as) {
+                reward.tokenizer_as = given;
+            }
+            settings.with_date(date.clone()).open().input()
+        };
+        self.settings()?.into_iter().map(opened).collect()
+    }
+
+    fn has_reward_model(&self) -> Result<bool> {
+        Ok(self.settings()?.iter().any(|scorer| matches!(scorer.kind, ScorerKind::RewardModel(_))))
     }
 }
 
@@ -93,7 +109,12 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     let _claims = claim_files(&[("output", &settings.output)])?;
-    let mut scorers = args.scorers.open()?;
+    if args.tokenizer_as.is_some() && !args.scorers.has_reward_model()? {
+        return Err(Failure::input(
+            "--tokenizer-as is given, but no scorer has a tokenizer, expected reward-model:DIR",
+        ));
+    }
+    let mut scorers = args.scorers.open(settings.template_date(), args.tokenizer_as)?;
     let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal)).map_err(failed)?;
     args.output.summary.print(&report, |report| say(report, &settings))
 }

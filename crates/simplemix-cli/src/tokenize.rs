@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(path) = &args.output {
         check_apart(path, &files)?;
     }
-    let bar = bar("tokenising", files.len() as u64);
+    let bar = bar("reading", files.len() as u64);
     let reading = args.reading.options()?;
     let (mut pairs, mut reports) = (Vec::new(), Vec::new());
     for file in &files {
@@ -88,8 +88,8 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err(Failure::input(format!("no usable pairs: {}", reports.join("; "))));
     }
     reports.iter().for_each(tell_refused);
-    let set = tokenizer.encode_all(&pairs).input()?;
     bar.finish_and_clear();
+    let set = tokenizer.encode_all(&pairs).input()?;
     let mut notices: Vec<String> =
         reports.iter().filter(|report| !report.is_plain()).map(ToString::to_string).collect();
     notices.extend(token_notices(&tokenizer, &pairs, set.rows())?);

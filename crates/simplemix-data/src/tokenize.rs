@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::guard::guarded;
 use crate::message::{Message, TemplateInputs};
 use crate::pair::{Form, Pair, Text};
-use crate::template::{ChatTemplate, SpecialTokens, source, today};
+use crate::template::{ChatTemplate, SpecialTokens, day_of, source, today};
 use crate::token_set::TokenRow;
 use crate::tokenizer::{self, Loaded, Other, TokenizerAs};
 
@@ -175,6 +175,28 @@ pub struct TokenizedSet {
     pub shifted: usize,
 }
 
+impl TokenizedSet {
+    /// Adds the outcome of the pair at `index`.
+    fn add(&mut self, index: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Kept(pair) => {
+                self.cut += usize::from(pair.cut);
+                self.shifted += usize::from(pair.shifted);
+                self.pairs.push((index, pair));
+            }
+            Outcome::Dropped(reason) => *self.dropped.entry(reason).or_default() += 1,
+        }
+    }
+}
+
+/// Pairs that are tokenised between two reports of progress.
+const PAIRS_AT_A_TIME: usize = 1024;
+
+/// Tells the progress of tokenising.
+fn tell(done: usize, total: usize) {
+    tracing::trace!(target: "simplemix::progress", stage = "tokenising", done, total);
+}
+
 /// Tokenizer of a model, with its chat template and the tokenising rules. It can be shared between threads.
 pub struct PairTokenizer {
     path: PathBuf,
@@ -247,18 +269,8 @@ impl PairTokenizer {
     /// # Errors
     /// [`Error::Value`] if it is no such date.
     pub fn with_date(mut self, date: &str) -> Result<Self> {
-        let wrong = || {
-            let expected = "a date such as 2026-01-31";
-            Error::Value { row: 0, column: "template_date", found: date.to_owned(), expected }
-        };
-        let parts: Vec<&str> = date.split('-').collect();
-        let &[year, month, day] = &parts[..] else { return Err(wrong()) };
-        let parsed = (year.parse().ok(), month.parse().ok(), day.parse().ok());
-        let (Some(year), Some(month), Some(day)) = parsed else { return Err(wrong()) };
-        self.template = match self.template.take() {
-            Some(template) => Some(dated(template, (year, month, day)).map_err(|_| wrong())?),
-            None => None,
-        };
+        let day = day_of(date)?;
+        self.template = self.template.map(|template| dated(template, day)).transpose()?;
         Ok(self)
     }
 
@@ -306,6 +318,14 @@ impl PairTokenizer {
         self.differences("prompts", prompts, |(prompt, inputs)| {
             self.prompt_text(prompt, inputs).ok().into_iter().collect()
         })
+    }
+
+    /// Like [`PairTokenizer::reading_notice`], of texts that are tokenised by themselves, without special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn texts_reading_notice(&self, texts: &[String]) -> Result<Option<String>> {
+        self.differences("texts", texts, |text| vec![(text.clone(), false)])
     }
 
     /// Looks at the `texts` of some of `all`, which are `things`, under both readings.
@@ -498,22 +518,21 @@ impl PairTokenizer {
         Ok(self.fit(&prompt[..start], &chosen[start..], &rejected[start..], shifted))
     }
 
-    /// Tokenises many pairs in parallel; the result does not depend on the number of threads.
+    /// Tokenises many pairs in parallel; the result does not depend on the number of threads. Progress is told in events of
+    /// `tracing` with the target `simplemix::progress`: `stage` is `tokenising`, `done` and `total` are numbers of pairs.
     ///
     /// # Errors
     /// See [`PairTokenizer::encode`]; the error of the first pair that fails.
     pub fn encode_all(&self, pairs: &[Pair]) -> Result<TokenizedSet> {
-        let outcomes: Vec<Result<Outcome>> = pairs.par_iter().map(|pair| self.encode(pair)).collect();
         let mut set = TokenizedSet::default();
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            match outcome? {
-                Outcome::Kept(pair) => {
-                    set.cut += usize::from(pair.cut);
-                    set.shifted += usize::from(pair.shifted);
-                    set.pairs.push((index, pair));
-                }
-                Outcome::Dropped(reason) => *set.dropped.entry(reason).or_default() += 1,
+        tell(0, pairs.len());
+        for start in (0..pairs.len()).step_by(PAIRS_AT_A_TIME) {
+            let some = &pairs[start..pairs.len().min(start + PAIRS_AT_A_TIME)];
+            let outcomes: Vec<Result<Outcome>> = some.par_iter().map(|pair| self.encode(pair)).collect();
+            for (index, outcome) in outcomes.into_iter().enumerate() {
+                set.add(start + index, outcome?);
             }
+            tell(start + some.len(), pairs.len());
         }
         Ok(set)
     }

@@ -19,6 +19,9 @@ pub enum Error {
     /// A file cannot be written.
     #[error(transparent)]
     File(#[from] simplemix_files::Error),
+    /// A file of rows cannot be read.
+    #[error(transparent)]
+    Data(#[from] simplemix_data::Error),
     /// The content of a file is not what it should be.
     #[error("{path}: {message}", path = path.display())]
     Malformed {

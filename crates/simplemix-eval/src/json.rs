@@ -3,9 +3,8 @@
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use simplemix_data::{Problems, RowReader};
 
 use crate::error::{At, Error, Result};
 
@@ -34,53 +33,30 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads the objects of a file.
-pub(crate) fn read_objects(path: &Path) -> Result<Vec<Object>> {
-    objects(path, &read_bytes(path)?)
+/// Reads the objects of a file as files of pairs are read. Rows that are no objects, or not text since they hold a lone surrogate,
+/// are left out and counted.
+pub(crate) fn read_objects(path: &Path) -> Result<(Vec<Object>, Problems)> {
+    let mut reader = match RowReader::open(path) {
+        // A file without rows has no objects.
+        Err(simplemix_data::Error::Empty { .. }) => return Ok((Vec::new(), Problems::default())),
+        reader => reader?,
+    };
+    let mut objects = Vec::new();
+    while let Some(cells) = reader.next().transpose()? {
+        objects.push(Object { row: reader.row() as usize, cells });
+    }
+    Ok((objects, reader.refused().clone()))
 }
 
-/// Reads the objects of a JSON array or of JSON lines; an error names the object by its index.
-pub(crate) fn objects(path: &Path, bytes: &[u8]) -> Result<Vec<Object>> {
-    let cells: Vec<Map<String, Value>> = elements(path, &without_nan(bytes))?;
-    Ok(cells.into_iter().enumerate().map(|(row, cells)| Object { row, cells }).collect())
-}
-
-fn elements<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<T>> {
-    let is_array = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'[');
-    if is_array {
-        let Rows(rows) = serde_json::from_slice(bytes).map_err(|e| Error::malformed(path, e))?;
-        return Ok(rows);
+/// Reads the objects of a file, and adds a sentence to `notices` if rows were left out.
+pub(crate) fn objects_and_notices(path: &Path, notices: &mut Vec<String>) -> Result<Vec<Object>> {
+    let (objects, refused) = read_objects(path)?;
+    if !refused.is_empty() {
+        let rows: Vec<String> = refused.iter().flat_map(|(_, of)| &of.first_rows).map(ToString::to_string).collect();
+        let (path, total, first) = (path.display(), refused.total(), rows.join(", "));
+        notices.push(format!("{path}: {total} rows left out that cannot be read: {refused} (first rows {first})"));
     }
-    let rows = serde_json::Deserializer::from_slice(bytes).into_iter::<T>().enumerate();
-    rows.map(|(row, entry)| entry.map_err(|e| Error::malformed(path, format!("row {row}: {e}")))).collect()
-}
-
-/// Replaces `NaN` and `Infinity`, which Python writes although JSON does not have them, by `null`.
-fn without_nan(bytes: &[u8]) -> std::borrow::Cow<'_, [u8]> {
-    const NAMES: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
-    let (mut kept, mut start, mut place, mut in_text) = (Vec::new(), 0, 0, false);
-    while place < bytes.len() {
-        match bytes[place] {
-            b'\\' if in_text => place += 1,
-            b'"' => in_text = !in_text,
-            b'N' | b'I' | b'-' if !in_text => {
-                if let Some(name) = NAMES.into_iter().find(|name| bytes[place..].starts_with(name)) {
-                    kept.extend_from_slice(&bytes[start..place]);
-                    kept.extend_from_slice(b"null");
-                    place += name.len();
-                    start = place;
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        place += 1;
-    }
-    if kept.is_empty() {
-        return bytes.into();
-    }
-    kept.extend_from_slice(&bytes[start..]);
-    kept.into()
+    Ok(objects)
 }
 
 /// An object of a file. Its values are read by name, and an error says what was found there.
@@ -119,6 +95,19 @@ impl Object {
         })
     }
 
+    /// Texts under `key`: one, or a list of them. Numbers are the text that the file has for them.
+    pub(crate) fn texts(&self, path: &Path, key: &str) -> Result<Vec<String>> {
+        let Some((_, Value::Array(items))) = self.first(&[key]) else {
+            return Ok(self.text(path, &[key])?.into_iter().collect());
+        };
+        let text = |item: &Value| match item {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            other => Err(self.wrong(path, key, other, "a text or number in the list")),
+        };
+        items.iter().map(text).collect()
+    }
+
     /// Number under `key`.
     pub(crate) fn number(&self, path: &Path, key: &str) -> Result<Option<f64>> {
         match self.first(&[key]) {
@@ -145,44 +134,20 @@ impl Object {
     }
 }
 
-/// A sequence whose errors name the index of the element.
-struct Rows<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Rows<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Visitor<T>(std::marker::PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
-            type Value = Rows<T>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an array of objects")
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Rows<T>, A::Error> {
-                let mut rows = Vec::new();
-                loop {
-                    match seq.next_element() {
-                        Ok(Some(row)) => rows.push(row),
-                        Ok(None) => return Ok(Rows(rows)),
-                        Err(e) => return Err(serde::de::Error::custom(format!("row {}: {e}", rows.len()))),
-                    }
-                }
-            }
-        }
-
-        deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PATH: &str = "f.json";
 
+    fn objects(text: &str) -> Result<(Vec<Object>, Problems)> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(PATH), text).unwrap();
+        read_objects(&dir.path().join(PATH))
+    }
+
     fn read(text: &str) -> Vec<Object> {
-        objects(Path::new(PATH), text.as_bytes()).unwrap()
+        objects(text).unwrap().0
     }
 
     #[test]
@@ -204,7 +169,20 @@ mod tests {
         assert_eq!(number, "f.json: row 1: `n` is a list, expected a number");
         let text = rows[1].text(Path::new(PATH), &["ok"]).unwrap_err().to_string();
         assert_eq!(text, "f.json: row 1: `ok` is true, expected text");
-        assert!(objects(Path::new(PATH), b"[{}, 3]").unwrap_err().to_string().starts_with("f.json: row 1: "));
+        let error = objects("{}\n{\"a\": }").unwrap_err().to_string();
+        assert!(error.contains("f.json: row 1"), "{error}");
+    }
+
+    #[test]
+    fn a_row_that_is_not_text_is_left_out_and_counted() {
+        for text in
+            ["[{\"a\": 1}, {\"a\": \"\\ud800\"}, 3, {\"a\": 2}]", "{\"a\": 1}\n{\"a\": \"\\udc00 x\"}\n3\n{\"a\": 2}\n"]
+        {
+            let (rows, refused) = objects(text).unwrap();
+            assert_eq!(rows.iter().map(|row| row.row).collect::<Vec<_>>(), [0, 3], "{text}");
+            assert_eq!(refused.to_string(), "wrong-type 1, lone-surrogate 1", "{text}");
+        }
+        assert!(objects("[]").unwrap().0.is_empty());
     }
 
     #[test]
@@ -214,6 +192,6 @@ mod tests {
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut packer, b"\xef\xbb\xbf[{\"a\": \"b\"}]").unwrap();
         std::fs::write(&path, packer.finish().unwrap()).unwrap();
-        assert_eq!(read_objects(&path).unwrap()[0].text(&path, &["a"]).unwrap().as_deref(), Some("b"));
+        assert_eq!(read_objects(&path).unwrap().0[0].text(&path, &["a"]).unwrap().as_deref(), Some("b"));
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::json::{Object, read_objects};
+use crate::json::{Object, objects_and_notices};
 
 /// A model's response to one instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,11 +22,12 @@ pub struct ModelOutput {
 }
 
 /// Reads the responses of a model from a JSON array or JSON lines, with `instruction` and `output`, and optionally
-/// `generator` and `dataset`. A model that the file does not name is named after the file.
+/// `generator` and `dataset`. A model that the file does not name is named after the file. Rows that are no objects, or no text, are
+/// left out; `notices` gets a sentence that counts them.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) or [`Error::Malformed`](crate::Error::Malformed), which names the row.
-pub fn read_outputs(path: &Path) -> Result<Vec<ModelOutput>> {
+/// [`Error::Data`](crate::Error::Data) or [`Error::Malformed`](crate::Error::Malformed), which name the row.
+pub fn read_outputs(path: &Path, notices: &mut Vec<String>) -> Result<Vec<ModelOutput>> {
     let name = name_of(path, "model_outputs");
     let output = |row: Object| {
         Ok(ModelOutput {
@@ -36,7 +37,7 @@ pub fn read_outputs(path: &Path) -> Result<Vec<ModelOutput>> {
             dataset: row.text(path, &["dataset"])?,
         })
     };
-    read_objects(path)?.into_iter().map(output).collect()
+    objects_and_notices(path, notices)?.into_iter().map(output).collect()
 }
 
 /// The model that the name of a file stands for. The official package gives all files of a kind one name, `usual`, in a
@@ -66,7 +67,7 @@ pub(crate) fn name_of(path: &Path, usual: &str) -> String {
 ///     dataset: None,
 /// };
 /// write_outputs(&path, &[output.clone()])?;
-/// assert_eq!(read_outputs(&path)?, [output]);
+/// assert_eq!(read_outputs(&path, &mut Vec::new())?, [output]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write_outputs(path: &Path, outputs: &[ModelOutput]) -> Result<()> {
@@ -83,7 +84,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("mine")).unwrap();
         let path = dir.path().join("mine").join(name);
         std::fs::write(&path, text).unwrap();
-        read_outputs(&path)
+        read_outputs(&path, &mut Vec::new())
     }
 
     #[test]
@@ -92,6 +93,18 @@ mod tests {
         let found = read("other.v1.json", row).unwrap();
         assert_eq!((found[0].generator.as_str(), found[0].output.as_str()), ("other", "4"));
         assert_eq!(read("model_outputs.json", row).unwrap()[0].generator, "mine");
+    }
+
+    #[test]
+    fn a_row_with_a_lone_surrogate_is_left_out_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.json");
+        let rows = r#"[{"instruction": "a", "output": "\ud83d"}, {"instruction": "b", "output": "c"}]"#;
+        std::fs::write(&path, rows).unwrap();
+        let mut notices = Vec::new();
+        let found = read_outputs(&path, &mut notices).unwrap();
+        assert_eq!(found.iter().map(|output| output.instruction.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert!(notices[0].ends_with("m.json: 1 rows left out that cannot be read: lone-surrogate 1 (first rows 0)"));
     }
 
     #[test]

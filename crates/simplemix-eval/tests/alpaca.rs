@@ -24,6 +24,7 @@ fn annotations(verdicts: &[(f64, u64, u64)]) -> Annotations {
         annotator: None,
         baseline: Some("base".into()),
         rows: verdicts.iter().enumerate().map(row).collect(),
+        refused: 0,
     }
 }
 

@@ -26,7 +26,8 @@ pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 /// Tensors by name, in the checkpoint's order.
 pub(crate) type Parameters = Vec<(String, Tensor)>;
 
-/// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`.
+/// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`. Progress is told in events of `tracing`
+/// with the target `simplemix::progress`: `stage` is `loading`, `done` and `total` are numbers of tensors.
 ///
 /// # Errors
 /// [`Error::MissingFile`] or [`Error::NotAModel`] without weights, [`Error::Safetensors`] for a damaged file,
@@ -64,6 +65,7 @@ pub(crate) fn load_files(
     let mut missing: BTreeSet<&str> = shapes.keys().copied().collect();
     let mut problems = Vec::new();
     let mut tensors = HashMap::new();
+    tell(0, wanted.len());
     for path in files {
         let mut file = Reader::open(path)?;
         let mut names = file.names();
@@ -75,6 +77,7 @@ pub(crate) fn load_files(
             match shapes.get(wanted.as_str()) {
                 Some(expected) if *expected == shape => {
                     tensors.insert(wanted, file.tensor(name, Some(kind), device)?);
+                    tell(tensors.len(), shapes.len());
                 }
                 Some(expected) => problems.push(format!("`{name}` is {shape:?}, expected {expected:?}")),
                 None => problems.push(format!("`{name}` is not part of the model")),
@@ -94,6 +97,11 @@ pub(crate) fn load_files(
         return Ok(tensors);
     }
     Err(Error::Weights { folder: folder.to_owned(), problems: listed(&problems) })
+}
+
+/// Tells the progress of loading.
+fn tell(done: usize, total: usize) {
+    tracing::trace!(target: "simplemix::progress", stage = "loading", done, total);
 }
 
 /// Writes tensors to one safetensors file, which appears whole and durably, or not at all.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::{Pair, PairTokenizer, Policy, TokenizeOptions, Watch};
+use simplemix_data::{Pair, PairTokenizer, Policy, TokenizeOptions, TokenizerAs, Watch};
 use simplemix_eval::{mean, standard_error};
 use simplemix_rollout::{Candidate, Generator, LocalGenerator, LocalSettings, Prompt, SamplingConfig};
 use simplemix_train::PairSet;
@@ -26,6 +26,35 @@ pub struct DivergenceSettings {
     pub micro_batch_tokens: usize,
     /// Random seed.
     pub seed: u64,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class.
+    pub tokenizer_as: TokenizerAs,
+    /// Date that the chat template sees, such as 2026-01-31; today's if it is not set.
+    pub template_date: Option<String>,
+}
+
+impl DivergenceSettings {
+    /// Settings of the model that samples.
+    pub(crate) fn local(&self) -> LocalSettings {
+        LocalSettings {
+            tokenizer_as: self.tokenizer_as,
+            template_date: self.template_date.clone(),
+            ..LocalSettings::new(&self.model)
+        }
+    }
+
+    /// The tokenizer for what is scored.
+    fn tokenizer(&self) -> Result<PairTokenizer> {
+        let options = TokenizeOptions {
+            max_length: self.max_length,
+            tokenizer_as: self.tokenizer_as,
+            ..TokenizeOptions::default()
+        };
+        let tokenizer = PairTokenizer::from_dir(&self.model, options)?;
+        Ok(match &self.template_date {
+            Some(date) => tokenizer.with_date(date)?,
+            None => tokenizer,
+        })
+    }
 }
 
 /// An estimate of the divergence of a model from its reference.
@@ -65,8 +94,7 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
         pair
     };
     let pairs: Vec<Pair> = prompts.iter().zip(&answers).map(pair).collect();
-    let options = TokenizeOptions { max_length: settings.max_length, ..TokenizeOptions::default() };
-    let set = PairSet::tokenize(&pairs, &PairTokenizer::from_dir(&settings.model, options)?).map_err(Error::Prepare)?;
+    let set = PairSet::tokenize(&pairs, &settings.tokenizer()?).map_err(Error::Prepare)?;
     let mut logps = |model: &Path, name: &str| log_probabilities(model, &set, settings.micro_batch_tokens, name, watch);
     let (policy, reference) = (logps(&settings.model, "model")?, logps(&settings.reference, "reference")?);
     let mut ratios = Vec::with_capacity(2 * set.len());
@@ -82,7 +110,7 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
 }
 
 fn answers(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Vec<Candidate>>> {
-    let mut local = LocalGenerator::load(&LocalSettings::new(&settings.model))?;
+    let mut local = LocalGenerator::load(&settings.local())?;
     let sampling = SamplingConfig::plain(2, settings.max_new_tokens, settings.seed);
     let mut progress = |done: usize, total: usize| watch.progress("sampling", done as u64, total as u64);
     Ok(local.generate(prompts, &sampling, &mut progress)?)

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod background;
+mod date;
 mod divergence;
 mod error;
 mod estimate;

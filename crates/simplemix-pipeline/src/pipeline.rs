@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use simplemix_data::Watch;
 use simplemix_files::secret::storable;
 
+use crate::date::dated;
 use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
 use crate::page;
@@ -35,13 +36,15 @@ pub struct Finished<'a> {
 }
 
 impl Pipeline {
-    /// Checks the settings and plans the stages: hashes the files that are read, and writes nothing.
+    /// Checks the settings and plans the stages: hashes the files that are read, and writes nothing. Chat templates that look at
+    /// the date see one date in all stages, see [`PipelineSettings::template_date`].
     ///
     /// # Errors
     /// [`Error::Setting`] for a setting that is missing or cannot be used; others for files and models that cannot be
     /// read.
     pub fn open(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
         settings.check()?;
+        let settings = dated(settings, watch)?;
         let plan = Plan::new(&settings, watch)?;
         Ok(Self { settings, plan })
     }
@@ -93,7 +96,7 @@ impl Pipeline {
     pub fn run_each(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Summary> {
         let output = self.output();
         simplemix_files::create_dir_all(output)?;
-        simplemix_files::write(output.join("pipeline.toml"), storable(&self.settings.to_toml()?))?;
+        simplemix_files::write(output.join(PipelineSettings::FILE), storable(&self.settings.to_toml()?))?;
         let mut all = Vec::new();
         for (position, stage) in self.plan.stages.iter().enumerate() {
             let (done, was_done) = match stage.done() {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use simplemix_data::Watch;
+use simplemix_data::{TokenizerAs, Watch};
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_model::hub;
@@ -49,6 +49,22 @@ pub struct Stage {
     pub folder: PathBuf,
     /// Work to do.
     pub job: Job,
+}
+
+impl Stage {
+    /// Files and folders that hold the result; an estimate has its record only.
+    pub fn outputs(&self) -> Vec<PathBuf> {
+        match &self.job {
+            Job::Generate(settings, _) => vec![settings.output.clone()],
+            Job::Score(settings, _) => vec![settings.output.clone()],
+            Job::Pair(settings) => vec![settings.output.clone()],
+            Job::Mix(settings) => {
+                [&settings.output, &settings.report, &settings.plot].into_iter().flatten().cloned().collect()
+            }
+            Job::Train(config) => config.output.iter().map(|run| run.join("model")).collect(),
+            Job::Diverge(..) => Vec::new(),
+        }
+    }
 }
 
 /// Work of a stage.
@@ -210,6 +226,8 @@ impl Planner<'_> {
         reference: Option<&Model>,
         mixture: Option<(PathBuf, String)>,
     ) -> Result<usize> {
+        let mut config = config;
+        config.tokens.template_date = config.tokens.template_date.or_else(|| self.config.template_date.clone());
         let mut inputs = vec![start.key.clone()];
         inputs.extend(reference.map(|model| model.key.clone()));
         inputs.extend(mixture.iter().map(|(_, key)| key.clone()));
@@ -316,6 +334,8 @@ impl Planner<'_> {
     fn local(&self, model: &Model) -> LocalSettings {
         let mut settings = LocalSettings::new(&model.path);
         settings.batch_rows = self.config.collect.batch_rows;
+        settings.tokenizer_as = self.config.train.tokens.tokenizer_as.into();
+        settings.template_date.clone_from(&self.config.template_date);
         // Folders of stages are all called `model`.
         settings.name = Some(self.model_name(model));
         settings
@@ -339,9 +359,15 @@ impl Planner<'_> {
     ) -> Result<usize> {
         let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
         match &by {
-            // The last bits of log-probabilities depend on the batch.
-            GeneratorSettings::Local(settings) => material["batch_rows"] = json!(settings.batch_rows),
-            GeneratorSettings::MixP(folders) => material["plain_share"] = json!(folders.plain_share),
+            GeneratorSettings::Local(settings) => {
+                // The last bits of log-probabilities depend on the batch.
+                material["batch_rows"] = json!(settings.batch_rows);
+                add_reading(&mut material, settings);
+            }
+            GeneratorSettings::MixP(folders) => {
+                material["plain_share"] = json!(folders.plain_share);
+                add_reading(&mut material, &folders.policy);
+            }
             #[cfg(feature = "server")]
             GeneratorSettings::Server(server) => {
                 // The tokenizer is the model's, whose key is among the inputs.
@@ -374,7 +400,10 @@ impl Planner<'_> {
         let scorers = match (scorers, reward) {
             ([], Some(reward)) => {
                 inputs.push(reward.key.clone());
-                vec![ScorerSettings::new(ScorerKind::RewardModel(RewardSettings::new(&reward.path)))]
+                let trained = self.config.reward.as_ref().map(|reward| reward.tokens.tokenizer_as.into());
+                let tokenizer_as = trained.unwrap_or_default();
+                let settings = RewardSettings { tokenizer_as, ..RewardSettings::new(&reward.path) };
+                vec![ScorerSettings::new(ScorerKind::RewardModel(settings))]
             }
             ([], None) => {
                 let expected = "at least one scorer, or a section [reward]";
@@ -382,6 +411,8 @@ impl Planner<'_> {
             }
             (scorers, _) => scorers.to_vec(),
         };
+        let date = &self.config.template_date;
+        let scorers: Vec<ScorerSettings> = scorers.into_iter().map(|scorer| scorer.with_date(date.clone())).collect();
         let mut material = json!([scorers, with_references]);
         for (at, scorer) in scorers.iter().enumerate() {
             if let ScorerKind::RewardModel(settings) = &scorer.kind {
@@ -472,13 +503,31 @@ impl Planner<'_> {
             micro_batch_tokens: train.batch.micro_batch_tokens,
             // Every model draws with one seed.
             seed: 0,
+            tokenizer_as: train.tokens.tokenizer_as.into(),
+            template_date: self.config.template_date.clone(),
         };
         let each = evaluate.kl_prompts;
-        let material = json!([self.prompts(&prompts)?, each, settings.max_new_tokens, settings.max_length]);
+        let mut material = json!({
+            "prompts": self.prompts(&prompts)?,
+            "each": each,
+            "max_new_tokens": settings.max_new_tokens,
+            "max_length": settings.max_length,
+        });
+        add_reading(&mut material, &settings.local());
         let prompts = self.resolved(&prompts)?;
         self.add(format!("divergence{suffix}"), material, &[&model.key, &first.key], |_| {
             Ok(Job::Diverge(Box::new(settings), prompts, each))
         })
+    }
+}
+
+/// Adds to a stage's material how texts become token ids, where that is not the usual way.
+fn add_reading(material: &mut Value, settings: &LocalSettings) {
+    if settings.tokenizer_as != TokenizerAs::File {
+        material["tokenizer_as"] = json!(settings.tokenizer_as);
+    }
+    if let Some(date) = &settings.template_date {
+        material["template_date"] = json!(date);
     }
 }
 

@@ -49,6 +49,9 @@ pub struct PipelineSettings {
     pub train: TrainConfig,
     /// Evaluation of the model before and after each round.
     pub evaluate: EvaluateSection,
+    /// Date that chat templates see in all stages, such as 2026-01-31; if not set, that of the day on which the pipeline began in
+    /// this output.
+    pub template_date: Option<String>,
 }
 
 /// How on-policy pairs are collected.
@@ -146,6 +149,7 @@ impl Default for PipelineSettings {
             mix: MixSection::default(),
             train: TrainConfig::default(),
             evaluate: EvaluateSection::default(),
+            template_date: None,
         }
     }
 }
@@ -162,6 +166,9 @@ pub(crate) const SET_BY_THE_PIPELINE: [(&str, &[&str]); 4] = [
 const SEEDED: [&str; 3] = ["train", "reward", "mix"];
 
 impl PipelineSettings {
+    /// File of the resolved settings in the output of a pipeline.
+    pub(crate) const FILE: &str = "pipeline.toml";
+
     /// Settings of a preset or a file, with `over` on top.
     ///
     /// `base` is a preset or the path of a TOML file. `file` goes over it; without a base, the file's own key `preset`

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::generator::Generator;
-#[cfg(feature = "local")]
 use crate::journal::kept_date;
 #[cfg(feature = "local")]
 use crate::local::{LocalGenerator, LocalSettings};
@@ -39,25 +38,25 @@ impl GeneratorSettings {
     /// # Errors
     /// See [`GeneratorSettings::open`].
     pub fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
-        #[cfg(feature = "local")]
-        return self.clone().dated(output).open();
-        #[cfg(not(feature = "local"))]
-        {
-            let _ = output;
-            self.open()
-        }
+        self.clone().with_date(kept_date(output)).open()
     }
 
-    #[cfg(feature = "local")]
-    fn dated(mut self, output: &Path) -> Self {
-        match &mut self {
-            Self::Local(local) | Self::MixP(MixPSettings { policy: local, .. }) => {
-                local.template_date = local.template_date.take().or_else(|| kept_date(output));
-            }
+    /// Sets the date that the chat template sees, such as 2026-01-31, unless the settings have one. A server writes its own.
+    #[must_use]
+    pub fn with_date(self, date: Option<String>) -> Self {
+        match self {
+            #[cfg(feature = "local")]
+            Self::Local(local) => Self::Local(local.with_date(date)),
+            #[cfg(feature = "local")]
+            Self::MixP(mix) => Self::MixP(MixPSettings { policy: mix.policy.with_date(date), ..mix }),
             #[cfg(feature = "server")]
-            Self::Server(_) => {}
+            Self::Server(server) => {
+                let _ = date;
+                Self::Server(server)
+            }
+            #[cfg(not(any(feature = "local", feature = "server")))]
+            _ => unreachable!("there is no variant without a backend, for {date:?}"),
         }
-        self
     }
 
     /// Loads the model, or prepares the client of the server.

@@ -5,7 +5,8 @@
 //! | --- | --- | --- |
 //! | `prompt_id` | text | |
 //! | `prompt` | text or messages | |
-//! | `task`, `answer`, `reference` | text, nullable | as in the file of prompts |
+//! | `task`, `reference` | text, nullable | as in the file of prompts |
+//! | `answer` | text, nullable; a list of texts where a prompt has several | the right answer; of several, any is right |
 //! | `sample` | integer | number of the sample, from 0 |
 //! | `response` | text, nullable | null where the model gave no text |
 //! | `tokens` | integer, nullable | tokens sampled |
@@ -33,6 +34,7 @@ use serde_json::{Map, Value};
 use simplemix_data::schema::{self, Layout};
 use simplemix_data::{Form, RowReader, TableWriter, TemplateInputs, Text, WriteOptions};
 
+use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::finish::Finish;
 use crate::generator::Prompt;
@@ -53,9 +55,9 @@ pub struct CandidateRow {
     /// Kind of task.
     #[serde(default)]
     pub task: Option<String>,
-    /// The known right answer.
+    /// The known right answer, or several of which any is right.
     #[serde(default)]
-    pub answer: Option<String>,
+    pub answer: Option<Answer>,
     /// A response by someone else.
     #[serde(default)]
     pub reference: Option<String>,
@@ -178,7 +180,7 @@ fn is_read(column: &str) -> bool {
 }
 
 /// Spells a cell as this crate does: a number in a column of text is text and the other way round, a whole number is one, a
-/// seed below 0 is none, no sample is the first, an answer in a list of one is that one.
+/// seed below 0 is none, no sample is the first, an empty list of answers is none.
 fn make_readable(name: &str, value: &mut Value) {
     if let Value::String(text) = value
         && NUMBERS.contains(&name)
@@ -186,10 +188,11 @@ fn make_readable(name: &str, value: &mut Value) {
     {
         *value = Value::Number(number);
     }
-    if let ("answer", Value::Array(items)) = (name, &mut *value)
-        && items.len() == 1
-    {
-        *value = items.remove(0);
+    if let ("answer", Value::Array(items)) = (name, &mut *value) {
+        items.iter_mut().for_each(|item| make_readable(name, item));
+        if items.is_empty() {
+            *value = Value::Null;
+        }
     }
     match (name, &*value) {
         (name, Value::Number(number)) if TEXTS.contains(&name) => *value = Value::String(number.to_string()),
@@ -336,23 +339,34 @@ pub(crate) struct CandidateSurvey {
     pub(crate) unreadable: u64,
     /// Form of the prompts, and what they have beside role and content of turns.
     pub(crate) layout: Layout,
+    /// Whether a prompt has several right answers.
+    pub(crate) several_answers: bool,
     /// Facts that the user should read.
     pub(crate) notices: Vec<String>,
 }
 
 /// Reads a file of candidates once.
 pub(crate) fn survey(path: &Path) -> Result<CandidateSurvey> {
-    let (mut groups, mut layout) = (0, Layout::from(Form::Messages));
+    let (mut groups, mut layout, mut several_answers) = (0, Layout::from(Form::Messages), false);
     let mut reader = CandidateReader::open(path)?;
     for group in reader.by_ref() {
-        let prompt = group?.prompt;
+        let CandidateGroup { prompt, rows } = group?;
         layout.form = prompt.prompt.form();
         layout.add_text(&prompt.prompt);
         layout.add_inputs(&prompt.inputs);
+        // Files of others may have another answer in each row.
+        several_answers |= rows.iter().filter_map(|row| row.answer.as_ref()).any(Answer::is_several);
         groups += 1;
     }
     let (unreadable, notices) = (reader.unreadable(), reader.notices());
-    Ok(CandidateSurvey { hash: simplemix_files::hash_file(path)?, groups, unreadable, layout, notices })
+    Ok(CandidateSurvey {
+        hash: simplemix_files::hash_file(path)?,
+        groups,
+        unreadable,
+        layout,
+        several_answers,
+        notices,
+    })
 }
 
 /// Rows in each batch written.
@@ -364,19 +378,26 @@ pub(crate) struct CandidateWriter {
     table: TableWriter,
     schema: SchemaRef,
     rows: Vec<Value>,
+    /// Whether the column of answers holds lists.
+    several_answers: bool,
 }
 
 impl CandidateWriter {
-    /// Creates the file for prompts of this layout, with these columns of scores.
-    pub(crate) fn create(path: &Path, layout: Layout, scores: &[String]) -> Result<Self> {
+    /// Creates the file for prompts of this layout, with lists of answers where there are `several_answers`, and with these columns
+    /// of scores.
+    pub(crate) fn create(path: &Path, layout: Layout, several_answers: bool, scores: &[String]) -> Result<Self> {
         check_output(path)?;
         let table = TableWriter::create(path, &WriteOptions::default())?;
-        Ok(Self { path: path.to_path_buf(), table, schema: schema_of(layout, scores), rows: Vec::new() })
+        let schema = schema_of(layout, several_answers, scores);
+        Ok(Self { path: path.to_path_buf(), table, schema, rows: Vec::new(), several_answers })
     }
 
     pub(crate) fn write(&mut self, row: &CandidateRow) -> Result<()> {
         let mut cells = serde_json::to_value(row).expect("a row is numbers and text, which JSON holds");
         cells["prompt"] = schema::cells_of(&row.prompt);
+        if let Some(answer) = row.answer.as_ref().filter(|_| self.several_answers) {
+            cells["answer"] = answer.all().into();
+        }
         for (name, text) in row.inputs.cells() {
             cells[name] = text.into();
         }
@@ -433,16 +454,20 @@ pub(crate) fn check_output(path: &Path) -> Result<()> {
     Err(Error::Setting { key: "output", found, expected: "a name that ends in .parquet, .arrow or .jsonl" })
 }
 
-fn schema_of(layout: Layout, scores: &[String]) -> SchemaRef {
+fn schema_of(layout: Layout, several_answers: bool, scores: &[String]) -> SchemaRef {
     let inputs = layout.inputs.clone();
     let canonical = schema::schema(layout);
     let prompt = canonical.field(0).clone();
     let field = |name: &str, kind, nullable| Arc::new(Field::new(name, kind, nullable));
+    let answer = match several_answers {
+        true => DataType::List(field("item", DataType::Utf8, true)),
+        false => DataType::Utf8,
+    };
     let mut fields: Vec<FieldRef> = vec![
         field("prompt_id", DataType::Utf8, false),
         Arc::new(prompt),
         field("task", DataType::Utf8, true),
-        field("answer", DataType::Utf8, true),
+        field("answer", answer, true),
         field("reference", DataType::Utf8, true),
         field("sample", DataType::Int64, false),
         field("response", DataType::Utf8, true),
@@ -480,6 +505,10 @@ mod tests {
         let prompts = [
             Prompt::new("a", Text::Messages(vec![Message::user("2 + 2?")])).with_answer("4").with_reference("four"),
             Prompt::new("b", Text::Messages(vec![Message::user("\"é\"?")])).with_task("words"),
+            Prompt {
+                answer: Answer::of(vec!["4".into(), "four".into()]),
+                ..Prompt::new("d", vec![Message::user("2 + 2?")])
+            },
             called(),
         ];
         let mut rows = Vec::new();
@@ -499,9 +528,9 @@ mod tests {
                 layout.add_text(&prompt.prompt);
                 layout.add_inputs(&prompt.inputs);
             });
-            let mut writer = CandidateWriter::create(&path, layout, &["score".into(), "score_x".into()]).unwrap();
+            let mut writer = CandidateWriter::create(&path, layout, true, &["score".into(), "score_x".into()]).unwrap();
             rows.iter().for_each(|row| writer.write(row).unwrap());
-            assert_eq!(writer.finish([]).unwrap(), 6);
+            assert_eq!(writer.finish([]).unwrap(), 8);
             let groups: Vec<CandidateGroup> = CandidateReader::open(&path).unwrap().map(Result::unwrap).collect();
             assert_eq!(groups.iter().map(|group| &group.prompt).collect::<Vec<_>>(), prompts.each_ref());
             let read: Vec<CandidateRow> = groups.into_iter().flat_map(|group| group.rows).collect();
@@ -527,7 +556,7 @@ mod tests {
                 .replace("\n             ", " ");
         std::fs::write(&path, foreign.lines().map(str::trim).collect::<Vec<_>>().join("\n")).unwrap();
         let group = CandidateReader::open(&path).unwrap().next().unwrap().unwrap();
-        assert_eq!(group.prompt.answer.as_deref(), Some("4"));
+        assert_eq!(group.prompt.answer, Some("4".into()));
         let notices = survey(&path).unwrap().notices;
         assert!(notices.len() == 1 && notices[0].ends_with("left out: reward_model"), "{notices:?}");
         let [first, second] = &group.rows[..] else { panic!("{group:?}") };
@@ -543,7 +572,7 @@ mod tests {
         std::fs::write(&path, odd).unwrap();
         let mut reader = CandidateReader::open(&path).unwrap();
         let group = reader.next().unwrap().unwrap();
-        assert_eq!((group.rows.len(), reader.unreadable(), group.prompt.answer.as_deref()), (1, 1, Some("4")));
+        assert_eq!((group.rows.len(), reader.unreadable(), group.prompt.answer), (1, 1, Some("4".into())));
         assert_eq!((group.rows[0].scores["score"], group.rows[0].scores["score_a"]), (Some(0.5), None));
         let apart = ["x", "y", "x"].map(|p| format!("{{\"prompt\": \"{p}\", \"response\": \"1\"}}")).join("\n");
         std::fs::write(&path, apart).unwrap();

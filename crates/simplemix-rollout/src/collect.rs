@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::Watch;
+use simplemix_data::{ChatTemplate, Watch};
 
 use crate::error::Result;
 use crate::generate::{GenerateReport, GenerateSettings, generate};
@@ -71,6 +71,11 @@ impl CollectSettings {
             reference: self.select.uses_reference(),
             overwrite: self.overwrite,
         }
+    }
+
+    /// Date that the chat templates of generator and scorers see: that of the day on which this collection began.
+    pub fn template_date(&self) -> String {
+        self.score().template_date().unwrap_or_else(ChatTemplate::today)
     }
 
     /// Settings of the third stage, pairing.
@@ -229,7 +234,7 @@ mod tests {
                     let right = sample == 0;
                     let candidate = Some(Candidate {
                         text: Some(if right {
-                            prompt.answer.clone().unwrap_or_default()
+                            prompt.answer.as_ref().map(|answer| answer.all()[0].clone()).unwrap_or_default()
                         } else {
                             format!("no {sample}")
                         }),

@@ -1,6 +1,7 @@
 //! Scores from a program, which reads a line of JSON for each response and writes a line of JSON with its score.
 //!
-//! Input: `{"id", "prompt", "response", "answer", "task"}`, where `prompt` is text or messages. Output: `{"score": 0.5}` or
+//! Input: `{"id", "prompt", "response", "answer", "task"}`, where `prompt` is text or messages, and `answer` a text, or a list of
+//! texts of which any is right. Output: `{"score": 0.5}` or
 //! `{"score": null}`, in the order of the input. The program is started once for each chunk of prompts, so that it can load
 //! a model. It is killed if it takes too long or writes too much.
 
@@ -211,6 +212,19 @@ mod tests {
         assert_eq!(numbers, [vec![Some(1.0), Some(2.0)], vec![], vec![Some(3.0)]]);
         let grep = "while read -r line; do case $line in *'\"response\":\"w\"'*) echo '{\"score\": 1}';; *) echo '{\"score\": null}';; esac; done";
         assert_eq!(run(grep, 60.0).unwrap(), [vec![None, None], vec![], vec![Some(1.0)]]);
+    }
+
+    #[test]
+    fn several_answers_are_a_list_and_one_is_a_text() {
+        let answer = |json: &str| {
+            let prompt = Prompt { answer: serde_json::from_str(json).unwrap(), ..Prompt::new("a", "q") };
+            let line = lines_of(&Group { prompt, responses: vec!["x".to_owned()] }).remove(0);
+            serde_json::from_str::<serde_json::Value>(&line).unwrap()["answer"].to_string()
+        };
+        for (found, told) in [(r#""4""#, r#""4""#), (r#"["4"]"#, r#""4""#), (r#"["4","four"]"#, r#"["4","four"]"#)] {
+            assert_eq!(answer(found), told);
+        }
+        assert!(serde_json::from_str::<crate::Answer>("[]").is_err());
     }
 
     #[test]

@@ -253,7 +253,7 @@ fn write(
     let sampling = &settings.sampling;
     let mut report = GenerateReport::new(survey);
     let mut cut_early = 0;
-    let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), &[])?;
+    let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), survey.several_answers, &[])?;
     for (index, prompt) in settings.prompts.read().enumerate() {
         let prompt = prompt?;
         let mut texts = Vec::with_capacity(sampling.samples);

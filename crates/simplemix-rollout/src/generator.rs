@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{TemplateInputs, Text};
 
+use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::finish::Finish;
 
@@ -14,7 +15,7 @@ use crate::finish::Finish;
 /// ```
 /// use simplemix_rollout::Prompt;
 /// let prompt = Prompt::new("sum-1", "What is 2 + 2?").with_task("math").with_answer("4");
-/// assert_eq!(prompt.answer.as_deref(), Some("4"));
+/// assert_eq!(prompt.answer.unwrap().all(), ["4"]);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -25,8 +26,8 @@ pub struct Prompt {
     pub prompt: Text,
     /// Kind of task, e.g. `math`.
     pub task: Option<String>,
-    /// The known right answer.
-    pub answer: Option<String>,
+    /// The known right answer, or several of which any is right.
+    pub answer: Option<Answer>,
     /// A response by someone else; the chosen one where the prompt comes from a preference pair.
     pub reference: Option<String>,
     /// Inputs of the chat template beside the turns: tools, documents, arguments.
@@ -49,7 +50,7 @@ impl Prompt {
 
     /// Sets the known right answer.
     #[must_use]
-    pub fn with_answer(mut self, answer: impl Into<String>) -> Self {
+    pub fn with_answer(mut self, answer: impl Into<Answer>) -> Self {
         self.answer = Some(answer.into());
         self
     }

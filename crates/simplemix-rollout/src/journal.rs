@@ -58,7 +58,6 @@ impl WorkKey {
 
 /// Date that the chat template saw in the work for `output`, finished or not; `None` if there is none, or the template does
 /// not look at the date.
-#[cfg(any(test, feature = "local"))]
 pub(crate) fn kept_date(output: &Path) -> Option<String> {
     let journal = journal_path(output).ok().and_then(|path| simplemix_files::open(path).ok());
     let header = journal.and_then(|file| BufReader::new(file).lines().next()?.ok());

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod answer;
 mod backend;
 pub mod bandit;
 mod candidates;
@@ -38,6 +39,7 @@ mod select;
 #[cfg(feature = "server")]
 mod server;
 
+pub use answer::Answer;
 pub use backend::GeneratorSettings;
 pub use candidates::{CandidateGroup, CandidateReader, CandidateRow, SCORE};
 pub use collect::{CollectReport, CollectSettings, Collected, collect, collect_to_files};

@@ -1,7 +1,7 @@
 //! Responses from a model in this process.
 
 use std::borrow::Borrow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions, TokenizerAs};
@@ -53,18 +53,14 @@ impl LocalSettings {
         }
     }
 
+    /// Sets the date that the chat template sees, unless the settings have one.
+    pub(crate) fn with_date(self, date: Option<String>) -> Self {
+        Self { template_date: self.template_date.or(date), ..self }
+    }
+
     /// The tokenizer of the folder.
     pub(crate) fn tokenizer(&self) -> Result<PairTokenizer> {
-        let options = TokenizeOptions { tokenizer_as: self.tokenizer_as, ..TokenizeOptions::default() };
-        let tokenizer = PairTokenizer::from_dir(&self.model, options)?;
-        match &self.template_date {
-            None => Ok(tokenizer),
-            Some(date) => tokenizer.with_date(date).map_err(|_| Error::Setting {
-                key: "template_date",
-                found: format!("`{date}`"),
-                expected: "a date such as 2026-01-31",
-            }),
-        }
+        dated_tokenizer(&self.model, self.tokenizer_as, self.template_date.as_deref())
     }
 
     /// Checks that every setting is in range.
@@ -81,6 +77,20 @@ impl LocalSettings {
     /// Name for the `generator` column.
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| model_name(&self.model))
+    }
+}
+
+/// The tokenizer of a model folder, whose chat template sees `date`, or the present day.
+pub(crate) fn dated_tokenizer(model: &Path, tokenizer_as: TokenizerAs, date: Option<&str>) -> Result<PairTokenizer> {
+    let options = TokenizeOptions { tokenizer_as, ..TokenizeOptions::default() };
+    let tokenizer = PairTokenizer::from_dir(model, options)?;
+    match date {
+        None => Ok(tokenizer),
+        Some(date) => tokenizer.with_date(date).map_err(|_| Error::Setting {
+            key: "template_date",
+            found: format!("`{date}`"),
+            expected: "a date such as 2026-01-31",
+        }),
     }
 }
 

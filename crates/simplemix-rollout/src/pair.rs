@@ -120,7 +120,7 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     settings.select.check()?;
     let path = &settings.candidates;
     check_apart(&settings.output, std::slice::from_ref(path))?;
-    let CandidateSurvey { hash, groups: total, unreadable, layout, notices } = survey(path)?;
+    let CandidateSurvey { hash, groups: total, unreadable, layout, notices, .. } = survey(path)?;
     let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return not_empty(report, path);

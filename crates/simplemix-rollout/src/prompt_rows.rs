@@ -9,6 +9,7 @@ use simplemix_data::{
     belongs_to_prompt, schema,
 };
 
+use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::prompts::prompt_id;
@@ -150,12 +151,13 @@ fn prompt_of_row(
     };
     let scalar = |name: &str| cells.get(name).and_then(scalar_of);
     let answer = match cells.get("answer") {
-        Some(Value::Array(items)) => match &items[..] {
-            [] => None,
-            [one] if scalar_of(one).is_some() => scalar_of(one),
-            _ => return Err(wrong(shown("answer", &cells["answer"]), "one text or number")),
-        },
-        _ => scalar("answer"),
+        Some(Value::Array(items)) => {
+            let texts = items.iter().map(scalar_of).collect::<Option<Vec<String>>>();
+            Answer::of(texts.ok_or_else(|| {
+                wrong(shown("answer", &cells["answer"]), "a text or number, or a list of them, any of which is right")
+            })?)
+        }
+        _ => scalar("answer").map(Answer::from),
     };
     Ok(Some(Prompt {
         id: scalar("id").or_else(|| scalar("prompt_id")).unwrap_or_else(|| prompt_id(&text, &inputs)),

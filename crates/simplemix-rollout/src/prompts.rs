@@ -1,8 +1,8 @@
 //! Prompts from files of prompts, or from files of preference pairs in any format that simplemix-data reads.
 //!
 //! A file of prompts has a column `prompt` (text or messages), `messages`, `question` or `instruction` (with `input`, as in
-//! Alpaca), and may have `system`, `id`, `task` (or `category`), `answer` and `reference`. If the file holds pairs, the chosen
-//! response becomes the reference. A row without a prompt is left out and counted.
+//! Alpaca), and may have `system`, `id`, `task` (or `category`), `answer` and `reference`. An answer that is a list has several right
+//! texts. If the file holds pairs, the chosen response becomes the reference. A row without a prompt is left out and counted.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use simplemix_data::schema::Layout;
 use simplemix_data::{Form, Message, TemplateInputs, Text};
 
+use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::journal::json;
@@ -26,7 +27,7 @@ use crate::prompt_rows::PromptRows;
 /// std::fs::write(&path, r#"{"question": "2 + 2?", "answer": "4"}"#)?;
 /// let settings = PromptSettings { files: vec![path], messages: true, ..PromptSettings::default() };
 /// let prompts = settings.prompts()?;
-/// assert_eq!(prompts[0].answer.as_deref(), Some("4"));
+/// assert_eq!(prompts[0].answer, Some("4".into()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +53,8 @@ pub(crate) struct Survey {
     pub(crate) repeated: u64,
     /// Prompts with a known right answer.
     pub(crate) answers: u64,
+    /// Whether a prompt has several right answers.
+    pub(crate) several_answers: bool,
     /// Prompts with a reference response.
     pub(crate) references: u64,
     /// Form of the prompts, and what they have beside role and content of turns.
@@ -92,13 +95,14 @@ impl PromptSettings {
     /// Reads all prompts once, for counts and hash.
     pub(crate) fn survey(&self) -> Result<Survey> {
         let mut hasher = blake3::Hasher::new();
-        let (mut prompts, mut answers, mut references) = (0, 0, 0);
+        let (mut prompts, mut answers, mut several_answers, mut references) = (0, 0, false, 0);
         let (mut plain, mut messages, mut layout) = (false, None, Layout::from(Form::Messages));
         let mut reader = self.read();
         for prompt in reader.by_ref() {
             let prompt = prompt?;
             prompts += 1;
             answers += u64::from(prompt.answer.is_some());
+            several_answers |= prompt.answer.as_ref().is_some_and(Answer::is_several);
             references += u64::from(prompt.reference.is_some());
             layout.add_text(&prompt.prompt);
             layout.add_inputs(&prompt.inputs);
@@ -125,7 +129,7 @@ impl PromptSettings {
         }
         let (repeated, hash) = (reader.repeated, hasher.finalize().to_hex().to_string());
         layout.form = if plain { Form::Plain } else { Form::Messages };
-        Ok(Survey { prompts, repeated, answers, references, layout, hash, notices })
+        Ok(Survey { prompts, repeated, answers, several_answers, references, layout, hash, notices })
     }
 
     /// Iterates over the distinct prompts, in order.
@@ -261,7 +265,7 @@ mod tests {
         let of_prompts = settings(dir.path(), "p.jsonl", rows);
         let prompts = all(&of_prompts);
         assert_eq!((prompts[0].id.as_str(), prompts[0].task.as_deref()), ("7", Some("math")));
-        assert_eq!((prompts[0].answer.as_deref(), prompts[1].answer.as_deref()), (Some("4"), Some("3")));
+        assert_eq!([0, 1].map(|i| prompts[i].answer.clone().unwrap()), ["4", "3"].map(Answer::from));
         let survey = of_prompts.survey().unwrap();
         assert_eq!((survey.prompts, survey.answers, survey.layout.form), (2, 2, Form::Messages));
 
@@ -316,12 +320,13 @@ mod tests {
         let with_system = settings(dir.path(), "s.jsonl", r#"{"system": "Be brief.", "prompt": "q", "answer": ["4"]}"#);
         let prompt = all(&with_system).remove(0);
         assert_eq!(prompt.prompt, Text::Messages(vec![Message::system("Be brief."), Message::user("q")]));
-        assert_eq!(prompt.answer.as_deref(), Some("4"));
+        assert_eq!(prompt.answer, Some("4".into()));
         let error = |text: &str| settings(dir.path(), "e.jsonl", text).survey().unwrap_err().to_string();
         let context = error(r#"{"question": "How long?", "context": "The river is 5 km long."}"#);
         assert!(context.contains("row 0: `context` \"The river"), "{context}");
-        let answers = error(r#"{"question": "How long?", "answer": ["5", "five"]}"#);
-        assert!(answers.contains("row 0: `answer` [\"5\",\"five\"], expected one text or number"), "{answers}");
+        let answers = error(r#"{"question": "How long?", "answer": ["5", {"a": 1}]}"#);
+        let expected = "row 0: `answer` [\"5\",{\"a\":1}], expected a text or number, or a list of them, any of which";
+        assert!(answers.contains(expected), "{answers}");
         // A repeated text is not said again.
         let twice = settings(dir.path(), "t.jsonl", r#"{"prompt": "Question: how long?", "question": "how long?"}"#);
         assert_eq!(all(&twice).len(), 1);

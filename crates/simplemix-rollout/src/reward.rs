@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use simplemix_data::{PairTokenizer, TokenizeOptions};
+use simplemix_data::{Pair, PairTokenizer, Policy, TokenizerAs};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{Dtype, RewardModel, default_device};
+use simplemix_model::{Dtype, RewardModel, default_device, model_name};
 
 use crate::error::{Error, Result};
+use crate::local::dated_tokenizer;
 use crate::scorer::{Group, ScoreSink, Scorer};
 
 /// Settings of a reward model in this process.
@@ -25,6 +26,13 @@ pub struct RewardSettings {
     /// Element type of the weights.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class.
+    #[serde(default)]
+    pub tokenizer_as: TokenizerAs,
+    /// Date that the chat template sees, such as 2026-01-31; if not set, that of the candidates, or of the first day of the
+    /// work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_date: Option<String>,
 }
 
 fn max_length() -> usize {
@@ -38,7 +46,19 @@ fn batch_tokens() -> usize {
 impl RewardSettings {
     /// Defaults for the model in folder `model`.
     pub fn new(model: impl Into<PathBuf>) -> Self {
-        Self { model: model.into(), max_length: max_length(), batch_tokens: batch_tokens(), dtype: Dtype::Auto }
+        Self {
+            model: model.into(),
+            max_length: max_length(),
+            batch_tokens: batch_tokens(),
+            dtype: Dtype::Auto,
+            tokenizer_as: TokenizerAs::File,
+            template_date: None,
+        }
+    }
+
+    /// The tokenizer of the folder.
+    fn tokenizer(&self) -> Result<PairTokenizer> {
+        dated_tokenizer(&self.model, self.tokenizer_as, self.template_date.as_deref())
     }
 }
 
@@ -48,6 +68,8 @@ pub struct RewardScorer {
     tokenizer: PairTokenizer,
     settings: RewardSettings,
     fingerprint: String,
+    /// Whether the user was told what there is to know about the tokens.
+    looked_at_tokens: bool,
 }
 
 impl RewardScorer {
@@ -63,11 +85,37 @@ impl RewardScorer {
         }
         let device = default_device();
         let kind = settings.dtype.kind(device);
-        let tokenizer = PairTokenizer::from_dir(&settings.model, TokenizeOptions::default())?;
+        let tokenizer = settings.tokenizer()?;
         let hash = hash_model_folder(&settings.model)?;
-        let fingerprint = format!("{hash} {kind:?} {device:?} {} {}", settings.max_length, settings.batch_tokens);
+        let reading = match settings.tokenizer_as {
+            TokenizerAs::File => "",
+            TokenizerAs::Transformers => " as transformers",
+        };
+        let date = tokenizer.date().map(|date| format!(" {date}")).unwrap_or_default();
+        let fingerprint =
+            format!("{hash} {kind:?} {device:?} {} {}{reading}{date}", settings.max_length, settings.batch_tokens);
         let model = RewardModel::load(&settings.model, kind, device)?;
-        Ok(Self { model, tokenizer, settings, fingerprint })
+        Ok(Self { model, tokenizer, settings, fingerprint, looked_at_tokens: false })
+    }
+
+    /// Tells what the user should know about the tokens of `groups`, the first ones of the work.
+    fn tell_tokens(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
+        if std::mem::replace(&mut self.looked_at_tokens, true) {
+            return Ok(());
+        }
+        let pair = |group: &Group| {
+            let side = |text: Option<&String>| group.prompt.prompt.response(text.map_or("", String::as_str));
+            let (first, last) = (side(group.responses.first()), side(group.responses.last()));
+            Pair::new(group.prompt.prompt.clone(), first, last, "scored", Policy::On)
+                .with_inputs(group.prompt.inputs.clone())
+        };
+        let pairs: Vec<Pair> = groups.iter().map(pair).collect();
+        let different = self.tokenizer.reading_notice(&pairs)?;
+        let name = model_name(&self.settings.model);
+        for notice in self.tokenizer.folder_notices().iter().chain(&different) {
+            sink.notice(&format!("{name}: {notice}"));
+        }
+        Ok(())
     }
 
     /// Encodes every response with its prompt, cut to the limit.
@@ -95,7 +143,12 @@ impl Scorer for RewardScorer {
         self.fingerprint.clone()
     }
 
+    fn template_date(&self) -> Option<String> {
+        self.tokenizer.date()
+    }
+
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
+        self.tell_tokens(groups, sink)?;
         let sequences = self.encode(groups)?;
         // Shortest first, so that sequences in a batch have similar lengths.
         let mut order: Vec<usize> = (0..sequences.len()).collect();
@@ -128,18 +181,21 @@ impl Scorer for RewardScorer {
 
 #[cfg(test)]
 mod tests {
-    use simplemix_data::{Message, Text};
+    use std::path::Path;
+
+    use simplemix_data::{Message, Text, TokenizeOptions, Unwatched};
     use simplemix_model::{CausalLm, tiny};
     use tch::Device;
 
     use super::*;
     use crate::generator::Prompt;
+    use crate::score::{ScoreSettings, score};
     use crate::scorer::score_all;
+    use crate::scorers::{ScorerKind, ScorerSettings};
 
-    #[test]
-    fn scores_do_not_depend_on_the_batch_size() {
-        let dir = tempfile::tempdir().unwrap();
-        let (policy, reward) = (dir.path().join("policy"), dir.path().join("reward"));
+    /// A tiny model, `policy`, and a reward model on top of it, `reward`.
+    fn folders(dir: &Path) -> (PathBuf, PathBuf) {
+        let (policy, reward) = (dir.join("policy"), dir.join("reward"));
         tiny::write_folder(&policy, 5).unwrap();
         let model = CausalLm::load(&policy, tch::Kind::Float, Device::Cpu).unwrap();
         let model = RewardModel::on_top_of(model).unwrap();
@@ -147,6 +203,66 @@ mod tests {
         let mut head = model.score_head().shallow_clone();
         head.copy_(&tch::Tensor::linspace(-1.0, 1.0, 64, (tch::Kind::Float, Device::Cpu)).unsqueeze(0));
         model.save(&reward, Some(&policy)).unwrap();
+        (policy, reward)
+    }
+
+    #[test]
+    fn scores_see_the_date_of_the_candidates_and_keep_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (policy, reward) = folders(dir.path());
+        let template = "{{ strftime_now('%d') }}{% for m in messages %}{{ m.content }}{% endfor %}";
+        for folder in [&policy, &reward] {
+            std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
+        }
+        let path = dir.path().join("prompts.jsonl");
+        std::fs::write(&path, r#"{"prompt": [{"role": "user", "content": "x"}]}"#).unwrap();
+        let settings = crate::GenerateSettings {
+            prompts: crate::PromptSettings { files: vec![path], ..crate::PromptSettings::default() },
+            sampling: crate::SamplingConfig { samples: 1, max_new_tokens: 2, ..crate::SamplingConfig::simplemix() },
+            output: dir.path().join("c.parquet"),
+            overwrite: false,
+        };
+        let local = crate::LocalSettings::new(&policy).with_date(Some("2024-02-29".to_owned()));
+        let mut model = crate::LocalGenerator::load(&local).unwrap();
+        crate::generate(&settings, &mut model, &mut Unwatched).unwrap();
+
+        let mut settings = ScoreSettings {
+            candidates: settings.output,
+            output: dir.path().join("s.parquet"),
+            reference: false,
+            overwrite: false,
+        };
+        let scorer = ScorerSettings::new(ScorerKind::RewardModel(RewardSettings::new(&reward)));
+        let scored = |settings: &ScoreSettings, date: Option<String>| {
+            score(settings, &mut [scorer.clone().with_date(date).open().unwrap()], &mut Unwatched)
+        };
+        assert_eq!(settings.template_date().as_deref(), Some("2024-02-29"));
+        let report = scored(&settings, settings.template_date()).unwrap();
+        // On another day they are found finished; another date is other work.
+        assert_eq!(scored(&settings, settings.template_date()).unwrap(), report);
+        assert!(scored(&settings, Some("2024-03-01".to_owned())).is_err());
+        // Candidates without a date: the first day of scoring is kept.
+        settings.candidates = dir.path().join("c.jsonl");
+        std::fs::write(&settings.candidates, r#"{"prompt": [{"role": "user", "content": "x"}], "response": "y"}"#)
+            .unwrap();
+        assert_eq!(settings.template_date().as_deref(), Some("2024-02-29"));
+        settings.output = dir.path().join("t.parquet");
+        assert_eq!(settings.template_date(), None);
+        let first = scored(&settings, Some("2024-01-31".to_owned())).unwrap();
+        assert_eq!(settings.template_date().as_deref(), Some("2024-01-31"));
+        settings.output = dir.path().join("u.parquet");
+        let other = scored(&settings, Some("2024-01-01".to_owned())).unwrap();
+        assert!(first.means["score"] != other.means["score"], "the day is part of what is scored");
+        // Settings of the scorer go before it.
+        let own = RewardSettings { template_date: Some("2023-01-01".to_owned()), ..RewardSettings::new(&reward) };
+        let own = ScorerSettings::new(ScorerKind::RewardModel(own)).with_date(Some("2024-01-01".to_owned()));
+        assert_eq!(own.open().unwrap().scorer.template_date().as_deref(), Some("2023-01-01"));
+    }
+
+    #[test]
+    fn scores_do_not_depend_on_the_batch_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, reward) = folders(dir.path());
 
         let group = |id: &str, responses: &[&str]| Group {
             prompt: Prompt::new(id, Text::Messages(vec![Message::user(format!("question {id}"))])),

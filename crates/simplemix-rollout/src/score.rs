@@ -12,7 +12,7 @@ use crate::candidates::{
 };
 use crate::error::{Error, Result};
 use crate::generator::{Failures, Prompt};
-use crate::journal::{Journal, Work, WorkKey, check_apart};
+use crate::journal::{Journal, Work, WorkKey, check_apart, kept_date};
 use crate::scorer::{Group, ScoreSink, Scorer, checked};
 
 /// Settings of scoring: input and output. Scorers are passed separately, see [`crate::ScorerSettings`].
@@ -29,6 +29,13 @@ pub struct ScoreSettings {
     /// Whether to overwrite an output, or unfinished work, made with other settings.
     #[serde(default)]
     pub overwrite: bool,
+}
+
+impl ScoreSettings {
+    /// Date that chat templates saw when the candidates were sampled or, if that is not known, in earlier work for this output.
+    pub fn template_date(&self) -> Option<String> {
+        kept_date(&self.candidates).or_else(|| kept_date(&self.output))
+    }
 }
 
 /// A scorer and its weight in the sum.
@@ -92,7 +99,7 @@ const GROUPS_IN_CHUNK: usize = 64;
 /// [`Error::NoScores`] if a scorer gave no score at all, and any error of a scorer.
 pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn Watch) -> Result<ScoreReport> {
     check(settings, scorers)?;
-    let CandidateSurvey { hash, groups, layout, notices, .. } = survey(&settings.candidates)?;
+    let CandidateSurvey { hash, groups, layout, several_answers, mut notices, .. } = survey(&settings.candidates)?;
     let columns = columns(scorers);
     let key = work_key(settings, scorers, &columns, hash);
     let mut journal: Journal<Vec<Option<f64>>> = match Work::begin(&settings.output, &key, settings.overwrite)? {
@@ -110,10 +117,10 @@ pub fn score(settings: &ScoreSettings, scorers: &mut [Weighted], watch: &mut dyn
         for group in reader.by_ref().take(GROUPS_IN_CHUNK) {
             chunk.push(to_score(&group?, settings.reference));
         }
-        score_chunk(scorers, first, &chunk, &mut journal, total, watch)?;
+        notices.extend(score_chunk(scorers, first, &chunk, &mut journal, total, watch)?);
         first += GROUPS_IN_CHUNK as u64;
     }
-    let report = write(settings, scorers, &columns, layout, notices, &mut journal, &key)?;
+    let report = write(settings, scorers, &columns, (layout, several_answers), notices, &mut journal, &key)?;
     let failed = journal.failures().clone();
     journal.remove()?;
     Ok(ScoreReport { failed, ..report })
@@ -139,7 +146,8 @@ fn work_key(settings: &ScoreSettings, scorers: &[Weighted], columns: &[String], 
             parts.push(weighted.tasks.join("\n"));
         }
     }
-    WorkKey::new("score", &parts.iter().map(String::as_str).collect::<Vec<_>>())
+    let date = scorers.iter().find_map(|weighted| weighted.scorer.template_date());
+    WorkKey::new("score", &parts.iter().map(String::as_str).collect::<Vec<_>>()).with_date(date)
 }
 
 /// Columns `score_NAME`, with a number if a name comes more than once.
@@ -169,7 +177,7 @@ fn rows(group: &CandidateGroup, reference: bool) -> Vec<CandidateRow> {
     rows
 }
 
-/// Scores a chunk of groups, of which `first` is the number of the first one.
+/// Scores a chunk of groups, of which `first` is the number of the first one. Returns what the user was told.
 fn score_chunk(
     scorers: &mut [Weighted],
     first: u64,
@@ -177,8 +185,9 @@ fn score_chunk(
     journal: &mut Journal<Vec<Option<f64>>>,
     total: u64,
     watch: &mut dyn Watch,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let count = scorers.len() as u64;
+    let mut notices = Vec::new();
     for (at, weighted) in scorers.iter_mut().enumerate() {
         if watch.is_interrupted() {
             return Err(Error::Interrupted);
@@ -196,13 +205,14 @@ fn score_chunk(
         let missing: Vec<Group> = own.iter().map(|&index| chunk[index].clone()).collect();
         let name = weighted.scorer.name().to_owned();
         let numbers: Vec<u64> = own.iter().map(|&index| number(index)).collect();
-        let mut sink = Sink { name: &name, groups: &missing, numbers: &numbers, journal, total, watch };
+        let notices = &mut notices;
+        let mut sink = Sink { name: &name, groups: &missing, numbers: &numbers, journal, total, watch, notices };
         weighted.scorer.score(&missing, &mut sink)?;
         if let Some(group) = numbers.iter().position(|&number| !journal.has(number)) {
             checked(&name, &missing[group], None)?;
         }
     }
-    Ok(())
+    Ok(notices)
 }
 
 /// Keeps scores in the journal.
@@ -214,6 +224,8 @@ struct Sink<'a> {
     journal: &'a mut Journal<Vec<Option<f64>>>,
     total: u64,
     watch: &'a mut dyn Watch,
+    /// Everything that the user was told.
+    notices: &'a mut Vec<String>,
 }
 
 impl ScoreSink for Sink<'_> {
@@ -234,6 +246,11 @@ impl ScoreSink for Sink<'_> {
         self.journal.append_failures(failures)
     }
 
+    fn notice(&mut self, text: &str) {
+        self.watch.notice(text);
+        self.notices.push(text.to_owned());
+    }
+
     fn is_interrupted(&self) -> bool {
         self.watch.is_interrupted()
     }
@@ -244,14 +261,14 @@ fn write(
     settings: &ScoreSettings,
     scorers: &[Weighted],
     columns: &[String],
-    layout: Layout,
+    (layout, several_answers): (Layout, bool),
     notices: Vec<String>,
     journal: &mut Journal<Vec<Option<f64>>>,
     key: &WorkKey,
 ) -> Result<ScoreReport> {
     let names: Vec<String> = std::iter::once(SCORE.to_owned()).chain(columns.iter().cloned()).collect();
     let mut tally = Tally::default();
-    let mut writer = CandidateWriter::create(&settings.output, layout, &names)?;
+    let mut writer = CandidateWriter::create(&settings.output, layout, several_answers, &names)?;
     let mut reader = CandidateReader::open(&settings.candidates)?;
     for (index, group) in reader.by_ref().enumerate() {
         let group = group?;

@@ -30,6 +30,11 @@ pub trait ScoreSink {
         Ok(())
     }
 
+    /// Tells the user a fact about the scores, such as that the tokens are not those of another program.
+    fn notice(&mut self, text: &str) {
+        let _ = text;
+    }
+
     /// Whether the scorer should stop and return [`Error::Interrupted`].
     fn is_interrupted(&self) -> bool {
         false
@@ -45,6 +50,11 @@ pub trait Scorer {
     /// same file.
     fn fingerprint(&self) -> String {
         self.name().to_owned()
+    }
+
+    /// Date that the chat template sees, if the scorer has one that looks at the date.
+    fn template_date(&self) -> Option<String> {
+        None
     }
 
     /// Scores groups.

@@ -72,6 +72,18 @@ impl ScorerSettings {
         Self { weight: one(), tasks: Vec::new(), kind }
     }
 
+    /// Sets the date that a reward model's chat template sees, such as 2026-01-31, unless the settings have one.
+    #[must_use]
+    pub fn with_date(mut self, date: Option<String>) -> Self {
+        #[cfg(feature = "local")]
+        if let ScorerKind::RewardModel(settings) = &mut self.kind {
+            settings.template_date = settings.template_date.take().or(date);
+        }
+        #[cfg(not(feature = "local"))]
+        let _ = date;
+        self
+    }
+
     /// Loads the scorer.
     ///
     /// # Errors

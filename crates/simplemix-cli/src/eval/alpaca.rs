@@ -125,7 +125,9 @@ fn without_verdicts(entries: &[Entry]) -> Result {
 }
 
 fn categorise(models: &mut [Annotations], path: &std::path::Path) -> Result {
-    let categories = read_categories(path).input()?;
+    let mut notices = Vec::new();
+    let categories = read_categories(path, &mut notices).input()?;
+    notices.iter().for_each(|notice| warn(notice));
     let mut unknown = 0;
     for row in models.iter_mut().flat_map(|model| &mut model.rows) {
         let place = || Instruction::Number(row.row as i64);

@@ -66,7 +66,8 @@ mod tests {
 
     fn read(path: &str, model: &str, annotator: &str, baseline: &str) -> Read {
         let [model, annotator, baseline] = [model, annotator, baseline].map(str::to_owned);
-        let annotations = Annotations { model, annotator: Some(annotator), baseline: Some(baseline), rows: Vec::new() };
+        let annotations =
+            Annotations { model, annotator: Some(annotator), baseline: Some(baseline), rows: Vec::new(), refused: 0 };
         Read { path: path.into(), annotations }
     }
 

@@ -44,7 +44,8 @@ pub(crate) struct Args {
     /// Judge by a reward model: a folder, or an id on the hub
     #[arg(long, value_name = "DIR|ID")]
     reward_model: Option<PathBuf>,
-    /// Judge by known right answers: JSON with instruction (or question) and answer
+    /// Judge by known right answers: JSON with instruction (or question) and answer, a text, a number, or a list of them of which
+    /// any is right
     #[arg(long, value_name = "FILE")]
     answers: Option<PathBuf>,
     /// Name of the judge in the annotations [default: depends on the judge]
@@ -71,10 +72,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result {
     let _claims = claim_files(&[("output", &args.output)])?;
-    let (pairs, notices) = pairs(args)?;
-    notices.iter().for_each(|notice| warn(notice));
+    let (pairs, mut notices) = pairs(args)?;
     let stopped = crate::interrupt::flag();
-    let (judge, concurrency) = judge(args, stopped.clone())?;
+    let (judge, concurrency) = judge(args, stopped.clone(), &mut notices)?;
+    notices.iter().for_each(|notice| warn(notice));
     let options = AnnotateOptions { output: args.output.clone(), concurrency, seed: args.seed };
     let bar = bar("judging", pairs.len() as u64);
     let judged = annotate(&pairs, judge.as_ref(), &options, &mut |done| {
@@ -112,7 +113,8 @@ pub(crate) fn run(args: &Args) -> Result {
 
 /// Responses of the two files to the same instructions, and what there is to say about them.
 fn pairs(args: &Args) -> Result<(Vec<OutputPair>, Vec<String>)> {
-    let read = |flag: &str, path: &Path| one_model(flag, path, read_outputs(path).input()?);
+    let mut notices = Vec::new();
+    let mut read = |flag: &str, path: &Path| one_model(flag, path, read_outputs(path, &mut notices).input()?);
     let (baseline, mut model) = (read("--baseline", &args.baseline)?, read("--outputs", &args.outputs)?);
     if let Some(name) = &args.name {
         model.iter_mut().for_each(|output| output.generator.clone_from(name));
@@ -130,7 +132,6 @@ fn pairs(args: &Args) -> Result<(Vec<OutputPair>, Vec<String>)> {
             "--outputs {outputs} and --baseline {baseline} have other responses but one name, `{name}`; give --name"
         )));
     }
-    let mut notices = Vec::new();
     if unmatched.baseline + unmatched.model > 0 {
         notices.push(format!(
             "left out: {} instructions without a response of the model, {} without one of the baseline",
@@ -188,7 +189,7 @@ fn print_summary(args: &Args, judge: &str, summary: &Summary) {
 }
 
 /// Makes the judge, and gives the number of comparisons that it takes at once.
-fn judge(args: &Args, stopped: Arc<AtomicBool>) -> Result<(Box<dyn Judge>, usize)> {
+fn judge(args: &Args, stopped: Arc<AtomicBool>, notices: &mut Vec<String>) -> Result<(Box<dyn Judge>, usize)> {
     let name = args.annotator.as_deref();
     if let Some(url) = &args.server {
         let settings = args.server_flags.settings(url);
@@ -201,7 +202,7 @@ fn judge(args: &Args, stopped: Arc<AtomicBool>) -> Result<(Box<dyn Judge>, usize
             let folder = simplemix_model::hub::resolve(folder).input()?;
             Ok((Box::new(RewardJudge::load(&folder, name)?), 1))
         }
-        (None, Some(path)) => Ok((Box::new(ExactJudge::read(path, name)?), 1)),
+        (None, Some(path)) => Ok((Box::new(ExactJudge::read(path, name, notices)?), 1)),
         (None, None) => Err(Failure::input("no judge is given, expected --server, --reward-model or --answers")),
     }
 }

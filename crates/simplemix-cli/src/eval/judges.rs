@@ -129,15 +129,17 @@ impl Judge for RewardJudge {
 
 /// Known right answers: a response that gives the answer wins, and it is a draw if both or neither do.
 pub(crate) struct ExactJudge {
-    answers: BTreeMap<String, String>,
+    answers: BTreeMap<String, Vec<String>>,
     name: String,
 }
 
 impl ExactJudge {
-    pub(crate) fn read(path: &Path, name: Option<&str>) -> Result<Self> {
-        let questions = read_questions(path).input()?;
-        let answers: BTreeMap<String, String> =
-            questions.into_iter().filter_map(|question| Some((question.instruction, question.answer?))).collect();
+    /// Reads the answers. `notices` gets what the user should know about the file.
+    pub(crate) fn read(path: &Path, name: Option<&str>, notices: &mut Vec<String>) -> Result<Self> {
+        let mut questions = read_questions(path, notices).input()?;
+        questions.retain(|question| !question.answers.is_empty());
+        let answers: BTreeMap<String, Vec<String>> =
+            questions.into_iter().map(|question| (question.instruction, question.answers)).collect();
         if answers.is_empty() {
             return Err(Failure::input(format!("--answers {}: no row has `answer`, expected some", path.display())));
         }
@@ -151,10 +153,10 @@ impl Judge for ExactJudge {
     }
 
     fn judge(&self, instruction: &str, outputs: [&str; 2]) -> Judged {
-        let Some(answer) = self.answers.get(instruction) else {
+        let Some(answers) = self.answers.get(instruction) else {
             return Ok(Verdict { preference: None, raw: json!("no right answer is known"), tokens: [0, 0] });
         };
-        let right = outputs.map(|output| is_right(output, answer));
+        let right = outputs.map(|output| answers.iter().any(|answer| is_right(output, answer)));
         let preference = Some(match right {
             [true, false] => 1.0,
             [false, true] => 2.0,

@@ -172,6 +172,8 @@ fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Re
         max_length: args.max_length,
         micro_batch_tokens: args.micro_batch_tokens,
         seed: args.seed,
+        tokenizer_as: args.reading_as.tokenizer_as,
+        template_date: None,
     };
     let mut terminal = Terminal::passive();
     let ratios = log_ratios(&settings, &prompts, &mut terminal)?;

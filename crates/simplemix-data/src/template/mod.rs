@@ -84,6 +84,22 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
+/// Year, month and day of a text such as `2026-01-31`.
+pub(crate) fn day_of(text: &str) -> Result<(i32, u32, u32)> {
+    let parts: Vec<&str> = text.split('-').collect();
+    let day = match &parts[..] {
+        [year, month, day] => year.parse().ok().zip(month.parse().ok()).zip(day.parse().ok()),
+        _ => None,
+    };
+    let day = day.map(|((year, month), day)| (year, month, day));
+    day.filter(|(year, month, day)| engine::noon(*year, *month, *day).is_some()).ok_or_else(|| Error::Value {
+        row: 0,
+        column: "template_date",
+        found: text.to_owned(),
+        expected: "a date such as 2026-01-31",
+    })
+}
+
 /// Name of the template of an environment.
 const MAIN: &str = "chat_template";
 /// Name of the template for conversations with tools.
@@ -198,6 +214,20 @@ impl ChatTemplate {
         engine::set_clock(&mut environment, move || now);
         self.environment = Arc::new(environment);
         Ok(self)
+    }
+
+    /// Checks that `date` is a date such as `2026-01-31`.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it is not.
+    pub fn check_date(date: &str) -> Result<()> {
+        day_of(date).map(drop)
+    }
+
+    /// Today's date in local time, such as `2026-01-31`, for [`crate::PairTokenizer::with_date`].
+    pub fn today() -> String {
+        let (year, month, day) = today();
+        format!("{year:04}-{month:02}-{day:02}")
     }
 
     /// Renders a conversation as the model sees it, followed by the generation prompt if `add_generation_prompt` is set.

@@ -51,6 +51,8 @@ pub struct Annotations {
     pub baseline: Option<String>,
     /// Verdicts in the order of `row`.
     pub rows: Vec<Annotation>,
+    /// Rows of the file that are no objects, or no text, and were left out. They keep their place in the list of verdicts.
+    pub refused: usize,
 }
 
 /// Verdicts in the making, kept apart by model, judge and baseline.
@@ -58,20 +60,37 @@ pub struct Annotations {
 pub(crate) struct Groups(Vec<Annotations>);
 
 impl Groups {
-    /// The rows so far of a model, a judge and a baseline.
-    pub(crate) fn rows(
+    /// The verdicts so far of a model, a judge and a baseline.
+    pub(crate) fn of(
         &mut self,
         model: String,
         annotator: Option<String>,
         baseline: Option<String>,
-    ) -> &mut Vec<Annotation> {
+    ) -> &mut Annotations {
+        let place = self.place(model, annotator, baseline);
+        self.at(place)
+    }
+
+    /// The verdicts at a place that [`Groups::place`] gave.
+    pub(crate) fn at(&mut self, place: usize) -> &mut Annotations {
+        &mut self.0[place]
+    }
+
+    /// Counts rows that are left out at a place; nothing if there is no verdict at all.
+    pub(crate) fn leave_out(&mut self, place: usize, rows: usize) {
+        if let Some(of) = self.0.get_mut(place) {
+            of.refused += rows;
+        }
+    }
+
+    /// Place of a model, a judge and a baseline.
+    pub(crate) fn place(&mut self, model: String, annotator: Option<String>, baseline: Option<String>) -> usize {
         let is_same =
             |known: &Annotations| known.model == model && known.annotator == annotator && known.baseline == baseline;
-        let place = self.0.iter().position(is_same).unwrap_or_else(|| {
-            self.0.push(Annotations { model, annotator, baseline, rows: Vec::new() });
+        self.0.iter().position(is_same).unwrap_or_else(|| {
+            self.0.push(Annotations { model, annotator, baseline, rows: Vec::new(), refused: 0 });
             self.0.len() - 1
-        });
-        &mut self.0[place].rows
+        })
     }
 
     pub(crate) fn finish(self) -> Vec<Annotations> {
@@ -90,12 +109,14 @@ pub struct Findings {
     pub duplicates: usize,
     /// Rows with a number of an instruction outside AlpacaEval's range, 0 to 804.
     pub unknown: usize,
+    /// Rows of the file that are no objects, or no text, which the official package reads.
+    pub refused: usize,
 }
 
 impl Annotations {
     /// Counts unusual rows.
     pub fn findings(&self) -> Findings {
-        let mut findings = Findings::default();
+        let mut findings = Findings { refused: self.refused, ..Findings::default() };
         let mut seen = BTreeSet::new();
         for row in &self.rows {
             match row.preference {
@@ -130,6 +151,10 @@ impl Findings {
                 "on an instruction that an earlier row is on, counted as the official package does",
             ),
             clause(self.unknown, "with a number of an instruction outside 0 to 804"),
+            clause(
+                self.refused,
+                "more left out, which are no objects or hold a lone surrogate, so that they are no text",
+            ),
         ]
         .into_iter()
         .flatten()

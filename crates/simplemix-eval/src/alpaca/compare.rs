@@ -101,6 +101,7 @@ mod tests {
             annotator: None,
             baseline: None,
             rows: verdicts.iter().enumerate().map(row).collect(),
+            refused: 0,
         }
     }
 

@@ -128,6 +128,7 @@ impl LeaderboardOptions<'_> {
 ///     annotator: None,
 ///     baseline: None,
 ///     rows: vec![row(preference)],
+///     refused: 0,
 /// };
 /// let entries = leaderboard(&[model("weak", 1.25), model("strong", 1.75)], &LeaderboardOptions::default());
 /// assert_eq!((entries[0].model.as_str(), entries[0].plain.win_rate), ("strong", 75.0));

@@ -14,10 +14,10 @@ use crate::outputs::name_of;
 /// `output_1`, `output_2`, `generator_1`, `generator_2`, `annotator` and `dataset`. Parquet needs the column `preference`,
 /// and may have `model`, `annotator`, `baseline`, `row`, `instruction_id` or `instruction`, `len_1` and `len_2` or
 /// `output_1` and `output_2`. A `category` goes before the `dataset`. Both may be compressed by gzip. If a file does not name the model, the name of
-/// the file does.
+/// the file does. Rows that are no objects, or no text, are left out and counted, see [`Annotations::refused`].
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Malformed`] that names row or column.
+/// [`Error::Io`], [`Error::Data`], or [`Error::Malformed`] that names row or column.
 ///
 /// # Examples
 /// ```
@@ -37,7 +37,7 @@ pub fn read_annotations(path: &Path) -> Result<Vec<Annotations>> {
     let mut models = if bytes.starts_with(b"PAR1") {
         read_parquet::read(path, bytes, &name)?
     } else {
-        read_json::read(path, &bytes, &name)?
+        read_json::read(path, &name)?
     };
     if models.is_empty() {
         return Err(Error::malformed(path, "no annotation in it, expected at least one"));

@@ -4,25 +4,34 @@ use std::path::Path;
 
 use crate::alpaca::annotation::{Annotation, Annotations, Groups, Instruction};
 use crate::error::Result;
-use crate::json::objects;
+use crate::json::read_objects;
 
-pub(crate) fn read(path: &Path, bytes: &[u8], name: &str) -> Result<Vec<Annotations>> {
+/// Reads the verdicts. A row that is left out stays one of the list that the row before it is in, or the first one.
+pub(crate) fn read(path: &Path, name: &str) -> Result<Vec<Annotations>> {
     let mut groups = Groups::default();
-    for object in objects(path, bytes)? {
+    let (objects, refused) = read_objects(path)?;
+    let (mut read, mut last, mut left) = (0, None, refused.total() as usize);
+    for object in objects {
         let text = |keys: &[&str]| object.text(path, keys);
         let model = text(&["generator_2"])?.unwrap_or_else(|| name.to_owned());
-        let rows = groups.rows(model, text(&["annotator"])?, text(&["generator_1"])?);
+        let place = groups.place(model, text(&["annotator"])?, text(&["generator_1"])?);
+        let skipped = object.row - read;
+        (read, left) = (object.row + 1, left - skipped);
+        groups.leave_out(last.unwrap_or(place), skipped);
+        last = Some(place);
+        let of = groups.at(place);
         let length = |text: &String| text.chars().count() as u64;
         let lengths =
             text(&["output_1"])?.as_ref().zip(text(&["output_2"])?.as_ref()).map(|(a, b)| [length(a), length(b)]);
-        rows.push(Annotation {
-            row: rows.len(),
+        of.rows.push(Annotation {
+            row: of.rows.len() + of.refused,
             instruction: text(&["instruction"])?.map(Instruction::Text),
             preference: object.number(path, "preference")?,
             lengths,
             category: text(&["category", "dataset"])?,
         });
     }
+    groups.leave_out(last.unwrap_or_default(), left);
     Ok(groups.finish())
 }
 
@@ -31,7 +40,9 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Vec<Annotations>> {
-        read(Path::new("a.json"), text.as_bytes(), "a")
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.json"), text).unwrap();
+        read(&dir.path().join("a.json"), "a")
     }
 
     #[test]
@@ -76,9 +87,28 @@ mod tests {
     #[test]
     fn an_error_names_the_row() {
         let error = parse(r#"[{"preference":1},{"preference":"first"}]"#).unwrap_err().to_string();
-        assert!(error.starts_with("a.json: row 1: `preference` is \"first\", expected a number"), "{error}");
+        assert!(error.ends_with("a.json: row 1: `preference` is \"first\", expected a number"), "{error}");
         let error = parse("{\"preference\":1}\n{\"preference\":[]}").unwrap_err().to_string();
-        assert!(error.starts_with("a.json: row 1: `preference` is a list, expected a number"), "{error}");
+        assert!(error.ends_with("a.json: row 1: `preference` is a list, expected a number"), "{error}");
         assert!(parse("[{\"preference\":1}").is_err() && parse("12").is_err());
+    }
+
+    /// The official package looks up how hard an instruction is by the verdict's place in the list.
+    #[test]
+    fn a_row_that_is_no_text_is_left_out_and_keeps_its_place() {
+        let row = |output: &str, p: f64| format!(r#"{{"output_1": "{output}", "output_2": "b", "preference": {p}}}"#);
+        let text = [row("a", 1.0), row(r"\ud800", 2.0), row("c", 1.5), row(r"\ud83d x", 2.0)].join("\n");
+        let found = parse(&text).unwrap().remove(0);
+        let places: Vec<_> = found.rows.iter().map(|row| (row.row, row.preference)).collect();
+        assert_eq!(places, [(0, Some(1.0)), (2, Some(1.5))]);
+        assert_eq!((found.refused, found.findings().refused), (2, 2));
+        let clauses = found.findings().clauses();
+        assert!(
+            clauses[0].starts_with("2 more left out, which are no objects or hold a lone surrogate"),
+            "{clauses:?}"
+        );
+        let first = parse(&[row(r"\ud800", 2.0), row("a", 1.0)].join("\n")).unwrap().remove(0);
+        assert_eq!((first.rows[0].row, first.refused), (1, 1));
+        assert!(parse(&row(r"\ud800", 2.0)).unwrap().is_empty());
     }
 }

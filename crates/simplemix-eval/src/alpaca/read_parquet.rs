@@ -88,7 +88,7 @@ fn add(path: &Path, batch: &RecordBatch, name: &str, groups: &mut Groups) -> Res
     let (category, dataset) = (texts("category")?, texts("dataset")?);
     for i in 0..batch.num_rows() {
         let model = text_at(&model, i).unwrap_or_else(|| name.to_owned());
-        let rows = groups.rows(model, text_at(&annotator, i), text_at(&baseline, i));
+        let rows = &mut groups.of(model, text_at(&annotator, i), text_at(&baseline, i)).rows;
         let row = match number_at(&row, i) {
             None => rows.len(),
             Some(row) => usize::try_from(row)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alpaca::annotation::Instruction;
 use crate::error::{Error, Result};
-use crate::json::{Object, objects, read_bytes};
+use crate::json::{Object, objects_and_notices, read_bytes};
 
 /// Weights of the regression's features for one model.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -126,11 +126,13 @@ pub type Categories = BTreeMap<Instruction, String>;
 ///
 /// # Errors
 /// Those of [`read_gamed`].
-pub fn read_categories(path: &Path) -> Result<Categories> {
+pub fn read_categories(path: &Path, notices: &mut Vec<String>) -> Result<Categories> {
     let bytes = read_bytes(path)?;
     let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| b"[{".contains(b));
     let rows: Vec<CategoryRow> = match is_json {
-        true => objects(path, &bytes)?.iter().map(|row| CategoryRow::of(path, row)).collect::<Result<_>>()?,
+        true => {
+            objects_and_notices(path, notices)?.iter().map(|row| CategoryRow::of(path, row)).collect::<Result<_>>()?
+        }
         false => records(path)?,
     };
     let mut categories = Categories::new();
@@ -189,11 +191,12 @@ mod tests {
 
     #[test]
     fn categories_go_by_text_or_number() {
-        let csv = read_categories(file("instruction,category\n\"a, b\",koala\n").path()).unwrap();
+        let csv = read_categories(file("instruction,category\n\"a, b\",koala\n").path(), &mut Vec::new()).unwrap();
         assert_eq!(csv[&Instruction::Text("a, b".into())], "koala");
-        let json = read_categories(file("{\"instruction_id\":3,\"dataset\":\"oasst\"}\n").path()).unwrap();
+        let json =
+            read_categories(file("{\"instruction_id\":3,\"dataset\":\"oasst\"}\n").path(), &mut Vec::new()).unwrap();
         assert_eq!(json[&Instruction::Number(3)], "oasst");
-        let error = read_categories(file("[{\"category\":\"x\"}]").path()).unwrap_err().to_string();
+        let error = read_categories(file("[{\"category\":\"x\"}]").path(), &mut Vec::new()).unwrap_err().to_string();
         assert!(error.ends_with("row 0 has neither `instruction` nor `instruction_id`, expected one"), "{error}");
     }
 }

@@ -44,7 +44,7 @@ impl WinRate {
     ///     category: None,
     /// };
     /// let rows = vec![row(Some(2.0)), row(Some(1.5)), row(None)];
-    /// let found = WinRate::of(&Annotations { model: "mine".into(), annotator: None, baseline: None, rows });
+    /// let found = WinRate::of(&Annotations { model: "mine".into(), annotator: None, baseline: None, rows, refused: 0 });
     /// assert_eq!((found.win_rate, found.n_total), (75.0, 2));
     /// ```
     pub fn of(annotations: &Annotations) -> Self {
@@ -95,6 +95,7 @@ mod tests {
             annotator: None,
             baseline: None,
             rows: preferences.iter().enumerate().map(row).collect(),
+            refused: 0,
         }
     }
 

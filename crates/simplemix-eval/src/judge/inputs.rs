@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::Result;
-use crate::json::{Object, read_objects};
+use crate::json::{Object, objects_and_notices};
 use crate::outputs::ModelOutput;
 
 /// A question of an evaluation set.
@@ -15,34 +15,35 @@ pub struct Question {
     pub instruction: String,
     /// Set that the instruction comes from.
     pub dataset: Option<String>,
-    /// The right answer, if it is known.
-    pub answer: Option<String>,
+    /// The right answer, or several of which any is right; none if it is not known.
+    pub answers: Vec<String>,
 }
 
 /// Reads questions from a JSON array or JSON lines, with `instruction`, else `question`, else `prompt` as text, and
-/// optionally `dataset` and `answer`, which is text or a number.
+/// optionally `dataset` and `answer`, which is text or a number, or a list of them, any of which is right. Rows that are no objects,
+/// or no text, are left out; `notices` gets a sentence that counts them.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) or [`Error::Malformed`](crate::Error::Malformed), which names the row.
+/// [`Error::Data`](crate::Error::Data) or [`Error::Malformed`](crate::Error::Malformed), which name the row.
 ///
 /// # Examples
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// let path = dir.path().join("answers.jsonl");
 /// std::fs::write(&path, r#"{"question": "2 + 2?", "answer": 4}"#)?;
-/// let questions = simplemix_eval::judge::read_questions(&path)?;
-/// assert_eq!((questions[0].instruction.as_str(), questions[0].answer.as_deref()), ("2 + 2?", Some("4")));
+/// let questions = simplemix_eval::judge::read_questions(&path, &mut Vec::new())?;
+/// assert_eq!((questions[0].instruction.as_str(), questions[0].answers[0].as_str()), ("2 + 2?", "4"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn read_questions(path: &Path) -> Result<Vec<Question>> {
+pub fn read_questions(path: &Path, notices: &mut Vec<String>) -> Result<Vec<Question>> {
     let question = |row: Object| {
         Ok(Question {
             instruction: row.needed_text(path, &["instruction", "question", "prompt"])?,
             dataset: row.text(path, &["dataset"])?,
-            answer: row.text(path, &["answer"])?,
+            answers: row.texts(path, "answer")?,
         })
     };
-    read_objects(path)?.into_iter().map(question).collect()
+    objects_and_notices(path, notices)?.into_iter().map(question).collect()
 }
 
 /// Responses of the baseline and of the model to one instruction.
@@ -133,12 +134,17 @@ mod tests {
         let rows = r#"{"instruction": "2+2?", "question": "other", "answer": 4.0}
             {"question": "3+3?", "prompt": [], "answer": "6", "dataset": "sums"}"#;
         std::fs::write(file.path(), rows).unwrap();
-        let found = read_questions(file.path()).unwrap();
-        assert_eq!((found[0].instruction.as_str(), found[0].answer.as_deref()), ("2+2?", Some("4.0")));
+        let read = || read_questions(file.path(), &mut Vec::new());
+        let found = read().unwrap();
+        assert_eq!((found[0].instruction.as_str(), &found[0].answers[..]), ("2+2?", &["4.0".to_owned()][..]));
         assert_eq!((found[1].instruction.as_str(), found[1].dataset.as_deref()), ("3+3?", Some("sums")));
-        std::fs::write(file.path(), r#"[{"question": "a", "answer": ["4", "four"]}]"#).unwrap();
-        let error = read_questions(file.path()).unwrap_err().to_string();
-        assert!(error.ends_with("row 0: `answer` is a list, expected text"), "{error}");
+        let lists = r#"[{"question": "a", "answer": ["4", 5]}, {"question": "b", "answer": []}, {"question": "c"}]"#;
+        std::fs::write(file.path(), lists).unwrap();
+        let found: Vec<Vec<String>> = read().unwrap().into_iter().map(|question| question.answers).collect();
+        assert_eq!(found, [vec!["4".to_owned(), "5".to_owned()], vec![], vec![]]);
+        std::fs::write(file.path(), r#"[{"question": "a", "answer": ["4", {}]}]"#).unwrap();
+        let error = read().unwrap_err().to_string();
+        assert!(error.ends_with("row 0: `answer` is an object, expected a text or number in the list"), "{error}");
     }
 
     #[test]

@@ -108,6 +108,7 @@ mod tests {
             curves: BTreeMap::new(),
             alpaca: None,
             outputs: Vec::new(),
+            notices: Vec::new(),
         }
     }
 

@@ -91,6 +91,7 @@ mod tests {
             ]),
             alpaca: None,
             outputs: Vec::new(),
+            notices: Vec::new(),
         };
         let runs = [run(1.0), run(2.0), run(4.0)];
         let arms = [Arm { name: "a".into(), runs: vec![0, 1, 2] }, Arm { name: "b".into(), runs: vec![1] }];

@@ -24,6 +24,8 @@ pub struct RunData {
     pub alpaca: Option<AlpacaFigures>,
     /// Responses of the model.
     pub outputs: Vec<ModelOutput>,
+    /// Facts about the files that the user should know.
+    pub notices: Vec<String>,
 }
 
 /// A row of `simplemix eval alpaca --json`, or of the official package's leaderboard as JSON.
@@ -70,8 +72,9 @@ pub fn read_run(folder: &Path) -> Result<RunData> {
     let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
     let found = |name: &str| [folder.join(name), folder.join("eval").join(name)].into_iter().find(|path| path.exists());
     let alpaca = found(ALPACA).map(|path| alpaca(&path, &name)).transpose()?;
-    let outputs = found(OUTPUTS).map_or(Ok(Vec::new()), |path| read_outputs(&path))?;
-    Ok(RunData { name, path: folder.to_owned(), settings, curves, alpaca, outputs })
+    let mut notices = Vec::new();
+    let outputs = found(OUTPUTS).map_or(Ok(Vec::new()), |path| read_outputs(&path, &mut notices))?;
+    Ok(RunData { name, path: folder.to_owned(), settings, curves, alpaca, outputs, notices })
 }
 
 fn settings(path: &Path) -> Result<BTreeMap<String, String>> {

@@ -63,7 +63,11 @@ impl Mixing {
         settings.check()?;
         let output = settings.output.as_deref().unwrap_or(Path::new("."));
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::plan(settings, Sources::read(settings, folder, watch)?)
+        let mixing = Self::plan(settings, Sources::read(settings, folder, watch)?)?;
+        let first = mixing.sources.stores.iter().filter_map(|store| store.batches().next());
+        let first = first.collect::<simplemix_data::Result<Vec<_>>>()?;
+        mixing.lengths.notices(&first)?.iter().for_each(|notice| watch.notice(notice));
+        Ok(mixing)
     }
 
     /// Plans the mixture over pairs in memory, a list for each of the settings' sources. The paths of the sources are not
@@ -81,7 +85,7 @@ impl Mixing {
     }
 
     fn plan(settings: &MixSettings, sources: Sources) -> Result<Self> {
-        let lengths = Lengths::new(settings.tokenizer.as_deref())?;
+        let lengths = Lengths::new(settings.tokenizer.as_deref(), settings.tokenizer_as)?;
         let tokens = match settings.shares == Shares::Tokens || settings.size_tokens.is_some() {
             true => sources.stores.iter().map(|store| total(&lengths, store).map(Some)).collect::<Result<Vec<_>>>()?,
             false => vec![None; sources.stores.len()],

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use simplemix_data::{PairTokenizer, TokenizeOptions};
+use simplemix_data::{PairTokenizer, TokenizeOptions, TokenizerAs};
 
 use crate::error::{Error, Result};
+
+/// Rows of a source that are looked at for what the user should know about their tokens.
+const LOOKED_AT: usize = 256;
 
 /// Measures responses.
 pub(super) enum Lengths {
@@ -16,10 +19,10 @@ pub(super) enum Lengths {
 }
 
 impl Lengths {
-    pub(super) fn new(folder: Option<&Path>) -> Result<Self> {
+    pub(super) fn new(folder: Option<&Path>, tokenizer_as: TokenizerAs) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::Bytes) };
-        let tokenizer = PairTokenizer::from_dir(folder, TokenizeOptions::default())?;
-        Ok(Self::Tokens(Box::new(tokenizer)))
+        let options = TokenizeOptions { tokenizer_as, ..TokenizeOptions::default() };
+        Ok(Self::Tokens(Box::new(PairTokenizer::from_dir(folder, options)?)))
     }
 
     pub(super) fn unit(&self) -> &'static str {
@@ -27,6 +30,19 @@ impl Lengths {
             Self::Bytes => "bytes",
             Self::Tokens(_) => "tokens",
         }
+    }
+
+    /// Facts about the tokenizer that the user should know; `rows` are some of those that are measured.
+    pub(super) fn notices(&self, rows: &[RecordBatch]) -> Result<Vec<String>> {
+        let Self::Tokens(tokenizer) = self else { return Ok(Vec::new()) };
+        let mut texts = Vec::new();
+        for batch in rows {
+            for column in ["chosen", "rejected"].into_iter().filter_map(|name| batch.column_by_name(name)) {
+                texts.extend((0..batch.num_rows().min(LOOKED_AT)).map(|row| contents(column.as_ref(), row)));
+            }
+        }
+        let different = tokenizer.texts_reading_notice(&texts)?;
+        Ok(tokenizer.folder_notices().iter().cloned().chain(different).collect())
     }
 
     /// Length of chosen and rejected together, row by row.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simplemix_data::TokenizerAs;
 use simplemix_mix::{
     BatchOrder, Exhaustion, MixtureConfig, Routing, RowOrder, Schedule, Shares, SourceConfig, Weight, parse_weights,
 };
@@ -39,6 +40,9 @@ pub struct MixSettings {
     pub ranks: usize,
     /// Model folder whose tokenizer counts response tokens; without it, lengths are in bytes.
     pub tokenizer: Option<PathBuf>,
+    /// Reading of a tokenizer that transformers 5 builds anew by its class.
+    #[serde(skip_serializing_if = "is_file")]
+    pub tokenizer_as: TokenizerAs,
     /// Megabytes of rows held in memory; rows beyond go to a temporary file beside the output.
     pub memory: u64,
     /// File to write: .parquet, .arrow or .jsonl.
@@ -54,6 +58,10 @@ pub struct MixSettings {
     pub schedule: Option<Schedule>,
     /// Shares for each task.
     pub routing: Option<Routing>,
+}
+
+fn is_file(reading: &TokenizerAs) -> bool {
+    *reading == TokenizerAs::File
 }
 
 /// A source of a mixture.
@@ -109,6 +117,7 @@ impl Default for MixSettings {
             messages: false,
             ranks: 1,
             tokenizer: None,
+            tokenizer_as: TokenizerAs::File,
             memory: 256,
             output: None,
             report: None,
@@ -150,6 +159,9 @@ impl MixSettings {
         }
         if self.prompts != SharedPrompts::Any && self.routing.is_some() {
             return Err(Error::setting("prompts", "set, with [routing]", "one of the two"));
+        }
+        if self.tokenizer.is_none() && !is_file(&self.tokenizer_as) {
+            return Err(Error::setting("tokenizer_as", "set, without `tokenizer`", "a model folder in `tokenizer`"));
         }
         if let Some(path) = self.plot.as_ref().filter(|path| path.extension().is_none_or(|end| end != "svg")) {
             return Err(Error::setting("plot", path.display(), "a name that ends in .svg"));

@@ -19,7 +19,7 @@ use crate::scorer::Rule;
 use find::{Found, result_in};
 use number::{Value, numbers};
 
-/// Scores 1 if the response states the prompt's right answer, otherwise 0. See [`is_right`].
+/// Scores 1 if the response states the prompt's right answer, or any of several, otherwise 0. See [`is_right`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ExactAnswer;
 
@@ -34,8 +34,8 @@ impl Rule for ExactAnswer {
 
     fn score(&self, prompt: &Prompt, response: &str) -> Result<f64> {
         let missing = || Error::Prompt { id: prompt.id.clone(), field: "answer", scorer: "exact-answer".to_owned() };
-        let expected = prompt.answer.as_deref().ok_or_else(missing)?;
-        Ok(f64::from(u8::from(is_right(response, expected))))
+        let expected = prompt.answer.as_ref().ok_or_else(missing)?;
+        Ok(f64::from(u8::from(expected.is_stated_by(response))))
     }
 }
 
