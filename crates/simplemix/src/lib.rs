@@ -12,5 +12,6 @@ pub use simplemix_model as model;
 pub use simplemix_pipeline as pipeline;
 pub use simplemix_rollout as rollout;
 pub use simplemix_settings as settings;
+pub use simplemix_torch as torch;
 pub use simplemix_train as train;
 pub use tch;

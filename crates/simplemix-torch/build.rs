@@ -1,0 +1,27 @@
+//! Compiles `src/native.cpp` against the libtorch that torch-sys has found.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    println!("cargo:rerun-if-changed=src/native.cpp");
+    // torch-sys says nothing where it is built for documentation only.
+    let Some(library) = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else { return };
+    let given = env::var_os("LIBTORCH_INCLUDE").or_else(|| env::var_os("LIBTORCH")).map(PathBuf::from);
+    let root = given.or_else(|| library.parent().map(Path::to_path_buf)).unwrap_or_default();
+    let include = if root.join("include").is_dir() { root.join("include") } else { root };
+    let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        .warnings(false)
+        .std("c++17")
+        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("src/native.cpp")
+        .compile("simplemix_torch");
+}

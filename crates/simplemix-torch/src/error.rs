@@ -1,0 +1,44 @@
+//! Errors of calls into libtorch.
+
+/// Why a call did nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor has another shape, kind, device or number than the function takes.
+    #[error("`{name}` is {found}, expected {expected}")]
+    Argument {
+        /// Name of the argument.
+        name: &'static str,
+        /// Value found.
+        found: String,
+        /// Values allowed.
+        expected: String,
+    },
+    /// libtorch refused a call.
+    #[error("libtorch failed while {doing}: {text}")]
+    Torch {
+        /// Work that failed, as in `running backward`.
+        doing: &'static str,
+        /// Message of libtorch, without its stack.
+        text: String,
+    },
+    /// The reader or writer of a file failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn argument(name: &'static str, found: impl ToString, expected: impl ToString) -> Self {
+        Self::Argument { name, found: found.to_string(), expected: expected.to_string() }
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        let text = error.to_string();
+        Self::Torch { doing: "calling it", text: text.split("\nException raised from").next().unwrap_or("").to_owned() }
+    }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod adamw;
+mod attention;
+mod calls;
+pub mod device;
+mod error;
+mod function;
+mod generator;
+mod gradients;
+mod many;
+mod native;
+mod precision;
+mod staging;
+#[cfg(test)]
+mod tests;
+
+pub use adamw::{AdamWTensors, AdamWValues, adamw};
+pub use attention::{AttentionKernels, Sequences, Varlen, varlen_attention};
+pub use calls::{Call, CallKind, Calls, named, trace};
+pub use error::{Error, Result};
+pub use function::{function, records};
+pub use generator::{generator_state, set_generator_state};
+pub use gradients::{backward, gradient_kind, set_gradient, set_gradient_kind};
+pub use many::{copy_all, norm, zero_all};
+pub use precision::{MatmulPrecision, set_half_sums, set_matmul_precision};
+pub use staging::Staging;
