@@ -16,11 +16,9 @@ const BUDGET: usize = 64 << 20;
 const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn positions(rows: i64, responses: i64) -> Positions {
-    Positions {
-        targets: Tensor::randint(VOCAB, [rows], (Kind::Int64, Device::Cpu)),
-        owners: Tensor::arange(rows, (Kind::Int64, Device::Cpu)).floor_divide_scalar(rows / responses),
-        responses,
-    }
+    let targets = Vec::<i64>::try_from(Tensor::randint(VOCAB, [rows], (Kind::Int64, Device::Cpu))).unwrap();
+    let owners: Vec<i64> = (0..rows).map(|row| row / (rows / responses)).collect();
+    Positions::new(&targets, &owners, responses as usize, Device::Cpu).unwrap()
 }
 
 fn head(c: &mut Criterion) {
@@ -55,8 +53,8 @@ fn head(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("full logits, head trained", rows), |b| {
             b.iter(|| {
                 let logps = hidden.linear(&trained, None::<&Tensor>).log_softmax(-1, Kind::Float);
-                let token_logps = logps.gather(1, &positions.targets.unsqueeze(1), false).squeeze_dim(1);
-                let logps = Tensor::zeros([4], CPU).index_add(0, &positions.owners, &token_logps);
+                let token_logps = logps.gather(1, &positions.targets().unsqueeze(1), false).squeeze_dim(1);
+                let logps = Tensor::zeros([4], CPU).index_add(0, positions.owners(), &token_logps);
                 let policy = PairLogps::from_alternating(&logps).unwrap();
                 dpo.evaluate(&policy, &reference, None).unwrap().loss.sum(Kind::Float).backward();
             });

@@ -28,11 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let hidden = Tensor::randn([rows, width], cpu).set_requires_grad(true);
     // Responses of 256 tokens, two a pair.
     let responses = (rows / 256).max(2);
-    let positions = Positions {
-        targets: Tensor::randint(vocab, [rows], (Kind::Int64, Device::Cpu)),
-        owners: Tensor::arange(rows, (Kind::Int64, Device::Cpu)).floor_divide_scalar(rows / responses),
-        responses,
-    };
+    let targets = Vec::<i64>::try_from(Tensor::randint(vocab, [rows], (Kind::Int64, Device::Cpu)))?;
+    let owners: Vec<i64> = (0..rows).map(|row| (row / (rows / responses)).min(responses - 1)).collect();
+    let positions = Positions::new(&targets, &owners, responses as usize, Device::Cpu)?;
     let zeros = || Tensor::zeros([responses / 2], cpu);
     let reference = PairLogps { chosen: zeros(), rejected: zeros() };
     let dpo = PreferenceLoss::new("sigmoid".parse()?, 0.1, 0.0)?;
@@ -50,15 +48,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             "naive" => {
                 let logps = hidden.linear(&head, None::<&Tensor>).log_softmax(-1, Kind::Float);
-                let token_logps = logps.gather(1, &positions.targets.unsqueeze(1), false).squeeze_dim(1);
-                let logps = Tensor::zeros([responses], cpu).index_add(0, &positions.owners, &token_logps);
+                let token_logps = logps.gather(1, &positions.targets().unsqueeze(1), false).squeeze_dim(1);
+                let logps = Tensor::zeros([responses], cpu).index_add(0, positions.owners(), &token_logps);
                 let loss = dpo.evaluate(&PairLogps::from_alternating(&logps)?, &reference, None)?.loss;
                 loss.sum(Kind::Float).backward();
             }
             "frozen" | "trained" | "frozen+stats" | "trained+stats" => {
                 let wanted = way.ends_with("stats");
                 let stats = TokenStats { mean_logit: wanted, entropy: wanted, top1: wanted, ..TokenStats::default() };
-                let options = ScoreOptions { budget: Some(budget), stats, token_weights: None };
+                let options = ScoreOptions { budget: Some(budget), stats, ..ScoreOptions::default() };
                 let inputs = FusedInputs {
                     reference: Some(&reference),
                     options,

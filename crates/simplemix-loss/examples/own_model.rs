@@ -20,9 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Four pairs; each response has six tokens, and each position predicts the next.
     let inputs = Tensor::randint(VOCAB, [48], (Kind::Int64, Device::Cpu));
-    let targets = Tensor::randint(VOCAB, [48], (Kind::Int64, Device::Cpu));
-    let owners = Tensor::arange(8, (Kind::Int64, Device::Cpu)).repeat_interleave_self_int(6, 0, None);
-    let positions = Positions { targets, owners, responses: 8 };
+    let targets = Vec::<i64>::try_from(Tensor::randint(VOCAB, [48], (Kind::Int64, Device::Cpu)))?;
+    let owners: Vec<i64> = (0..48).map(|position| position / 6).collect();
+    let positions = Positions::new(&targets, &owners, 8, Device::Cpu)?;
 
     // The head is the embedding itself; the reference is the policy before training.
     let logps = tch::no_grad(|| score_only(&embedding.ws, &hidden(&inputs), &positions, BUDGET))?;

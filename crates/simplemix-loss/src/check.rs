@@ -16,20 +16,6 @@ pub(crate) fn float_vector(name: &'static str, vector: &Tensor, len: i64) -> Res
     })
 }
 
-/// Checks that `vector` is an Int64 vector of length `len` with values from 0 to below `bound`.
-pub(crate) fn indices(name: &'static str, vector: &Tensor, len: i64, bound: i64) -> Result<()> {
-    if vector.size() != [len] || vector.kind() != Kind::Int64 {
-        return Err(Error::Shape {
-            name,
-            found: format!("{:?} {:?}", vector.kind(), vector.size()),
-            expected: format!("Int64 [{len}]"),
-        });
-    }
-    let (low, high) = (vector.min().int64_value(&[]), vector.max().int64_value(&[]));
-    let found = if low < 0 { low } else { high };
-    if low < 0 || high >= bound { Err(Error::Index { name, found, last: bound - 1 }) } else { Ok(()) }
-}
-
 /// Checks that `tensor` holds neither NaN nor infinities.
 pub(crate) fn finite(name: &'static str, tensor: &Tensor) -> Result<()> {
     let bad = tensor.detach().isfinite().logical_not();

@@ -65,6 +65,9 @@ pub enum Error {
         /// Missing input, such as `a reference`.
         need: &'static str,
     },
+    /// libtorch refused a call that tch lacks.
+    #[error(transparent)]
+    Native(#[from] simplemix_torch::Error),
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]
     Torch {

@@ -42,8 +42,7 @@ pub struct FusedLoss {
     pub output: LossOutput,
     /// The policy's log-probabilities, without gradient.
     pub policy: PairLogps,
-    /// A scalar whose `backward()` carries `weight` times the summed loss' gradient into the network below. Only its
-    /// gradient has a meaning.
+    /// `weight` times the summed loss, a scalar whose `backward()` carries its gradient into the network below.
     pub surrogate: Tensor,
     /// Token statistics that [`ScoreOptions::stats`] asks for; one entry per group of pairs, in the pairs' order.
     pub scores: Vec<Scores>,
@@ -57,7 +56,7 @@ impl<'a> FusedInputs<'a> {
     }
 
     fn check(&self) -> Result<()> {
-        let pairs = self.positions.responses / 2;
+        let pairs = self.positions.responses() / 2;
         if let Some(reference) = self.reference {
             float_vector("reference.chosen", &reference.chosen, pairs)?;
             float_vector("reference.rejected", &reference.rejected, pairs)?;
@@ -66,7 +65,7 @@ impl<'a> FusedInputs<'a> {
             float_vector("label_probs", probs, pairs)?;
         }
         if let Some(weights) = self.options.token_weights {
-            float_vector("token_weights", weights, self.positions.owners.numel() as i64)?;
+            float_vector("token_weights", weights, self.positions.rows())?;
         }
         Ok(())
     }
@@ -78,7 +77,7 @@ impl<'a> FusedInputs<'a> {
         workspace: &mut Workspace,
         group: &Group,
     ) -> Result<HeadPass<LossOutput>> {
-        let part = self.positions.narrow(group);
+        let part = group.of(self.positions);
         let reference = self.reference.map(|logps| logps.narrow(group.pair, group.pairs));
         let label_probs = self.label_probs.map(|probs| probs.narrow(0, group.pair, group.pairs));
         let token_weights = self.options.token_weights.map(|weights| weights.narrow(0, group.row, group.rows));
@@ -86,7 +85,7 @@ impl<'a> FusedInputs<'a> {
         options.stats.log_sum_sq_probs |= loss.wpo().is_some();
         let evaluate = |logps: &Tensor, scores: &Scores| {
             let policy = PairLogps::from_alternating(logps)?;
-            let lengths = PairLengths::from_alternating(&part.counts().to_kind(logps.kind()))?;
+            let lengths = PairLengths::from_alternating(&part.counts_on_device(logps.kind())?)?;
             let weights = match (loss.wpo(), &scores.log_sum_sq_probs) {
                 (Some(wpo), Some(squares)) => Some(wpo_weights(wpo, &part, &scores.token_logps, squares)?),
                 _ => None,
@@ -96,6 +95,7 @@ impl<'a> FusedInputs<'a> {
                 lengths: Some(&lengths),
                 label_probs: label_probs.as_ref(),
                 weights: weights.as_ref(),
+                checks: options.checks,
                 ..Pairs::new(&policy)
             };
             let output = loss.evaluate_pairs(&pairs)?;
@@ -116,15 +116,17 @@ impl<'a> FusedInputs<'a> {
 pub fn fused_preference_loss(loss: &(impl PairLoss + ?Sized), inputs: &FusedInputs<'_>) -> Result<FusedLoss> {
     inputs.check()?;
     let grouped = !loss.is_coupled() && inputs.head.is_trained();
-    let groups = if grouped { inputs.positions.groups(rows_within(&inputs.options, &inputs.head)) } else { None };
+    let groups = if grouped { groups(inputs.positions, rows_within(&inputs.options, &inputs.head)) } else { None };
     let has_stats = inputs.options.stats != TokenStats::default() || loss.wpo().is_some();
     let mut workspace = Workspace::default();
     let (mut gradients, mut outputs, mut policies, mut scores) = (vec![], vec![], vec![], vec![]);
+    let mut losses = Vec::new();
     for group in groups.unwrap_or_else(|| vec![Group::all(inputs.positions)]) {
         let pass = inputs.group_pass(loss, &mut workspace, &group)?;
         policies.push(pass.scores.logps.shallow_clone());
         outputs.push(LossOutput { loss: pass.output.loss.detach(), ..pass.output });
         gradients.push(pass.gradient);
+        losses.push(pass.loss);
         if has_stats {
             scores.push(pass.scores);
         }
@@ -133,7 +135,7 @@ pub fn fused_preference_loss(loss: &(impl PairLoss + ?Sized), inputs: &FusedInpu
     Ok(FusedLoss {
         output: LossOutput::join(&outputs),
         policy: PairLogps::from_alternating(&Tensor::cat(&policies, 0))?,
-        surrogate: (inputs.hidden * gradient).sum(inputs.hidden.kind()),
+        surrogate: surrogate(inputs.hidden, gradient, Tensor::stack(&losses, 0).sum(losses[0].kind()))?,
         scores,
     })
 }
@@ -153,8 +155,7 @@ pub fn fused_preference_loss(loss: &(impl PairLoss + ?Sized), inputs: &FusedInpu
 ///
 /// let weight = Tensor::from_slice(&[1.0, 0.0]).view([2, 1]);
 /// let hidden = Tensor::from_slice(&[0.0]).view([1, 1]).set_requires_grad(true);
-/// let positions =
-///     Positions { targets: Tensor::from_slice(&[0i64]), owners: Tensor::from_slice(&[0i64]), responses: 1 };
+/// let positions = Positions::new(&[0], &[0], 1, tch::Device::Cpu)?;
 /// let (_, surrogate) = fused_logps(&weight, &hidden, &positions, 1 << 20, |logps| Ok(-logps.sum(Kind::Double)))?;
 /// surrogate.backward();
 /// // Of two even tokens, the first's weight is 1 and the mean weight 1/2.
@@ -170,7 +171,14 @@ pub fn fused_logps<'a>(
 ) -> Result<(Scores, Tensor)> {
     let scalar = |logps: &Tensor, _: &Scores| Ok((loss(logps)?, ()));
     let pass = head_pass(&mut Workspace::default(), head.into(), &hidden.detach(), positions, options.into(), scalar)?;
-    Ok((pass.scores, (hidden * pass.gradient).sum(hidden.kind())))
+    let surrogate = surrogate(hidden, pass.gradient, pass.loss)?;
+    Ok((pass.scores, surrogate))
+}
+
+/// `loss` as a scalar in the graph of `hidden`, with a gradient that is known.
+fn surrogate(hidden: &Tensor, gradient: Tensor, loss: Tensor) -> Result<Tensor> {
+    let carry = move |factor: &[Tensor]| Ok(vec![Some(gradient.f_mul(&factor[0].to_kind(gradient.kind()))?)]);
+    Ok(simplemix_torch::function("FusedHead", &[hidden], vec![loss], carry)?.remove(0))
 }
 
 /// Result of a forward and backward pass through the head.
@@ -178,6 +186,8 @@ struct HeadPass<T> {
     scores: Scores,
     /// Gradient with respect to the hidden states, `[N, H]`.
     gradient: Tensor,
+    /// Loss, a scalar without graph.
+    loss: Tensor,
     output: T,
 }
 
@@ -196,7 +206,7 @@ fn head_pass<T>(
     scalar.f_backward().doing("the loss' backward pass")?;
     let backward = scores.take_for_backward();
     let gradient = backward.run(workspace, head, states, positions, &logps.grad(), &scores)?;
-    Ok(HeadPass { scores, gradient, output })
+    Ok(HeadPass { scores, gradient, loss: scalar.detach(), output })
 }
 
 /// Pairs that go through the head together.
@@ -209,47 +219,33 @@ struct Group {
 
 impl Group {
     fn all(positions: &Positions) -> Self {
-        Self { pair: 0, pairs: positions.responses / 2, row: 0, rows: positions.owners.numel() as i64 }
+        Self { pair: 0, pairs: positions.responses() / 2, row: 0, rows: positions.rows() }
+    }
+
+    fn of(&self, positions: &Positions) -> Positions {
+        positions.narrow(self.row..self.row + self.rows, 2 * self.pair..2 * (self.pair + self.pairs))
     }
 }
 
-impl Positions {
-    /// Consecutive pairs in groups of at most `most` rows, or of one pair; `None` unless each response's rows are
-    /// contiguous and responses are in order.
-    fn groups(&self, most: i64) -> Option<Vec<Group>> {
-        if self.responses < 2 || self.responses % 2 == 1 || self.owners.dim() != 1 || self.owners.numel() < 2 {
-            return None;
-        }
-        let steps = self.owners.diff::<Tensor>(1, 0, None, None);
-        if steps.min().int64_value(&[]) < 0 || self.owners.int64_value(&[0]) < 0 {
-            return None;
-        }
-        let counts = Vec::<i64>::try_from(self.counts()).ok()?;
-        let mut groups = vec![Group { pair: 0, pairs: 0, row: 0, rows: 0 }];
-        for (pair, rows) in counts.chunks_exact(2).map(|pair| pair.iter().sum::<i64>()).enumerate() {
-            let last = groups.last_mut()?;
-            if last.pairs > 0 && last.rows + rows > most {
-                let row = last.row + last.rows;
-                groups.push(Group { pair: pair as i64, pairs: 1, row, rows });
-            } else {
-                last.pairs += 1;
-                last.rows += rows;
-            }
-        }
-        Some(groups)
+/// Consecutive pairs in groups of at most `most` rows, or of one pair; `None` unless each response's rows are contiguous and
+/// responses are in order.
+fn groups(positions: &Positions, most: i64) -> Option<Vec<Group>> {
+    if positions.responses() % 2 == 1 || !positions.owner_of().is_sorted() {
+        return None;
     }
-
-    fn narrow(&self, group: &Group) -> Self {
-        if group.rows == self.owners.numel() as i64 {
-            let (targets, owners) = (self.targets.shallow_clone(), self.owners.shallow_clone());
-            return Self { targets, owners, responses: self.responses };
-        }
-        Self {
-            targets: self.targets.narrow(0, group.row, group.rows),
-            owners: self.owners.narrow(0, group.row, group.rows) - 2 * group.pair,
-            responses: 2 * group.pairs,
+    let mut groups = vec![Group { pair: 0, pairs: 0, row: 0, rows: 0 }];
+    let (pairs, _) = positions.counts().as_chunks::<2>();
+    for (pair, rows) in pairs.iter().map(|[chosen, rejected]| chosen + rejected).enumerate() {
+        let last = groups.last_mut()?;
+        if last.pairs > 0 && last.rows + rows > most {
+            let row = last.row + last.rows;
+            groups.push(Group { pair: pair as i64, pairs: 1, row, rows });
+        } else {
+            last.pairs += 1;
+            last.rows += rows;
         }
     }
+    Some(groups)
 }
 
 #[cfg(test)]

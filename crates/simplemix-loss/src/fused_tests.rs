@@ -10,11 +10,7 @@ use tch::{Device, Kind};
 const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 fn positions() -> Positions {
-    Positions {
-        targets: Tensor::from_slice(&[2i64, 3, 4, 5, 6, 7, 8, 0]),
-        owners: Tensor::from_slice(&[0i64, 0, 1, 1, 1, 2, 3, 3]),
-        responses: 4,
-    }
+    Positions::new(&[2, 3, 4, 5, 6, 7, 8, 0], &[0, 0, 1, 1, 1, 2, 3, 3], 4, Device::Cpu).unwrap()
 }
 
 fn reference() -> PairLogps {
@@ -41,12 +37,12 @@ fn off(a: &Tensor, b: &Tensor) -> f64 {
 fn naive(loss: &dyn PairLoss, weight: f64) -> (LossOutput, Tensor) {
     let (embedding, positions, reference) = (embedding(), positions(), reference());
     let log_probs = below(&embedding).matmul(&embedding.tr()).log_softmax(-1, Kind::Double);
-    let token = log_probs.gather(1, &positions.targets.unsqueeze(1), false).squeeze_dim(1);
-    let logps = Tensor::zeros([4], F64).index_add(0, &positions.owners, &token);
+    let token = log_probs.gather(1, &positions.targets().unsqueeze(1), false).squeeze_dim(1);
+    let logps = Tensor::zeros([4], F64).index_add(0, positions.owners(), &token);
     let squares = (log_probs.detach() * 2.0).exp().sum_dim_intlist([1i64].as_slice(), false, None).log();
     let weights = loss.wpo().map(|wpo| wpo_weights(wpo, &positions, &token.detach(), &squares).unwrap());
     let policy = PairLogps::from_alternating(&logps).unwrap();
-    let lengths = PairLengths::from_alternating(&positions.counts().to_kind(Kind::Double)).unwrap();
+    let lengths = PairLengths::from_alternating(&positions.counts_on_device(Kind::Double).unwrap()).unwrap();
     let probs = label_probs();
     let pairs = Pairs {
         reference: Some(&reference),

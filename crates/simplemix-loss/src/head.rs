@@ -77,7 +77,7 @@ pub(crate) struct Chunk<'a> {
 
 /// Gradients of the head's weight and bias, summed over chunks in f32 or f64.
 pub(crate) struct GradientSums {
-    /// The weight's `.grad()` itself, or an f32 sum to be added to a half-precision one.
+    /// The weight's `.grad()` itself, or an f32 sum to be added to one in half precision.
     weight: Option<Tensor>,
     bias: Option<Tensor>,
 }
@@ -87,7 +87,7 @@ impl GradientSums {
         let sum_of = |part: &Tensor| -> Result<Option<Tensor>> {
             if !part.requires_grad() {
                 Ok(None)
-            } else if part.kind() == kind {
+            } else if gradient_kind(part)? == kind {
                 defined_gradient(part).map(Some)
             } else {
                 Ok(Some(Tensor::f_zeros(part.size(), (kind, part.device())).doing("allocating")?))
@@ -117,14 +117,28 @@ impl GradientSums {
     pub(crate) fn finish(self, head: &Head<'_>) -> Result<()> {
         for (part, sum) in [(Some(head.weight), self.weight), (head.bias, self.bias)] {
             if let (Some(part), Some(sum)) = (part, sum)
-                && part.kind() != sum.kind()
+                && gradient_kind(part)? != sum.kind()
             {
                 let mut gradient = defined_gradient(part)?;
-                gradient += sum.to_kind(part.kind());
+                gradient += sum.to_kind(gradient.kind());
             }
         }
         Ok(())
     }
+}
+
+/// Kind of `tensor.grad()`, or of the gradient that it would have.
+fn gradient_kind(tensor: &Tensor) -> Result<Kind> {
+    let gradient = tensor.grad();
+    if gradient.defined() {
+        return Ok(gradient.kind());
+    }
+    if !tensor.is_leaf() {
+        let found = "computed from other tensors".to_owned();
+        let expected = "a leaf of the graph, which has a gradient".to_owned();
+        return Err(Error::Shape { name: "head", found, expected });
+    }
+    Ok(simplemix_torch::gradient_kind(tensor)?)
 }
 
 /// `tensor.grad()`, set to zeros first if it is undefined.
@@ -133,13 +147,8 @@ fn defined_gradient(tensor: &Tensor) -> Result<Tensor> {
     if gradient.defined() {
         return Ok(gradient);
     }
-    // tch cannot assign a gradient, but the backward pass of a product with zero creates one of zeros.
-    tch::with_grad(|| (tensor.narrow(0, 0, 1) * 0.0).sum(tensor.kind()).f_backward()).doing("making a gradient")?;
-    let gradient = tensor.grad();
-    if gradient.defined() {
-        return Ok(gradient);
-    }
-    let (found, expected) =
-        ("computed from other tensors".to_owned(), "a leaf of the graph, which has a gradient".to_owned());
-    Err(Error::Shape { name: "head", found, expected })
+    let kind = gradient_kind(tensor)?;
+    let zeros = Tensor::f_zeros(tensor.size(), (kind, tensor.device())).doing("making a gradient")?;
+    simplemix_torch::set_gradient(tensor, Some(&zeros))?;
+    Ok(zeros)
 }

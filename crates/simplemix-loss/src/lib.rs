@@ -28,7 +28,7 @@ pub use divergence::Divergence;
 pub use error::{Error, Result};
 pub use fused::{FusedInputs, FusedLoss, fused_logps, fused_preference_loss};
 pub use head::Head;
-pub use inputs::{Positions, ScoreOptions, TokenStats};
+pub use inputs::{Checks, Positions, ScoreOptions, TokenStats};
 pub use objective::PairLoss;
 pub use online::{ScoreTerm, bradley_terry, kl_from_samples};
 pub use pair::{LossOutput, Need, PairLengths, PairLogps, Pairs};

@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use crate::check::{finite, float_vector};
 use crate::error::{Error, Result};
+use crate::inputs::Checks;
 
 /// Summed log-probabilities of the two responses of each pair, nats.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Pairs<'a> {
     pub label_probs: Option<&'a Tensor>,
     /// Factor of each pair's loss, `[B]`, such as [`crate::wpo_weights`].
     pub weights: Option<&'a Tensor>,
+    /// Time of the checks for NaN, infinity and ranges.
+    pub checks: Checks,
 }
 
 /// An input that not every loss needs.
@@ -109,7 +112,7 @@ impl PairLengths {
 impl<'a> Pairs<'a> {
     /// Pairs with the policy's log-probabilities alone.
     pub fn new(policy: &'a PairLogps) -> Self {
-        Self { policy, reference: None, lengths: None, label_probs: None, weights: None }
+        Self { policy, reference: None, lengths: None, label_probs: None, weights: None, checks: Checks::Now }
     }
 
     /// Whether an input is there.
@@ -135,7 +138,12 @@ impl<'a> Pairs<'a> {
         vectors.extend(self.weights.map(|weights| ("weights", weights)));
         for (name, vector) in vectors {
             float_vector(name, vector, len)?;
-            finite(name, vector)?;
+            if self.checks == Checks::Now {
+                finite(name, vector)?;
+            }
+        }
+        if self.checks == Checks::Later {
+            return Ok(len);
         }
         let in_range = |name: &'static str, vector: &Tensor, low: f64, high: f64, expected: &str| {
             let (least, most) = (vector.min().double_value(&[]), vector.max().double_value(&[]));

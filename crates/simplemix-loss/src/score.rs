@@ -10,17 +10,16 @@
 //! | trained | fit the budget at once | 3: softmax is kept until the backward pass |
 //! | trained | exceed the budget | 4: logits are recomputed |
 //!
-//! tch has no user-defined gradient, so the caller propagates the hidden states' gradient by
-//! `(hidden * gradient).sum().backward()`, which is exact. Letters: N scored positions, n of them in a chunk, H width,
-//! V vocabulary, S responses.
+//! The caller propagates the hidden states' gradient by `simplemix_torch::backward(&[&hidden], &[&gradient])`. Letters: N
+//! scored positions, n of them in a chunk, H width, V vocabulary, S responses.
 
 use tch::Tensor;
 
-use crate::check::{finite, float_vector, indices, is_float};
+use crate::check::{finite, float_vector, is_float};
 use crate::error::{Doing, Error, Result};
 use crate::gemm::accumulator;
 use crate::head::{Chunk, GradientSums, Head};
-use crate::inputs::{Positions, ScoreOptions, TokenStats};
+use crate::inputs::{Checks, Positions, ScoreOptions, TokenStats};
 use crate::rows::Rows;
 use crate::workspace::{Workspace, default_budget};
 
@@ -44,6 +43,7 @@ pub struct Scores {
     pub(crate) saved: SavedForBackward,
     chunk_rows: i64,
     token_weights: Option<Tensor>,
+    checks: Checks,
 }
 
 /// Results of the forward pass that the backward pass uses.
@@ -71,8 +71,7 @@ pub(crate) enum SavedForBackward {
 /// // Two tokens to choose from, with logits 1 and 0: the first has log-probability -ln(1 + e^-1).
 /// let weight = Tensor::from_slice(&[1f32, 0.0]).view([2, 1]);
 /// let hidden = Tensor::from_slice(&[1f32]).view([1, 1]);
-/// let positions =
-///     Positions { targets: Tensor::from_slice(&[0i64]), owners: Tensor::from_slice(&[0i64]), responses: 1 };
+/// let positions = Positions::new(&[0], &[0], 1, tch::Device::Cpu)?;
 /// let scores = score(&weight, &hidden, &positions, 1 << 20)?;
 /// assert!((scores.logps.double_value(&[0]) + 0.313262).abs() < 1e-6);
 /// # Ok::<(), simplemix_loss::Error>(())
@@ -134,7 +133,7 @@ pub(crate) fn score_in(
     for start in (0..rows).step_by(chunk_rows as usize) {
         let len = chunk_rows.min(rows - start);
         let buffer = workspace.rows(len, vocab, (kind, hidden.device()))?;
-        let targets = positions.targets.narrow(0, start, len);
+        let targets = positions.targets().narrow(0, start, len);
         let chunk = head.softmax_of(&buffer, &hidden.narrow(0, start, len), &targets, options.stats)?;
         if let Some(gradients) = &gradients {
             let token = head.token_gradients(&buffer, &targets, chunk.target_slope.as_ref())?;
@@ -144,10 +143,12 @@ pub(crate) fn score_in(
         chunks.push(chunk);
     }
     let rows = Rows::join(&chunks)?;
-    finite("log-probabilities", &rows.token_logps)?;
+    if options.checks == Checks::Now {
+        finite("log-probabilities", &rows.token_logps)?;
+    }
     let weighted = options.token_weights.map(|weights| &rows.token_logps * weights.to_kind(kind));
-    let logps = Tensor::zeros([positions.responses], (kind, hidden.device()))
-        .f_index_add(0, &positions.owners, weighted.as_ref().unwrap_or(&rows.token_logps))
+    let logps = Tensor::zeros([positions.responses()], (kind, hidden.device()))
+        .f_index_add(0, positions.owners(), weighted.as_ref().unwrap_or(&rows.token_logps))
         .doing("summing log-probs")?;
     let saved = match (gradients, probs) {
         _ if !for_backward => SavedForBackward::Nothing,
@@ -166,6 +167,7 @@ pub(crate) fn score_in(
         saved,
         chunk_rows,
         token_weights: options.token_weights.map(Tensor::detach),
+        checks: options.checks,
     })
 }
 
@@ -211,8 +213,10 @@ impl Backward {
         scores: &Scores,
     ) -> Result<Tensor> {
         let rows = scores.token_logps.size()[0];
-        float_vector("gradient", gradient, positions.responses)?;
-        finite("gradient", gradient)?;
+        float_vector("gradient", gradient, positions.responses())?;
+        if scores.checks == Checks::Now {
+            finite("gradient", gradient)?;
+        }
         if hidden.size() != [rows, head.weight.size()[1]] {
             let expected = format!("[{rows}, {}], as scored", head.weight.size()[1]);
             return Err(Error::Shape { name: "hidden", found: format!("{:?}", hidden.size()), expected });
@@ -220,7 +224,7 @@ impl Backward {
         let _guard = tch::no_grad_guard();
         let hidden = &hidden.detach();
         let kind = scores.token_logps.kind();
-        let mut per_row = gradient.detach().to_kind(kind).index_select(0, &positions.owners);
+        let mut per_row = gradient.detach().to_kind(kind).index_select(0, positions.owners());
         if let Some(weights) = &scores.token_weights {
             per_row *= weights.to_kind(kind);
         }
@@ -238,7 +242,7 @@ impl Backward {
         for start in (0..rows).step_by(scores.chunk_rows as usize) {
             let len = scores.chunk_rows.min(rows - start);
             let states = hidden.narrow(0, start, len);
-            let targets = positions.targets.narrow(0, start, len);
+            let targets = positions.targets().narrow(0, start, len);
             let scale = per_row.narrow(0, start, len);
             let (probs, slope) = match saved.take() {
                 Some(saved) => saved,
@@ -284,7 +288,9 @@ fn check_inputs(head: &Head<'_>, hidden: &Tensor, positions: &Positions, options
     }
     if let Some(weights) = options.token_weights {
         float_vector("token_weights", weights, rows)?;
-        finite("token_weights", weights)?;
+        if options.checks == Checks::Now {
+            finite("token_weights", weights)?;
+        }
     }
     for (key, value) in [("soft_cap", head.soft_cap.unwrap_or(1.0)), ("scale", head.scale)] {
         if !value.is_finite() || value <= 0.0 {
@@ -292,13 +298,10 @@ fn check_inputs(head: &Head<'_>, hidden: &Tensor, positions: &Positions, options
             return Err(Error::Setting { key: key.into(), found: value.to_string(), expected });
         }
     }
-    indices("targets", &positions.targets, rows, vocab)?;
-    indices("owners", &positions.owners, rows, positions.responses)?;
-    let counts = positions.counts();
-    if counts.min().int64_value(&[]) == 0 {
-        let response = counts.argmin(0, false).int64_value(&[]);
-        return Err(Error::EmptyResponse { response, responses: positions.responses });
+    if positions.rows() != rows {
+        return refuse("hidden", format!("[{rows}, H]"), format!("[{}, H], a row for each position", positions.rows()));
     }
+    positions.check_vocabulary(vocab)?;
     Ok(rows)
 }
 

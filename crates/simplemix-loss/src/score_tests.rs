@@ -19,16 +19,16 @@ struct Case {
     gradient: Tensor,
 }
 
+fn positions(targets: &[i64], owners: &[i64], responses: usize) -> Positions {
+    Positions::new(targets, owners, responses, Device::Cpu).unwrap()
+}
+
 fn case() -> Case {
     Case {
         weight: noise(1, &[VOCAB, 5]),
         bias: noise(2, &[VOCAB]),
         hidden: noise(3, &[7, 5]),
-        positions: Positions {
-            targets: Tensor::from_slice(&[0i64, 10, 3, 3, 7, 1, 5]),
-            owners: Tensor::from_slice(&[0i64, 0, 1, 1, 1, 2, 2]),
-            responses: 3,
-        },
+        positions: positions(&[0, 10, 3, 3, 7, 1, 5], &[0, 0, 1, 1, 1, 2, 2], 3),
         gradient: Tensor::from_slice(&[0.7f64, -1.3, 0.2]),
     }
 }
@@ -44,8 +44,8 @@ fn naive_logits(head: Head<'_>, hidden: &Tensor) -> Tensor {
 
 fn naive(head: Head<'_>, hidden: &Tensor, positions: &Positions, weights: &Tensor) -> Tensor {
     let token = naive_logits(head, hidden).log_softmax(-1, None);
-    let token = token.gather(1, &positions.targets.unsqueeze(1), false).squeeze_dim(1) * weights;
-    Tensor::zeros([positions.responses], F64).index_add(0, &positions.owners, &token)
+    let token = token.gather(1, &positions.targets().unsqueeze(1), false).squeeze_dim(1) * weights;
+    Tensor::zeros([positions.responses()], F64).index_add(0, positions.owners(), &token)
 }
 
 fn off(a: &Tensor, b: &Tensor) -> f64 {
@@ -133,7 +133,7 @@ fn statistics_are_those_of_full_logits() {
     for soft_cap in [None, Some(1.5)] {
         let head = Head { bias: Some(&bias), soft_cap, ..Head::from(&weight) };
         let stats = TokenStats { mean_logit: true, entropy: true, top1: true, log_sum_sq_probs: true };
-        let options = ScoreOptions { budget: Some(200), stats, token_weights: None };
+        let options = ScoreOptions { budget: Some(200), stats, ..ScoreOptions::default() };
         let scores = score(head, &hidden, &positions, options).unwrap();
         let logits = naive_logits(head, &hidden);
         let logp = logits.log_softmax(-1, None);
@@ -142,7 +142,7 @@ fn statistics_are_those_of_full_logits() {
         assert!(off(&scores.mean_logit.unwrap(), &(over_vocab(logits.copy()) / VOCAB)) < 1e-12);
         assert!(off(&scores.entropy.unwrap(), &-over_vocab(logp.exp() * &logp)) < 1e-12);
         assert!(off(&scores.log_sum_sq_probs.unwrap(), &over_vocab((&logp * 2.0).exp()).log()) < 1e-12);
-        let hits = logits.argmax(-1, false).eq_tensor(&positions.targets);
+        let hits = logits.argmax(-1, false).eq_tensor(positions.targets());
         assert_eq!(Vec::<bool>::try_from(scores.top1.unwrap()).unwrap(), Vec::<bool>::try_from(hits).unwrap());
     }
 }
@@ -152,11 +152,9 @@ fn statistics_are_those_of_full_logits() {
 fn bfloat16_is_summed_in_f32() {
     let half = |seed: u64, size: [i64; 2]| (noise(seed, &size) * 0.3).to_kind(Kind::BFloat16);
     let (weight, hidden) = (half(4, [300, 64]), half(5, [40, 64]));
-    let positions = Positions {
-        targets: Tensor::arange(40, (Kind::Int64, Device::Cpu)) * 7,
-        owners: Tensor::arange(40, (Kind::Int64, Device::Cpu)).divide_scalar_mode(20, "floor"),
-        responses: 2,
-    };
+    let targets: Vec<i64> = (0..40).map(|at| at * 7).collect();
+    let owners: Vec<i64> = (0..40).map(|at| at / 20).collect();
+    let positions = positions(&targets, &owners, 2);
     let gradient = Tensor::from_slice(&[1.0f32, -1.0]);
     let wide = |t: &Tensor| t.to_kind(Kind::Double).set_requires_grad(true);
     let (wide_weight, wide_hidden) = (wide(&weight), wide(&hidden));
@@ -184,7 +182,8 @@ fn budget_and_order_change_nothing() {
     let order = noise(9, &[60]).argsort(0, false);
     let run = |budget: usize, order: Option<&Tensor>| {
         let pick = |t: &Tensor| order.map_or_else(|| t.shallow_clone(), |order| t.index_select(0, order));
-        let positions = Positions { targets: pick(&targets), owners: pick(&owners), responses: 4 };
+        let host = |t: &Tensor| Vec::<i64>::try_from(pick(t)).unwrap();
+        let positions = positions(&host(&targets), &host(&owners), 4);
         let trained = weight.copy().set_requires_grad(true);
         let scores = score(&trained, &pick(&hidden), &positions, budget).unwrap();
         let logps = scores.logps.shallow_clone();
@@ -205,8 +204,7 @@ fn budget_and_order_change_nothing() {
 #[test]
 fn log_probs_below_what_f32_exponentials_hold_are_exact() {
     let weight = Tensor::from_slice(&[500f32, 0.0]).view([2, 1]);
-    let positions =
-        Positions { targets: Tensor::from_slice(&[1i64]), owners: Tensor::from_slice(&[0i64]), responses: 1 };
+    let positions = positions(&[1], &[0], 1);
     let logps = score_only(&weight, &Tensor::ones([1, 1], (Kind::Float, Device::Cpu)), &positions, 1).unwrap();
     assert_eq!(logps.double_value(&[0]), -500.0);
 }
@@ -215,18 +213,20 @@ fn log_probs_below_what_f32_exponentials_hold_are_exact() {
 fn what_does_not_fit_is_named() {
     let Case { weight, hidden, positions, gradient, .. } = case();
     let fails = |hidden: &Tensor, p: &Positions| score(&weight, hidden, p, 1).unwrap_err();
-    let with = |targets: &[i64], owners: &[i64], responses: i64| Positions {
-        targets: Tensor::from_slice(targets),
-        owners: Tensor::from_slice(owners),
-        responses,
+    let refused = |targets: &[i64], owners: &[i64], responses: usize| {
+        Positions::new(targets, owners, responses, Device::Cpu).unwrap_err()
     };
     let seven = [0i64; 7];
-    let text = fails(&hidden, &with(&[1, 11, 0, 0, 0, 0, 0], &seven, 1)).to_string();
+    let text = fails(&hidden, &self::positions(&[1, 11, 0, 0, 0, 0, 0], &seven, 1)).to_string();
     assert_eq!(text, "`targets` holds 11, expected indices from 0 to 10");
-    assert!(matches!(fails(&hidden, &with(&seven, &[0, 0, 0, 0, 0, 0, -1], 1)), Error::Index { found: -1, .. }));
-    let empty = fails(&hidden, &with(&seven, &[0, 0, 0, 2, 2, 2, 2], 3));
+    assert!(matches!(refused(&[-2], &[0], 1), Error::Index { name: "targets", found: -2, .. }));
+    assert!(matches!(refused(&seven, &[0, 0, 0, 0, 0, 0, -1], 1), Error::Index { found: -1, .. }));
+    assert!(matches!(refused(&seven, &[0, 0, 0, 0, 0, 0, 1], 1), Error::Index { found: 1, last: 0, .. }));
+    let empty = refused(&seven, &[0, 0, 0, 2, 2, 2, 2], 3);
     assert_eq!(empty.to_string(), "response 1 of 3 is empty, expected at least one scored position");
-    assert!(matches!(fails(&hidden, &with(&[0], &[0], 1)), Error::Shape { name: "targets", .. }));
+    assert!(matches!(refused(&seven, &[0], 1), Error::Shape { name: "owners", .. }));
+    assert!(matches!(refused(&[], &[], 0), Error::Shape { name: "owners", .. }));
+    assert!(matches!(fails(&hidden, &self::positions(&[0], &[0], 1)), Error::Shape { name: "hidden", .. }));
     assert!(matches!(fails(&hidden.narrow(1, 0, 4), &positions), Error::Shape { name: "hidden", .. }));
     assert!(matches!(fails(&hidden.to_kind(Kind::Float), &positions), Error::Shape { name: "hidden", .. }));
     for bad in [f64::NAN, f64::INFINITY] {
@@ -234,6 +234,10 @@ fn what_does_not_fit_is_named() {
         let _ = broken.get(2).fill_(bad);
         assert!(matches!(fails(&broken, &positions), Error::NonFinite { index: 2, .. }));
     }
+    // Checked later, NaN goes on.
+    let broken = &hidden * f64::NAN;
+    let later = ScoreOptions { checks: Checks::Later, ..ScoreOptions::from(1) };
+    assert!(score(&weight, &broken, &positions, later).unwrap().logps.isnan().all().int64_value(&[]) == 1);
     let backward = |gradient: &Tensor| {
         let scores = score(&weight, &hidden, &positions, 1).unwrap();
         scores.backward(&weight, &hidden, &positions, gradient).unwrap_err()

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use simplemix_torch::device::to_device;
+use tch::Tensor;
 
-use crate::check::{float_vector, indices};
+use crate::check::float_vector;
 use crate::error::{Error, Result};
 use crate::inputs::Positions;
 use crate::pair::PairLogps;
@@ -44,8 +45,7 @@ impl fmt::Display for Wpo {
 /// use simplemix_loss::{Positions, Wpo, wpo_weights};
 /// use tch::Tensor;
 /// // One token per response, both of probability 1/2; squared probabilities sum to 1/4 and to 1: weights 2 and 1/2.
-/// let positions = Positions {
-///     targets: Tensor::from_slice(&[0i64, 0]), owners: Tensor::from_slice(&[0i64, 1]), responses: 2 };
+/// let positions = Positions::new(&[0, 0], &[0, 1], 2, tch::Device::Cpu)?;
 /// let token_logps = Tensor::from_slice(&[0.5f64.ln(), 0.5f64.ln()]);
 /// let weights = wpo_weights(Wpo::Capped, &positions, &token_logps, &Tensor::from_slice(&[0.25f64.ln(), 0.0]))?;
 /// assert!((weights.double_value(&[0]) - 1.0).abs() < 1e-12);
@@ -53,14 +53,13 @@ impl fmt::Display for Wpo {
 /// ```
 pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_sum_sq_probs: &Tensor) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
-    let rows = positions.owners.numel() as i64;
+    let rows = positions.rows();
     float_vector("token_logps", token_logps, rows)?;
     float_vector("log_sum_sq_probs", log_sum_sq_probs, rows)?;
-    indices("owners", &positions.owners, rows, positions.responses)?;
     let kind = token_logps.kind();
-    let sums = Tensor::zeros([positions.responses], (kind, token_logps.device()));
-    let sums = sums.index_add(0, &positions.owners, &(token_logps - log_sum_sq_probs));
-    let means = sums / positions.counts().clamp_min(1).to_kind(kind);
+    let sums = Tensor::zeros([positions.responses()], (kind, token_logps.device()));
+    let sums = sums.index_add(0, positions.owners(), &(token_logps - log_sum_sq_probs));
+    let means = sums / positions.counts_on_device(kind)?;
     let PairLogps { chosen, rejected } = PairLogps::from_alternating(&means)?;
     let weights = chosen + rejected;
     Ok(match wpo {
@@ -83,8 +82,7 @@ pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_su
 /// ```
 /// use simplemix_loss::{Positions, ld_token_weights};
 /// use tch::Tensor;
-/// let positions = Positions {
-///     targets: Tensor::from_slice(&[0i64; 4]), owners: Tensor::from_slice(&[0i64, 0, 0, 1]), responses: 2 };
+/// let positions = Positions::new(&[0; 4], &[0, 0, 0, 1], 2, tch::Device::Cpu)?;
 /// let weights = ld_token_weights(&positions, 0.5)?;
 /// assert_eq!(Vec::<f64>::try_from(weights).unwrap(), [1.0, 0.5, 0.5, 1.0]);
 /// # Ok::<(), simplemix_loss::Error>(())
@@ -94,17 +92,21 @@ pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
         let expected = "a number from 0 to 1".to_owned();
         return Err(Error::Setting { key: "ld_alpha".to_owned(), found: alpha.to_string(), expected });
     }
-    let rows = positions.owners.numel() as i64;
-    indices("owners", &positions.owners, rows, positions.responses)?;
     let counts = positions.counts();
-    let PairLogps { chosen, rejected } = PairLogps::from_alternating(&counts)?;
-    let shared = chosen.minimum(&rejected).repeat_interleave_self_int(2, 0, None);
-    // A stable sort by owner makes each response's tokens contiguous; a token's rank gives its place in the response.
-    let order = positions.owners.sort_stable(true, 0, false).1;
-    let starts = counts.cumsum(0, Kind::Int64) - &counts;
-    let owners = positions.owners.index_select(0, &order);
-    let places = Tensor::arange(rows, (Kind::Int64, owners.device())) - starts.index_select(0, &owners);
-    let beyond = places.ge_tensor(&shared.index_select(0, &owners)).to_kind(Kind::Double);
-    let weights = beyond * (alpha - 1.0) + 1.0;
-    Ok(weights.zeros_like().index_copy(0, &order, &weights))
+    if counts.len() % 2 == 1 {
+        return Err(Error::Shape {
+            name: "positions",
+            found: format!("{} responses", counts.len()),
+            expected: "pairs".to_owned(),
+        });
+    }
+    let mut seen = vec![0; counts.len()];
+    let weight = |&owner: &i64| {
+        let owner = owner as usize;
+        seen[owner] += 1;
+        // The other response of the pair differs in the last bit of its number.
+        if seen[owner] <= counts[owner].min(counts[owner ^ 1]) { 1.0 } else { alpha }
+    };
+    let weights: Vec<f64> = positions.owner_of().iter().map(weight).collect();
+    Ok(to_device(&Tensor::from_slice(&weights), positions.targets().device())?)
 }

@@ -64,8 +64,7 @@ impl Golden {
     fn positions(&self) -> Positions {
         let lengths = self.chosen_lengths.iter().zip(&self.rejected_lengths).flat_map(|(c, r)| [*c, *r]);
         let owners: Vec<i64> = lengths.enumerate().flat_map(|(i, len)| vec![i as i64; len]).collect();
-        let targets = Tensor::zeros([owners.len() as i64], (Kind::Int64, Device::Cpu));
-        Positions { targets, owners: Tensor::from_slice(&owners), responses: 2 * self.chosen_lengths.len() as i64 }
+        Positions::new(&vec![0; owners.len()], &owners, 2 * self.chosen_lengths.len(), Device::Cpu).unwrap()
     }
 
     fn lengths(&self) -> PairLengths {
@@ -117,7 +116,7 @@ fn dpo_trainer_agrees_on_losses_margins_and_gradients() {
             None => Tensor::ones_like(&tokens),
         };
         let logps =
-            Tensor::zeros([positions.responses], F64).index_add(0, &positions.owners, &(&tokens * token_weights));
+            Tensor::zeros([positions.responses()], F64).index_add(0, positions.owners(), &(&tokens * token_weights));
         let policy = PairLogps::from_alternating(&logps).unwrap();
         let objective = objective(case);
         let weights = objective.wpo().map(|wpo| wpo_weights(wpo, &positions, &tokens.detach(), &squares).unwrap());

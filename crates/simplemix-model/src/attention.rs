@@ -1,13 +1,13 @@
 //! Attention over packed segments, on libtorch's fused kernels.
 //!
 //! A segment and the first continuation that follows it directly are one causal run. Any further continuation attends
-//! to its parent's keys and its own, under a mask of its own rows only: nothing is computed between two responses.
-//! Where a layer has a window, runs longer than it are cut into blocks, each with the keys that it can see.
+//! to its parent's keys and its own: nothing is computed between two responses. [`AttentionRoute`] says how, by device.
 //! Letters: B batch, T tokens, N query heads, K key/value heads, D head width, L queries, S keys.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use simplemix_torch::{Sequences, Varlen, varlen_attention};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
@@ -28,11 +28,43 @@ pub(crate) struct Mixer {
     soft_cap: Option<f64>,
 }
 
-/// Ranges of a [`Packed`] that attend to each other, worked out once for all layers of a kind.
+/// Way to compute the attention of a packed pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionRoute {
+    /// A call for each run; continuations under masks of their own rows, and runs longer than a window in blocks with the keys
+    /// that each can see. The fastest on a CPU.
+    Masked,
+    /// Continuations as causal runs over parent and continuation, of which the continuation's rows are kept: GPUs have no
+    /// kernel for a mask over grouped heads that would not hold all products. Windows are as in `Masked`.
+    Runs,
+    /// All sequences in one call, windows included.
+    Varlen,
+}
+
+/// Attention of a [`Packed`], worked out once for all layers of a kind.
 #[derive(Debug)]
-pub(crate) struct AttentionPlan {
+enum AttentionPlan {
+    Parts(Parts),
+    Varlen(VarlenPlan),
+}
+
+/// A call for each part.
+#[derive(Debug)]
+struct Parts {
     mixer: Mixer,
     parts: Vec<Part>,
+    /// Cuts between the parts' rows of queries, and of keys and values.
+    queries: Cuts,
+    keys: Cuts,
+}
+
+/// One call for all sequences.
+#[derive(Debug)]
+struct VarlenPlan {
+    how: Varlen,
+    sequences: Sequences,
+    /// Rows of the keys of all sequences, where some belong to several.
+    keys: Option<Tensor>,
 }
 
 /// Plans for every kind of layer.
@@ -49,7 +81,7 @@ struct Part {
     keys: Rows,
     /// Keys before those.
     parent: Option<Rows>,
-    /// `[L, S]`; none: as many keys as queries, each query sees those up to its own.
+    /// `[L, S]`; none: each query sees the keys up to its own.
     mask: Option<Tensor>,
 }
 
@@ -75,6 +107,13 @@ impl Mixer {
         let causal = mask.is_none() && q.size()[2] > 1;
         let Some(cap) = self.soft_cap else {
             let (grouped, queries) = (q.size()[1] != k.size()[1], q.size()[2]);
+            if grouped && mask.is_some() && queries > 1 && q.device().is_cuda() {
+                // The only kernels with masks that hold no products want as many key heads as query heads.
+                let [k, v] = [k, v].map(|t| t.f_repeat_interleave_self_int(q.size()[1] / k.size()[1], 1, None));
+                let (k, v) = (k.doing("repeating heads")?, v.doing("repeating heads")?);
+                return Tensor::f_scaled_dot_product_attention(q, &k, &v, mask, 0.0, false, self.scale, false)
+                    .doing("attention");
+            }
             if grouped && queries == 1 {
                 // All queries of a key head see the same, so they are its rows: no key is copied for each query head.
                 let rows = q.f_view([q.size()[0], k.size()[1], -1, q.size()[3]]).doing("grouping heads")?;
@@ -106,7 +145,12 @@ impl Mixer {
 }
 
 impl Plans {
-    pub(crate) fn new(config: &ModelConfig, packed: &Packed, kind: Kind, device: Device) -> Self {
+    pub(crate) fn new(
+        config: &ModelConfig,
+        packed: &Packed,
+        options: (Kind, Device),
+        route: AttentionRoute,
+    ) -> Result<Self> {
         let mut windows: Vec<Option<i64>> = Vec::new();
         let longest = packed.positions().iter().max().map_or(0, |last| last + 1);
         let of_layer = config
@@ -122,69 +166,102 @@ impl Plans {
             })
             .collect();
         let mixer = Mixer::new(config);
-        let plans = windows.into_iter().map(|window| AttentionPlan::new(packed, mixer, window, kind, device)).collect();
-        Self { plans, of_layer }
+        let plan = |window: Option<i64>| match route {
+            AttentionRoute::Varlen => VarlenPlan::new(packed, mixer, window, options.1).map(AttentionPlan::Varlen),
+            AttentionRoute::Masked | AttentionRoute::Runs => {
+                let in_runs = route == AttentionRoute::Runs && window.is_none();
+                Ok(AttentionPlan::Parts(Parts::new(packed, mixer, window, in_runs, options)))
+            }
+        };
+        Ok(Self { plans: windows.into_iter().map(plan).collect::<Result<_>>()?, of_layer })
     }
 
     /// Mixed values `[T, N * D]` of all tokens in `layer`.
     pub(crate) fn attend(&self, layer: usize, heads: &Heads) -> Result<Tensor> {
-        self.plans[self.of_layer[layer]].attend(heads)
+        match &self.plans[self.of_layer[layer]] {
+            AttentionPlan::Parts(parts) => parts.attend(heads),
+            AttentionPlan::Varlen(plan) => plan.attend(heads),
+        }
     }
 }
 
-impl AttentionPlan {
-    fn new(packed: &Packed, mixer: Mixer, window: Option<i64>, kind: Kind, device: Device) -> Self {
-        let segments = packed.segments();
-        let mut parts: Vec<Part> = Vec::new();
+impl AttentionRoute {
+    /// The best way for a model of `kind` on `device`.
+    pub fn of(config: &ModelConfig, kind: Kind, device: Device) -> Self {
+        let half = matches!(kind, Kind::BFloat16 | Kind::Half);
+        match device {
+            Device::Cpu => Self::Masked,
+            // No fused kernel caps products, and what holds them all may as well hold a mask.
+            _ if config.attention_soft_cap.is_some() => Self::Masked,
+            _ if half && config.head_dim <= 256 => Self::Varlen,
+            _ => Self::Runs,
+        }
+    }
+}
+
+/// Runs of a pass: rows of queries, which are all rows in order, and the parent's rows before them, which have keys only.
+fn runs(packed: &Packed) -> Vec<(Rows, Option<Rows>)> {
+    let segments = packed.segments();
+    let mut runs: Vec<(Rows, Option<Rows>)> = Vec::new();
+    for segment in segments.iter().filter(|s| s.len > 0) {
+        let rows = Rows { start: segment.start as i64, len: segment.len as i64 };
+        let parent = segment.parent.map(|parent| segments[parent]);
+        match (runs.last_mut(), parent) {
+            (Some((last, None)), Some(parent)) if continues(parent, segment, *last) => last.len += rows.len,
+            (_, parent) => {
+                let before = parent.map(|parent| Rows { start: parent.start as i64, len: parent.len as i64 });
+                runs.push((rows, before));
+            }
+        }
+    }
+    runs
+}
+
+impl Parts {
+    fn new(packed: &Packed, mixer: Mixer, window: Option<i64>, in_runs: bool, options: (Kind, Device)) -> Self {
         let known = RefCell::new(HashMap::new());
         // Masks of one shape are one tensor. Positions count from the sequence's start.
         let mask = |queries: (i64, i64), keys: (i64, i64)| {
             let key = (queries.0 - keys.0, queries.1, keys.1);
-            let make = || band(queries, keys, window, kind, device);
+            let make = || band(queries, keys, window, options.0, options.1);
             Some(known.borrow_mut().entry(key).or_insert_with(make).shallow_clone())
         };
-        for segment in segments.iter().filter(|s| s.len > 0) {
-            let rows = Rows { start: segment.start as i64, len: segment.len as i64 };
-            let Some(parent) = segment.parent.map(|parent| segments[parent]) else {
-                parts.push(Part { queries: rows, keys: rows, parent: None, mask: None });
-                continue;
-            };
-            match parts.last_mut() {
-                Some(last) if last.is_run() && continues(parent, segment, last.queries) => {
-                    last.queries.len += rows.len;
-                    last.keys = last.queries;
-                }
-                _ => {
-                    let whole = parent.len as i64;
-                    let seen = window.map_or(whole, |window| whole.min(window - 1));
-                    parts.push(Part {
-                        queries: rows,
-                        keys: rows,
-                        parent: Some(Rows { start: (parent.start + parent.len) as i64 - seen, len: seen }),
-                        mask: mask((whole, rows.len), (whole - seen, seen + rows.len)),
-                    });
+        let part = |(rows, parent): (Rows, Option<Rows>)| match parent {
+            Some(parent) if !in_runs => {
+                let seen = window.map_or(parent.len, |window| parent.len.min(window - 1));
+                Part {
+                    queries: rows,
+                    keys: rows,
+                    parent: Some(Rows { start: parent.start + parent.len - seen, len: seen }),
+                    mask: mask((parent.len, rows.len), (parent.len - seen, seen + rows.len)),
                 }
             }
-        }
+            parent => Part { queries: rows, keys: rows, parent, mask: None },
+        };
+        let mut parts: Vec<Part> = runs(packed).into_iter().map(part).collect();
         if let Some(window) = window {
             parts = parts.into_iter().flat_map(|part| part.cut(window, &mask)).collect();
         }
-        Self { mixer, parts }
+        let rows = packed.len() as i64;
+        let queries = Cuts::new(rows, parts.iter().flat_map(|part| [Some(part.queries), part.lead()]).flatten());
+        let keys = Cuts::new(rows, parts.iter().flat_map(|part| [Some(part.keys), part.parent]).flatten());
+        Self { mixer, parts, queries, keys }
     }
 
     fn attend(&self, heads: &Heads) -> Result<Tensor> {
-        let Heads { q, k, v } = heads;
         let batched = |t: Tensor| t.transpose(0, 1).unsqueeze(0); // [1, N, L, D]
+        let q = self.queries.cut(&heads.q)?;
+        let (k, v) = (self.keys.cut(&heads.k)?, self.keys.cut(&heads.v)?);
         let mut mixed = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            let seen = |t: &Tensor| match part.parent {
-                Some(parent) => {
-                    Tensor::f_cat(&[parent.of(t), part.keys.of(t)], 0).map(batched).doing("joining a prompt's keys")
-                }
-                None => Ok(batched(part.keys.of(t))),
+            let queries = batched(self.queries.join(&q, part.lead(), part.queries)?);
+            let seen = |t: &[Tensor]| self.keys.join(t, part.parent, part.keys).map(batched);
+            let of_part = self.mixer.mix(&queries, &seen(&k)?, &seen(&v)?, part.mask.as_ref())?;
+            let own = match part.lead() {
+                Some(lead) => of_part.narrow(2, lead.len, part.queries.len),
+                None => of_part,
             };
-            let of_part = self.mixer.mix(&batched(part.queries.of(q)), &seen(k)?, &seen(v)?, part.mask.as_ref())?;
-            mixed.push(of_part.squeeze_dim(0).transpose(0, 1).flatten(1, 2)); // [L, N * D]
+            mixed.push(own.squeeze_dim(0).transpose(0, 1).flatten(1, 2)); // [L, N * D]
         }
         match mixed.len() {
             1 => Ok(mixed.remove(0)),
@@ -193,21 +270,83 @@ impl AttentionPlan {
     }
 }
 
-impl Rows {
-    fn of(self, t: &Tensor) -> Tensor {
-        t.narrow(0, self.start, self.len)
+impl VarlenPlan {
+    fn new(packed: &Packed, mixer: Mixer, window: Option<i64>, device: Device) -> Result<Self> {
+        let runs = runs(packed);
+        let before = |parent: &Option<Rows>| parent.map_or(0, |parent| parent.len);
+        let queries: Vec<i64> = runs.iter().map(|(rows, _)| rows.len).collect();
+        let keys: Vec<i64> = runs.iter().map(|(rows, parent)| before(parent) + rows.len).collect();
+        let shared = runs.iter().any(|(_, parent)| parent.is_some());
+        let rows = || -> Vec<i64> {
+            let all = runs.iter().flat_map(|(rows, parent)| parent.iter().chain([rows]));
+            all.flat_map(|rows| rows.start..rows.start + rows.len).collect()
+        };
+        let keys_of = || simplemix_torch::device::to_device(&Tensor::from_slice(&rows()), device);
+        Ok(Self {
+            how: Varlen { scale: mixer.scale, window },
+            sequences: Sequences::new(&queries, &keys, device)?,
+            keys: if shared { Some(keys_of()?) } else { None },
+        })
+    }
+
+    fn attend(&self, heads: &Heads) -> Result<Tensor> {
+        let seen = |t: &Tensor| match &self.keys {
+            Some(rows) => t.f_index_select(0, rows).doing("gathering the keys of prompts"),
+            None => Ok(t.shallow_clone()),
+        };
+        let mixed = varlen_attention(&heads.q, &seen(&heads.k)?, &seen(&heads.v)?, &self.sequences, self.how)?;
+        mixed.f_flatten(1, 2).doing("joining heads")
+    }
+}
+
+/// Places where a tensor's rows are cut, so that ranges of rows are pieces. One cut into pieces has one joining as its
+/// backward pass, where a cut for each range would have a tensor of all rows each.
+#[derive(Debug)]
+struct Cuts {
+    /// First row of each piece, and the number of rows.
+    edges: Vec<i64>,
+    sizes: Vec<i64>,
+}
+
+impl Cuts {
+    fn new(rows: i64, ranges: impl Iterator<Item = Rows>) -> Self {
+        let mut edges: Vec<i64> = ranges.flat_map(|range| [range.start, range.start + range.len]).collect();
+        edges.extend([0, rows]);
+        edges.sort_unstable();
+        edges.dedup();
+        Self { sizes: edges.windows(2).map(|edge| edge[1] - edge[0]).collect(), edges }
+    }
+
+    fn cut(&self, t: &Tensor) -> Result<Vec<Tensor>> {
+        match self.sizes.len() {
+            0 | 1 => Ok(vec![t.shallow_clone()]),
+            _ => t.f_split_with_sizes(&self.sizes, 0).doing("cutting segments"),
+        }
+    }
+
+    /// Rows of `first`, if any, and then those of `second`.
+    fn join(&self, pieces: &[Tensor], first: Option<Rows>, second: Rows) -> Result<Tensor> {
+        let at = |row: i64| self.edges.binary_search(&row).unwrap_or_else(|at| at);
+        let of = |rows: Rows| &pieces[at(rows.start)..at(rows.start + rows.len)];
+        match (first, of(second)) {
+            (None, [whole]) => Ok(whole.shallow_clone()),
+            (first, rest) => {
+                let all: Vec<&Tensor> = first.map_or(&[][..], of).iter().chain(rest).collect();
+                Tensor::f_cat(&all, 0).doing("joining a prompt's keys")
+            }
+        }
     }
 }
 
 impl Part {
-    /// Whether it is a sequence from its start.
-    fn is_run(&self) -> bool {
-        self.mask.is_none()
+    /// Rows of queries before its own that a causal call needs.
+    fn lead(&self) -> Option<Rows> {
+        if self.mask.is_none() { self.parent } else { None }
     }
 
     /// A run longer than `window` in blocks as long as it, each of which sees its own tokens and the block before.
     fn cut(self, window: i64, mask: &dyn Fn((i64, i64), (i64, i64)) -> Option<Tensor>) -> Vec<Self> {
-        if !self.is_run() || self.queries.len <= window {
+        if self.parent.is_some() || self.queries.len <= window {
             return vec![self];
         }
         let Rows { start, len } = self.queries;
@@ -241,3 +380,7 @@ fn band(queries: (i64, i64), keys: (i64, i64), window: Option<i64>, kind: Kind, 
         _ => full.triu(ahead + 1),
     }
 }
+
+#[cfg(test)]
+#[path = "attention_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig};
 use crate::config_file;
@@ -78,7 +79,8 @@ impl CausalLm {
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
     pub(crate) fn handle(&self, active: Option<String>, training: Option<u64>) -> Self {
         let adapter = active.as_ref().map(|name| (&self.adapters[name], training));
-        let network = Network::new(self.config().clone(), &self.parameters, adapter, self.kind(), self.device());
+        let mut network = Network::new(self.config().clone(), &self.parameters, adapter, self.kind(), self.device());
+        network.route = self.network.route;
         let parameters = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let (lm_head, adapters) = (self.lm_head.shallow_clone(), self.adapters.clone());
         Self { network, lm_head, parameters, adapters, active, notice: self.notice.clone() }
@@ -102,6 +104,17 @@ impl CausalLm {
     /// Element type of the weights.
     pub fn kind(&self) -> Kind {
         self.network.kind
+    }
+
+    /// Way in which packed passes compute attention.
+    pub fn attention_route(&self) -> AttentionRoute {
+        self.network.route
+    }
+
+    /// Computes attention of packed passes in another way than [`AttentionRoute::of`] says; the numbers are the same but for
+    /// rounding. For comparisons.
+    pub fn set_attention_route(&mut self, route: AttentionRoute) {
+        self.network.route = route;
     }
 
     /// Weights under the checkpoint's names, without adapters; a tied head appears once, as the embedding.

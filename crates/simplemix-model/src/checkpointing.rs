@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use crate::attention::Plans;
 use crate::causal_lm::CausalLm;
-use crate::error::{Doing, Result};
+use crate::error::Result;
 use crate::network::{Input, Network};
 use crate::packed::Packed;
 
@@ -46,7 +46,7 @@ impl CausalLm {
     /// ```
     pub fn checkpointed(&self, packed: &Packed) -> Result<Checkpointed<'_>> {
         let network = &self.network;
-        let (input, plans) = (network.input(packed)?, network.plans(packed));
+        let (input, plans) = (network.input(packed)?, network.plans(packed)?);
         let pass = network.pass.get();
         let _guard = tch::no_grad_guard();
         let mut inputs = vec![network.embed(&input)?];
@@ -92,18 +92,15 @@ impl Checkpointed<'_> {
                 let attend = |heads| self.plans.attend(stage, &heads);
                 self.network.layer(stage, &x, &self.input, attend)?
             };
-            carry(&y, &gradient)?;
+            simplemix_torch::backward(&[&y], &[&gradient])?;
             gradient = x.grad();
         }
         let embedded = self.network.embed(&self.input)?;
-        if embedded.requires_grad() { carry(&embedded, &gradient) } else { Ok(()) }
+        if embedded.requires_grad() {
+            simplemix_torch::backward(&[&embedded], &[&gradient])?;
+        }
+        Ok(())
     }
-}
-
-/// Backward pass from `y`, whose gradient is known: the gradient of the sum of `y * gradient` is `gradient`.
-fn carry(y: &Tensor, gradient: &Tensor) -> Result<()> {
-    let sum = (y * gradient).sum(gradient.kind());
-    sum.f_backward().doing("a backward pass")
 }
 
 impl std::fmt::Debug for Checkpointed<'_> {

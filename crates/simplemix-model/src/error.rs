@@ -95,6 +95,9 @@ pub enum Error {
     /// A file or folder could not be written, or exists already.
     #[error(transparent)]
     Files(#[from] simplemix_files::Error),
+    /// libtorch refused a call that tch lacks.
+    #[error(transparent)]
+    Native(#[from] simplemix_torch::Error),
     /// libtorch refused an operation.
     #[error("libtorch failed while {doing}")]
     Torch {

@@ -57,6 +57,7 @@ pub mod tiny;
 mod vectors;
 pub mod weights;
 
+pub use attention::AttentionRoute;
 pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
 pub use config::{Activation, Biases, LayerConfig, ModelConfig, Norms, QkNorm, RopeConfig, RopeScaling};

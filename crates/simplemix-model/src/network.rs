@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
+use simplemix_torch::device::to_device;
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Heads, Plans};
+use crate::attention::{AttentionRoute, Heads, Plans};
 use crate::checkpoint::{self, EMBEDDING, Names, Top};
 use crate::config::{HEAD, ModelConfig, limits};
 use crate::decoder::{Layer, Parts, RmsNorm, Work};
@@ -31,6 +32,7 @@ pub(crate) struct Network {
     pub(crate) pass: Pass,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
+    pub(crate) route: AttentionRoute,
 }
 
 /// Facts about an input that all layers need.
@@ -99,18 +101,19 @@ impl Network {
             pass,
             device,
             kind,
+            route: AttentionRoute::of(&config, kind, device),
             config,
         }
     }
 
     /// Hidden states `[T, H]` of all packed tokens after the last norm.
     pub(crate) fn hidden_states(&self, packed: &Packed) -> Result<Tensor> {
-        let plans = self.plans(packed);
+        let plans = self.plans(packed)?;
         self.forward(packed, |layer, heads| plans.attend(layer, &heads))
     }
 
-    pub(crate) fn plans(&self, packed: &Packed) -> Plans {
-        Plans::new(&self.config, packed, self.kind, self.device)
+    pub(crate) fn plans(&self, packed: &Packed) -> Result<Plans> {
+        Plans::new(&self.config, packed, (self.kind, self.device), self.route)
     }
 
     /// The network over `packed`; `attend(layer, heads)` mixes values.
@@ -137,7 +140,7 @@ impl Network {
 
     /// Hidden states of the embedding and after each layer, the last one normed.
     pub(crate) fn layer_states(&self, packed: &Packed) -> Result<Vec<Tensor>> {
-        let (input, plans) = (self.input(packed)?, self.plans(packed));
+        let (input, plans) = (self.input(packed)?, self.plans(packed)?);
         let mut states = vec![self.embed(&input)?];
         for layer in 0..self.layers.len() {
             let next = self.layer(layer, &states[layer], &input, |heads| plans.attend(layer, &heads))?;
@@ -152,9 +155,10 @@ impl Network {
     pub(crate) fn input(&self, packed: &Packed) -> Result<Input> {
         self.check(packed)?;
         self.pass.next();
-        let vector = |values: &[i64]| Tensor::from_slice(values).f_to_device(self.device).doing("copying token ids");
+        let vector = |values: &[i64]| to_device(&Tensor::from_slice(values), self.device);
         let positions = vector(packed.positions())?;
-        let turns = self.ropes.iter().map(|rope| rope.turn(&positions, self.kind)).collect::<Result<_>>()?;
+        let last = packed.positions().iter().copied().max().unwrap_or(0);
+        let turns = self.ropes.iter().map(|rope| rope.turn(&positions, last, self.kind)).collect::<Result<_>>()?;
         Ok(Input { tokens: vector(packed.tokens())?, turns, product: linear })
     }
 

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use simplemix_torch::device::to_device;
 use tch::{Device, Kind, Tensor};
 
 use crate::causal_lm::CausalLm;
@@ -86,7 +87,7 @@ impl RewardModel {
     /// # Errors
     /// [`Error::Input`] for a token id outside the vocabulary or no token at all; [`Error::Torch`].
     pub fn scores(&self, packed: &Packed, rows: &[i64]) -> Result<Tensor> {
-        let rows = Tensor::from_slice(rows).to_device(self.network.device);
+        let rows = to_device(&Tensor::from_slice(rows), self.network.device)?;
         let hidden = self.network.hidden_states(packed)?;
         hidden
             .f_index_select(0, &rows)

@@ -56,13 +56,12 @@ impl Rope {
         self.factor
     }
 
-    /// Angles of `positions` `[T]`, Int64.
-    pub(crate) fn turn(&self, positions: &Tensor, kind: Kind) -> Result<Turn> {
-        if let Some(longest) = self.longest {
-            let last = i64::try_from(positions.f_max().doing("reading positions")?).doing("reading positions")?;
-            if last >= longest {
-                return Err(limits::too_long((last + 1).to_string(), longest));
-            }
+    /// Angles of `positions` `[T]`, Int64, of which the largest is `last`.
+    pub(crate) fn turn(&self, positions: &Tensor, last: i64, kind: Kind) -> Result<Turn> {
+        if let Some(longest) = self.longest
+            && last >= longest
+        {
+            return Err(limits::too_long((last + 1).to_string(), longest));
         }
         let angles = positions
             .f_to_kind(Kind::Float)

@@ -1,6 +1,5 @@
 //! AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) over named tensors, as `torch.optim.AdamW` computes it.
 //!
-//! One pass reads parameter, gradient and both moments and writes them back; it also clips the gradient and clears it.
 //! State is plain tensors under the parameters' names, so a checkpoint holds it as safetensors.
 
 use std::collections::BTreeMap;
@@ -8,12 +7,13 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use simplemix_settings::{Setting, Settings, section};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::host::entries;
 use crate::patterns;
 use crate::schedule::Schedule;
+use crate::update::{CHUNK, Update};
 
 section! {
     /// AdamW and the learning rate.
@@ -81,9 +81,9 @@ fn one() -> f64 {
 /// let mut adamw = AdamW::new(&[("w".to_owned(), w.shallow_clone())], &OptimizerSettings::default())?;
 /// // The gradient of the summed squares is 2 w.
 /// w.square().sum(Kind::Float).backward();
-/// assert!((adamw.gradient_norm() - 52f64.sqrt()).abs() < 1e-6);
+/// assert!((adamw.gradient_norm()? - 52f64.sqrt()).abs() < 1e-6);
 /// // The first update moves every weight by the learning rate, against its gradient.
-/// adamw.update(0.1, 1.0);
+/// adamw.update(0.1, 1.0)?;
 /// let moved: Vec<f32> = w.detach().try_into()?;
 /// assert!((moved[0] - 2.9).abs() < 1e-6 && (moved[1] + 1.9).abs() < 1e-6);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -109,22 +109,26 @@ pub enum Movement {
     Parameters,
 }
 
+/// A parameter and its state.
 #[derive(Debug)]
-struct Slot {
+pub(crate) struct Slot {
     name: String,
     /// The parameter itself if it is in f32, or the f32 copy that it is rounded from.
-    weights: Tensor,
-    parameter: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    weight_decay: f64,
-    rate_factor: f64,
+    pub(crate) weights: Tensor,
+    pub(crate) parameter: Tensor,
+    pub(crate) mean: Tensor,
+    pub(crate) square: Tensor,
+    pub(crate) weight_decay: f64,
+    pub(crate) rate_factor: f64,
 }
 
 const GROUPS: &str = "optimizer.parameter_groups";
 
-/// Elements of a thread's chunk: about a megabyte in the four arrays.
-const CHUNK: usize = 1 << 16;
+/// Sum of squares: partial sums of fixed chunks, added in order, so the same for every number of threads.
+fn square_sum(values: &[f32]) -> f64 {
+    let sums = values.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>());
+    sums.collect::<Vec<_>>().iter().sum()
+}
 
 impl AdamW {
     /// Starts with zero moments for every parameter. The learning rate and its schedule are left to the caller.
@@ -170,51 +174,44 @@ impl AdamW {
         Ok(Self { settings: settings.clone(), slots, updates: 0, movement: Movement::Nothing })
     }
 
-    /// Global L2 norm of all gradients.
-    pub fn gradient_norm(&self) -> f64 {
+    /// Global L2 norm of all gradients. The host waits once for each device.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where libtorch fails, as for want of memory.
+    pub fn gradient_norm(&self) -> Result<f64> {
         let _guard = tch::no_grad_guard();
-        let squares = self.slots.iter().filter_map(|slot| {
-            let gradient = slot.parameter.grad();
-            gradient.defined().then(|| match entries([], &gradient) {
-                // Partial sums of fixed chunks, added in order: the same for every number of threads.
-                Some(([], values)) => values
-                    .par_chunks(CHUNK)
-                    .map(|chunk| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>())
-                    .collect::<Vec<_>>()
-                    .iter()
-                    .sum(),
-                None => gradient.square().sum(Kind::Double).double_value(&[]),
-            })
-        });
-        squares.sum::<f64>().sqrt()
+        let gradients = self.slots.iter().map(|slot| slot.parameter.grad()).filter(Tensor::defined);
+        let (mut squares, mut elsewhere) = (0.0, Vec::<Tensor>::new());
+        for gradient in gradients {
+            match entries([], &gradient) {
+                Some(([], values)) => squares += square_sum(values),
+                None => elsewhere.push(gradient),
+            }
+        }
+        while let Some(device) = elsewhere.first().map(Tensor::device) {
+            let (here, rest): (Vec<_>, Vec<_>) = elsewhere.into_iter().partition(|t| t.device() == device);
+            let norm = simplemix_torch::norm(&here.iter().collect::<Vec<_>>())?;
+            squares += simplemix_torch::device::read_all(&[&norm])?[0][0].powi(2);
+            elsewhere = rest;
+        }
+        Ok(squares.sqrt())
     }
 
     /// Updates the parameters with their gradients times `scale`; gradients are zero afterwards.
-    pub fn update(&mut self, learning_rate: f64, scale: f64) {
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where libtorch fails, as for want of memory; some parameters may be updated by then.
+    pub fn update(&mut self, learning_rate: f64, scale: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         self.updates += 1;
-        for slot in &mut self.slots {
-            let mut gradient = slot.parameter.grad();
-            if !gradient.defined() {
-                continue;
-            }
-            let rate = learning_rate * slot.rate_factor;
-            let step = Step::new(&self.settings, rate, scale, self.updates);
-            let decay = 1.0 - rate * slot.weight_decay;
-            let wide = gradient.to_kind(Kind::Float);
-            let on_host = slot.weights.device() == Device::Cpu && wide.is_contiguous();
-            let before = slot.before(self.movement);
-            if on_host {
-                step.on_host(slot, &wide, decay as f32);
-            } else {
-                step.on_device(slot, &wide, decay);
-            }
-            if slot.is_rounded() {
-                slot.parameter.copy_(&slot.weights);
-            }
-            self.movement = self.movement.max(slot.movement_since(before));
-            let _ = gradient.zero_();
+        let update = Update { settings: &self.settings, learning_rate, scale, number: self.updates };
+        let mut due: Vec<&mut Slot> = self.slots.iter_mut().filter(|slot| slot.parameter.grad().defined()).collect();
+        // Until weights are known to move, copies of them are compared, so only those of one slot are made at a time.
+        let at_once = if self.movement == Movement::Parameters { due.len().max(1) } else { 1 };
+        for part in due.chunks_mut(at_once) {
+            self.movement = update.run(part, self.movement)?;
         }
+        Ok(())
     }
 
     /// Effect of this optimiser's updates on the weights; those before [`AdamW::restore`] are not counted.
@@ -265,18 +262,18 @@ impl AdamW {
 
 impl Slot {
     /// Whether the parameter is rounded from its f32 copy.
-    fn is_rounded(&self) -> bool {
+    pub(crate) fn is_rounded(&self) -> bool {
         self.parameter.kind() != Kind::Float
     }
 
     /// Copies of what an update must change to be more than `movement`: weights and parameter, each if it matters.
-    fn before(&self, movement: Movement) -> [Option<Tensor>; 2] {
+    pub(crate) fn before(&self, movement: Movement) -> [Option<Tensor>; 2] {
         let weights = (movement == Movement::Nothing).then(|| self.weights.detach().copy());
         let parameter = (self.is_rounded() && movement < Movement::Parameters).then(|| self.parameter.detach().copy());
         [weights, parameter]
     }
 
-    fn movement_since(&self, before: [Option<Tensor>; 2]) -> Movement {
+    pub(crate) fn movement_since(&self, before: [Option<Tensor>; 2]) -> Movement {
         let differs = |before: Option<Tensor>, now: &Tensor| before.is_some_and(|before| !before.equal(now));
         let [weights, parameter] = before;
         let moved = differs(weights, &self.weights);
@@ -297,66 +294,10 @@ impl Slot {
     }
 }
 
-/// Constants of one update.
-struct Step {
-    beta1: f64,
-    beta2: f64,
-    epsilon: f64,
-    scale: f64,
-    /// Learning rate over the first moment's bias correction.
-    rate: f64,
-    /// Root of the second moment's bias correction.
-    root: f64,
-}
-
-impl Step {
-    fn new(settings: &OptimizerSettings, learning_rate: f64, scale: f64, updates: u64) -> Self {
-        let correction = |beta: f64| 1.0 - beta.powf(updates as f64);
-        Self {
-            beta1: settings.beta1,
-            beta2: settings.beta2,
-            epsilon: settings.epsilon,
-            scale,
-            rate: learning_rate / correction(settings.beta1),
-            root: correction(settings.beta2).sqrt(),
-        }
-    }
-
-    fn on_host(&self, slot: &mut Slot, gradient: &Tensor, decay: f32) {
-        // Complements are computed in f64: 1 - 0.999 in f32 is off by a part in 100,000.
-        let (c1, b2, c2) = ((1.0 - self.beta1) as f32, self.beta2 as f32, (1.0 - self.beta2) as f32);
-        let (scale, rate, root, epsilon) = (self.scale as f32, self.rate as f32, self.root as f32, self.epsilon as f32);
-        let written = [&mut slot.weights, &mut slot.mean, &mut slot.square];
-        let Some(([p, m, v], g)) = entries(written, gradient) else {
-            return self.on_device(slot, gradient, f64::from(decay));
-        };
-        p.par_chunks_mut(CHUNK)
-            .zip(m.par_chunks_mut(CHUNK))
-            .zip(v.par_chunks_mut(CHUNK))
-            .zip(g.par_chunks(CHUNK))
-            .for_each(|(((p, m), v), g)| {
-                for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                    let g = g * scale;
-                    *m += (g - *m) * c1;
-                    *v = *v * b2 + g * g * c2;
-                    *p = *p * decay - rate * *m / (v.sqrt() / root + epsilon);
-                }
-            });
-    }
-
-    fn on_device(&self, slot: &mut Slot, gradient: &Tensor, decay: f64) {
-        let g = gradient * self.scale;
-        let _ = slot.mean.lerp_(&g, 1.0 - self.beta1);
-        let _ = slot.square.g_mul_scalar_(self.beta2);
-        let _ = slot.square.g_add_(&(g.square() * (1.0 - self.beta2)));
-        let denominator = slot.square.sqrt() / self.root + self.epsilon;
-        let _ = slot.weights.g_mul_scalar_(decay);
-        let _ = slot.weights.g_sub_(&(&slot.mean / denominator * self.rate));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     /// torch 2.11: `p = torch.tensor([[1., -2.], [3., 0.5]], requires_grad=True)`, AdamW(lr=0.1, weight_decay=0.01),
@@ -368,7 +309,7 @@ mod tests {
         let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], &settings).unwrap();
         for _ in 0..3 {
             p.square().sum(Kind::Float).backward();
-            adamw.update(0.1, 0.5);
+            adamw.update(0.1, 0.5).unwrap();
         }
         let values: Vec<f32> = p.detach().flatten(0, -1).try_into().unwrap();
         for (got, want) in values.iter().zip(FOLLOWS_TORCH) {
@@ -380,26 +321,46 @@ mod tests {
     const FOLLOWS_TORCH: [f32; 4] = [0.6989112, -1.6949446, 2.6917036, 0.2037124];
 
     #[test]
-    fn both_paths_agree() {
-        let run = |device_path: bool| {
+    fn both_kernels_agree() {
+        let run = |fused: bool| {
             let p = Tensor::arange(40, (Kind::Float, Device::Cpu)).view([5, 8]).set_requires_grad(true);
-            let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], &OptimizerSettings::default()).unwrap();
-            for _ in 0..4 {
+            let settings = OptimizerSettings { weight_decay: 0.1, ..OptimizerSettings::default() };
+            let mut adamw = AdamW::new(&[("p".into(), p.shallow_clone())], &settings).unwrap();
+            for number in 1..=4 {
                 (p.square() * &p).sum(Kind::Float).backward();
-                if device_path {
-                    let _guard = tch::no_grad_guard();
-                    adamw.updates += 1;
-                    let step = Step::new(&adamw.settings, 0.01, 1.0, adamw.updates);
-                    step.on_device(&mut adamw.slots[0], &p.grad(), 1.0);
-                    p.shallow_clone().zero_grad();
+                let _guard = tch::no_grad_guard();
+                let update = Update { settings: &settings, learning_rate: 0.01, scale: 0.7, number };
+                let slot = &mut adamw.slots[0];
+                if fused {
+                    update.fused(&mut [slot]).unwrap();
                 } else {
-                    adamw.update(0.01, 1.0);
+                    assert!(update.on_host(slot));
                 }
+                p.shallow_clone().zero_grad();
             }
             p.detach()
         };
         let difference = f64::try_from((run(true) - run(false)).abs().max()).unwrap();
         assert!(difference < 1e-5, "{difference}");
+    }
+
+    /// Once weights are known to move, all slots are updated together; the numbers are those of slots alone.
+    #[test]
+    fn slots_together_are_slots_alone() {
+        let leaf = |size: i64| Tensor::arange(size, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let run = |known: Movement| {
+            let (a, b) = (leaf(5), leaf(7).detach().to_kind(Kind::BFloat16).set_requires_grad(true));
+            let named = [("a".to_owned(), a.shallow_clone()), ("b".to_owned(), b.shallow_clone())];
+            let mut adamw = AdamW::new(&named, &OptimizerSettings::default()).unwrap();
+            adamw.movement = known;
+            for _ in 0..3 {
+                (a.square().sum(Kind::Float) + b.square().sum(Kind::Float)).backward();
+                adamw.update(0.1, 1.0).unwrap();
+            }
+            assert_eq!(adamw.movement(), Movement::Parameters);
+            [a.detach(), b.detach()]
+        };
+        assert_eq!(run(Movement::Nothing), run(Movement::Parameters));
     }
 
     #[test]
@@ -413,7 +374,7 @@ mod tests {
         .unwrap();
         // Gradients 1 and (4, 4): the root of 33.
         (a.sum(Kind::Float) + b.square().sum(Kind::Float)).backward();
-        assert!((adamw.gradient_norm() - 33f64.sqrt()).abs() < 1e-6);
+        assert!((adamw.gradient_norm().unwrap() - 33f64.sqrt()).abs() < 1e-6);
     }
 
     #[test]
@@ -423,7 +384,7 @@ mod tests {
         // Steps of 0.001 are below half of what separates bf16 numbers near 1; together they are not.
         for _ in 0..20 {
             (&p * 2.0).sum(Kind::Float).backward();
-            adamw.update(0.001, 1.0);
+            adamw.update(0.001, 1.0).unwrap();
         }
         assert!((p.double_value(&[0]) - 0.98).abs() < 0.003, "{}", p.double_value(&[0]));
         let state: BTreeMap<_, _> = adamw.state().into_iter().map(|(name, t)| (name, t.copy())).collect();
@@ -445,7 +406,7 @@ mod tests {
         let settings = OptimizerSettings { weight_decay: 0.5, parameter_groups, ..OptimizerSettings::default() };
         let mut adamw = AdamW::new(&named, &settings).unwrap();
         (a.sum(Kind::Float) + b.sum(Kind::Float) + c.sum(Kind::Float)).backward();
-        adamw.update(0.1, 1.0);
+        adamw.update(0.1, 1.0).unwrap();
         // A first update is the rate itself; decay is rate times weight.
         for (tensor, expected) in [(&a, 1.0 - 0.05), (&b, 0.9 - 0.1), (&c, 0.95 - 0.1)] {
             assert!((tensor.double_value(&[0, 0]) - expected).abs() < 1e-6);

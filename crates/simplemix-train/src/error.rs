@@ -123,15 +123,28 @@ pub enum Error {
         /// Updates of the run.
         updates: u64,
     },
+    /// The start-up check failed: a response is more or less likely under the policy than under the reference.
+    #[error(
+        "pair {row} of the training set: log-probabilities under policy and reference differ by {found:.3} nats a token, \
+         expected at most {tolerance}: they must be one model before the first update"
+    )]
+    FirstLogps {
+        /// Index of the pair among the pairs that were read.
+        row: usize,
+        /// Difference, nats a token.
+        found: f64,
+        /// Largest difference that rounding explains.
+        tolerance: f64,
+    },
     /// The start-up check failed: the first batch does not have the loss that it must have.
     #[error(
-        "a pair of the first batch has the loss {found}, expected {expected:.4} within {tolerance}: policy and reference \
+        "the mean loss of the first batch is {found:.4}, expected {expected:.4} within {tolerance:.1e}: policy and reference \
          must agree before the first update"
     )]
     FirstLoss {
-        /// Loss of a pair.
+        /// Mean loss.
         found: f64,
-        /// Loss of a pair if policy and reference are the same: ln 2 = 0.6931 for DPO.
+        /// Mean loss if policy and reference are the same: ln 2 = 0.6931 for DPO.
         expected: f64,
         /// Largest difference that rounding explains.
         tolerance: f64,
@@ -187,6 +200,9 @@ pub enum Error {
     /// The loss could not be computed.
     #[error(transparent)]
     Loss(#[from] simplemix_loss::Error),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] simplemix_torch::Error),
 }
 
 impl Error {

@@ -3,10 +3,12 @@
 
 use simplemix_data::TokenRow;
 use simplemix_loss::{
-    Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
+    Checks, Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
 use simplemix_model::{CausalLm, Checkpointed, Packed, Targets};
-use tch::{Device, Kind, Tensor};
+use simplemix_torch::device::{read_all, to_device};
+use simplemix_torch::records;
+use tch::{Kind, Tensor};
 
 use crate::error::Result;
 use crate::pairs::{Feed, PairSet};
@@ -51,29 +53,27 @@ impl<'a> Pass<'a> {
         targets: &Targets,
         options: &ForwardOptions,
     ) -> Result<Self> {
-        let keep = options.activation_checkpointing && records_gradients(model);
+        let trained = model.trainable_parameters();
+        let tensors: Vec<&Tensor> = trained.iter().map(|(_, tensor)| tensor).collect();
+        let keep = options.activation_checkpointing && records(&tensors)?;
         let checkpointed = if keep { Some(model.checkpointed(packed)?) } else { None };
         let hidden = match &checkpointed {
             Some(pass) => pass.hidden().shallow_clone(),
             None => model.hidden_states(packed)?,
         };
-        let vector = |values: &[i64]| Tensor::from_slice(values).to_device(model.device());
-        let positions = Positions {
-            targets: vector(&targets.tokens),
-            owners: vector(&targets.owners),
-            responses: targets.responses as i64,
-        };
-        let rows = hidden.index_select(0, &vector(&targets.rows));
+        let positions = Positions::new(&targets.tokens, &targets.owners, targets.responses, model.device())?;
+        let rows = hidden.index_select(0, &to_device(&Tensor::from_slice(&targets.rows), model.device())?);
         let token_weights = options.ld_alpha.map(|alpha| ld_token_weights(&positions, alpha)).transpose()?;
         Ok(Self { rows, positions, token_weights, checkpointed })
     }
 
-    /// Options for scoring the positions.
+    /// Options for scoring the positions. NaN is looked for where results are read.
     pub(crate) fn scoring(&self, options: &ForwardOptions) -> ScoreOptions<'_> {
         let wanted = options.token_metrics;
         let stats =
             TokenStats { mean_logit: wanted, entropy: wanted, top1: wanted, log_sum_sq_probs: options.wpo.is_some() };
-        ScoreOptions { budget: Some(options.logits_bytes), stats, token_weights: self.token_weights.as_ref() }
+        let token_weights = self.token_weights.as_ref();
+        ScoreOptions { budget: Some(options.logits_bytes), stats, token_weights, checks: Checks::Later }
     }
 
     /// Backpropagates `surrogate` into the weights.
@@ -85,31 +85,40 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Sums over the tokens of each response, `S` of them; zeros if nothing was computed.
-    pub(crate) fn token_sums(&self, scores: &[Scores]) -> Vec<TokenSums> {
-        let responses = self.positions.responses;
+    /// Statistics of the tokens of each response, summed on the device.
+    pub(crate) fn token_sums(&self, scores: &[Scores]) -> TokenTensors {
         let sum = |of: fn(&Scores) -> Option<&Tensor>| {
             let parts: Option<Vec<Tensor>> =
                 scores.iter().map(|scores| of(scores).map(|part| part.to_kind(Kind::Double))).collect();
             let parts = parts.filter(|parts| !parts.is_empty())?;
-            let zeros = Tensor::zeros([responses], (Kind::Double, self.rows.device()));
-            Some(values(&zeros.index_add(0, &self.positions.owners, &Tensor::cat(&parts, 0))))
+            let zeros = Tensor::zeros([self.positions.responses()], (Kind::Double, self.rows.device()));
+            Some(zeros.index_add(0, self.positions.owners(), &Tensor::cat(&parts, 0)))
         };
-        let nothing = || vec![0.0; responses as usize];
-        let (logits, entropy, top1) =
-            (sum(|s| s.mean_logit.as_ref()), sum(|s| s.entropy.as_ref()), sum(|s| s.top1.as_ref()));
-        let counts = if logits.is_some() { values(&self.positions.counts()) } else { nothing() };
-        let (logits, entropy, top1) =
-            (logits.unwrap_or_else(nothing), entropy.unwrap_or_else(nothing), top1.unwrap_or_else(nothing));
-        let of = |i: usize| TokenSums { count: counts[i], logits: logits[i], entropy: entropy[i], top1: top1[i] };
-        (0..responses as usize).map(of).collect()
+        let sums = [sum(|s| s.mean_logit.as_ref()), sum(|s| s.entropy.as_ref()), sum(|s| s.top1.as_ref())];
+        TokenTensors { counts: self.positions.counts().to_vec(), sums }
     }
 }
 
-/// Whether autograd records a forward pass of `model`.
-fn records_gradients(model: &CausalLm) -> bool {
-    model.trainable_parameters().iter().any(|(_, tensor)| tensor.requires_grad())
-        && Tensor::zeros([1], (Kind::Float, Device::Cpu)).set_requires_grad(true).neg().requires_grad()
+/// Statistics of the tokens of `S` responses.
+pub(crate) struct TokenTensors {
+    counts: Vec<i64>,
+    /// Mean logits, entropies, and whether the tokens are the likeliest, each `[S]`, if they were asked for.
+    sums: [Option<Tensor>; 3],
+}
+
+impl TokenTensors {
+    /// Values of `vectors` and these statistics, for which the host waits once. Statistics that were not asked for are zeros.
+    pub(crate) fn read_with(&self, vectors: &[&Tensor]) -> Result<(Vec<Vec<f64>>, Vec<TokenSums>)> {
+        let all: Vec<&Tensor> = vectors.iter().copied().chain(self.sums.iter().flatten()).collect();
+        let mut read = read_all(&all)?;
+        let mut sums = read.split_off(vectors.len()).into_iter();
+        let [logits, entropy, top1] = self.sums.each_ref().map(|sum| sum.as_ref().and_then(|_| sums.next()));
+        let of = |values: &Option<Vec<f64>>, i: usize| values.as_ref().map_or(0.0, |values| values[i]);
+        let count = |i: usize| if logits.is_some() { self.counts[i] as f64 } else { 0.0 };
+        let sums =
+            |i| TokenSums { count: count(i), logits: of(&logits, i), entropy: of(&entropy, i), top1: of(&top1, i) };
+        Ok((read, (0..self.counts.len()).map(sums).collect()))
+    }
 }
 
 /// Log-probabilities and token statistics of responses: chosen and rejected in turn, or chosen only.
@@ -134,11 +143,21 @@ pub(crate) fn score_pairs(
     for part in set.table.micro_batches(pairs, options.micro_batch_tokens)? {
         let pass = Pass::new(model, set, part, options)?;
         let scores = score_forward(head(model), &pass.rows, &pass.positions, pass.scoring(options))?;
-        scored.logps.extend(values(&scores.logps));
-        if let (Some(wpo), Some(squares)) = (options.wpo, &scores.log_sum_sq_probs) {
-            scored.weights.extend(values(&wpo_weights(wpo, &pass.positions, &scores.token_logps, squares)?));
+        let weights = match (options.wpo, &scores.log_sum_sq_probs) {
+            (Some(wpo), Some(squares)) => Some(wpo_weights(wpo, &pass.positions, &scores.token_logps, squares)?),
+            _ => None,
+        };
+        let vectors: Vec<&Tensor> = [Some(&scores.logps), weights.as_ref()].into_iter().flatten().collect();
+        let (read, tokens) = pass.token_sums(std::slice::from_ref(&scores)).read_with(&vectors)?;
+        let mut read = read.into_iter();
+        let logps = read.next().unwrap_or_default();
+        if let Some(index) = logps.iter().position(|logp| !logp.is_finite()) {
+            let (name, found, index) = ("log-probabilities", logps[index], index as i64);
+            return Err(simplemix_loss::Error::NonFinite { name, found, index }.into());
         }
-        scored.tokens.extend(pass.token_sums(&[scores]));
+        scored.logps.extend(logps);
+        scored.weights.extend(read.next().unwrap_or_default());
+        scored.tokens.extend(tokens);
         done += part.len();
         progress(done);
     }
@@ -167,12 +186,4 @@ pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> 
 /// Output head with the model's cap on logits.
 pub(crate) fn head(model: &CausalLm) -> Head<'_> {
     Head { soft_cap: model.config().logit_soft_cap, ..Head::from(model.head()) }
-}
-
-/// Values of a vector, in f64.
-pub(crate) fn values(vector: &Tensor) -> Vec<f64> {
-    let host = vector.detach().to_kind(Kind::Double).to_device(Device::Cpu).contiguous();
-    let mut values = vec![0.0; host.numel()];
-    host.copy_data(&mut values, host.numel());
-    values
 }

@@ -10,7 +10,7 @@
 //!
 //! Letters: P prompts, k responses to each.
 
-use simplemix_loss::{fused_logps, kl_from_samples, score_forward};
+use simplemix_loss::{Checks, ScoreOptions, fused_logps, kl_from_samples, score_forward};
 use simplemix_model::{CausalLm, Finish, GenerateOptions, Packed, Request, Sampling, Targets};
 use simplemix_settings::{Settings, section};
 
@@ -155,13 +155,13 @@ impl Hypo {
         let shape = [part.len() as i64, self.settings.samples as i64];
         let reference = tch::no_grad(|| {
             let pass = Pass::packed(&self.reference, &packed, &targets, options)?;
-            let scores = score_forward(head(&self.reference), &pass.rows, &pass.positions, pass.scoring(options));
+            let scores = score_forward(head(&self.reference), &pass.rows, &pass.positions, now(&pass, options));
             Ok::<_, Error>(scores.map(|scores| scores.logps.view(shape)))
         })?;
         let pass = Pass::packed(policy, &packed, &targets, options)?;
         let mut estimate = 0.0;
         let fused = reference.and_then(|reference| {
-            fused_logps(head(policy), &pass.rows, &pass.positions, pass.scoring(options), |logps| {
+            fused_logps(head(policy), &pass.rows, &pass.positions, now(&pass, options), |logps| {
                 let term = kl_from_samples(&logps.view(shape), &reference, self.settings.clip)?;
                 estimate = term.estimate;
                 // The term is a mean over the part's prompts.
@@ -175,6 +175,11 @@ impl Hypo {
         pass.backward(&surrogate)?;
         Ok(Some(estimate))
     }
+}
+
+/// Scoring with NaN as an error, which ends the regulariser.
+fn now<'a>(pass: &'a Pass<'_>, options: &ForwardOptions) -> ScoreOptions<'a> {
+    ScoreOptions { checks: Checks::Now, ..pass.scoring(options) }
 }
 
 impl HypoSums {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::adamw::Movement;
 use crate::error::Result;
+use crate::first_loss::FirstLoss;
 use crate::metrics::MetricSet;
 use crate::stats::PairStats;
 
@@ -36,13 +37,14 @@ use crate::stats::PairStats;
 /// }
 ///
 /// impl Trainable for Number {
-///     fn gradient_norm(&self) -> f64 {
-///         self.gradient.abs()
+///     fn gradient_norm(&self) -> Result<f64> {
+///         Ok(self.gradient.abs())
 ///     }
 ///
-///     fn update(&mut self, learning_rate: f64, scale: f64) {
+///     fn update(&mut self, learning_rate: f64, scale: f64) -> Result<()> {
 ///         self.w -= learning_rate * scale * self.gradient;
 ///         self.gradient = 0.0;
+///         Ok(())
 ///     }
 ///
 ///     fn discard(&mut self) {
@@ -57,7 +59,7 @@ use crate::stats::PairStats;
 /// let mut number = Number { w: 4.0, gradient: 0.0 };
 /// let stats = number.accumulate(&[1, 3], 0.5)?;
 /// assert_eq!((stats[0].loss, stats[1].loss), (9.0, 1.0));
-/// number.trainee_mut().update(0.25, 1.0);
+/// number.trainee_mut().update(0.25, 1.0)?;
 /// assert_eq!(number.w, 3.0);
 /// # Ok::<(), simplemix_train::Error>(())
 /// ```
@@ -123,9 +125,12 @@ pub trait Learner {
         MetricSet::Preference
     }
 
-    /// The loss that every pair must have before the first update (ln 2 for DPO), if it is known. Not called later.
-    fn first_loss(&self) -> Option<FirstLoss> {
-        None
+    /// What the first batch must show before the first update (a mean loss of ln 2 for DPO), if it is known. Not called later.
+    ///
+    /// # Errors
+    /// Failures of its computation.
+    fn first_loss(&self) -> Result<Option<FirstLoss>> {
+        Ok(None)
     }
 
     /// Writes all state that training changes into the existing folder.
@@ -148,10 +153,16 @@ pub trait Learner {
 /// Weights in training with their gradients and optimiser state. [`crate::Trainee`] implements it for tensors.
 pub trait Trainable {
     /// Global L2 norm of the accumulated gradients.
-    fn gradient_norm(&self) -> f64;
+    ///
+    /// # Errors
+    /// Failures of the device.
+    fn gradient_norm(&self) -> Result<f64>;
 
     /// Updates the weights with the accumulated gradients times `scale`, then clears the gradients.
-    fn update(&mut self, learning_rate: f64, scale: f64);
+    ///
+    /// # Errors
+    /// Failures of the device.
+    fn update(&mut self, learning_rate: f64, scale: f64) -> Result<()>;
 
     /// Effect of this process's updates on the weights; a run that changes nothing fails. By default, the
     /// parameters.
@@ -179,13 +190,4 @@ pub trait Trainable {
     /// # Errors
     /// [`crate::Error::State`] if they belong to another model.
     fn restore_weights(&mut self, folder: &Path) -> Result<()>;
-}
-
-/// The loss that every pair must have before the first update.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FirstLoss {
-    /// Loss of a pair.
-    pub loss: f64,
-    /// Largest difference that rounding explains.
-    pub tolerance: f64,
 }

@@ -5,6 +5,7 @@ mod adamw;
 mod config;
 mod error;
 mod events;
+mod first_loss;
 mod forward;
 mod host;
 mod hypo;
@@ -35,6 +36,7 @@ mod torch_random;
 mod trainee;
 mod trainer;
 mod trl_config;
+mod update;
 
 pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use config::{
@@ -42,9 +44,10 @@ pub use config::{
     NonFinitePolicy, Objective, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading, TrainConfig,
 };
 pub use error::{Error, Result};
+pub use first_loss::FirstLoss;
 pub use forward::ForwardOptions;
 pub use hypo::HypoSettings;
-pub use learner::{FirstLoss, Learner, Trainable};
+pub use learner::{Learner, Trainable};
 pub use loop_settings::{BestRule, LoopSettings, OnNonFinite};
 pub use memory::{MemoryEstimate, peak_bytes};
 pub use metrics::{MetricSet, Record};

@@ -10,12 +10,14 @@ use simplemix_loss::{
     FusedInputs, LossOutput, LossSum, Need, PairLengths, PairLogps, PairLoss, Pairs, fused_preference_loss,
 };
 use simplemix_model::{CausalLm, weights};
+use simplemix_torch::device::{read_all, to_device};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::forward::{ForwardOptions, Pass, Scored, head, score_pairs, values};
+use crate::first_loss::FirstLoss;
+use crate::forward::{ForwardOptions, Pass, Scored, TokenTensors, head, score_pairs};
 use crate::hypo::Hypo;
-use crate::learner::{FirstLoss, Learner, Trainable};
+use crate::learner::{Learner, Trainable};
 use crate::pairs::{NamedSet, PairSet};
 use crate::policy::Policy;
 use crate::sides::Sides;
@@ -131,16 +133,15 @@ impl<'a> PreferenceLearner<'a> {
         self.policy.into_model()
     }
 
-    /// Reference log-probabilities of training pairs, in f32 on the policy's device.
-    fn batch_reference(&self, pairs: &[usize]) -> Result<Option<PairLogps>> {
-        let known = match &self.reference {
-            Reference::Absent => return Ok(None),
-            Reference::Known(train, _) => pairs.iter().map(|&pair| train[pair]).collect(),
-            Reference::Model(model, _) => logps_of(model, self.train, pairs, &self.options.forward, &mut |_| {})?,
-        };
-        let PairLogps { chosen, rejected } = vectors(&known);
-        let side = |side: Tensor| side.to_kind(Kind::Float).to_device(self.policy.model.device());
-        Ok(Some(PairLogps { chosen: side(chosen), rejected: side(rejected) }))
+    /// Reference log-probabilities of training pairs.
+    fn batch_reference(&self, pairs: &[usize]) -> Result<Option<ReferenceLogps>> {
+        match &self.reference {
+            Reference::Absent => Ok(None),
+            Reference::Known(train, _) => Ok(Some(pairs.iter().map(|&pair| train[pair]).collect())),
+            Reference::Model(model, _) => {
+                logps_of(model, self.train, pairs, &self.options.forward, &mut |_| {}).map(Some)
+            }
+        }
     }
 
     /// Probabilities that the labels of the pairs are right, `sigmoid(scale * (score_chosen - score_rejected))`, in f32
@@ -156,7 +157,7 @@ impl<'a> PreferenceLearner<'a> {
         };
         let margins = pairs.iter().map(margin).collect::<Result<Vec<f64>>>()?;
         let probs = (Tensor::from_slice(&margins) * self.options.reward_margin_scale).sigmoid();
-        Ok(Some(probs.to_kind(Kind::Float).to_device(device)))
+        Ok(Some(to_device(&probs.to_kind(Kind::Float), device)?))
     }
 
     /// Moves the reference towards the policy, if update `step` is one at which it moves.
@@ -206,17 +207,45 @@ fn vectors(pairs: &[Sides<f64>]) -> PairLogps {
     PairLogps { chosen: side(|pair| pair.chosen), rejected: side(|pair| pair.rejected) }
 }
 
-fn stats(output: &LossOutput, logps: &[Sides<f64>], tokens: &[TokenSums]) -> Vec<PairStats> {
-    let losses = values(&output.loss);
-    let (chosen, rejected) = (values(&output.chosen_rewards), values(&output.rejected_rewards));
+/// The same in f32 on `device`.
+fn on_device(logps: PairLogps, device: Device) -> Result<PairLogps> {
+    let side = |side: Tensor| to_device(&side.to_kind(Kind::Float), device);
+    Ok(PairLogps { chosen: side(logps.chosen)?, rejected: side(logps.rejected)? })
+}
+
+/// Statistics of pairs, for which the host waits once.
+fn stats(
+    output: &LossOutput,
+    policy: &PairLogps,
+    reference: Option<&[Sides<f64>]>,
+    sums: &TokenTensors,
+) -> Result<Vec<PairStats>> {
+    let LossOutput { loss, chosen_rewards, rejected_rewards } = output;
+    let (read, tokens) = sums.read_with(&[loss, chosen_rewards, rejected_rewards, &policy.chosen, &policy.rejected])?;
+    let logps: Vec<Sides<f64>> =
+        read[3].iter().zip(&read[4]).map(|(&chosen, &rejected)| Sides { chosen, rejected }).collect();
+    Ok(pair_stats(&read, &logps, reference, &tokens))
+}
+
+/// Statistics from the pairs' losses, chosen and rejected rewards. A pair whose log-probabilities are not finite has the loss NaN.
+fn pair_stats(
+    read: &[Vec<f64>],
+    logps: &[Sides<f64>],
+    reference: Option<&[Sides<f64>]>,
+    tokens: &[TokenSums],
+) -> Vec<PairStats> {
     let tokens = Sides::from_alternating(tokens);
-    let stats = |i: usize| PairStats {
-        loss: losses[i],
-        rewards: Sides { chosen: chosen[i], rejected: rejected[i] },
-        logps: logps[i],
-        tokens: tokens[i],
+    let stats = |i: usize| {
+        let is_finite = logps[i].chosen.is_finite() && logps[i].rejected.is_finite();
+        PairStats {
+            loss: if is_finite { read[0][i] } else { f64::NAN },
+            rewards: Sides { chosen: read[1][i], rejected: read[2][i] },
+            logps: logps[i],
+            reference_logps: reference.map(|reference| reference[i]),
+            tokens: tokens[i],
+        }
     };
-    (0..losses.len()).map(stats).collect()
+    (0..logps.len()).map(stats).collect()
 }
 
 /// Error of a pair without the scores that a soft label is made of.
@@ -240,8 +269,9 @@ impl Learner for PreferenceLearner<'_> {
     }
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
-        let reference = self.batch_reference(pairs)?;
+        let known = self.batch_reference(pairs)?;
         let model = &self.policy.in_training;
+        let reference = known.as_deref().map(|known| on_device(vectors(known), model.device())).transpose()?;
         let label_probs = self.label_probs(self.train, pairs, model.device())?;
         let pass = Pass::new(model, self.train, pairs, &self.options.forward)?;
         let inputs = FusedInputs {
@@ -251,15 +281,11 @@ impl Learner for PreferenceLearner<'_> {
             options: pass.scoring(&self.options.forward),
             ..FusedInputs::new(head(model), &pass.rows, &pass.positions)
         };
-        let fused = match fused_preference_loss(&self.options.loss, &inputs) {
-            Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(PairStats::nan(pairs.len())),
-            fused => fused?,
-        };
-        let tokens = pass.token_sums(&fused.scores);
-        let logps = values(&fused.policy.chosen).into_iter().zip(values(&fused.policy.rejected));
-        let logps: Vec<Sides<f64>> = logps.map(|(chosen, rejected)| Sides { chosen, rejected }).collect();
+        let fused = fused_preference_loss(&self.options.loss, &inputs)?;
+        let sums = pass.token_sums(&fused.scores);
         pass.backward(&fused.surrogate)?;
-        Ok(stats(&fused.output, &logps, &tokens))
+        // Read once all work is queued, so that a device does not wait for the host.
+        stats(&fused.output, &fused.policy, known.as_deref(), &sums)
     }
 
     fn regularise(&mut self, step: u64, batch: &[usize]) -> Result<Vec<(&'static str, f64)>> {
@@ -290,19 +316,23 @@ impl Learner for PreferenceLearner<'_> {
             score_pairs(&self.policy.model, pairs, &all, options, &mut |done| progress(done, all.len()))?;
         let logps = Sides::from_alternating(&logps);
         let output = self.evaluate_loss(set, &logps, &weights)?;
-        Ok(stats(&output, &logps, &tokens))
+        let read = read_all(&[&output.loss, &output.chosen_rewards, &output.rejected_rewards])?;
+        Ok(pair_stats(&read, &logps, None, &tokens))
     }
 
-    fn first_loss(&self) -> Option<FirstLoss> {
+    fn first_loss(&self) -> Result<Option<FirstLoss>> {
         // With dropout the policy is not the reference.
         let is_reference = self.options.starts_at_reference && !self.policy.drops_inputs();
         if !is_reference || matches!(self.reference, Reference::Absent) {
-            return None;
+            return Ok(None);
         }
-        // f32 sums of some hundred log-probabilities repeat to about 1e-4, whatever the packing.
-        let tolerance = if self.policy.model.kind() == Kind::Float { 2e-3 } else { 5e-2 };
-        let loss = self.options.loss.at_reference()?;
-        Some(FirstLoss { loss, tolerance: tolerance * if loss > 2.0 { loss } else { 1.0 } })
+        let Some(loss) = self.options.loss.at_reference() else { return Ok(None) };
+        // f32 sums of some hundred log-probabilities repeat to about 1e-4 nats, whatever the packing; those of half precision
+        // to some tenths of a nat, which even out over a batch.
+        let is_exact = self.policy.model.kind() == Kind::Float;
+        let (nats, nats_per_token) = if is_exact { (0.02, 1e-3) } else { (0.2, 0.05) };
+        let tolerance = nats * change_per_nat(&self.options.loss, loss)?;
+        Ok(Some(FirstLoss { loss, tolerance, nats_per_token: Some(nats_per_token) }))
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
@@ -330,4 +360,25 @@ impl Learner for PreferenceLearner<'_> {
     }
 }
 
+/// Largest change of a loss from `at_reference`, its value where policy and reference are one, if log-probabilities change
+/// by a nat.
+fn change_per_nat(loss: &LossSum, at_reference: f64) -> Result<f64> {
+    let side = |values: [f64; 4]| Tensor::from_slice(&values);
+    let policy = PairLogps { chosen: side([-9.0, -9.0, -11.0, -11.0]), rejected: side([-9.0, -11.0, -9.0, -11.0]) };
+    let reference = PairLogps { chosen: side([-10.0; 4]), rejected: side([-10.0; 4]) };
+    let lengths = PairLengths { chosen: side([1.0; 4]), rejected: side([1.0; 4]) };
+    let sure = side([1.0; 4]);
+    let output = loss.evaluate_pairs(&Pairs {
+        reference: Some(&reference),
+        label_probs: loss.needs(Need::LabelProbs).then_some(&sure),
+        lengths: Some(&lengths),
+        ..Pairs::new(&policy)
+    })?;
+    Ok(read_all(&[&output.loss])?[0].iter().map(|loss| (loss - at_reference).abs()).fold(0.0, f64::max))
+}
+
 const REFERENCE: &str = "reference.safetensors";
+
+#[cfg(test)]
+#[path = "preference_tests.rs"]
+mod tests;

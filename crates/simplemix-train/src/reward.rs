@@ -2,11 +2,13 @@
 
 use simplemix_loss::bradley_terry;
 use simplemix_model::{Packed, RewardModel};
+use simplemix_torch::device::read_all;
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
-use crate::forward::{ForwardOptions, pack, values};
-use crate::learner::{FirstLoss, Learner, Trainable};
+use crate::first_loss::FirstLoss;
+use crate::forward::{ForwardOptions, pack};
+use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
 use crate::pairs::{NamedSet, PairSet};
 use crate::sides::Sides;
@@ -47,11 +49,12 @@ impl<'a> RewardLearner<'a> {
         self.model
     }
 
-    /// Scores `[B]` of both responses, in a graph where gradients are kept.
+    /// Scores `[B]` of both responses in f32, in a graph where gradients are kept.
     fn scores(&self, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
         let (packed, _) = pack(set, pairs)?;
         let last = last_tokens(&packed);
-        let scores = self.model.scores(&packed, &last)?.view([-1, 2]);
+        // A margin of half precision has 8 bits.
+        let scores = self.model.scores(&packed, &last)?.to_kind(Kind::Float).view([-1, 2]);
         Ok(Sides { chosen: scores.select(1, 0), rejected: scores.select(1, 1) })
     }
 
@@ -68,12 +71,15 @@ fn last_tokens(packed: &Packed) -> Vec<i64> {
     ends.map(|(_, segment)| (segment.start + segment.len) as i64 - 1).collect()
 }
 
-fn stats(loss: &Tensor, scores: &Sides<Tensor>) -> Vec<PairStats> {
-    let rewards = values(&scores.chosen).into_iter().zip(values(&scores.rejected));
-    let pairs = values(loss).into_iter().zip(rewards);
-    let stats =
-        |(loss, (chosen, rejected))| PairStats { loss, rewards: Sides { chosen, rejected }, ..PairStats::default() };
-    pairs.map(stats).collect()
+/// Statistics of pairs, for which the host waits once. A pair whose scores are not finite has the loss NaN.
+fn stats(loss: &Tensor, scores: &Sides<Tensor>) -> Result<Vec<PairStats>> {
+    let read = read_all(&[loss, &scores.chosen, &scores.rejected])?;
+    let stats = |i: usize| {
+        let rewards = Sides { chosen: read[1][i], rejected: read[2][i] };
+        let is_finite = rewards.chosen.is_finite() && rewards.rejected.is_finite();
+        PairStats { loss: if is_finite { read[0][i] } else { f64::NAN }, rewards, ..PairStats::default() }
+    };
+    Ok((0..read[0].len()).map(stats).collect())
 }
 
 impl Learner for RewardLearner<'_> {
@@ -87,15 +93,11 @@ impl Learner for RewardLearner<'_> {
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let scores = self.scores(self.train, pairs)?;
-        let is_finite = |side: &Tensor| values(side).iter().all(|score| score.is_finite());
-        if !is_finite(&scores.chosen) || !is_finite(&scores.rejected) {
-            return Ok(PairStats::nan(pairs.len()));
-        }
         let loss = self.loss(&scores)?;
         (loss.sum(Kind::Float) * weight)
             .f_backward()
             .map_err(|source| simplemix_model::Error::Torch { doing: "a backward pass", source })?;
-        Ok(stats(&loss, &scores))
+        stats(&loss, &scores)
     }
 
     fn eval_sets(&self) -> Vec<String> {
@@ -109,7 +111,7 @@ impl Learner for RewardLearner<'_> {
         let mut found = Vec::with_capacity(all.len());
         for part in pairs.table.micro_batches(&all, self.options.micro_batch_tokens)? {
             let scores = self.scores(pairs, part)?;
-            found.extend(stats(&self.loss(&scores)?, &scores));
+            found.extend(stats(&self.loss(&scores)?, &scores)?);
             progress(found.len(), all.len());
         }
         Ok(found)
@@ -119,7 +121,8 @@ impl Learner for RewardLearner<'_> {
         MetricSet::Reward
     }
 
-    fn first_loss(&self) -> Option<FirstLoss> {
-        self.started_at_zero.then_some(FirstLoss { loss: std::f64::consts::LN_2, tolerance: 1e-6 })
+    fn first_loss(&self) -> Result<Option<FirstLoss>> {
+        let first = FirstLoss { loss: std::f64::consts::LN_2, tolerance: 1e-6, nats_per_token: None };
+        Ok(self.started_at_zero.then_some(first))
     }
 }

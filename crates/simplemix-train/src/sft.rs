@@ -6,7 +6,7 @@ use simplemix_model::CausalLm;
 use tch::Kind;
 
 use crate::error::Result;
-use crate::forward::{ForwardOptions, Pass, head, score_pairs, values};
+use crate::forward::{ForwardOptions, Pass, head, score_pairs};
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
 use crate::pairs::{NamedSet, PairSet};
@@ -90,14 +90,12 @@ impl Learner for SftLearner<'_> {
         let pass = Pass::new(model, self.train, pairs, &self.options)?;
         let scoring = pass.scoring(&self.options);
         let loss = |logps: &tch::Tensor| Ok(logps.sum(Kind::Float) * -weight);
-        let (scores, surrogate) = match fused_logps(head(model), &pass.rows, &pass.positions, scoring, loss) {
-            Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(PairStats::nan(pairs.len())),
-            fused => fused?,
-        };
-        let logps = values(&scores.logps);
-        let tokens = pass.token_sums(&[scores]);
+        let (scores, surrogate) = fused_logps(head(model), &pass.rows, &pass.positions, scoring, loss)?;
+        let logps = scores.logps.shallow_clone();
+        let sums = pass.token_sums(&[scores]);
         pass.backward(&surrogate)?;
-        Ok(logps.into_iter().zip(tokens).map(stats).collect())
+        let (read, tokens) = sums.read_with(&[&logps])?;
+        Ok(read[0].iter().copied().zip(tokens).map(stats).collect())
     }
 
     fn eval_sets(&self) -> Vec<String> {

@@ -11,6 +11,8 @@ pub struct PairStats {
     pub rewards: Sides<f64>,
     /// Log-probability of each response under the policy in nats, summed over its tokens.
     pub logps: Sides<f64>,
+    /// Log-probability of each response under the reference in nats; none without a reference.
+    pub reference_logps: Option<Sides<f64>>,
     /// Token statistics of each response; zeros if they were not requested.
     pub tokens: Sides<TokenSums>,
 }
@@ -19,11 +21,6 @@ impl PairStats {
     /// Chosen reward minus rejected reward.
     pub fn margin(&self) -> f64 {
         self.rewards.chosen - self.rewards.rejected
-    }
-
-    /// Statistics of pairs with NaN log-probabilities: a NaN loss each.
-    pub(crate) fn nan(pairs: usize) -> Vec<Self> {
-        vec![Self { loss: f64::NAN, ..Self::default() }; pairs]
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use simplemix_model::weights;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::adamw::{AdamW, Movement, OptimizerSettings};
 use crate::error::{At, Error, Result};
@@ -28,6 +28,10 @@ impl Trainee {
         let optimizer = AdamW::new(&parameters, settings)?;
         for (_, parameter) in &parameters {
             let _ = parameter.set_requires_grad(true);
+            if parameter.kind() != Kind::Float {
+                // Gradients of micro-batches add up in f32, so that late ones are not lost.
+                simplemix_torch::set_gradient_kind(parameter, Kind::Float)?;
+            }
         }
         Ok(Self { parameters, optimizer })
     }
@@ -44,12 +48,12 @@ impl Trainee {
 }
 
 impl Trainable for Trainee {
-    fn gradient_norm(&self) -> f64 {
+    fn gradient_norm(&self) -> Result<f64> {
         self.optimizer.gradient_norm()
     }
 
-    fn update(&mut self, learning_rate: f64, scale: f64) {
-        self.optimizer.update(learning_rate, scale);
+    fn update(&mut self, learning_rate: f64, scale: f64) -> Result<()> {
+        self.optimizer.update(learning_rate, scale)
     }
 
     fn movement(&self) -> Movement {

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::learner::{FirstLoss, Learner};
+use crate::learner::Learner;
 use crate::loop_settings::{LoopSettings, OnNonFinite};
 use crate::metrics::{Record, metrics};
 use crate::observer::{NonFinite, Observer, Occasion};
@@ -120,7 +120,7 @@ impl<L: Learner> Trainer<'_, L> {
         let rate = self.settings.rate(self.progress.step);
         // PyTorch's clip_grad_norm_ has the same small constant.
         let scale = (self.settings.max_grad_norm / (batch.grad_norm + 1e-6)).min(1.0);
-        self.learner.trainee_mut().update(rate, scale);
+        self.learner.trainee_mut().update(rate, scale)?;
         self.progress.movement = self.progress.movement.max(self.learner.trainee().movement());
         self.progress.step += 1;
         self.progress.tokens += self.trl_tokens(&batch) as u64;
@@ -137,11 +137,13 @@ impl<L: Learner> Trainer<'_, L> {
         let loss = stats.iter().map(|pair| pair.loss).sum::<f64>() * weight;
         let mut batch = Batch { pairs, weight, stats, loss, extra: Vec::new(), grad_norm: 0.0 };
         if loss.is_finite() {
-            if step == 0 {
-                check_first(self.learner.first_loss(), &batch.stats)?;
+            if step == 0
+                && let Some(first) = self.learner.first_loss()?
+            {
+                first.check(self.tables.train, &batch.pairs, &batch.stats)?;
             }
             batch.extra = self.learner.regularise(step, &batch.pairs)?;
-            batch.grad_norm = self.learner.trainee().gradient_norm();
+            batch.grad_norm = self.learner.trainee().gradient_norm()?;
         }
         Ok(batch)
     }
@@ -239,15 +241,6 @@ impl Batch {
     fn nonfinite(&self) -> Option<(&'static str, f64)> {
         let numbers = std::iter::once(("loss", self.loss)).chain(self.extra.iter().copied());
         numbers.chain([("grad_norm", self.grad_norm)]).find(|(_, value)| !value.is_finite())
-    }
-}
-
-/// Compares the losses of the first batch with the loss that they must have; any other is a fault in the set-up.
-fn check_first(expected: Option<FirstLoss>, stats: &[PairStats]) -> Result<()> {
-    let Some(FirstLoss { loss: expected, tolerance }) = expected else { return Ok(()) };
-    match stats.iter().find(|pair| (pair.loss - expected).abs() > tolerance) {
-        Some(pair) => Err(Error::FirstLoss { found: pair.loss, expected, tolerance }),
-        None => Ok(()),
     }
 }
 

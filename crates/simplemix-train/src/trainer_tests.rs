@@ -50,13 +50,14 @@ impl Learner for Fake {
 }
 
 impl Trainable for Fake {
-    fn gradient_norm(&self) -> f64 {
-        self.gradient.abs()
+    fn gradient_norm(&self) -> Result<f64> {
+        Ok(self.gradient.abs())
     }
 
-    fn update(&mut self, learning_rate: f64, scale: f64) {
+    fn update(&mut self, learning_rate: f64, scale: f64) -> Result<()> {
         self.weight -= learning_rate * scale * self.gradient;
         self.gradient = 0.0;
+        Ok(())
     }
 
     fn discard(&mut self) {

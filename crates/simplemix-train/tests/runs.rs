@@ -210,6 +210,15 @@ fn an_adapter_is_trained_and_the_model_is_not() {
     assert!(on.records().unwrap()[0].get("rewards/margins").unwrap() > margins(1), "the model is still the reference");
 }
 
+/// bf16 is what GPUs train in. ln 2 rounded to bf16 is 0.6914, so scores must be widened before the loss.
+#[test]
+fn a_reward_model_in_half_precision_starts() {
+    let dir = Dir::new();
+    let finished = train(dir.with("half", "objective = 'reward'\ndtype = 'bfloat16'\nmax_steps = 2"));
+    let loss = finished.records[0].get("loss").unwrap();
+    assert!((loss - std::f64::consts::LN_2).abs() < 1e-6, "{loss}");
+}
+
 #[test]
 fn a_reward_model_learns_and_its_folder_loads() {
     let dir = Dir::new();

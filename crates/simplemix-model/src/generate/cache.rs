@@ -119,7 +119,7 @@ fn mask(pads: &[i64], columns: i64, kind: Kind, device: Device) -> Option<Tensor
 
 /// Hidden states `[T, H]` of prompts laid end to end, and each one's keys and values.
 pub(super) fn read(model: &CausalLm, packed: &Packed) -> Result<(Tensor, Vec<Layers>)> {
-    let plans = model.network.plans(packed);
+    let plans = model.network.plans(packed)?;
     let mut prompts: Vec<Layers> = packed.segments().iter().map(|_| Layers::new()).collect();
     let hidden = model.network.forward(packed, |layer, heads| {
         for (prompt, segment) in prompts.iter_mut().zip(packed.segments()) {

@@ -47,7 +47,8 @@ impl Run {
         Ok(MemoryEstimate {
             program: PROGRAM_BYTES,
             weights: weights + second,
-            gradients: trained * bytes,
+            // In f32 whatever the weights' kind.
+            gradients: 4 * trained,
             optimizer: 2 * 4 * trained + copies,
             // Sampling is over before activations are kept, so the larger of the two counts.
             activations: model

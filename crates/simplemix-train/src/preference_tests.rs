@@ -1,0 +1,126 @@
+//! A micro-batch as a device sees it, and gradients of half precision.
+
+use simplemix_data::TokenizedPair;
+use simplemix_loss::PreferenceLoss;
+use simplemix_model::{AttentionRoute, tiny};
+use simplemix_torch::trace;
+
+use super::*;
+use crate::adamw::OptimizerSettings;
+use crate::table::PairEntry;
+
+/// Pairs of one length each, so that whatever depends on lengths is made once.
+fn set(pairs: usize) -> PairSet {
+    let ids =
+        |pair: usize, at: usize, count: usize| (0..count).map(|i| ((7 * pair + 3 * i + at) % 90 + 3) as u32).collect();
+    let pair = |i| TokenizedPair {
+        prompt: ids(i, 0, 6),
+        chosen: ids(i, 1, 5),
+        rejected: ids(i, 2, 4),
+        cut: false,
+        shifted: false,
+    };
+    let entry = |row| PairEntry {
+        row,
+        tokens: 15,
+        prompt: 6,
+        responses: Sides { chosen: 5, rejected: 4 },
+        ..PairEntry::default()
+    };
+    let mut set = PairSet { tokens: (0..pairs).map(pair).collect(), ..PairSet::default() };
+    set.table.sources.push("off".to_owned());
+    set.table.pairs = (0..pairs).map(entry).collect();
+    set
+}
+
+fn learner(model: CausalLm, set: &PairSet) -> PreferenceLearner<'_> {
+    let loss = PreferenceLoss::new("sigmoid".parse().unwrap(), 0.1, 0.0).unwrap();
+    let forward = ForwardOptions {
+        micro_batch_tokens: 1 << 20,
+        logits_bytes: 1 << 30,
+        activation_checkpointing: false,
+        token_metrics: true,
+        wpo: None,
+        ld_alpha: None,
+    };
+    let options =
+        PreferenceOptions { loss: loss.into(), forward, reward_margin_scale: 1.0, seed: 0, starts_at_reference: false };
+    // Nobody trains in f64, but the gradients of f64 are what others are compared with.
+    let trained = if model.kind() == Kind::Double { Vec::new() } else { model.trainable_parameters() };
+    let trainee = Trainee::new(trained, &OptimizerSettings::default()).unwrap();
+    model.set_trainable(true);
+    let reference = Reference::Known(vec![Sides { chosen: -22.0, rejected: -18.0 }; set.len()], Vec::new());
+    PreferenceLearner::new(model, trainee, options, set, &[], reference).unwrap()
+}
+
+/// The tiny model in `kind`, its weights rounded to bf16 in any.
+fn model(kind: Kind) -> CausalLm {
+    let dir = tempfile::tempdir().unwrap();
+    let (exact, rounded) = (dir.path().join("exact"), dir.path().join("rounded"));
+    tiny::write_folder(&exact, 1).unwrap();
+    CausalLm::load(&exact, Kind::BFloat16, Device::Cpu).unwrap().save(&rounded, None).unwrap();
+    CausalLm::load(&rounded, kind, Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_micro_batch_waits_once_and_launches_as_much_for_any_number_of_pairs() {
+    let calls = |pairs: usize| {
+        let mut model = model(Kind::Float);
+        model.set_attention_route(AttentionRoute::Varlen);
+        let set = set(pairs);
+        let mut learner = learner(model, &set);
+        let all: Vec<usize> = (0..pairs).collect();
+        trace(|| learner.accumulate(&all, 1.0).unwrap()).1
+    };
+    let (few, many) = (calls(2), calls(16));
+    assert_eq!((few.waits(), many.waits()), (1, 1));
+    let whole = ["simplemix::varlen_attention"];
+    let (few, many) = (few.launches(&whole), many.launches(&whole));
+    assert_eq!(few, many, "for 2 and 16 pairs");
+}
+
+/// Gradients of some pairs, each a micro-batch of its own, under their parameters' names.
+fn gradients(kind: Kind, set: &PairSet, pairs: &[usize]) -> Vec<(String, Tensor)> {
+    let mut learner = learner(model(kind), set);
+    for &pair in pairs {
+        learner.accumulate(&[pair], 1.0).unwrap();
+    }
+    let parameters = learner.policy.model.trainable_parameters();
+    parameters.into_iter().map(|(name, tensor)| (name, tensor.grad().copy())).collect()
+}
+
+fn norm(gradients: &[(String, Tensor)]) -> f64 {
+    gradients
+        .iter()
+        .map(|(_, t)| t.to_kind(Kind::Double).square().sum(Kind::Double).double_value(&[]))
+        .sum::<f64>()
+        .sqrt()
+}
+
+fn difference(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> f64 {
+    let parts: Vec<(String, Tensor)> = a
+        .iter()
+        .zip(b)
+        .map(|((name, a), (_, b))| (name.clone(), a.to_kind(Kind::Double) - b.to_kind(Kind::Double)))
+        .collect();
+    norm(&parts) / norm(b)
+}
+
+#[test]
+fn gradients_of_half_precision_add_up_without_loss() {
+    let set = set(8);
+    let all: Vec<usize> = (0..8).collect();
+    let together = gradients(Kind::BFloat16, &set, &all);
+    assert!(together.iter().all(|(_, gradient)| gradient.kind() == Kind::Float));
+    let mut sum = gradients(Kind::BFloat16, &set, &[0]);
+    for pair in 1..8 {
+        for ((_, sum), (_, alone)) in sum.iter_mut().zip(gradients(Kind::BFloat16, &set, &[pair])) {
+            *sum += alone;
+        }
+    }
+    assert!(difference(&together, &sum) < 1e-6, "{}", difference(&together, &sum));
+    let error =
+        |pairs: &[usize]| difference(&gradients(Kind::BFloat16, &set, pairs), &gradients(Kind::Double, &set, pairs));
+    let (one, eight) = (error(&[0]), error(&all));
+    assert!(eight < 1.2 * one, "{eight} for eight micro-batches, {one} for one");
+}
