@@ -68,8 +68,8 @@ impl CausalLm {
         Ok(self.handle(name.map(str::to_owned), None))
     }
 
-    /// Another handle on the same weights and adapters in which the active adapter drops inputs, for training;
-    /// which ones is a function of `seed` and the number of the forward pass in that handle.
+    /// Another handle on the same weights and adapters in which the active adapter drops inputs, for training; which ones is a
+    /// function of `seed`, the module, the token's segment ([`crate::Packed::name`]), its place there, and the feature.
     #[must_use]
     pub fn in_training(&self, seed: u64) -> Self {
         self.handle(self.active.clone(), Some(seed))

@@ -19,8 +19,6 @@ pub struct Checkpointed<'a> {
     /// Input of each layer, and of the last norm: `[T, H]`.
     inputs: Vec<Tensor>,
     hidden: Tensor,
-    /// Number of the pass, for dropped inputs.
-    pass: u64,
 }
 
 impl CausalLm {
@@ -47,7 +45,6 @@ impl CausalLm {
     pub fn checkpointed(&self, packed: &Packed) -> Result<Checkpointed<'_>> {
         let network = &self.network;
         let (input, plans) = (network.input(packed)?, network.plans(packed)?);
-        let pass = network.pass.get();
         let _guard = tch::no_grad_guard();
         let mut inputs = vec![network.embed(&input)?];
         for layer in 0..network.layers.len() {
@@ -55,7 +52,7 @@ impl CausalLm {
             inputs.push(next);
         }
         let hidden = network.last_norm(&inputs[network.layers.len()])?.set_requires_grad(true);
-        Ok(Checkpointed { network, input, plans, inputs, hidden, pass })
+        Ok(Checkpointed { network, input, plans, inputs, hidden })
     }
 }
 
@@ -74,11 +71,7 @@ impl Checkpointed<'_> {
         if !gradient.defined() {
             return Ok(());
         }
-        // Dropout drops the values again that it dropped in the forward pass.
-        let newest = self.network.pass.replace(self.pass);
-        let done = self.carry_on(gradient);
-        self.network.pass.replace(newest);
-        done
+        self.carry_on(gradient)
     }
 
     fn carry_on(&mut self, mut gradient: Tensor) -> Result<()> {

@@ -65,7 +65,15 @@ enum Projections {
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
     pub(crate) turn: &'a Turn,
+    pub(crate) products: Products<'a>,
+}
+
+/// How linear layers compute.
+#[derive(Clone, Copy)]
+pub(crate) struct Products<'a> {
     pub(crate) product: Product,
+    /// Keys of the tokens `[T]`, where adapters drop inputs.
+    pub(crate) keys: Option<&'a Tensor>,
 }
 
 impl Linear {
@@ -81,25 +89,30 @@ impl Linear {
         Weights { weight: &self.weight, bias: self.bias.as_ref() }
     }
 
-    fn forward(&self, x: &Tensor, product: Product) -> Result<Tensor> {
-        Ok(forward(&[self], x, product)?.remove(0))
+    fn forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
+        Ok(forward(&[self], x, products)?.remove(0))
     }
 }
 
-/// Outputs of layers with the same input.
-fn forward(layers: &[&Linear], x: &Tensor, product: Product) -> Result<Vec<Tensor>> {
+/// Outputs of layers with the same input, which is cast for all their adapters once.
+fn forward(layers: &[&Linear], x: &Tensor, Products { product, keys }: Products<'_>) -> Result<Vec<Tensor>> {
     let weights: Vec<Weights<'_>> = layers.iter().map(|layer| layer.weights()).collect();
-    let adapted =
-        |(y, layer): (Tensor, &&Linear)| layer.lora.as_ref().map_or(Ok(y.shallow_clone()), |lora| lora.add_to(y, x));
-    product(x, &weights)?.into_iter().zip(layers).map(adapted).collect()
+    let plain = product(x, &weights)?;
+    let Some(kind) = layers.iter().find_map(|layer| layer.lora.as_ref()).map(Lora::kind) else { return Ok(plain) };
+    let x = x.f_to_kind(kind).doing("an adapter")?;
+    let adapted = |(y, layer): (Tensor, &&Linear)| match &layer.lora {
+        Some(lora) => lora.add_to(&y, &x, keys),
+        None => Ok(y),
+    };
+    plain.into_iter().zip(layers).map(adapted).collect()
 }
 
 impl Projections {
-    fn forward(&self, x: &Tensor, product: Product) -> Result<Vec<Tensor>> {
+    fn forward(&self, x: &Tensor, products: Products<'_>) -> Result<Vec<Tensor>> {
         match self {
-            Self::Each(layers) => forward(&layers.iter().collect::<Vec<_>>(), x, product),
+            Self::Each(layers) => forward(&layers.iter().collect::<Vec<_>>(), x, products),
             Self::Fused(layer, widths) => {
-                layer.forward(x, product)?.f_split_with_sizes(widths, -1).doing("splitting a fused projection")
+                layer.forward(x, products)?.f_split_with_sizes(widths, -1).doing("splitting a fused projection")
             }
         }
     }
@@ -188,25 +201,25 @@ impl Layer {
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let before = normed(self.before_attention.as_ref(), x.shallow_clone())?;
-        let attended = self.o_proj.forward(&attend(self.heads(&before, work)?)?, work.product)?;
+        let attended = self.o_proj.forward(&attend(self.heads(&before, work)?)?, work.products)?;
         let x = x + normed(self.after_attention.as_ref(), attended)?;
         let before = normed(self.before_mlp.as_ref(), x.shallow_clone())?;
-        Ok(&x + normed(self.after_mlp.as_ref(), self.feed_forward(&before, work.product)?)?)
+        Ok(&x + normed(self.after_mlp.as_ref(), self.feed_forward(&before, work.products)?)?)
     }
 
-    fn feed_forward(&self, x: &Tensor, product: Product) -> Result<Tensor> {
-        let gate_up = self.gate_up.forward(x, product)?;
+    fn feed_forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
+        let gate_up = self.gate_up.forward(x, products)?;
         let gate = match self.activation {
             Activation::Silu => gate_up[0].f_silu(),
             Activation::GeluTanh => gate_up[0].f_gelu("tanh"),
         };
         let gated = gate.and_then(|gate| gate.f_mul(&gate_up[1])).doing("the feed-forward gate")?;
-        self.down_proj.forward(&gated, product)
+        self.down_proj.forward(&gated, products)
     }
 
-    fn heads(&self, x: &Tensor, Work { turn, product }: Work<'_>) -> Result<Heads> {
+    fn heads(&self, x: &Tensor, Work { turn, products }: Work<'_>) -> Result<Heads> {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
-        let parts: [Tensor; 3] = self.qkv.forward(x, product)?.try_into().expect("queries, keys and values are three");
+        let parts: [Tensor; 3] = self.qkv.forward(x, products)?.try_into().expect("queries, keys and values are three");
         let [q, k, v] = parts;
         let turned = |t: Tensor, norm: Option<&RmsNorm>| match self.qk_norm {
             QkNorm::Width => turn.apply(&split(normed(norm, t)?)?),

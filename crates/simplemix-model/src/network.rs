@@ -10,11 +10,11 @@ use tch::{Device, Kind, Tensor};
 use crate::attention::{AttentionRoute, Heads, Plans};
 use crate::checkpoint::{self, EMBEDDING, Names, Top};
 use crate::config::{HEAD, ModelConfig, limits};
-use crate::decoder::{Layer, Parts, RmsNorm, Work};
+use crate::decoder::{Layer, Parts, Products, RmsNorm, Work};
 use crate::error::{Doing, Error, Result};
 use crate::few_rows;
 use crate::linear::{Product, linear};
-use crate::lora::{Adapter, Pass};
+use crate::lora::Adapter;
 use crate::packed::Packed;
 use crate::rope::{Rope, Turn};
 use crate::weights::{self, Parameters};
@@ -28,8 +28,8 @@ pub(crate) struct Network {
     norm: RmsNorm,
     ropes: Vec<Rope>,
     embedding_scale: f64,
-    /// Forward passes so far; what dropped inputs are drawn for.
-    pub(crate) pass: Pass,
+    /// Whether adapters drop inputs.
+    drops: bool,
     pub(crate) device: Device,
     pub(crate) kind: Kind,
     pub(crate) route: AttentionRoute,
@@ -40,6 +40,8 @@ pub(crate) struct Input {
     tokens: Tensor, // [T]
     turns: Vec<Turn>,
     product: Product,
+    /// Keys of the tokens for dropout, `[T]`, if there is any.
+    keys: Option<Tensor>,
 }
 
 /// A model as it was read.
@@ -87,8 +89,8 @@ impl Network {
         device: Device,
     ) -> Self {
         let tensors = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        let pass = Pass::default();
-        let loras = adapter.map(|(adapter, training)| adapter.loras(training.map(|seed| (seed, pass.clone()))));
+        let drops = adapter.is_some_and(|(adapter, training)| training.is_some() && adapter.config.dropout > 0.0);
+        let loras = adapter.map(|(adapter, training)| adapter.loras(training));
         let parts = Parts { tensors: &tensors, loras: &loras.unwrap_or_default() };
         let scale = Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]);
         Self {
@@ -98,7 +100,7 @@ impl Network {
             embed_tokens: tensors["model.embed_tokens.weight"].shallow_clone(),
             // transformers rounds the factor to the weights' kind.
             embedding_scale: scale,
-            pass,
+            drops,
             device,
             kind,
             route: AttentionRoute::of(&config, kind, device),
@@ -154,12 +156,13 @@ impl Network {
 
     pub(crate) fn input(&self, packed: &Packed) -> Result<Input> {
         self.check(packed)?;
-        self.pass.next();
         let vector = |values: &[i64]| to_device(&Tensor::from_slice(values), self.device);
         let positions = vector(packed.positions())?;
         let last = packed.positions().iter().copied().max().unwrap_or(0);
         let turns = self.ropes.iter().map(|rope| rope.turn(&positions, last, self.kind)).collect::<Result<_>>()?;
-        Ok(Input { tokens: vector(packed.tokens())?, turns, product: linear })
+        let keys = || to_device(&Tensor::from_slice(&packed.dropout_keys()), self.device);
+        let keys = if self.drops { Some(keys()?) } else { None };
+        Ok(Input { tokens: vector(packed.tokens())?, turns, product: linear, keys })
     }
 
     /// Embeddings `[T, H]`.
@@ -177,7 +180,8 @@ impl Network {
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let turn = &input.turns[self.config.layers[index].rope];
-        self.layers[index].forward(x, Work { turn, product: input.product }, attend)
+        let products = Products { product: input.product, keys: input.keys.as_ref() };
+        self.layers[index].forward(x, Work { turn, products }, attend)
     }
 
     pub(crate) fn last_norm(&self, x: &Tensor) -> Result<Tensor> {

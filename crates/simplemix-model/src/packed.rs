@@ -5,7 +5,10 @@
 //!
 //! Letters: T tokens in all.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
+use crate::random;
 
 /// A run of tokens inside a [`Packed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Packed {
     tokens: Vec<i64>,
     positions: Vec<i64>,
     segments: Vec<Segment>,
+    /// Names of segments that have one, for dropout.
+    names: BTreeMap<usize, u64>,
 }
 
 /// Hidden states that predict tokens, the tokens, and their owners.
@@ -68,6 +73,23 @@ impl Packed {
     /// The segments in the order of their tokens.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Gives a segment a name from which, with the place in the segment, follows which of its inputs dropout drops. Segments
+    /// of one name drop the same; one without a name is named by its number.
+    pub fn name(&mut self, segment: usize, name: u64) {
+        self.names.insert(segment, name);
+    }
+
+    /// Key of each token for dropout, `[T]`.
+    pub(crate) fn dropout_keys(&self) -> Vec<i32> {
+        let mut keys = Vec::with_capacity(self.len());
+        for (number, segment) in self.segments.iter().enumerate() {
+            // Names given are odd here and numbers even, so that they do not meet.
+            let name = self.names.get(&number).map_or(number as u64 * 2, |name| name * 2 + 1);
+            keys.extend((0..segment.len as u64).map(|place| random::bits(name, place) as i32));
+        }
+        keys
     }
 
     /// Appends a sequence of its own and returns its segment's number.

@@ -10,6 +10,11 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// 64 bits for `position` of `stream`.
+pub(crate) fn bits(stream: u64, position: u64) -> u64 {
+    mix(mix(stream) ^ position)
+}
+
 /// Uniform on [0, 1), 53 bits, for `position` of `stream` under `seed`.
 pub(crate) fn uniform(seed: u64, stream: u64, position: u64) -> f64 {
     let bits = mix(mix(mix(seed) ^ stream) ^ position);

@@ -12,6 +12,9 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -23,6 +26,7 @@
 
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -143,6 +147,54 @@ void ends(const at::RecordFunction &, at::ObserverContext *) {
   if (trace != nullptr) --depth;
 }
 
+// MurmurHash3's finaliser.
+uint32_t mixed(uint32_t h) {
+  h ^= h >> 16;
+  h *= 0x85ebca6bu;
+  h ^= h >> 13;
+  h *= 0xc2b2ae35u;
+  return h ^ (h >> 16);
+}
+
+// The same over tensors of Int.
+Tensor mixed(Tensor h) {
+  const auto fold = [](const Tensor &t, int64_t bits) {
+    return t.bitwise_xor(t.__rshift__(bits).bitwise_and((int64_t(1) << (32 - bits)) - 1));
+  };
+  h = fold(h, 16).mul(static_cast<int32_t>(0x85ebca6bu));
+  h = fold(h, 13).mul(static_cast<int32_t>(0xc2b2ae35u));
+  return fold(h, 16);
+}
+
+constexpr uint32_t GOLDEN = 0x9e3779b9u;
+
+template <class F> Tensor dropped_on_host(const Tensor &x, const Tensor &keys, uint32_t seed, uint32_t least, F scale) {
+  auto result = at::empty_like(x);
+  const int64_t width = x.size(1);
+  const F *from = x.const_data_ptr<F>();
+  const int32_t *key = keys.const_data_ptr<int32_t>();
+  F *to = result.mutable_data_ptr<F>();
+  at::parallel_for(0, x.size(0), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const uint32_t start = mixed(static_cast<uint32_t>(key[row]) ^ seed);
+      for (int64_t i = 0; i < width; ++i) {
+        const bool keep = mixed(start + static_cast<uint32_t>(i) * GOLDEN) >= least;
+        to[row * width + i] = keep ? static_cast<F>(from[row * width + i] * scale) : F(0);
+      }
+    }
+  });
+  return result;
+}
+
+Tensor dropped_by_operators(const Tensor &x, const Tensor &keys, uint32_t seed, uint32_t least, double scale) {
+  const auto start = mixed(keys.bitwise_xor(static_cast<int32_t>(seed))).unsqueeze(1);
+  const auto features = at::arange(x.size(1), keys.options()).mul(static_cast<int32_t>(GOLDEN)).unsqueeze(0);
+  // Signed numbers compare as unsigned ones if the highest bit is turned.
+  const auto bits = mixed(start.add(features)).bitwise_xor(std::numeric_limits<int32_t>::min());
+  const auto keep = bits.ge(static_cast<int32_t>(least ^ 0x80000000u));
+  return x.mul(keep.to(x.scalar_type()).mul(scale));
+}
+
 bool has_accelerator() { return at::accelerator::getAccelerator(false).has_value(); }
 
 } // namespace
@@ -235,6 +287,18 @@ void smx_function(const char *name, size_t length, Tensor *const *inputs, int64_
     if (!torch::autograd::compute_requires_grad(sources)) return;
     node->set_next_edges(torch::autograd::collect_next_edges(sources));
     for (int64_t i = 0; i < output_count; ++i) torch::autograd::set_history(*outputs[i], node);
+  });
+}
+
+// `x` `[T, I]` with elements dropped by a hash of (seed, key of the row, feature): those whose hash is below `least`.
+Tensor *smx_dropout(Tensor *x, Tensor *keys, uint32_t seed, uint32_t least, double scale, bool by_operators) {
+  return guarded([&] {
+    if (!by_operators && x->device().is_cpu() && x->is_contiguous()) {
+      if (x->scalar_type() == at::kFloat)
+        return new Tensor(dropped_on_host<float>(*x, *keys, seed, least, static_cast<float>(scale)));
+      if (x->scalar_type() == at::kDouble) return new Tensor(dropped_on_host<double>(*x, *keys, seed, least, scale));
+    }
+    return new Tensor(dropped_by_operators(*x, *keys, seed, least, scale));
   });
 }
 

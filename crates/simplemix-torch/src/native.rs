@@ -65,6 +65,7 @@ unsafe extern "C" {
         output_count: i64,
         closure: Closure,
     );
+    fn smx_dropout(x: Pointer, keys: Pointer, seed: u32, least: u32, scale: f64, by_operators: bool) -> Pointer;
     fn smx_trace_begin();
     fn smx_trace_end(data: *mut c_void, take: unsafe extern "C" fn(*mut c_void, i64, c_int, *const u8, usize));
     fn smx_call_begin(name: *const u8, length: usize) -> *mut c_void;
@@ -298,6 +299,14 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 unsafe extern "C" fn drop_backward(data: *mut c_void) {
     // SAFETY: `data` is what `function` made, and the node drops it once.
     drop(unsafe { Box::from_raw(data.cast::<Option<Backward>>()) });
+}
+
+/// `keys` `[T]` Int, contiguous, for `x` `[T, I]` on one device.
+pub(crate) fn dropout(x: &Tensor, keys: &Tensor, numbers: (u32, u32, f64), by_operators: bool) -> Result<Tensor> {
+    let (seed, least, scale) = numbers;
+    // SAFETY: the tensors live until the call returns; `crate::dropout` has checked what the loop over memory relies on.
+    let made = unsafe { smx_dropout(pointer(x), pointer(keys), seed, least, scale, by_operators) };
+    taken("dropping inputs", made)
 }
 
 /// A recorded call: how many recorded calls it is inside of, the number of its kind, and its name.

@@ -317,3 +317,35 @@ fn the_cpu_needs_no_device() {
     let host = Tensor::from_slice(&[1f32]);
     assert_eq!(device::to_device(&host, CPU).unwrap(), host);
 }
+
+#[test]
+fn dropout_is_the_same_by_the_loop_and_by_operators() {
+    let keys = Tensor::from_slice(&[5i32, -7, i32::MAX, 0, i32::MIN]);
+    for kind in [Kind::Float, Kind::Double] {
+        let x = random(&[5, 333], kind, 1);
+        for (seed, share) in [(0, 0.1), (u32::MAX, 0.5), (12345, 0.9)] {
+            let numbers = (seed, (share * 2f64.powi(32)) as u32, 1.0 / (1.0 - share));
+            let [loops, operators] = [false, true].map(|by| native::dropout(&x, &keys, numbers, by).unwrap());
+            near(&loops, &operators, 1e-6);
+            let kept = 1.0 - loops.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+            assert!((kept - (1.0 - share)).abs() < 0.05, "{kept} kept of a share {share}");
+        }
+    }
+}
+
+#[test]
+fn dropout_has_the_gradient_of_its_mask() {
+    let keys = Tensor::from_slice(&[1i32, 2, 3]);
+    let x = random(&[3, 64], Kind::Float, 4).set_requires_grad(true);
+    let dropped = keyed_dropout(&x, &keys, 9, 0.3).unwrap();
+    let gradient = random(&[3, 64], Kind::Float, 5);
+    backward(&[&dropped], &[&gradient]).unwrap();
+    let mask = keyed_dropout(&Tensor::ones([3, 64], (Kind::Float, CPU)), &keys, 9, 0.3).unwrap();
+    near(&dropped, &(&x * &mask), 1e-6);
+    near(&x.grad(), &(&gradient * &mask), 1e-6);
+    let other = keyed_dropout(&Tensor::ones([3, 64], (Kind::Float, CPU)), &keys, 10, 0.3).unwrap();
+    assert_ne!(mask, other, "another seed drops others");
+    assert!(keyed_dropout(&x, &keys.narrow(0, 0, 2), 9, 0.3).is_err());
+    assert!(keyed_dropout(&x, &keys.to_kind(Kind::Int64), 9, 0.3).is_err());
+    assert!(keyed_dropout(&x, &keys, 9, 1.0).is_err());
+}

@@ -169,16 +169,23 @@ pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> 
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
     for &pair in pairs {
         let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
+        // Names of the pair's parts, so that dropout does not depend on micro-batches or on how prompts are fed.
+        let [of_prompt, of_chosen, of_rejected] = [0, 1, 2].map(|part| 3 * pair as u64 + part);
         let first = packed.push(prompt)?;
-        packed.push_response(first, chosen, &mut targets)?;
-        match set.feed() {
-            Feed::Shared => packed.push_response(first, rejected, &mut targets)?,
+        packed.name(first, of_prompt);
+        let segment = packed.push_response(first, chosen, &mut targets)?;
+        packed.name(segment, of_chosen);
+        let parent = match set.feed() {
+            Feed::Shared => first,
             Feed::Apart => {
                 let again = packed.push(prompt)?;
-                packed.push_response(again, rejected, &mut targets)?
+                packed.name(again, of_prompt);
+                again
             }
             Feed::Chosen => continue,
         };
+        let segment = packed.push_response(parent, rejected, &mut targets)?;
+        packed.name(segment, of_rejected);
     }
     Ok((packed, targets))
 }

@@ -150,6 +150,26 @@ fn shortcuts_change_no_number() {
     assert_eq!(std::fs::read_dir(dir.path("cache")).unwrap().count(), 2, "training and held-out pairs");
 }
 
+/// A token's dropout follows from its pair and its place there, not from the micro-batch or from how prompts are fed.
+#[test]
+fn dropped_inputs_do_not_depend_on_packing() {
+    let dir = Dir::new();
+    let adapter = |text: &str| dir.with("", &format!("lora = {{ rank = 4, dropout = 0.3 }}\n{text}"));
+    let named = |name: &str, config: TrainConfig| TrainConfig { output: Some(dir.path(name)), ..config };
+    let plain = train(named("plain", adapter("")));
+    let variants = [
+        ("apart", "memory.share_prompts = false"),
+        ("alone", "batch.micro_batch_tokens = 1"),
+        ("checkpointing", "memory.activation_checkpointing = true"),
+    ];
+    for (name, text) in variants {
+        let off = metrics_differ(&plain.records, &train(named(name, adapter(text))).records);
+        assert!(off < 2e-4, "{name}: {off}");
+    }
+    let whole = train(named("whole", dir.with("", "lora = { rank = 4 }")));
+    assert!(metrics_differ(&plain.records, &whole.records) > 1e-3, "inputs are dropped");
+}
+
 fn resumes(name: &str, config: impl Fn(&Dir, &str) -> TrainConfig) {
     let dir = Dir::new();
     let whole = train(config(&dir, "whole"));

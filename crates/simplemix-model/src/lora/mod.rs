@@ -8,4 +8,4 @@ mod tensors;
 pub use config::{LoraConfig, LoraTargets};
 pub use peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 pub use settings::LoraSettings;
-pub(crate) use tensors::{Adapter, Lora, Pass};
+pub(crate) use tensors::{Adapter, Lora};

@@ -4,10 +4,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rayon::prelude::*;
+use simplemix_torch::keyed_dropout;
 use tch::{Device, Kind, Tensor};
 
 use super::config::LoraConfig;
@@ -15,7 +13,7 @@ use super::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, tensor_names};
 use crate::config::ModelConfig;
 use crate::error::{At, Doing, Result};
 use crate::not_a_model;
-use crate::random::uniform;
+use crate::random;
 use crate::weights;
 
 /// The two matrices that change one linear layer.
@@ -27,38 +25,17 @@ pub(crate) struct Lora {
     dropout: Option<Dropout>,
 }
 
-/// Inputs of a linear layer that are dropped: a function of seed, forward pass and module, so that a layer that is
-/// computed twice drops the same.
-#[derive(Debug, Clone)]
+/// Inputs of a linear layer that are dropped: a function of seed, module, token and feature, so that neither packing nor a
+/// second computation of a layer changes them.
+#[derive(Debug, Clone, Copy)]
 struct Dropout {
     share: f64,
-    seed: u64,
-    module: u64,
-    pass: Pass,
-}
-
-/// Number of a forward pass, shared by all modules of a model.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Pass(Arc<AtomicU64>);
-
-impl Pass {
-    pub(crate) fn next(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Sets the number and gives the one before.
-    pub(crate) fn replace(&self, pass: u64) -> u64 {
-        self.0.swap(pass, Ordering::Relaxed)
-    }
+    seed: u32,
 }
 
 impl Clone for Lora {
     fn clone(&self) -> Self {
-        Self { a: self.a.shallow_clone(), b: self.b.shallow_clone(), scale: self.scale, dropout: self.dropout.clone() }
+        Self { a: self.a.shallow_clone(), b: self.b.shallow_clone(), scale: self.scale, dropout: self.dropout }
     }
 }
 
@@ -71,14 +48,14 @@ pub(crate) struct Adapter {
 }
 
 impl Lora {
-    /// `y + dropout(x) A^T B^T * scale`. Adapters of half-precision weights are f32, as in peft.
-    pub(crate) fn add_to(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
+    /// `y + dropout(x) A^T B^T * scale`, where `x` has the adapter's kind and `keys` `[T]` are the tokens' for dropout.
+    /// Adapters of half-precision weights are f32, as in peft.
+    pub(crate) fn add_to(&self, y: &Tensor, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+        let x = match (self.dropout, keys) {
+            (Some(Dropout { share, seed }), Some(keys)) => keyed_dropout(x, keys, seed, share)?,
+            _ => x.shallow_clone(),
+        };
         let added = || {
-            let x = x.f_to_kind(self.a.kind())?;
-            let x = match &self.dropout {
-                Some(dropout) => x.f_mul(&dropout.mask(&x)?)?,
-                None => x,
-            };
             // Scaled where it is narrow, and added by the product itself: nothing as wide as `y` is written in between.
             let low = x.f_linear(&self.a, None::<&Tensor>)? * self.scale; // [T, r]
             if low.kind() == y.kind() {
@@ -89,23 +66,15 @@ impl Lora {
         added().doing("an adapter")
     }
 
+    /// Kind of the adapter's matrices.
+    pub(crate) fn kind(&self) -> Kind {
+        self.a.kind()
+    }
+
     /// `B A * scale`, `[O, I]`.
     pub(crate) fn product(&self) -> Result<Tensor> {
         let product = self.b.to_kind(Kind::Float).f_matmul(&self.a.to_kind(Kind::Float));
         Ok(product.doing("merging an adapter")? * self.scale)
-    }
-}
-
-impl Dropout {
-    /// Zero where an input is dropped, else what keeps the mean.
-    fn mask(&self, like: &Tensor) -> Result<Tensor, tch::TchError> {
-        let stream = self.pass.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.module;
-        let kept = (1.0 / (1.0 - self.share)) as f32;
-        let mask: Vec<f32> = (0..like.numel() as u64)
-            .into_par_iter()
-            .map(|i| if uniform(self.seed, stream, i) < self.share { 0.0 } else { kept })
-            .collect();
-        Tensor::f_from_slice(&mask)?.f_view(&like.size()[..])?.f_to_device(like.device())?.f_to_kind(like.kind())
     }
 }
 
@@ -115,8 +84,7 @@ impl Adapter {
         config.check()?;
         let rank = config.rank;
         let make = |(index, (name, [outputs, inputs])): (usize, (String, [i64; 2]))| {
-            let values =
-                crate::random::uniforms(seed, index as u64, (rank * inputs) as usize, (inputs as f64).powf(-0.5));
+            let values = random::uniforms(seed, index as u64, (rank * inputs) as usize, (inputs as f64).powf(-0.5));
             let a = Tensor::f_from_slice(&values).and_then(|t| t.f_view([rank, inputs])?.f_to_device(device));
             let b = Tensor::f_zeros([outputs, rank], (Kind::Float, device));
             let lora = Lora {
@@ -166,12 +134,12 @@ impl Adapter {
         })
     }
 
-    /// Change of each module; inputs are dropped in training only, which has a seed and counts passes.
-    pub(crate) fn loras(&self, training: Option<(u64, Pass)>) -> HashMap<String, Lora> {
-        let training = training.filter(|_| self.config.dropout > 0.0);
+    /// Change of each module; inputs are dropped in training only, which has a seed.
+    pub(crate) fn loras(&self, training: Option<u64>) -> HashMap<String, Lora> {
+        let seed = training.filter(|_| self.config.dropout > 0.0);
         let dropout = |module: usize| {
-            let (seed, pass) = training.clone()?;
-            Some(Dropout { share: self.config.dropout, seed, module: module as u64, pass })
+            let seed = random::bits(seed?, module as u64) as u32;
+            Some(Dropout { share: self.config.dropout, seed })
         };
         let all = self.modules.iter().enumerate();
         all.map(|(i, (name, lora))| (name.clone(), Lora { dropout: dropout(i), ..lora.clone() })).collect()
