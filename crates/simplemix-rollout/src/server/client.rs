@@ -126,10 +126,10 @@ impl ServerClient {
         let repeated = RefCell::new(None);
         loop {
             let body = self.with_extra(ask.body(&self.model, prompt, chat, &changes)).to_string();
-            let parse = |reply: &[u8]| parse(reply, chat);
+            let parse = |reply: &[u8]| Ok((parse(reply, chat)?, blake3::hash(reply)));
             let once = |connection: &mut Connection| {
-                let reply = self.once(self.request(connection, &url, Some(&body)), &parse)?;
-                self.check_new(connection, &reply, &mut repeated.borrow_mut())?;
+                let (reply, hash) = self.once(self.request(connection, &url, Some(&body)), &parse)?;
+                self.check_new(connection, &reply, hash, &mut repeated.borrow_mut())?;
                 Ok(reply)
             };
             match self.retry(stopped, &once) {
@@ -249,22 +249,23 @@ impl ServerClient {
     }
 
     /// Checks that a reply is no second copy of an earlier one on the same connection, which would stand in place of another
-    /// request's reply. `repeated` is the id of a reply to this request that was taken for one.
+    /// request's reply: the same bytes under an id. `repeated` is a reply to this request that was taken for one.
     fn check_new(
         &self,
         connection: &mut Connection,
         reply: &Reply,
-        repeated: &mut Option<String>,
+        hash: blake3::Hash,
+        repeated: &mut Option<blake3::Hash>,
     ) -> Result<(), Failed> {
         let Some(id) = &reply.id else { return Ok(()) };
-        if repeated.as_ref() == Some(id) {
+        if *repeated == Some(hash) {
             // Again, after the connection was closed: this server's replies have no ids of their own.
             self.learned().ids_repeat = true;
         }
-        if self.learned().ids_repeat || connection.is_new(id) {
+        if self.learned().ids_repeat || connection.is_new(hash) {
             return Ok(());
         }
-        *repeated = Some(id.clone());
+        *repeated = Some(hash);
         let found = format!("a second copy of the reply `{id}`");
         Err(Failed { status: None, found, reason: Reason::Repeated, is_transient: true, advice: Advice::default() })
     }

@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use ureq::Agent;
 
-/// Replies of a connection whose ids are remembered.
-const REMEMBERED: usize = 4;
+/// Replies of a connection that are remembered.
+const REMEMBERED: usize = 64;
 
 /// Connections that no request uses.
 #[derive(Debug)]
 pub(super) struct Connections {
     timeout: Duration,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<VecDeque<Connection>>,
 }
 
 /// A connection, opened by its first request.
 #[derive(Debug)]
 pub(super) struct Connection {
     agent: Agent,
-    /// Ids of the last replies.
-    ids: VecDeque<String>,
+    /// Hashes of the last replies.
+    replies: VecDeque<blake3::Hash>,
 }
 
 impl Connections {
@@ -33,18 +33,18 @@ impl Connections {
         Self { timeout, idle: Mutex::default() }
     }
 
-    /// The connection that was used last, or a new one.
+    /// The connection that has been idle for the longest, over which what came late is there and shows, or a new one.
     pub(super) fn take(&self) -> Connection {
-        let idle = self.idle().pop();
-        idle.unwrap_or_else(|| Connection { agent: agent(self.timeout), ids: VecDeque::new() })
+        let idle = self.idle().pop_front();
+        idle.unwrap_or_else(|| Connection { agent: agent(self.timeout), replies: VecDeque::new() })
     }
 
     /// Keeps a connection whose reply was taken.
     pub(super) fn give_back(&self, connection: Connection) {
-        self.idle().push(connection);
+        self.idle().push_back(connection);
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,13 +54,13 @@ impl Connection {
         &self.agent
     }
 
-    /// Whether none of the last replies had this id, which is remembered.
-    pub(super) fn is_new(&mut self, id: &str) -> bool {
-        if self.ids.iter().any(|known| known == id) {
+    /// Whether none of the last replies has this hash, which is remembered.
+    pub(super) fn is_new(&mut self, reply: blake3::Hash) -> bool {
+        if self.replies.contains(&reply) {
             return false;
         }
-        self.ids.truncate(REMEMBERED - 1);
-        self.ids.push_front(id.to_owned());
+        self.replies.truncate(REMEMBERED - 1);
+        self.replies.push_front(reply);
         true
     }
 }
@@ -85,13 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_the_last_replies_are_known() {
+    fn the_last_replies_are_known() {
         let connections = Connections::new(Duration::from_secs(1));
         let mut connection = connections.take();
-        assert!(["a", "b", "c", "d"].iter().all(|id| connection.is_new(id)));
-        assert!(!connection.is_new("a") && connection.is_new("e") && connection.is_new("a"));
+        let hash = |number: usize| blake3::hash(&number.to_le_bytes());
+        assert!((0..REMEMBERED).all(|number| connection.is_new(hash(number))));
+        assert!(!connection.is_new(hash(0)) && connection.is_new(hash(REMEMBERED)) && connection.is_new(hash(0)));
         connections.give_back(connection);
-        assert!(!connections.take().is_new("a"), "the connection that came back");
-        assert!(connections.take().is_new("a"), "a new connection");
+        assert!(!connections.take().is_new(hash(0)), "the connection that came back");
+        assert!(connections.take().is_new(hash(0)), "a new connection");
     }
 }
