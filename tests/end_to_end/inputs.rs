@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{Dir, stderr};
 
-/// Longest wait for an error.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Times that a command is looked at before it counts as waiting: a minute at least.
+const LOOKS: u32 = 12_000;
 
 fn pipe(path: &Path) {
     let _ = std::fs::remove_file(path);
@@ -17,15 +17,14 @@ fn pipe(path: &Path) {
 /// Output of a command that must end by itself.
 fn ended(mut command: Command) -> Output {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if start.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("{command:?} waits: {}", stderr(&child.wait_with_output().unwrap()));
+    for _ in 0..LOOKS {
+        if child.try_wait().unwrap().is_some() {
+            return child.wait_with_output().unwrap();
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    child.wait_with_output().unwrap()
+    child.kill().unwrap();
+    panic!("{command:?} waits: {}", stderr(&child.wait_with_output().unwrap()))
 }
 
 /// Runs the command with a pipe under `name`, which the error has to name.

@@ -46,12 +46,12 @@ pub enum Error {
         reason: String,
     },
     /// Another process, or another part of this one, holds the lock.
-    #[error("{path}: in use by {}", holder.as_ref().map_or_else(|| "another process".to_owned(), Holder::to_string), path = path.display())]
+    #[error("{path}: in use by {}", holder.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string), path = path.display())]
     Locked {
         /// The lock file, or the file that is locked.
         path: PathBuf,
         /// Process that holds it, if it could be read.
-        holder: Option<Holder>,
+        holder: Option<Box<Holder>>,
     },
     /// A file differs from the checksum that was kept of it.
     #[error("{path}: damaged: {problem}", path = path.display())]

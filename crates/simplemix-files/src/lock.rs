@@ -93,7 +93,7 @@ impl Lock {
             }
             let holder = holder(path);
             if !go_on(holder.as_ref()) {
-                return Err(Error::Locked { path: path.to_path_buf(), holder });
+                return Err(Error::Locked { path: path.to_path_buf(), holder: holder.map(Box::new) });
             }
             std::thread::sleep(PAUSE);
             found = attempt(path, try_lock).at(path, "lock")?;
@@ -247,7 +247,7 @@ mod tests {
         let lock = Lock::acquire(&path).unwrap();
         let Err(Error::Locked { holder: Some(holder), .. }) = Lock::acquire(&path) else { panic!("not refused") };
         assert!(holder.since.ends_with(" UTC") && holder.to_string().contains("`) since 2"), "{holder}");
-        assert_eq!(Holder { since: String::new(), ..holder.clone() }, this_process());
+        assert_eq!(Holder { since: String::new(), ..(*holder).clone() }, this_process());
         assert_eq!(holder.process, std::process::id());
         assert!(!holder.host.is_empty() && holder.command.contains("simplemix_files"), "{holder}");
         drop(lock);

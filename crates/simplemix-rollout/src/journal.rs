@@ -69,6 +69,7 @@ pub(crate) fn kept_date(output: &Path) -> Option<String> {
 }
 
 /// State of some work when it begins.
+#[expect(clippy::large_enum_variant, reason = "one is made a stage")]
 pub(crate) enum Work<T, R> {
     /// The output exists, with this report.
     Complete(R),

@@ -52,7 +52,7 @@ mod tests {
     use crate::sides::Sides;
     use crate::table::PairEntry;
 
-    const BF16: FirstLoss = FirstLoss { loss: 0.6931, tolerance: 0.02, nats_per_token: Some(0.05) };
+    const BF16: FirstLoss = FirstLoss { loss: std::f64::consts::LN_2, tolerance: 0.02, nats_per_token: Some(0.05) };
 
     fn batch(differences: &[f64]) -> (PairTable, Vec<usize>, Vec<PairStats>) {
         let entry = |row| PairEntry { row, responses: Sides { chosen: 400, rejected: 300 }, ..PairEntry::default() };

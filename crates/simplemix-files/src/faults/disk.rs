@@ -1,5 +1,6 @@
 //! Simulated loss of power: which bytes and names a disk may lose, because they were not synced.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -102,10 +103,10 @@ impl Disk {
     fn writes(&mut self, file: &File) -> io::Result<()> {
         let found = file.metadata()?;
         self.synced.remove(&id(&found));
-        if !self.unsynced.contains_key(&id(&found)) {
+        if let Entry::Vacant(place) = self.unsynced.entry(id(&found)) {
             // Not a copy of the handle, which would hold the lock of the file for longer.
             let again = OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-            self.unsynced.insert(id(&found), Unsynced { file: again, length: found.len() });
+            place.insert(Unsynced { file: again, length: found.len() });
         }
         Ok(())
     }
@@ -145,10 +146,12 @@ impl Disk {
             for entry in fs::read_dir(path).into_iter().flatten().flatten() {
                 self.note_unsynced(&entry.path());
             }
-        } else if found.is_file() && !self.synced.contains(&id(&found)) && !self.unsynced.contains_key(&id(&found)) {
-            if let Ok(file) = OpenOptions::new().write(true).open(path) {
-                self.unsynced.insert(id(&found), Unsynced { file, length: 0 });
-            }
+        } else if found.is_file()
+            && !self.synced.contains(&id(&found))
+            && !self.unsynced.contains_key(&id(&found))
+            && let Ok(file) = OpenOptions::new().write(true).open(path)
+        {
+            self.unsynced.insert(id(&found), Unsynced { file, length: 0 });
         }
     }
 
