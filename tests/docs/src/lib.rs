@@ -48,4 +48,38 @@ mod tests {
             }
         }
     }
+
+    /// Rows of docs/guarantees.md name a crate's folder (`e2e` is tests/end_to_end) and then `file::test`, or `file::{test, test}`.
+    #[test]
+    fn every_promise_names_tests_that_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let page = fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+        let mut found = 0;
+        for row in page.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+            let cell = row.split(" | ").nth(1).unwrap();
+            let mut folder = String::new();
+            for (i, part) in cell.split('`').enumerate() {
+                if i % 2 == 0 {
+                    let word = part.trim_matches([' ', ',', ';', '|']);
+                    if let Some(word) = word.split_whitespace().last().filter(|word| word.len() > 2 && *word != "and") {
+                        folder = word.to_owned();
+                    }
+                    continue;
+                }
+                let Some((path, tests)) = part.split_once("::").or(part.contains(".rs").then_some((part, ""))) else {
+                    continue;
+                };
+                let base =
+                    if folder == "e2e" { "tests/end_to_end".into() } else { format!("crates/simplemix-{folder}") };
+                let file = root.join(base).join(path);
+                let source =
+                    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}: {row}", file.display()));
+                for test in tests.split(['{', '}', ',', ' ']).filter(|test| !test.is_empty()) {
+                    assert!(source.contains(&format!("fn {test}(")), "{}: no {test}: {row}", file.display());
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 20, "{found} tests were found");
+    }
 }
