@@ -149,7 +149,7 @@ pub(crate) fn stages(scale: Scale) -> Vec<Stage> {
             format!(
                 "run --preset simplemix --model model --prompts prompts.jsonl --off-policy off.jsonl --scorer digit-share \
                  --eval-prompts prompts.jsonl --size {} --set train.batch.batch_size=2 --set \
-                 collect.sampling.max_new_tokens={} --set evaluate.sampling.max_new_tokens=4 --output all",
+                 collect.sampling.max_new_tokens={} --set evaluate.max_new_tokens=4 --output all",
                 by(4, 8),
                 by(8, 16)
             ),

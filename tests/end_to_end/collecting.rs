@@ -399,7 +399,7 @@ fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
         assert!(Instant::now() < deadline, "no request within a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert!(stderr(&output).contains("the same command continues from there"), "{}", stderr(&output));

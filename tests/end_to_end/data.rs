@@ -135,8 +135,8 @@ fn odd_columns_and_origins_can_be_told() {
     let row: Value = serde_json::from_str(&std::fs::read_to_string(dir.path("x.jsonl")).unwrap()).unwrap();
     assert_eq!((&row["policy"], &row["source"]), (&Value::from("on"), &Value::from("sums")));
     assert_eq!(row["chosen"][0]["role"], "assistant");
-    refuses(&dir, "convert odd.jsonl --format nothing -o x.jsonl", "--format is `nothing`");
-    refuses(&dir, "convert odd.jsonl --ranked some -o x.jsonl", "--ranked is `some`, expected best-worst");
+    refuses(&dir, "convert odd.jsonl --format nothing -o y.jsonl", "--format is `nothing`");
+    refuses(&dir, "convert odd.jsonl --ranked some -o y.jsonl", "--ranked is `some`, expected best-worst");
 }
 
 #[test]

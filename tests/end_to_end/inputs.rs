@@ -89,8 +89,8 @@ fn what_a_pipe_or_a_folder_is_and_what_to_do() {
     pipe(&dir.path("pipe"));
     std::fs::create_dir(dir.path("folder")).unwrap();
     for (args, part) in [
-        (&["inspect", "pipe"][..], "pipe: open failed: it is a pipe, expected a regular file"),
-        (&["inspect", "/dev/zero"], "/dev/zero: open failed: it is a device, expected a regular file"),
+        (&["inspect", "pipe"][..], "pipe: cannot open: it is a pipe, expected a regular file"),
+        (&["inspect", "/dev/zero"], "/dev/zero: cannot open: it is a device, expected a regular file"),
         (&["train", "--config", "folder"], "folder: cannot read: it is a folder, expected a regular file"),
         (&["import-gguf", "folder", "out"], "folder: cannot read: it is a folder, expected a regular file"),
     ] {

@@ -173,7 +173,8 @@ fn is_ignored(signal: u32) -> bool {
 fn a_signal_leaves_nothing() {
     let all = stages(Scale::Long);
     for (name, signal) in
-        [("convert", "-INT"), ("convert", "-TERM"), ("mix", "-INT"), ("mix", "-HUP"), ("logps", "-TERM")]
+        // The others are over too soon to be met at work.
+        [("convert", "-INT"), ("convert", "-TERM"), ("convert", "-HUP"), ("logps", "-TERM")]
     {
         // A shell's job in the background has it ignored, and so have the programs that it starts.
         if signal == "-INT" && is_ignored(2) {

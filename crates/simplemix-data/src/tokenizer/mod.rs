@@ -74,7 +74,7 @@ fn unguarded(dir: &Path, path: &Path, reading: TokenizerAs) -> Result<Loaded> {
     // Not `from_file`, which is generic and would be compiled once more here.
     let file: Tokenizer = text.parse().map_err(wrong)?;
     if let Some((part, times)) = growth::excess(&file) {
-        let found = format!("`{part}`, which makes a text up to {times:.0} times as long");
+        let found = format!("`{part}`, which makes a text up to {times:.1e} times as long");
         return Err(Error::ModelConfig { path: path.to_owned(), found, expected: "at most 256 times" });
     }
     let read = |name: &str| Ok::<_, Error>(source::read_json(dir, name)?.unwrap_or_default());

@@ -40,7 +40,7 @@ fn replacements_that_multiply_a_text() {
     let tenfold = serde_json::json!({ "type": "Replace", "pattern": { "String": "o" }, "content": "oooooooooo" });
     tokenizer["normalizer"] = serde_json::json!({ "type": "Sequence", "normalizers": vec![tenfold; 30] });
     let error = try_out(dir.path(), tokenizer.to_string().as_bytes()).unwrap_err().to_string();
-    assert!(error.contains("`normalizer`, which makes a text up to 1000000"), "{error}");
+    assert!(error.contains("`normalizer`, which makes a text up to 1.0e30 times"), "{error}");
 }
 
 /// The tokenizer panics on it.

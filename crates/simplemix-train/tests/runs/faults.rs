@@ -67,7 +67,8 @@ fn a_run_survives_failing_operations() {
         drop(fault);
         // A cache that cannot be written stops nothing.
         if let Err(error) = outcome {
-            assert!(error.to_string().contains(": cannot "), "operation {operation}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(": writing failed (") || text.contains(": cannot "), "operation {operation}: {text}");
             let finished = run(&dir, &output).unwrap_or_else(|error| panic!("operation {operation}: {error}"));
             assert_eq!(finished.outcome, Outcome::Finished);
         }
