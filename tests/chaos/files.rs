@@ -39,7 +39,7 @@ pub(super) fn restore(root: &Path, before: &Tree) {
     }
 }
 
-/// What a folder has in common with an earlier state. Times, speeds and the command line differ from run to run; all else
+/// Files that a folder has in common with an earlier state. Times, speeds and the command line differ from run to run; all else
 /// is the same. The report of a pipeline has the times of its stages, which two quick runs may have alike by chance.
 pub(super) fn lasting(root: &Path, earlier: &Tree) -> Tree {
     let has_stages = |folder: &Path| root.join(folder).join("stages").is_dir();

@@ -129,7 +129,7 @@ impl<'a> Trials<'a> {
     /// Runs the stage with a fault at operation `number`, counted from 1, and then again.
     ///
     /// # Errors
-    /// What is wrong afterwards.
+    /// Description of what is wrong afterwards.
     pub(crate) fn fault(&self, fault: Fault, number: usize) -> Result<(), String> {
         let (operation, path) = &self.operations[number - 1];
         let variable = fault.variable(number);
@@ -203,7 +203,7 @@ impl<'a> Trials<'a> {
     /// Runs the stage and kills it after a time, and then runs it again; false if it ended before it was killed.
     ///
     /// # Errors
-    /// What is wrong afterwards.
+    /// Description of what is wrong afterwards.
     pub(crate) fn kill(&self, after: Duration) -> Result<bool, String> {
         files::restore(&self.bench.folder, &self.before);
         let context = |problem| format!("simplemix {}, killed after {after:?}: {problem}", self.stage.words);
@@ -259,7 +259,7 @@ impl<'a> Trials<'a> {
 
     /// Checks that the outputs, and nothing beside them, are those of a run without faults.
     fn check_done(&self, found: &Tree) -> Result<(), String> {
-        // What the cache could not take is made again, but nothing in it may be wrong.
+        // Files that the cache could not take are made again, but nothing in it may be wrong.
         let differs = |path: &PathBuf, bytes: &Option<Vec<u8>>| match found.get(path) {
             Some(other) => other != bytes,
             None => !path.starts_with("cache"),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{Dir, stderr, stdout};
 
-/// What a name must not do: colours, a cleared screen, a title, a bell, a line of its own, another order, an overwritten line.
+/// Effects that a name must not have: colours, a cleared screen, a title, a bell, a line of its own, another order, an overwritten line.
 const EVIL: &str = "x\u{1b}[31m\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}1m\u{7f}\u{202e}\u{2066}\nerror: forged\rgone";
 
 /// A character that acts, apart from the end of a line.

@@ -35,7 +35,7 @@ impl std::str::FromStr for Faults {
     }
 }
 
-/// What to do.
+/// Stages, faults and kills.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Kills in all, at moments spread over each stage's own time

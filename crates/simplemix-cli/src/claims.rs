@@ -7,7 +7,7 @@ use simplemix_files::{Claim, is_same_file};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::warn;
 
-/// What a command holds while it works.
+/// Locks that a command holds while it works.
 #[derive(Debug)]
 #[must_use = "other processes are kept out until it is dropped"]
 pub(crate) struct Claims(#[expect(dead_code, reason = "held, not read")] Vec<Claim>);

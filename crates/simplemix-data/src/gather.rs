@@ -375,7 +375,7 @@ mod tests {
         assert_eq!((read[0].schema(), &read[..]), (batch.schema(), &[batch][..]));
         let zero = schema::pairs_from_batch(&read[0]).unwrap()[0].score_chosen.unwrap();
         assert!(zero == 0.0 && zero.is_sign_negative());
-        // What lies behind a null is written to Arrow files too.
+        // Values behind nulls are written to Arrow files too.
         let scores = read[0].column_by_name("score_rejected").unwrap().as_primitive::<Float64Type>();
         assert_eq!((scores.is_null(1), scores.values()[1].to_bits()), (true, 0));
     }

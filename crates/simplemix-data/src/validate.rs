@@ -3,7 +3,7 @@
 //! A row that gives no pair is a [`crate::Problem`] of reading. A [`Finding`] is about a pair that could be trained on, but
 //! perhaps should not be.
 //!
-//! Of each pair two hashes and a length are kept until the end, 20 bytes; what occurs several times is then found by sorting.
+//! Two hashes and a length of each pair are kept until the end, 20 bytes; what occurs several times is then found by sorting.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

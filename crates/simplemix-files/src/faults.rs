@@ -61,7 +61,7 @@ thread_local! {
 /// Operations of the process outside of such tests.
 static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// What happens at an operation.
+/// Fault at an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Error,

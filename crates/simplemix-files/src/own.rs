@@ -50,7 +50,7 @@ impl Drop for Own {
 pub fn remove_temporaries() {
     let all = all();
     for (path, target) in all.iter() {
-        // What cannot be removed now is removed by the next writer of the same name.
+        // A file that cannot be removed now is removed by the next writer of the same name.
         let _ = match target {
             Some(target) => remove_workshop(path, target),
             None => fs::remove_file(path),

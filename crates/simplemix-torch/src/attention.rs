@@ -167,7 +167,7 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sequences: &Sequences, how: Varlen)
     }
 }
 
-/// The same, a sequence at a time.
+/// Attention, a sequence at a time.
 fn each(q: &Tensor, k: &Tensor, v: &Tensor, sequences: &Sequences, how: Varlen) -> Result<Tensor> {
     let parts = |t: &Tensor, lengths: &[i64]| t.f_split_with_sizes(lengths, 0);
     let (q, k, v) = (parts(q, &sequences.queries)?, parts(k, &sequences.keys)?, parts(v, &sequences.keys)?);

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::stats::PairStats;
 use crate::table::PairTable;
 
-/// What the first batch must show, if policy and reference are the same model.
+/// Facts that the first batch must show, if policy and reference are the same model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FirstLoss {
     /// Mean loss of the pairs: ln 2 = 0.6931 for DPO.

@@ -125,7 +125,7 @@ pub trait Learner {
         MetricSet::Preference
     }
 
-    /// What the first batch must show before the first update (a mean loss of ln 2 for DPO), if it is known. Not called later.
+    /// Facts that the first batch must show before the first update (a mean loss of ln 2 for DPO), if it is known. Not called later.
     ///
     /// # Errors
     /// Failures of its computation.

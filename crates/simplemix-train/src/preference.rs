@@ -207,7 +207,7 @@ fn vectors(pairs: &[Sides<f64>]) -> PairLogps {
     PairLogps { chosen: side(|pair| pair.chosen), rejected: side(|pair| pair.rejected) }
 }
 
-/// The same in f32 on `device`.
+/// Copies in f32 on `device`.
 fn on_device(logps: PairLogps, device: Device) -> Result<PairLogps> {
     let side = |side: Tensor| to_device(&side.to_kind(Kind::Float), device);
     Ok(PairLogps { chosen: side(logps.chosen)?, rejected: side(logps.rejected)? })

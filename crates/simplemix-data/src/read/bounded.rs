@@ -38,7 +38,7 @@ impl BoundedFile {
         Self { file: Arc::new(file), pages: None }
     }
 
-    /// The same file, whose pages can be read.
+    /// A second handle of the file, whose pages can be read.
     ///
     /// # Errors
     /// If the file declares more rows than it can have, or columns at the same place.

@@ -191,7 +191,7 @@ impl Rename {
     fn end(self, is_lost: bool) {
         let Self { from, to, replaced, is_exchange } = self;
         let is_lost = is_lost && to.symlink_metadata().is_ok();
-        // What cannot be taken back has reached the disk after all.
+        // A rename that cannot be taken back has reached the disk after all.
         match replaced {
             _ if is_lost && is_exchange => drop(crate::system::exchange_names(&from, &to)),
             Some(replaced) if is_lost => drop(fs::rename(&to, &from).and_then(|()| fs::rename(replaced, &to))),
