@@ -74,6 +74,7 @@ impl ScorerSettings {
 
     /// Sets the date that a reward model's chat template sees, such as 2026-01-31, unless the settings have one.
     #[must_use]
+    #[cfg_attr(not(feature = "local"), expect(unused_mut, reason = "a reward model alone has a date"))]
     pub fn with_date(mut self, date: Option<String>) -> Self {
         #[cfg(feature = "local")]
         if let ScorerKind::RewardModel(settings) = &mut self.kind {
