@@ -172,12 +172,12 @@ fn is_ignored(signal: u32) -> bool {
 #[test]
 fn a_signal_leaves_nothing() {
     let all = stages(Scale::Long);
-    for (name, signal) in
+    for (name, signal, number) in
         // The others are over too soon to be met at work.
-        [("convert", "-INT"), ("convert", "-TERM"), ("convert", "-HUP"), ("logps", "-TERM")]
+        [("convert", "-INT", 2), ("convert", "-TERM", 15), ("convert", "-HUP", 1)]
     {
-        // A shell's job in the background has it ignored, and so have the programs that it starts.
-        if signal == "-INT" && is_ignored(2) {
+        // A shell's job in the background, or below `nohup`, has it ignored, and so have the programs that it starts.
+        if is_ignored(number) {
             continue;
         }
         let dir = Dir::new();
