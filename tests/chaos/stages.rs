@@ -71,7 +71,7 @@ pub(crate) fn stages(scale: Scale) -> Vec<Stage> {
                 format!(
                     "mix --source off=off.jsonl --source on=on.jsonl --size {} --seed 1 -o m.parquet --report m.json \
                      --plot m.svg --overwrite",
-                    by(24, 20_000)
+                    by(24, 5_000)
                 ),
                 &["m.parquet", "m.json", "m.svg"],
             )
