@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use simplemix_torch::{Sequences, Varlen, varlen_attention};
+use simplemix_torch::{Sequences, Varlen, causal_mask, varlen_attention};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
@@ -125,7 +125,7 @@ impl Mixer {
         };
         // No fused kernel caps. Query heads of a key head are a dimension of their own: [B, K, N / K, L, D].
         let mask = match mask {
-            None if causal => Some(band((0, q.size()[2]), (0, q.size()[2]), None, q.kind(), q.device())),
+            None if causal => Some(causal_mask((0, q.size()[2]), (0, q.size()[2]), None, (q.kind(), q.device()))),
             None => None,
             Some(mask) if mask.dim() == 4 => Some(mask.unsqueeze(1)),
             Some(mask) => Some(mask.shallow_clone()),
@@ -223,7 +223,8 @@ impl Parts {
         // Masks of one shape are one tensor. Positions count from the sequence's start.
         let mask = |queries: (i64, i64), keys: (i64, i64)| {
             let key = (queries.0 - keys.0, queries.1, keys.1);
-            let make = || band(queries, keys, window, options.0, options.1);
+            // A float mask is what the fused CPU kernel takes as it is.
+            let make = || causal_mask(queries, keys, window, options);
             Some(known.borrow_mut().entry(key).or_insert_with(make).shallow_clone())
         };
         let part = |(rows, parent): (Rows, Option<Rows>)| match parent {
@@ -368,17 +369,6 @@ impl Part {
 /// Whether `segment` carries on, without a gap, the run that ends with its parent.
 fn continues(parent: Segment, segment: &Segment, run: Rows) -> bool {
     parent.start as i64 == run.start && parent.len as i64 == run.len && segment.start == parent.start + parent.len
-}
-
-/// Zero where a query may look, minus infinity elsewhere; a float mask is what the fused CPU kernel takes as it is.
-/// `queries` and `keys` are first position and number: `[L, S]`.
-fn band(queries: (i64, i64), keys: (i64, i64), window: Option<i64>, kind: Kind, device: Device) -> Tensor {
-    let ahead = queries.0 - keys.0;
-    let full = Tensor::full([queries.1, keys.1], f64::NEG_INFINITY, (kind, device));
-    match window {
-        Some(window) if keys.0 + window < queries.0 + queries.1 => full.triu(ahead + 1) + full.tril(ahead - window),
-        _ => full.triu(ahead + 1),
-    }
 }
 
 #[cfg(test)]

@@ -48,14 +48,6 @@ pub enum Error {
         /// Rows left out, by reason.
         refused: String,
     },
-    /// A tokenizer cannot be read or used.
-    #[error("{path}: not a readable tokenizer: {message}", path = path.display())]
-    Tokenizer {
-        /// Folder of the tokenizer.
-        path: PathBuf,
-        /// Reason.
-        message: String,
-    },
     /// A batch of pairs lacks a canonical column.
     #[error("a batch has no column `{column}`, expected canonical pairs")]
     Column {
@@ -155,7 +147,6 @@ impl Error {
             | Self::Config { .. }
             | Self::Weights { .. }
             | Self::EmptySource { .. }
-            | Self::Tokenizer { .. }
             | Self::Column { .. }
             | Self::Receipt { .. }
             | Self::SourceChanged { .. }

@@ -167,6 +167,31 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, sequences: &Sequences, how: Varlen)
     }
 }
 
+/// Mask `[L, S]` that is added to products: zero where a query may look, minus infinity elsewhere.
+///
+/// `queries` and `keys` are the position of the first and their number, L and S; a query sees the keys up to its own position,
+/// at most `window` of them.
+///
+/// # Examples
+/// ```
+/// use simplemix_torch::causal_mask;
+/// use tch::{Device, Kind};
+///
+/// // Queries at positions 2 and 3 over keys from 1 to 3; each sees two.
+/// let mask = causal_mask((2, 2), (1, 3), Some(2), (Kind::Float, Device::Cpu));
+/// let inf = f32::INFINITY;
+/// assert_eq!(Vec::<f32>::try_from(mask.flatten(0, -1))?, [0.0, 0.0, -inf, -inf, 0.0, 0.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn causal_mask(queries: (i64, i64), keys: (i64, i64), window: Option<i64>, options: (Kind, Device)) -> Tensor {
+    let ahead = queries.0 - keys.0;
+    let full = Tensor::full([queries.1, keys.1], f64::NEG_INFINITY, options);
+    match window {
+        Some(window) if keys.0 + window < queries.0 + queries.1 => full.triu(ahead + 1) + full.tril(ahead - window),
+        _ => full.triu(ahead + 1),
+    }
+}
+
 /// Attention, a sequence at a time.
 fn each(q: &Tensor, k: &Tensor, v: &Tensor, sequences: &Sequences, how: Varlen) -> Result<Tensor> {
     let parts = |t: &Tensor, lengths: &[i64]| t.f_split_with_sizes(lengths, 0);
@@ -185,11 +210,7 @@ fn one(q: &Tensor, k: &Tensor, v: &Tensor, how: Varlen) -> Result<Tensor> {
     let is_causal = queries == keys && how.window.is_none_or(|window| window >= keys);
     let mask = (!is_causal).then(|| {
         let ahead = keys - queries;
-        let full = Tensor::full([queries, keys], f64::NEG_INFINITY, (q.kind(), q.device()));
-        match how.window {
-            Some(window) if window < keys => full.triu(ahead + 1) + full.tril(ahead - window),
-            _ => full.triu(ahead + 1),
-        }
+        causal_mask((ahead, queries), (0, keys), how.window, (q.kind(), q.device()))
     });
     let mixed = Tensor::f_scaled_dot_product_attention(
         &batched(q),

@@ -18,7 +18,7 @@ mod staging;
 mod tests;
 
 pub use adamw::{AdamWTensors, AdamWValues, adamw};
-pub use attention::{AttentionKernels, Sequences, Varlen, varlen_attention};
+pub use attention::{AttentionKernels, Sequences, Varlen, causal_mask, varlen_attention};
 pub use calls::{Call, CallKind, Calls, named, trace};
 pub use dropout::keyed_dropout;
 pub use error::{Error, Result};
