@@ -8,7 +8,7 @@
 mod files;
 mod stages;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -115,10 +115,25 @@ impl<'a> Trials<'a> {
         let _ = std::fs::remove_file(log);
         let operations = text.lines().filter_map(|line| files::operation(&bench.folder, line)).collect();
         let trials = Self { bench, stage, before, after, operations, duration };
+        if let Some(path) = trials.unsynced(&first) {
+            return Err(format!("{}: {} is left without a wait until it is on disk", stage.words, path.display()));
+        }
         match stage.outputs.iter().find(|output| !trials.after.keys().any(|path| path.starts_with(output))) {
             Some(missing) => Err(format!("{}: {missing} is not among the outputs", stage.words)),
             None => Ok(trials),
         }
+    }
+
+    /// A file that stays, and was written after its last sync.
+    fn unsynced(&self, left: &Tree) -> Option<&Path> {
+        let mut written = BTreeSet::new();
+        for (operation, path) in &self.operations {
+            match operation.as_str() {
+                "write" => written.insert(path.as_path()),
+                _ => written.remove(path.as_path()),
+            };
+        }
+        written.into_iter().find(|path| left.contains_key(*path))
     }
 
     /// Number of operations on the disk.

@@ -307,12 +307,13 @@ fn kept_bytes(file: impl Read, step: u64) -> std::io::Result<u64> {
     struct Line {
         step: u64,
     }
-    let (mut reader, mut kept, mut line) = (BufReader::new(file), 0, String::new());
+    let (mut reader, mut kept, mut line) = (BufReader::new(file), 0, Vec::new());
     loop {
         line.clear();
-        let read = reader.read_line(&mut line)?;
-        let is_whole = line.ends_with('\n');
-        match serde_json::from_str::<Line>(&line) {
+        // What a loss of power leaves need not be text.
+        let read = reader.read_until(b'\n', &mut line)?;
+        let is_whole = line.ends_with(b"\n");
+        match serde_json::from_slice::<Line>(&line) {
             Ok(parsed) if is_whole && parsed.step <= step => kept += read as u64,
             _ => return Ok(kept),
         }
@@ -362,7 +363,7 @@ mod tests {
             metrics.append(&Record { step, values: vec![("loss".into(), 0.5)] }).unwrap();
         }
         // A line cut off by a crash goes too.
-        metrics.file.append(br#"{"step":4,"lo"#).unwrap();
+        metrics.file.append(b"{\"step\":4,\"lo\xff").unwrap();
         let mut metrics = folder.metrics(2).unwrap();
         metrics.append(&Record { step: 3, values: Vec::new() }).unwrap();
         let text = std::fs::read_to_string(folder.path().join(METRICS)).unwrap();

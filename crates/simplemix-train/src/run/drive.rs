@@ -65,6 +65,8 @@ impl Drive<'_> {
         let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
         let tables = Tables { train: &self.train.table, eval: &eval };
         let outcome = train(self.settings, tables, &mut learner, &mut progress, &mut recorder)?;
+        // On disk before the mark that the run is finished, as before each checkpoint.
+        recorder.sync()?;
         let Recorder { watch, .. } = recorder;
         if outcome == Outcome::Stopped {
             return Ok(Finished { outcome, model: None, folder, first_byte });
@@ -112,6 +114,12 @@ impl Recorder<'_> {
         }
         Ok(())
     }
+
+    /// Waits until all metrics are on disk.
+    fn sync(&self) -> Result<()> {
+        self.metrics.sync()?;
+        self.events.as_ref().map_or(Ok(()), Events::sync)
+    }
 }
 
 impl<L: Learner> Observer<L> for Recorder<'_> {
@@ -133,7 +141,7 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
 
     fn checkpoint(&mut self, learner: &L, progress: &Progress, _: Occasion) -> Result<()> {
         // On disk before the checkpoint, so that a resumed run has the lines of all updates before it.
-        self.metrics.sync()?;
+        self.sync()?;
         self.folder.save_checkpoint(learner, progress, self.keep)
     }
 
