@@ -11,7 +11,7 @@ use crate::head::Head;
 use crate::inputs::{Positions, ScoreOptions, TokenStats};
 use crate::objective::PairLoss;
 use crate::pair::{LossOutput, PairLengths, PairLogps, Pairs};
-use crate::score::{Scores, rows_within, score_in};
+use crate::score::{Next, Scores, rows_within, score_in};
 use crate::weights::wpo_weights;
 use crate::workspace::Workspace;
 
@@ -200,12 +200,12 @@ fn head_pass<T>(
     options: ScoreOptions<'_>,
     loss: impl FnOnce(&Tensor, &Scores) -> Result<(Tensor, T)>,
 ) -> Result<HeadPass<T>> {
-    let mut scores = score_in(workspace, head, states, positions, options, true)?;
+    let mut scores = score_in(workspace, head, states, positions, options, Next::BackwardAtOnce)?;
     let logps = scores.logps.detach().set_requires_grad(true);
     let (scalar, output) = tch::with_grad(|| loss(&logps, &scores))?;
     scalar.f_backward().doing("the loss' backward pass")?;
     let backward = scores.take_for_backward();
-    let gradient = backward.run(workspace, head, states, positions, &logps.grad(), &scores)?;
+    let gradient = backward.run(workspace, head, states, positions, &logps.grad(), &mut scores)?;
     Ok(HeadPass { scores, gradient, loss: scalar.detach(), output })
 }
 

@@ -32,30 +32,62 @@ pub(crate) fn logits(out: &Tensor, states: &Tensor, weight: &Tensor) -> Result<(
     Ok(())
 }
 
-/// `spread weight`: `[n, H]` from `[n, V]` and `[V, H]`, in the kind of `spread`.
-pub(crate) fn pull_back(spread: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let doing = "multiplying a gradient with the head";
-    if spread.kind() == weight.kind() {
-        return spread.f_mm(weight).doing(doing);
-    }
-    if weight.device().is_cuda() {
-        return spread.to_kind(weight.kind()).f_mm_dtype(weight, spread.kind()).doing(doing);
-    }
-    let mut sum = Tensor::zeros([spread.size()[0], weight.size()[1]], (spread.kind(), spread.device()));
-    for (start, tile) in wide_tiles(weight, spread.kind()) {
-        let _ = sum.f_addmm_(&spread.narrow(1, start, tile.size()[0]), &tile).doing(doing)?;
-    }
-    Ok(sum)
+/// Softmax of a chunk `[n, V]` as an operand of the two products of the backward pass.
+pub(crate) struct Spread<'a> {
+    /// Softmax (times the soft cap's slope), in f32 or f64.
+    wide: &'a Tensor,
+    /// Copy in half precision, made once for both products, where they take such operands.
+    half: Option<Tensor>,
 }
 
-/// `into -= spread^T states`: `[V, H]` from `[n, V]` and `[n, H]`; `into` has the kind of `spread`.
-pub(crate) fn subtract_outer(into: &mut Tensor, spread: &Tensor, states: &Tensor) -> Result<()> {
-    let doing = "accumulating the head's gradient";
-    if states.device().is_cuda() && states.kind() != into.kind() {
-        let left = spread.to_kind(states.kind()).tr();
-        return into.f_addmm_dtype_out(into, &left, &-states, into.kind()).doing(doing).map(drop);
+impl<'a> Spread<'a> {
+    /// Operand of products with tensors of `kind`.
+    pub(crate) fn new(wide: &'a Tensor, kind: Kind) -> Result<Self> {
+        let is_cast = wide.device().is_cuda() && wide.kind() != kind;
+        let half = is_cast.then(|| wide.f_to_kind(kind)).transpose().doing("converting a softmax")?;
+        Ok(Self { wide, half })
     }
-    into.f_addmm_(&spread.tr(), &-states.to_kind(into.kind())).doing(doing).map(drop)
+
+    /// Sum of each row as the products see it, `[n]`; `None` for 1, but for rounding in f32.
+    pub(crate) fn masses(&self) -> Result<Option<Tensor>> {
+        let sum = |half: &Tensor| half.f_sum_dim_intlist([1i64].as_slice(), false, self.wide.kind());
+        self.half.as_ref().map(sum).transpose().doing("summing a softmax")
+    }
+
+    /// `spread weight`: `[n, H]` from `[n, V]` and `[V, H]`, in f32 or f64.
+    pub(crate) fn pull_back(&self, weight: &Tensor) -> Result<Tensor> {
+        let (wide, doing) = (self.wide, "multiplying a gradient with the head");
+        if let Some(half) = &self.half {
+            return half.f_mm_dtype(weight, wide.kind()).doing(doing);
+        }
+        if wide.kind() == weight.kind() {
+            return wide.f_mm(weight).doing(doing);
+        }
+        let mut sum = Tensor::zeros([wide.size()[0], weight.size()[1]], (wide.kind(), wide.device()));
+        for (start, tile) in wide_tiles(weight, wide.kind()) {
+            let _ = sum.f_addmm_(&wide.narrow(1, start, tile.size()[0]), &tile).doing(doing)?;
+        }
+        Ok(sum)
+    }
+
+    /// `into -= spread^T states`: `[V, H]` from `[n, V]` and `[n, H]`; `into` is f32 or f64.
+    pub(crate) fn subtract_outer(&self, into: &mut Tensor, states: &Tensor) -> Result<()> {
+        let doing = "accumulating the head's gradient";
+        if let Some(half) = &self.half {
+            return into.f_addmm_dtype_out(into, &half.tr(), &-states, into.kind()).doing(doing).map(drop);
+        }
+        into.f_addmm_(&self.wide.tr(), &-states.to_kind(into.kind())).doing(doing).map(drop)
+    }
+
+    /// `spread vector`: `[n, 1]` from `[V, 1]`.
+    pub(crate) fn against(&self, vector: &Tensor) -> Result<Tensor> {
+        self.wide.f_mm(vector).doing("multiplying a softmax with the bias")
+    }
+
+    /// `spread^T scale`: `[V]` from `[n, 1]`.
+    pub(crate) fn weighed(&self, scale: &Tensor) -> Result<Tensor> {
+        scale.tr().f_mm(self.wide).and_then(|sum| sum.f_squeeze_dim(0)).doing("accumulating the head's gradient")
+    }
 }
 
 /// Converts `weight` to `kind` a few rows at a time; yields the first row's index with each tile.

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::error::{Doing, Error, Result};
-use crate::gemm::{logits, pull_back, subtract_outer};
+use crate::gemm::{Spread, logits};
 use crate::inputs::TokenStats;
 use crate::rows::{Rows, normalise};
 
@@ -51,14 +51,36 @@ impl Head<'_> {
         normalise(buffer, targets, self.soft_cap, stats)
     }
 
-    /// Gradient `[n, H]` of each token's log-probability with respect to its hidden state.
-    pub(crate) fn token_gradients(&self, probs: &Tensor, targets: &Tensor, slope: Option<&Tensor>) -> Result<Tensor> {
-        let mut pull = self.weight.detach().index_select(0, targets).to_kind(probs.kind());
+    /// Gradient `[n, H]` of each token's log-probability with respect to its hidden state. `mean` is the softmax times the
+    /// head's weight.
+    pub(crate) fn token_gradients(&self, mean: &Tensor, targets: &Tensor, slope: Option<&Tensor>) -> Tensor {
+        let mut pull = self.weight.detach().index_select(0, targets).to_kind(mean.kind());
         if let Some(slope) = slope {
             pull *= slope.unsqueeze(1);
         }
-        pull -= pull_back(probs, &self.weight.detach())?;
-        Ok(if self.scale == 1.0 { pull } else { pull * self.scale })
+        pull -= mean;
+        if self.scale == 1.0 { pull } else { pull * self.scale }
+    }
+
+    /// Entropy `[n]` of each row's softmax `p`, without the logits `z`: `lse - sum p z`, and `sum p z` is the hidden state
+    /// times `mean`, the softmax times the head's weight. Not for capped logits.
+    pub(crate) fn entropies(
+        &self,
+        spread: &Spread<'_>,
+        mean: &Tensor,
+        states: &Tensor,
+        lse: &Tensor,
+    ) -> Result<Tensor> {
+        let doing = "computing entropies";
+        let kind = mean.kind();
+        let dots = states.f_to_kind(kind).and_then(|states| states.f_mul(mean)).doing(doing)?;
+        let mut sums = dots.f_sum_dim_intlist([1i64].as_slice(), false, kind).doing(doing)?;
+        if let Some(bias) = self.bias {
+            sums += spread.against(&bias.detach().to_kind(kind).unsqueeze(1))?.squeeze_dim(1);
+        }
+        // Both terms are of the same rounded softmax, so that the error is one of the entropy, not of the logits.
+        let lse = spread.masses()?.map_or_else(|| lse.shallow_clone(), |masses| masses * lse);
+        Ok(lse - sums * self.scale)
     }
 }
 
@@ -66,7 +88,7 @@ impl Head<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Chunk<'a> {
     /// Softmax (times the soft cap's slope), `[n, V]`.
-    pub(crate) probs: &'a Tensor,
+    pub(crate) spread: &'a Spread<'a>,
     /// Hidden states, `[n, H]`.
     pub(crate) states: &'a Tensor,
     /// Target tokens, `[n]`.
@@ -98,16 +120,16 @@ impl GradientSums {
 
     /// Adds the chunk's gradient, whose rows are multiplied by `scale` `[n, 1]`.
     pub(crate) fn add(&mut self, head: &Head<'_>, chunk: Chunk<'_>, scale: &Tensor) -> Result<()> {
-        let Chunk { probs, states, targets, slope } = chunk;
+        let Chunk { spread, states, targets, slope } = chunk;
         let doing = "accumulating the head's gradient";
         let at_target = slope.map_or_else(|| scale.shallow_clone(), |slope| scale * slope.unsqueeze(1)) * head.scale;
         if let Some(into) = &mut self.weight {
             let wide = states.to_kind(into.kind());
-            subtract_outer(into, probs, &(&wide * scale * head.scale).to_kind(states.kind()))?;
+            spread.subtract_outer(into, &(&wide * scale * head.scale).to_kind(states.kind()))?;
             let _ = into.f_index_add_(0, targets, &(wide * &at_target)).doing(doing)?;
         }
         if let Some(into) = &mut self.bias {
-            let _ = into.f_sub_(&(scale * head.scale).tr().f_mm(probs).doing(doing)?.squeeze_dim(0)).doing(doing)?;
+            let _ = into.f_sub_(&spread.weighed(&(scale * head.scale))?).doing(doing)?;
             let _ = into.f_index_add_(0, targets, &at_target.squeeze_dim(1)).doing(doing)?;
         }
         Ok(())

@@ -11,6 +11,9 @@ use crate::inputs::TokenStats;
 /// Bytes of a block on a CPU; fits the shared cache.
 const BLOCK_BYTES: i64 = 4 << 20;
 
+/// Bytes of a block on a device, where logits are copied.
+const COPIED_BYTES: i64 = 64 << 20;
+
 /// Results of each row, `[n]`.
 #[derive(Debug)]
 pub(crate) struct Rows {
@@ -28,10 +31,12 @@ pub(crate) struct Rows {
 pub(crate) fn normalise(logits: &Tensor, targets: &Tensor, soft_cap: Option<f64>, stats: TokenStats) -> Result<Rows> {
     let doing = "normalising logits";
     let (rows, vocab) = (logits.size()[0], logits.size()[1]);
-    let block_rows = match logits.device() {
-        tch::Device::Cpu => (BLOCK_BYTES / (vocab * logits.kind().elt_size_in_bytes() as i64)).clamp(1, rows),
-        _ => rows,
+    let block_bytes = match logits.device() {
+        tch::Device::Cpu => BLOCK_BYTES,
+        _ if stats.entropy || soft_cap.is_some() => COPIED_BYTES,
+        _ => i64::MAX,
     };
+    let block_rows = (block_bytes / (vocab * logits.kind().elt_size_in_bytes() as i64)).clamp(1, rows);
     let mut blocks = Vec::new();
     for start in (0..rows).step_by(block_rows as usize) {
         let len = block_rows.min(rows - start);

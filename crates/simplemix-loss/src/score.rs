@@ -17,7 +17,7 @@ use tch::Tensor;
 
 use crate::check::{finite, float_vector, is_float};
 use crate::error::{Doing, Error, Result};
-use crate::gemm::accumulator;
+use crate::gemm::{Spread, accumulator};
 use crate::head::{Chunk, GradientSums, Head};
 use crate::inputs::{Checks, Positions, ScoreOptions, TokenStats};
 use crate::rows::Rows;
@@ -41,6 +41,8 @@ pub struct Scores {
     /// `ln sum p^2` over the vocabulary, `[N]`.
     pub log_sum_sq_probs: Option<Tensor>,
     pub(crate) saved: SavedForBackward,
+    /// Whether the backward pass computes the entropies.
+    entropy_later: bool,
     chunk_rows: i64,
     token_weights: Option<Tensor>,
     checks: Checks,
@@ -82,7 +84,7 @@ pub fn score<'a>(
     positions: &Positions,
     options: impl Into<ScoreOptions<'a>>,
 ) -> Result<Scores> {
-    score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), true)
+    score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), Next::Backward)
 }
 
 /// Log-probabilities `[S]` for references and evaluation: the numbers of [`score`], without its memory for a backward pass.
@@ -108,7 +110,18 @@ pub fn score_forward<'a>(
     positions: &Positions,
     options: impl Into<ScoreOptions<'a>>,
 ) -> Result<Scores> {
-    score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), false)
+    score_in(&mut Workspace::default(), head.into(), hidden, positions, options.into(), Next::Nothing)
+}
+
+/// Use of a forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The scores alone.
+    Nothing,
+    /// A backward pass, if the caller likes; the scores are complete before it.
+    Backward,
+    /// A backward pass in the same call, which completes the scores.
+    BackwardAtOnce,
 }
 
 pub(crate) fn score_in(
@@ -117,7 +130,7 @@ pub(crate) fn score_in(
     hidden: &Tensor,
     positions: &Positions,
     options: ScoreOptions<'_>,
-    for_backward: bool,
+    next: Next,
 ) -> Result<Scores> {
     let rows = check_inputs(&head, hidden, positions, &options)?;
     let _guard = tch::no_grad_guard();
@@ -125,7 +138,11 @@ pub(crate) fn score_in(
     let kind = accumulator(hidden.kind());
     let vocab = head.weight.size()[0];
     let chunk_rows = even_chunks(rows, rows_within(&options, &head));
-    let frozen = for_backward && !head.is_trained();
+    let frozen = next != Next::Nothing && !head.is_trained();
+    // The product that gradients need gives the entropies too.
+    let is_by_product = head.soft_cap.is_none() && (frozen || next == Next::BackwardAtOnce);
+    let by_product = options.stats.entropy && is_by_product;
+    let stats = TokenStats { entropy: options.stats.entropy && !is_by_product, ..options.stats };
     let gradients =
         if frozen { Some(Tensor::f_empty(hidden.size(), (kind, hidden.device())).doing("allocating")?) } else { None };
     let mut probs = None;
@@ -134,9 +151,15 @@ pub(crate) fn score_in(
         let len = chunk_rows.min(rows - start);
         let buffer = workspace.rows(len, vocab, (kind, hidden.device()))?;
         let targets = positions.targets().narrow(0, start, len);
-        let chunk = head.softmax_of(&buffer, &hidden.narrow(0, start, len), &targets, options.stats)?;
+        let states = hidden.narrow(0, start, len);
+        let mut chunk = head.softmax_of(&buffer, &states, &targets, stats)?;
         if let Some(gradients) = &gradients {
-            let token = head.token_gradients(&buffer, &targets, chunk.target_slope.as_ref())?;
+            let spread = Spread::new(&buffer, hidden.kind())?;
+            let mean = spread.pull_back(&head.weight.detach())?;
+            if by_product {
+                chunk.entropy = Some(head.entropies(&spread, &mean, &states, &chunk.lse)?);
+            }
+            let token = head.token_gradients(&mean, &targets, chunk.target_slope.as_ref());
             gradients.narrow(0, start, len).f_copy_(&token).doing("keeping gradients")?;
         }
         probs = (len == rows).then_some(buffer);
@@ -151,7 +174,7 @@ pub(crate) fn score_in(
         .f_index_add(0, positions.owners(), weighted.as_ref().unwrap_or(&rows.token_logps))
         .doing("summing log-probs")?;
     let saved = match (gradients, probs) {
-        _ if !for_backward => SavedForBackward::Nothing,
+        _ if next == Next::Nothing => SavedForBackward::Nothing,
         (Some(gradients), _) => SavedForBackward::Gradients(gradients),
         (None, Some(probs)) => SavedForBackward::Probs(probs, rows.target_slope),
         (None, None) => SavedForBackward::Nothing,
@@ -165,6 +188,7 @@ pub(crate) fn score_in(
         top1: rows.top1,
         log_sum_sq_probs: rows.log_sum_sq_probs,
         saved,
+        entropy_later: by_product && !frozen,
         chunk_rows,
         token_weights: options.token_weights.map(Tensor::detach),
         checks: options.checks,
@@ -190,7 +214,7 @@ impl Scores {
     ) -> Result<Tensor> {
         let mut scores = self;
         let backward = scores.take_for_backward();
-        backward.run(&mut Workspace::default(), head.into(), hidden, positions, gradient, &scores)
+        backward.run(&mut Workspace::default(), head.into(), hidden, positions, gradient, &mut scores)
     }
 
     /// Moves out what the backward pass needs; the scores stay.
@@ -210,7 +234,7 @@ impl Backward {
         hidden: &Tensor,
         positions: &Positions,
         gradient: &Tensor,
-        scores: &Scores,
+        scores: &mut Scores,
     ) -> Result<Tensor> {
         let rows = scores.token_logps.size()[0];
         float_vector("gradient", gradient, positions.responses())?;
@@ -239,6 +263,7 @@ impl Backward {
         };
         let mut sums = GradientSums::of(&head, kind)?;
         let result = Tensor::f_empty(hidden.size(), (hidden.kind(), hidden.device())).doing("allocating")?;
+        let mut entropies = Vec::new();
         for start in (0..rows).step_by(scores.chunk_rows as usize) {
             let len = scores.chunk_rows.min(rows - start);
             let states = hidden.narrow(0, start, len);
@@ -252,10 +277,18 @@ impl Backward {
                     (buffer, rows.target_slope)
                 }
             };
-            let token = head.token_gradients(&probs, &targets, slope.as_ref())? * &scale;
+            let spread = Spread::new(&probs, hidden.kind())?;
+            let mean = spread.pull_back(&head.weight.detach())?;
+            if scores.entropy_later {
+                entropies.push(head.entropies(&spread, &mean, &states, &scores.lse.narrow(0, start, len))?);
+            }
+            let token = head.token_gradients(&mean, &targets, slope.as_ref()) * &scale;
             result.narrow(0, start, len).f_copy_(&token).doing("keeping gradients")?;
-            let chunk = Chunk { probs: &probs, states: &states, targets: &targets, slope: slope.as_ref() };
+            let chunk = Chunk { spread: &spread, states: &states, targets: &targets, slope: slope.as_ref() };
             sums.add(&head, chunk, &scale)?;
+        }
+        if scores.entropy_later {
+            scores.entropy = Some(Tensor::f_cat(&entropies, 0).doing("joining entropies")?);
         }
         sums.finish(&head)?;
         Ok(result)

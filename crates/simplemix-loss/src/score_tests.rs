@@ -147,6 +147,52 @@ fn statistics_are_those_of_full_logits() {
     }
 }
 
+/// The backward pass gives entropies by its own product: trained and frozen, in one chunk and in several, with bias, scale
+/// and cap, and where some tokens are almost certain.
+#[test]
+fn entropies_of_a_backward_pass_are_those_of_full_logits() {
+    let Case { weight, bias, hidden, positions, gradient } = case();
+    let stats = TokenStats { entropy: true, ..TokenStats::default() };
+    for (with_bias, soft_cap, scale) in [(false, None, 1.0), (true, None, 9.0), (true, Some(1.5), 0.6)] {
+        let head = Head { bias: with_bias.then_some(&bias), soft_cap, scale, ..Head::from(&weight) };
+        let logp = naive_logits(head, &hidden).log_softmax(-1, None);
+        let entropy = -(logp.exp() * &logp).sum_dim_intlist([1i64].as_slice(), false, None);
+        for (budget, trained) in BUDGETS.into_iter().flat_map(|budget| [(budget, true), (budget, false)]) {
+            let weight = weight.copy().set_requires_grad(trained);
+            let options = ScoreOptions { stats, ..ScoreOptions::from(budget) };
+            let loss = |logps: &Tensor| Ok((logps * &gradient).sum(Kind::Double));
+            let leaf = hidden.copy().set_requires_grad(true);
+            let head = Head { weight: &weight, ..head };
+            let (scores, _) = crate::fused::fused_logps(head, &leaf, &positions, options, loss).unwrap();
+            let off = off(&scores.entropy.unwrap(), &entropy);
+            assert!(off < 1e-12, "{with_bias} {soft_cap:?} {budget} {trained}: {off}");
+        }
+    }
+}
+
+/// Entropies take no copy of the logits: with them, a pass over rows of many blocks makes a few calls more, none of them
+/// over the vocabulary.
+#[test]
+fn entropies_of_a_backward_pass_copy_no_logits() {
+    let (weight, hidden) = (noise(4, &[300, 8]), noise(5, &[40, 8]));
+    let positions = positions(&[7; 40], &[0; 40], 1);
+    let calls = |entropy: bool| {
+        let trained = weight.copy().set_requires_grad(true);
+        let leaf = hidden.copy().set_requires_grad(true);
+        let stats = TokenStats { entropy, ..TokenStats::default() };
+        let options = ScoreOptions { stats, ..ScoreOptions::from(1 << 20) };
+        let loss = |logps: &Tensor| Ok(logps.sum(Kind::Double));
+        let pass = || crate::fused::fused_logps(&trained, &leaf, &positions, options, loss).unwrap();
+        simplemix_torch::trace(pass).1
+    };
+    let count = |calls: &simplemix_torch::Calls, name: &str| calls.kernels(&[]).filter(|&call| call == name).count();
+    let (with, without) = (calls(true), calls(false));
+    for name in ["aten::mm", "aten::bmm", "aten::copy_", "aten::clone", "aten::exp", "aten::log"] {
+        assert_eq!(count(&with, name), count(&without, name), "{name}");
+    }
+    assert_eq!(with.launches(&[]), without.launches(&[]) + 5); // product, sum, scale, difference, joined
+}
+
 /// Half-precision products are exact and summed in f32; what is left is the rounding of the results.
 #[test]
 fn bfloat16_is_summed_in_f32() {
@@ -170,6 +216,13 @@ fn bfloat16_is_summed_in_f32() {
         assert!(relative(&got, &wide_hidden.grad()) < 4e-3);
         assert!(relative(&trained.grad(), &wide_weight.grad()) < 4e-3);
     }
+    let logp = naive_logits(Head::from(&wide_weight), &wide_hidden).log_softmax(-1, None).detach();
+    let entropy = -(logp.exp() * &logp).sum_dim_intlist([1i64].as_slice(), false, None);
+    let options = ScoreOptions { stats: TokenStats { entropy: true, ..TokenStats::default() }, ..300.into() };
+    let loss = |logps: &Tensor| Ok((logps * &gradient).sum(Kind::Float));
+    let leaf = hidden.copy().set_requires_grad(true);
+    let (scores, _) = crate::fused::fused_logps(&weight, &leaf, &positions, options, loss).unwrap();
+    assert!(off(&scores.entropy.unwrap(), &entropy) < 1e-5);
 }
 
 /// f32: neither budget nor the order of responses changes anything beyond 1e-6 of its size.

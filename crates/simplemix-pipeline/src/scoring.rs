@@ -31,6 +31,7 @@ pub fn log_probabilities(
         logits_bytes: 256 << 20,
         activation_checkpointing: false,
         token_metrics: false,
+        token_metrics_every: 1,
         wpo: None,
         ld_alpha: None,
     };

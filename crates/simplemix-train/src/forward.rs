@@ -25,10 +25,20 @@ pub struct ForwardOptions {
     pub activation_checkpointing: bool,
     /// Whether entropy, mean logit and accuracy of the tokens are computed.
     pub token_metrics: bool,
+    /// Updates from one measurement of the tokens to the next, at least 1. Evaluations always measure.
+    pub token_metrics_every: u64,
     /// WPO: weights of pairs by their probability under the policy, in evaluations. In training the loss computes them.
     pub wpo: Option<Wpo>,
     /// LD-DPO (arXiv:2409.06411): weight in [0, 1] of the tokens beyond the shorter response's length.
     pub ld_alpha: Option<f64>,
+}
+
+impl ForwardOptions {
+    /// Options of update `step`, counted from zero: its tokens are measured if its number is a multiple of the interval.
+    pub(crate) fn of_update(&self, step: u64) -> Self {
+        let is_due = (step + 1).is_multiple_of(self.token_metrics_every);
+        Self { token_metrics: self.token_metrics && is_due, ..*self }
+    }
 }
 
 /// Hidden states of scored positions `[N, H]`, in a graph where gradients are kept.

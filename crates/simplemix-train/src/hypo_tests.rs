@@ -18,6 +18,7 @@ const OPTIONS: ForwardOptions = ForwardOptions {
     logits_bytes: 1 << 20,
     activation_checkpointing: false,
     token_metrics: true,
+    token_metrics_every: 1,
     wpo: None,
     ld_alpha: None,
 };

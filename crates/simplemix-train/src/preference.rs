@@ -69,6 +69,8 @@ pub(crate) struct PreferenceLearner<'a> {
     policy: Policy,
     trainee: Trainee,
     options: PreferenceOptions,
+    /// Options of the update that has begun.
+    in_update: ForwardOptions,
     train: &'a PairSet,
     eval: &'a [NamedSet],
     reference: Reference,
@@ -119,7 +121,8 @@ impl<'a> PreferenceLearner<'a> {
             return Err(Error::setting("loss.name", found, "a reference for this loss"));
         }
         let policy = Policy::new(policy, options.seed)?;
-        Ok(Self { policy, trainee, options, train, eval, reference, hypo: None })
+        let in_update = options.forward;
+        Ok(Self { policy, trainee, options, in_update, train, eval, reference, hypo: None })
     }
 
     /// Adds HyPO's divergence from the reference to the loss of the pairs.
@@ -265,6 +268,7 @@ impl Learner for PreferenceLearner<'_> {
     fn begin(&mut self, step: u64) -> Result<()> {
         self.move_reference(step);
         self.policy.begin(step);
+        self.in_update = self.options.forward.of_update(step);
         Ok(())
     }
 
@@ -273,12 +277,12 @@ impl Learner for PreferenceLearner<'_> {
         let model = &self.policy.in_training;
         let reference = known.as_deref().map(|known| on_device(vectors(known), model.device())).transpose()?;
         let label_probs = self.label_probs(self.train, pairs, model.device())?;
-        let pass = Pass::new(model, self.train, pairs, &self.options.forward)?;
+        let pass = Pass::new(model, self.train, pairs, &self.in_update)?;
         let inputs = FusedInputs {
             reference: reference.as_ref(),
             label_probs: label_probs.as_ref(),
             weight,
-            options: pass.scoring(&self.options.forward),
+            options: pass.scoring(&self.in_update),
             ..FusedInputs::new(head(model), &pass.rows, &pass.positions)
         };
         let fused = fused_preference_loss(&self.options.loss, &inputs)?;

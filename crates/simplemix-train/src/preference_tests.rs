@@ -40,6 +40,7 @@ fn learner(model: CausalLm, set: &PairSet) -> PreferenceLearner<'_> {
         logits_bytes: 1 << 30,
         activation_checkpointing: false,
         token_metrics: true,
+        token_metrics_every: 1,
         wpo: None,
         ld_alpha: None,
     };
@@ -77,6 +78,21 @@ fn a_micro_batch_waits_once_and_launches_as_much_for_any_number_of_pairs() {
     let whole = ["simplemix::varlen_attention"];
     let (few, many) = (few.launches(&whole), many.launches(&whole));
     assert_eq!(few, many, "for 2 and 16 pairs");
+}
+
+#[test]
+fn an_update_that_measures_no_tokens_computes_none_of_their_metrics() {
+    let set = set(2);
+    let calls = |every: u64, token_metrics: bool| {
+        let mut learner = learner(model(Kind::Float), &set);
+        (learner.options.forward.token_metrics, learner.options.forward.token_metrics_every) = (token_metrics, every);
+        learner.begin(0).unwrap();
+        let calls = trace(|| learner.accumulate(&[0, 1], 1.0).unwrap()).1;
+        calls.kernels(&[]).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let never = calls(1, false);
+    assert!(calls(2, true) == never);
+    assert!(calls(1, true).len() > never.len());
 }
 
 /// Gradients of some pairs, each a micro-batch of its own, under their parameters' names.

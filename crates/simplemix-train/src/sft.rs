@@ -21,6 +21,8 @@ pub(crate) struct SftLearner<'a> {
     policy: Policy,
     trainee: Trainee,
     options: ForwardOptions,
+    /// Options of the update that has begun.
+    in_update: ForwardOptions,
     train: &'a PairSet,
     eval: &'a [NamedSet],
 }
@@ -40,7 +42,7 @@ impl<'a> SftLearner<'a> {
     ) -> Result<Self> {
         // LD-DPO compares the lengths of two responses; there is one here.
         let options = ForwardOptions { ld_alpha: None, ..options };
-        Ok(Self { policy: Policy::new(policy, seed)?, trainee, options, train, eval })
+        Ok(Self { policy: Policy::new(policy, seed)?, trainee, options, in_update: options, train, eval })
     }
 
     /// Drops the optimiser and returns the policy.
@@ -74,6 +76,7 @@ impl Learner for SftLearner<'_> {
 
     fn begin(&mut self, step: u64) -> Result<()> {
         self.policy.begin(step);
+        self.in_update = self.options.of_update(step);
         Ok(())
     }
 
@@ -87,8 +90,8 @@ impl Learner for SftLearner<'_> {
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let model = &self.policy.in_training;
-        let pass = Pass::new(model, self.train, pairs, &self.options)?;
-        let scoring = pass.scoring(&self.options);
+        let pass = Pass::new(model, self.train, pairs, &self.in_update)?;
+        let scoring = pass.scoring(&self.in_update);
         let loss = |logps: &tch::Tensor| Ok(logps.sum(Kind::Float) * -weight);
         let (scores, surrogate) = fused_logps(head(model), &pass.rows, &pass.positions, scoring, loss)?;
         let logps = scores.logps.shallow_clone();

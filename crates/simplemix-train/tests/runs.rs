@@ -323,6 +323,30 @@ fn metrics_tell_sources_and_tasks_apart() {
     assert_eq!(std::fs::read_dir(dir.path("run/tensorboard")).unwrap().count(), 1);
 }
 
+/// Tokens are measured in updates 2 and 4 and in every evaluation; all other numbers are those of a run that measures always.
+#[test]
+fn tokens_are_measured_every_so_many_updates() {
+    const TOKENS: [&str; 4] = ["entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"];
+    let dir = Dir::new();
+    for objective in ["objective = 'preference'", "objective = 'sft'"] {
+        let text = format!("{objective}\nepochs = 2\neval.eval_every_steps = 1");
+        let name = |every: u64| format!("{} {every}", objective.len());
+        let run = |every: u64| train(dir.with(&name(every), &format!("{text}\nlog.token_metrics_every = {every}")));
+        let (always, at_times) = (run(1).records().unwrap(), run(2).records().unwrap());
+        assert_eq!(always.len(), at_times.len());
+        for (always, mut at_times) in always.into_iter().zip(at_times) {
+            let is_left_out = always.get("grad_norm").is_some() && !at_times.step.is_multiple_of(2);
+            let of_tokens = |name: &str| TOKENS.iter().any(|metric| name.starts_with(metric));
+            for (name, value) in always.values.iter().filter(|(name, _)| is_left_out && of_tokens(name)) {
+                assert_eq!(at_times.get(name), None, "{name} of update {}", at_times.step);
+                at_times.push(name.as_str(), *value);
+            }
+            assert_eq!(metrics_differ(&[always], &[at_times]), 0.0);
+        }
+        assert_eq!(furthest(&dir.path(&name(1)), &dir.path(&name(2))), 0.0);
+    }
+}
+
 #[test]
 fn the_best_checkpoint_becomes_the_result() {
     let dir = Dir::new();

@@ -178,7 +178,7 @@ impl TrainConfig {
     /// [`Error::Setting`] naming the first setting out of range or in conflict with another one.
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
-        let (reference, hypo, eval) = (&self.reference, &self.hypo, &self.eval);
+        let (reference, hypo, eval, log) = (&self.reference, &self.hypo, &self.eval, &self.log);
         let adapts = self.lora.is_on();
         let moves = reference.sync_every > 0;
         let conflicts = [
@@ -205,6 +205,14 @@ impl TrainConfig {
             (
                 hypo.lambda != 0.0 && self.objective != Objective::Preference,
                 ("hypo.lambda", "set", "`objective = \"preference\"`"),
+            ),
+            (
+                log.token_metrics_every > 1 && !log.token_metrics,
+                ("log.token_metrics_every", "above 1", "`log.token_metrics = true`"),
+            ),
+            (
+                log.token_metrics_every > 1 && self.objective == Objective::Reward,
+                ("log.token_metrics_every", "above 1", "an objective that predicts tokens: `preference` or `sft`"),
             ),
         ];
         if let Some((_, (key, found, expected))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
@@ -300,6 +308,14 @@ mod tests {
             ("eval.early_stopping_patience = 1", "`eval.early_stopping_patience` is set, expected `eval.best_metric`"),
             ("train = \"a\"\n[[mix]]\nname = \"a\"\npath = \"a\"\nweight = 1", "`mix` is set together with `train` or"),
             ("objective = \"sft\"\nhypo.lambda = 1", "`hypo.lambda` is set, expected `objective = \"preference\"`"),
+            (
+                "[log]\ntoken_metrics = false\ntoken_metrics_every = 2",
+                "`log.token_metrics_every` is above 1, expected `log.token_metrics = true`",
+            ),
+            (
+                "objective = \"reward\"\nlog.token_metrics_every = 2",
+                "`log.token_metrics_every` is above 1, expected an objective that predicts tokens",
+            ),
         ] {
             assert!(refused(text).starts_with(expected), "{}", refused(text));
         }

@@ -92,6 +92,9 @@ section! {
     pub struct LogSettings("log") {
         /// Measure entropy, accuracy and mean logit of the tokens.
         token_metrics: bool = true, was "token_metrics";
+        /// Updates from one measurement of the tokens to the next: the others are faster, and their lines lack these metrics.
+        /// Evaluations always measure.
+        token_metrics_every: u64 = 1, in at_least(1.0), unit "updates";
         /// Write metrics for TensorBoard too.
         tensorboard: bool = true, was "tensorboard";
     }

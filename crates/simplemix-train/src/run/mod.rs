@@ -160,6 +160,7 @@ impl Run {
             logits_bytes: memory.logits_bytes,
             activation_checkpointing: memory.activation_checkpointing,
             token_metrics: log.token_metrics,
+            token_metrics_every: log.token_metrics_every,
             wpo: loss.wpo,
             ld_alpha: loss.ld_alpha,
         }
