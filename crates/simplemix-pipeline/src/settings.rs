@@ -442,5 +442,7 @@ mod tests {
             assert!(all.contains(key), "{key} in {all}");
         }
         assert!(message(&["nothing=3"]).contains("nothing"));
+        let scored = ["collect.scorer=[{kind='digit-share'}]", "evaluate.foo=1"];
+        assert!(message(&scored).starts_with("`evaluate.foo`: unknown field"), "{}", message(&scored));
     }
 }

@@ -10,7 +10,7 @@ const MOST: usize = 32;
 
 /// Reads a table; the error names every key that cannot be used.
 ///
-/// A key is at fault if the reader says something else without it.
+/// A key is at fault if the reader says something else without it than that it is missing.
 ///
 /// ```
 /// #[derive(Debug, serde::Deserialize)]
@@ -34,17 +34,11 @@ pub fn read<T: DeserializeOwned>(mut table: Table) -> Result<T> {
             Ok(_) => break,
             Err(problem) => problem,
         };
-        let paths = paths(&table);
-        let is_at_fault = |path: &&Vec<Part>| {
-            let mut without = table.clone();
-            remove(&mut without, path);
-            problem_text::<T>(&without).as_ref() != Some(&problem)
-        };
         let missing = problem.starts_with("missing field");
-        match paths.iter().find(is_at_fault).filter(|_| !missing && errors.len() < MOST) {
-            Some(path) => {
-                remove(&mut table, path);
-                errors.push(Error::Key { key: shown(path), problem });
+        match fault::<T>(&table, &problem).filter(|_| !missing && errors.len() < MOST) {
+            Some(Fault { named, removed }) => {
+                remove(&mut table, &removed);
+                errors.push(Error::Key { key: shown(&named), problem });
             }
             // Without a key that was at fault, one may be missing.
             None if missing && !errors.is_empty() => break,
@@ -65,6 +59,41 @@ fn problem_text<T: DeserializeOwned>(table: &Table) -> Option<String> {
     problem::<T>(table).err()
 }
 
+/// What a problem is about.
+struct Fault {
+    named: Vec<Part>,
+    /// What goes so that the reader says something else: `named`, or a table around it that cannot do without it.
+    removed: Vec<Part>,
+}
+
+/// Finds what the problem is about by removing each key in turn.
+fn fault<T: DeserializeOwned>(table: &Table, problem: &str) -> Option<Fault> {
+    let (mut removed, mut needed) = (None, Vec::new());
+    for path in paths(table) {
+        let mut without = table.clone();
+        remove(&mut without, &path);
+        match (problem_text::<T>(&without), path.last()) {
+            (Some(said), _) if said == problem => {}
+            // Any key that is needed is missed without it, whether or not it was at fault.
+            (Some(said), Some(Part::Key(key))) if said == format!("missing field `{key}`") => needed.push(path),
+            _ => {
+                removed.get_or_insert(path);
+            }
+        }
+    }
+    needed.retain(|path| path.starts_with(removed.as_deref().unwrap_or_default()));
+    let is_quoted = |path: &&Vec<Part>| value(table, path).is_some_and(|value| quotes(problem, value));
+    let named = needed.iter().find(is_quoted).or_else(|| needed.first().filter(|_| needed.len() == 1));
+    let named = named.or(removed.as_ref())?.clone();
+    Some(Fault { removed: removed.unwrap_or_else(|| named.clone()), named })
+}
+
+/// Whether a message shows a value.
+fn quotes(message: &str, value: &Value) -> bool {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    message.contains(&format!("`{text}`")) || message.contains(&format!("\"{text}\""))
+}
+
 /// A step of the way to a value.
 #[derive(Debug, Clone, PartialEq)]
 enum Part {
@@ -72,7 +101,7 @@ enum Part {
     Index(usize),
 }
 
-/// Paths of all keys, those within a table or a list of tables before the key of it.
+/// Paths of all keys, and of all tables in lists; those within a table or a list before its own.
 fn paths(table: &Table) -> Vec<Vec<Part>> {
     let mut all = Vec::new();
     for (key, value) in table {
@@ -88,7 +117,9 @@ fn paths(table: &Table) -> Vec<Vec<Part>> {
 }
 
 fn of_element(at: usize, value: &Value) -> Vec<Vec<Part>> {
-    let inner = value.as_table().map(paths).unwrap_or_default();
+    let Some(table) = value.as_table() else { return Vec::new() };
+    let mut inner = paths(table);
+    inner.push(Vec::new());
     inner.into_iter().map(|path| [vec![Part::Index(at)], path].concat()).collect()
 }
 
@@ -97,6 +128,7 @@ fn remove(table: &mut Table, path: &[Part]) {
     match (rest, table.get_mut(key)) {
         ([], _) => drop(table.remove(key)),
         (rest, Some(Value::Table(inner))) => remove(inner, rest),
+        ([Part::Index(at)], Some(Value::Array(list))) if *at < list.len() => drop(list.remove(*at)),
         ([Part::Index(at), rest @ ..], Some(Value::Array(list))) => {
             if let Some(Value::Table(inner)) = list.get_mut(*at) {
                 remove(inner, rest);
@@ -104,6 +136,14 @@ fn remove(table: &mut Table, path: &[Part]) {
         }
         _ => {}
     }
+}
+
+fn value<'a>(table: &'a Table, path: &[Part]) -> Option<&'a Value> {
+    let (Part::Key(first), rest) = path.split_first()? else { return None };
+    rest.iter().try_fold(table.get(first)?, |value, part| match part {
+        Part::Key(key) => value.get(key),
+        Part::Index(at) => value.get(*at),
+    })
 }
 
 /// `scorer[1].kind`
@@ -153,6 +193,55 @@ mod tests {
             lines.iter().zip(["`part.seed`: invalid type", "`list[1].size`: unknown", "`sead`: unknown"])
         {
             assert!(found.contains(start), "{start} in {found}: {line}");
+        }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "the fields are only read into")]
+    enum Scorer {
+        Length { target: u64 },
+        Share,
+    }
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Step {
+        scorer: Vec<Scorer>,
+        limit: Option<u64>,
+    }
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Steps {
+        collect: Step,
+        evaluate: Step,
+    }
+
+    #[test]
+    fn a_needed_key_elsewhere_is_not_taken_for_the_fault() {
+        for (set, expected) in [
+            ("evaluate.foo = 1", "`evaluate.foo`: unknown field `foo`"),
+            ("evaluate.limit = 'x'", "`evaluate.limit`: invalid type"),
+            ("[evaluate.foo]\nbar = 1", "`evaluate.foo`: unknown field `foo`"),
+            ("[[evaluate.scorer]]\nkind = 'x'", "`evaluate.scorer[0].kind`: unknown variant `x`"),
+            (
+                "[[evaluate.scorer]]\nkind = 'share'\n[[evaluate.scorer]]\nkind = 'x'",
+                "`evaluate.scorer[1].kind`: unknown variant `x`",
+            ),
+            (
+                "[[evaluate.scorer]]\nkind = 'length'\ntarget = 'x'",
+                "`evaluate.scorer[0].target`: invalid type: string \"x\"",
+            ),
+        ] {
+            let text = format!("collect.scorer = [{{ kind = 'share' }}]\n{set}");
+            let found = read::<Steps>(text.parse().unwrap()).unwrap_err().to_string();
+            assert!(found.starts_with(expected), "{expected} in {found}");
+        }
+        let both = "[collect]\nscorer = [{ kind = 'y' }]\n[evaluate]\nfoo = 1\nscorer = [{ kind = 'x' }]";
+        let found = read::<Steps>(both.parse().unwrap()).unwrap_err().to_string();
+        for key in ["`collect.scorer[0].kind`", "`evaluate.foo`", "`evaluate.scorer[0].kind`"] {
+            assert!(found.contains(key), "{key} in {found}");
         }
     }
 
