@@ -11,15 +11,19 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use crate::read::budget::{ALLOWANCE, RATIO, excess, max_rows};
+use crate::read::footer;
 use crate::read::page_header::PageHeader;
 
 /// Reads at the end of the file that are allowed; sound readers make fewer.
 const READS_AT_END: usize = 64;
+/// Length of a footer, and the mark at the end of a file.
+const FOOTER_END: u64 = 8;
 /// Bytes of a page's header that are read at once; most have fewer.
 const HEADER_BYTES: usize = 256;
 /// Memory of an item of a list: its levels, and the place of its value.
@@ -36,6 +40,26 @@ impl BoundedFile {
     /// A file whose metadata can be read.
     pub(crate) fn new(file: File) -> Self {
         Self { file: Arc::new(file), pages: None }
+    }
+
+    /// The file's metadata.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub(crate) fn metadata(&self) -> Result<ArrowReaderMetadata> {
+        self.check_footer()?;
+        ArrowReaderMetadata::load(self, ArrowReaderOptions::default())
+    }
+
+    /// Checks the footer, where there is one; the reader says what else is wrong.
+    fn check_footer(&self) -> Result<()> {
+        let Some(end) = self.len().checked_sub(FOOTER_END) else { return Ok(()) };
+        let bytes = self.get_bytes(end, FOOTER_END as usize)?;
+        let length = bytes[..4].iter().rev().fold(0, |length, byte| length << 8 | u64::from(*byte));
+        match end.checked_sub(length) {
+            Some(start) if bytes.ends_with(b"PAR1") => Ok(footer::check(&self.get_bytes(start, length as usize)?)?),
+            _ => Ok(()),
+        }
     }
 
     /// A second handle of the file, whose pages can be read.

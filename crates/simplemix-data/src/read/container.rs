@@ -227,10 +227,8 @@ impl Source {
     /// Whether the file has no rows.
     pub(crate) fn has_no_rows(&self) -> Result<bool> {
         if self.container == Container::Parquet {
-            let metadata = guarded(&self.path, || {
-                let loaded = ArrowReaderMetadata::load(&BoundedFile::new(self.file()?), ArrowReaderOptions::default());
-                loaded.map_err(Error::parquet(&self.path))
-            })?;
+            let metadata =
+                guarded(&self.path, || BoundedFile::new(self.file()?).metadata().map_err(Error::parquet(&self.path)))?;
             return Ok(metadata.metadata().file_metadata().num_rows() == 0);
         }
         let nothing: Wanted = Arc::new(|_| false);
@@ -269,7 +267,7 @@ impl Source {
         let fail = || Error::parquet(&self.path);
         let file = BoundedFile::new(self.file()?);
         let length = file.len();
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(fail())?;
+        let metadata = file.metadata().map_err(fail())?;
         let file = file.with_pages(metadata.metadata()).map_err(fail())?;
         let bytes: i64 = metadata.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
         let all_rows = metadata.metadata().file_metadata().num_rows().max(1);

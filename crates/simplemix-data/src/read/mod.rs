@@ -4,6 +4,7 @@ mod bounded;
 mod budget;
 mod container;
 mod extra;
+mod footer;
 mod ipc;
 mod json;
 mod json_row;
@@ -15,6 +16,7 @@ mod regroup;
 mod report;
 mod rows;
 mod survey;
+mod thrift;
 
 pub use container::Container;
 pub use options::{ExtraColumns, PolicyRule, ReadOptions, SourceRule};

@@ -5,7 +5,6 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use arrow::ipc::reader::FileReader;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -130,8 +129,7 @@ fn metadata_at(path: &Path) -> Result<BTreeMap<String, String>> {
     let open = || simplemix_files::open(path).map_err(Error::io(path, "open"));
     match container {
         Container::Parquet => guarded(path, || {
-            let loaded = ArrowReaderMetadata::load(&BoundedFile::new(open()?), ArrowReaderOptions::default());
-            let loaded = loaded.map_err(Error::parquet(path))?;
+            let loaded = BoundedFile::new(open()?).metadata().map_err(Error::parquet(path))?;
             let pairs = loaded.metadata().file_metadata().key_value_metadata().into_iter().flatten();
             Ok(pairs.filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?))).collect())
         }),

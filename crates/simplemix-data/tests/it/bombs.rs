@@ -58,6 +58,31 @@ fn a_parquet_page_that_expands_without_measure() {
     assert_eq!(read_pairs(&path, &ReadOptions::default()).unwrap()[0].chosen.chars(), 20 * MIB);
 }
 
+/// A file with a further field in its footer.
+fn with_field(path: &Path, field: &[u8]) {
+    let bytes = std::fs::read(path).unwrap();
+    let (rest, end) = bytes.split_at(bytes.len() - 8);
+    let length = u32::from_le_bytes(end[..4].try_into().unwrap());
+    // The struct of a footer ends with a zero byte.
+    let length = length + u32::try_from(field.len()).unwrap();
+    let changed = [&rest[..rest.len() - 1], field, &[0], &length.to_le_bytes(), b"PAR1"].concat();
+    std::fs::write(path, changed).unwrap();
+}
+
+#[test]
+fn a_parquet_footer_of_two_thousand_million_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = parquet(dir.path(), &texts(1, 1), false);
+    // Field 20, a list of bytes: as a later version of the format might have.
+    with_field(&path, &[0x09, 0x28, 0x23, 0x01, 0x00]);
+    assert_eq!(read_pairs(&path, &ReadOptions::default()).unwrap().len(), 1);
+    // Field 21, a list of flags, which the reader takes for nothing each.
+    with_field(&path, &[0x09, 0x2a, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07]);
+    assert!(error(&path).contains("a list of 2147483647 flags"), "{}", error(&path));
+    let error = simplemix_data::read_metadata(&path).unwrap_err().to_string();
+    assert!(error.contains("a list of 2147483647 flags"), "{error}");
+}
+
 #[test]
 fn a_parquet_dictionary_of_one_long_text() {
     let dir = tempfile::tempdir().unwrap();
