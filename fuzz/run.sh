@@ -3,8 +3,10 @@
 #
 #   fuzz/run.sh MINUTES [TARGET...]
 #
-# An input that takes more than 10 seconds or 2 GB is a finding too. Needs cargo-fuzz, a nightly toolchain, Python with pyarrow,
-# and for the targets of models libtorch as `cargo xtask setup` writes it to .cargo/libtorch.toml.
+# An input that takes more than 10 seconds or 2 GB is a finding too; a machine that is busy otherwise needs more time, such as
+# FUZZ_FLAGS="-timeout=600 -report_slow_units=600". Again with a finding: `cargo +nightly fuzz run --features model TARGET FILE`.
+# Needs cargo-fuzz, a nightly toolchain, Python with pyarrow, and for the targets of models libtorch as `cargo xtask setup` writes
+# it to .cargo/libtorch.toml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 minutes=${1:?usage: fuzz/run.sh MINUTES [TARGET...]}
@@ -19,8 +21,11 @@ trap 'rm -rf "$SIMPLEMIX_CACHE"' EXIT
 
 python3 fuzz/seeds.py
 cargo +nightly fuzz build --features model
+programs=fuzz/target/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
+read -ra flags <<< "${FUZZ_FLAGS:-}"
 mkdir -p fuzz/logs
-table=$(printf '%-12s %9s %12s %9s %9s %9s' target seconds executions edges features findings)
+row='%-12s %8s %8s %12s %9s %9s %9s'
+table=$(printf "$row" target seconds cpu executions edges features findings)
 found=0
 for target in "${targets[@]}"; do
   log=fuzz/logs/$target.log
@@ -31,9 +36,14 @@ for target in "${targets[@]}"; do
   # The grammar takes its words from the code, not from the bytes.
   dictionary=()
   [ ! -f "fuzz/dictionaries/$target.dict" ] || dictionary=(-dict="fuzz/dictionaries/$target.dict")
-  cargo +nightly fuzz run --features model "$target" -- "${dictionary[@]}" \
-    -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=2048 -print_final_stats=1 \
-    > "$log" 2>&1 || true
+  # Seconds of the processor that the fuzzer took, in the program and in the system.
+  cpu=$(
+    TIMEFORMAT='%U %S'
+    { time "$programs/$target" "${dictionary[@]}" -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048 \
+      -malloc_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$artifacts/" "${flags[@]}" "fuzz/corpus/$target" \
+      > "$log" 2>&1 || true; } 2>&1
+  )
+  cpu=$(awk '{ printf "%.0f", $1 + $2 }' <<< "$cpu")
   seconds=$(($(date +%s) - start))
   executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
   last=$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -1 || true)
@@ -41,7 +51,7 @@ for target in "${targets[@]}"; do
   # A target that did not run has found something too.
   [ -n "$executions" ] && [ "$findings" = 0 ] || found=1
   read -r _ edges _ features <<< "${last:-cov: ? ft: ?}"
-  table+=$(printf '\n%-12s %9s %12s %9s %9s %9s' "$target" "$seconds" "${executions:-none}" "$edges" "$features" "$findings")
+  table+=$(printf "\n$row" "$target" "$seconds" "$cpu" "${executions:-none}" "$edges" "$features" "$findings")
 done
 printf '%s\n' "$table"
 exit $found
