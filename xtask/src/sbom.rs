@@ -18,9 +18,23 @@ pub(crate) fn make(checkout: &Checkout, target: &str, libtorch: &str) -> Result<
     command.args(["metadata", "--format-version", "1", "--locked", "--features", "simplemix-cli/full"]);
     command.args(["--filter-platform", target]);
     let metadata: Value = serde_json::from_str(&cargo::output(&mut command)?)?;
+    // The metadata has what any member of the workspace asks of a package; the tree has what this program does.
+    let mut command = cargo::cargo(checkout);
+    command.args(["tree", "--locked", "--package", "simplemix-cli", "--features", "full", "--target", target]);
+    command.args(["--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    let tree = cargo::output(&mut command)?;
     let path = checkout.root().join("Cargo.lock");
     let lock = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    list(&metadata, &checksums(&lock)?, libtorch)
+    list(&metadata, &linked(&tree), &checksums(&lock)?, libtorch)
+}
+
+/// Name and version of each package of a tree: `serde v1.0.0`, `serde_derive v1.0.0 (proc-macro)`.
+fn linked(tree: &str) -> BTreeSet<(&str, &str)> {
+    let package = |line| {
+        let mut words = str::split_whitespace(line);
+        Some((words.next()?, words.next()?.trim_start_matches('v')))
+    };
+    tree.lines().filter_map(package).collect()
 }
 
 /// SHA-256 of each package from a registry, by name and version.
@@ -32,18 +46,25 @@ fn checksums(lock: &str) -> Result<BTreeMap<(String, String), String>> {
     Ok(packages.iter().filter_map(entry).collect())
 }
 
-fn list(metadata: &Value, checksums: &BTreeMap<(String, String), String>, libtorch: &str) -> Result<Value> {
+fn list(
+    metadata: &Value,
+    linked: &BTreeSet<(&str, &str)>,
+    checksums: &BTreeMap<(String, String), String>,
+    libtorch: &str,
+) -> Result<Value> {
     let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    let packages: BTreeMap<&str, &Value> =
-        packages.iter().filter_map(|package| Some((package["id"].as_str()?, package))).collect();
+    let is_linked = |package: &Value| {
+        let text = |key: &str| package[key].as_str().unwrap_or_default();
+        linked.contains(&(text("name"), text("version")))
+    };
+    let packages: BTreeMap<&str, &Value> = packages
+        .iter()
+        .filter(|package| is_linked(package))
+        .filter_map(|package| Some((package["id"].as_str()?, package)))
+        .collect();
     let links = links(metadata)?;
     let root = packages.iter().find(|(_, package)| package["name"] == "simplemix-cli").map(|(id, _)| *id);
     let root = root.context("cargo metadata does not name simplemix-cli")?;
-    let (mut linked, mut open) = (BTreeSet::from([root]), vec![root]);
-    while let Some(id) = open.pop() {
-        open.extend(links.get(id).into_iter().flatten().filter(|next| linked.insert(next)));
-    }
-    let packages: BTreeMap<&str, &Value> = packages.into_iter().filter(|(id, _)| linked.contains(id)).collect();
     let purl = |id: &str| packages.get(id).map(|package| url(package));
     let mut components: Vec<Value> =
         packages.iter().filter(|(id, _)| **id != root).map(|(_, package)| component(package, checksums)).collect();
@@ -112,15 +133,16 @@ mod tests {
         let package = |name: &str| json!({ "id": name, "name": name, "version": "1.0.0", "license": "MIT/Apache-2.0" });
         let on = |name: &str, kind: Value| json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
         let metadata = json!({
-            "packages": Vec::from(["simplemix-cli", "torch-sys", "dev", "far"].map(package)),
+            "packages": Vec::from(["simplemix-cli", "torch-sys", "dev", "far", "of-another"].map(package)),
             "resolve": { "nodes": [
                 { "id": "simplemix-cli", "deps": [on("torch-sys", Value::Null), on("dev", json!("dev"))] },
-                { "id": "torch-sys", "deps": [on("far", Value::Null)] },
+                { "id": "torch-sys", "deps": [on("far", Value::Null), on("of-another", Value::Null)] },
                 { "id": "far", "deps": [] },
             ] },
         });
+        let tree = "simplemix-cli v1.0.0 (/w/cli)\ntorch-sys v1.0.0\nfar v1.0.0 (proc-macro)\n\nfar v1.0.0 (*)";
         let lock = "[[package]]\nname = \"far\"\nversion = \"1.0.0\"\nchecksum = \"abc\"\n";
-        let list = list(&metadata, &checksums(lock).unwrap(), "2.11.0").unwrap();
+        let list = list(&metadata, &linked(tree), &checksums(lock).unwrap(), "2.11.0").unwrap();
         let names: Vec<&str> =
             list["components"].as_array().unwrap().iter().filter_map(|c| c["name"].as_str()).collect();
         assert_eq!(names, ["far", "torch-sys", "libtorch"]);
@@ -128,6 +150,30 @@ mod tests {
         assert_eq!(list["components"][0]["licenses"], json!([{ "expression": "MIT OR Apache-2.0" }]));
         assert_eq!(list["metadata"]["component"]["name"], "simplemix-cli");
         let torch = list["dependencies"].as_array().unwrap().iter().find(|d| d["ref"] == "pkg:cargo/torch-sys@1.0.0");
+        // Another member asks torch-sys for a feature that the program is built without.
         assert_eq!(torch.unwrap()["dependsOn"], json!(["pkg:cargo/far@1.0.0", "pkg:generic/libtorch@2.11.0"]));
+    }
+
+    #[test]
+    fn the_program_has_a_list_without_loose_ends() {
+        let list = make(&Checkout::find(), "x86_64-unknown-linux-gnu", "2.11.0").unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let components = list["components"].as_array().unwrap();
+        let root = text(&list["metadata"]["component"]["bom-ref"]);
+        let mut listed: Vec<String> = components.iter().map(|component| text(&component["bom-ref"])).collect();
+        listed.push(root.clone());
+        let dependencies = list["dependencies"].as_array().unwrap();
+        let on = |entry: &Value| entry["dependsOn"].as_array().unwrap().iter().map(text).collect::<Vec<_>>();
+        let mut needed: Vec<String> = dependencies.iter().flat_map(on).collect();
+        needed.push(root);
+        // Each is there once, and something needs it.
+        for names in [&mut listed, &mut needed] {
+            names.sort();
+        }
+        needed.dedup();
+        assert_eq!(listed, needed);
+        let has = |name: &str| listed.iter().any(|url| url.starts_with(&format!("pkg:cargo/{name}@")));
+        assert!(has("tch") && has("parquet") && !has("criterion") && !has("proptest") && !has("xtask"));
+        assert!(components.iter().all(|component| component["licenses"].is_array()), "a package without a licence");
     }
 }
