@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{At, Error, Result};
 use crate::lock::Lock;
@@ -30,6 +31,8 @@ pub struct AppendFile {
     length: u64,
     /// Whether bytes of an append that failed follow after `length`.
     torn: bool,
+    /// Whether the file's name is on disk.
+    named: AtomicBool,
     _lock: Option<Lock>,
 }
 
@@ -48,7 +51,9 @@ impl AppendFile {
         let found = file.metadata().at(path, "read")?;
         crate::input::check(found.file_type()).at(path, "read")?;
         let length = found.len();
-        Ok(Self { path: path.to_path_buf(), file, length, torn: false, _lock: None })
+        // Nobody knows whether an earlier process waited for the name of one that is there.
+        let named = AtomicBool::new(false);
+        Ok(Self { path: path.to_path_buf(), file, length, torn: false, named, _lock: None })
     }
 
     /// Like [`AppendFile::open`], holding the [`Lock`] of the file `NAME.lock` beside it.
@@ -116,12 +121,17 @@ impl AppendFile {
         Ok(())
     }
 
-    /// Waits until everything is on disk.
+    /// Waits until everything is on disk, the file's name too.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn sync(&self) -> Result<()> {
-        system::sync(&self.file, &self.path).at(&self.path, "sync")
+        system::sync(&self.file, &self.path).at(&self.path, "sync")?;
+        if !self.named.load(Ordering::Relaxed) {
+            system::sync_folder(system::parent(&self.path), &self.path).at(&self.path, "sync")?;
+            self.named.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Deletes the file.

@@ -11,15 +11,16 @@
 //! | `SIMPLEMIX_FAULT=abort:N` | the process aborts in place of operation N, as if it was killed |
 //! | `SIMPLEMIX_FAULT=torn:N` | the same, but if operation N is a write, half of it is done |
 //! | `SIMPLEMIX_FAULT=powerloss:N` | the same as `abort:N`, and the disk loses what was not synced by then |
+//! | `SIMPLEMIX_FAULT=powerloss:N:WAY` | the same, in one of eight ways, from 0 |
 //! | `SIMPLEMIX_FAULT_LOG=FILE` | appends a line to FILE for each operation: `write /path/of/the/file` |
 //!
 //! A write or creation fails as on a full disk (`ENOSPC`; a write has written half of its bytes by then), everything else
 //! as on a broken one (`EIO`). Only the Nth operation fails: those after it work, so that an error which is swallowed
 //! shows.
 //!
-//! At a loss of power, bytes of a file after its last sync are cut off, cut in half, zero, or zero for their first half,
-//! in turn with N; also those of files that got their name without a sync. For every second N, renames whose folder was
-//! not synced are taken back.
+//! At a loss of power, bytes of a file after its last sync are cut off, cut in half, zero, or zero for their first half;
+//! also those of files that got their name without a sync. In ways 0 to 3, renames whose folder was not synced are taken
+//! back, and files that were made in it are gone; in ways 4 to 7 they stay. Without a way, N chooses it.
 //!
 //! # Examples
 //! ```
@@ -73,6 +74,8 @@ enum Fault {
 struct Environment {
     fault: Fault,
     at: Option<u64>,
+    /// How power is lost.
+    way: Option<u64>,
     log: Option<std::path::PathBuf>,
 }
 
@@ -84,7 +87,8 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
         Some(("powerloss", number)) => (Fault::PowerLoss, number),
         _ => (Fault::Error, text.as_str()),
     };
-    Environment { fault, at: number.parse().ok(), log: std::env::var_os("SIMPLEMIX_FAULT_LOG").map(Into::into) }
+    let (number, way) = number.split_once(':').map_or((number, None), |(number, way)| (number, way.parse().ok()));
+    Environment { fault, at: number.parse().ok(), way, log: std::env::var_os("SIMPLEMIX_FAULT_LOG").map(Into::into) }
 });
 
 /// Counts the operations of this thread from 1, and makes the one numbered `fail_at` fail, until the result is dropped.
@@ -135,7 +139,7 @@ pub(crate) fn before(operation: Operation, path: &Path, tear: &mut dyn FnMut() -
         Fault::Error => return Err(error(operation)),
         Fault::Abort => {}
         Fault::Torn => tear()?,
-        Fault::PowerLoss => disk::lose_power(number),
+        Fault::PowerLoss => disk::lose_power(environment.way.unwrap_or(number)),
     }
     std::process::abort()
 }

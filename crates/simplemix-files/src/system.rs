@@ -49,6 +49,7 @@ mod disk {
 
     pub(super) fn writes(_: &File) {}
     pub(super) fn synced(_: &File) {}
+    pub(super) fn made(_: &Path) {}
     pub(super) fn synced_folder(_: &Path) {}
     pub(super) fn replaces(_: &Path) -> Nothing {
         Nothing
@@ -66,7 +67,12 @@ pub(crate) fn parent(path: &Path) -> &Path {
 /// Opens or makes a file with `open`.
 pub(crate) fn create<T>(path: &Path, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     before(Operation::Create, path, &mut whole)?;
-    open()
+    let is_new = path.symlink_metadata().is_err();
+    let made = open()?;
+    if is_new && path.is_file() {
+        disk::made(path);
+    }
+    Ok(made)
 }
 
 /// Writes some bytes and returns how many.

@@ -25,6 +25,8 @@ struct Disk {
     unsynced: BTreeMap<Id, Unsynced>,
     synced: BTreeSet<Id>,
     renames: Vec<Rename>,
+    /// Files that were made in a folder that was not synced.
+    made: Vec<PathBuf>,
     links: u32,
 }
 
@@ -63,6 +65,11 @@ pub(crate) fn synced(file: &File) {
     with(|disk| drop(disk.synced(file)));
 }
 
+/// A file was made.
+pub(crate) fn made(path: &Path) {
+    with(|disk| disk.made.push(path.to_path_buf()));
+}
+
 /// The names in a folder were synced.
 pub(crate) fn synced_folder(folder: &Path) {
     with(|disk| disk.synced_folder(folder));
@@ -90,9 +97,9 @@ pub(crate) fn exchanged(one: &Path, other: &Path) {
     with(|disk| disk.renamed(one, other, None, true));
 }
 
-/// Loses what is not on disk. `number` chooses how.
-pub(super) fn lose_power(number: u64) {
-    with(|disk| disk.lose_power(number));
+/// Loses what is not on disk, in a way that the number chooses.
+pub(super) fn lose_power(way: u64) {
+    with(|disk| disk.lose_power(way));
 }
 
 fn id(found: &fs::Metadata) -> Id {
@@ -119,8 +126,9 @@ impl Disk {
     }
 
     fn synced_folder(&mut self, folder: &Path) {
-        let is_in = |rename: &Rename| crate::is_same_file(parent(&rename.to), folder);
-        for rename in self.renames.extract_if(.., |rename| is_in(rename)) {
+        let is_in = |path: &Path| crate::is_same_file(parent(path), folder);
+        self.made.retain(|path| !is_in(path));
+        for rename in self.renames.extract_if(.., |rename| is_in(&rename.to)) {
             rename.replaced.map(fs::remove_file);
         }
     }
@@ -132,6 +140,7 @@ impl Disk {
     }
 
     fn renamed(&mut self, from: &Path, to: &Path, replaced: Option<PathBuf>, is_exchange: bool) {
+        self.made.retain(|path| path != from);
         // Only names that somebody looks for matter.
         if !to.iter().any(|part| String::from_utf8_lossy(part.as_encoded_bytes()).contains(MARK)) {
             self.note_unsynced(to);
@@ -155,14 +164,18 @@ impl Disk {
         }
     }
 
-    fn lose_power(&mut self, number: u64) {
+    fn lose_power(&mut self, way: u64) {
         for (place, unsynced) in self.unsynced.values_mut().enumerate() {
             // A file that is gone has nothing to lose.
-            let _ = unsynced.lose(number + place as u64);
+            let _ = unsynced.lose(way + place as u64);
         }
-        let are_lost = (number / 4).is_multiple_of(2);
+        let are_lost = (way / 4).is_multiple_of(2);
         for rename in self.renames.drain(..).rev() {
             rename.end(are_lost);
+        }
+        for path in self.made.drain(..).filter(|_| are_lost) {
+            // One that was removed since is gone anyway.
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -263,5 +276,23 @@ mod tests {
         disk.synced_folder(dir.path());
         disk.lose_power(4);
         assert_eq!(fs::read(to.join("by others")).unwrap(), b"");
+    }
+
+    #[test]
+    fn new_files_are_lost_until_their_folder_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for (is_synced, way, is_there) in [(false, 0, false), (true, 0, true), (false, 4, true)] {
+            let mut disk = Disk::default();
+            let file = write(&mut disk, &path, "text");
+            disk.made.push(path.clone());
+            disk.synced(&file).unwrap();
+            if is_synced {
+                disk.synced_folder(dir.path());
+            }
+            disk.lose_power(way);
+            assert_eq!(path.exists(), is_there, "{is_synced} {way}");
+            let _ = fs::remove_file(&path);
+        }
     }
 }
