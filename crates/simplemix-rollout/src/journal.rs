@@ -171,6 +171,8 @@ impl<T: Serialize + DeserializeOwned> Journal<T> {
                 journal.failures.clear();
                 journal.file.truncate(0)?;
                 journal.write_line(&json(&Header { key: key.0.clone(), template_date: key.1.clone() }))?;
+                // A loss of power may take records, but a header in part would be taken for that of other work.
+                journal.file.sync()?;
             }
         }
         journal.is_ours = true;
