@@ -39,8 +39,8 @@ pub use message::{Message, TemplateInputs};
 pub use pair::{Form, Origin, Pair, Policy, Text};
 pub use problem::{Occurrences, Problem, Problems};
 pub use read::{
-    Container, ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, RowReader, SourceRule, read_metadata,
-    read_pairs, read_pairs_with_report,
+    BoundedFile, BoundedReader, Container, ExtraColumns, PairReader, PolicyRule, ReadOptions, ReadReport, RowReader,
+    SourceRule, read_metadata, read_pairs, read_pairs_with_report,
 };
 #[cfg(feature = "object-store")]
 pub use remote::{ObjectCache, Transfer};

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
@@ -29,17 +29,82 @@ const HEADER_BYTES: usize = 256;
 /// Memory of an item of a list: its levels, and the place of its value.
 const ITEM_BYTES: u64 = 24;
 
-/// A local file for the Parquet reader.
-pub(crate) struct BoundedFile {
-    file: Arc<File>,
+/// A file for the reader of the crate `parquet`, checked while it is read: one that is damaged, or that stands for far more
+/// memory or time than it has bytes, is an error.
+///
+/// # Examples
+/// ```
+/// use simplemix_data::BoundedFile;
+/// # use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// # let column: ArrayRef = std::sync::Arc::new(Int64Array::from(vec![1, 2]));
+/// # let batch = RecordBatch::try_from_iter([("a", column)])?;
+/// # let mut bytes = Vec::new();
+/// # let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None)?;
+/// # writer.write(&batch)?;
+/// # writer.close()?;
+/// let mut batches = BoundedFile::from_bytes(bytes).into_builder()?.build()?;
+/// assert_eq!(batches.next().unwrap()?.num_rows(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct BoundedFile {
+    file: Arc<dyn ReadAt>,
     /// Pages that were met; `None` while the file's metadata is read.
     pages: Option<Arc<Mutex<Pages>>>,
+}
+
+impl std::fmt::Debug for BoundedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundedFile").field("length", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Bytes at any place.
+trait ReadAt: Send + Sync {
+    fn length(&self) -> u64;
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn length(&self) -> u64 {
+        Length::len(self)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn length(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let start = usize::try_from(offset).map_or(self.len(), |start| start.min(self.len()));
+        (&self[start..]).read(buffer)
+    }
 }
 
 impl BoundedFile {
     /// A file whose metadata can be read.
     pub(crate) fn new(file: File) -> Self {
         Self { file: Arc::new(file), pages: None }
+    }
+
+    /// A file in memory.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { file: Arc::new(bytes), pages: None }
+    }
+
+    /// Reads the metadata, for a reader of the file's batches.
+    ///
+    /// # Errors
+    /// If it is damaged, or declares more than the file can have.
+    pub fn into_builder(self) -> Result<ParquetRecordBatchReaderBuilder<Self>> {
+        let metadata = self.metadata()?;
+        let file = self.with_pages(metadata.metadata())?;
+        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata))
     }
 
     /// The file's metadata.
@@ -83,7 +148,7 @@ impl BoundedFile {
 
 impl Length for BoundedFile {
     fn len(&self) -> u64 {
-        Length::len(self.file.as_ref())
+        self.file.length()
     }
 }
 
@@ -101,7 +166,7 @@ impl ChunkReader for BoundedFile {
             return Err(ParquetError::EOF(found));
         }
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, start)?;
+        self.rest(start).read_exact(&mut bytes)?;
         Ok(bytes.into())
     }
 }
@@ -109,7 +174,7 @@ impl ChunkReader for BoundedFile {
 /// Bytes of a file from an offset on.
 #[derive(Clone)]
 struct Rest {
-    file: Arc<File>,
+    file: Arc<dyn ReadAt>,
     offset: u64,
 }
 
@@ -122,10 +187,16 @@ impl Read for Rest {
 }
 
 /// A reader that checks the page whose header it reads first, and fails after [`READS_AT_END`] reads at the end of its file.
-pub(crate) struct BoundedReader {
+pub struct BoundedReader {
     inner: BufReader<Rest>,
     header: Option<(Arc<Mutex<Pages>>, u64)>,
     at_end: usize,
+}
+
+impl std::fmt::Debug for BoundedReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundedReader").field("offset", &self.inner.get_ref().offset).finish_non_exhaustive()
+    }
 }
 
 impl BoundedReader {

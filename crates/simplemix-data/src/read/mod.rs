@@ -18,6 +18,7 @@ mod rows;
 mod survey;
 mod thrift;
 
+pub use bounded::{BoundedFile, BoundedReader};
 pub use container::Container;
 pub use options::{ExtraColumns, PolicyRule, ReadOptions, SourceRule};
 pub use report::ReadReport;

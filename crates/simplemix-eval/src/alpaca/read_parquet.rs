@@ -6,8 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use simplemix_data::BoundedFile;
 
 use crate::alpaca::annotation::{Annotation, Annotations, Groups, Instruction};
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ const COLUMNS: [&str; 13] = [
 fn batches(path: &Path, bytes: Vec<u8>) -> Result<Vec<RecordBatch>> {
     let length = bytes.len();
     let read = || -> std::result::Result<Vec<RecordBatch>, ParquetError> {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))?;
+        let builder = BoundedFile::from_bytes(bytes).into_builder()?;
         let expands = |held: u64| ParquetError::General(format!("{length} bytes that expand to {held} or more"));
         let declared = builder.metadata().row_groups().iter().map(|group| u64::try_from(group.total_byte_size()));
         let declared = declared.map(|bytes| bytes.unwrap_or(u64::MAX)).fold(0, u64::saturating_add);
@@ -214,5 +214,17 @@ mod tests {
         let mut bytes = parquet(vec![("preference", Arc::new(Float64Array::from(vec![1.0])))]);
         bytes.truncate(40);
         assert!(read(Path::new("x.parquet"), bytes, "x").is_err());
+    }
+
+    #[test]
+    fn a_footer_of_two_thousand_million_flags_is_an_error() {
+        let bytes = parquet(vec![("preference", Arc::new(Float64Array::from(vec![1.0])))]);
+        let (rest, end) = bytes.split_at(bytes.len() - 8);
+        // Field 20, a list of flags, in place of the end of the footer.
+        let field = [0x09, 0x28, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00];
+        let length = u32::from_le_bytes(end[..4].try_into().unwrap()) + 8;
+        let bytes = [&rest[..rest.len() - 1], &field, &length.to_le_bytes(), b"PAR1"].concat();
+        let error = read(Path::new("x.parquet"), bytes, "x").unwrap_err().to_string();
+        assert!(error.starts_with("x.parquet: ") && error.contains("a list of 2147483647 flags"), "{error}");
     }
 }
