@@ -85,6 +85,15 @@ fn transient_failures_are_retried_and_responses_are_the_right_ones() {
     );
 }
 
+#[test]
+fn a_server_that_is_too_slow_is_told_from_one_that_is_away() {
+    let mock = Mock::start(|seen| Does::Waits(Duration::from_millis(300), Box::new(echo(seen))));
+    let dir = tempfile::tempdir().unwrap();
+    let server = ServerSettings { timeout_secs: 0.1, retries: 0, ..settings(&mock) };
+    let error = run(dir.path(), server, &mut Unwatched).unwrap_err().to_string();
+    assert!(error.contains("no whole reply within 0.1 s, the limit `timeout_secs`"), "{error}");
+}
+
 /// The server breaks after some responses: they are kept and not requested again, and the file is that of a run without a
 /// break.
 #[test]

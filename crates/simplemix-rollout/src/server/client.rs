@@ -341,7 +341,7 @@ impl ServerClient {
         response: Result<Response<ureq::Body>, ureq::Error>,
         parse: &dyn Fn(&[u8]) -> Result<T, Unread>,
     ) -> Result<T, Failed> {
-        let mut response = response.map_err(Failed::transport)?;
+        let mut response = response.map_err(|error| self.failed(error))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -358,7 +358,7 @@ impl ServerClient {
             let reason = Reason::Status(status);
             return Err(Failed { status: Some(status), found, reason, is_transient: is_transient(status), advice });
         }
-        let parsed = body.map_err(Failed::transport).map(|body| parse(body.bytes()))?;
+        let parsed = body.map_err(|error| self.failed(error)).map(|body| parse(body.bytes()))?;
         let encoding = header("content-encoding").filter(|encoding| !["gzip", "identity", ""].contains(encoding));
         let parsed = parsed.map_err(|unread| match encoding {
             Some(encoding) => Unread::new(format!("a body with content-encoding `{encoding}`, expected gzip or none")),
@@ -372,6 +372,18 @@ impl ServerClient {
             is_transient: own.is_none_or(is_transient),
             advice,
         })
+    }
+
+    /// An attempt without a whole reply.
+    fn failed(&self, error: ureq::Error) -> Failed {
+        let failed = Failed::transport(error);
+        match failed.reason {
+            Reason::Timeout => {
+                let seconds = self.settings.timeout_secs;
+                Failed { found: format!("no whole reply within {seconds} s, the limit `timeout_secs`"), ..failed }
+            }
+            _ => failed,
+        }
     }
 
     /// Reads a body; a large one once the earlier ones are done with.
