@@ -2,13 +2,15 @@
 
 Python 3.11, nothing beside it. Usage, from the repository's root, after `cargo build --release -p simplemix-cli`:
 
-    python benches/load_collect.py [OUT.json] [PROMPTS ...]
+    python benches/load_collect.py [OUT.json] [PROMPTS ...] [--killed]
 
 For each number of PROMPTS (10000 50000 100000) two responses to each are collected, once in one go and, for the last number,
-once more with a `kill -9` in the middle. The server knows which answers it gave: each sample's right answer names its prompt
+once more with a `kill -9` in the middle; with `--killed`, only that. A machine that is busy otherwise needs a longer time limit of
+a request, LOAD_TIMEOUT=20 (seconds) in place of 2. The server knows which answers it gave: each sample's right answer names its prompt
 and its seed, and faults name nothing or something else. Afterwards each sample stands in the file of candidates once, with the
 answer meant for it; the server gave no sample's answer twice, beside those that were under way at the kill; and the client
-counted each fault. A second copy of an answer has the id of the first. Faults are drawn from prompt, seed and attempt, never more than three in a row for one sample.
+counted each fault. A second copy of an answer has the id of the first. Faults are drawn from prompt, seed and attempt, never more
+than three in a row for one sample.
 """
 import asyncio
 import collections
@@ -25,7 +27,8 @@ import tempfile
 import time
 import urllib.request
 
-SHARE, SAMPLES, CONCURRENCY, TIMEOUT, HUGE = 0.2, 2, 128, 2, 17 << 20
+SHARE, SAMPLES, CONCURRENCY, HUGE = 0.2, 2, 128, 17 << 20
+TIMEOUT = float(os.environ.get("LOAD_TIMEOUT", 2))
 BINARY = os.path.abspath(os.environ.get("SIMPLEMIX", os.path.join("target", "release", "simplemix")))
 
 # Each fault with its weight. The first ones end in a response; after the others the client has to ask again.
@@ -263,15 +266,17 @@ def point(url, prompts, kill):
 def main():
     if sys.argv[1:] == ["--serve"]:
         asyncio.run(serve())
-    out = sys.argv[1] if len(sys.argv) > 1 else None
-    sizes = [int(size) for size in sys.argv[2:]] or [10_000, 50_000, 100_000]
+    words = [word for word in sys.argv[1:] if word != "--killed"]
+    out = words[0] if words else None
+    sizes = [int(size) for size in words[1:]] or [10_000, 50_000, 100_000]
+    whole = [] if "--killed" in sys.argv else sizes
     server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
     try:
         port = int(server.stdout.readline())
         url = f"http://127.0.0.1:{port}/v1"
         result = {"share": SHARE, "concurrency": CONCURRENCY, "limit": asyncio.run(limit(port)), "points": []}
         print(f"the server alone: {result['limit']:.0f} answers a second", flush=True)
-        for size, kill in [(size, False) for size in sizes] + [(sizes[-1], True)]:
+        for size, kill in [(size, False) for size in whole] + [(sizes[-1], True)]:
             result["points"].append(of_size := point(url, size, kill))
             print("{prompts} prompts{}: {seconds:.1f} s, {requests} requests, {requests_per_second:.0f}/s, {cpu_seconds:.1f} s of CPU, peak MB {}"
                   .format(", killed" if kill else "", [round(peak) for peak in of_size["peak_mb"]], **of_size), flush=True)
