@@ -69,6 +69,34 @@ fn warnings_off_a_terminal_are_plain_lines() {
 }
 
 #[test]
+fn threads_sleep_while_they_wait_unless_the_user_says_otherwise() {
+    let dir = Dir::new();
+    dir.model();
+    dir.pairs("on.jsonl", "on", 4);
+    let settings = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"];
+    for (set, expected) in [
+        (None, json!("PASSIVE")),
+        (Some(("OMP_WAIT_POLICY", "active")), json!("active")),
+        (Some(("GOMP_SPINCOUNT", "9")), Value::Null),
+    ] {
+        let output = format!("run-{}", expected.as_str().unwrap_or("none"));
+        let mut command =
+            dir.command(&["train", "--model", "model", "--train", "on.jsonl", "--max-steps", "1", "--output", &output]);
+        for name in settings {
+            command.env_remove(name);
+        }
+        command.envs(set);
+        let found = command.output().unwrap();
+        assert!(found.status.success(), "{}", stderr(&found));
+        let environment = std::fs::read_to_string(dir.path(&output).join("environment.json")).unwrap();
+        let environment: Value = serde_json::from_str(&environment).unwrap();
+        assert_eq!(environment["omp_wait_policy"], expected);
+        // The arguments are those of the first start.
+        assert_eq!(environment["arguments"][1], "train");
+    }
+}
+
+#[test]
 fn training_ends_with_loss_accuracy_and_margin_also_as_json() {
     let dir = Dir::new();
     dir.model();

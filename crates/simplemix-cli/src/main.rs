@@ -35,6 +35,7 @@ mod show;
 mod tokenize;
 mod train;
 mod unused;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -94,6 +95,32 @@ enum Command {
     Completions(Completions),
 }
 
+impl Command {
+    /// Whether libtorch may have work in it.
+    fn may_compute(&self) -> bool {
+        match self {
+            Self::Generate(_)
+            | Self::Score(_)
+            | Self::Collect(_)
+            | Self::Train(_)
+            | Self::Logps(_)
+            | Self::Run(_)
+            | Self::Eval(_)
+            | Self::Compare(_) => true,
+            Self::Inspect(_)
+            | Self::Show(_)
+            | Self::Convert(_)
+            | Self::Tokenize(_)
+            | Self::Pair(_)
+            | Self::Mix(_)
+            | Self::Report(_)
+            | Self::ImportGguf(_)
+            | Self::Clean(_)
+            | Self::Completions(_) => false,
+        }
+    }
+}
+
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  simplemix completions bash > ~/.local/share/bash-completion/completions/simplemix")]
@@ -113,6 +140,9 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
+    if cli.command.may_compute() {
+        waiting::sleep_while_waiting();
+    }
     let signals = interrupt::handle_signals();
     lines::break_silences(name);
     let work = || in_vain.and(signals).and_then(|()| run(cli.command)).and_then(|()| lines::written());

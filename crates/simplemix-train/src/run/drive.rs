@@ -164,6 +164,7 @@ pub(super) fn environment(device: Device) -> String {
         "architecture": std::env::consts::ARCH,
         "device": format!("{device:?}"),
         "libtorch_threads": tch::get_num_threads(),
+        "omp_wait_policy": std::env::var("OMP_WAIT_POLICY").ok(),
         "threads": std::thread::available_parallelism().map_or(1, usize::from),
         "arguments": std::env::args().collect::<Vec<_>>(),
     });
