@@ -1,4 +1,4 @@
-//! Attention over packed segments, on libtorch's fused kernels.
+//! Attention over packed segments, on fused kernels.
 //!
 //! A segment and the first continuation that follows it directly are one causal run. Any further continuation attends
 //! to its parent's keys and its own: nothing is computed between two responses. [`AttentionRoute`] says how, by device.
@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use simplemix_torch::{Sequences, Varlen, causal_mask, varlen_attention};
+use simplemix_torch::{Run, Sequences, Varlen, causal_mask, has_run_attention, run_attention, varlen_attention};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
@@ -31,8 +31,10 @@ pub(crate) struct Mixer {
 /// Way to compute the attention of a packed pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionRoute {
+    /// All runs in one call, windows included, on a CPU in f32 and f64.
+    Fused,
     /// A call for each run; continuations under masks of their own rows, and runs longer than a window in blocks with the keys
-    /// that each can see. The fastest on a CPU.
+    /// that each can see.
     Masked,
     /// Continuations as causal runs over parent and continuation, of which the continuation's rows are kept: GPUs have no
     /// kernel for a mask over grouped heads that would not hold all products. Windows are as in `Masked`.
@@ -44,6 +46,7 @@ pub enum AttentionRoute {
 /// Attention of a [`Packed`], worked out once for all layers of a kind.
 #[derive(Debug)]
 enum AttentionPlan {
+    Fused(FusedPlan),
     Parts(Parts),
     Varlen(VarlenPlan),
 }
@@ -56,6 +59,13 @@ struct Parts {
     /// Cuts between the parts' rows of queries, and of keys and values.
     queries: Cuts,
     keys: Cuts,
+}
+
+/// One call for all runs, which see their parents' keys where they lie.
+#[derive(Debug)]
+struct FusedPlan {
+    how: Varlen,
+    runs: Vec<Run>,
 }
 
 /// One call for all sequences.
@@ -167,6 +177,7 @@ impl Plans {
             .collect();
         let mixer = Mixer::new(config);
         let plan = |window: Option<i64>| match route {
+            AttentionRoute::Fused => Ok(AttentionPlan::Fused(FusedPlan::new(packed, mixer, window))),
             AttentionRoute::Varlen => VarlenPlan::new(packed, mixer, window, options.1).map(AttentionPlan::Varlen),
             AttentionRoute::Masked | AttentionRoute::Runs => {
                 let in_runs = route == AttentionRoute::Runs && window.is_none();
@@ -179,6 +190,7 @@ impl Plans {
     /// Mixed values `[T, N * D]` of all tokens in `layer`.
     pub(crate) fn attend(&self, layer: usize, heads: &Heads) -> Result<Tensor> {
         match &self.plans[self.of_layer[layer]] {
+            AttentionPlan::Fused(plan) => plan.attend(heads),
             AttentionPlan::Parts(parts) => parts.attend(heads),
             AttentionPlan::Varlen(plan) => plan.attend(heads),
         }
@@ -190,9 +202,10 @@ impl AttentionRoute {
     pub fn of(config: &ModelConfig, kind: Kind, device: Device) -> Self {
         let half = matches!(kind, Kind::BFloat16 | Kind::Half);
         match device {
-            Device::Cpu => Self::Masked,
             // No fused kernel caps products, and what holds them all may as well hold a mask.
             _ if config.attention_soft_cap.is_some() => Self::Masked,
+            Device::Cpu if has_run_attention(kind, device) => Self::Fused,
+            Device::Cpu => Self::Masked,
             _ if half && config.head_dim <= 256 => Self::Varlen,
             _ => Self::Runs,
         }
@@ -268,6 +281,21 @@ impl Parts {
             1 => Ok(mixed.remove(0)),
             _ => Tensor::f_cat(&mixed, 0).doing("joining segments"),
         }
+    }
+}
+
+impl FusedPlan {
+    fn new(packed: &Packed, mixer: Mixer, window: Option<i64>) -> Self {
+        let run = |(rows, parent): (Rows, Option<Rows>)| {
+            let parent = parent.unwrap_or(Rows { start: 0, len: 0 });
+            Run { start: rows.start, length: rows.len, parent: parent.start, parent_length: parent.len }
+        };
+        Self { how: Varlen { scale: mixer.scale, window }, runs: runs(packed).into_iter().map(run).collect() }
+    }
+
+    fn attend(&self, heads: &Heads) -> Result<Tensor> {
+        let mixed = run_attention(&heads.q, &heads.k, &heads.v, &self.runs, self.how)?;
+        mixed.f_flatten(1, 2).doing("joining heads")
     }
 }
 

@@ -48,7 +48,7 @@ fn all_routes_agree_with_gradients() {
             [mixed.detach(), leaves[0].grad(), leaves[1].grad(), leaves[2].grad()]
         };
         let masked = run(AttentionRoute::Masked);
-        for route in [AttentionRoute::Runs, AttentionRoute::Varlen] {
+        for route in [AttentionRoute::Fused, AttentionRoute::Runs, AttentionRoute::Varlen] {
             for (ours, theirs) in run(route).iter().zip(&masked) {
                 let difference = (ours - theirs).abs().max().double_value(&[]);
                 assert!(difference < 1e-12, "{route:?}, window {window:?}: {difference:e}");
@@ -89,6 +89,8 @@ fn devices_take_the_routes_that_their_kernels_want() {
     let mut wide = tiny::config();
     wide.head_dim = 512;
     assert_eq!(AttentionRoute::of(&plain, Kind::BFloat16, CPU), AttentionRoute::Masked);
+    assert_eq!(AttentionRoute::of(&plain, Kind::Float, CPU), AttentionRoute::Fused);
+    assert_eq!(AttentionRoute::of(&capped, Kind::Float, CPU), AttentionRoute::Masked);
     assert_eq!(AttentionRoute::of(&plain, Kind::BFloat16, gpu), AttentionRoute::Varlen);
     assert_eq!(AttentionRoute::of(&plain, Kind::Float, gpu), AttentionRoute::Runs);
     assert_eq!(AttentionRoute::of(&wide, Kind::BFloat16, gpu), AttentionRoute::Runs);

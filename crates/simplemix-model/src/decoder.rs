@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use simplemix_torch::{Gate, rms_norm};
 use tch::{Kind, Tensor};
 
 use crate::attention::Heads;
@@ -125,16 +126,13 @@ impl RmsNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let size = self.weight.size();
-        let normed = if self.offset {
-            // Gemma multiplies in f32 and rounds once.
-            let factor = self.weight.to_kind(Kind::Float) + 1.0;
-            x.f_to_kind(Kind::Float)
-                .and_then(|wide| wide.f_rms_norm(size, Some(&factor), self.eps)?.f_to_kind(x.kind()))
-        } else {
-            x.f_rms_norm(size, Some(&self.weight), self.eps)
-        };
-        normed.doing("a norm")
+        if !self.offset {
+            return Ok(rms_norm(x, &self.weight, self.eps)?);
+        }
+        // Gemma multiplies in f32 and rounds once.
+        let factor = self.weight.to_kind(Kind::Float) + 1.0;
+        let wide = x.f_to_kind(Kind::Float).doing("a norm")?;
+        rms_norm(&wide, &factor, self.eps)?.f_to_kind(x.kind()).doing("a norm")
     }
 }
 
@@ -210,10 +208,10 @@ impl Layer {
     fn feed_forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
         let gate_up = self.gate_up.forward(x, products)?;
         let gate = match self.activation {
-            Activation::Silu => gate_up[0].f_silu(),
-            Activation::GeluTanh => gate_up[0].f_gelu("tanh"),
+            Activation::Silu => Gate::Silu,
+            Activation::GeluTanh => Gate::GeluTanh,
         };
-        let gated = gate.and_then(|gate| gate.f_mul(&gate_up[1])).doing("the feed-forward gate")?;
+        let gated = simplemix_torch::gated(&gate_up[0], &gate_up[1], gate)?;
         self.down_proj.forward(&gated, products)
     }
 

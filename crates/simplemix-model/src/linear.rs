@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::error::{Doing, Result};
+use crate::error::Result;
 
 /// Weight `[O, I]` and bias `[O]` of a linear layer.
 #[derive(Clone, Copy)]
@@ -16,5 +16,5 @@ pub(crate) type Product = fn(&Tensor, &[Weights<'_>]) -> Result<Vec<Tensor>>;
 
 /// A [`Product`] of any number of rows, with gradients if they are recorded.
 pub(crate) fn linear(x: &Tensor, layers: &[Weights<'_>]) -> Result<Vec<Tensor>> {
-    layers.iter().map(|layer| x.f_linear(layer.weight, layer.bias).doing("a linear layer")).collect()
+    layers.iter().map(|layer| Ok(simplemix_torch::linear(x, layer.weight, layer.bias)?)).collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! Letters: T tokens, N heads, D head width, R rotated entries of it.
 
+use simplemix_torch::rotated;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{RopeConfig, RopeScaling, limits};
@@ -76,14 +77,7 @@ impl Rope {
 impl Turn {
     /// Rotates the first R entries of `x` `[T, N, D]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let half = self.cos.size()[2];
-        let rest = x.size()[2] - 2 * half;
-        let (a, b) = (x.narrow(2, 0, half), x.narrow(2, half, half));
-        let mut parts = vec![&a * &self.cos - &b * &self.sin, b * &self.cos + a * &self.sin];
-        if rest > 0 {
-            parts.push(x.narrow(2, 2 * half, rest));
-        }
-        Tensor::f_cat(&parts, -1).doing("rotating heads")
+        Ok(rotated(x, &self.cos, &self.sin)?)
     }
 }
 

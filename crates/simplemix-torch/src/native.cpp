@@ -25,36 +25,15 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <cstring>
-#include <exception>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "guarded.h"
+
 using at::Tensor;
 
 namespace {
-
-thread_local std::string failure;
-thread_local bool failed = false;
-
-void fail(const char *text) {
-  failure = text;
-  failed = true;
-}
-
-template <class F> auto guarded(F &&work) -> decltype(work()) {
-  failed = false;
-  try {
-    return work();
-  } catch (const c10::Error &error) {
-    fail(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    fail(error.what());
-  } catch (...) {
-    fail("an exception of an unknown kind");
-  }
-  return decltype(work())();
-}
 
 std::vector<Tensor> list(Tensor *const *all, int64_t count) {
   std::vector<Tensor> tensors;

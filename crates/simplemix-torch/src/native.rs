@@ -55,6 +55,31 @@ unsafe extern "C" {
         scale: f64,
         window: i64,
     ) -> Pointer;
+    fn smx_has_run_attention(kind: c_int) -> bool;
+    fn smx_run_attention(
+        q: Pointer,
+        k: Pointer,
+        v: Pointer,
+        runs: *const [i64; 4],
+        count: i64,
+        window: i64,
+        scale: f64,
+        results: *mut Pointer,
+    );
+    fn smx_run_attention_backward(
+        kept: *const Pointer,
+        runs: *const [i64; 4],
+        count: i64,
+        window: i64,
+        scale: f64,
+        gradient: Pointer,
+        results: *mut Pointer,
+    );
+    fn smx_gate(gate: Pointer, up: Pointer, gelu: bool) -> Pointer;
+    fn smx_gate_backward(gate: Pointer, up: Pointer, gelu: bool, gradient: Pointer, results: *mut Pointer);
+    fn smx_rms_norm(x: Pointer, factor: Pointer, eps: f64, results: *mut Pointer);
+    fn smx_rms_norm_backward(x: Pointer, factor: Pointer, inverse: Pointer, gradient: Pointer, results: *mut Pointer);
+    fn smx_turn(x: Pointer, cos: Pointer, sin: Pointer, way: f64) -> Pointer;
     fn smx_records(inputs: *const Pointer, count: i64) -> bool;
     fn smx_function(
         name: *const u8,
@@ -111,6 +136,13 @@ fn checked<T>(doing: &'static str, value: T) -> Result<T> {
         CStr::from_ptr(text).to_string_lossy().trim_end().to_owned()
     };
     Err(Error::Torch { doing, text })
+}
+
+/// Takes tensors that a call has made: all, or none if it fails.
+fn all_taken<const N: usize>(doing: &'static str, made: [Pointer; N]) -> Result<[Tensor; N]> {
+    checked(doing, ())?;
+    // SAFETY: calls that do not fail make all their results, which nobody else frees.
+    Ok(made.map(|made| unsafe { Tensor::from_ptr(made) }))
 }
 
 /// Takes a tensor that a call has made.
@@ -224,6 +256,77 @@ pub(crate) fn flash_attention(qkv: [&Tensor; 3], starts: [&Tensor; 2], numbers: 
         smx_flash_attention(q, k, v, starts_q, starts_k, longest_q, longest_k, numbers.causal, numbers.scale, window)
     };
     taken("attention", made)
+}
+
+pub(crate) fn has_run_attention(kind: Kind) -> bool {
+    // SAFETY: a number goes in, an answer comes out.
+    KINDS.iter().any(|(known, number)| *known == kind && unsafe { smx_has_run_attention(*number) })
+}
+
+/// Result `[T, N, D]` and logarithms of sums `[N, T]` of tensors whose shapes and runs fit each other.
+pub(crate) fn run_attention(qkv: [&Tensor; 3], runs: &[[i64; 4]], window: i64, scale: f64) -> Result<[Tensor; 2]> {
+    let [q, k, v] = qkv.map(pointer);
+    let mut made = [ptr::null_mut(); 2];
+    // SAFETY: the tensors and runs live until the call returns; the caller has checked that runs stay within the tensors.
+    unsafe { smx_run_attention(q, k, v, runs.as_ptr(), runs.len() as i64, window, scale, made.as_mut_ptr()) };
+    all_taken("attention", made)
+}
+
+/// Gradients of the three tensors; `kept` are they and the results.
+pub(crate) fn run_attention_backward(
+    kept: [&Tensor; 5],
+    runs: &[[i64; 4]],
+    (window, scale): (i64, f64),
+    gradient: &Tensor,
+) -> Result<[Tensor; 3]> {
+    let (kept, mut made) = (kept.map(pointer), [ptr::null_mut(); 3]);
+    // SAFETY: as above.
+    unsafe {
+        smx_run_attention_backward(
+            kept.as_ptr(),
+            runs.as_ptr(),
+            runs.len() as i64,
+            window,
+            scale,
+            pointer(gradient),
+            made.as_mut_ptr(),
+        );
+    }
+    all_taken("attention", made)
+}
+
+/// `act(gate) * up` of rows of one shape and kind, f32 or f64 on a CPU, as for the functions below.
+pub(crate) fn gate(gate: &Tensor, up: &Tensor, gelu: bool) -> Result<Tensor> {
+    // SAFETY: the tensors live until the call returns; the caller has checked kinds and shapes.
+    taken("a gate", unsafe { smx_gate(pointer(gate), pointer(up), gelu) })
+}
+
+pub(crate) fn gate_backward(gate: &Tensor, up: &Tensor, gelu: bool, gradient: &Tensor) -> Result<[Tensor; 2]> {
+    let mut made = [ptr::null_mut(); 2];
+    // SAFETY: as above.
+    unsafe { smx_gate_backward(pointer(gate), pointer(up), gelu, pointer(gradient), made.as_mut_ptr()) };
+    all_taken("a gate", made)
+}
+
+pub(crate) fn rms_norm(x: &Tensor, factor: &Tensor, eps: f64) -> Result<[Tensor; 2]> {
+    let mut made = [ptr::null_mut(); 2];
+    // SAFETY: as above.
+    unsafe { smx_rms_norm(pointer(x), pointer(factor), eps, made.as_mut_ptr()) };
+    all_taken("a norm", made)
+}
+
+pub(crate) fn rms_norm_backward([x, factor, inverse, gradient]: [&Tensor; 4]) -> Result<[Tensor; 2]> {
+    let mut made = [ptr::null_mut(); 2];
+    // SAFETY: as above.
+    unsafe {
+        smx_rms_norm_backward(pointer(x), pointer(factor), pointer(inverse), pointer(gradient), made.as_mut_ptr());
+    }
+    all_taken("a norm", made)
+}
+
+pub(crate) fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor, way: f64) -> Result<Tensor> {
+    // SAFETY: as above.
+    taken("a rotation", unsafe { smx_turn(pointer(x), pointer(cos), pointer(sin), way) })
 }
 
 pub(crate) fn records(inputs: &[&Tensor]) -> Result<bool> {
