@@ -1,5 +1,7 @@
 //! Errors of calls into libtorch.
 
+use crate::choice::DeviceChoice;
+
 /// Why a call did nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -13,6 +15,16 @@ pub enum Error {
         found: String,
         /// Values allowed.
         expected: String,
+    },
+    /// The chosen device cannot be used.
+    #[error("`device` is `{asked}`, {found}; {advice}")]
+    Device {
+        /// The choice.
+        asked: DeviceChoice,
+        /// The reason.
+        found: String,
+        /// Advice.
+        advice: String,
     },
     /// libtorch refused a call.
     #[error("libtorch failed while {doing}: {text}")]
