@@ -22,7 +22,7 @@ use clap::Parser;
 use serde::Deserialize;
 use simplemix::data::{Message, Pair, PairTokenizer, Text, TokenizeOptions, Watch};
 use simplemix::mix::{Exhaustion, Weight};
-use simplemix::model::{CausalLm, default_device};
+use simplemix::model::{CausalLm, DeviceChoice};
 use simplemix::pipeline::{MixSettings, MixSource, Mixing};
 use simplemix::rollout::{DigitShare, ExactAnswer, Generator, LocalGenerator, Prompt, SamplingConfig, Scorer, collect};
 use simplemix::train::{PairSet, Resume, Run, TrainConfig, Trained, peak_bytes};
@@ -110,7 +110,7 @@ fn run(args: &Args) -> Result<()> {
 
     // 1. The model, and problems it is to get better at.
     println!("1. model      loading {}", input.name);
-    let model = CausalLm::load(&input.model, Kind::Float, default_device())?;
+    let model = CausalLm::load(&input.model, Kind::Float, DeviceChoice::Auto.open()?)?;
     let options = TokenizeOptions { max_length: config.train.tokens.max_length, ..TokenizeOptions::default() };
     let tokenizer = PairTokenizer::from_dir(&input.model, options)?;
     println!("              {} weights", model.config().parameters());

@@ -5,6 +5,7 @@
 mod bad_input;
 mod collecting;
 mod data;
+mod devices;
 mod eval;
 #[cfg(feature = "faults")]
 mod faults;

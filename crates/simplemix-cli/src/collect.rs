@@ -13,7 +13,8 @@ use crate::{generate, pair, score};
 /// Collect on-policy pairs: sample responses, score them, choose pairs
 ///
 /// Does the work of generate, score and pair. Candidates and scores are written beside the pairs: for on.parquet to
-/// on.candidates.parquet and on.scored.parquet. --tokenizer-as holds for --model and for reward models. After a stop or a
+/// on.candidates.parquet and on.scored.parquet. --tokenizer-as and --device hold for --model and
+/// for reward models. After a stop or a
 /// kill at any moment, the same command continues there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -38,6 +39,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    let device = args.backend.device;
+    device.refuse_without_models(args.backend.is_local() || args.scorers.has_reward_model()?)?;
     let base = args.rule.preset.map_or_else(SamplingConfig::simplemix, Preset::sampling);
     let sampling = args.sampling.settings(base);
     let settings = CollectSettings {
@@ -52,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let (candidates, scored) = (settings.generate().output, settings.score().output);
     let _claims = claim_files(&[("output", &settings.output), ("output", &candidates), ("output", &scored)])?;
     let date = Some(settings.template_date());
-    let mut scorers = args.scorers.open(date.clone(), args.backend.tokenizer_as())?;
+    let mut scorers = args.scorers.open(date.clone(), args.backend.tokenizer_as(), device)?;
     let mut generator = args.backend.open(date)?;
     let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))
         .map_err(flagged)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use simplemix_model::DeviceChoice;
 
 use crate::failure::{Fails, Failure, Result, failed};
 use crate::lines::print_json;
@@ -69,6 +70,30 @@ impl Summary {
             say(report);
         }
         Ok(())
+    }
+}
+
+/// Device that models run on.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct DeviceFlag {
+    /// Device for models; auto is the first GPU, else the CPU, and refuses a GPU that libtorch cannot use [default: auto]
+    #[arg(long, value_name = "auto|cpu|cuda|cuda:N")]
+    pub(crate) device: Option<DeviceChoice>,
+}
+
+impl DeviceFlag {
+    pub(crate) fn choice(self) -> DeviceChoice {
+        self.device.unwrap_or_default()
+    }
+
+    /// Refuses the flag where no model runs in this process.
+    pub(crate) fn refuse_without_models(self, has_models: bool) -> Result {
+        match self.device {
+            Some(device) if !has_models => {
+                Err(Failure::input(format!("--device {device} has no use: no model runs in this process")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use simplemix_rollout::{
 
 use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{Output, PromptForm, flagged, on_terminal, with_default, word};
+use crate::flags::{DeviceFlag, Output, PromptForm, flagged, on_terminal, with_default, word};
 use crate::lines::print;
 use crate::reading::{TokenizerFlag, files};
 
@@ -62,6 +62,8 @@ pub(crate) struct Backend {
     /// Element type of the weights of a local model; auto is bfloat16 on a GPU, else float32
     #[arg(long, conflicts_with = "server", value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
     dtype: Dtype,
+    #[command(flatten)]
+    pub(crate) device: DeviceFlag,
     /// Model to be trained, with --server: at the start the server's token ids of a prompt are compared with this model's
     #[arg(long, value_name = "DIR|ID", requires = "server", help_heading = "Server")]
     server_tokenizer: Option<PathBuf>,
@@ -231,6 +233,7 @@ impl Backend {
             name: self.generator_name.clone(),
             batch_rows: self.batch_rows,
             dtype: self.dtype,
+            device: self.device.choice(),
             tokenizer_as: self.reading_as.tokenizer_as,
             ..LocalSettings::new(resolve(model)?)
         };
@@ -252,6 +255,11 @@ impl Backend {
     /// Loads the model, whose chat template sees `date`. Errors are as above.
     pub(crate) fn open(&self, date: Option<String>) -> Result<Box<dyn Generator>> {
         opened(self.settings()?.with_date(date).open())
+    }
+
+    /// Whether the model runs in this process.
+    pub(crate) fn is_local(&self) -> bool {
+        self.server.is_none()
     }
 
     /// Reading of the tokenizer.
@@ -331,6 +339,7 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     settings.check().map_err(flagged)?;
+    args.backend.device.refuse_without_models(args.backend.is_local())?;
     let _claims = claim_files(&[("output", &settings.output)])?;
     let mut generator = args.backend.open_for(&settings.output)?;
     let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal)).map_err(flagged)?;

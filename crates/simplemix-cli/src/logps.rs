@@ -6,12 +6,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
-use simplemix_pipeline::log_probabilities;
+use simplemix_pipeline::{ScoringOptions, log_probabilities};
 use simplemix_train::{PairSet, Sides};
 
 use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::check_apart;
+use crate::flags::{DeviceFlag, check_apart};
 use crate::lines::print;
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
@@ -40,6 +40,8 @@ pub(crate) struct Args {
     /// Tokens of a forward pass; more need more memory, and results do not change
     #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
     micro_batch_tokens: usize,
+    #[command(flatten)]
+    device: DeviceFlag,
     #[command(flatten)]
     refusal: RefusalFlag,
     #[command(flatten)]
@@ -87,7 +89,8 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     token_notices(&tokenizer, &pairs, set.token_rows())?;
     let mut terminal = Terminal::passive();
-    let logps = log_probabilities(&model, &set, args.micro_batch_tokens, "scoring", &mut terminal)?;
+    let scoring = ScoringOptions { device: args.device.choice(), micro_batch_tokens: args.micro_batch_tokens };
+    let logps = log_probabilities(&model, &set, scoring, "scoring", &mut terminal)?;
     terminal.clear();
 
     let mut by_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];

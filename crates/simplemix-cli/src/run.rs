@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_eval::table;
+use simplemix_model::{DeviceChoice, device_name};
 use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage};
 use simplemix_settings::{assignment, merge};
 
@@ -62,6 +63,10 @@ pub(crate) struct Args {
     /// Number of pairs in the mixture of each round
     #[arg(long, value_name = "N")]
     size: Option<u64>,
+    /// Device for the models of all stages; auto is the first GPU, else the CPU, and refuses a GPU that libtorch cannot use
+    /// [default: auto]
+    #[arg(long, value_name = "auto|cpu|cuda|cuda:N")]
+    device: Option<DeviceChoice>,
     /// Random seed [default: 42]
     #[arg(long)]
     seed: Option<u64>,
@@ -197,6 +202,9 @@ fn flags(args: &Args) -> Result<toml::Table> {
             table.insert(key.to_owned(), text(path));
         }
     }
+    if let Some(device) = args.device {
+        table.insert("device".to_owned(), device.to_string().into());
+    }
     if let Some(seed) = args.seed {
         table.insert("seed".to_owned(), toml::Value::try_from(seed).input()?);
     }
@@ -250,6 +258,7 @@ fn describe(pipeline: &Pipeline) -> Result {
             folder_name(stage),
         ]);
     }
+    print(&format!("device: {}", device_name(pipeline.device())));
     print_lines(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
     print(&format!("at most {} in all; short responses and pairs take less. Nothing was written", duration(total)));
     Ok(())

@@ -8,7 +8,7 @@ use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerKind, ScorerSettings, 
 
 use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result, failed, read_toml};
-use crate::flags::{Output, on_terminal, word};
+use crate::flags::{DeviceFlag, Output, on_terminal, word};
 use crate::generate::say_failed;
 use crate::lines::print;
 
@@ -46,6 +46,8 @@ pub(crate) struct Args {
     /// transformers does [default: file]
     #[arg(long, value_name = "file|transformers", value_parser = word::<TokenizerAs>)]
     tokenizer_as: Option<TokenizerAs>,
+    #[command(flatten)]
+    device: DeviceFlag,
     #[command(flatten)]
     output: Output,
 }
@@ -85,18 +87,24 @@ impl Scorers {
     }
 
     /// Loads the scorers. A reward model's chat template sees `date`, unless its settings say another one, and its tokenizer is
-    /// read as `tokenizer_as` says, where that is given. An error is one of the input.
-    pub(crate) fn open(&self, date: Option<String>, tokenizer_as: Option<TokenizerAs>) -> Result<Vec<Weighted>> {
+    /// read as `tokenizer_as` says, where that is given. It runs on `device`, unless its settings name one. An error is one of the
+    /// input.
+    pub(crate) fn open(
+        &self,
+        date: Option<String>,
+        tokenizer_as: Option<TokenizerAs>,
+        device: DeviceFlag,
+    ) -> Result<Vec<Weighted>> {
         let opened = |mut settings: ScorerSettings| {
             if let (ScorerKind::RewardModel(reward), Some(given)) = (&mut settings.kind, tokenizer_as) {
                 reward.tokenizer_as = given;
             }
-            settings.with_date(date.clone()).open().input()
+            settings.with_date(date.clone()).with_device(device.choice()).open().input()
         };
         self.settings()?.into_iter().map(opened).collect()
     }
 
-    fn has_reward_model(&self) -> Result<bool> {
+    pub(crate) fn has_reward_model(&self) -> Result<bool> {
         Ok(self.settings()?.iter().any(|scorer| matches!(scorer.kind, ScorerKind::RewardModel(_))))
     }
 }
@@ -114,7 +122,8 @@ pub(crate) fn run(args: &Args) -> Result {
             "--tokenizer-as is given, but no scorer has a tokenizer, expected reward-model:DIR",
         ));
     }
-    let mut scorers = args.scorers.open(settings.template_date(), args.tokenizer_as)?;
+    args.device.refuse_without_models(args.scorers.has_reward_model()?)?;
+    let mut scorers = args.scorers.open(settings.template_date(), args.tokenizer_as, args.device)?;
     let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal)).map_err(failed)?;
     args.output.summary.print(&report, |report| say(report, &settings))
 }

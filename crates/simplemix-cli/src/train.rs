@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches};
+use simplemix_model::device_name;
 use simplemix_settings::{Settings, assignment, merge, placed, toml_template};
 use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, TrainConfig, from_trl};
 
@@ -108,6 +109,7 @@ const FLAGS: &[Flag] = &[
     path("shuffle", "batch.shuffle", "ORDER", OPTIMISATION),
     flag("seed", "seed", "SEED", OPTIMISATION),
     path("dtype", "dtype", "TYPE", OPTIMISATION),
+    path("device", "device", "DEVICE", OPTIMISATION),
     flag("lora-rank", "lora.rank", "RANK", ADAPTER),
     flag("lora-alpha", "lora.alpha", "ALPHA", ADAPTER),
     flag("lora-dropout", "lora.dropout", "SHARE", ADAPTER),
@@ -330,6 +332,7 @@ fn describe(args: &Args, run: &Run) {
         args,
         &format!("{trained}{share} weights trained, {} updates of {} pairs{last}", settings.steps, size.min(pairs)),
     );
+    say(args, &format!("on {} in {}", device_name(run.device()), run.config().dtype.word()));
 }
 
 /// Prints the estimated memory of the run, so that settings can be chosen before hours are spent.

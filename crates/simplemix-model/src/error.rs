@@ -111,6 +111,13 @@ pub enum Error {
 /// Results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl Error {
+    /// Whether tokens, lengths or the device that were asked for are at fault, as opposed to files or a failure.
+    pub fn is_request(&self) -> bool {
+        matches!(self, Self::Input { .. } | Self::Native(simplemix_torch::Error::Device { .. }))
+    }
+}
+
 /// Says what libtorch was doing when it failed.
 pub(crate) trait Doing<T> {
     /// Wraps libtorch's error with what was being done.

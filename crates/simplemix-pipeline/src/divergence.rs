@@ -9,7 +9,7 @@ use simplemix_rollout::{Candidate, Generator, LocalGenerator, LocalSettings, Pro
 use simplemix_train::PairSet;
 
 use crate::error::{Error, Result};
-use crate::scoring::log_probabilities;
+use crate::scoring::{ScoringOptions, log_probabilities};
 
 /// Settings of an estimate of the divergence.
 #[derive(Debug, Clone)]
@@ -22,8 +22,8 @@ pub struct DivergenceSettings {
     pub max_new_tokens: usize,
     /// Tokens of prompt and response that are scored.
     pub max_length: usize,
-    /// Tokens of a forward pass.
-    pub micro_batch_tokens: usize,
+    /// Device, and tokens of a forward pass.
+    pub scoring: ScoringOptions,
     /// Random seed.
     pub seed: u64,
     /// Reading of a tokenizer that transformers 5 builds anew by its class.
@@ -38,6 +38,7 @@ impl DivergenceSettings {
         LocalSettings {
             tokenizer_as: self.tokenizer_as,
             template_date: self.template_date.clone(),
+            device: self.scoring.device,
             ..LocalSettings::new(&self.model)
         }
     }
@@ -95,7 +96,7 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
     };
     let pairs: Vec<Pair> = prompts.iter().zip(&answers).map(pair).collect();
     let set = PairSet::tokenize(&pairs, &settings.tokenizer()?).map_err(Error::Prepare)?;
-    let mut logps = |model: &Path, name: &str| log_probabilities(model, &set, settings.micro_batch_tokens, name, watch);
+    let mut logps = |model: &Path, name: &str| log_probabilities(model, &set, settings.scoring, name, watch);
     let (policy, reference) = (logps(&settings.model, "model")?, logps(&settings.reference, "reference")?);
     let mut ratios = Vec::with_capacity(2 * set.len());
     for (entry, (policy, reference)) in set.table.pairs.iter().zip(policy.iter().zip(&reference)) {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use simplemix_model::{Dtype, ModelConfig, default_device};
+use simplemix_model::{Dtype, ModelConfig};
 use simplemix_rollout::GeneratorSettings;
 use simplemix_train::TrainConfig;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::Result;
 use crate::plan::{Job, Stage};
@@ -33,10 +33,10 @@ pub(crate) struct Estimator {
 }
 
 impl Estimator {
-    /// Measures the machine. `pairs` is the size of the mixture, where the settings set it.
-    pub(crate) fn new(model: &Path, pairs: Option<u64>) -> Result<Self> {
+    /// Measures the device. `pairs` is the size of the mixture, where the settings set it.
+    pub(crate) fn new(model: &Path, pairs: Option<u64>, device: Device) -> Result<Self> {
         let model = ModelConfig::from_folder(model)?;
-        Ok(Self { model, flops: measured_flops(), pairs: pairs.map(|pairs| pairs as f64) })
+        Ok(Self { model, flops: measured_flops(device), pairs: pairs.map(|pairs| pairs as f64) })
     }
 
     pub(crate) fn of(&self, stage: &Stage) -> Estimate {
@@ -91,10 +91,9 @@ impl Estimator {
 
 /// Measured speed of a large matrix product, in operations a second.
 #[expect(clippy::disallowed_methods, reason = "a speed is measured, for an estimate only")]
-fn measured_flops() -> f64 {
+fn measured_flops(device: Device) -> f64 {
     const SIZE: i64 = 1024;
     let _guard = tch::no_grad_guard();
-    let device = default_device();
     let a = Tensor::ones([SIZE, SIZE], (Dtype::Auto.kind(device), device));
     let times = (0..4).map(|_| {
         let start = std::time::Instant::now();

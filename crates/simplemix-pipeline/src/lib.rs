@@ -28,7 +28,7 @@ pub use pipeline::{Finished, Pipeline};
 pub use plan::{Job, SCORED, Stage};
 pub use presets::preset;
 pub use report::{DivergenceReport, StageReport, TrainReport};
-pub use scoring::log_probabilities;
+pub use scoring::{ScoringOptions, log_probabilities};
 pub use settings::{CollectSection, EvaluateSection, MixSection, PipelineSettings, Sampler};
 pub use stage::Done;
 pub use summary::{Evaluation, StageSummary, Summary};

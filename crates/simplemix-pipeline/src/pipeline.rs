@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 use simplemix_files::secret::storable;
+use tch::Device;
 
 use crate::date::dated;
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ use crate::summary::Summary;
 pub struct Pipeline {
     settings: PipelineSettings,
     plan: Plan,
+    device: Device,
 }
 
 /// A stage that is done, as it is reported while the pipeline runs.
@@ -44,9 +46,15 @@ impl Pipeline {
     /// read.
     pub fn open(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
         settings.check()?;
+        let device = settings.device.open().map_err(simplemix_model::Error::from)?;
         let settings = dated(settings, watch)?;
         let plan = Plan::new(&settings, watch)?;
-        Ok(Self { settings, plan })
+        Ok(Self { settings, plan, device })
+    }
+
+    /// Device that the models run on.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// The settings.
@@ -75,7 +83,7 @@ impl Pipeline {
     /// [`Error::Model`] if the model's configuration cannot be read.
     pub fn estimate(&self) -> Result<Vec<Estimate>> {
         let model = simplemix_model::hub::resolve(needed("model", self.settings.model.as_deref(), "a model folder")?)?;
-        let estimator = Estimator::new(&model, self.settings.mix.settings.size)?;
+        let estimator = Estimator::new(&model, self.settings.mix.settings.size, self.device)?;
         let stages = self.plan.stages.iter();
         Ok(stages.map(|stage| if stage.done().is_some() { Estimate::default() } else { estimator.of(stage) }).collect())
     }

@@ -24,6 +24,7 @@ use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
 use crate::inputs::files;
 use crate::mix::{MixSettings, MixSource};
+use crate::scoring::ScoringOptions;
 use crate::settings::{PipelineSettings, Sampler, needed};
 
 /// Stages, in the order in which they are done.
@@ -103,8 +104,10 @@ struct Planner<'a> {
 /// Version of the stages' results, a part of every key: results of other versions are not found.
 const VERSION: u32 = 3;
 
-/// Settings of training that are not part of a stage's key, as JSON pointers: paths (their content is), caches and logs.
-const KNOWN_BY_CONTENT: [&str; 8] = [
+/// Settings of training that are not part of a stage's key, as JSON pointers: the device, paths (their content is), caches and
+/// logs.
+const KNOWN_BY_CONTENT: [&str; 9] = [
+    "/device",
     "/model",
     "/train",
     "/output",
@@ -226,7 +229,7 @@ impl Planner<'_> {
         reference: Option<&Model>,
         mixture: Option<(PathBuf, String)>,
     ) -> Result<usize> {
-        let mut config = config;
+        let mut config = TrainConfig { device: self.config.device, ..config };
         config.tokens.template_date = config.tokens.template_date.or_else(|| self.config.template_date.clone());
         let mut inputs = vec![start.key.clone()];
         inputs.extend(reference.map(|model| model.key.clone()));
@@ -334,6 +337,7 @@ impl Planner<'_> {
     fn local(&self, model: &Model) -> LocalSettings {
         let mut settings = LocalSettings::new(&model.path);
         settings.batch_rows = self.config.collect.batch_rows;
+        settings.device = self.config.device;
         settings.tokenizer_as = self.config.train.tokens.tokenizer_as.into();
         settings.template_date.clone_from(&self.config.template_date);
         // Folders of stages are all called `model`.
@@ -411,12 +415,16 @@ impl Planner<'_> {
             }
             (scorers, _) => scorers.to_vec(),
         };
-        let date = &self.config.template_date;
-        let scorers: Vec<ScorerSettings> = scorers.into_iter().map(|scorer| scorer.with_date(date.clone())).collect();
+        let PipelineSettings { template_date: date, device, .. } = self.config;
+        let prepared = |scorer: ScorerSettings| scorer.with_date(date.clone()).with_device(*device);
+        let scorers: Vec<ScorerSettings> = scorers.into_iter().map(prepared).collect();
         let mut material = json!([scorers, with_references]);
         for (at, scorer) in scorers.iter().enumerate() {
             if let ScorerKind::RewardModel(settings) = &scorer.kind {
-                material[0][at]["model"] = Value::Null;
+                // The model is known by its content, and the device changes no result.
+                for key in ["model", "device"] {
+                    material[0][at][key] = Value::Null;
+                }
                 // A model that a stage makes may not exist yet; the key of the stage is among the inputs.
                 if reward.is_none_or(|reward| reward.path != settings.model) {
                     inputs.push(self.hash(&settings.model)?);
@@ -500,7 +508,7 @@ impl Planner<'_> {
             reference: first.path.clone(),
             max_new_tokens: self.answer_tokens(),
             max_length: train.tokens.max_length,
-            micro_batch_tokens: train.batch.micro_batch_tokens,
+            scoring: ScoringOptions { device: self.config.device, micro_batch_tokens: train.batch.micro_batch_tokens },
             // Every model draws with one seed.
             seed: 0,
             tokenizer_as: train.tokens.tokenizer_as.into(),

@@ -3,31 +3,40 @@
 use std::path::Path;
 
 use simplemix_data::Watch;
-use simplemix_model::{CausalLm, Dtype, default_device};
+use simplemix_model::{CausalLm, DeviceChoice, Dtype};
 use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps};
 
 use crate::error::{Error, Result};
 
-/// Summed log-probabilities of both responses of every pair of `set`, in nats, in the set's order; on a GPU if there is
-/// one. Progress is reported as `stage`, in pairs.
+/// How pairs are scored; only time and memory depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoringOptions {
+    /// Device that the model runs on.
+    pub device: DeviceChoice,
+    /// Tokens of a forward pass.
+    pub micro_batch_tokens: usize,
+}
+
+/// Summed log-probabilities of both responses of every pair of `set`, in nats, in the set's order. Progress is reported as
+/// `stage`, in pairs.
 ///
 /// # Errors
 /// [`crate::Error::Model`] if the model cannot be loaded, [`crate::Error::Train`] if a pair cannot be scored.
 pub fn log_probabilities(
     model: &Path,
     set: &PairSet,
-    micro_batch_tokens: usize,
+    scoring: ScoringOptions,
     stage: &str,
     watch: &mut dyn Watch,
 ) -> Result<ReferenceLogps> {
-    let device = default_device();
+    let device = scoring.device.open().map_err(simplemix_model::Error::from)?;
     let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
     if let Some(notice) = model.notice() {
         watch.notice(notice);
     }
     set.check_for(model.config(), "the pairs", 0).map_err(Error::Prepare)?;
     let options = ForwardOptions {
-        micro_batch_tokens,
+        micro_batch_tokens: scoring.micro_batch_tokens,
         logits_bytes: 256 << 20,
         activation_checkpointing: false,
         token_metrics: false,

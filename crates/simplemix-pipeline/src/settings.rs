@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_mix::Weight;
+use simplemix_model::DeviceChoice;
 #[cfg(feature = "server")]
 use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
@@ -27,6 +28,9 @@ pub struct PipelineSettings {
     pub stages: Option<PathBuf>,
     /// Model to start from, which is also the reference: a folder, or its id on the hub.
     pub model: Option<PathBuf>,
+    /// Device that the models of all stages run on: `auto`, `cpu`, `cuda` or `cuda:N`; a reward model among the scorers may have one
+    /// of its own.
+    pub device: DeviceChoice,
     /// Random seed; the sections `train`, `reward` and `mix` have their own where they set one.
     pub seed: u64,
     /// Rounds of collecting, mixing and training; at least 1.
@@ -138,6 +142,7 @@ impl Default for PipelineSettings {
             output: None,
             stages: None,
             model: None,
+            device: DeviceChoice::Auto,
             seed: 42,
             rounds: 1,
             renew_reference: false,
@@ -156,9 +161,9 @@ impl Default for PipelineSettings {
 
 /// Keys that the pipeline sets by itself, by section.
 pub(crate) const SET_BY_THE_PIPELINE: [(&str, &[&str]); 4] = [
-    ("train", &["model", "train", "mix", "output"]),
+    ("train", &["model", "train", "mix", "output", "device"]),
     ("train.reference", &["model"]),
-    ("reward", &["model", "output"]),
+    ("reward", &["model", "output", "device"]),
     ("mix", &["source", "output", "report", "plot"]),
 ];
 

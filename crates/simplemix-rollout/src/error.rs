@@ -227,8 +227,7 @@ impl Error {
             | Self::Server { .. }
             | Self::Interrupted => false,
             #[cfg(feature = "local")]
-            // Tokens or lengths that the model does not have.
-            Self::Model(error) => matches!(error, simplemix_model::Error::Input { .. }),
+            Self::Model(error) => error.is_request(),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions, TokenizerAs};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, Dtype, GenerateOptions, GenerationConfig, Request, default_device, model_name};
+use simplemix_model::{CausalLm, DeviceChoice, Dtype, GenerateOptions, GenerationConfig, Request, model_name};
+use tch::Device;
 
 use crate::error::{Error, Result};
 use crate::generator::{CandidateSink, Generator, Job, ModelProcessors, Prompt, SamplingConfig};
@@ -28,6 +29,9 @@ pub struct LocalSettings {
     /// Element type of the weights.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Device that the model runs on.
+    #[serde(default)]
+    pub device: DeviceChoice,
     /// Reading of a tokenizer that transformers 5 builds anew by its class.
     #[serde(default)]
     pub tokenizer_as: TokenizerAs,
@@ -48,6 +52,7 @@ impl LocalSettings {
             name: None,
             batch_rows: batch_rows(),
             dtype: Dtype::Auto,
+            device: DeviceChoice::Auto,
             tokenizer_as: TokenizerAs::File,
             template_date: None,
         }
@@ -78,6 +83,11 @@ impl LocalSettings {
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| model_name(&self.model))
     }
+}
+
+/// The part of a fingerprint that stands for the device: GPUs of other numbers do the same work.
+pub(crate) fn device_mark(device: Device) -> &'static str {
+    if device.is_cuda() { "Cuda(0)" } else { "Cpu" }
 }
 
 /// The tokenizer of a model folder, whose chat template sees `date`, or the present day.
@@ -122,14 +132,14 @@ pub struct LocalGenerator<M = CausalLm, T = PairTokenizer> {
 }
 
 impl LocalGenerator {
-    /// Loads a model folder, onto a GPU if there is one.
+    /// Loads a model folder.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] with the setting or the file that cannot be used.
     pub fn load(settings: &LocalSettings) -> Result<Self> {
         settings.check()?;
         let folder = &settings.model;
-        let device = default_device();
+        let device = settings.device.open().map_err(simplemix_model::Error::from)?;
         let kind = settings.dtype.kind(device);
         let generation = GenerationConfig::read(folder)?;
         // Earlier versions passed over the processors: their samples are others.
@@ -138,8 +148,10 @@ impl LocalGenerator {
         Ok(Self {
             tokenizer: settings.tokenizer()?,
             fingerprint: format!(
-                "{hash} {kind:?} {device:?} {} {:?}{follows}",
-                settings.batch_rows, settings.tokenizer_as
+                "{hash} {kind:?} {} {} {:?}{follows}",
+                device_mark(device),
+                settings.batch_rows,
+                settings.tokenizer_as
             ),
             generation,
             model: CausalLm::load(folder, kind, device)?,

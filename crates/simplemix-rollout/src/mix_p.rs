@@ -19,13 +19,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use simplemix_data::PairTokenizer;
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, GenerateOptions, Generated, Request, default_device};
+use simplemix_model::{CausalLm, GenerateOptions, Generated, Request};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::generator::{CandidateSink, Generator, Job, Prompt, SamplingConfig};
 use crate::groups::{check, in_groups, options, sampled};
-use crate::local::LocalSettings;
+use crate::local::{LocalSettings, device_mark};
 use crate::random::{mix, stream, uniform};
 
 /// Weights of the policy's and of the reference's logits in each sampler. Each pair sums to 1.
@@ -38,7 +38,7 @@ const SAME_WEIGHTS: &str = "policy and reference have the same weights, so both 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MixPSettings {
-    /// The policy: folder, name, batch size and element type.
+    /// The policy: folder, name, batch size, element type and device.
     pub policy: LocalSettings,
     /// Folder of the reference, which is the model before the first round.
     pub reference: PathBuf,
@@ -62,14 +62,14 @@ pub struct MixPGenerator<M = CausalLm, T = PairTokenizer> {
 }
 
 impl MixPGenerator {
-    /// Loads both folders, onto a GPU if there is one. The tokenizer is the policy's.
+    /// Loads both folders, onto the policy's device. The tokenizer is the policy's.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] with the setting or the file that cannot be used.
     pub fn load(settings: &MixPSettings) -> Result<Self> {
         let MixPSettings { policy: local, reference, plain_share } = settings;
         local.check()?;
-        let device = default_device();
+        let device = local.device.open().map_err(simplemix_model::Error::from)?;
         let kind = local.dtype.kind(device);
         let hashes = [hash_model_folder(&local.model)?, hash_model_folder(reference)?];
         let tokenizer = local.tokenizer()?;
@@ -77,8 +77,12 @@ impl MixPGenerator {
         let reference = CausalLm::load(reference, kind, device)?;
         let loaded = Self::new(policy, reference, tokenizer, local.name(), *plain_share, local.batch_rows)?;
         let fingerprint = format!(
-            "mix-p {} {} {plain_share} {kind:?} {device:?} {} {:?}",
-            hashes[0], hashes[1], local.batch_rows, local.tokenizer_as
+            "mix-p {} {} {plain_share} {kind:?} {} {} {:?}",
+            hashes[0],
+            hashes[1],
+            device_mark(device),
+            local.batch_rows,
+            local.tokenizer_as
         );
         Ok(Self { fingerprint, ..loaded })
     }

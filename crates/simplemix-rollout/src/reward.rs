@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Pair, PairTokenizer, Policy, TokenizerAs};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{Dtype, RewardModel, default_device, model_name};
+use simplemix_model::{DeviceChoice, Dtype, RewardModel, model_name};
 
 use crate::error::{Error, Result};
-use crate::local::dated_tokenizer;
+use crate::local::{dated_tokenizer, device_mark};
 use crate::scorer::{Group, ScoreSink, Scorer};
 
 /// Settings of a reward model in this process.
@@ -26,6 +26,9 @@ pub struct RewardSettings {
     /// Element type of the weights.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Device that the model runs on.
+    #[serde(default)]
+    pub device: DeviceChoice,
     /// Reading of a tokenizer that transformers 5 builds anew by its class.
     #[serde(default)]
     pub tokenizer_as: TokenizerAs,
@@ -51,6 +54,7 @@ impl RewardSettings {
             max_length: max_length(),
             batch_tokens: batch_tokens(),
             dtype: Dtype::Auto,
+            device: DeviceChoice::Auto,
             tokenizer_as: TokenizerAs::File,
             template_date: None,
         }
@@ -73,7 +77,7 @@ pub struct RewardScorer {
 }
 
 impl RewardScorer {
-    /// Loads a model folder, onto a GPU if there is one.
+    /// Loads a model folder.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] with the setting or the file that cannot be used.
@@ -83,7 +87,7 @@ impl RewardScorer {
                 return Err(Error::Setting { key, found: "0".into(), expected: "at least 1" });
             }
         }
-        let device = default_device();
+        let device = settings.device.open().map_err(simplemix_model::Error::from)?;
         let kind = settings.dtype.kind(device);
         let tokenizer = settings.tokenizer()?;
         let hash = hash_model_folder(&settings.model)?;
@@ -92,8 +96,12 @@ impl RewardScorer {
             TokenizerAs::Transformers => " as transformers",
         };
         let date = tokenizer.date().map(|date| format!(" {date}")).unwrap_or_default();
-        let fingerprint =
-            format!("{hash} {kind:?} {device:?} {} {}{reading}{date}", settings.max_length, settings.batch_tokens);
+        let fingerprint = format!(
+            "{hash} {kind:?} {} {} {}{reading}{date}",
+            device_mark(device),
+            settings.max_length,
+            settings.batch_tokens
+        );
         let model = RewardModel::load(&settings.model, kind, device)?;
         Ok(Self { model, tokenizer, settings, fingerprint, looked_at_tokens: false })
     }

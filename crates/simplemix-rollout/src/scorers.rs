@@ -85,6 +85,18 @@ impl ScorerSettings {
         self
     }
 
+    /// Sets the device of a reward model, unless its settings name one.
+    #[must_use]
+    #[cfg(feature = "local")]
+    pub fn with_device(mut self, device: simplemix_model::DeviceChoice) -> Self {
+        if let ScorerKind::RewardModel(settings) = &mut self.kind
+            && settings.device == simplemix_model::DeviceChoice::Auto
+        {
+            settings.device = device;
+        }
+        self
+    }
+
     /// Loads the scorer.
     ///
     /// # Errors

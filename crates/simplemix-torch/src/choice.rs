@@ -73,7 +73,10 @@ impl DeviceChoice {
             Self::Cuda(number) if number < gpus.usable => Ok(Device::Cuda(number)),
             Self::Cuda(_) if gpus.usable == 0 => {
                 let (reason, advice) = gpus.why_none();
-                self.refuse(format!("but libtorch can use no GPU: {reason}"), format!("{advice}, or choose `--device cpu`"))
+                self.refuse(
+                    format!("but libtorch can use no GPU: {reason}"),
+                    format!("{advice}, or choose `--device cpu`"),
+                )
             }
             Self::Cuda(_) => {
                 let names: Vec<String> = (0..gpus.usable).map(|number| format!("`cuda:{number}`")).collect();
@@ -181,7 +184,8 @@ mod tests {
         assert_eq!(DeviceChoice::Auto.among(&two).unwrap(), Device::Cuda(0));
         assert_eq!(DeviceChoice::Cpu.among(&two).unwrap(), Device::Cpu);
         assert_eq!(DeviceChoice::Cuda(1).among(&two).unwrap(), Device::Cuda(1));
-        let expected = "`device` is `cuda:2`, but libtorch can use 2 GPUs; expected `cuda:0`, `cuda:1`, `cpu` or `auto`";
+        let expected =
+            "`device` is `cuda:2`, but libtorch can use 2 GPUs; expected `cuda:0`, `cuda:1`, `cpu` or `auto`";
         assert_eq!(said(DeviceChoice::Cuda(2), &two), expected);
         let one = Gpus { usable: 1, ..two };
         assert!(said(DeviceChoice::Cuda(1), &one).contains("can use 1 GPU; expected `cuda:0`, `cpu` or"));

@@ -75,7 +75,10 @@ impl Gpus {
     pub(crate) fn why_none(&self) -> (String, &'static str) {
         if self.are_hidden() {
             let visible = self.visible.as_deref().unwrap_or_default();
-            return (format!("CUDA_VISIBLE_DEVICES is `{visible}`, which hides all GPUs"), "unset CUDA_VISIBLE_DEVICES");
+            return (
+                format!("CUDA_VISIBLE_DEVICES is `{visible}`, which hides all GPUs"),
+                "unset CUDA_VISIBLE_DEVICES",
+            );
         }
         if !self.has_cuda_part {
             let found = "this program has the CPU part of libtorch only".to_owned();
@@ -85,7 +88,8 @@ impl Gpus {
             return ("the machine has no NVIDIA GPU".to_owned(), "use a machine with one");
         };
         if let Some(driver) = self.driver.as_deref().filter(|driver| is_too_old(driver)) {
-            let found = format!("the NVIDIA driver {driver} is too old for CUDA 13, which needs {OLDEST_DRIVER} or later");
+            let found =
+                format!("the NVIDIA driver {driver} is too old for CUDA 13, which needs {OLDEST_DRIVER} or later");
             return (found, "update the driver");
         }
         if self.driver.is_some() && !self.has_device_file {
@@ -135,7 +139,8 @@ mod tests {
 
     /// First lines of /proc/driver/nvidia/version of the closed and of the open kernel module.
     const CLOSED: &str = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22 01:44:30 UTC 2024\n";
-    const OPEN: &str = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder)\n";
+    const OPEN: &str =
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs-builder)\n";
 
     #[test]
     fn files_of_the_driver_are_signs_of_a_gpu() {

@@ -54,6 +54,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    args.backend.device.refuse_without_models(args.backend.is_local())?;
     let _claims = claim_files(&[("output", &args.output)])?;
     check_new(&args.output, args.overwrite)?;
     let prompts = files(&args.prompts)?;

@@ -13,6 +13,7 @@ use simplemix_eval::{Error, ModelOutput, read_outputs};
 use crate::claims::claim_files;
 use crate::eval::judges::{ExactJudge, RewardJudge, ServerJudge};
 use crate::failure::{Fails, Failure, Result};
+use crate::flags::DeviceFlag;
 use crate::generate::{ServerFlags, say_failed};
 use crate::lines::{print, print_json, warn};
 use crate::progress::bar;
@@ -67,10 +68,13 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    device: DeviceFlag,
+    #[command(flatten)]
     server_flags: ServerFlags,
 }
 
 pub(crate) fn run(args: &Args) -> Result {
+    args.device.refuse_without_models(args.reward_model.is_some())?;
     let _claims = claim_files(&[("output", &args.output)])?;
     let (pairs, mut notices) = pairs(args)?;
     let stopped = crate::interrupt::flag();
@@ -200,7 +204,7 @@ fn judge(args: &Args, stopped: Arc<AtomicBool>, notices: &mut Vec<String>) -> Re
     match (&args.reward_model, &args.answers) {
         (Some(folder), _) => {
             let folder = simplemix_model::hub::resolve(folder).input()?;
-            Ok((Box::new(RewardJudge::load(&folder, name)?), 1))
+            Ok((Box::new(RewardJudge::load(&folder, args.device.choice(), name)?), 1))
         }
         (None, Some(path)) => Ok((Box::new(ExactJudge::read(path, name, notices)?), 1)),
         (None, None) => Err(Failure::input("no judge is given, expected --server, --reward-model or --answers")),

@@ -9,6 +9,7 @@ use serde_json::json;
 use simplemix_data::{Message, Text};
 use simplemix_eval::judge::{Judge, JudgeError, Verdict, letter, preference, question, read_questions};
 use simplemix_eval::sigmoid;
+use simplemix_model::DeviceChoice;
 use simplemix_rollout::{
     Ask, Error, Group, OnRefused, Prompt, Reply, RewardScorer, RewardSettings, ServerClient, ServerSettings, is_right,
     score_all,
@@ -104,8 +105,9 @@ pub(crate) struct RewardJudge {
 }
 
 impl RewardJudge {
-    pub(crate) fn load(folder: &Path, name: Option<&str>) -> Result<Self> {
-        let scorer = RewardScorer::load(RewardSettings::new(folder)).input()?;
+    pub(crate) fn load(folder: &Path, device: DeviceChoice, name: Option<&str>) -> Result<Self> {
+        let settings = RewardSettings { device, ..RewardSettings::new(folder) };
+        let scorer = RewardScorer::load(settings).input()?;
         let name = name.map_or_else(|| format!("reward_{}", simplemix_model::model_name(folder)), str::to_owned);
         Ok(Self { scorer: Mutex::new(scorer), name })
     }

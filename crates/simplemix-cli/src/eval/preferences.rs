@@ -7,12 +7,13 @@ use serde_json::json;
 use simplemix_data::{Pair, PairTokenizer, TokenizeOptions, read_pairs_with_report};
 use simplemix_eval::plot::{Panel, Series, write_svg};
 use simplemix_eval::{PreferenceFigures, ScoredPair, preference_figures, preference_groups, table};
-use simplemix_pipeline::{Divergence, DivergenceSettings, log_probabilities, log_ratios};
+use simplemix_pipeline::{Divergence, DivergenceSettings, ScoringOptions, log_probabilities, log_ratios};
 use simplemix_rollout::Prompt;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::claims::claim_optional;
 use crate::failure::{Fails, Failure, Result};
+use crate::flags::DeviceFlag;
 use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
@@ -60,6 +61,8 @@ pub(crate) struct Args {
     /// Print all figures as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    device: DeviceFlag,
     #[command(flatten)]
     refusal: RefusalFlag,
     #[command(flatten)]
@@ -133,7 +136,7 @@ fn logps(
 ) -> Result<[ReferenceLogps; 2]> {
     let mut terminal = Terminal::passive();
     let mut logps = |model: &Path, name: &str| -> Result<ReferenceLogps> {
-        Ok(log_probabilities(model, set, args.micro_batch_tokens, name, &mut terminal)?)
+        Ok(log_probabilities(model, set, scoring(args), name, &mut terminal)?)
     };
     let policy = logps(model, "model")?;
     let reference = match reference {
@@ -143,6 +146,10 @@ fn logps(
     terminal.clear();
     notices.extend_from_slice(terminal.notices());
     Ok([policy, reference])
+}
+
+fn scoring(args: &Args) -> ScoringOptions {
+    ScoringOptions { device: args.device.choice(), micro_batch_tokens: args.micro_batch_tokens }
 }
 
 fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[ReferenceLogps; 2]) -> Vec<ScoredPair> {
@@ -170,7 +177,7 @@ fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Re
         reference: reference.to_owned(),
         max_new_tokens: args.kl_tokens,
         max_length: args.max_length,
-        micro_batch_tokens: args.micro_batch_tokens,
+        scoring: scoring(args),
         seed: args.seed,
         tokenizer_as: args.reading_as.tokenizer_as,
         template_date: None,

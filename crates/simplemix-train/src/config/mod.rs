@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_loss::LossSettings;
 use simplemix_mix::Weight;
-use simplemix_model::{Dtype, LoraSettings};
+use simplemix_model::{DeviceChoice, Dtype, LoraSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::sections::{
@@ -44,6 +44,8 @@ section! {
         seed: u64 = 42, from "TRL";
         /// Element type of the weights; `auto` is bfloat16 with float32 copies on a GPU, and float32 on a CPU.
         dtype: Dtype = Dtype::Auto;
+        /// Device to train on; `auto` is the first GPU, else the CPU. A GPU that libtorch cannot use is refused unless this is `cpu`.
+        device: DeviceChoice = DeviceChoice::Auto;
     }
     sections {
         /// Preference loss.

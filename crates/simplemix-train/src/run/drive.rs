@@ -4,7 +4,7 @@ use std::path::Path;
 
 use simplemix_data::{Metrics, Watch};
 use simplemix_files::remove_folder;
-use simplemix_model::CausalLm;
+use simplemix_model::{CausalLm, device_name};
 use tch::Device;
 
 use super::{Finished, Trained};
@@ -156,13 +156,32 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
     }
 }
 
+/// File of the environment in which a run was last started.
+const ENVIRONMENT: &str = "environment.json";
+
+/// Writes the environment. Returns a notice if the run was on another device before.
+pub(super) fn note_environment(folder: &RunFolder, device: Device) -> Result<Option<String>> {
+    let kept: Option<serde_json::Value> = folder.read_json(ENVIRONMENT)?;
+    folder.write(ENVIRONMENT, &environment(device))?;
+    let now = device_name(device);
+    // Earlier versions wrote `Cpu` and `Cuda(0)`.
+    let spellings = [now.clone(), format!("{device:?}")];
+    let before = kept.as_ref().and_then(|kept| kept["device"].as_str());
+    let before = before.filter(|before| !spellings.iter().any(|spelling| spelling == before));
+    Ok(before.map(|before| {
+        format!(
+            "the run goes on on `{now}`; before it was on `{before}`, where the last bits of its numbers are others"
+        )
+    }))
+}
+
 /// Environment of the run as JSON: version, device, threads, arguments.
-pub(super) fn environment(device: Device) -> String {
+fn environment(device: Device) -> String {
     let value = serde_json::json!({
         "simplemix": env!("CARGO_PKG_VERSION"),
         "system": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
-        "device": format!("{device:?}"),
+        "device": device_name(device),
         "libtorch_threads": tch::get_num_threads(),
         "omp_wait_policy": std::env::var("OMP_WAIT_POLICY").ok(),
         "threads": std::thread::available_parallelism().map_or(1, usize::from),

@@ -20,6 +20,7 @@ const REFERENCE: &str = "content of the reference model";
 const FREE: &[&str] = &[
     "batch.micro_batch_tokens",
     "checkpoint.",
+    "device",
     "epochs",
     "eval.eval_at_end",
     "eval.eval_every_epoch",
@@ -93,14 +94,15 @@ impl Identity {
     /// notice.
     pub(super) fn check(&self, folder: &RunFolder, anyway: bool) -> Result<Option<String>> {
         let differences = match folder.read_json(FILE)? {
-            Some(kept) => Self(kept).differences(self),
+            Some(kept) => Self(kept).with_type_of(self).differences(self),
             // A run of version 0.1 has its settings only.
             None => {
                 let path = folder.path().join("config.toml");
                 let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
                 let kept = Self::of_settings(&TrainConfig::from_toml(&text, &path)?)?;
                 let own = self.0.iter().filter(|(name, _)| !name.starts_with("content "));
-                kept.differences(&Self(own.map(|(name, value)| (name.clone(), value.clone())).collect()))
+                kept.with_type_of(self)
+                    .differences(&Self(own.map(|(name, value)| (name.clone(), value.clone())).collect()))
             }
         };
         if differences.is_empty() {
@@ -111,6 +113,16 @@ impl Identity {
             true => Ok(Some(format!("the run goes on with other settings or data than it began with: {text}"))),
             false => Err(Error::Differs { path: folder.path().to_owned(), differences: text }),
         }
+    }
+
+    /// Earlier versions kept `auto` as the element type, which stood for the type of now.
+    fn with_type_of(mut self, now: &Self) -> Self {
+        if self.0.get("dtype").is_some_and(|kept| kept == "auto")
+            && let Some(now) = now.0.get("dtype")
+        {
+            self.0.insert("dtype".to_owned(), now.clone());
+        }
+        self
     }
 
     fn differences(&self, now: &Self) -> Vec<String> {
@@ -175,10 +187,18 @@ mod tests {
 
     #[test]
     fn what_cannot_change_an_update_may_change() {
-        let free = "output = 'r'\nepochs = 3\nmax_steps = 9\ntrain = 'moved.jsonl'\n[batch]\nmicro_batch_tokens = 9\n\
+        let free = "device = 'cpu'\noutput = 'r'\nepochs = 3\nmax_steps = 9\ntrain = 'moved.jsonl'\n[batch]\nmicro_batch_tokens = 9\n\
                     [memory]\nactivation_checkpointing = true\n[checkpoint]\nkeep = 7\nsave_every_steps = 3\n\
                     [eval]\neval_every_steps = 5\n[log]\ntensorboard = false\n[tokens]\ncache = false\n";
         assert_eq!(identity("").differences(&identity(free)), [""; 0]);
+    }
+
+    #[test]
+    fn the_element_type_of_older_runs_is_not_known() {
+        let now = identity("dtype = 'float32'");
+        assert_eq!(identity("dtype = 'auto'").with_type_of(&now).differences(&now), [""; 0]);
+        let found = identity("dtype = 'bfloat16'").with_type_of(&now).differences(&now);
+        assert_eq!(found, ["`dtype` was \"bfloat16\" and is \"float32\""]);
     }
 
     #[test]

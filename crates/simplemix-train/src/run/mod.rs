@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
 use simplemix_model::{CausalLm, RewardModel};
+use tch::Device;
 
-use self::drive::{Drive, environment, save_policy};
+use self::drive::{Drive, note_environment, save_policy};
 use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
@@ -109,9 +110,14 @@ impl Finished {
 }
 
 impl Run {
-    /// Settings of the run.
+    /// Settings of the run; `dtype` is what `auto` stands for on the run's device.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// Device that the run is on.
+    pub fn device(&self) -> Device {
+        self.start.device()
     }
 
     /// Settings of the training loop.
@@ -196,8 +202,8 @@ impl Run {
         folder.unfinish()?;
         identity.write(&folder)?;
         folder.write("config.toml", &self.config.to_toml()?)?;
-        folder.write("environment.json", &environment(self.start.device()))?;
-        for text in resume_notice.iter().chain(&self.notices) {
+        let device_notice = note_environment(&folder, self.start.device())?;
+        for text in resume_notice.iter().chain(&device_notice).chain(&self.notices) {
             watch.notice(text);
             folder.add_notice(text)?;
         }

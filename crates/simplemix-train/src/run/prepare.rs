@@ -10,7 +10,7 @@ use simplemix_data::{
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
-use simplemix_model::{CausalLm, ModelConfig, RewardModel, default_device};
+use simplemix_model::{CausalLm, ModelConfig, RewardModel};
 use tch::{Device, Kind, Tensor};
 
 use super::Run;
@@ -45,6 +45,7 @@ impl Run {
     /// of reading the data and the model.
     pub fn prepare(mut config: TrainConfig) -> Result<Self> {
         config.check()?;
+        let device = resolve_device(&mut config)?;
         let loss = build_loss(&config)?;
         let model = required("model", config.model.as_deref())?.to_owned();
         let output = required("output", config.output.as_deref())?.to_owned();
@@ -61,7 +62,8 @@ impl Run {
             eval.push((name, reader.read(path)?));
         }
         let notices = reader.notices;
-        Self::assemble(config, loss, &model, Sets { train, eval, mixture, notices }, &tokenizer)
+        let sets = Sets { train, eval, mixture, notices };
+        Self::assemble(config, device, loss, &model, sets, &tokenizer)
     }
 
     /// Prepares a run on pairs in memory; `train`, `mix` and `eval.files` of the settings are ignored.
@@ -70,6 +72,7 @@ impl Run {
     /// Errors of [`Run::prepare`].
     pub fn with_pairs(mut config: TrainConfig, model: &Path, pairs: &[Pair], held_out: &[Pair]) -> Result<Self> {
         config.check()?;
+        let device = resolve_device(&mut config)?;
         let loss = build_loss(&config)?;
         let output = config.output.clone();
         let tokenizer = tokenizer(&mut config, model, output.as_deref())?;
@@ -78,11 +81,13 @@ impl Run {
         let eval = reader.tokenize(held_out, "held-out pairs", PairSet::tokenize)?;
         let notices = reader.notices;
         let eval = if eval.is_empty() { Vec::new() } else { vec![(String::new(), eval)] };
-        Self::assemble(config, loss, model, Sets { train, eval, mixture: None, notices }, &tokenizer)
+        let sets = Sets { train, eval, mixture: None, notices };
+        Self::assemble(config, device, loss, model, sets, &tokenizer)
     }
 
     fn assemble(
         mut config: TrainConfig,
+        device: Device,
         loss: LossSum,
         model: &Path,
         sets: Sets,
@@ -110,7 +115,7 @@ impl Run {
         }
         config.lora.resolve_targets(config_json(model)["model_type"].as_str().unwrap_or_default())?;
         let settings = config.loop_settings(train.len(), mixture);
-        let start = Start::load(&config, model)?;
+        let start = Start::load(&config, device, model)?;
         notices.extend(start.notice().map(str::to_owned));
         let sampled = config.hypo().map_or(0, |hypo| hypo.max_new_tokens);
         let other = config.reference.model.as_deref().map(ModelConfig::from_folder).transpose()?;
@@ -134,8 +139,7 @@ impl Run {
 }
 
 impl Start {
-    pub(super) fn load(config: &TrainConfig, folder: &Path) -> Result<Self> {
-        let device = default_device();
+    fn load(config: &TrainConfig, device: Device, folder: &Path) -> Result<Self> {
         let kind = config.dtype.kind(device);
         if config.objective == Objective::Reward {
             // A reward model is trained further; any other model gets a new score head.
@@ -193,6 +197,13 @@ impl Start {
             }
         }
     }
+}
+
+/// The device of the settings, which then hold the element type that `auto` stands for on it.
+fn resolve_device(config: &mut TrainConfig) -> Result<Device> {
+    let device = config.device.open()?;
+    config.dtype = config.dtype.resolved(device);
+    Ok(device)
 }
 
 /// Whether a folder holds a reward model.

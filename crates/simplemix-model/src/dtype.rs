@@ -1,20 +1,7 @@
-//! Device and element type of models, chosen in one place.
+//! Element type of models, which depends on the device.
 
 use simplemix_settings::choice;
-use simplemix_torch::AttentionKernels;
 use tch::{Device, Kind};
-
-/// Device that models run on unless the caller names another one: the first GPU that libtorch can use, else the CPU.
-///
-/// On a GPU, cuDNN's attention is switched off for the process: it makes a plan for every pair of lengths that is new, which
-/// takes longer than the attention of a batch. `TORCH_CUDNN_SDPA_DEPRIORITIZED` in the environment leaves libtorch's choice.
-pub fn default_device() -> Device {
-    let device = Device::cuda_if_available();
-    if device.is_cuda() && std::env::var_os("TORCH_CUDNN_SDPA_DEPRIORITIZED").is_none() {
-        AttentionKernels { cudnn: false, ..AttentionKernels::get() }.set();
-    }
-    device
-}
 
 choice! {
     /// Element type of a model's weights; names are those of transformers.
@@ -43,5 +30,11 @@ impl Dtype {
             Self::Auto | Self::Float32 => Kind::Float,
             Self::Bfloat16 => Kind::BFloat16,
         }
+    }
+
+    /// The type that `auto` stands for on `device`; others stay.
+    #[must_use]
+    pub fn resolved(self, device: Device) -> Self {
+        if self.kind(device) == Kind::BFloat16 { Self::Bfloat16 } else { Self::Float32 }
     }
 }
