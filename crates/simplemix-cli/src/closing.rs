@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use simplemix_eval::{Curves, at_end, read_curves};
-use simplemix_train::{Finished, Outcome};
+use simplemix_train::{DEVICE_PEAK, Finished, Outcome};
 
 use crate::failure::{Fails, Result};
 use crate::lines::print;
@@ -20,6 +20,9 @@ pub(crate) struct Closing {
     updates: u64,
     /// Means over the last tenth of the updates, then the last values of the evaluations, by the metrics' names.
     last: BTreeMap<String, f64>,
+    /// Most memory that tensors held on the device, in GB; absent on a CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_peak_memory_gb: Option<f64>,
     notices: Vec<String>,
 }
 
@@ -41,6 +44,7 @@ impl Closing {
             report: folder.path().join("report.html"),
             updates: updates(&curves),
             last: last.collect(),
+            device_peak_memory_gb: device_peak(&curves, finished.device_peak_bytes),
             notices: folder.notices().run()?,
         })
     }
@@ -53,6 +57,9 @@ impl Closing {
             _ => {}
         }
         lines(self.updates, &self.last).iter().for_each(|line| print(line));
+        if let Some(peak) = self.device_peak_memory_gb {
+            print(&format!("device memory: at most {peak:.2} GB in tensors"));
+        }
         print(&format!("model: {}", self.model.display()));
         print(&format!("report: {}", self.report.display()));
     }
@@ -60,6 +67,12 @@ impl Closing {
 
 fn updates(curves: &Curves) -> u64 {
     curves.get("loss").and_then(|points| points.last()).map_or(0, |(step, _)| *step as u64)
+}
+
+/// The most memory on a device, in GB: of all updates, and of this process with what came after them.
+fn device_peak(curves: &Curves, now: Option<u64>) -> Option<f64> {
+    let of_updates = curves.get(DEVICE_PEAK).into_iter().flatten().map(|(_, peak)| *peak);
+    of_updates.chain(now.map(|bytes| bytes as f64 / 1e9)).reduce(f64::max)
 }
 
 /// The name without the metric, such as `eval_` or `eval_math_`, and the metric's short name.
@@ -130,6 +143,15 @@ mod tests {
                 "held-out pairs math: margin -0.5000",
             ]
         );
+    }
+
+    #[test]
+    fn the_most_memory_on_a_device_is_told_where_there_is_one() {
+        let mut curves = Curves::new();
+        assert_eq!(device_peak(&curves, None), None);
+        curves.insert(DEVICE_PEAK.to_owned(), vec![(1.0, 3.5), (2.0, 4.25)]);
+        assert_eq!(device_peak(&curves, None), Some(4.25));
+        assert_eq!(device_peak(&curves, Some(5_500_000_000)), Some(5.5));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::fault;
 use crate::lines::warn;
+use crate::out_of_memory;
 
 /// Reason to end the program early.
 #[derive(Debug)]
@@ -27,10 +28,15 @@ impl Failure {
 
     pub(crate) fn code(&self) -> ExitCode {
         match self {
-            Self::Input(_) => ExitCode::from(2),
-            Self::Run(_) => ExitCode::from(1),
+            Self::Input(_) if !self.is_out_of_memory() => ExitCode::from(2),
+            Self::Input(_) | Self::Run(_) => ExitCode::from(1),
             Self::Interrupted => ExitCode::from(130),
         }
+    }
+
+    /// Whether memory ran out, which is no fault of the input even where it happened before the work.
+    fn is_out_of_memory(&self) -> bool {
+        self.message().is_some_and(|message| out_of_memory::is_line(&message))
     }
 
     /// The error and its causes in one line; a cause that the text before it contains is left out.
@@ -110,4 +116,25 @@ fn is_disk_failure(error: &anyhow::Error) -> bool {
             || error.raw_os_error() == Some(EIO)
     };
     error.chain().filter_map(|cause| cause.downcast_ref::<Error>()).any(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_ran_out_while_a_model_was_loaded_is_a_failure_and_no_wrong_request() {
+        let text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.20 GiB is free.";
+        let of = |text: &str| {
+            let torch =
+                simplemix_model::Error::Torch { doing: "loading", source: tch::TchError::Torch(text.to_owned()) };
+            let loaded: std::result::Result<(), _> = Err(torch);
+            let failure = loaded.input().unwrap_err();
+            (failure.code(), failure.message().unwrap())
+        };
+        let (code, message) = of(text);
+        assert_eq!(code, ExitCode::from(1));
+        assert!(message.starts_with("out of memory on cuda:0: 2.00 GiB were asked for"), "{message}");
+        assert_eq!(of("a wrong shape").0, ExitCode::from(2));
+    }
 }

@@ -4,6 +4,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 
 use crate::lines::warn;
+use crate::out_of_memory;
 
 /// Runs `work`; a panic in it is printed as one line, and gives `None`. With `RUST_BACKTRACE=1` the backtrace is printed too.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
@@ -14,7 +15,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
         }
         let text = said(&message(info), &place(info));
         warn(&format!("error: {text}"));
-        if text.starts_with(OUT_OF_MEMORY) {
+        if out_of_memory::is_line(&text) {
             // A backtrace needs memory too, and hangs without.
             return;
         }
@@ -41,51 +42,19 @@ fn place(info: &PanicHookInfo<'_>) -> String {
 /// The line for a panic. libtorch's out of memory is the machine's fault, everything else is ours.
 fn said(message: &str, place: &str) -> String {
     let text = plain(message);
-    if text.starts_with(OUT_OF_MEMORY) {
+    if out_of_memory::is_line(&text) {
         return text;
     }
     format!("simplemix has a fault, please report it: {} ({place})", text.replace('\n', " "))
 }
 
-const OUT_OF_MEMORY: &str = "out of memory";
-
-/// Memory to save, by whoever runs out of it.
-const LOWER: &str = "lower `batch.micro_batch_tokens` or `tokens.max_length` in training, the rows or new tokens of a \
-                     generation; or take a smaller model";
-
-/// An error's text without libtorch's C++ frames. If memory ran out: what was asked for, what is free, what to lower.
+/// An error's text without libtorch's C++ frames; the line of [`out_of_memory`] if memory ran out.
 pub(crate) fn plain(text: &str) -> String {
     // In a panic's message the line ends are escaped.
     let starts = ["\nException raised from", "\nframe #", "\\nException raised from", "\\nframe #"];
     let end = starts.iter().filter_map(|start| text.find(start)).min();
     let text = text[..end.unwrap_or(text.len())].trim_end();
-    if let Some(asked) = between(text, "you tried to allocate ", " bytes").and_then(|bytes| bytes.parse().ok()) {
-        let free = available().map_or(String::new(), |free| format!(", {} are free", size(free)));
-        return format!("{OUT_OF_MEMORY}: {} were asked for{free}; {LOWER}", size(asked));
-    }
-    if let Some(start) = text.find("CUDA out of memory. ") {
-        let facts = text[start..].trim_start_matches("CUDA out of memory. ");
-        let facts = facts.split(" Including non-PyTorch memory").next().unwrap_or(facts).replace('\n', " ");
-        return format!("{OUT_OF_MEMORY} on the GPU: {facts} {LOWER}");
-    }
-    text.to_owned()
-}
-
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    let rest = text.split_once(start)?.1;
-    Some(rest.split_once(end)?.0)
-}
-
-fn size(bytes: u64) -> String {
-    let mebibytes = bytes as f64 / (1u64 << 20) as f64;
-    if mebibytes < 1024.0 { format!("{mebibytes:.0} MiB") } else { format!("{:.1} GiB", mebibytes / 1024.0) }
-}
-
-/// Memory that the system would give, in bytes.
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kibibytes: u64 = between(&text, "MemAvailable:", "kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
+    out_of_memory::line(text).unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -114,11 +83,13 @@ mod tests {
         assert!(line.starts_with("out of memory: 4.5 GiB were asked for"), "{line}");
         assert!(line.ends_with("or take a smaller model") && !line.contains('\n'), "{line}");
         assert_eq!(said(text, "x.rs:3").split(',').next(), line.split(',').next());
-        let text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.20 GiB is \
-                    free. Including non-PyTorch memory, this process has 77 GiB memory in use.";
-        let line = plain(text);
-        assert!(line.starts_with("out of memory on the GPU: Tried to allocate 2.00 GiB. GPU 0 has a total"), "{line}");
-        assert!(line.contains("is free. lower"), "{line}");
+        // A panic of tch on a GPU.
+        let text = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a \
+                    total capacity of 79.15 GiB of which 1.20 GiB is free. Process 1 has 70.00 GiB memory in use. \\nException \
+                    raised from malloc at CUDACachingAllocator.cpp:1482\\nframe #0: c10::Error\")";
+        let line = said(text, "x.rs:3");
+        assert!(line.starts_with("out of memory on cuda:0: 2.00 GiB were asked for, 1.20 GiB of 79.15"), "{line}");
+        assert!(!line.contains("frame") && !line.contains('\n'), "{line}");
     }
 
     #[test]

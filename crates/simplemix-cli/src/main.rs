@@ -22,6 +22,7 @@ mod lines;
 mod logging;
 mod logps;
 mod mix;
+mod out_of_memory;
 mod pair;
 mod pipeline_closing;
 mod progress;

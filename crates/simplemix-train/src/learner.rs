@@ -173,6 +173,14 @@ pub trait Trainable {
     /// Clears the accumulated gradients without an update.
     fn discard(&mut self);
 
+    /// Most bytes that tensors have held on the device since the run began in this process; none on a CPU.
+    ///
+    /// # Errors
+    /// Failures of the device.
+    fn device_peak_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Writes weights and optimiser state into the existing folder.
     ///
     /// # Errors

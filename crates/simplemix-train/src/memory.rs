@@ -8,6 +8,9 @@ pub fn peak_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
+/// Metric of the most memory that tensors have held on a device since the run began in this process, in GB; absent on a CPU.
+pub const DEVICE_PEAK: &str = "device_peak_memory_gb";
+
 /// Resident memory of libtorch's libraries and of this program on a CPU.
 pub(crate) const PROGRAM_BYTES: u64 = 130 << 20;
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use simplemix_model::weights;
-use tch::{Kind, Tensor};
+use simplemix_torch::device;
+use tch::{Device, Kind, Tensor};
 
 use crate::adamw::{AdamW, Movement, OptimizerSettings};
 use crate::error::{At, Error, Result};
@@ -68,6 +69,11 @@ impl Trainable for Trainee {
                 let _ = gradient.zero_();
             }
         }
+    }
+
+    fn device_peak_bytes(&self) -> Result<Option<u64>> {
+        let device = self.parameters.first().map_or(Device::Cpu, |(_, parameter)| parameter.device());
+        Ok(device::memory(device)?.map(|memory| memory.peak_allocated))
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
 use crate::loop_settings::{LoopSettings, OnNonFinite};
+use crate::memory::DEVICE_PEAK;
 use crate::metrics::{Record, metrics};
 use crate::observer::{NonFinite, Observer, Occasion};
 use crate::order::Batches;
@@ -124,7 +125,7 @@ impl<L: Learner> Trainer<'_, L> {
         self.progress.movement = self.progress.movement.max(self.learner.trainee().movement());
         self.progress.step += 1;
         self.progress.tokens += self.trl_tokens(&batch) as u64;
-        Ok(self.record(&batch, rate, started.elapsed().as_secs_f64()))
+        self.record(&batch, rate, started.elapsed().as_secs_f64())
     }
 
     /// Accumulates the gradients of the next batch.
@@ -187,7 +188,7 @@ impl<L: Learner> Trainer<'_, L> {
     }
 
     /// Metrics of the update that was just made.
-    fn record(&self, batch: &Batch, rate: f64, seconds: f64) -> Record {
+    fn record(&self, batch: &Batch, rate: f64, seconds: f64) -> Result<Record> {
         let (settings, table, step) = (self.settings, self.tables.train, self.progress.step);
         let tokens: usize = batch.pairs.iter().map(|&pair| table.pairs[pair].tokens).sum();
         let values = metrics(self.learner.metrics(), "", table, &batch.pairs, &batch.stats, batch.weight);
@@ -204,7 +205,10 @@ impl<L: Learner> Trainer<'_, L> {
         if let Some(bytes) = crate::memory::peak_bytes() {
             record.push("peak_memory_gb", bytes as f64 / 1e9);
         }
-        record
+        if let Some(bytes) = self.learner.trainee().device_peak_bytes()? {
+            record.push(DEVICE_PEAK, bytes as f64 / 1e9);
+        }
+        Ok(record)
     }
 
     /// Scores the held-out sets and saves a checkpoint of the best. Returns whether evaluations stopped improving.

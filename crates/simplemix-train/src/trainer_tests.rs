@@ -18,6 +18,8 @@ struct Fake {
     seen: Vec<usize>,
     /// Pairs with a NaN loss.
     bad: Vec<usize>,
+    /// Peak of the device.
+    peak: Option<u64>,
 }
 
 impl Learner for Fake {
@@ -62,6 +64,10 @@ impl Trainable for Fake {
 
     fn discard(&mut self) {
         self.gradient = 0.0;
+    }
+
+    fn device_peak_bytes(&self) -> Result<Option<u64>> {
+        Ok(self.peak)
     }
 
     fn save(&self, _: &Path) -> Result<()> {
@@ -159,7 +165,7 @@ fn whole(settings: &LoopSettings, learner: &mut Fake) -> Log {
 }
 
 fn fake() -> Fake {
-    Fake { weight: 9.0, gradient: 0.0, seen: Vec::new(), bad: Vec::new() }
+    Fake { weight: 9.0, gradient: 0.0, seen: Vec::new(), bad: Vec::new(), peak: None }
 }
 
 #[test]
@@ -181,6 +187,14 @@ fn evaluations_and_checkpoints_come_when_due() {
     // A pair is a prompt of two tokens twice and two responses of two.
     assert_eq!(log.records[5].get("num_tokens"), Some(96.0));
     assert_eq!(log.records[5].get("epoch"), Some(3.0));
+}
+
+#[test]
+fn the_peak_of_a_device_is_reported_where_there_is_one() {
+    let mut learner = Fake { peak: Some(2_500_000_000), ..fake() };
+    let log = whole(&settings(), &mut learner);
+    assert_eq!(log.records[0].get("device_peak_memory_gb"), Some(2.5));
+    assert_eq!(whole(&settings(), &mut fake()).records[0].get("device_peak_memory_gb"), None);
 }
 
 #[test]

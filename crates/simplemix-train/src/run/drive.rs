@@ -32,6 +32,7 @@ pub(super) struct Drive<'a> {
     pub(super) settings: &'a LoopSettings,
     pub(super) train: &'a PairSet,
     pub(super) eval: &'a [NamedSet],
+    pub(super) device: Device,
 }
 
 impl Drive<'_> {
@@ -69,7 +70,8 @@ impl Drive<'_> {
         recorder.sync()?;
         let Recorder { watch, .. } = recorder;
         if outcome == Outcome::Stopped {
-            return Ok(Finished { outcome, model: None, folder, first_byte });
+            let device_peak_bytes = self.peak()?;
+            return Ok(Finished { outcome, model: None, folder, device_peak_bytes, first_byte });
         }
         match progress.movement {
             Movement::Nothing => return Err(Error::NothingTrained { updates: progress.step }),
@@ -91,7 +93,12 @@ impl Drive<'_> {
         #[cfg(feature = "report")]
         crate::report::write(&folder, self.config, self.train)?;
         folder.finish(self.settings.steps)?;
-        Ok(Finished { outcome, model: Some(model), folder, first_byte })
+        let device_peak_bytes = self.peak()?;
+        Ok(Finished { outcome, model: Some(model), folder, device_peak_bytes, first_byte })
+    }
+
+    fn peak(&self) -> Result<Option<u64>> {
+        Ok(simplemix_torch::device::memory(self.device)?.map(|memory| memory.peak_allocated))
     }
 }
 

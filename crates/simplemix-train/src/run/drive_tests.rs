@@ -19,7 +19,13 @@ use crate::table::PairEntry;
 struct Number {
     w: f64,
     gradient: f64,
+    /// Forward passes before memory runs out.
+    passes: usize,
 }
+
+/// Error of libtorch's allocator on a GPU.
+const OUT_OF_MEMORY: &str = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.20 GiB \
+                             is free. ";
 
 impl Learner for Number {
     fn trainee(&self) -> &dyn Trainable {
@@ -31,6 +37,11 @@ impl Learner for Number {
     }
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
+        let Some(passes) = self.passes.checked_sub(1) else {
+            let source = tch::TchError::Torch(OUT_OF_MEMORY.to_owned());
+            return Err(simplemix_model::Error::Torch { doing: "a forward pass", source }.into());
+        };
+        self.passes = passes;
         let errors: Vec<f64> = pairs.iter().map(|&pair| self.w - pair as f64).collect();
         self.gradient += errors.iter().map(|error| 2.0 * error * weight).sum::<f64>();
         Ok(errors.iter().map(|error| PairStats { loss: error * error, ..PairStats::default() }).collect())
@@ -69,6 +80,11 @@ impl Trainable for Number {
 
 /// Starts a run, or resumes the one that is there. Returns the weight at the end.
 fn run(output: &Path) -> Result<f64> {
+    run_with(output, usize::MAX)
+}
+
+/// Such a run with memory for this number of forward passes.
+fn run_with(output: &Path, passes: usize) -> Result<f64> {
     let table = PairTable {
         sources: vec!["a".into()],
         pairs: (0..4).map(|row| PairEntry { row, tokens: 6, ..PairEntry::default() }).collect(),
@@ -96,9 +112,9 @@ fn run(output: &Path) -> Result<f64> {
     let resume = RunFolder::is_started(output);
     let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
     let _lock = folder.lock()?;
-    let drive = Drive { config: &config, settings: &settings, train: &train, eval: &[] };
+    let drive = Drive { config: &config, settings: &settings, train: &train, eval: &[], device: Device::Cpu };
     let mut last = f64::NAN;
-    drive.run(Number { w: 9.0, gradient: 0.0 }, folder, resume, &mut Unwatched, |number, folder| {
+    drive.run(Number { w: 9.0, gradient: 0.0, passes }, folder, resume, &mut Unwatched, |number, folder| {
         let model = simplemix_files::AtomicFolder::create(folder.model())?;
         model.write("w", number.w.to_string())?;
         model.commit()?;
@@ -153,4 +169,19 @@ fn a_run_folder_survives_each_failing_operation() {
         assert_eq!(last.to_bits(), expected.to_bits(), "operation {operation}");
         assert_eq!((names(&output), losses(&output)), (files.clone(), lines.clone()), "operation {operation}");
     }
+}
+
+#[test]
+fn memory_that_runs_out_leaves_the_last_checkpoint_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let expected = run(&whole).unwrap();
+    // Three pairs, then one, then three, each in a pass of its own: memory runs out in the middle of the third update.
+    let error = run_with(&cut, 5).unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains(OUT_OF_MEMORY), "{error}");
+    let folder = RunFolder::open(&cut).unwrap();
+    assert_eq!(folder.checkpoints().unwrap(), [2]);
+    folder.check(2).unwrap();
+    assert_eq!(run(&cut).unwrap().to_bits(), expected.to_bits());
+    assert_eq!((names(&cut).len(), losses(&cut)), (names(&whole).len(), losses(&whole)));
 }

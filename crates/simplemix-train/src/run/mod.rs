@@ -95,6 +95,9 @@ pub struct Finished {
     pub model: Option<Trained>,
     /// Folder of the run.
     pub folder: RunFolder,
+    /// Most bytes that tensors have held on the device since the run began in this process; none on a CPU, or if the run had
+    /// finished before.
+    pub device_peak_bytes: Option<u64>,
     /// Length of `metrics.jsonl` when this process began.
     first_byte: u64,
 }
@@ -197,7 +200,8 @@ impl Run {
         if folder.finished()?.is_some_and(|steps| steps >= self.settings.steps) && resume_notice.is_none() {
             let metrics = folder.metrics_file();
             let first_byte = std::fs::metadata(&metrics).at(&metrics, "read")?.len();
-            return Ok(Finished { outcome: Outcome::FinishedBefore, model: None, folder, first_byte });
+            let outcome = Outcome::FinishedBefore;
+            return Ok(Finished { outcome, model: None, folder, device_peak_bytes: None, first_byte });
         }
         folder.unfinish()?;
         identity.write(&folder)?;
@@ -212,7 +216,11 @@ impl Run {
         let resume = resume != Resume::No;
         let (trainee, options, seed) = (self.trainee()?, self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
-        let drive = Drive { config: &self.config, settings: &self.settings, train: &self.train, eval: &self.eval };
+        let device = self.start.device();
+        // From here on, so that what loading took at most is no part of the run's peak.
+        simplemix_torch::device::reset_peak(device)?;
+        let (settings, train, eval) = (&self.settings, &self.train, &self.eval);
+        let drive = Drive { config: &self.config, settings, train, eval, device };
         match self.start {
             Start::Reward(model) => {
                 let center = self.config.loss.center_rewards;
