@@ -122,6 +122,9 @@ fn a_gpu_that_libtorch_cannot_use_is_refused_unless_the_cpu_is_asked_for() {
     assert_eq!(kept["device"], "cpu");
     let settings = std::fs::read_to_string(dir.path("run/config.toml")).unwrap();
     assert!(settings.contains("device = \"cpu\"") && settings.contains("dtype = \"float32\""), "{settings}");
+    for key in ["micro_batch_tokens = 1024", "logits_bytes = 268435456"] {
+        assert!(settings.contains(key), "{key} in {settings}");
+    }
 }
 
 #[test]
@@ -131,7 +134,8 @@ fn a_flag_wins_over_a_file_and_a_pipeline_has_one_device() {
     let train = [COMMANDS[0].0, &["--config", "run.toml"]].concat();
     refuses(&dir, &train, false, &["`device` is `cuda:63`"]);
     let said = succeeds(&dir, &[&train[..], &["--device", "cpu", "--dry-run"]].concat());
-    assert!(said.contains("on cpu in float32"), "{said}");
+    let line = "on cpu in float32, passes of at most 1024 tokens, at most 256 MiB of logits";
+    assert!(said.contains(line), "{said}");
     let run = COMMANDS[9].0;
     let said = succeeds(&dir, &[run, &["--device", "cpu", "--dry-run"]].concat());
     assert!(said.starts_with("device: cpu\n"), "{said}");

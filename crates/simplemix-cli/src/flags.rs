@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use simplemix_model::DeviceChoice;
+use simplemix_settings::OrAuto;
 
 use crate::failure::{Fails, Failure, Result, failed};
 use crate::lines::print_json;
@@ -14,6 +15,14 @@ use crate::progress::Terminal;
 /// Parses a value by its name in settings files, such as `best-worst`. The error lists the names.
 pub(crate) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+/// Parses `auto` or a number of tokens above 0.
+pub(crate) fn tokens(text: &str) -> Result<OrAuto<usize>, String> {
+    match text.parse() {
+        Ok(OrAuto::Value(0)) | Err(_) => Err("expected `auto` or a whole number >= 1".to_owned()),
+        Ok(tokens) => Ok(tokens),
+    }
 }
 
 /// Help text with the default of a flag that clap itself does not know.

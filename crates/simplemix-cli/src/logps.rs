@@ -7,11 +7,12 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
 use simplemix_pipeline::{ScoringOptions, log_probabilities};
+use simplemix_settings::OrAuto;
 use simplemix_train::{PairSet, Sides};
 
 use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{DeviceFlag, check_apart};
+use crate::flags::{DeviceFlag, check_apart, tokens};
 use crate::lines::print;
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
@@ -37,9 +38,9 @@ pub(crate) struct Args {
     /// Longest prompt and response together, in tokens; longer ones are cut at their end
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     max_length: usize,
-    /// Tokens of a forward pass; more need more memory, and results do not change
-    #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
-    micro_batch_tokens: usize,
+    /// Tokens of a forward pass; more need more memory, and results do not change; auto is 2048 on a CPU, 16384 on a GPU
+    #[arg(long, value_name = "auto|TOKENS", default_value_t = OrAuto::Auto, value_parser = tokens)]
+    micro_batch_tokens: OrAuto<usize>,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]

@@ -332,7 +332,9 @@ fn describe(args: &Args, run: &Run) {
         args,
         &format!("{trained}{share} weights trained, {} updates of {} pairs{last}", settings.steps, size.min(pairs)),
     );
-    say(args, &format!("on {} in {}", device_name(run.device()), run.config().dtype.word()));
+    let (device, kind) = (device_name(run.device()), run.config().dtype.word());
+    let (tokens, logits) = (settings.micro_batch_tokens, run.logits_bytes() as f64 / f64::from(1 << 20));
+    say(args, &format!("on {device} in {kind}, passes of at most {tokens} tokens, at most {logits:.0} MiB of logits"));
 }
 
 /// Prints the estimated memory of the run, so that settings can be chosen before hours are spent.

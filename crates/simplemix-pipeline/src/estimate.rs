@@ -4,7 +4,7 @@ use std::path::Path;
 
 use simplemix_model::{Dtype, ModelConfig};
 use simplemix_rollout::GeneratorSettings;
-use simplemix_train::TrainConfig;
+use simplemix_train::{TrainConfig, most_training_tokens};
 use tch::{Device, Tensor};
 
 use crate::error::Result;
@@ -28,6 +28,7 @@ const DECODING: f64 = 0.5;
 /// Estimates from the speed of the machine and the size of the model.
 pub(crate) struct Estimator {
     model: ModelConfig,
+    device: Device,
     flops: f64,
     pairs: Option<f64>,
 }
@@ -36,7 +37,7 @@ impl Estimator {
     /// Measures the device. `pairs` is the size of the mixture, where the settings set it.
     pub(crate) fn new(model: &Path, pairs: Option<u64>, device: Device) -> Result<Self> {
         let model = ModelConfig::from_folder(model)?;
-        Ok(Self { model, flops: measured_flops(device), pairs: pairs.map(|pairs| pairs as f64) })
+        Ok(Self { model, device, flops: measured_flops(device), pairs: pairs.map(|pairs| pairs as f64) })
     }
 
     pub(crate) fn of(&self, stage: &Stage) -> Estimate {
@@ -66,11 +67,13 @@ impl Estimator {
     fn training(&self, config: &TrainConfig) -> Estimate {
         let trained = if config.lora.rank > 0 { 0.02 } else { 1.0 } * self.model.parameters() as f64;
         let activations = self.model.activation_bytes(
-            config.batch.micro_batch_tokens.max(2 * config.tokens.max_length.min(1024)),
+            most_training_tokens(config.batch.micro_batch_tokens, self.device)
+                .max(2 * config.tokens.max_length.min(1024)),
             4,
             config.memory.activation_checkpointing,
         ) as f64;
-        let memory = self.weights() + 12.0 * trained + activations + config.memory.logits_bytes as f64;
+        let logits = config.memory.logits_bytes.or(256 << 20) as f64;
+        let memory = self.weights() + 12.0 * trained + activations + logits;
         let pairs = config.max_steps.map(|steps| (steps as usize * config.batch.batch_size) as f64);
         let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
         // Every pair has the maximum length, its second response half of it.

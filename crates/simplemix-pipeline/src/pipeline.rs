@@ -48,7 +48,7 @@ impl Pipeline {
         settings.check()?;
         let device = settings.device.open().map_err(simplemix_model::Error::from)?;
         let settings = dated(settings, watch)?;
-        let plan = Plan::new(&settings, watch)?;
+        let plan = Plan::new(&settings, device, watch)?;
         Ok(Self { settings, plan, device })
     }
 

@@ -18,7 +18,9 @@ use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, ModelProcessors, PairSettings, PromptSettings,
     RewardSettings, SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
 };
-use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig};
+use simplemix_settings::OrAuto;
+use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig, most_training_tokens};
+use tch::Device;
 
 use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
@@ -95,6 +97,8 @@ struct Model {
 
 struct Planner<'a> {
     config: &'a PipelineSettings,
+    /// Device that the models run on.
+    device: Device,
     stages: Vec<Stage>,
     root: PathBuf,
     hashes: HashMap<PathBuf, String>,
@@ -120,11 +124,11 @@ const KNOWN_BY_CONTENT: [&str; 9] = [
 
 impl Plan {
     /// Hashes the files that are read; nothing is written.
-    pub(crate) fn new(config: &PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
+    pub(crate) fn new(config: &PipelineSettings, device: Device, watch: &mut dyn Watch) -> Result<Self> {
         let output = needed("output", config.output.as_deref(), "a folder")?;
         let first = hub::resolve(needed("model", config.model.as_deref(), "a model folder")?)?;
         let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
-        let mut planner = Planner { config, stages: Vec::new(), root, hashes: HashMap::new(), watch };
+        let mut planner = Planner { config, device, stages: Vec::new(), root, hashes: HashMap::new(), watch };
         let first = Model { key: planner.hash(&first)?, path: first };
         let reward = planner.reward(&first)?;
         let mut plan = Self { stages: Vec::new(), result: 0, grades: Vec::new(), divergences: Vec::new() };
@@ -503,12 +507,13 @@ impl Planner<'_> {
         let prompts =
             needed("evaluate.prompts", evaluate.prompts.as_ref(), "files of prompts, for `kl_prompts`")?.clone();
         let train = &self.config.train;
+        let tokens = most_training_tokens(train.batch.micro_batch_tokens, self.device);
         let settings = DivergenceSettings {
             model: model.path.clone(),
             reference: first.path.clone(),
             max_new_tokens: self.answer_tokens(),
             max_length: train.tokens.max_length,
-            scoring: ScoringOptions { device: self.config.device, micro_batch_tokens: train.batch.micro_batch_tokens },
+            scoring: ScoringOptions { device: self.config.device, micro_batch_tokens: OrAuto::Value(tokens) },
             // Every model draws with one seed.
             seed: 0,
             tokenizer_as: train.tokens.tokenizer_as.into(),

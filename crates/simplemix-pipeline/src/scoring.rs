@@ -4,7 +4,8 @@ use std::path::Path;
 
 use simplemix_data::Watch;
 use simplemix_model::{CausalLm, DeviceChoice, Dtype};
-use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps};
+use simplemix_settings::OrAuto;
+use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps, scoring_budget};
 
 use crate::error::{Error, Result};
 
@@ -13,8 +14,8 @@ use crate::error::{Error, Result};
 pub struct ScoringOptions {
     /// Device that the model runs on.
     pub device: DeviceChoice,
-    /// Tokens of a forward pass.
-    pub micro_batch_tokens: usize,
+    /// Tokens of a forward pass; `auto` is 2048 on a CPU and 16384 on a GPU.
+    pub micro_batch_tokens: OrAuto<usize>,
 }
 
 /// Summed log-probabilities of both responses of every pair of `set`, in nats, in the set's order. Progress is reported as
@@ -35,9 +36,10 @@ pub fn log_probabilities(
         watch.notice(notice);
     }
     set.check_for(model.config(), "the pairs", 0).map_err(Error::Prepare)?;
+    let budget = scoring_budget(scoring.micro_batch_tokens, device)?;
     let options = ForwardOptions {
-        micro_batch_tokens: scoring.micro_batch_tokens,
-        logits_bytes: 256 << 20,
+        micro_batch_tokens: budget.micro_batch_tokens,
+        logits_bytes: budget.logits_bytes,
         activation_checkpointing: false,
         token_metrics: false,
         token_metrics_every: 1,

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adamw;
+mod budget;
 mod config;
 mod error;
 mod events;
@@ -39,6 +40,7 @@ mod trl_config;
 mod update;
 
 pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
+pub use budget::{Budget, most_training_tokens, scoring_budget};
 pub use config::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
     NonFinitePolicy, Objective, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading, TrainConfig,

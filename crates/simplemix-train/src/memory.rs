@@ -34,6 +34,11 @@ pub struct MemoryEstimate {
 }
 
 impl MemoryEstimate {
+    /// Memory that is held throughout.
+    pub(crate) fn states(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer
+    }
+
     /// Sum of all parts.
     pub fn total(&self) -> u64 {
         self.program + self.weights + self.gradients + self.optimizer + self.activations + self.logits

@@ -9,11 +9,12 @@ use simplemix_eval::plot::{Panel, Series, write_svg};
 use simplemix_eval::{PreferenceFigures, ScoredPair, preference_figures, preference_groups, table};
 use simplemix_pipeline::{Divergence, DivergenceSettings, ScoringOptions, log_probabilities, log_ratios};
 use simplemix_rollout::Prompt;
+use simplemix_settings::OrAuto;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::claims::claim_optional;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::DeviceFlag;
+use crate::flags::{DeviceFlag, tokens};
 use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
@@ -43,9 +44,9 @@ pub(crate) struct Args {
     /// Most tokens of prompt and response; longer ones are cut at the end
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     max_length: usize,
-    /// Tokens in a forward pass; more need more memory and do not change the results
-    #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
-    micro_batch_tokens: usize,
+    /// Tokens in a forward pass; more need more memory and do not change the results; auto is 2048 on a CPU, 16384 on a GPU
+    #[arg(long, value_name = "auto|TOKENS", default_value_t = OrAuto::Auto, value_parser = tokens)]
+    micro_batch_tokens: OrAuto<usize>,
     /// Also estimate the KL divergence from the reference, on two sampled responses to each of N prompts
     #[arg(long, value_name = "N", default_value_t = 0, requires = "reference")]
     kl_prompts: usize,

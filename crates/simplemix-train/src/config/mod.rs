@@ -17,6 +17,7 @@ pub use self::sections::{
     TemplateRefusal, TokenSettings, TokenizerReading,
 };
 use crate::adamw::OptimizerSettings;
+use crate::budget::CPU_TOKENS;
 use crate::error::{Error, Result};
 use crate::hypo::HypoSettings;
 use crate::loop_settings::{BestRule, LoopSettings, OnNonFinite};
@@ -134,7 +135,8 @@ impl TrainConfig {
         (self.hypo.lambda != 0.0).then_some(self.hypo)
     }
 
-    /// Settings of the loop for a training set of `pairs` pairs; `mixture` is the order of several sources.
+    /// Settings of the loop for a training set of `pairs` pairs; `mixture` is the order of several sources. Tokens of a pass that
+    /// are left to the device are a CPU's.
     pub(crate) fn loop_settings(&self, pairs: usize, mixture: Option<Order>) -> LoopSettings {
         let order = mixture.unwrap_or(match self.batch.shuffle {
             Shuffle::None => Order::File,
@@ -146,7 +148,7 @@ impl TrainConfig {
         LoopSettings {
             steps,
             batch_size: batch.batch_size,
-            micro_batch_tokens: batch.micro_batch_tokens,
+            micro_batch_tokens: batch.micro_batch_tokens.or(CPU_TOKENS),
             learning_rate: optimizer.learning_rate,
             schedule: optimizer.schedule,
             warmup_steps: (optimizer.warmup_ratio * steps as f64).ceil() as u64,

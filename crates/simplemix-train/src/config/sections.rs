@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::{OnTemplateRefusal, TokenizerAs};
-use simplemix_settings::{Setting, choice, section};
+use simplemix_settings::{OrAuto, Setting, choice, section};
 
 section! {
     /// Batches of pairs and their order.
     pub struct BatchSettings("batch") {
         /// Pairs per update.
         batch_size: usize = 8, in at_least(1.0), unit "pairs", from "TRL", was "batch_size";
-        /// Tokens per forward pass, each prompt counted once; affects memory, not results.
-        micro_batch_tokens: usize = 1024, in at_least(1.0), unit "tokens", was "micro_batch_tokens";
+        /// Tokens per forward pass, each prompt counted once; affects memory, not results. `auto` is 1024 on a CPU; on a GPU the most
+        /// up to 16384 whose activations fit half of what weights, gradients and optimiser leave of its memory.
+        micro_batch_tokens: OrAuto<usize> = OrAuto::Auto, in at_least(1.0), unit "tokens", was "micro_batch_tokens";
         /// Order of the training pairs: as in the file, shuffled anew in every epoch, or as TRL shuffles with the same seed.
         shuffle: Shuffle = Shuffle::None, was "shuffle";
         /// Reaction to a batch whose loss or gradient is NaN or infinite: stop the run, or skip the batch.
@@ -48,8 +49,9 @@ section! {
 section! {
     /// Memory and speed; none of these settings changes results.
     pub struct MemorySettings("memory") {
-        /// Bytes of logits in memory at a time.
-        logits_bytes: usize = 256 << 20, in at_least(1.0), unit "bytes", was "logits_bytes";
+        /// Bytes of logits in memory at a time. `auto` is 256 MiB on a CPU; on a GPU 2 GiB, or a sixteenth of its memory if that is
+        /// less.
+        logits_bytes: OrAuto<usize> = OrAuto::Auto, in at_least(1.0), unit "bytes", was "logits_bytes";
         /// Recompute activations in the backward pass: far less memory, a third more time.
         activation_checkpointing: bool = false, was "activation_checkpointing";
         /// Run the prompt of a pair through the model once for both responses.

@@ -40,7 +40,7 @@ impl Run {
         let (tokens, scored) = largest;
         let (weights, trained) = (model.parameters() as u64 * bytes, self.trained as u64);
         let head = if self.config.objective == Objective::Reward { 0 } else { model.vocab_size };
-        let logits = (self.config.memory.logits_bytes as u64).min((scored as i64 * head) as u64 * 4);
+        let logits = (self.logits_bytes() as u64).min((scored as i64 * head) as u64 * 4);
         // The weights of a second model, and f32 copies of parameters that are trained in half precision.
         let second = if self.holds_second_model() { weights } else { 0 };
         let copies = if bytes == 2 { 4 * trained } else { 0 };

@@ -11,12 +11,14 @@ use std::path::PathBuf;
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
 use simplemix_model::{CausalLm, RewardModel};
+use simplemix_settings::OrAuto;
 use tch::Device;
 
 use self::drive::{Drive, note_environment, save_policy};
 use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
+use crate::budget::{CPU_LOGITS, device_bytes, logits_bytes, training_tokens};
 use crate::config::{Objective, TrainConfig};
 use crate::error::{At, Result};
 use crate::forward::ForwardOptions;
@@ -113,7 +115,7 @@ impl Finished {
 }
 
 impl Run {
-    /// Settings of the run; `dtype` is what `auto` stands for on the run's device.
+    /// Settings of the run; element type, tokens of a pass and bytes of logits are what `auto` stands for on its device.
     pub fn config(&self) -> &TrainConfig {
         &self.config
     }
@@ -162,11 +164,35 @@ impl Run {
         Trainee::new(parameters, optimizer)
     }
 
+    /// Bytes of logits in memory at a time.
+    pub fn logits_bytes(&self) -> usize {
+        self.config.memory.logits_bytes.or(CPU_LOGITS)
+    }
+
+    /// Settles what the settings leave to the device.
+    fn settle_budget(&mut self) -> Result<()> {
+        let bytes = device_bytes(self.device())?;
+        let states = match bytes {
+            Some(_) => self.memory_estimate()?.states(),
+            None => 0,
+        };
+        let (model, kind) = (self.start.model_config(), self.start.kind());
+        let checkpointed = self.config.memory.activation_checkpointing;
+        let activations = |tokens: usize| model.activation_bytes(tokens, kind.elt_size_in_bytes(), checkpointed);
+        let left = bytes.map(|bytes| bytes.saturating_sub(states));
+        let tokens = training_tokens(self.config.batch.micro_batch_tokens, left, activations);
+        let logits = logits_bytes(self.config.memory.logits_bytes, bytes);
+        self.settings.micro_batch_tokens = tokens;
+        self.config.batch.micro_batch_tokens = OrAuto::Value(tokens);
+        self.config.memory.logits_bytes = OrAuto::Value(logits);
+        Ok(())
+    }
+
     fn forward_options(&self) -> ForwardOptions {
-        let TrainConfig { loss, batch, memory, log, .. } = &self.config;
+        let TrainConfig { loss, memory, log, .. } = &self.config;
         ForwardOptions {
-            micro_batch_tokens: batch.micro_batch_tokens,
-            logits_bytes: memory.logits_bytes,
+            micro_batch_tokens: self.settings.micro_batch_tokens,
+            logits_bytes: self.logits_bytes(),
             activation_checkpointing: memory.activation_checkpointing,
             token_metrics: log.token_metrics,
             token_metrics_every: log.token_metrics_every,

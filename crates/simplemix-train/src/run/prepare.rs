@@ -133,6 +133,7 @@ impl Run {
         // Checks the parameters here, before the reference is computed.
         let trainee = run.trainee()?;
         run.trained = trainee.count();
+        run.settle_budget()?;
         check_rates(&run.settings, trainee.learns())?;
         Ok(run)
     }
