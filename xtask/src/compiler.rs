@@ -39,12 +39,12 @@ impl Compiler {
         let mut command = self.command();
         command.args(["-x", "c++", "-shared", "-fPIC", "/dev/null", "-o"]).arg(path);
         command.arg(format!("-Wl,-soname,{soname}"));
-        run(command, "make the stub library")
+        run(command, "make the stub library").map(drop)
     }
 
     /// Compiles against the headers of `libtorch`, links its libraries, and starts the result, which
-    /// makes the system load them all.
-    pub(crate) fn test_link(&self, libtorch: &Path, version: &str) -> Result<()> {
+    /// makes the system load them all. Returns the number of GPUs that libtorch can use.
+    pub(crate) fn test_link(&self, libtorch: &Path, version: &str) -> Result<usize> {
         let folder = env::temp_dir().join(format!("simplemix-link-test-{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let tested = self.test_link_in(&folder, libtorch, version);
@@ -53,17 +53,17 @@ impl Compiler {
         tested.with_context(|| format!("{} cannot be linked", libtorch.display()))
     }
 
-    fn test_link_in(&self, folder: &Path, libtorch: &Path, version: &str) -> Result<()> {
+    fn test_link_in(&self, folder: &Path, libtorch: &Path, version: &str) -> Result<usize> {
         let source = folder.join("main.cpp");
         let program = folder.join("main");
         let [major, minor, patch] = version.split('.').collect::<Vec<_>>()[..] else {
             bail!("{version} is not a version of three numbers");
         };
         let text = format!(
-            "#include <torch/version.h>\n\
+            "#include <cstdio>\n#include <torch/cuda.h>\n#include <torch/version.h>\n\
              static_assert(TORCH_VERSION_MAJOR == {major} && TORCH_VERSION_MINOR == {minor} \
              && TORCH_VERSION_PATCH == {patch}, \"headers of another version\");\n\
-             int main() {{}}\n"
+             int main() {{ std::printf(\"%zu\\n\", torch::cuda::device_count()); }}\n"
         );
         fs::write(&source, text).with_context(|| format!("cannot write {}", source.display()))?;
 
@@ -79,16 +79,34 @@ impl Compiler {
         command.args(["-ltorch_cpu", "-ltorch", "-lc10"]);
         command.arg(format!("-Wl,-rpath,{}", lib.display()));
         run(command, "compile and link a program of one line")?;
-        run(Command::new(&program), "start a program linked against it")
+        let count = run(Command::new(&program), "start a program linked against it")?;
+        count.trim().parse().with_context(|| format!("the test program printed `{}`, not a number", count.trim()))
     }
 }
 
-fn run(mut command: Command, purpose: &str) -> Result<()> {
+/// Runs a command and returns what it printed.
+fn run(mut command: Command, purpose: &str) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot {purpose}: {} does not start", command.get_program().display()))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cannot {purpose} ({}):\n{}", output.status, errors.trim_end());
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_tells_the_gpus_that_libtorch_can_use_and_another_version_is_refused() {
+        // Set by cargo after a set-up.
+        let Some(libtorch) = env::var_os("LIBTORCH") else { return };
+        let test = |version: &str| Compiler::find().unwrap().test_link(Path::new(&libtorch), version);
+        let count = test(crate::libtorch::VERSION).unwrap();
+        assert!(Path::new("/dev/nvidia0").exists() || count == 0, "{count} GPUs on a machine without one");
+        let error = format!("{:#}", test("2.12.0").unwrap_err());
+        assert!(error.contains("headers of another version"), "{error}");
+    }
 }

@@ -64,7 +64,22 @@ pub(crate) fn set_up(checkout: &Checkout, wanted: Kind) -> Result<()> {
         Kind::Cuda => "CUDA",
     };
     say(format_args!("libtorch {VERSION} ({kind}): {}", libtorch.path.display()));
+    if wanted == Kind::Cuda {
+        say(gpus(Compiler::find()?.test_link(&libtorch.path, VERSION)?));
+    }
     Ok(())
+}
+
+/// The line about the GPUs that libtorch can use.
+fn gpus(count: usize) -> String {
+    match count {
+        0 => {
+            "libtorch can use no GPU: see that `nvidia-smi` shows one, with a driver of R580 or later, and docs/gpu.md"
+                .to_owned()
+        }
+        1 => "libtorch can use 1 GPU".to_owned(),
+        count => format!("libtorch can use {count} GPUs"),
+    }
 }
 
 /// The user's `$LIBTORCH`, told from the one that cargo sets after a set-up.

@@ -9,14 +9,13 @@ use crate::device;
 const OLDEST_DRIVER: u32 = 580;
 
 /// Folders of libraries where an NVIDIA driver puts `libcuda.so.1`, beside those of `LD_LIBRARY_PATH`.
-const LIBRARIES: [&str; 7] = [
+const LIBRARIES: [&str; 6] = [
     "usr/lib/x86_64-linux-gnu",
     "usr/lib/aarch64-linux-gnu",
     "usr/lib64",
     "usr/lib",
     "usr/lib/wsl/lib",
     "usr/local/nvidia/lib64",
-    "usr/local/cuda/compat",
 ];
 
 /// Facts about the GPUs of a machine, from which [`DeviceChoice`](crate::DeviceChoice) follows.

@@ -15,3 +15,14 @@ pub use simplemix_settings as settings;
 pub use simplemix_torch as torch;
 pub use simplemix_train as train;
 pub use tch;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    /// The build script's arguments are those that docs/gpu.md gives to packages outside: without them, no library of this name
+    /// is in the process, and so no CUDA part of one.
+    #[test]
+    fn programs_load_libtorch_itself() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        assert!(maps.contains("/libtorch.so"), "libtorch.so is not among the libraries of this program");
+    }
+}
