@@ -85,7 +85,7 @@ impl<'a> FusedInputs<'a> {
         options.stats.log_sum_sq_probs |= loss.wpo().is_some();
         let evaluate = |logps: &Tensor, scores: &Scores| {
             let policy = PairLogps::from_alternating(logps)?;
-            let lengths = PairLengths::from_alternating(&part.counts_on_device(logps.kind())?)?;
+            let lengths = PairLengths::from_alternating(&part.lengths(logps.kind()))?;
             let weights = match (loss.wpo(), &scores.log_sum_sq_probs) {
                 (Some(wpo), Some(squares)) => Some(wpo_weights(wpo, &part, &scores.token_logps, squares)?),
                 _ => None,

@@ -42,7 +42,7 @@ fn naive(loss: &dyn PairLoss, weight: f64) -> (LossOutput, Tensor) {
     let squares = (log_probs.detach() * 2.0).exp().sum_dim_intlist([1i64].as_slice(), false, None).log();
     let weights = loss.wpo().map(|wpo| wpo_weights(wpo, &positions, &token.detach(), &squares).unwrap());
     let policy = PairLogps::from_alternating(&logps).unwrap();
-    let lengths = PairLengths::from_alternating(&positions.counts_on_device(Kind::Double).unwrap()).unwrap();
+    let lengths = PairLengths::from_alternating(&positions.lengths(Kind::Double)).unwrap();
     let probs = label_probs();
     let pairs = Pairs {
         reference: Some(&reference),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use simplemix_torch::device::to_device;
+use simplemix_torch::device::move_together;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 pub struct Positions {
     targets: Tensor,
     owners: Tensor,
+    /// Tokens of each response, `[S]`, Double.
+    lengths: Tensor,
     counts: Vec<i64>,
     largest: i64,
     /// Owners on the host, for weights of tokens.
@@ -37,6 +39,16 @@ impl Positions {
     /// # Ok::<(), simplemix_loss::Error>(())
     /// ```
     pub fn new(targets: &[i64], owners: &[i64], responses: usize, device: Device) -> Result<Self> {
+        let mut positions = Self::on_host(targets, owners, responses)?;
+        move_together(&mut positions.tensors_mut(), device)?;
+        Ok(positions)
+    }
+
+    /// Such positions on the host, from where [`Positions::tensors_mut`] are still to be moved to the device of the hidden states.
+    ///
+    /// # Errors
+    /// As [`Positions::new`].
+    pub fn on_host(targets: &[i64], owners: &[i64], responses: usize) -> Result<Self> {
         if targets.len() != owners.len() || targets.is_empty() {
             let (found, expected) = (format!("{} owners", owners.len()), format!("{}, and at least 1", targets.len()));
             return Err(Error::Shape { name: "owners", found, expected });
@@ -53,14 +65,19 @@ impl Positions {
         if let Some(response) = counts.iter().position(|count| *count == 0) {
             return Err(Error::EmptyResponse { response: response as i64, responses: responses as i64 });
         }
-        let vector = |values: &[i64]| to_device(&Tensor::from_slice(values), device);
         Ok(Self {
-            targets: vector(targets)?,
-            owners: vector(owners)?,
+            targets: Tensor::from_slice(targets),
+            owners: Tensor::from_slice(owners),
+            lengths: Tensor::from_slice(&counts).to_kind(Kind::Double),
             counts,
             largest: targets.iter().copied().max().unwrap_or(0),
             order: owners.to_vec(),
         })
+    }
+
+    /// Tensors that have to be on the device of the hidden states.
+    pub fn tensors_mut(&mut self) -> [&mut Tensor; 3] {
+        [&mut self.targets, &mut self.owners, &mut self.lengths]
     }
 
     /// Token that each position predicts, `[N]`, Int64.
@@ -94,8 +111,8 @@ impl Positions {
     }
 
     /// Tokens of each response in `kind` on the positions' device, `[S]`.
-    pub(crate) fn counts_on_device(&self, kind: Kind) -> Result<Tensor> {
-        Ok(to_device(&Tensor::from_slice(&self.counts).to_kind(kind), self.targets.device())?)
+    pub(crate) fn lengths(&self, kind: Kind) -> Tensor {
+        self.lengths.to_kind(kind)
     }
 
     /// Checks that all targets are in a vocabulary.
@@ -114,6 +131,7 @@ impl Positions {
         Self {
             targets: part(&self.targets),
             owners: if responses.start == 0 { owners } else { owners - responses.start },
+            lengths: self.lengths.narrow(0, responses.start, responses.end - responses.start),
             counts: self.counts[responses.start as usize..responses.end as usize].to_vec(),
             largest: self.largest,
             order: order.iter().map(|owner| owner - responses.start).collect(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use simplemix_torch::device::to_device;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::check::float_vector;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ pub fn wpo_weights(wpo: Wpo, positions: &Positions, token_logps: &Tensor, log_su
     let kind = token_logps.kind();
     let sums = Tensor::zeros([positions.responses()], (kind, token_logps.device()));
     let sums = sums.index_add(0, positions.owners(), &(token_logps - log_sum_sq_probs));
-    let means = sums / positions.counts_on_device(kind)?;
+    let means = sums / positions.lengths(kind);
     let PairLogps { chosen, rejected } = PairLogps::from_alternating(&means)?;
     let weights = chosen + rejected;
     Ok(match wpo {
@@ -108,5 +108,9 @@ pub fn ld_token_weights(positions: &Positions, alpha: f64) -> Result<Tensor> {
         if seen[owner] <= counts[owner].min(counts[owner ^ 1]) { 1.0 } else { alpha }
     };
     let weights: Vec<f64> = positions.owner_of().iter().map(weight).collect();
-    Ok(to_device(&Tensor::from_slice(&weights), positions.targets().device())?)
+    let weights = Tensor::from_slice(&weights);
+    match positions.targets().device() {
+        Device::Cpu => Ok(weights),
+        device => Ok(to_device(&weights, device)?),
+    }
 }

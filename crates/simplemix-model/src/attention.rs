@@ -154,7 +154,17 @@ impl Mixer {
     }
 }
 
+impl AttentionPlan {
+    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        match self {
+            Self::Varlen(plan) => plan.sequences.tensors_mut().into_iter().chain(&mut plan.keys).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Plans {
+    /// Plans whose [`Plans::tensors_mut`] are still to be moved to the device.
     pub(crate) fn new(
         config: &ModelConfig,
         packed: &Packed,
@@ -178,13 +188,18 @@ impl Plans {
         let mixer = Mixer::new(config);
         let plan = |window: Option<i64>| match route {
             AttentionRoute::Fused => Ok(AttentionPlan::Fused(FusedPlan::new(packed, mixer, window))),
-            AttentionRoute::Varlen => VarlenPlan::new(packed, mixer, window, options.1).map(AttentionPlan::Varlen),
+            AttentionRoute::Varlen => VarlenPlan::new(packed, mixer, window).map(AttentionPlan::Varlen),
             AttentionRoute::Masked | AttentionRoute::Runs => {
                 let in_runs = route == AttentionRoute::Runs && window.is_none();
                 Ok(AttentionPlan::Parts(Parts::new(packed, mixer, window, in_runs, options)))
             }
         };
         Ok(Self { plans: windows.into_iter().map(plan).collect::<Result<_>>()?, of_layer })
+    }
+
+    /// Tensors that are on the host still and have to be on the model's device.
+    pub(crate) fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        self.plans.iter_mut().flat_map(AttentionPlan::tensors_mut).collect()
     }
 
     /// Mixed values `[T, N * D]` of all tokens in `layer`.
@@ -300,7 +315,7 @@ impl FusedPlan {
 }
 
 impl VarlenPlan {
-    fn new(packed: &Packed, mixer: Mixer, window: Option<i64>, device: Device) -> Result<Self> {
+    fn new(packed: &Packed, mixer: Mixer, window: Option<i64>) -> Result<Self> {
         let runs = runs(packed);
         let before = |parent: &Option<Rows>| parent.map_or(0, |parent| parent.len);
         let queries: Vec<i64> = runs.iter().map(|(rows, _)| rows.len).collect();
@@ -310,11 +325,10 @@ impl VarlenPlan {
             let all = runs.iter().flat_map(|(rows, parent)| parent.iter().chain([rows]));
             all.flat_map(|rows| rows.start..rows.start + rows.len).collect()
         };
-        let keys_of = || simplemix_torch::device::to_device(&Tensor::from_slice(&rows()), device);
         Ok(Self {
             how: Varlen { scale: mixer.scale, window },
-            sequences: Sequences::new(&queries, &keys, device)?,
-            keys: if shared { Some(keys_of()?) } else { None },
+            sequences: Sequences::on_host(&queries, &keys)?,
+            keys: shared.then(|| Tensor::from_slice(&rows())),
         })
     }
 

@@ -148,7 +148,15 @@ impl CausalLm {
     /// # Errors
     /// [`crate::Error::Input`] for a token id outside the vocabulary or no token at all; [`crate::Error::Torch`].
     pub fn hidden_states(&self, packed: &Packed) -> Result<Tensor> {
-        self.network.hidden_states(packed)
+        self.network.hidden_states(packed, &mut [])
+    }
+
+    /// [`CausalLm::hidden_states`]; the tensors of the host in `along` move to the model's device in the same copy as the tokens.
+    ///
+    /// # Errors
+    /// As [`CausalLm::hidden_states`].
+    pub fn hidden_states_with(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Tensor> {
+        self.network.hidden_states(packed, along)
     }
 
     /// Hidden states `[T, H]` of the embedding and after each layer, the last one after the final norm: transformers'

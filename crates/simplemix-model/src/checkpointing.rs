@@ -43,8 +43,16 @@ impl CausalLm {
     /// # Ok::<(), simplemix_model::Error>(())
     /// ```
     pub fn checkpointed(&self, packed: &Packed) -> Result<Checkpointed<'_>> {
+        self.checkpointed_with(packed, &mut [])
+    }
+
+    /// [`CausalLm::checkpointed`]; the tensors of the host in `along` move to the model's device in the same copy as the tokens.
+    ///
+    /// # Errors
+    /// As [`CausalLm::hidden_states`].
+    pub fn checkpointed_with(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Checkpointed<'_>> {
         let network = &self.network;
-        let (input, plans) = (network.input(packed)?, network.plans(packed)?);
+        let (input, plans) = network.prepare(packed, along)?;
         let _guard = tch::no_grad_guard();
         let mut inputs = vec![network.embed(&input)?];
         for layer in 0..network.layers.len() {

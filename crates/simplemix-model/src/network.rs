@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use simplemix_torch::device::to_device;
+use simplemix_torch::device::move_together;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{AttentionRoute, Heads, Plans};
@@ -109,13 +109,28 @@ impl Network {
     }
 
     /// Hidden states `[T, H]` of all packed tokens after the last norm.
-    pub(crate) fn hidden_states(&self, packed: &Packed) -> Result<Tensor> {
-        let plans = self.plans(packed)?;
-        self.forward(packed, |layer, heads| plans.attend(layer, &heads))
+    /// `along` moves to the device in the same copy.
+    pub(crate) fn hidden_states(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Tensor> {
+        let (input, plans) = self.prepare(packed, along)?;
+        self.run(&input, |layer, heads| plans.attend(layer, &heads))
     }
 
     pub(crate) fn plans(&self, packed: &Packed) -> Result<Plans> {
+        let mut plans = self.plans_on_host(packed)?;
+        move_together(&mut plans.tensors_mut(), self.device)?;
+        Ok(plans)
+    }
+
+    fn plans_on_host(&self, packed: &Packed) -> Result<Plans> {
         Plans::new(&self.config, packed, (self.kind, self.device), self.route)
+    }
+
+    /// Input and plans of a pass, with `along` in one copy from the host.
+    pub(crate) fn prepare(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<(Input, Plans)> {
+        let mut plans = self.plans_on_host(packed)?;
+        let along = along.iter_mut().map(|tensor| &mut **tensor);
+        let input = self.input_with(packed, plans.tensors_mut().into_iter().chain(along))?;
+        Ok((input, plans))
     }
 
     /// The network over `packed`; `attend(layer, heads)` mixes values.
@@ -142,7 +157,7 @@ impl Network {
 
     /// Hidden states of the embedding and after each layer, the last one normed.
     pub(crate) fn layer_states(&self, packed: &Packed) -> Result<Vec<Tensor>> {
-        let (input, plans) = (self.input(packed)?, self.plans(packed)?);
+        let (input, plans) = self.prepare(packed, &mut [])?;
         let mut states = vec![self.embed(&input)?];
         for layer in 0..self.layers.len() {
             let next = self.layer(layer, &states[layer], &input, |heads| plans.attend(layer, &heads))?;
@@ -154,15 +169,21 @@ impl Network {
         Ok(states)
     }
 
-    pub(crate) fn input(&self, packed: &Packed) -> Result<Input> {
+    fn input(&self, packed: &Packed) -> Result<Input> {
+        self.input_with(packed, std::iter::empty())
+    }
+
+    fn input_with<'t>(&self, packed: &Packed, along: impl Iterator<Item = &'t mut Tensor>) -> Result<Input> {
         self.check(packed)?;
-        let vector = |values: &[i64]| to_device(&Tensor::from_slice(values), self.device);
-        let positions = vector(packed.positions())?;
+        let [mut tokens, mut positions] = [packed.tokens(), packed.positions()].map(Tensor::from_slice);
+        let mut keys = self.drops.then(|| Tensor::from_slice(&packed.dropout_keys()));
+        let mut all: Vec<&mut Tensor> = vec![&mut tokens, &mut positions];
+        all.extend(&mut keys);
+        all.extend(along.map(|tensor| &mut *tensor));
+        move_together(&mut all, self.device)?;
         let last = packed.positions().iter().copied().max().unwrap_or(0);
         let turns = self.ropes.iter().map(|rope| rope.turn(&positions, last, self.kind)).collect::<Result<_>>()?;
-        let keys = || to_device(&Tensor::from_slice(&packed.dropout_keys()), self.device);
-        let keys = if self.drops { Some(keys()?) } else { None };
-        Ok(Input { tokens: vector(packed.tokens())?, turns, product: linear, keys })
+        Ok(Input { tokens, turns, product: linear, keys })
     }
 
     /// Embeddings `[T, H]`.

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-use simplemix_torch::device::to_device;
 use tch::{Device, Kind, Tensor};
 
 use crate::causal_lm::CausalLm;
@@ -87,8 +86,8 @@ impl RewardModel {
     /// # Errors
     /// [`Error::Input`] for a token id outside the vocabulary or no token at all; [`Error::Torch`].
     pub fn scores(&self, packed: &Packed, rows: &[i64]) -> Result<Tensor> {
-        let rows = to_device(&Tensor::from_slice(rows), self.network.device)?;
-        let hidden = self.network.hidden_states(packed)?;
+        let mut rows = Tensor::from_slice(rows);
+        let hidden = self.network.hidden_states(packed, &mut [&mut rows])?;
         hidden
             .f_index_select(0, &rows)
             .and_then(|rows| rows.f_linear(&self.score, None::<&Tensor>)?.f_squeeze_dim(1))

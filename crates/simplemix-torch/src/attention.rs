@@ -52,6 +52,16 @@ impl Sequences {
     /// # Errors
     /// [`Error::Argument`] if the lengths differ in number, are below 0, or a sequence has more queries than keys.
     pub fn new(queries: &[i64], keys: &[i64], device: Device) -> Result<Self> {
+        let mut sequences = Self::on_host(queries, keys)?;
+        crate::device::move_together(&mut sequences.tensors_mut(), device)?;
+        Ok(sequences)
+    }
+
+    /// Such sequences on the host, from where [`Sequences::tensors_mut`] are still to be moved to the queries' device.
+    ///
+    /// # Errors
+    /// As [`Sequences::new`].
+    pub fn on_host(queries: &[i64], keys: &[i64]) -> Result<Self> {
         if queries.len() != keys.len() {
             return Err(Error::argument("keys", format!("{} lengths", keys.len()), format!("{}", queries.len())));
         }
@@ -65,9 +75,14 @@ impl Sequences {
                 at
             });
             let starts: Vec<i32> = std::iter::once(0).chain(ends).collect();
-            crate::device::to_device(&Tensor::from_slice(&starts), device)
+            Tensor::from_slice(&starts)
         };
-        Ok(Self { starts: [starts(queries)?, starts(keys)?], queries: queries.to_vec(), keys: keys.to_vec() })
+        Ok(Self { starts: [starts(queries), starts(keys)], queries: queries.to_vec(), keys: keys.to_vec() })
+    }
+
+    /// Tensors that have to be on the queries' device.
+    pub fn tensors_mut(&mut self) -> [&mut Tensor; 2] {
+        self.starts.each_mut()
     }
 
     /// Number of queries T.

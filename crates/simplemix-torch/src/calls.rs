@@ -84,6 +84,11 @@ impl Calls {
         self.0.iter().filter(waits).count()
     }
 
+    /// Number of copies from the host that [`crate::device`] makes, on a CPU those that a device would need.
+    pub fn copies(&self) -> usize {
+        self.0.iter().filter(|call| call.name == crate::device::COPY).count()
+    }
+
     /// Number of kernels that a device would launch: operators that work on values and are not inside of such a one. A call
     /// named in `whole` counts as one, whatever it calls.
     pub fn launches(&self, whole: &[&str]) -> usize {

@@ -8,6 +8,9 @@ use crate::{calls, native};
 /// Name in traces of a copy for which the host waits.
 pub(crate) const BLOCKING: &str = "simplemix::blocking_copy";
 
+/// Name in traces of a copy from the host, for which it does not wait.
+pub(crate) const COPY: &str = "simplemix::copy_to_device";
+
 /// Number of GPUs that libtorch can use.
 pub fn count() -> usize {
     if native::has_accelerator() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 }
@@ -119,11 +122,57 @@ pub fn to_device(host: &Tensor, device: Device) -> Result<Tensor> {
     if host.device() != Device::Cpu {
         return Err(Error::argument("host", format!("on {:?}", host.device()), "a tensor of the host"));
     }
-    if device == Device::Cpu {
-        return Ok(host.shallow_clone());
+    let mut moved = host.shallow_clone();
+    move_together(&mut [&mut moved], device)?;
+    Ok(moved)
+}
+
+/// Moves tensors of the host to `device` without waiting, all in one copy: through one pinned buffer, in order with the device's
+/// work.
+///
+/// # Errors
+/// [`Error::Argument`] for a tensor of a device, [`Error::Torch`] where memory does not suffice.
+pub fn move_together(tensors: &mut [&mut Tensor], device: Device) -> Result<()> {
+    if let Some(other) = tensors.iter().find(|tensor| tensor.device() != Device::Cpu) {
+        return Err(Error::argument("host", format!("on {:?}", other.device()), "a tensor of the host"));
     }
-    let pinned = host.f_pin_memory(device)?;
-    Ok(pinned.f_to_device_(device, host.kind(), true, false)?)
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    calls::named(COPY, || match device {
+        Device::Cpu => Ok(()),
+        device => {
+            let _guard = tch::no_grad_guard();
+            let pinned = joined(tensors)?.f_pin_memory(device)?;
+            split(&pinned.f_to_device_(device, Kind::Uint8, true, false)?, tensors)
+        }
+    })
+}
+
+/// Alignment of each tensor in a buffer of several, in bytes.
+const ALIGNMENT: usize = 16;
+
+/// The bytes of tensors of the host, one after another.
+pub(crate) fn joined(tensors: &[&mut Tensor]) -> Result<Tensor> {
+    let mut parts = Vec::with_capacity(2 * tensors.len());
+    for tensor in tensors {
+        let bytes = tensor.contiguous().f_view([-1])?.f_view_dtype(Kind::Uint8)?;
+        let rest = bytes.numel().next_multiple_of(ALIGNMENT) - bytes.numel();
+        parts.extend([bytes, Tensor::zeros([rest as i64], (Kind::Uint8, Device::Cpu))]);
+    }
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
+/// Replaces each tensor by its part of a buffer that [`joined`] made.
+pub(crate) fn split(buffer: &Tensor, tensors: &mut [&mut Tensor]) -> Result<()> {
+    let mut at = 0;
+    for tensor in tensors {
+        let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let part = buffer.f_narrow(0, at as i64, bytes as i64)?.f_view_dtype(tensor.kind())?;
+        **tensor = part.f_view(&tensor.size()[..])?;
+        at += bytes.next_multiple_of(ALIGNMENT);
+    }
+    Ok(())
 }
 
 /// Copies of `tensors` on the host as f64, one after another; the host waits once for all.

@@ -349,3 +349,29 @@ fn dropout_has_the_gradient_of_its_mask() {
     assert!(keyed_dropout(&x, &keys.to_kind(Kind::Int64), 9, 0.3).is_err());
     assert!(keyed_dropout(&x, &keys, 9, 1.0).is_err());
 }
+
+#[test]
+fn tensors_of_any_kind_go_through_one_buffer() {
+    let tensors = || {
+        [
+            Tensor::from_slice(&[1i64, -2, 3]),
+            Tensor::from_slice(&[4i32]),
+            random(&[3, 5], Kind::Float, 1).transpose(0, 1),
+            Tensor::from(2.5f64),
+            Tensor::zeros([0, 4], (Kind::Int64, CPU)),
+            random(&[7], Kind::BFloat16, 2),
+        ]
+    };
+    let (expected, mut moved) = (tensors(), tensors());
+    let mut all: Vec<&mut Tensor> = moved.iter_mut().collect();
+    let buffer = device::joined(&all).unwrap();
+    assert_eq!(buffer.size(), [32 + 16 + 64 + 16 + 16]);
+    device::split(&buffer, &mut all).unwrap();
+    for (moved, expected) in moved.iter().zip(&expected) {
+        assert_eq!((moved.kind(), moved.size()), (expected.kind(), expected.size()));
+        assert_eq!(moved, expected);
+    }
+    let calls = trace(|| device::move_together(&mut moved.iter_mut().collect::<Vec<_>>(), CPU).unwrap()).1;
+    assert_eq!((calls.copies(), calls.waits()), (1, 0));
+    assert_eq!(trace(|| device::move_together(&mut [], CPU).unwrap()).1.copies(), 0);
+}

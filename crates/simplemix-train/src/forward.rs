@@ -6,7 +6,7 @@ use simplemix_loss::{
     Checks, Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
 use simplemix_model::{CausalLm, Checkpointed, Packed, Targets};
-use simplemix_torch::device::{read_all, to_device};
+use simplemix_torch::device::read_all;
 use simplemix_torch::records;
 use tch::{Kind, Tensor};
 
@@ -51,9 +51,16 @@ pub(crate) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Runs the forward pass of `pairs`. Every response is scored.
-    pub(crate) fn new(model: &'a CausalLm, set: &PairSet, pairs: &[usize], options: &ForwardOptions) -> Result<Self> {
+    /// Tensors of the host in `along` move to the model's device in the pass's copy.
+    pub(crate) fn new<'t>(
+        model: &'a CausalLm,
+        set: &PairSet,
+        pairs: &[usize],
+        options: &ForwardOptions,
+        along: impl IntoIterator<Item = &'t mut Tensor>,
+    ) -> Result<Self> {
         let (packed, targets) = pack(set, pairs)?;
-        Self::packed(model, &packed, &targets, options)
+        Self::with(model, &packed, &targets, options, along)
     }
 
     /// Runs the forward pass of packed sequences.
@@ -63,17 +70,32 @@ impl<'a> Pass<'a> {
         targets: &Targets,
         options: &ForwardOptions,
     ) -> Result<Self> {
+        Self::with(model, packed, targets, options, [])
+    }
+
+    fn with<'t>(
+        model: &'a CausalLm,
+        packed: &Packed,
+        targets: &Targets,
+        options: &ForwardOptions,
+        along: impl IntoIterator<Item = &'t mut Tensor>,
+    ) -> Result<Self> {
         let trained = model.trainable_parameters();
         let tensors: Vec<&Tensor> = trained.iter().map(|(_, tensor)| tensor).collect();
         let keep = options.activation_checkpointing && records(&tensors)?;
-        let checkpointed = if keep { Some(model.checkpointed(packed)?) } else { None };
+        let mut positions = Positions::on_host(&targets.tokens, &targets.owners, targets.responses)?;
+        let mut token_weights = options.ld_alpha.map(|alpha| ld_token_weights(&positions, alpha)).transpose()?;
+        let mut rows = Tensor::from_slice(&targets.rows);
+        // All that the pass and its loss need from the host is one copy.
+        let mut all: Vec<&mut Tensor> = positions.tensors_mut().into_iter().chain(&mut token_weights).collect();
+        all.push(&mut rows);
+        all.extend(along.into_iter().map(|tensor| &mut *tensor));
+        let checkpointed = if keep { Some(model.checkpointed_with(packed, &mut all)?) } else { None };
         let hidden = match &checkpointed {
             Some(pass) => pass.hidden().shallow_clone(),
-            None => model.hidden_states(packed)?,
+            None => model.hidden_states_with(packed, &mut all)?,
         };
-        let positions = Positions::new(&targets.tokens, &targets.owners, targets.responses, model.device())?;
-        let rows = hidden.index_select(0, &to_device(&Tensor::from_slice(&targets.rows), model.device())?);
-        let token_weights = options.ld_alpha.map(|alpha| ld_token_weights(&positions, alpha)).transpose()?;
+        let rows = hidden.index_select(0, &rows);
         Ok(Self { rows, positions, token_weights, checkpointed })
     }
 
@@ -151,7 +173,7 @@ pub(crate) fn score_pairs(
     let _guard = tch::no_grad_guard();
     let (mut scored, mut done) = (Scored::default(), 0);
     for part in set.table.micro_batches(pairs, options.micro_batch_tokens)? {
-        let pass = Pass::new(model, set, part, options)?;
+        let pass = Pass::new(model, set, part, options, [])?;
         let scores = score_forward(head(model), &pass.rows, &pass.positions, pass.scoring(options))?;
         let weights = match (options.wpo, &scores.log_sum_sq_probs) {
             (Some(wpo), Some(squares)) => Some(wpo_weights(wpo, &pass.positions, &scores.token_logps, squares)?),

@@ -10,8 +10,8 @@ use simplemix_loss::{
     FusedInputs, LossOutput, LossSum, Need, PairLengths, PairLogps, PairLoss, Pairs, fused_preference_loss,
 };
 use simplemix_model::{CausalLm, weights};
-use simplemix_torch::device::{read_all, to_device};
-use tch::{Device, Kind, Tensor};
+use simplemix_torch::device::read_all;
+use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::first_loss::FirstLoss;
@@ -148,8 +148,8 @@ impl<'a> PreferenceLearner<'a> {
     }
 
     /// Probabilities that the labels of the pairs are right, `sigmoid(scale * (score_chosen - score_rejected))`, in f32
-    /// on `device`, if the loss uses them.
-    fn label_probs(&self, set: &PairSet, pairs: &[usize], device: Device) -> Result<Option<Tensor>> {
+    /// on the host, if the loss uses them.
+    fn label_probs(&self, set: &PairSet, pairs: &[usize]) -> Result<Option<Tensor>> {
         let loss = &self.options.loss;
         if !loss.needs(Need::LabelProbs) {
             return Ok(None);
@@ -160,7 +160,7 @@ impl<'a> PreferenceLearner<'a> {
         };
         let margins = pairs.iter().map(margin).collect::<Result<Vec<f64>>>()?;
         let probs = (Tensor::from_slice(&margins) * self.options.reward_margin_scale).sigmoid();
-        Ok(Some(to_device(&probs.to_kind(Kind::Float), device)?))
+        Ok(Some(probs.to_kind(Kind::Float)))
     }
 
     /// Moves the reference towards the policy, if update `step` is one at which it moves.
@@ -192,7 +192,7 @@ impl<'a> PreferenceLearner<'a> {
         let lengths = PairLengths { chosen, rejected };
         let weights = (!weights.is_empty()).then(|| Tensor::from_slice(weights));
         let all: Vec<usize> = (0..pairs.len()).collect();
-        let label_probs = self.label_probs(pairs, &all, Device::Cpu)?;
+        let label_probs = self.label_probs(pairs, &all)?;
         let policy = vectors(policy);
         Ok(self.options.loss.evaluate_pairs(&Pairs {
             reference: reference.as_ref(),
@@ -210,10 +210,9 @@ fn vectors(pairs: &[Sides<f64>]) -> PairLogps {
     PairLogps { chosen: side(|pair| pair.chosen), rejected: side(|pair| pair.rejected) }
 }
 
-/// Copies in f32 on `device`.
-fn on_device(logps: PairLogps, device: Device) -> Result<PairLogps> {
-    let side = |side: Tensor| to_device(&side.to_kind(Kind::Float), device);
-    Ok(PairLogps { chosen: side(logps.chosen)?, rejected: side(logps.rejected)? })
+/// Copies in f32.
+fn in_f32(logps: PairLogps) -> PairLogps {
+    PairLogps { chosen: logps.chosen.to_kind(Kind::Float), rejected: logps.rejected.to_kind(Kind::Float) }
 }
 
 /// Statistics of pairs, for which the host waits once.
@@ -275,9 +274,11 @@ impl Learner for PreferenceLearner<'_> {
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let known = self.batch_reference(pairs)?;
         let model = &self.policy.in_training;
-        let reference = known.as_deref().map(|known| on_device(vectors(known), model.device())).transpose()?;
-        let label_probs = self.label_probs(self.train, pairs, model.device())?;
-        let pass = Pass::new(model, self.train, pairs, &self.in_update)?;
+        let mut reference = known.as_deref().map(|known| in_f32(vectors(known)));
+        let mut label_probs = self.label_probs(self.train, pairs)?;
+        let known_before = reference.iter_mut().flat_map(|known| [&mut known.chosen, &mut known.rejected]);
+        let along = known_before.chain(&mut label_probs);
+        let pass = Pass::new(model, self.train, pairs, &self.in_update, along)?;
         let inputs = FusedInputs {
             reference: reference.as_ref(),
             label_probs: label_probs.as_ref(),

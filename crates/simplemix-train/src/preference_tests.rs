@@ -2,11 +2,13 @@
 
 use simplemix_data::TokenizedPair;
 use simplemix_loss::PreferenceLoss;
-use simplemix_model::{AttentionRoute, tiny};
+use simplemix_model::{AttentionRoute, RewardModel, tiny};
 use simplemix_torch::trace;
+use tch::Device;
 
 use super::*;
 use crate::adamw::OptimizerSettings;
+use crate::reward::RewardLearner;
 use crate::table::PairEntry;
 
 /// Pairs of one length each, so that whatever depends on lengths is made once.
@@ -75,9 +77,41 @@ fn a_micro_batch_waits_once_and_launches_as_much_for_any_number_of_pairs() {
     };
     let (few, many) = (calls(2), calls(16));
     assert_eq!((few.waits(), many.waits()), (1, 1));
+    assert_eq!((few.copies(), many.copies()), (1, 1));
     let whole = ["simplemix::varlen_attention"];
     let (few, many) = (few.launches(&whole), many.launches(&whole));
     assert_eq!(few, many, "for 2 and 16 pairs");
+}
+
+#[test]
+fn scoring_takes_one_copy_and_one_wait_a_pass_on_every_route() {
+    let set = set(6);
+    let options = learner(model(Kind::Float), &set).options.forward;
+    let all: Vec<usize> = (0..6).collect();
+    for route in [AttentionRoute::Masked, AttentionRoute::Runs, AttentionRoute::Varlen] {
+        let mut model = model(Kind::Float);
+        model.set_attention_route(route);
+        let options = ForwardOptions { ld_alpha: Some(0.5), micro_batch_tokens: usize::MAX, ..options };
+        let calls = trace(|| score_pairs(&model, &set, &all, &options, &mut |_| {}).unwrap()).1;
+        assert_eq!((calls.copies(), calls.waits()), (1, 1), "{route:?}");
+    }
+}
+
+#[test]
+fn a_micro_batch_of_a_reward_model_takes_one_copy_and_one_wait() {
+    let set = set(4);
+    let options = learner(model(Kind::Float), &set).options.forward;
+    let model = RewardModel::on_top_of(model(Kind::Float)).unwrap();
+    let trained =
+        model.named_parameters().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let trainee = Trainee::new(trained, &OptimizerSettings::default()).unwrap();
+    let head = model.score_head().shallow_clone();
+    let mut learner = RewardLearner::new(model, trainee, options, 0.0, &set, &[]);
+    let calls = trace(|| learner.accumulate(&[0, 1, 2, 3], 1.0).unwrap()).1;
+    assert_eq!((calls.copies(), calls.waits()), (1, 1));
+    // A score that is no number is a loss that is none, which the run's settings may skip.
+    let _ = head.detach().fill_(f64::NAN);
+    assert!(learner.accumulate(&[0], 1.0).unwrap()[0].loss.is_nan());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Training of a reward model: Bradley-Terry loss of both responses' scores, as TRL's `RewardTrainer`.
 
-use simplemix_loss::bradley_terry;
+use simplemix_loss::{Checks, bradley_terry};
 use simplemix_model::{Packed, RewardModel};
 use simplemix_torch::device::read_all;
 use tch::{Kind, Tensor};
@@ -59,7 +59,8 @@ impl<'a> RewardLearner<'a> {
     }
 
     fn loss(&self, scores: &Sides<Tensor>) -> Result<Tensor> {
-        Ok(bradley_terry(&scores.chosen, &scores.rejected, None, self.center)?)
+        // NaN is looked for where results are read.
+        Ok(bradley_terry(&scores.chosen, &scores.rejected, None, self.center, Checks::Later)?)
     }
 }
 
