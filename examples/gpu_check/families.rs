@@ -41,7 +41,8 @@ pub(crate) fn check(report: &mut Report, setting: &Setting) -> Result<()> {
 
 fn folders(parent: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(parent).with_context(|| format!("cannot read {}", parent.display()))?;
-    let mut names: Vec<String> = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
+    let mut names: Vec<String> =
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<_>>()?;
     ensure!(!names.is_empty(), "{}: no golden files", parent.display());
     names.sort();
     Ok(names)

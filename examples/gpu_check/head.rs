@@ -132,8 +132,7 @@ fn plain(loss: &PreferenceLoss, case: Case, hidden: &Tensor, head: &Tensor) -> R
     let (tokens, owners) = targets(case.size[1]);
     let log_probs = hidden.f_matmul(&head.tr())?.log_softmax(-1, Kind::Double);
     let token_logps = log_probs.gather(1, &Tensor::from_slice(&tokens).unsqueeze(1), false).squeeze_dim(1);
-    let logps =
-        Tensor::zeros([LENGTHS.len() as i64], options).index_add(0, &Tensor::from_slice(&owners), &token_logps);
+    let logps = Tensor::zeros([LENGTHS.len() as i64], options).index_add(0, &Tensor::from_slice(&owners), &token_logps);
     let policy = PairLogps::from_alternating(&logps)?;
     let reference = reference(options);
     let output = loss.evaluate_pairs(&Pairs { reference: Some(&reference), ..Pairs::new(&policy) })?;

@@ -69,14 +69,7 @@ impl Shape {
 }
 
 /// A Qwen2 or, untied, a Llama.
-fn config(
-    layers: i64,
-    width: i64,
-    inner: i64,
-    heads: [i64; 2],
-    vocabulary: i64,
-    is_qwen: bool,
-) -> Result<ModelConfig> {
+fn config(layers: i64, width: i64, inner: i64, heads: [i64; 2], vocabulary: i64, is_qwen: bool) -> Result<ModelConfig> {
     let (name, class) = if is_qwen { ("qwen2", "Qwen2ForCausalLM") } else { ("llama", "LlamaForCausalLM") };
     let mut json = json!({
         "architectures": [class],

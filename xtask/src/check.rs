@@ -40,6 +40,8 @@ pub(crate) enum Step {
     Test,
     /// The example of the main job, on a small random model
     Demo,
+    /// The checks of a GPU (examples/gpu_check), on the CPU
+    Device,
 }
 
 impl Step {
@@ -81,21 +83,22 @@ impl Step {
                 .args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
             Self::Test => command.args(["test", "--workspace", "--all-features", "--locked"]),
-            Self::Demo => return demo_in_miniature(checkout),
+            Self::Demo => return runs_example(checkout, "mix_dpo", &["--fast"]),
+            Self::Device => return runs_example(checkout, "gpu_check", &["--device", "cpu"]),
         };
         Ok(cargo::status(&mut command)?.success())
     }
 }
 
-/// Runs the example as the tests have built it: another selection of packages would have other features, and compile much again.
-fn demo_in_miniature(checkout: &Checkout) -> Result<bool> {
+/// Runs an example as the tests have built it: another selection of packages would have other features, and compile much again.
+fn runs_example(checkout: &Checkout, name: &str, arguments: &[&str]) -> Result<bool> {
     let mut build = cargo::cargo(checkout);
-    build.args(["build", "--workspace", "--all-features", "--locked", "--example", "mix_dpo"]);
+    build.args(["build", "--workspace", "--all-features", "--locked", "--example", name]);
     if !cargo::status(&mut build)?.success() {
         return Ok(false);
     }
-    let mut example = Command::new(workspace::target_dir(checkout)?.join("debug/examples/mix_dpo"));
-    Ok(cargo::status(example.arg("--fast").current_dir(checkout.root()))?.success())
+    let mut example = Command::new(workspace::target_dir(checkout)?.join("debug/examples").join(name));
+    Ok(cargo::status(example.args(arguments).current_dir(checkout.root()))?.success())
 }
 
 /// Runs the steps, or the default ones if none is named, and prints a summary. All steps run, even

@@ -30,11 +30,11 @@ pub(crate) fn check(report: &mut Report, setting: &Setting) -> Result<()> {
     let before = AttentionKernels::get();
     for kind in [Kind::Float, Kind::BFloat16] {
         for heads in HEADS {
-            for (call, name) in
-                [(Call::Causal, "causal"), (Call::Masked, "masked"), (Call::Decoding, "decoding")]
-            {
+            for (call, name) in [(Call::Causal, "causal"), (Call::Masked, "masked"), (Call::Decoding, "decoding")] {
                 let shapes = format!("heads {}/{} of {}, {QUERIES} over {KEYS}", heads[0], heads[1], heads[2]);
-                report.check(&format!("attention kernels, {name}"), &shapes, kind, || kernels(place, kind, heads, call))?;
+                report.check(&format!("attention kernels, {name}"), &shapes, kind, || {
+                    kernels(place, kind, heads, call)
+                })?;
             }
         }
     }
@@ -107,8 +107,7 @@ impl Inputs {
             }
         };
         // Queries of a key head are its rows in decoding, as simplemix feeds them.
-        let (heads, queries) =
-            if call == Call::Decoding { (key_heads, heads / key_heads) } else { (heads, queries) };
+        let (heads, queries) = if call == Call::Decoding { (key_heads, heads / key_heads) } else { (heads, queries) };
         let tensors = [
             random(&[rows, heads, queries, width], kind, place, 1),
             random(&[rows, key_heads, keys, width], kind, place, 2),
