@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 cargo=${CARGO:-cargo}
 most_mib=64
 
-$cargo build --release --locked --package simplemix-cli --package simplemix --all-features \
+$cargo build --release --locked --package simplemix-cli --package simplemix \
   --bin simplemix --example gpu_check
 target=$(cargo metadata --format-version 1 --no-deps | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 
