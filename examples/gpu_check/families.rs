@@ -14,9 +14,9 @@ use crate::goldens::{ids, numbers, read};
 use crate::numbers::{norm_off, off, values};
 use crate::report::{Found, Report};
 
-/// Of values relative to the largest, as the tests on a CPU have it.
+/// Bound on differences relative to the largest value, as the tests on a CPU have it.
 const FLOAT: f64 = 1e-4;
-/// Of norms of differences: hidden states and logits, gradients.
+/// Bounds on norms of differences: hidden states and logits; gradients.
 const HALF: [f64; 2] = [5e-2, 1e-1];
 
 pub(crate) fn check(report: &mut Report, setting: &Setting) -> Result<()> {

@@ -66,7 +66,7 @@ enum Part {
     Trajectories,
 }
 
-/// What the parts are given.
+/// Setting of all parts.
 struct Setting {
     device: Device,
     shape: Shape,
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<bool> {
     let families = args.golden.join("families");
     ensure!(families.is_dir(), "{}: no folder of golden files; name it with --golden", families.display());
-    // Its switches of kernels are those of training.
+    // Opening it sets the switches of kernels that training sets.
     let device = args.device.open()?;
     let setting = Setting { device, shape: args.shape, golden: args.golden.clone() };
     let mut report = Report::new(device, args.output.as_deref())?;

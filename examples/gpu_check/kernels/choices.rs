@@ -134,7 +134,7 @@ impl Inputs {
         Ok(vec![mixed.detach(), q.grad(), k.grad(), v.grad()])
     }
 
-    /// The same by plain products in f64 on the CPU.
+    /// Values and gradients by plain products in f64 on the CPU.
     fn wanted(&self) -> Result<Vec<Tensor>> {
         let [q, k, v] = self.tensors.each_ref().map(|t| wide(t).set_requires_grad(true));
         let group = q.size()[1] / k.size()[1];

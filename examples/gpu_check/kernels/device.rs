@@ -24,7 +24,7 @@ pub(crate) fn check(report: &mut Report, setting: &Setting) -> Result<()> {
     Ok(())
 }
 
-/// What 64 MiB add to the figures, and what is left when they are gone.
+/// Figures before, with and after a block of 64 MiB.
 fn memory(place: Device) -> Result<Found> {
     if place == Device::Cpu {
         ensure!(device::memory(place)?.is_none(), "a CPU has no figures");
