@@ -80,19 +80,19 @@ def memory(args, out):
 
 def counts(args, out):
     """Kernels, copies, waits and allocations of an update: those of four updates less those of two, halved."""
-    found = []
+    found, batch = [], 2 if args.device == "cpu" else 16
     for updates in (2, 4):
         path = os.path.join(out, f"counts-{updates}.json")
         folder = os.path.join(out, str(updates))
         os.mkdir(folder)
-        ended = run(trains(args, folder, "--batch-size", "16", "--max-steps", str(updates), "--set", "reference.source=computed"),
+        ended = run(trains(args, folder, "--batch-size", str(batch), "--max-steps", str(updates), "--set", "reference.source=computed"),
                     env={**os.environ, "LD_PRELOAD": args.counter, "COUNT_FILE": path})
         if ended.returncode != 0:
             return False, f"ended with {ended.returncode}: {last(ended.stderr)}"
         with open(path) as file:
             found.append(json.load(file))
     an_update = {key: (found[1][key] - found[0][key]) / 2 for key in found[0]}
-    told = "an update of 16 pairs: " + ", ".join(f"{key} {number:.0f}" for key, number in an_update.items())
+    told = f"an update of {batch} pairs: " + ", ".join(f"{key} {number:.0f}" for key, number in an_update.items())
     # Without CUDA there is nothing to count.
     return args.device == "cpu" or an_update["launches"] > 0, told
 

@@ -114,7 +114,7 @@ else
     speed ours-lora 45
     speed trl-lora 60
     speed ours-reward 45
-    look counts 40 --counter "$PWD/.gpu/libcount.so"
+    look counts 60 --counter "$PWD/.gpu/libcount.so"
     look pipeline 60
     look memory 40
   fi
