@@ -34,19 +34,25 @@ pub(crate) enum Fault {
     Abort,
     /// The process is killed in the middle of it.
     Torn,
-    /// The power is cut.
-    PowerLoss,
+    /// The power is cut, and what was not on disk is lost in one of eight ways, or in one that the operation's number chooses.
+    PowerLoss(Option<u8>),
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 4] = [Self::Fail, Self::Abort, Self::Torn, Self::PowerLoss];
+    pub(crate) const ALL: [Self; 4] = [Self::Fail, Self::Abort, Self::Torn, Self::PowerLoss(None)];
+
+    /// All ways to lose the power.
+    pub(crate) fn losses() -> impl Iterator<Item = Self> {
+        (0..8).map(|way| Self::PowerLoss(Some(way)))
+    }
 
     fn variable(self, number: usize) -> String {
         match self {
             Self::Fail => number.to_string(),
             Self::Abort => format!("abort:{number}"),
             Self::Torn => format!("torn:{number}"),
-            Self::PowerLoss => format!("powerloss:{number}"),
+            Self::PowerLoss(None) => format!("powerloss:{number}"),
+            Self::PowerLoss(Some(way)) => format!("powerloss:{number}:{way}"),
         }
     }
 }
@@ -141,6 +147,12 @@ impl<'a> Trials<'a> {
     /// Number of operations on the disk.
     pub(crate) fn operations(&self) -> usize {
         self.operations.len()
+    }
+
+    /// Number of the last operation that gives a name: all work is done then, and nothing shows it.
+    pub(crate) fn last_rename(&self) -> usize {
+        let last = self.operations.iter().rposition(|(operation, _)| operation == "rename");
+        last.map_or(self.operations.len(), |last| last + 1)
     }
 
     /// Runs the stage with a fault at operation `number`, counted from 1, and then again.

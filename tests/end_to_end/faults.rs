@@ -33,6 +33,10 @@ fn survive(names: &[&str], Sample(fails, aborts, torn, losses): Sample) {
                 trials.fault(fault, number).unwrap();
             }
         }
+        // With names lost, and with names kept.
+        for fault in Fault::losses().step_by(5) {
+            trials.fault(fault, trials.last_rename()).unwrap();
+        }
         // A moment that comes too late tells nothing.
         trials.kill(trials.duration.mul_f64(0.6)).unwrap();
     }

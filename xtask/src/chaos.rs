@@ -41,7 +41,8 @@ pub(crate) struct Args {
     /// Kills in all, at moments spread over each stage's own time
     #[arg(long, value_name = "N", default_value_t = 300)]
     kills: usize,
-    /// Operations of each stage to fail, to be killed at, to be torn and to lose the power at: all, or a number
+    /// Operations of each stage to fail, to be killed at, to be torn and to lose the power at: all, or a number. At as many of
+    /// the last twelve, the power is lost in each of eight ways
     #[arg(long, value_name = "all|N", default_value = "all")]
     faults: Faults,
     /// Random seed of the moments of the kills
@@ -56,6 +57,9 @@ pub(crate) struct Args {
     /// Stages to try [default: all]
     stages: Vec<String>,
 }
+
+/// Number of a stage's last operations at which the power is lost in every way.
+const LATE: usize = 12;
 
 /// Outcome of a stage.
 #[derive(Debug, Default)]
@@ -156,6 +160,15 @@ fn with_faults(args: &Args, bench: &Bench, stage: &Stage, row: &mut Row) -> Resu
     }
     for fault in Fault::ALL {
         for number in spread(row.operations, count.min(row.operations)) {
+            row.faults += 1;
+            row.note(trials.fault(fault, number));
+        }
+    }
+    // What is said to be done must last, and what is about to be must not be lost.
+    let first = row.operations.saturating_sub(count.min(LATE)) + 1;
+    let rename = Some(trials.last_rename()).filter(|number| *number < first);
+    for number in rename.into_iter().chain(first..=row.operations) {
+        for fault in Fault::losses() {
             row.faults += 1;
             row.note(trials.fault(fault, number));
         }
