@@ -12,6 +12,7 @@ use simplemix_files::Lock;
 use simplemix_files::secret::{Secret, first_in_the_open, is_same_origin, redacted};
 use ureq::Agent;
 use ureq::http::Response;
+use url::Url;
 
 /// Most redirections of a request.
 const MOST: usize = 10;
@@ -205,24 +206,13 @@ fn plain(value: Option<&str>, header: &str) -> Result<String, String> {
 
 /// The place that a redirection from `here` names.
 fn redirected(here: &str, location: &str) -> Result<String, String> {
-    let (scheme, rest) = here.split_once("://").unwrap_or(("https", here));
-    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let lower = location.to_ascii_lowercase();
-    if let Some((scheme_of_next, _)) = lower.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) {
-        return match (scheme, scheme_of_next) {
-            (_, "https") | ("http", "http") => Ok(location.to_owned()),
-            _ => Err(format!("redirected from {scheme} to {scheme_of_next}")),
-        };
+    let no_url = |error: url::ParseError| format!("redirected to a place that is no URL: {error}");
+    let here = Url::parse(here).map_err(no_url)?;
+    let next = here.join(location).map_err(no_url)?;
+    match (here.scheme(), next.scheme()) {
+        (_, "https") | ("http", "http") => Ok(next.into()),
+        (from, to) => Err(format!("redirected from {from} to {to}")),
     }
-    if location.starts_with("//") {
-        return Ok(format!("{scheme}:{location}"));
-    }
-    if location.starts_with('/') {
-        return Ok(format!("{scheme}://{host}{location}"));
-    }
-    let place = here.split(['?', '#']).next().unwrap_or(here);
-    let folder = place.rsplit_once('/').map_or(place, |(folder, _)| folder);
-    Ok(format!("{folder}/{location}"))
 }
 
 /// Makes `path`, the file `name` of a snapshot, a link to its blob.
@@ -350,9 +340,14 @@ mod tests {
             ("x?y", "https://h/a/x?y"),
             ("//other/x", "https://other/x"),
             ("https://other/x", "https://other/x"),
+            ("../x/./y", "https://h/x/y"),
+            ("?y", "https://h/a/b?y"),
+            ("HTTPS:\\\\other\\@h/x", "https://other/@h/x"),
+            ("a b\u{e9}", "https://h/a/a%20b%C3%A9"),
         ] {
             assert_eq!(redirected(here, location).unwrap(), expected);
         }
+        assert!(redirected(here, "https://").unwrap_err().contains("no URL"));
         assert!(redirected(here, "http://h/a").is_err() && redirected(here, "file:///etc").is_err());
     }
 }
