@@ -24,7 +24,7 @@ def config(shape, vocabulary=None):
     }
 
 
-def useful_flop(shape, prompt, chosen, rejected, adapted=False):
+def useful_flop(shape, prompt, chosen, rejected, adapted=False, head=True):
     """Operations of a pair that nobody can do without: the prompt once, the head on responses alone, forward and backward."""
     layers, width, inner, heads, key_heads, vocabulary = SHAPES[shape]
     head_width = width // heads
@@ -33,4 +33,6 @@ def useful_flop(shape, prompt, chosen, rejected, adapted=False):
     attention = 3 * layers * 4 * products * heads * head_width
     # Frozen weights need no gradient of their own.
     passes = 4 if adapted else 6
-    return passes * (body * (prompt + chosen + rejected) + vocabulary * width * (chosen + rejected)) + attention
+    # A reward model has a single score in place of the head.
+    rows = chosen + rejected if head else 0
+    return passes * (body * (prompt + chosen + rejected) + vocabulary * width * rows) + attention

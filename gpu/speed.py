@@ -130,7 +130,8 @@ def told(args, found):
     counted = range(args.warm, args.updates)
     pairs = [pair for update in counted for pair in lengths[update * args.batch:(update + 1) * args.batch]]
     seconds = sum(found["seconds"][update] for update in counted)
-    flop = sum(shapes.useful_flop(args.shape, *pair, adapted="lora" in args.way) for pair in pairs)
+    flop = sum(shapes.useful_flop(args.shape, *pair, adapted="lora" in args.way, head=args.way != "ours-reward")
+               for pair in pairs)
     machine = [line for line in results.read(os.environ["RESULTS"]) if line.get("stage") == "machine"]
     line = {"stage": args.way, "ok": all(loss == loss for loss in found["losses"]), "shape": args.shape, "dtype": args.dtype,
             "device": args.device, "batch": args.batch, "updates": args.updates, "warm": args.warm,
