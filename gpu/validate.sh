@@ -67,7 +67,7 @@ mkdir -p "$work/bin" "$work/tmp"
 for program in simplemix gpu_check; do
   gunzip -c ".gpu/$program.gz" >"$work/bin/$program" && chmod +x "$work/bin/$program" || exit 2
 done
-export PATH=$work/bin:$PATH TMPDIR=$work/tmp SIMPLEMIX_CACHE=$work/cache PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+export PATH=$work/bin:$PATH TMPDIR=$work/tmp SIMPLEMIX_CACHE=$work/cache PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
 export TOKENIZERS_PARALLELISM=false
 # libtorch.so of PyTorch's own folder brings the part for CUDA with it.
 torch=$("$python" -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))') || exit 2
