@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("log-probability before {:.6}", log_prob(&reference, &tokens)?.double_value(&[]));
     println!("log-probability after {:.6}", log_prob(&policy, &tokens)?.double_value(&[]));
     policy.save_adapter("default", &output.join("adapter"), model.to_str())?;
-    policy.merged()?.save(&output.join("merged"), Some(&model))?;
+    policy.save_merged(&output.join("merged"), Some(&model))?;
     Ok(())
 }
 

@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::causal_lm::CausalLm;
+use crate::config_file;
 use crate::error::{Error, Result};
 use crate::lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, LoraConfig};
-use crate::weights;
+use crate::weights::{self, Merging};
 
 impl CausalLm {
     /// Adds an adapter, made from `seed`, under `name`. It is active only in the handle that [`CausalLm::with_adapter`]
@@ -92,16 +93,27 @@ impl CausalLm {
     /// [`Error::Torch`] where memory does not suffice.
     pub fn merged(&self) -> Result<Self> {
         let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
-        let _guard = tch::no_grad_guard();
         let merge = |(name, tensor): &(String, Tensor)| {
             let merged = match name.strip_suffix(".weight").and_then(|module| loras.get(module)) {
-                Some(lora) => (tensor.to_kind(Kind::Float) + lora.product()?).to_kind(tensor.kind()),
+                Some(lora) => lora.merged_into(tensor)?,
                 None => tensor.shallow_clone(),
             };
             Ok((name.clone(), merged))
         };
         let parameters = self.parameters.iter().map(merge).collect::<Result<_>>()?;
         Ok(Self::from_tensors(self.config().clone(), parameters, self.kind(), self.device()))
+    }
+
+    /// Writes the files that [`CausalLm::merged`] and [`CausalLm::save`] would, without a second model: each weight is merged,
+    /// on its device, when its turn to be written comes.
+    ///
+    /// # Errors
+    /// As [`CausalLm::save`]; [`Error::Io`] where memory does not suffice for a weight.
+    pub fn save_merged(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
+        let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
+        let weights = Merging { parameters: &self.parameters, loras: Some(&loras) };
+        let config = config_file::to_write(self.config(), source, self.kind())?;
+        crate::folder::write_model(folder, source, &config, weights, weights::MAX_SHARD_BYTES)
     }
 
     /// Writes `name`'s adapter as peft does, into a folder that appears whole or not at all. `base` is what peft is to

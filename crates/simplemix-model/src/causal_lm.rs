@@ -198,6 +198,6 @@ impl CausalLm {
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
         let config = config_file::to_write(self.config(), source, self.kind())?;
-        folder::write_model(folder, source, &config, &self.parameters, shard_bytes)
+        folder::write_model(folder, source, &config, (&self.parameters).into(), shard_bytes)
     }
 }

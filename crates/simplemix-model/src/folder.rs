@@ -6,7 +6,7 @@ use serde_json::Value;
 use simplemix_files::{AtomicFolder, create_dir_all};
 
 use crate::error::Result;
-use crate::weights::{self, Parameters};
+use crate::weights::{self, Merging};
 
 /// Files that travel with the weights when a model is saved beside another.
 const COMPANIONS: &[&str] = &[
@@ -21,12 +21,12 @@ const COMPANIONS: &[&str] = &[
     "generation_config.json",
 ];
 
-/// Writes a model folder: config, weights in files of at most `shard_bytes` (or one tensor), and the source's tokenizer.
+/// Writes a model folder: config, weights, merged as they are written, in files of at most `shard_bytes` (or one tensor), and the source's tokenizer.
 pub(crate) fn write_model(
     folder: &Path,
     source: Option<&Path>,
     config: &Value,
-    parameters: &Parameters,
+    weights: Merging<'_>,
     shard_bytes: usize,
 ) -> Result<()> {
     write(folder, |new| {
@@ -36,7 +36,7 @@ pub(crate) fn write_model(
                 new.copy(from, name)?;
             }
         }
-        weights::save_in_shards(new, parameters, shard_bytes)
+        weights::save_in_shards(new, weights, shard_bytes)
     })
 }
 

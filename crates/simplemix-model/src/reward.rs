@@ -133,7 +133,7 @@ impl RewardModel {
         config["num_labels"] = 1.into();
         config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
         config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
-        folder::write_model(folder, source, &config, &self.parameters, weights::MAX_SHARD_BYTES)
+        folder::write_model(folder, source, &config, (&self.parameters).into(), weights::MAX_SHARD_BYTES)
     }
 }
 

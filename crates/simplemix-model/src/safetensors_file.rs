@@ -5,33 +5,44 @@
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 
-use safetensors::tensor::{Metadata, TensorInfo, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 /// Bytes that are collected before a write.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Writes named tensors, one at a time in memory.
+/// Type, shape and length of a tensor, known before its bytes are.
+pub(crate) trait Layout {
+    fn dtype(&self) -> Dtype;
+    fn shape(&self) -> &[usize];
+    fn bytes(&self) -> usize;
+}
+
+/// Writes named tensors, one at a time: `put` writes a tensor's bytes.
 ///
 /// # Errors
-/// Errors of the writer, or a tensor whose length does not fit its shape.
-pub(crate) fn write<N: AsRef<str>, V: View>(to: impl Write, mut tensors: Vec<(N, V)>) -> io::Result<()> {
+/// Errors of the writer and of `put`, or a tensor whose length does not fit its shape.
+pub(crate) fn write<N: AsRef<str>, V: Layout>(
+    to: impl Write,
+    mut tensors: Vec<(N, V)>,
+    put: impl Fn(&V, &mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     tensors.sort_by(|(a_name, a), (b_name, b)| b.dtype().cmp(&a.dtype()).then(a_name.as_ref().cmp(b_name.as_ref())));
     let header = header(&tensors)?;
     let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
     to.write_all(&(header.len() as u64).to_le_bytes())?;
     to.write_all(&header)?;
     for (_, tensor) in &tensors {
-        to.write_all(&tensor.data())?;
+        put(tensor, &mut to)?;
     }
     to.flush()
 }
 
 /// JSON of all names, types, shapes and places, filled up with spaces to a multiple of 8 bytes.
-fn header<N: AsRef<str>, V: View>(tensors: &[(N, V)]) -> io::Result<Vec<u8>> {
+fn header<N: AsRef<str>, V: Layout>(tensors: &[(N, V)]) -> io::Result<Vec<u8>> {
     let mut offset = 0;
     let place = |(name, tensor): &(N, V)| {
         let start = offset;
-        offset += tensor.data_len();
+        offset += tensor.bytes();
         let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
         (name.as_ref().to_owned(), TensorInfo { dtype, shape, data_offsets: (start, offset) })
     };
@@ -45,7 +56,21 @@ fn header<N: AsRef<str>, V: View>(tensors: &[(N, V)]) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::tensor::{Dtype, TensorView};
+    use safetensors::tensor::TensorView;
+
+    impl Layout for TensorView<'_> {
+        fn dtype(&self) -> Dtype {
+            TensorView::dtype(self)
+        }
+
+        fn shape(&self) -> &[usize] {
+            TensorView::shape(self)
+        }
+
+        fn bytes(&self) -> usize {
+            self.data().len()
+        }
+    }
 
     #[test]
     fn bytes_are_those_of_the_library() {
@@ -62,7 +87,7 @@ mod tests {
             ]
         };
         let mut ours = Vec::new();
-        write(&mut ours, tensors()).unwrap();
+        write(&mut ours, tensors(), |tensor, to| to.write_all(tensor.data())).unwrap();
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         assert_eq!(ours, safetensors::serialize(tensors(), Some(format)).unwrap());
     }

@@ -2,17 +2,18 @@
 //!
 //! A file is checked whole before a byte of it becomes a tensor. At most one tensor is held twice at a time.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, View};
+use safetensors::tensor::Dtype;
 use simplemix_files::{AtomicFile, AtomicFolder};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{At, Error, Result};
+use crate::lora::Lora;
 use crate::not_a_model;
-use crate::safetensors_file;
+use crate::safetensors_file::{self, Layout};
 use crate::safetensors_reader::Reader;
 
 /// One file with all weights.
@@ -23,8 +24,24 @@ pub const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 /// Bytes from which weights are split over several files: transformers' 5 GB.
 pub const MAX_SHARD_BYTES: usize = 5_000_000_000;
 
+/// Bytes that are copied out of a tensor at a time while it is written.
+const PIECE_BYTES: usize = 4 << 20;
+
 /// Tensors by name, in the checkpoint's order.
 pub(crate) type Parameters = Vec<(String, Tensor)>;
+
+/// Weights to be written, and the changes to modules that are added to each when its turn comes.
+#[derive(Clone, Copy)]
+pub(crate) struct Merging<'a> {
+    pub(crate) parameters: &'a Parameters,
+    pub(crate) loras: Option<&'a HashMap<String, Lora>>,
+}
+
+impl<'a> From<&'a Parameters> for Merging<'a> {
+    fn from(parameters: &'a Parameters) -> Self {
+        Self { parameters, loras: None }
+    }
+}
 
 /// Loads the `wanted` tensors (names and shapes) of a model folder as `kind` on `device`. Progress is told in events of `tracing`
 /// with the target `simplemix::progress`: `stage` is `loading`, `done` and `total` are numbers of tensors.
@@ -110,7 +127,7 @@ fn tell(done: usize, total: usize) {
 /// [`Error::Files`], [`Error::Io`], or [`Error::Input`] for a kind of tensor that is not written.
 pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
-    safetensors_file::write(&mut file, stored(tensors)?).at(path, "write")?;
+    safetensors_file::write(&mut file, stored(tensors, None)?, Stored::put).at(path, "write")?;
     Ok(file.commit()?)
 }
 
@@ -119,17 +136,22 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 /// # Errors
 /// As [`save`].
 pub(crate) fn save_in(folder: &AtomicFolder, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {
-    let mut file = folder.create_file(name)?;
-    let path = file.path().to_owned();
-    safetensors_file::write(&mut file, stored(tensors)?).at(&path, "write")
+    save_stored(folder, name, stored(tensors, None)?)
 }
 
-/// Writes tensors to `folder`: one file, or several with an index if they exceed `shard_bytes`. A file exceeds that size
+fn save_stored(folder: &AtomicFolder, name: &str, tensors: Vec<(&str, Stored)>) -> Result<()> {
+    let mut file = folder.create_file(name)?;
+    let path = file.path().to_owned();
+    safetensors_file::write(&mut file, tensors, Stored::put).at(&path, "write")
+}
+
+/// Writes weights to `folder`: one file, or several with an index if they exceed `shard_bytes`. A file exceeds that size
 /// only if it holds a single tensor.
 ///
 /// # Errors
 /// As [`save`].
-pub(crate) fn save_in_shards(folder: &AtomicFolder, tensors: &[(String, Tensor)], shard_bytes: usize) -> Result<()> {
+pub(crate) fn save_in_shards(folder: &AtomicFolder, weights: Merging<'_>, shard_bytes: usize) -> Result<()> {
+    let Merging { parameters: tensors, loras } = weights;
     let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
     let mut shards: Vec<(usize, usize, usize)> = Vec::new(); // first, number, bytes
     for (index, (_, tensor)) in tensors.iter().enumerate() {
@@ -143,13 +165,13 @@ pub(crate) fn save_in_shards(folder: &AtomicFolder, tensors: &[(String, Tensor)]
         }
     }
     if shards.len() <= 1 {
-        return save_in(folder, WEIGHTS, tensors);
+        return save_stored(folder, WEIGHTS, stored(tensors, loras)?);
     }
     let mut weight_map = BTreeMap::new();
     for (i, (first, number, _)) in shards.iter().enumerate() {
         let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
         let held = &tensors[*first..first + number];
-        save_in(folder, &name, held)?;
+        save_stored(folder, &name, stored(held, loras)?)?;
         weight_map.extend(held.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
     }
     let total: usize = shards.iter().map(|(.., bytes)| bytes).sum();
@@ -168,8 +190,12 @@ fn common_prefix(files: &[PathBuf], wanted: &HashMap<&str, &[i64]>) -> Result<Op
     Ok(starts.into_iter().find(strips).map(str::to_owned))
 }
 
-fn stored(tensors: &[(String, Tensor)]) -> Result<Vec<(&str, Stored)>> {
-    tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor)?))).collect()
+fn stored<'a>(
+    tensors: &'a [(String, Tensor)],
+    loras: Option<&HashMap<String, Lora>>,
+) -> Result<Vec<(&'a str, Stored)>> {
+    let change = |name: &str| loras?.get(name.strip_suffix(".weight")?).cloned();
+    tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor, change(name))?))).collect()
 }
 
 /// Reads every tensor of one safetensors file as it is, onto the CPU.
@@ -225,15 +251,17 @@ fn listed(problems: &[String]) -> String {
     text
 }
 
-/// A tensor as the safetensors writer asks for it: its bytes are copied only while they are written.
+/// A tensor to be written, which is merged and copied only while it is.
 struct Stored {
     tensor: Tensor,
+    /// Change of a linear layer's weight.
+    lora: Option<Lora>,
     dtype: Dtype,
     shape: Vec<usize>,
 }
 
 impl Stored {
-    fn new(tensor: &Tensor) -> Result<Self> {
+    fn new(tensor: &Tensor, lora: Option<Lora>) -> Result<Self> {
         let dtype = match tensor.kind() {
             Kind::Double => Dtype::F64,
             Kind::Float => Dtype::F32,
@@ -248,11 +276,33 @@ impl Stored {
                 });
             }
         };
-        Ok(Self { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), tensor: tensor.detach() })
+        let shape = tensor.size().iter().map(|&n| n as usize).collect();
+        Ok(Self { dtype, shape, tensor: tensor.detach(), lora })
+    }
+
+    /// Writes the tensor's bytes a piece at a time.
+    fn put(&self, to: &mut dyn Write) -> io::Result<()> {
+        let tensor = match &self.lora {
+            Some(lora) => lora.merged_into(&self.tensor).map_err(io::Error::other)?,
+            None => self.tensor.shallow_clone(),
+        };
+        let failed = io::Error::other::<tch::TchError>;
+        let host = tensor.f_to_device(Device::Cpu).and_then(|host| host.f_contiguous()?.f_view(-1)).map_err(failed)?;
+        drop(tensor);
+        let (numel, size) = (host.numel(), host.kind().elt_size_in_bytes());
+        let most = (PIECE_BYTES / size).min(numel);
+        let mut bytes = vec![0; most * size];
+        for start in (0..numel).step_by(most.max(1)) {
+            let count = most.min(numel - start);
+            let piece = host.f_narrow(0, start as i64, count as i64).map_err(failed)?;
+            piece.f_copy_data_u8(&mut bytes[..count * size], count).map_err(failed)?;
+            to.write_all(&bytes[..count * size])?;
+        }
+        Ok(())
     }
 }
 
-impl View for Stored {
+impl Layout for Stored {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -261,14 +311,7 @@ impl View for Stored {
         &self.shape
     }
 
-    fn data(&self) -> Cow<'_, [u8]> {
-        let host = self.tensor.to_device(Device::Cpu).contiguous();
-        let mut bytes = vec![0; self.data_len()];
-        host.copy_data_u8(&mut bytes, host.numel());
-        Cow::Owned(bytes)
-    }
-
-    fn data_len(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
     }
 }

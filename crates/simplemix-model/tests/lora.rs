@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use simplemix_model::{CausalLm, LoraConfig, LoraTargets, Packed, Targets, tiny};
+use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, Packed, Targets, tiny, weights};
 use tch::{Device, Kind, Tensor};
 
 fn golden(name: &str) -> PathBuf {
@@ -94,6 +95,84 @@ fn named_layers_with_a_rank_stabilised_scale() {
 #[test]
 fn fused_projections() {
     check("fused");
+}
+
+/// What is merged while it is written is `W + B A * scale` in f32, rounded once, as peft's `merge_and_unload` computes it; every
+/// other weight is as it was, and so is the folder that a merged model saves.
+#[test]
+fn weights_are_merged_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny::write_folder(&dir.path().join("base"), 3).unwrap();
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let path = |name: &str| dir.path().join(format!("{name} {kind:?}"));
+        let mut model = CausalLm::load(&dir.path().join("base"), kind, Device::Cpu).unwrap();
+        let targets = LoraTargets::Named(["q_proj", "down_proj"].map(str::to_owned).into());
+        model.add_adapter("a", LoraConfig { rank: 2, alpha: 3.0, targets, ..LoraConfig::default() }, 1).unwrap();
+        let policy = model.with_adapter(Some("a")).unwrap();
+        for (index, (_, tensor)) in policy.trainable_parameters().into_iter().enumerate() {
+            let numel = tensor.numel() as i64;
+            let values = (Tensor::arange(numel, (Kind::Float, Device::Cpu)) + index as i64).sin() * 0.1;
+            tensor.shallow_clone().copy_(&values.view_as(&tensor));
+        }
+        policy.save_merged(&path("written"), Some(&dir.path().join("base"))).unwrap();
+        policy.merged().unwrap().save(&path("held"), Some(&dir.path().join("base"))).unwrap();
+        let names = |folder: &Path| {
+            let mut names: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&path("written")), names(&path("held")));
+        for name in names(&path("held")) {
+            let bytes = |folder: &str| std::fs::read(path(folder).join(&name)).unwrap();
+            assert!(bytes("written") == bytes("held"), "{kind:?} {name:?}");
+        }
+        let saved = weights::read_all(&path("written").join(weights::WEIGHTS)).unwrap();
+        let matrices: BTreeMap<String, Tensor> = policy.trainable_parameters().into_iter().collect();
+        let mut changed = 0;
+        for (name, weight) in model.named_parameters() {
+            let module = name.strip_suffix(".weight").unwrap();
+            let of = |matrix: &str| matrices.get(&format!("base_model.model.{module}.lora_{matrix}.weight"));
+            let expected = match (of("A"), of("B")) {
+                (Some(a), Some(b)) => (weight.to_kind(Kind::Float) + b.matmul(a) * 1.5).to_kind(kind),
+                _ => weight.shallow_clone(),
+            };
+            changed += usize::from(saved[name] != *weight);
+            assert!(saved[name] == expected, "{kind:?} {name}");
+        }
+        assert_eq!(changed, 4);
+    }
+}
+
+/// Peak of resident memory in bytes; with `again`, counted from now on.
+fn peak(again: bool) -> usize {
+    if again {
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+    line.parse::<usize>().unwrap() * 1024
+}
+
+/// A model of half a gigabyte is saved in one tensor more than it has: `cargo test --test lora -- --ignored`.
+#[test]
+#[ignore = "half a gigabyte; the peak is that of the process, so no other test may run beside it"]
+fn merging_takes_one_tensor_more_than_the_model() {
+    let mut json = tiny::config().to_json();
+    for (key, value) in
+        [("hidden_size", 1024), ("intermediate_size", 4096), ("num_hidden_layers", 8), ("head_dim", 256)]
+    {
+        json[key] = value.into();
+    }
+    let config = ModelConfig::from_json(&json.to_string(), Path::new("config.json")).unwrap();
+    let weights = config.parameters() as usize * 4;
+    let mut model = CausalLm::random(config, 1, Device::Cpu).unwrap();
+    model.add_adapter("a", LoraConfig { rank: 8, ..LoraConfig::default() }, 1).unwrap();
+    let policy = model.with_adapter(Some("a")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let before = peak(true);
+    policy.save_merged(&dir.path().join("merged"), None).unwrap();
+    let more = peak(false).saturating_sub(before);
+    assert!(weights > 480 << 20 && more < 24 << 20, "{more} bytes more for {weights} bytes of weights");
 }
 
 fn adapted(config: LoraConfig) -> CausalLm {

@@ -1,12 +1,12 @@
 //! The model itself: names, row order, configuration, and the folder that is written.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, View};
+use safetensors::tensor::Dtype;
 use serde_json::{Value as Json, json};
 use simplemix_files::{AtomicFolder, create_dir_all};
 
@@ -14,7 +14,7 @@ use super::error::{GgufError, Result};
 use super::reader::{Gguf, TensorInfo};
 use super::tokenizer::{TokenIds, TokenizerFiles, rebuild};
 use crate::config::{ModelConfig, llama_json};
-use crate::safetensors_file;
+use crate::safetensors_file::{self, Layout};
 use crate::weights::WEIGHTS;
 
 /// Result of an import.
@@ -279,7 +279,7 @@ fn write_weights(
     });
     let mut file = folder.create_file(WEIGHTS)?;
     let path = file.path().to_owned();
-    let written = safetensors_file::write(&mut file, views.collect());
+    let written = safetensors_file::write(&mut file, views.collect(), Dequantised::put);
     failed.take().map_or(Ok(()), Err)?;
     written.map_err(io(&path, "write"))
 }
@@ -291,12 +291,12 @@ struct Dequantised<'a, F> {
     shape: Vec<usize>,
     /// Heads whose rows llama.cpp interleaved.
     heads: Option<usize>,
-    /// Why the tensor could not be read, which [`View`] has no way to say.
+    /// Why the tensor could not be read.
     failed: &'a RefCell<Option<GgufError>>,
     written: F,
 }
 
-impl<F: Fn()> View for Dequantised<'_, F> {
+impl<F> Layout for Dequantised<'_, F> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -305,25 +305,24 @@ impl<F: Fn()> View for Dequantised<'_, F> {
         &self.shape
     }
 
-    fn data(&self) -> Cow<'_, [u8]> {
-        let bytes = match self.gguf.bytes(self.info) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.failed.borrow_mut().get_or_insert(error);
-                return Cow::Borrowed(&[]);
-            }
-        };
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * 4
+    }
+}
+
+impl<F: Fn()> Dequantised<'_, F> {
+    fn put(&self, to: &mut dyn Write) -> io::Result<()> {
+        let bytes = self.gguf.bytes(self.info).map_err(|error| {
+            self.failed.borrow_mut().get_or_insert(error);
+            io::Error::other("a tensor that cannot be read")
+        })?;
         let weights = self.info.quant.dequantise(&bytes);
         let weights = match self.heads {
             Some(heads) => deinterleaved(&weights, self.shape[0], heads),
             None => weights,
         };
         (self.written)();
-        Cow::Owned(weights.iter().flat_map(|w| w.to_le_bytes()).collect())
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * 4
+        weights.iter().try_for_each(|weight| to.write_all(&weight.to_le_bytes()))
     }
 }
 

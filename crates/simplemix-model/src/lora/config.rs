@@ -1,7 +1,11 @@
 //! Shape of an adapter, and the linear layers that it changes.
 
+use std::path::Path;
+
+use super::peft::{ADAPTER_CONFIG, tensor_names};
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
+use crate::error::{At, Error, Result};
+use crate::not_a_model;
 
 /// Shape of an adapter.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +39,38 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
+    /// Reads the settings of a peft adapter's folder, without its weights.
+    ///
+    /// # Errors
+    /// [`Error::NotAModel`] for a folder without an adapter, [`Error::Config`] for settings that are not computed.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        not_a_model::check_adapter(folder)?;
+        let path = folder.join(ADAPTER_CONFIG);
+        Self::from_json(&simplemix_files::read_to_string(&path).at(&path, "read")?, &path)
+    }
+
+    /// Tensors of an adapter of `model` under peft's names, with their shapes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a setting out of range or a target that matches no linear layer.
+    ///
+    /// # Examples
+    /// ```
+    /// use simplemix_model::{LoraConfig, tiny};
+    ///
+    /// let tensors = LoraConfig { rank: 4, ..LoraConfig::default() }.tensors(&tiny::config())?;
+    /// assert_eq!(tensors[0], ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight".to_owned(), vec![4, 64]));
+    /// # Ok::<(), simplemix_model::Error>(())
+    /// ```
+    pub fn tensors(&self, model: &ModelConfig) -> Result<Vec<(String, Vec<i64>)>> {
+        self.check()?;
+        let of_module = |(name, [outputs, inputs]): (String, [i64; 2])| {
+            let [a, b] = tensor_names(&name);
+            [(a, vec![self.rank, inputs]), (b, vec![outputs, self.rank])]
+        };
+        Ok(self.modules(model)?.into_iter().flat_map(of_module).collect())
+    }
+
     /// Checks rank, alpha and dropout.
     pub(super) fn check(&self) -> Result<()> {
         let refuse =
@@ -57,7 +93,7 @@ impl LoraConfig {
     }
 
     /// Modules of `config` that the adapter changes, with their shapes `[O, I]`; every named target must match one.
-    pub(super) fn modules(&self, config: &ModelConfig) -> Result<Vec<(String, [i64; 2])>> {
+    pub(crate) fn modules(&self, config: &ModelConfig) -> Result<Vec<(String, [i64; 2])>> {
         let layers = 0..config.num_hidden_layers;
         let all = layers.flat_map(|layer| {
             config

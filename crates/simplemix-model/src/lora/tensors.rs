@@ -9,10 +9,9 @@ use simplemix_torch::keyed_dropout;
 use tch::{Device, Kind, Tensor};
 
 use super::config::LoraConfig;
-use super::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, tensor_names};
+use super::peft::{ADAPTER_WEIGHTS, tensor_names};
 use crate::config::ModelConfig;
-use crate::error::{At, Doing, Result};
-use crate::not_a_model;
+use crate::error::{Doing, Result};
 use crate::random;
 use crate::weights;
 
@@ -71,10 +70,15 @@ impl Lora {
         self.a.kind()
     }
 
-    /// `B A * scale`, `[O, I]`.
-    pub(crate) fn product(&self) -> Result<Tensor> {
-        let product = self.b.to_kind(Kind::Float).f_matmul(&self.a.to_kind(Kind::Float));
-        Ok(product.doing("merging an adapter")? * self.scale)
+    /// `weight + B A * scale`, `[O, I]`, on the weight's device and in its kind. The sum is in f32, and the only tensor of this
+    /// size that is made, but for its rounding to half precision.
+    pub(crate) fn merged_into(&self, weight: &Tensor) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let merged = || {
+            let mut sum = self.b.f_to_kind(Kind::Float)?.f_matmul(&self.a.f_to_kind(Kind::Float)?)?;
+            sum.f_mul_scalar_(self.scale)?.f_add_(weight)?.f_to_kind(weight.kind())
+        };
+        merged().doing("merging an adapter")
     }
 }
 
@@ -101,17 +105,8 @@ impl Adapter {
 
     /// Reads peft's folder.
     pub(crate) fn load(folder: &Path, model: &ModelConfig, device: Device) -> Result<Self> {
-        not_a_model::check_adapter(folder)?;
-        let path = folder.join(ADAPTER_CONFIG);
-        let config = LoraConfig::from_json(&simplemix_files::read_to_string(&path).at(&path, "read")?, &path)?;
-        let modules = config.modules(model)?;
-        let wanted: Vec<(String, Vec<i64>)> = modules
-            .iter()
-            .flat_map(|(name, [outputs, inputs])| {
-                let [a, b] = tensor_names(name);
-                [(a, vec![config.rank, *inputs]), (b, vec![*outputs, config.rank])]
-            })
-            .collect();
+        let config = LoraConfig::from_folder(folder)?;
+        let (modules, wanted) = (config.modules(model)?, config.tensors(model)?);
         let file = folder.join(ADAPTER_WEIGHTS);
         let mut tensors =
             weights::load_files(folder, &[file], &wanted, |name| Some(name.to_owned()), Kind::Float, device)?;

@@ -206,9 +206,8 @@ pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&P
         return Ok(Trained::Policy(Box::new(model)));
     }
     model.save_adapter(ADAPTER, &folder.path().join("adapter"), source.and_then(Path::to_str))?;
-    let merged = model.merged()?;
-    merged.save(&folder.model(), source)?;
-    Ok(Trained::Policy(Box::new(merged)))
+    model.save_merged(&folder.model(), source)?;
+    Ok(Trained::Policy(Box::new(model)))
 }
 
 #[cfg(all(test, feature = "faults", debug_assertions))]
