@@ -85,7 +85,7 @@ fn a_dry_run_says_what_memory_it_takes_and_writes_nothing() {
     };
     let whole = text(&[]);
     assert!(whole.contains("expected peak memory 0.") && whole.contains("optimizer"), "{whole}");
-    assert!(text(&["--set", "memory.activation_checkpointing=true"]).contains("activations of"));
+    assert!(text(&["--set", "memory.activation_checkpointing=true"]).contains("passes of"));
     assert!(!dir.path("run").exists());
 }
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod collecting;
 mod data;
 mod devices;
+mod dry_run;
 mod eval;
 #[cfg(feature = "faults")]
 mod faults;

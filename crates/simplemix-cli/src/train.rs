@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Command, FromArgMatches};
-use simplemix_model::device_name;
+use simplemix_model::{device_name, hub};
 use simplemix_settings::{Settings, assignment, merge, placed, toml_template};
-use simplemix_train::{MixSource, Objective, Outcome, Resume, Run, RunFolder, TrainConfig, from_trl};
+use simplemix_train::{MixSource, Objective, Outcome, Phases, Resume, Run, RunFolder, TrainConfig, from_trl};
 
 use crate::claims::claim_folder;
 use crate::closing::{Closing, how_to_go_on};
@@ -212,17 +212,20 @@ pub(crate) fn run(args: &Args) -> Result {
             output.display()
         )));
     }
-    config.model = config.model.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
+    let folder = if args.dry_run { hub::resolve_without_weights } else { hub::resolve };
+    config.model = config.model.as_deref().map(folder).transpose().input()?;
     let reference = &mut config.reference.model;
-    *reference = reference.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
-    let run = Run::prepare(config).map_err(|error| match error {
+    *reference = reference.as_deref().map(folder).transpose().input()?;
+    let mut run = Run::prepare(config).map_err(|error| match error {
         simplemix_train::Error::Setting(error) => refused(&error, args),
         other => Failure::Input(other.into()),
     })?;
-    describe(args, &run);
     if args.dry_run {
+        describe(args, &run);
         return estimate(&run);
     }
+    run = run.load().input()?;
+    describe(args, &run);
     let mut terminal = Terminal::new();
     terminal.keep_results_for_json(args.json);
     let resume = match (is_resumed, args.resume_anyway) {
@@ -342,16 +345,21 @@ fn estimate(run: &Run) -> Result {
     let memory = run.memory_estimate().input()?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     print(&format!("expected peak memory {:.2} GB", gigabytes(memory.total())));
-    let activations = format!("activations of {} tokens", memory.micro_batch_tokens);
-    for (what, bytes) in [
-        ("weights", memory.weights),
-        ("gradients", memory.gradients),
-        ("optimizer", memory.optimizer),
-        (activations.as_str(), memory.activations),
-        ("logits", memory.logits),
-        ("libraries", memory.program),
-    ] {
-        print(&format!("  {what:<28} {:>6.2} GB", gigabytes(bytes)));
+    let Phases { passes, update } = memory.phases;
+    let passes_of = format!("passes of {} tokens", memory.micro_batch_tokens);
+    let line = |what: &str, bytes: u64| print(&format!("  {what:<28} {:>6.2} GB", gigabytes(bytes)));
+    line("program and data", memory.program);
+    line("weights", memory.weights);
+    if memory.peaks_at_loading() {
+        line("loading", memory.loading);
+        print("nothing was written; leave out --dry-run to train");
+        return Ok(());
+    }
+    line("gradients", memory.gradients);
+    line("optimizer", memory.optimizer);
+    match passes >= update {
+        true => line(&passes_of, passes),
+        false => line("update", update),
     }
     print("nothing was written; leave out --dry-run to train");
     Ok(())

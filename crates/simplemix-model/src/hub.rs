@@ -29,20 +29,31 @@ const OPTIONAL: &[&str] = &[
 /// (feature `hub`); [`Error::NotAModel`] for a path that is known to be something else than a model folder.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
     match hub_id(model) {
-        Some(id) => fetch(id),
+        Some(id) => fetch(id, true),
         None => not_a_model::check(model).map(|()| model.to_owned()),
     }
 }
 
+/// As [`resolve`], without the weights of a model of the hub: for what follows from its configuration and tokenizer alone.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_without_weights(model: &Path) -> Result<PathBuf> {
+    match hub_id(model) {
+        Some(id) => fetch(id, false),
+        None => resolve(model),
+    }
+}
+
 #[cfg(not(feature = "hub"))]
-fn fetch(id: &str) -> Result<PathBuf> {
+fn fetch(id: &str, _: bool) -> Result<PathBuf> {
     let reason = "there is no such folder, and this build has no access to the hub; build it with `--features hub`";
     Err(Error::Hub { id: id.to_owned(), reason: reason.to_owned() })
 }
 
-/// Downloads a model into the hub's cache.
+/// Downloads a model into the hub's cache, with its weights or without.
 #[cfg(feature = "hub")]
-fn fetch(id: &str) -> Result<PathBuf> {
+fn fetch(id: &str, with_weights: bool) -> Result<PathBuf> {
     let failed = |reason: String| Error::Hub { id: id.to_owned(), reason };
     let hub = Hub::from_env();
     let repo = Repo { kind: Kind::Model, id };
@@ -53,7 +64,9 @@ fn fetch(id: &str) -> Result<PathBuf> {
         // Absence is usual; anything else shows when the file is needed.
         let _ = get(name);
     }
-    weights(&get).map_err(failed)?;
+    if with_weights {
+        weights(&get).map_err(failed)?;
+    }
     config.parent().map(Path::to_owned).ok_or_else(|| failed("the cache has no folder for it".to_owned()))
 }
 

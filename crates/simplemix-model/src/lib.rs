@@ -67,6 +67,7 @@ pub use family::MODEL_TYPES;
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use generation_config::GenerationConfig;
 pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraSettings, LoraTargets};
+pub use memory::{PassCosts, PassMemory, RunTokens, Trained};
 pub use name::model_name;
 pub use packed::{Packed, Segment, Targets};
 pub use processors::Processors;

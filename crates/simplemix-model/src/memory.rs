@@ -1,33 +1,344 @@
-//! How much memory training will take, from a configuration alone.
+//! Memory of a training pass below the output head, from a configuration alone: what each operation of a layer keeps for
+//! its backward pass, by name.
+//!
+//! Letters: T tokens, H width, Q and K widths of all query and key heads, N query heads, F feed-forward width.
 
-use crate::config::{ModelConfig, Norms};
+use tch::{Device, Kind};
 
-/// Memory of a layer over that of the tensors that its backward pass reads, measured on a CPU: the allocator's slack and
-/// gradients in flight. 1.20 for SmolLM2-135M in f32, packed plainly or with shared prompts (docs/decisions.md).
-const SLACK: f64 = 1.2;
+use crate::attention::AttentionRoute;
+use crate::config::{ModelConfig, Norms, QkNorm};
+use crate::error::Result;
+use crate::lora::LoraConfig;
+
+/// A causal run of a pass: tokens of its own, and tokens of a prompt before them that belong to another run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunTokens {
+    /// Tokens of the run.
+    pub own: usize,
+    /// Tokens that only their keys are needed of.
+    pub before: usize,
+}
+
+/// Memory of a pass and its backward pass, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PassMemory {
+    /// Kept from the forward pass until the backward pass.
+    pub kept: u64,
+    /// Gradients of one layer while its backward pass runs; and the layer's activations, where they are computed again.
+    pub in_layer: u64,
+}
+
+/// Bytes that passes of a model keep, for any number of tokens.
+#[derive(Debug)]
+pub struct PassCosts<'a> {
+    config: &'a ModelConfig,
+    element: f64,
+    route: AttentionRoute,
+    is_checkpointed: bool,
+    /// Bytes a token of each layer, attention's keys left out; 0 below the first trained weight.
+    layers: Vec<f64>,
+    /// Bytes of the largest weight gradient of a layer before it is added up.
+    gradient: f64,
+}
+
+/// What is trained, on which device.
+#[derive(Clone, Copy)]
+pub struct Trained<'a> {
+    /// Element type of the model's weights.
+    pub kind: Kind,
+    /// Device of the pass.
+    pub device: Device,
+    /// Adapter that is trained.
+    pub adapter: Option<&'a LoraConfig>,
+    /// Whether a tensor of the model, by its name, is trained.
+    pub tensor: &'a dyn Fn(&str) -> bool,
+    /// Whether layers are computed again in the backward pass.
+    pub is_checkpointed: bool,
+}
 
 impl ModelConfig {
-    /// Bytes of activations that a forward pass over `tokens` keeps for its backward pass, below the output head, with
-    /// `element` bytes a number. Linear in tokens: attention never holds a row of products, except where they are
-    /// capped.
-    pub fn activation_bytes(&self, tokens: usize, element: usize, checkpointed: bool) -> u64 {
-        let [h, q, f] = [self.hidden_size, self.query_width(), self.intermediate_size].map(|width| width as f64);
-        // Inputs of norms with and without their factor, and what they give.
-        let norms = match self.norms {
-            Norms::Before | Norms::After => 6.0 * h,
-            Norms::Both => 12.0 * h,
-        };
-        // Queries, a key and a value for each of them, what attention gives, and that in the segments' order.
-        let attention = 5.0 * q;
-        // Gate, its activation, up, and their product.
-        let layer = (norms + attention + 4.0 * f) * SLACK;
-        let layers = self.num_hidden_layers as f64;
-        let floats = if checkpointed { layer + (layers + 1.0) * h } else { layers * layer };
-        (floats * tokens as f64) as u64 * element as u64
-    }
-
     /// Bytes of keys and values that generation keeps for a token of a row, of numbers of `element` bytes.
     pub fn cache_bytes(&self, element: usize) -> u64 {
         2 * self.num_hidden_layers as u64 * self.key_width() as u64 * element as u64
+    }
+}
+
+impl<'a> PassCosts<'a> {
+    /// Costs of a model of which `trained` is trained.
+    ///
+    /// # Errors
+    /// [`crate::Error::Input`] for an adapter that does not fit the model.
+    ///
+    /// # Examples
+    /// ```
+    /// use simplemix_model::{PassCosts, RunTokens, Trained, tiny};
+    /// use tch::{Device, Kind};
+    ///
+    /// let config = tiny::config();
+    /// let all = Trained {
+    ///     kind: Kind::Float,
+    ///     device: Device::Cpu,
+    ///     adapter: None,
+    ///     tensor: &|_| true,
+    ///     is_checkpointed: false,
+    /// };
+    /// let memory = |trained: Trained<'_>| {
+    ///     let costs = PassCosts::new(&config, trained)?;
+    ///     Ok::<_, simplemix_model::Error>(costs.of(&[RunTokens { own: 100, before: 0 }]))
+    /// };
+    /// let again = Trained { is_checkpointed: true, ..all };
+    /// assert!(memory(again)?.kept < memory(all)?.kept);
+    /// # Ok::<(), simplemix_model::Error>(())
+    /// ```
+    pub fn new(config: &'a ModelConfig, trained: Trained<'_>) -> Result<Self> {
+        let adapted = match trained.adapter {
+            Some(adapter) => adapter.modules(config)?.into_iter().map(|(module, _)| module).collect(),
+            None => Vec::new(),
+        };
+        let route = AttentionRoute::of(config, trained.kind, trained.device);
+        let element = trained.kind.elt_size_in_bytes() as f64;
+        let layer = LayerCosts { config, trained, adapted: &adapted, element, route };
+        let mut flows = (trained.tensor)("model.embed_tokens.weight");
+        let of_layer = |index: usize| {
+            flows |= layer.is_trained(index);
+            if flows { layer.token_bytes(index) } else { 0.0 }
+        };
+        let layers = (0..config.num_hidden_layers).map(of_layer).collect();
+        let largest = config.projections().iter().map(|(_, shape, _)| shape[0] * shape[1]).max().unwrap_or(0) as f64;
+        // In half precision the product's result is cast before it is added.
+        let wide = if trained.kind == Kind::Float { 0.0 } else { 4.0 };
+        let gradient = if trained.adapter.is_some() { 0.0 } else { largest * (element + wide) };
+        Ok(Self { config, element, route, is_checkpointed: trained.is_checkpointed, layers, gradient })
+    }
+
+    /// Memory of a pass over `runs`.
+    pub fn of(&self, runs: &[RunTokens]) -> PassMemory {
+        let tokens = runs.iter().map(|run| run.own).sum::<usize>() as f64;
+        let config = self.config;
+        let windows = config.layers.iter().map(|layer| layer.window);
+        let attention: Vec<f64> = self.by_window(runs, windows);
+        let of_layer = |index: usize| match self.layers[index] {
+            0.0 => 0.0,
+            bytes => bytes * tokens + attention[index],
+        };
+        let (h, f) = (config.hidden_size as f64, config.intermediate_size as f64);
+        let layers = self.layers.len();
+        // The last norm's input and output, or the inputs of all layers and of that norm.
+        let top = 2.0 * h * self.element * tokens;
+        let largest = (0..layers).map(of_layer).fold(0.0, f64::max);
+        let (kept, again) = match self.is_checkpointed {
+            true => ((layers as f64 + 2.0) * h * self.element * tokens, largest),
+            false => ((0..layers).map(of_layer).sum::<f64>() + top, 0.0),
+        };
+        // Gradients of the residual stream, and of gate, up and their product.
+        let passing = (2.0 * h + 3.0 * f) * self.element * tokens + self.gradient;
+        PassMemory { kept: kept as u64, in_layer: (again + passing) as u64 }
+    }
+
+    /// Bytes that attention keeps of keys and products in each layer; masks are shared, and counted in the first layer that
+    /// has them.
+    fn by_window(&self, runs: &[RunTokens], windows: impl Iterator<Item = Option<i64>>) -> Vec<f64> {
+        let mut known: Vec<(Option<i64>, f64)> = Vec::new();
+        let of_window = |window: Option<i64>| match known.iter().find(|(of, _)| *of == window) {
+            Some(&(_, bytes)) => bytes,
+            None => {
+                let calls = Calls::of(runs, window, self.route);
+                let bytes = self.attention(&calls);
+                known.push((window, bytes));
+                bytes + calls.masks * self.element
+            }
+        };
+        windows.map(of_window).collect()
+    }
+
+    fn attention(&self, calls: &Calls) -> f64 {
+        let (q, kv) = (self.config.query_width() as f64, self.config.key_width() as f64);
+        let heads = self.config.num_attention_heads as f64;
+        match self.config.attention_soft_cap {
+            None => {
+                // Queries that a causal run repeats, with what attention gives for them.
+                let repeated = calls.repeated * (2.0 * q * self.element + 4.0 * heads);
+                2.0 * kv * calls.keys * self.element + repeated
+            }
+            // Products of their own: keys and values for each query head, tanh, and the softmax in f32 and as operand.
+            Some(_) => {
+                let operand = if self.element == 4.0 { 0.0 } else { self.element };
+                2.0 * q * calls.keys * self.element + heads * calls.products * (self.element + 4.0 + operand)
+            }
+        }
+    }
+}
+
+/// Rows of all calls of attention in a layer.
+#[derive(Debug, Default, PartialEq)]
+struct Calls {
+    /// Rows of keys.
+    keys: f64,
+    /// Queries by keys.
+    products: f64,
+    /// Entries of masks, those of one shape counted once.
+    masks: f64,
+    /// Rows of queries that belong to another run.
+    repeated: f64,
+}
+
+impl Calls {
+    fn of(runs: &[RunTokens], window: Option<i64>, route: AttentionRoute) -> Self {
+        let mut calls = Self::default();
+        let mut masks: Vec<(usize, usize, usize)> = Vec::new();
+        let longest = runs.iter().map(|run| run.own + run.before).max().unwrap_or(0);
+        let window = window.map(|window| window as usize).filter(|window| *window < longest);
+        let in_one_call = route == AttentionRoute::Varlen;
+        for &RunTokens { own, before } in runs {
+            let mut call = |rows: usize, keys: usize, is_masked: bool| {
+                calls.keys += keys as f64;
+                calls.products += rows as f64 * keys as f64;
+                let shape = (before, rows, keys);
+                if is_masked && !masks.contains(&shape) {
+                    masks.push(shape);
+                }
+            };
+            match window {
+                _ if in_one_call => call(own, before + own, false),
+                None if before > 0 && route == AttentionRoute::Runs => {
+                    call(before + own, before + own, false);
+                    calls.repeated += before as f64;
+                }
+                Some(window) if before == 0 && own > window => {
+                    for first in (0..own).step_by(window) {
+                        let (rows, from) = (window.min(own - first), (first + 1).saturating_sub(window));
+                        call(rows, first - from + rows, first > 0);
+                    }
+                }
+                window => {
+                    let seen = window.map_or(before, |window| before.min(window - 1));
+                    call(own, seen + own, before > 0);
+                }
+            }
+        }
+        calls.masks = masks.iter().map(|&(_, rows, keys)| rows as f64 * keys as f64).sum();
+        calls
+    }
+}
+
+/// Costs of one layer, a token.
+struct LayerCosts<'a> {
+    config: &'a ModelConfig,
+    trained: Trained<'a>,
+    /// Modules that the adapter changes.
+    adapted: &'a [String],
+    element: f64,
+    route: AttentionRoute,
+}
+
+impl LayerCosts<'_> {
+    fn name(&self, index: usize, module: &str) -> String {
+        format!("model.layers.{index}.{module}")
+    }
+
+    fn trains(&self, index: usize, module: &str) -> bool {
+        self.trained.adapter.is_none() && (self.trained.tensor)(&format!("{}.weight", self.name(index, module)))
+    }
+
+    fn adapts(&self, index: usize, module: &str) -> bool {
+        self.adapted.contains(&self.name(index, module))
+    }
+
+    /// Whether the layer has a trained matrix or norm.
+    fn is_trained(&self, index: usize) -> bool {
+        let matrices = self.config.projections();
+        let norms = ["input_layernorm", "post_attention_layernorm"];
+        matrices.iter().any(|(module, ..)| self.trains(index, module) || self.adapts(index, module))
+            || norms.iter().any(|norm| self.trains(index, norm))
+    }
+
+    /// Bytes a token, without keys, values and products of attention.
+    fn token_bytes(&self, index: usize) -> f64 {
+        let config = self.config;
+        let [h, q, kv, f] =
+            [config.hidden_size, config.query_width(), config.key_width(), config.intermediate_size].map(|n| n as f64);
+        let norms = match config.norms {
+            Norms::Before | Norms::After => 2.0,
+            Norms::Both => 4.0,
+        };
+        let of_heads = if config.qk_norm == QkNorm::None { 0.0 } else { q + kv };
+        let norm_bytes = self.norm(index, norms * h + of_heads);
+        let (qkv, gate_up): (&[&str], &[&str]) = match config.fused_projections {
+            true => (&["self_attn.qkv_proj"], &["mlp.gate_up_proj"]),
+            false => (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["mlp.gate_proj", "mlp.up_proj"]),
+        };
+        let inputs =
+            self.input(index, h, qkv) + self.input(index, h, gate_up) + self.input(index, f, &["mlp.down_proj"]);
+        let attended = match self.input(index, q, &["self_attn.o_proj"]) {
+            // One call's result is the next product's input.
+            bytes if self.route == AttentionRoute::Varlen => (bytes - q * self.element).max(0.0),
+            bytes => bytes,
+        };
+        // Queries and what attention gives for them, with the log of each row's sum; capped products keep queries alone.
+        let heads = config.num_attention_heads as f64;
+        let mixed = match config.attention_soft_cap {
+            None => 2.0 * q * self.element + 4.0 * heads,
+            Some(_) => q * self.element,
+        };
+        // Gate, its activation, and up.
+        norm_bytes + inputs + attended + mixed + 3.0 * f * self.element
+    }
+
+    /// Norms of `width` numbers in all: their inputs, and these normed where a factor is trained.
+    fn norm(&self, index: usize, width: f64) -> f64 {
+        let (is_half, on_host) = (self.element < 4.0, self.trained.device == Device::Cpu);
+        let wide = is_half && (on_host || self.config.norm_offset);
+        let input = if wide { 4.0 } else { self.element };
+        // libtorch has a norm in one kernel for devices alone; on a CPU it is made of its parts.
+        let normed = if self.config.norm_offset { 4.0 } else { self.element };
+        let is_trained = ["input_layernorm", "post_attention_layernorm"].iter().any(|norm| self.trains(index, norm));
+        width * (input + if on_host && is_trained { normed } else { 0.0 })
+    }
+
+    /// Input of `width` numbers that the `modules` share: kept where one of them is trained, and in f32 for adapters.
+    fn input(&self, index: usize, width: f64, modules: &[&str]) -> f64 {
+        let adapted = modules.iter().filter(|module| self.adapts(index, module)).count() as f64;
+        let is_trained = modules.iter().any(|module| self.trains(index, module));
+        let Some(adapter) = self.trained.adapter.filter(|_| adapted > 0.0) else {
+            return if is_trained { width * self.element } else { 0.0 };
+        };
+        // Dropped inputs are each module's own.
+        let copies = if adapter.dropout > 0.0 { adapted } else { 1.0 };
+        4.0 * (copies * width + adapted * adapter.rank as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    #[test]
+    fn rows_of_attention_are_counted_as_they_are_called() {
+        let runs = [RunTokens { own: 10, before: 0 }, RunTokens { own: 4, before: 6 }];
+        let calls = |keys: f64, products: f64, masks: f64, repeated: f64| Calls { keys, products, masks, repeated };
+        assert_eq!(Calls::of(&runs, None, AttentionRoute::Masked), calls(20.0, 140.0, 40.0, 0.0));
+        assert_eq!(Calls::of(&runs, None, AttentionRoute::Runs), calls(20.0, 200.0, 0.0, 6.0));
+        assert_eq!(Calls::of(&runs, Some(4), AttentionRoute::Varlen), calls(20.0, 140.0, 0.0, 0.0));
+        // Blocks of 4, 4 and 2 rows see 4, 7 and 5 keys; the continuation sees 3 keys before its own.
+        let windowed = calls(4.0 + 7.0 + 5.0 + 7.0, 16.0 + 28.0 + 10.0 + 28.0, 28.0 + 10.0 + 28.0, 0.0);
+        assert_eq!(Calls::of(&runs, Some(4), AttentionRoute::Masked), windowed);
+        assert_eq!(Calls::of(&runs, Some(10), AttentionRoute::Masked), calls(20.0, 140.0, 40.0, 0.0));
+    }
+
+    /// The tensors of a layer of the tiny model, counted by hand: two norms of three tensors of 64, queries, attention's
+    /// result twice, four of 160, a log-sum for each of four heads, and keys and values of 32.
+    #[test]
+    fn a_layer_keeps_what_its_operations_need() {
+        let config = tiny::config();
+        let trained =
+            |tensor| Trained { kind: Kind::Float, device: Device::Cpu, adapter: None, tensor, is_checkpointed: false };
+        let runs = [RunTokens { own: 10, before: 0 }];
+        let all = PassCosts::new(&config, trained(&|_| true)).unwrap().of(&runs).kept;
+        let layer = 6 * 64 + 3 * 64 + 4 * 160 + 4 + 2 * 32;
+        assert_eq!(all, 4 * 10 * (2 * layer + 2 * 64));
+        // Below the first trained weight nothing is kept.
+        let upper = PassCosts::new(&config, trained(&|name| name.starts_with("model.layers.1."))).unwrap();
+        assert_eq!(upper.of(&runs).kept, 4 * 10 * (layer + 2 * 64));
     }
 }

@@ -1,10 +1,10 @@
 //! Estimates of tokens, memory and time of stages that are not done yet: upper bounds where nothing better is known.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use simplemix_model::{Dtype, ModelConfig};
 use simplemix_rollout::GeneratorSettings;
-use simplemix_train::{TrainConfig, most_training_tokens};
+use simplemix_train::TrainConfig;
 use tch::{Device, Tensor};
 
 use crate::error::Result;
@@ -27,6 +27,7 @@ const DECODING: f64 = 0.5;
 
 /// Estimates from the speed of the machine and the size of the model.
 pub(crate) struct Estimator {
+    folder: PathBuf,
     model: ModelConfig,
     device: Device,
     flops: f64,
@@ -36,8 +37,8 @@ pub(crate) struct Estimator {
 impl Estimator {
     /// Measures the device. `pairs` is the size of the mixture, where the settings set it.
     pub(crate) fn new(model: &Path, pairs: Option<u64>, device: Device) -> Result<Self> {
-        let model = ModelConfig::from_folder(model)?;
-        Ok(Self { model, device, flops: measured_flops(device), pairs: pairs.map(|pairs| pairs as f64) })
+        let (folder, model) = (model.to_owned(), ModelConfig::from_folder(model)?);
+        Ok(Self { folder, model, device, flops: measured_flops(device), pairs: pairs.map(|pairs| pairs as f64) })
     }
 
     pub(crate) fn of(&self, stage: &Stage) -> Estimate {
@@ -65,21 +66,14 @@ impl Estimator {
     }
 
     fn training(&self, config: &TrainConfig) -> Estimate {
-        let trained = if config.lora.rank > 0 { 0.02 } else { 1.0 } * self.model.parameters() as f64;
-        let activations = self.model.activation_bytes(
-            most_training_tokens(config.batch.micro_batch_tokens, self.device)
-                .max(2 * config.tokens.max_length.min(1024)),
-            4,
-            config.memory.activation_checkpointing,
-        ) as f64;
-        let logits = config.memory.logits_bytes.or(256 << 20) as f64;
-        let memory = self.weights() + 12.0 * trained + activations + logits;
+        // The stage's own model is the first round's, or one of its shape.
+        let memory = config.memory_bound(&self.folder, self.device).map(|memory| memory.total() as f64).ok();
         let pairs = config.max_steps.map(|steps| (steps as usize * config.batch.batch_size) as f64);
         let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
         // Every pair has the maximum length, its second response half of it.
         let tokens = pairs.map(|pairs| pairs * 1.5 * config.tokens.max_length as f64);
         let seconds = tokens.map(|tokens| self.seconds(6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
-        Estimate { tokens, memory: Some(memory), seconds }
+        Estimate { tokens, memory, seconds }
     }
 
     fn weights(&self) -> f64 {

@@ -82,7 +82,8 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Model`] if the model's configuration cannot be read.
     pub fn estimate(&self) -> Result<Vec<Estimate>> {
-        let model = simplemix_model::hub::resolve(needed("model", self.settings.model.as_deref(), "a model folder")?)?;
+        let model = needed("model", self.settings.model.as_deref(), "a model folder")?;
+        let model = simplemix_model::hub::resolve_without_weights(model)?;
         let estimator = Estimator::new(&model, self.settings.mix.settings.size, self.device)?;
         let stages = self.plan.stages.iter();
         Ok(stages.map(|stage| if stage.done().is_some() { Estimate::default() } else { estimator.of(stage) }).collect())

@@ -97,7 +97,7 @@ fn scored(
 fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
     let run = config.output.as_deref().ok_or_else(|| Error::setting("train.output", "not set", "a folder"))?;
     let resume = Resume::from(RunFolder::is_started(run));
-    let prepared = Run::prepare(config.clone()).map_err(Error::Prepare)?;
+    let prepared = Run::prepare(config.clone()).and_then(Run::load).map_err(Error::Prepare)?;
     let pairs = prepared.train.len() as u64;
     let finished = prepared.start(resume, watch)?;
     if finished.outcome == Outcome::Stopped {

@@ -130,6 +130,33 @@ fn square_sum(values: &[f32]) -> f64 {
     sums.collect::<Vec<_>>().iter().sum()
 }
 
+impl OptimizerSettings {
+    /// Group of each of the `names`, the first that has a pattern for it.
+    fn groups_of(&self, names: &[&str]) -> Result<Vec<Option<&ParameterGroup>>> {
+        self.check_ranges()?;
+        let mut group_of = vec![None; names.len()];
+        for group in &self.parameter_groups {
+            let decay = group.weight_decay.unwrap_or(0.0);
+            let factor = group.learning_rate_factor;
+            if [decay, factor].iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
+                return Err(Error::setting(GROUPS, format!("{decay} and {factor}"), "numbers >= 0"));
+            }
+            for at in patterns::matching(GROUPS, &group.names, names)? {
+                group_of[at].get_or_insert(group);
+            }
+        }
+        Ok(group_of)
+    }
+
+    /// Whether any of the parameters `names` has a learning rate above 0 where the run's is.
+    ///
+    /// # Errors
+    /// Errors of [`AdamW::new`] about the settings.
+    pub(crate) fn learns(&self, names: &[&str]) -> Result<bool> {
+        Ok(self.groups_of(names)?.iter().any(|group| group.is_none_or(|group| group.learning_rate_factor > 0.0)))
+    }
+}
+
 impl AdamW {
     /// Starts with zero moments for every parameter. The learning rate and its schedule are left to the caller.
     ///
@@ -137,19 +164,8 @@ impl AdamW {
     /// [`Error::Setting`] for settings out of range, [`Error::Parameter`] for a parameter that is not a contiguous tensor
     /// of floats, and [`Error::Pattern`] for a pattern of a group that is invalid or matches nothing.
     pub fn new(parameters: &[(String, Tensor)], settings: &OptimizerSettings) -> Result<Self> {
-        settings.check_ranges()?;
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-        let mut group_of = vec![None; names.len()];
-        for group in &settings.parameter_groups {
-            let decay = group.weight_decay.unwrap_or(0.0);
-            let factor = group.learning_rate_factor;
-            if [decay, factor].iter().any(|x| !(x.is_finite() && *x >= 0.0)) {
-                return Err(Error::setting(GROUPS, format!("{decay} and {factor}"), "numbers >= 0"));
-            }
-            for at in patterns::matching(GROUPS, &group.names, &names)? {
-                group_of[at].get_or_insert(group);
-            }
-        }
+        let group_of = settings.groups_of(&names)?;
         let slot = |((name, parameter), group): (&(String, Tensor), Option<&ParameterGroup>)| {
             let is_float = matches!(parameter.kind(), Kind::Float | Kind::BFloat16 | Kind::Half);
             if !is_float || !parameter.is_contiguous() {
@@ -217,11 +233,6 @@ impl AdamW {
     /// Effect of this optimiser's updates on the weights; those before [`AdamW::restore`] are not counted.
     pub fn movement(&self) -> Movement {
         self.movement
-    }
-
-    /// Whether any parameter has a learning rate above 0 where the run's is.
-    pub(crate) fn learns(&self) -> bool {
-        self.slots.iter().any(|slot| slot.rate_factor > 0.0)
     }
 
     /// Number of updates so far.

@@ -68,11 +68,10 @@ impl HypoSettings {
         if self.prompts == 0 { pairs } else { self.prompts.min(pairs) }
     }
 
-    /// Most tokens of a forward pass over responses to prompts of up to `longest` tokens, and the scored ones of these.
-    pub(crate) fn pass_tokens(&self, longest: usize, micro_batch_tokens: usize, pairs: usize) -> (usize, usize) {
+    /// Most prompts of a forward pass over responses to prompts of up to `longest` tokens.
+    pub(crate) fn pass_prompts(&self, longest: usize, micro_batch_tokens: usize, pairs: usize) -> usize {
         let scored = self.samples * self.max_new_tokens;
-        let prompts = (micro_batch_tokens / (longest + scored)).clamp(1, self.prompts_of(pairs).max(1));
-        (prompts * (longest + scored), prompts * scored)
+        (micro_batch_tokens / (longest + scored)).clamp(1, self.prompts_of(pairs).max(1))
     }
 
     /// Batch size of generation in an update of `pairs` pairs.

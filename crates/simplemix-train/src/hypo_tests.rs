@@ -210,6 +210,6 @@ fn prompts_are_grouped_within_the_budget_and_settings_checked() {
     assert_eq!(text(HypoSettings { samples: 0, ..SETTINGS }), "`hypo.samples` is 0, expected a whole number >= 1");
     // A thousand tokens hold three prompts of 50 tokens with two responses of 128.
     let settings = HypoSettings { max_new_tokens: 128, ..SETTINGS };
-    assert_eq!(settings.pass_tokens(50, 1000, 8), (3 * 306, 3 * 256));
-    assert_eq!((settings.pass_tokens(50, 10, 8).0, settings.rows(8)), (306, 16));
+    assert_eq!(settings.pass_prompts(50, 1000, 8), 3);
+    assert_eq!((settings.pass_prompts(50, 10, 8), settings.rows(8)), (1, 16));
 }

@@ -51,7 +51,7 @@ pub use forward::ForwardOptions;
 pub use hypo::HypoSettings;
 pub use learner::{Learner, Trainable};
 pub use loop_settings::{BestRule, LoopSettings, OnNonFinite};
-pub use memory::{DEVICE_PEAK, MemoryEstimate, peak_bytes};
+pub use memory::{DEVICE_PEAK, MemoryEstimate, Phases, peak_bytes};
 pub use metrics::{MetricSet, Record};
 pub use observer::{NonFinite, Observer, Occasion};
 pub use order::Order;

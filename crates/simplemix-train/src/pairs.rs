@@ -8,6 +8,7 @@ use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, Tokeni
 use simplemix_files::open_dir;
 use simplemix_model::ModelConfig;
 
+use crate::config::{Objective, TrainConfig};
 use crate::error::{Error, Result};
 use crate::sides::Sides;
 use crate::table::{PairEntry, PairTable};
@@ -22,6 +23,17 @@ pub(crate) enum Feed {
     Apart,
     /// The chosen response only.
     Chosen,
+}
+
+impl Feed {
+    /// How a run feeds its pairs.
+    pub(crate) fn of(config: &TrainConfig) -> Self {
+        match (config.objective, config.memory.share_prompts) {
+            (Objective::Sft, _) => Self::Chosen,
+            (_, true) => Self::Shared,
+            (_, false) => Self::Apart,
+        }
+    }
 }
 
 /// A named held-out set. The name is part of the names of its metrics and may be empty.

@@ -37,11 +37,6 @@ impl Trainee {
         Ok(Self { parameters, optimizer })
     }
 
-    /// Whether any parameter has a learning rate above 0 where the run's is.
-    pub(crate) fn learns(&self) -> bool {
-        self.optimizer.learns()
-    }
-
     /// Number of trained weights.
     pub fn count(&self) -> i64 {
         self.parameters.iter().map(|(_, tensor)| tensor.numel() as i64).sum()

@@ -436,7 +436,7 @@ fn a_second_model_and_the_answers_are_in_the_memory_estimate() {
     assert!(adapted.weights < with.weights);
     let long = estimate(over(hypo(&dir, "d"), "hypo.max_new_tokens = 2000"));
     // Sixteen rows of more than 2000 tokens, each a key and a value of 32 numbers in two layers.
-    assert!(long.activations > 16 * 2000 * 2 * 2 * 32 * 4, "{}", long.activations);
+    assert!(long.phases.passes > 16 * 2000 * 2 * 2 * 32 * 4, "{}", long.phases.passes);
 }
 
 /// Pairs whose scores are `margin(i)` apart.

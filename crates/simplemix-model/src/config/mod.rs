@@ -17,6 +17,7 @@ pub(crate) use rope::Frame;
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::error::Result;
+use crate::reward::SCORE;
 
 /// The output head's name in a checkpoint.
 pub(crate) const HEAD: &str = "lm_head.weight";
@@ -209,6 +210,13 @@ impl ModelConfig {
     pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
         let mut all = self.decoder_tensors();
         all.extend(self.head_tensor());
+        all
+    }
+
+    /// Every tensor of a reward model of this shape, with its shape: a score in place of the output head.
+    pub fn reward_tensors(&self) -> Vec<(String, Vec<i64>)> {
+        let mut all = self.decoder_tensors();
+        all.push((SCORE.to_owned(), vec![1, self.hidden_size]));
         all
     }
 

@@ -1,68 +1,307 @@
-//! Estimate of the memory that a run needs.
+//! Estimate of the memory that a run needs: from shapes alone, in no more memory than the program has.
+//!
+//! An update has two phases, of which the larger counts: forward and backward passes of the largest micro-batch, and the
+//! optimiser's step. Weights, gradients and the optimiser's state are there in both.
 
-use simplemix_loss::{Need, PairLoss};
-use tch::Kind;
+use std::collections::HashSet;
+use std::path::Path;
+
+use simplemix_loss::{LossSum, Need, PairLoss};
+use simplemix_model::{ModelConfig, PassCosts, RunTokens, Trained};
+use tch::{Device, Kind};
 
 use super::Run;
-use crate::config::Objective;
+use super::prepare::build_loss;
+use super::shapes::{Named, Shapes, count};
+use crate::budget::{device_bytes, logits_bytes, most_training_tokens};
+use crate::config::{Objective, TrainConfig};
 use crate::error::Result;
-use crate::memory::{MemoryEstimate, PROGRAM_BYTES};
+use crate::hypo::HypoSettings;
+use crate::memory::{MemoryEstimate, Phases, Program, Slack};
+use crate::pairs::Feed;
 use crate::reference::ReferenceSource;
+use crate::sides::Sides;
+use crate::table::PairEntry;
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// A pass through the network and the head.
+struct Pass {
+    runs: Vec<RunTokens>,
+    /// Positions that the head sees of each pair; of all prompts together for HyPO's samples.
+    scored: Vec<usize>,
+}
+
+impl Pass {
+    fn of(pairs: &[&PairEntry], feed: Feed) -> Self {
+        let mut pass = Self { runs: Vec::new(), scored: Vec::new() };
+        for PairEntry { prompt, responses, .. } in pairs {
+            pass.runs.push(RunTokens { own: prompt + responses.chosen, before: 0 });
+            match feed {
+                Feed::Shared => pass.runs.push(RunTokens { own: responses.rejected, before: *prompt }),
+                Feed::Apart => pass.runs.push(RunTokens { own: prompt + responses.rejected, before: 0 }),
+                Feed::Chosen => {}
+            }
+            pass.scored.push(responses.chosen + if feed == Feed::Chosen { 0 } else { responses.rejected });
+        }
+        pass
+    }
+
+    /// Responses of `new` tokens that HyPO samples to prompts of `prompt` tokens.
+    fn of_samples(hypo: &HypoSettings, prompt: usize, prompts: usize) -> Self {
+        let new = hypo.max_new_tokens;
+        let of_prompt = (0..hypo.samples).map(|sample| match sample {
+            0 => RunTokens { own: prompt + new, before: 0 },
+            _ => RunTokens { own: new, before: prompt },
+        });
+        let runs = of_prompt.cycle().take(prompts * hypo.samples).collect();
+        Self { runs, scored: vec![prompts * hypo.samples * new] }
+    }
+
+    fn tokens(&self) -> usize {
+        self.runs.iter().map(|run| run.own).sum()
+    }
+}
 
 impl Run {
-    /// Estimates the peak memory of the run.
+    /// Estimates the peak memory of the run: of the process on a CPU, of the device's memory on a GPU.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) if the pairs cannot be split into micro-batches.
+    /// [`Error::Setting`](crate::Error::Setting) if the pairs cannot be split into micro-batches, and errors of the
+    /// reference's configuration.
     pub fn memory_estimate(&self) -> Result<MemoryEstimate> {
-        let (settings, model) = (&self.settings, self.start.model_config());
-        let (pairs, mut largest) = (self.train.len() as u64, (0, 0));
-        // One epoch is enough: the others have the same pairs in another order.
-        let steps = settings.steps.min(pairs.div_ceil(settings.batch_size as u64));
+        let (settings, table, pairs) = (&self.settings, &self.train.table, self.train.len() as u64);
+        // The other epochs have the same pairs in another order.
+        let steps = settings.steps.min(settings.order.updates(settings.batch_size, pairs));
         let mut batches = settings.order.batches(settings.batch_size, pairs);
+        let mut passes = Vec::new();
         for step in 0..steps {
             let batch = batches.at(step);
-            for part in self.train.table.micro_batches(&batch, settings.micro_batch_tokens)? {
-                let entries = || part.iter().map(|&pair| &self.train.table.pairs[pair]);
-                let tokens: usize = entries().map(|pair| pair.tokens).sum();
-                let scored = entries().map(|pair| pair.responses.chosen + pair.responses.rejected).sum();
-                largest = largest.max((tokens, scored));
+            for part in table.micro_batches(&batch, settings.micro_batch_tokens)? {
+                let entries: Vec<&PairEntry> = part.iter().map(|&pair| &table.pairs[pair]).collect();
+                passes.push(Pass::of(&entries, self.train.feed()));
             }
         }
-        let bytes = if self.start.kind() == Kind::Float { 4 } else { 2 };
-        let mut cache = 0;
-        if let Some(hypo) = self.config.hypo() {
-            let longest = self.train.table.pairs.iter().map(|pair| pair.prompt).max().unwrap_or(0);
-            largest = largest.max(hypo.pass_tokens(longest, settings.micro_batch_tokens, settings.batch_size));
-            let row = (longest + hypo.max_new_tokens) as u64 * model.cache_bytes(bytes as usize);
-            cache = hypo.rows(settings.batch_size) as u64 * row;
+        let prompt = table.pairs.iter().map(|pair| pair.prompt).max().unwrap_or(0);
+        self.needs().of(passes, prompt)
+    }
+
+    /// What the memory of the run follows from.
+    pub(super) fn needs(&self) -> Needs<'_> {
+        Needs { config: &self.config, loss: &self.loss, shapes: &self.shapes, device: self.device }
+    }
+}
+
+impl TrainConfig {
+    /// Estimates the peak memory on `device` of a run of the model in `folder` before there are pairs: as if each had the maximum length,
+    /// half of it prompt, and the rejected response were as long as the chosen one.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) for settings out of range, and errors of configurations.
+    pub fn memory_bound(&self, folder: &Path, device: Device) -> Result<MemoryEstimate> {
+        let (loss, shapes) = (build_loss(self)?, Shapes::read(self, folder)?);
+        let longest = self.tokens.max_length.min(shapes.model.max_position_embeddings as usize);
+        let half = (longest / 2).max(1);
+        let pair =
+            PairEntry { prompt: half, responses: Sides { chosen: half, rejected: half }, ..PairEntry::default() };
+        let feed = Feed::of(self);
+        let tokens = Pass::of(&[&pair], feed).tokens();
+        let most = most_training_tokens(self.batch.micro_batch_tokens, device);
+        let pairs = (most / tokens).clamp(1, self.batch.batch_size.max(1));
+        Needs { config: self, loss: &loss, shapes: &shapes, device }.of(vec![Pass::of(&vec![&pair; pairs], feed)], half)
+    }
+}
+
+/// What the memory of a run follows from.
+pub(super) struct Needs<'a> {
+    config: &'a TrainConfig,
+    loss: &'a LossSum,
+    shapes: &'a Shapes,
+    device: Device,
+}
+
+impl<'a> Needs<'a> {
+    /// Estimate for `passes` with gradients, and prompts of up to `prompt` tokens.
+    fn of(&self, mut passes: Vec<Pass>, prompt: usize) -> Result<MemoryEstimate> {
+        let (config, shapes, model, device) = (self.config, self.shapes, &self.shapes.model, self.device);
+        let (kind, adapter) = (config.dtype.kind(device), shapes.adapter.as_ref());
+        let element = kind.elt_size_in_bytes() as u64;
+        let (costs, names) = (self.costs()?, self.trained_names());
+        let is_checkpointed = self.is_checkpointed();
+        let tensor = |name: &str| names.contains(name);
+        let most = most_training_tokens(config.batch.micro_batch_tokens, device);
+        let head = Head::of(self, kind, device, &tensor)?;
+        let sizes = || shapes.weights.iter().map(|(_, shape)| shape.iter().product::<i64>() as u64);
+        let slack = Slack::of(device, adapter.is_some() && !is_checkpointed, sizes().map(|size| size * element));
+        let mut sampling = 0;
+        if let Some(hypo) = config.hypo() {
+            let prompts = hypo.pass_prompts(prompt, most, config.batch.batch_size);
+            passes.push(Pass::of_samples(&hypo, prompt, prompts));
+            // Keys and values of the batch. Sampling is over before activations are kept.
+            let row = (prompt + hypo.max_new_tokens) as u64 * model.cache_bytes(element as usize);
+            sampling = hypo.rows(config.batch.batch_size) as u64 * row;
         }
-        let (tokens, scored) = largest;
-        let (weights, trained) = (model.parameters() as u64 * bytes, self.trained as u64);
-        let head = if self.config.objective == Objective::Reward { 0 } else { model.vocab_size };
-        let logits = (self.logits_bytes() as u64).min((scored as i64 * head) as u64 * 4);
-        // The weights of a second model, and f32 copies of parameters that are trained in half precision.
-        let second = if self.holds_second_model() { weights } else { 0 };
-        let copies = if bytes == 2 { 4 * trained } else { 0 };
+        let of_pass = |pass: &Pass| {
+            let memory = costs.of(&pass.runs);
+            let layer = match is_checkpointed {
+                // A layer is what is computed again.
+                true => memory.in_layer,
+                false => memory.kept / (model.num_hidden_layers as u64).max(1),
+            };
+            memory.kept + slack.bytes(memory.kept, layer) + head.bytes(&pass.scored).max(memory.in_layer)
+        };
+        let (largest, pass) = passes.iter().map(|pass| (of_pass(pass), pass.tokens())).max().unwrap_or_default();
+        let embedding = if tensor(EMBEDDING) { head.embedding_gradient() } else { 0 };
+        // Adapters are f32.
+        let trained_kind = if adapter.is_some() { Kind::Float } else { kind };
+        let trained = count(&shapes.trained) as u64;
+        let adapter_weights = if adapter.is_some() { 4 * trained } else { 0 };
+        let second = self.second_model()?.map_or(0, |model| model.parameters() as u64);
+        let masters = if trained_kind == Kind::Float { 0 } else { 4 * trained };
         Ok(MemoryEstimate {
-            program: PROGRAM_BYTES,
-            weights: weights + second,
+            program: Program::of(device).bytes(),
+            weights: element * (shapes.parameters() as u64 + second) + adapter_weights,
             // In f32 whatever the weights' kind.
             gradients: 4 * trained,
-            optimizer: 2 * 4 * trained + copies,
-            // Sampling is over before activations are kept, so the larger of the two counts.
-            activations: model
-                .activation_bytes(tokens, bytes as usize, self.config.memory.activation_checkpointing)
-                .max(cache),
-            logits,
-            micro_batch_tokens: tokens,
+            optimizer: 2 * 4 * trained + masters,
+            phases: Phases {
+                passes: largest.max(embedding).max(sampling),
+                update: update_bytes(&shapes.trained, trained_kind),
+            },
+            loading: loading_bytes(model, sizes().max().unwrap_or(0), kind, device),
+            micro_batch_tokens: pass,
         })
     }
 
-    fn holds_second_model(&self) -> bool {
-        let on_the_fly = self.config.reference.source == ReferenceSource::OnTheFly;
+    fn trained_names(&self) -> HashSet<&str> {
+        self.shapes.trained.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn is_checkpointed(&self) -> bool {
+        self.config.memory.activation_checkpointing && self.config.objective != Objective::Reward
+    }
+
+    /// Costs of the network's passes.
+    pub(super) fn costs(&self) -> Result<PassCosts<'a>> {
+        let (device, names) = (self.device, self.trained_names());
+        let trained = Trained {
+            kind: self.config.dtype.kind(device),
+            device,
+            adapter: self.shapes.adapter.as_ref(),
+            tensor: &|name| names.contains(name),
+            is_checkpointed: self.is_checkpointed(),
+        };
+        Ok(PassCosts::new(&self.shapes.model, trained)?)
+    }
+
+    /// The second model in memory, if there is one while the policy trains.
+    fn second_model(&self) -> Result<Option<ModelConfig>> {
+        let reference = &self.config.reference;
+        let on_the_fly = reference.source == ReferenceSource::OnTheFly;
         let has_reference = self.config.objective == Objective::Preference && self.loss.needs(Need::Reference);
         let held = (has_reference && on_the_fly) || self.config.hypo().is_some();
-        held && (self.config.reference.model.is_some() || !self.config.lora.is_on())
+        Ok(match &reference.model {
+            Some(folder) if held => Some(ModelConfig::from_folder(folder)?),
+            None if held && !self.config.lora.is_on() => Some(self.shapes.model.clone()),
+            _ => None,
+        })
     }
+}
+
+/// The output head, whose backward pass runs while all activations are kept.
+struct Head {
+    is_scored: bool,
+    is_trained: bool,
+    /// Whether pairs go through it in groups that fit the budget.
+    in_groups: bool,
+    is_half: bool,
+    on_host: bool,
+    vocab: u64,
+    width: u64,
+    budget: u64,
+}
+
+/// Bytes of vocabulary rows that the head converts to f32 at a time on a CPU, and of a block that it keeps in the cache.
+const TILE_BYTES: u64 = 32 << 20;
+const BLOCK_BYTES: u64 = 4 << 20;
+
+impl Head {
+    fn of(needs: &Needs<'_>, kind: Kind, device: Device, trained: &dyn Fn(&str) -> bool) -> Result<Self> {
+        let Needs { config, loss, shapes, .. } = needs;
+        let model = &shapes.model;
+        let is_trained = trained(if model.tie_word_embeddings { EMBEDDING } else { "lm_head.weight" });
+        Ok(Self {
+            is_scored: config.objective != Objective::Reward,
+            is_trained,
+            in_groups: is_trained && config.objective == Objective::Preference && !loss.is_coupled(),
+            is_half: kind != Kind::Float,
+            on_host: device == Device::Cpu,
+            vocab: model.vocab_size as u64,
+            width: model.hidden_size as u64,
+            budget: logits_bytes(config.memory.logits_bytes, device_bytes(device)?) as u64,
+        })
+    }
+
+    /// Logits within their budget, which become the softmax; its copy in half precision on a device; and vectors as wide as
+    /// hidden states: the scored rows, targets' weights, means and gradients.
+    fn bytes(&self, pairs: &[usize]) -> u64 {
+        let scored = pairs.iter().sum::<usize>() as u64;
+        if !self.is_scored || scored == 0 {
+            return 0;
+        }
+        let softmax = self.rows(pairs) * 4 * self.vocab;
+        let beside = match (self.on_host, self.is_half) {
+            (true, true) => BLOCK_BYTES + TILE_BYTES.min(4 * self.vocab * self.width),
+            (true, false) => BLOCK_BYTES.min(softmax),
+            (false, true) => softmax / 2,
+            (false, false) => 0,
+        };
+        let vectors = if self.is_trained { 6 } else { 4 };
+        softmax + beside + vectors * 4 * scored * self.width
+    }
+
+    /// Rows of the largest chunk of logits, as `simplemix_loss` cuts them.
+    fn rows(&self, pairs: &[usize]) -> u64 {
+        let scored = pairs.iter().sum::<usize>() as u64;
+        let most = (self.budget / (4 * self.vocab)).max(1);
+        let even = |rows: u64| rows.div_ceil(rows.div_ceil(most));
+        if !self.in_groups {
+            return even(scored);
+        }
+        let (mut largest, mut group) = (0, 0);
+        for &pair in pairs {
+            let pair = pair as u64;
+            group = if group > 0 && group + pair > most { pair } else { group + pair };
+            largest = largest.max(group);
+        }
+        if largest > most { even(largest) } else { largest }
+    }
+
+    /// The gradient of the embedding, which libtorch makes whole before it is added up, when activations are gone.
+    fn embedding_gradient(&self) -> u64 {
+        let wide = 4 * self.vocab * self.width;
+        if self.is_half { wide + wide / 2 } else { wide }
+    }
+}
+
+/// Bytes beside the weights while the `largest` tensor is loaded: as it is in its file, on its way through the host; and as a
+/// tensor of the file's type, where the run's is another one.
+fn loading_bytes(model: &ModelConfig, largest: u64, kind: Kind, device: Device) -> u64 {
+    let json = model.to_json();
+    let word = json.get("dtype").or_else(|| json.get("torch_dtype")).and_then(serde_json::Value::as_str);
+    let stored = match word {
+        Some("bfloat16") => Kind::BFloat16,
+        Some("float16") => Kind::Half,
+        _ => Kind::Float,
+    };
+    let buffer = if device == Device::Cpu { 1 } else { 0 };
+    let other = u64::from(stored != kind);
+    largest * stored.elt_size_in_bytes() as u64 * (buffer + other)
+}
+
+/// Temporaries of an update: until weights are known to move, a parameter's values before it, of one at a time. The update
+/// itself has none: it reads and writes in place on a CPU, and is one fused kernel on a device.
+fn update_bytes(trained: &Named, kind: Kind) -> u64 {
+    let largest = trained.iter().map(|(_, shape)| shape.iter().product::<i64>()).max().unwrap_or(0) as u64;
+    largest * if kind == Kind::Float { 4 } else { 4 + 2 }
 }

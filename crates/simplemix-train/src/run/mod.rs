@@ -5,12 +5,13 @@ mod estimate;
 mod identity;
 mod prepare;
 mod reference;
+mod shapes;
 
 use std::path::PathBuf;
 
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
-use simplemix_model::{CausalLm, RewardModel};
+use simplemix_model::{CausalLm, RewardModel, RunTokens};
 use simplemix_settings::OrAuto;
 use tch::Device;
 
@@ -18,6 +19,7 @@ use self::drive::{Drive, note_environment, save_policy};
 use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
+use self::shapes::Shapes;
 use crate::budget::{CPU_LOGITS, device_bytes, logits_bytes, training_tokens};
 use crate::config::{Objective, TrainConfig};
 use crate::error::{At, Result};
@@ -25,7 +27,6 @@ use crate::forward::ForwardOptions;
 use crate::loop_settings::LoopSettings;
 use crate::metrics::Record;
 use crate::pairs::{NamedSet, PairSet};
-use crate::patterns::matching;
 use crate::preference::{PreferenceLearner, PreferenceOptions};
 use crate::reward::RewardLearner;
 use crate::run_folder::RunFolder;
@@ -33,15 +34,18 @@ use crate::sft::SftLearner;
 use crate::trainee::Trainee;
 use crate::trainer::Outcome;
 
-/// A training run that is ready to start: its settings are checked and its data is read.
+/// A training run that is ready to start: its settings are checked and its data is read. The weights are loaded by
+/// [`Run::load`], or when it starts.
 #[derive(Debug)]
 pub struct Run {
     config: TrainConfig,
     model: PathBuf,
     loss: LossSum,
     settings: LoopSettings,
-    start: Start,
-    trained: i64,
+    shapes: Shapes,
+    device: Device,
+    /// Model with its weights, once they are loaded.
+    start: Option<Start>,
     notices: Vec<String>,
     /// Tokens that end a response of the policy, for HyPO.
     stop_tokens: Vec<u32>,
@@ -54,7 +58,7 @@ pub struct Run {
 /// Model after training.
 #[derive(Debug)]
 pub enum Trained {
-    /// A language model; an adapter is merged into its weights.
+    /// A language model, with the trained adapter active if there is one; the folder of the run holds it merged.
     Policy(Box<CausalLm>),
     /// A reward model.
     Reward(Box<RewardModel>),
@@ -122,7 +126,7 @@ impl Run {
 
     /// Device that the run is on.
     pub fn device(&self) -> Device {
-        self.start.device()
+        self.device
     }
 
     /// Settings of the training loop.
@@ -143,25 +147,31 @@ impl Run {
 
     /// Number of parameters of the model.
     pub fn parameters(&self) -> i64 {
-        self.start.model_config().parameters()
+        self.shapes.parameters()
     }
 
     /// Number of parameters that are trained.
     pub fn trained_parameters(&self) -> i64 {
-        self.trained
+        shapes::count(&self.shapes.trained)
     }
 
-    /// Parameters to train, with a new optimiser.
-    fn trainee(&self) -> Result<Trainee> {
-        let mut parameters = self.start.trainable();
-        let optimizer = &self.config.optimizer;
-        if !optimizer.freeze.is_empty() {
-            let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-            let frozen = matching("optimizer.freeze", &optimizer.freeze, &names)?;
-            let trained = parameters.into_iter().enumerate().filter(|(at, _)| !frozen.contains(at));
-            parameters = trained.map(|(_, parameter)| parameter).collect();
+    /// Loads the weights, so that the folder's faults are known before anything is written.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) for weights that are missing, damaged, or not those of `config.json`.
+    pub fn load(mut self) -> Result<Self> {
+        if self.start.is_none() {
+            self.start = Some(self.read_weights()?);
         }
-        Trainee::new(parameters, optimizer)
+        Ok(self)
+    }
+
+    fn read_weights(&mut self) -> Result<Start> {
+        let start = Start::load(&self.config, self.device, &self.model)?;
+        self.notices.extend(start.notice().map(str::to_owned));
+        // The weights may hold an output head that the configuration does not speak of.
+        self.shapes = Shapes::of(&self.config, start.model_config().clone())?;
+        Ok(start)
     }
 
     /// Bytes of logits in memory at a time.
@@ -176,9 +186,11 @@ impl Run {
             Some(_) => self.memory_estimate()?.states(),
             None => 0,
         };
-        let (model, kind) = (self.start.model_config(), self.start.kind());
-        let checkpointed = self.config.memory.activation_checkpointing;
-        let activations = |tokens: usize| model.activation_bytes(tokens, kind.elt_size_in_bytes(), checkpointed);
+        let costs = self.needs().costs()?;
+        let activations = |tokens: usize| {
+            let memory = costs.of(&[RunTokens { own: tokens, before: 0 }]);
+            memory.kept + memory.in_layer
+        };
         let left = bytes.map(|bytes| bytes.saturating_sub(states));
         let tokens = training_tokens(self.config.batch.micro_batch_tokens, left, activations);
         let logits = logits_bytes(self.config.memory.logits_bytes, bytes);
@@ -211,7 +223,11 @@ impl Run {
     /// [`Error::Io`](crate::Error::Io) if the folder cannot be made, [`Error::Differs`](crate::Error::Differs),
     /// [`Error::NonFinite`](crate::Error::NonFinite), [`Error::NothingTrained`](crate::Error::NothingTrained), and errors of
     /// model, data and loss.
-    pub fn start(self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
+    pub fn start(mut self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
+        let start = match self.start.take() {
+            Some(start) => start,
+            None => self.read_weights()?,
+        };
         let output = required("output", self.config.output.as_deref())?;
         let folder = match resume {
             Resume::No => RunFolder::create(output)?,
@@ -232,7 +248,7 @@ impl Run {
         folder.unfinish()?;
         identity.write(&folder)?;
         folder.write("config.toml", &self.config.to_toml()?)?;
-        let device_notice = note_environment(&folder, self.start.device())?;
+        let device_notice = note_environment(&folder, start.device())?;
         for text in resume_notice.iter().chain(&device_notice).chain(&self.notices) {
             watch.notice(text);
             folder.add_notice(text)?;
@@ -240,14 +256,16 @@ impl Run {
         self.train.fill_cache();
         self.eval.iter().for_each(|(_, set)| set.fill_cache());
         let resume = resume != Resume::No;
-        let (trainee, options, seed) = (self.trainee()?, self.forward_options(), self.config.seed);
+        let trained = shapes::trained(&self.config, start.trainable())?;
+        let trainee = Trainee::new(trained, &self.config.optimizer)?;
+        let (options, seed) = (self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
-        let device = self.start.device();
+        let device = start.device();
         // From here on, so that what loading took at most is no part of the run's peak.
         simplemix_torch::device::reset_peak(device)?;
         let (settings, train, eval) = (&self.settings, &self.train, &self.eval);
         let drive = Drive { config: &self.config, settings, train, eval, device };
-        match self.start {
+        match start {
             Start::Reward(model) => {
                 let center = self.config.loss.center_rewards;
                 let learner = RewardLearner::new(*model, trainee, options, center, &self.train, &self.eval);

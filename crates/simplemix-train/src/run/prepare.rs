@@ -11,10 +11,11 @@ use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
 use simplemix_model::{CausalLm, ModelConfig, RewardModel};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
+use super::shapes::Shapes;
 use crate::config::{Objective, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loop_settings::LoopSettings;
@@ -38,7 +39,7 @@ pub(super) enum Start {
 }
 
 impl Run {
-    /// Checks the settings, reads the pairs and loads the model. Nothing is written.
+    /// Checks the settings and reads the pairs and the model's configuration, not its weights. Nothing is written.
     ///
     /// # Errors
     /// [`Error::Setting`] for a setting that is missing or out of range, [`Error::Empty`] if no pair is usable, and errors
@@ -95,11 +96,7 @@ impl Run {
     ) -> Result<Self> {
         let Sets { mut train, mut eval, mixture, mut notices } = sets;
         notices.extend(tokenizer.folder_notices().iter().cloned());
-        let feed = match (config.objective, config.memory.share_prompts) {
-            (Objective::Sft, _) => Feed::Chosen,
-            (_, true) => Feed::Shared,
-            (_, false) => Feed::Apart,
-        };
+        let feed = Feed::of(&config);
         train.set_feed(feed);
         eval.iter_mut().for_each(|(_, set)| set.set_feed(feed));
         if train.is_empty() {
@@ -115,11 +112,10 @@ impl Run {
         }
         config.lora.resolve_targets(config_json(model)["model_type"].as_str().unwrap_or_default())?;
         let settings = config.loop_settings(train.len(), mixture);
-        let start = Start::load(&config, device, model)?;
-        notices.extend(start.notice().map(str::to_owned));
+        let shapes = Shapes::read(&config, model)?;
         let sampled = config.hypo().map_or(0, |hypo| hypo.max_new_tokens);
         let other = config.reference.model.as_deref().map(ModelConfig::from_folder).transpose()?;
-        for model in std::iter::once(start.model_config()).chain(&other) {
+        for model in std::iter::once(&shapes.model).chain(&other) {
             train.check_for(model, "the training pairs", sampled)?;
             eval.iter().try_for_each(|(_, set)| set.check_for(model, "the held-out pairs", 0))?;
         }
@@ -128,19 +124,17 @@ impl Run {
         if let Some(date) = &config.tokens.template_date {
             notices.push(format!("the chat template writes a date: {date} in this run (`tokens.template_date`)"));
         }
+        check_rates(&settings, shapes.learns(&config)?)?;
         let model = model.to_owned();
-        let mut run = Self { model, loss, settings, start, trained: 0, notices, stop_tokens, train, eval, config };
-        // Checks the parameters here, before the reference is computed.
-        let trainee = run.trainee()?;
-        run.trained = trainee.count();
+        let start = None;
+        let mut run = Self { model, loss, settings, shapes, device, start, notices, stop_tokens, train, eval, config };
         run.settle_budget()?;
-        check_rates(&run.settings, trainee.learns())?;
         Ok(run)
     }
 }
 
 impl Start {
-    fn load(config: &TrainConfig, device: Device, folder: &Path) -> Result<Self> {
+    pub(super) fn load(config: &TrainConfig, device: Device, folder: &Path) -> Result<Self> {
         let kind = config.dtype.kind(device);
         if config.objective == Objective::Reward {
             // A reward model is trained further; any other model gets a new score head.
@@ -169,17 +163,10 @@ impl Start {
     }
 
     /// A way in which the model's weights depart from its configuration.
-    fn notice(&self) -> Option<&str> {
+    pub(super) fn notice(&self) -> Option<&str> {
         match self {
             Self::Policy(model) => model.notice(),
             Self::Reward(_) => None,
-        }
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        match self {
-            Self::Policy(model) => model.kind(),
-            Self::Reward(model) => model.score_head().kind(),
         }
     }
 
@@ -385,7 +372,7 @@ fn moved_shares(pairs: &[Pair], set: &PairSet, name: &str, asked: Option<&BTreeM
 }
 
 /// Builds the loss; errors name the keys of the run's settings.
-fn build_loss(config: &TrainConfig) -> Result<LossSum> {
+pub(super) fn build_loss(config: &TrainConfig) -> Result<LossSum> {
     config.loss.build().map_err(|error| match error {
         simplemix_loss::Error::Setting { key, found, expected } => {
             Error::setting(&LossSettings::SECTION.path(&key), found, expected)
