@@ -75,7 +75,7 @@ impl Bench {
     pub(crate) fn command(&self, words: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.folder).env("SIMPLEMIX_CACHE", self.folder.join("cache"));
-        // What the program would start again for.
+        // The program would start again to set it.
         command.env("OMP_WAIT_POLICY", "PASSIVE");
         command.args(words.split_whitespace()).stdin(Stdio::null());
         command

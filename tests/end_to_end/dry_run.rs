@@ -1,4 +1,4 @@
-//! What `train --dry-run` says of memory: from `config.json` alone, and near what a run takes.
+//! Memory as `train --dry-run` tells it: from `config.json` alone, and near what a run takes.
 
 use std::process::Stdio;
 

@@ -87,7 +87,7 @@ impl Dir {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("simplemix"));
         command.current_dir(self.0.path()).env("SIMPLEMIX_CACHE", self.path("cache")).args(args);
-        // What the program would start again for; a test of its own does not say it.
+        // The program would start again to set it; a test of its own holds that it does.
         command.env("OMP_WAIT_POLICY", "PASSIVE");
         command
     }

@@ -164,7 +164,7 @@ fn with_faults(args: &Args, bench: &Bench, stage: &Stage, row: &mut Row) -> Resu
             row.note(trials.fault(fault, number));
         }
     }
-    // What is said to be done must last, and what is about to be must not be lost.
+    // An output that is said to be done must last, and one that is about to be must not be lost.
     let first = row.operations.saturating_sub(count.min(LATE)) + 1;
     let rename = Some(trials.last_rename()).filter(|number| *number < first);
     for number in rename.into_iter().chain(first..=row.operations) {

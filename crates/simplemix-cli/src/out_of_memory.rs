@@ -58,7 +58,7 @@ fn gpu(text: &str) -> Option<String> {
     WITHOUT_NUMBERS.iter().any(|known| text.contains(known)).then(|| " on the GPU".to_owned())
 }
 
-/// What helps where as much as was asked for is free, in pieces.
+/// Help where as much as was asked for is free, in pieces.
 fn scattered(text: &str, asked: &str) -> String {
     let free = between(text, " and ", " is reserved by PyTorch but unallocated").and_then(bytes);
     match free.zip(bytes(asked)) {

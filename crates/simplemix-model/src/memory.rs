@@ -41,7 +41,7 @@ pub struct PassCosts<'a> {
     gradient: f64,
 }
 
-/// What is trained, on which device.
+/// Parts of a model that are trained, on which device.
 #[derive(Clone, Copy)]
 pub struct Trained<'a> {
     /// Element type of the model's weights.
@@ -188,7 +188,6 @@ impl Calls {
         let mut masks: Vec<(usize, usize, usize)> = Vec::new();
         let longest = runs.iter().map(|run| run.own + run.before).max().unwrap_or(0);
         let window = window.map(|window| window as usize).filter(|window| *window < longest);
-        let in_one_call = route == AttentionRoute::Varlen;
         for &RunTokens { own, before } in runs {
             let mut call = |rows: usize, keys: usize, is_masked: bool| {
                 calls.keys += keys as f64;
@@ -199,7 +198,9 @@ impl Calls {
                 }
             };
             match window {
-                _ if in_one_call => call(own, before + own, false),
+                // Keys of a prompt are read where they lie.
+                _ if route == AttentionRoute::Fused => call(own, own, false),
+                _ if route == AttentionRoute::Varlen => call(own, before + own, false),
                 None if before > 0 && route == AttentionRoute::Runs => {
                     call(before + own, before + own, false);
                     calls.repeated += before as f64;
@@ -262,7 +263,12 @@ impl LayerCosts<'_> {
             Norms::Both => 4.0,
         };
         let of_heads = if config.qk_norm == QkNorm::None { 0.0 } else { q + kv };
-        let norm_bytes = self.norm(index, norms * h + of_heads);
+        let rows = match config.qk_norm {
+            QkNorm::None => 0.0,
+            QkNorm::Width => 2.0,
+            QkNorm::Head => (config.num_attention_heads + config.num_key_value_heads) as f64,
+        };
+        let norm_bytes = self.norm(index, norms * h + of_heads, norms + rows);
         let (qkv, gate_up): (&[&str], &[&str]) = match config.fused_projections {
             true => (&["self_attn.qkv_proj"], &["mlp.gate_up_proj"]),
             false => (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["mlp.gate_proj", "mlp.up_proj"]),
@@ -271,7 +277,7 @@ impl LayerCosts<'_> {
             self.input(index, h, qkv) + self.input(index, h, gate_up) + self.input(index, f, &["mlp.down_proj"]);
         let attended = match self.input(index, q, &["self_attn.o_proj"]) {
             // One call's result is the next product's input.
-            bytes if self.route == AttentionRoute::Varlen => (bytes - q * self.element).max(0.0),
+            bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) => (bytes - q * self.element).max(0.0),
             bytes => bytes,
         };
         // Queries and what attention gives for them, with the log of each row's sum; capped products keep queries alone.
@@ -280,19 +286,26 @@ impl LayerCosts<'_> {
             None => 2.0 * q * self.element + 4.0 * heads,
             Some(_) => q * self.element,
         };
-        // Gate, its activation, and up.
-        norm_bytes + inputs + attended + mixed + 3.0 * f * self.element
+        // Gate and up, and the gate's activation where it is an operation of its own.
+        let gates = if self.has_loops() { 2.0 } else { 3.0 };
+        norm_bytes + inputs + attended + mixed + gates * f * self.element
     }
 
-    /// Norms of `width` numbers in all: their inputs, and these normed where a factor is trained.
-    fn norm(&self, index: usize, width: f64) -> f64 {
+    /// Whether parts of the layer are one pass over memory each, which keep their inputs alone.
+    fn has_loops(&self) -> bool {
+        self.trained.device == Device::Cpu && matches!(self.trained.kind, Kind::Float | Kind::Double)
+    }
+
+    /// Norms of `width` numbers in `rows` rows in all: their inputs and a number a row, and the normed inputs where a norm is
+    /// made of operators and its factor trained.
+    fn norm(&self, index: usize, width: f64, rows: f64) -> f64 {
         let (is_half, on_host) = (self.element < 4.0, self.trained.device == Device::Cpu);
         let wide = is_half && (on_host || self.config.norm_offset);
         let input = if wide { 4.0 } else { self.element };
-        // libtorch has a norm in one kernel for devices alone; on a CPU it is made of its parts.
-        let normed = if self.config.norm_offset { 4.0 } else { self.element };
+        // libtorch has a norm in one kernel for devices alone, and our own takes f32 and f64, as Gemma's norms always are.
+        let is_composed = on_host && is_half && !self.config.norm_offset;
         let is_trained = ["input_layernorm", "post_attention_layernorm"].iter().any(|norm| self.trains(index, norm));
-        width * (input + if on_host && is_trained { normed } else { 0.0 })
+        width * (input + if is_composed && is_trained { self.element } else { 0.0 }) + rows * input
     }
 
     /// Input of `width` numbers that the `modules` share: kept where one of them is trained, and in f32 for adapters.
@@ -320,14 +333,15 @@ mod tests {
         assert_eq!(Calls::of(&runs, None, AttentionRoute::Masked), calls(20.0, 140.0, 40.0, 0.0));
         assert_eq!(Calls::of(&runs, None, AttentionRoute::Runs), calls(20.0, 200.0, 0.0, 6.0));
         assert_eq!(Calls::of(&runs, Some(4), AttentionRoute::Varlen), calls(20.0, 140.0, 0.0, 0.0));
+        assert_eq!(Calls::of(&runs, Some(4), AttentionRoute::Fused), calls(14.0, 116.0, 0.0, 0.0));
         // Blocks of 4, 4 and 2 rows see 4, 7 and 5 keys; the continuation sees 3 keys before its own.
         let windowed = calls(4.0 + 7.0 + 5.0 + 7.0, 16.0 + 28.0 + 10.0 + 28.0, 28.0 + 10.0 + 28.0, 0.0);
         assert_eq!(Calls::of(&runs, Some(4), AttentionRoute::Masked), windowed);
         assert_eq!(Calls::of(&runs, Some(10), AttentionRoute::Masked), calls(20.0, 140.0, 40.0, 0.0));
     }
 
-    /// The tensors of a layer of the tiny model, counted by hand: two norms of three tensors of 64, queries, attention's
-    /// result twice, four of 160, a log-sum for each of four heads, and keys and values of 32.
+    /// The tensors of a layer of the tiny model, counted by hand: two norms of two tensors of 64 and a number each, queries and
+    /// attention's result, gate, up and their product of 160, a log-sum for each of four heads, and keys and values of 32.
     #[test]
     fn a_layer_keeps_what_its_operations_need() {
         let config = tiny::config();
@@ -335,7 +349,7 @@ mod tests {
             |tensor| Trained { kind: Kind::Float, device: Device::Cpu, adapter: None, tensor, is_checkpointed: false };
         let runs = [RunTokens { own: 10, before: 0 }];
         let all = PassCosts::new(&config, trained(&|_| true)).unwrap().of(&runs).kept;
-        let layer = 6 * 64 + 3 * 64 + 4 * 160 + 4 + 2 * 32;
+        let layer = 4 * 64 + 2 + 2 * 64 + 3 * 160 + 4 + 2 * 32;
         assert_eq!(all, 4 * 10 * (2 * layer + 2 * 64));
         // Below the first trained weight nothing is kept.
         let upper = PassCosts::new(&config, trained(&|name| name.starts_with("model.layers.1."))).unwrap();

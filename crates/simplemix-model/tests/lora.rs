@@ -97,7 +97,7 @@ fn fused_projections() {
     check("fused");
 }
 
-/// What is merged while it is written is `W + B A * scale` in f32, rounded once, as peft's `merge_and_unload` computes it; every
+/// A weight that is merged while it is written is `W + B A * scale` in f32, rounded once, as peft's `merge_and_unload` computes it; every
 /// other weight is as it was, and so is the folder that a merged model saves.
 #[test]
 fn weights_are_merged_as_they_are_written() {

@@ -59,10 +59,10 @@ fn problem_text<T: DeserializeOwned>(table: &Table) -> Option<String> {
     problem::<T>(table).err()
 }
 
-/// What a problem is about.
+/// Subject of a problem.
 struct Fault {
     named: Vec<Part>,
-    /// What goes so that the reader says something else: `named`, or a table around it that cannot do without it.
+    /// Part that goes so that the reader says something else: `named`, or a table around it that cannot do without it.
     removed: Vec<Part>,
 }
 

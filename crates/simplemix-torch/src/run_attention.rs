@@ -153,7 +153,7 @@ mod tests {
         [mixed.detach(), q, k, v]
     }
 
-    /// The same by a call of libtorch's attention for each run, over gathered keys.
+    /// As above, by a call of libtorch's attention for each run, over gathered keys.
     fn expected(inputs: &[Tensor; 3], runs: &[Run], how: Varlen) -> [Tensor; 4] {
         let rows: Vec<i64> = runs
             .iter()

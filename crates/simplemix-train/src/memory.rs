@@ -56,7 +56,7 @@ impl Program {
     }
 }
 
-/// What an allocator holds beside tensors, in layers of activations and as a share of all of them.
+/// Memory that an allocator holds beside tensors, in layers of activations and as a share of all of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Slack {
     layers: f64,

@@ -310,7 +310,7 @@ fn kept_bytes(file: impl Read, step: u64) -> std::io::Result<u64> {
     let (mut reader, mut kept, mut line) = (BufReader::new(file), 0, Vec::new());
     loop {
         line.clear();
-        // What a loss of power leaves need not be text.
+        // A loss of power may leave bytes that are no text.
         let read = reader.read_until(b'\n', &mut line)?;
         let is_whole = line.ends_with(b"\n");
         match serde_json::from_slice::<Line>(&line) {

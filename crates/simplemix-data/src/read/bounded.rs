@@ -186,7 +186,7 @@ impl Read for Rest {
     }
 }
 
-/// A reader that checks the page whose header it reads first, and fails after [`READS_AT_END`] reads at the end of its file.
+/// A reader that checks the page whose header it reads first, and fails after 64 reads at the end of its file.
 pub struct BoundedReader {
     inner: BufReader<Rest>,
     header: Option<(Arc<Mutex<Pages>>, u64)>,

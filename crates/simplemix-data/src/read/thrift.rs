@@ -290,7 +290,7 @@ mod tests {
         assert!(refused(&[&[0x69, 0x29, 0xf1][..], &many].concat()).contains("flags"));
         assert!(refused(&[&[0x6c, 0x19, 0xf1][..], &many].concat()).contains("flags"));
         assert!(refused(&[&[0x6b][..], &many, &[0x31]].concat()).contains("flags"));
-        // What says it is a flag takes no byte; who takes it for a number reads on elsewhere.
+        // A flag takes no byte; a reader that takes it for a number reads on elsewhere.
         assert!(refused(&[0x11, 0x00]).contains("field [1] of type 1"));
         assert!(refused(&[0x29, 0x25, 0x02, 0x02, 0x00]).contains("field [2] of type 5"));
         assert!(refused(&[0x05, 0x82, 0x80, 0x08, 0x02, 0x00]).contains("field number 65537"));

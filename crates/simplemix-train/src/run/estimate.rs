@@ -86,7 +86,7 @@ impl Run {
         self.needs().of(passes, prompt)
     }
 
-    /// What the memory of the run follows from.
+    /// Facts from which the memory of the run follows.
     pub(super) fn needs(&self) -> Needs<'_> {
         Needs { config: &self.config, loss: &self.loss, shapes: &self.shapes, device: self.device }
     }
@@ -112,7 +112,7 @@ impl TrainConfig {
     }
 }
 
-/// What the memory of a run follows from.
+/// Facts from which the memory of a run follows.
 pub(super) struct Needs<'a> {
     config: &'a TrainConfig,
     loss: &'a LossSum,
