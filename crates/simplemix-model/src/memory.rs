@@ -277,7 +277,9 @@ impl LayerCosts<'_> {
             self.input(index, h, qkv) + self.input(index, h, gate_up) + self.input(index, f, &["mlp.down_proj"]);
         let attended = match self.input(index, q, &["self_attn.o_proj"]) {
             // One call's result is the next product's input.
-            bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) => (bytes - q * self.element).max(0.0),
+            bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) => {
+                (bytes - q * self.element).max(0.0)
+            }
             bytes => bytes,
         };
         // Queries and what attention gives for them, with the log of each row's sum; capped products keep queries alone.
