@@ -4,11 +4,11 @@ Python 3.11, torch 2.11.0, transformers 5.24.0, trl 1.16.0, datasets 5.2.0, peft
 
     SIMPLEMIX=target/release/simplemix python benches/load_neighbours.py MODEL_FOLDER OUT.json PAIRS.jsonl PROMPTS.jsonl [WAY,...]
 
-Each way is measured alone and with BUSY processes that do nothing but count, in turn, TURNS times; the machine should have no
-other work. With T threads on C processors the fair share of a way is T / (T + BUSY) of the machine, so (T + BUSY) / C times its
-time alone is fair. `ours` waits as the program does by itself, asleep; `ours spinning` as libgomp does unless told otherwise.
-Updates are one of BATCH pairs as in train_peers.py, TRL's with its defaults; decoding is 64 tokens to 8 prompts. OUT.json has
-seconds, their medians, and the ratio busy / alone / fair.
+Each way is measured alone and with BUSY processes that do nothing but count, in turn, TURNS times (3, or the variable of that
+name); the machine should have no other work. With T threads on as many processors the fair share of a way is T / (T + BUSY) of the
+machine, so (T + BUSY) / T times its time alone is fair. `ours` waits as the program does by itself, asleep; `ours spinning` as
+libgomp does unless told otherwise. Updates are one of BATCH pairs as in train_peers.py, TRL's with its defaults; decoding is 64
+tokens to 8 prompts. OUT.json has seconds, their medians, and the ratio busy / alone / fair.
 """
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ import time
 
 import train_peers
 
-BUSY, TURNS = 4, 3
+BUSY, TURNS = 4, int(os.environ.get("TURNS", 3))
 SIMPLEMIX = os.environ.get("SIMPLEMIX", "simplemix")
 ENVIRONMENTS = {"ours": {}, "ours spinning": {"GOMP_SPINCOUNT": "300000"}}
 
