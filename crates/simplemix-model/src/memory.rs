@@ -3,6 +3,7 @@
 //!
 //! Letters: T tokens, H width, Q and K widths of all query and key heads, N query heads, F feed-forward width.
 
+use simplemix_torch::has_loops;
 use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
@@ -289,13 +290,8 @@ impl LayerCosts<'_> {
             Some(_) => q * self.element,
         };
         // Gate and up, and the gate's activation where it is an operation of its own.
-        let gates = if self.has_loops() { 2.0 } else { 3.0 };
+        let gates = if has_loops(self.trained.kind, self.trained.device) { 2.0 } else { 3.0 };
         norm_bytes + inputs + attended + mixed + gates * f * self.element
-    }
-
-    /// Whether parts of the layer are one pass over memory each, which keep their inputs alone.
-    fn has_loops(&self) -> bool {
-        self.trained.device == Device::Cpu && matches!(self.trained.kind, Kind::Float | Kind::Double)
     }
 
     /// Norms of `width` numbers in `rows` rows in all: their inputs and a number a row, and the normed inputs where a norm is

@@ -16,10 +16,15 @@ pub enum Gate {
     GeluTanh,
 }
 
-fn has_loops(tensors: &[&Tensor]) -> bool {
+/// Whether layers are computed here in loops of our own, which keep their inputs alone: f32 and f64 on a CPU.
+pub fn has_loops(kind: Kind, device: Device) -> bool {
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::Double)
+}
+
+/// As [`has_loops`], for tensors that have to be of one kind.
+pub(crate) fn take_loops(tensors: &[&Tensor]) -> bool {
     let kind = tensors[0].kind();
-    let is_ours = |t: &&Tensor| t.device() == Device::Cpu && t.kind() == kind;
-    matches!(kind, Kind::Float | Kind::Double) && tensors.iter().all(is_ours)
+    tensors.iter().all(|t| t.kind() == kind && has_loops(kind, t.device()))
 }
 
 fn refused(name: &'static str, tensor: &Tensor, expected: String) -> Error {
@@ -49,7 +54,7 @@ pub fn gated(gate: &Tensor, up: &Tensor, act: Gate) -> Result<Tensor> {
     if up.size() != gate.size() {
         return Err(refused("up", up, format!("{:?}", gate.size())));
     }
-    if !has_loops(&[gate, up]) {
+    if !take_loops(&[gate, up]) {
         let active = match act {
             Gate::Silu => gate.f_silu(),
             Gate::GeluTanh => gate.f_gelu("tanh"),
@@ -91,7 +96,7 @@ pub fn rms_norm(x: &Tensor, factor: &Tensor, eps: f64) -> Result<Tensor> {
     if x.size().last() != Some(&width) {
         return Err(refused("x", x, format!("[.., {width}]")));
     }
-    if !has_loops(&[x, factor]) || width == 0 {
+    if !take_loops(&[x, factor]) || width == 0 {
         return Ok(x.f_rms_norm([width], Some(factor), eps)?);
     }
     let name = "simplemix::rms_norm";
@@ -133,7 +138,7 @@ pub fn rotated(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
             return Err(refused(name, tensor, format!("[{rows}, 1, R], R at most {}", width / 2)));
         }
     }
-    if !has_loops(&[x, cos, sin]) {
+    if !take_loops(&[x, cos, sin]) {
         return by_operators(x, cos, sin);
     }
     let name = "simplemix::rotate";
@@ -163,6 +168,7 @@ fn by_operators(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::backward;
+    use crate::tests::assert_same_on_any_threads;
 
     const KINDS: [(Kind, f64); 2] = [(Kind::Double, 1e-12), (Kind::Float, 3e-6)];
 
@@ -285,12 +291,6 @@ mod tests {
             backward(&[&y], &[&y.ones_like()]).unwrap();
             [y.detach(), x.grad(), factor.grad()]
         };
-        let threads = tch::get_num_threads();
-        tch::set_num_threads(1);
-        let alone = run();
-        tch::set_num_threads(threads.max(3));
-        let together = run();
-        tch::set_num_threads(threads);
-        assert_eq!(alone, together);
+        assert_same_on_any_threads(run);
     }
 }

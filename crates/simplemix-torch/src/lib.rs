@@ -32,7 +32,7 @@ pub use function::{function, records};
 pub use generator::{generator_state, set_generator_state};
 pub use gpus::Gpus;
 pub use gradients::{backward, gradient_kind, set_gradient, set_gradient_kind};
-pub use host::{Gate, gated, rms_norm, rotated};
+pub use host::{Gate, gated, has_loops, rms_norm, rotated};
 pub use linear::linear;
 pub use many::{copy_all, norm, zero_all};
 pub use precision::{MatmulPrecision, set_half_sums, set_matmul_precision};

@@ -1,8 +1,9 @@
 //! Linear layers whose weight gradients are added up by the product that computes them.
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::Result;
+use crate::host::take_loops;
 use crate::{function, records, set_gradient};
 
 /// `x W^T + b` `[T, O]` of `x` `[T, I]`, weight `[O, I]` and bias `[O]`. Differentiable.
@@ -48,8 +49,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 }
 
 fn adds_up(x: &Tensor, weight: &Tensor) -> bool {
-    let is_ours = weight.device() == Device::Cpu && matches!(weight.kind(), Kind::Float | Kind::Double);
-    is_ours && x.kind() == weight.kind() && x.dim() == 2 && weight.dim() == 2 && weight.is_leaf()
+    take_loops(&[x, weight]) && x.dim() == 2 && weight.dim() == 2 && weight.is_leaf()
 }
 
 /// Adds `dy^T x` to the gradient of `leaf`.
@@ -65,6 +65,8 @@ fn add_gradient(leaf: &Tensor, dy: &Tensor, x: &Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tch::{Device, Kind};
+
     use super::*;
     use crate::backward;
 

@@ -130,6 +130,7 @@ fn check_runs(runs: &[Run], rows: i64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::assert_same_on_any_threads;
     use crate::{Sequences, varlen_attention};
 
     fn run(start: i64, length: i64, parent: i64, parent_length: i64) -> Run {
@@ -212,13 +213,7 @@ mod tests {
         let inputs = [6, 2, 2].map(|n| numbers(300, n, 16, n, Kind::Float));
         let (runs, how) = ([run(0, 200, 0, 0), run(200, 100, 0, 60)], Varlen { scale: 0.25, window: None });
         let work = || with_gradients(&inputs, |q, k, v| run_attention(q, k, v, &runs, how).unwrap());
-        let threads = tch::get_num_threads();
-        tch::set_num_threads(1);
-        let alone = work();
-        tch::set_num_threads(threads.max(3));
-        let together = work();
-        tch::set_num_threads(threads);
-        assert_eq!(alone, together);
+        assert_same_on_any_threads(work);
     }
 
     #[test]

@@ -22,6 +22,17 @@ fn near(a: &Tensor, b: &Tensor, most: f64) {
     assert!(difference <= most, "differ by {difference:e}, at most {most:e} is allowed");
 }
 
+/// Checks that `work` gives the same bits by one thread of libtorch's and by several.
+pub(crate) fn assert_same_on_any_threads<T: PartialEq + std::fmt::Debug>(work: impl Fn() -> T) {
+    let threads = tch::get_num_threads();
+    tch::set_num_threads(1);
+    let alone = work();
+    tch::set_num_threads(threads.max(3));
+    let together = work();
+    tch::set_num_threads(threads);
+    assert_eq!(alone, together);
+}
+
 #[test]
 fn backward_runs_from_several_roots_and_refuses_other_shapes() {
     let x = Tensor::from_slice(&[1.0, 2.0]).set_requires_grad(true);
