@@ -38,9 +38,16 @@ pub(crate) struct Args {
     output: Output,
 }
 
+impl Args {
+    /// Whether models run in this process.
+    pub(crate) fn runs_models(&self) -> Result<bool> {
+        Ok(self.backend.is_local() || self.scorers.has_reward_model()?)
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
     let device = args.backend.device;
-    device.refuse_without_models(args.backend.is_local() || args.scorers.has_reward_model()?)?;
+    device.refuse_without_models(args.runs_models()?)?;
     let base = args.rule.preset.map_or_else(SamplingConfig::simplemix, Preset::sampling);
     let sampling = args.sampling.settings(base);
     let settings = CollectSettings {

@@ -331,6 +331,13 @@ fn object(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Stri
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
+impl Args {
+    /// Whether models run in this process.
+    pub(crate) fn runs_models(&self) -> bool {
+        self.backend.is_local()
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
     let settings = GenerateSettings {
         prompts: args.prompts.settings()?,
@@ -339,7 +346,7 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     settings.check().map_err(flagged)?;
-    args.backend.device.refuse_without_models(args.backend.is_local())?;
+    args.backend.device.refuse_without_models(args.runs_models())?;
     let _claims = claim_files(&[("output", &settings.output)])?;
     let mut generator = args.backend.open_for(&settings.output)?;
     let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal)).map_err(flagged)?;

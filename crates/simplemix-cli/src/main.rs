@@ -97,17 +97,14 @@ enum Command {
 }
 
 impl Command {
-    /// Whether libtorch may have work in it.
-    fn may_compute(&self) -> bool {
+    /// Whether models run in this process; settings that cannot be read are told later.
+    fn runs_models(&self) -> bool {
         match self {
-            Self::Generate(_)
-            | Self::Score(_)
-            | Self::Collect(_)
-            | Self::Train(_)
-            | Self::Logps(_)
-            | Self::Run(_)
-            | Self::Eval(_)
-            | Self::Compare(_) => true,
+            Self::Generate(args) => args.runs_models(),
+            Self::Score(args) => args.runs_models().unwrap_or(false),
+            Self::Collect(args) => args.runs_models().unwrap_or(false),
+            Self::Eval(args) => args.runs_models(),
+            Self::Train(_) | Self::Logps(_) | Self::Run(_) | Self::Compare(_) => true,
             Self::Inspect(_)
             | Self::Show(_)
             | Self::Convert(_)
@@ -141,7 +138,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
-    if cli.command.may_compute() {
+    if cli.command.runs_models() {
         waiting::sleep_while_waiting();
     }
     let signals = interrupt::handle_signals();

@@ -109,6 +109,13 @@ impl Scorers {
     }
 }
 
+impl Args {
+    /// Whether models run in this process.
+    pub(crate) fn runs_models(&self) -> Result<bool> {
+        self.scorers.has_reward_model()
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
     let settings = ScoreSettings {
         candidates: args.candidates.clone(),
@@ -122,7 +129,7 @@ pub(crate) fn run(args: &Args) -> Result {
             "--tokenizer-as is given, but no scorer has a tokenizer, expected reward-model:DIR",
         ));
     }
-    args.device.refuse_without_models(args.scorers.has_reward_model()?)?;
+    args.device.refuse_without_models(args.runs_models()?)?;
     let mut scorers = args.scorers.open(settings.template_date(), args.tokenizer_as, args.device)?;
     let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal)).map_err(failed)?;
     args.output.summary.print(&report, |report| say(report, &settings))

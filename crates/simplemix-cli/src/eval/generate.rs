@@ -53,8 +53,15 @@ pub(crate) struct Args {
     overwrite: bool,
 }
 
+impl Args {
+    /// Whether models run in this process.
+    pub(crate) fn runs_models(&self) -> bool {
+        self.backend.is_local()
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
-    args.backend.device.refuse_without_models(args.backend.is_local())?;
+    args.backend.device.refuse_without_models(args.runs_models())?;
     let _claims = claim_files(&[("output", &args.output)])?;
     check_new(&args.output, args.overwrite)?;
     let prompts = files(&args.prompts)?;

@@ -73,8 +73,15 @@ pub(crate) struct Args {
     server_flags: ServerFlags,
 }
 
+impl Args {
+    /// Whether models run in this process.
+    pub(crate) fn runs_models(&self) -> bool {
+        self.reward_model.is_some()
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
-    args.device.refuse_without_models(args.reward_model.is_some())?;
+    args.device.refuse_without_models(args.runs_models())?;
     let _claims = claim_files(&[("output", &args.output)])?;
     let (pairs, mut notices) = pairs(args)?;
     let stopped = crate::interrupt::flag();

@@ -25,6 +25,18 @@ enum Measure {
     Preferences(Box<preferences::Args>),
 }
 
+impl Args {
+    /// Whether models run in this process.
+    pub(crate) fn runs_models(&self) -> bool {
+        match &self.measure {
+            Measure::Alpaca(_) => false,
+            Measure::Generate(args) => args.runs_models(),
+            Measure::Judge(args) => args.runs_models(),
+            Measure::Preferences(_) => true,
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
     match &args.measure {
         Measure::Alpaca(args) => alpaca::run(args),
