@@ -2,6 +2,14 @@
 
 use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, Norms, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "gemma2",
+    models: "Gemma 2",
+    differs: "scaled embedding, norms before and after, soft caps, GELU, a window in every other layer",
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 256_000,
@@ -16,7 +24,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: true,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let config = gemma(keys, &DEFAULTS)?;
     // Without a key transformers caps; with null it does not.
     let cap = |key: &str, default: f64| if keys.has(key) { keys.positive(key) } else { Ok(Some(default)) };

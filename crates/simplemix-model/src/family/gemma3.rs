@@ -5,6 +5,14 @@ use serde_json::{Map, Value};
 
 use crate::config::{Defaults, Frame, Heads, Keys, ModelConfig, QkNorm, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "gemma3_text",
+    models: "Gemma 3, text only",
+    differs: "as Gemma 2 without caps; query and key norms; two rotary bases; five windows in six layers",
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 262_208,
@@ -19,7 +27,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: true,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let config = super::gemma2::gemma(keys, &DEFAULTS)?;
     let period = keys.count("sliding_window_pattern")?.unwrap_or(6) as usize;
     let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };

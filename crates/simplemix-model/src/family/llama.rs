@@ -2,6 +2,10 @@
 
 use crate::config::{Activation, Biases, Defaults, Heads, Keys, ModelConfig, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family =
+    Family { model_type: "llama", models: "Llama 2, 3, 3.1, 3.2, SmolLM2 and kin", differs: "", read };
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 32_000,
@@ -16,7 +20,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,

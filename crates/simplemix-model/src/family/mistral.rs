@@ -2,6 +2,10 @@
 
 use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family =
+    Family { model_type: "mistral", models: "Mistral", differs: "a window in every layer", read };
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 32_000,
@@ -16,7 +20,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };
     // With `layer_types`, transformers reads the file as one of Ministral.

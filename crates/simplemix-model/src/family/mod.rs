@@ -17,18 +17,28 @@ use serde_json::Value;
 use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig};
 use crate::error::Result;
 
-type Read = fn(&Keys<'_>) -> Result<ModelConfig>;
+/// Models whose settings one function reads.
+struct Family {
+    /// transformers' name.
+    model_type: &'static str,
+    /// Models of this name.
+    models: &'static str,
+    /// Parts that Llama does not have, in words.
+    differs: &'static str,
+    /// Reader of the family's keys.
+    read: fn(&Keys<'_>) -> Result<ModelConfig>,
+}
 
-/// Every family: `model_type`, and what reads its keys.
-const FAMILIES: &[(&str, Read)] = &[
-    ("gemma2", gemma2::read),
-    ("gemma3_text", gemma3::read),
-    ("llama", llama::read),
-    ("mistral", mistral::read),
-    ("olmo2", olmo2::read),
-    ("phi3", phi3::read),
-    ("qwen2", qwen2::read),
-    ("qwen3", qwen3::read),
+/// Every family, by name.
+const FAMILIES: &[Family] = &[
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    olmo2::FAMILY,
+    phi3::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
 ];
 
 /// `model_type`s whose numbers this crate computes.
@@ -36,7 +46,7 @@ pub const MODEL_TYPES: &[&str] = &{
     let mut names = [""; FAMILIES.len()];
     let mut i = 0;
     while i < names.len() {
-        names[i] = FAMILIES[i].0;
+        names[i] = FAMILIES[i].model_type;
         i += 1;
     }
     names
@@ -45,8 +55,8 @@ pub const MODEL_TYPES: &[&str] = &{
 /// The configuration of whichever family `keys` are of.
 pub(crate) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let kind = keys.text("model_type")?;
-    match FAMILIES.iter().find(|(name, _)| Some(*name) == kind) {
-        Some((_, read)) => read(keys),
+    match FAMILIES.iter().find(|family| Some(family.model_type) == kind) {
+        Some(family) => (family.read)(keys),
         None => Err(keys.refuse("model_type", &format!("one of {}", MODEL_TYPES.join(", ")))),
     }
 }
@@ -96,4 +106,36 @@ fn named_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool)
 /// Layers that see `window` tokens where they slide.
 fn windows(sliding: &[bool], window: Option<i64>) -> Vec<LayerConfig> {
     sliding.iter().map(|&slides| LayerConfig { window: window.filter(|_| slides), rope: 0 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str = "<!-- families: UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_families -->\n";
+    const END: &str = "<!-- end of families -->";
+
+    #[test]
+    fn families_are_in_order_and_named_once() {
+        assert!(MODEL_TYPES.is_sorted_by(|a, b| a < b), "{MODEL_TYPES:?}");
+    }
+
+    #[test]
+    fn the_table_of_families_is_up_to_date() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("docs/models.md has the first marker");
+        let (table, after) = rest.split_once(END).expect("docs/models.md has the second marker");
+        let row = |family: &Family| {
+            let differs = if family.differs.is_empty() { String::new() } else { format!("{} ", family.differs) };
+            format!("| `{}` | {} | {differs}|\n", family.model_type, family.models)
+        };
+        let rows: String = FAMILIES.iter().map(row).collect();
+        let expected = format!("\n| `model_type` | models | differs from Llama in |\n| --- | --- | --- |\n{rows}\n");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+        } else {
+            assert_eq!(table, expected, "run UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_families");
+        }
+    }
 }

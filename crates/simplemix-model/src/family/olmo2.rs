@@ -2,6 +2,14 @@
 
 use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, Norms, QkNorm, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "olmo2",
+    models: "OLMo 2",
+    differs: "norms after attention and feed-forward; query and key norms over all heads",
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 50_304,
@@ -16,7 +24,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,

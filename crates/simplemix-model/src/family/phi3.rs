@@ -2,6 +2,14 @@
 
 use crate::config::{Activation, Defaults, Frame, Heads, Keys, ModelConfig, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "phi3",
+    models: "Phi 3, 3.5, 4-mini",
+    differs: "fused projections, partial rotation, LongRoPE within the pre-training's context",
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 32_064,
@@ -16,7 +24,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     let window = keys.count("sliding_window")?;
     let rule = RopeConfig::rule(keys)?;

@@ -2,6 +2,14 @@
 
 use crate::config::{Activation, Biases, Defaults, Heads, Keys, LayerConfig, ModelConfig, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen2",
+    models: "Qwen 2, 2.5",
+    differs: "bias on queries, keys, values; windows in upper layers, if asked for",
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 151_936,
@@ -16,7 +24,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,

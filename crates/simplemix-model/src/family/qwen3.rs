@@ -2,6 +2,10 @@
 
 use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, QkNorm, RopeConfig};
 use crate::error::Result;
+use crate::family::Family;
+
+pub(super) const FAMILY: Family =
+    Family { model_type: "qwen3", models: "Qwen 3 (dense)", differs: "norms of query and key heads", read };
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 151_936,
@@ -16,7 +20,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-pub(super) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
+fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let base = ModelConfig::base(keys, &DEFAULTS)?;
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
