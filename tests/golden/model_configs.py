@@ -21,6 +21,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 LONG = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 4.0, 6.0, 8.0]}
 LINEAR = {"type": "linear", "factor": 4.0}
 DEFAULT = {"rope_type": "default", "rope_theta": 500.0}
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 1024}
 CASES = [
     *[{"model_type": name} for name in ["gemma2", "gemma3_text", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"]],
     *[{"model_type": name, "num_key_value_heads": 2} for name in ["mistral", "qwen2", "gemma2"]],
@@ -56,7 +57,23 @@ CASES = [
     {"model_type": "phi3", "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]},
      "partial_rotary_factor": 0.5, "rope_theta": 300.0, "original_max_position_embeddings": 64, "max_position_embeddings": 64},
     {"model_type": "llama", "rope_scaling": {"rope_type": "longrope", **LONG, "factor": 3.0, "original_max_position_embeddings": 32}},
+    # YaRN: every key of its own, present, null, zero and absent.
+    {"model_type": "llama", "rope_scaling": {"type": "yarn", "factor": 4.0}, "max_position_embeddings": 64},
+    {"model_type": "qwen2", "num_key_value_heads": 4, "rope_theta": 1e6, "max_position_embeddings": 32768, "rope_scaling": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}},
+    {"model_type": "qwen3", "num_key_value_heads": 4, "head_dim": 64, "rope_parameters": {
+        **YARN, "rope_theta": 1e6, "factor": None, "beta_fast": 24, "beta_slow": 2.0}, "max_position_embeddings": 4096},
+    {"model_type": "llama", "head_dim": 64, "rope_scaling": {**YARN, "truncate": False, "attention_factor": 1.5}},
+    {"model_type": "llama", "head_dim": 64, "rope_scaling": {**YARN, "truncate": None, "mscale": 1.0, "mscale_all_dim": 0.5}},
+    {"model_type": "llama", "head_dim": 64, "rope_scaling": {**YARN, "mscale": 0.7, "beta_fast": 0, "beta_slow": None}},
+    {"model_type": "llama", "head_dim": 64, "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0}},
+    {"model_type": "olmo2", "head_dim": 64, "rope_scaling": YARN, "original_max_position_embeddings": 64},
+    {"model_type": "mistral", "num_key_value_heads": 4, "rope_scaling": {**YARN, "factor": 0.5, "beta_fast": 2, "beta_slow": 2}},
+    {"model_type": "gemma2", "rope_theta": 30.0, "rope_scaling": {**YARN, "original_max_position_embeddings": 8}},
     # A rule for each kind of layer.
+    {"model_type": "gemma3_text", "rope_scaling": {"type": "linear", "factor": 8.0}},
+    {"model_type": "gemma3_text", "original_max_position_embeddings": 64, "rope_parameters": {
+        "truncate": False, "full_attention": {**YARN, "truncate": True}, "sliding_attention": {"rope_type": "yarn", "factor": 2.0}}},
     {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 600.0,
      "rope_local_base_freq": 50.0},
     {"model_type": "gemma3_text", "rope_scaling": {"factor": 2.0}, "rope_theta": 600.0, "rope_parameters": {

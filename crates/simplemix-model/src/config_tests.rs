@@ -35,8 +35,8 @@ fn refuses_by_name_what_it_does_not_compute() {
         ("silu", "relu", "`hidden_act` is `relu`, expected `silu` or `gelu_pytorch_tanh`"),
         (
             "\"rope_scaling\":null",
-            "\"rope_scaling\":{\"rope_type\":\"yarn\"}",
-            "`rope_scaling.rope_type` is `yarn`, expected `default`, `linear`, `llama3` or `longrope`",
+            "\"rope_scaling\":{\"rope_type\":\"proportional\"}",
+            "`rope_scaling.rope_type` is `proportional`, expected `default`, `linear`, `llama3`, `longrope` or `yarn`",
         ),
         (
             "\"rope_scaling\":null",

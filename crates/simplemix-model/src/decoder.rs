@@ -65,7 +65,8 @@ enum Projections {
 /// Rotation and product that a forward pass uses in every layer.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
-    pub(crate) turn: &'a Turn,
+    /// None: queries and keys are not rotated.
+    pub(crate) turn: Option<&'a Turn>,
     pub(crate) products: Products<'a>,
 }
 
@@ -219,9 +220,15 @@ impl Layer {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
         let parts: [Tensor; 3] = self.qkv.forward(x, products)?.try_into().expect("queries, keys and values are three");
         let [q, k, v] = parts;
-        let turned = |t: Tensor, norm: Option<&RmsNorm>| match self.qk_norm {
-            QkNorm::Width => turn.apply(&split(normed(norm, t)?)?),
-            QkNorm::Head | QkNorm::None => turn.apply(&normed(norm, split(t)?)?),
+        let turned = |t: Tensor, norm: Option<&RmsNorm>| {
+            let heads = match self.qk_norm {
+                QkNorm::Width => split(normed(norm, t)?)?,
+                QkNorm::Head | QkNorm::None => normed(norm, split(t)?)?,
+            };
+            match turn {
+                Some(turn) => turn.apply(&heads),
+                None => Ok(heads),
+            }
         };
         Ok(Heads { q: turned(q, self.q_norm.as_ref())?, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
     }

@@ -200,7 +200,7 @@ impl Network {
         input: &Input,
         attend: impl FnOnce(Heads) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let turn = &input.turns[self.config.layers[index].rope];
+        let turn = self.config.layers[index].rope.map(|rope| &input.turns[rope]);
         let products = Products { product: input.product, keys: input.keys.as_ref() };
         self.layers[index].forward(x, Work { turn, products }, attend)
     }

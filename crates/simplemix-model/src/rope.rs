@@ -25,24 +25,14 @@ pub(crate) struct Turn {
 
 impl Rope {
     pub(crate) fn new(config: &RopeConfig, device: Device) -> Self {
-        let inv_freq: Vec<f32> = (0..config.width / 2)
-            .map(|i| {
-                // transformers takes power and quotient in f32.
-                let exponent = (2 * i) as f32 / config.width as f32;
-                let base = (config.theta as f32).powf(exponent);
-                match &config.scaling {
-                    RopeScaling::LongRope { short_factor, .. } => 1.0 / (short_factor[i as usize] as f32 * base),
-                    scaling => scaled(1.0 / base, scaling),
-                }
-            })
-            .collect();
         let (factor, longest) = match config.scaling {
             RopeScaling::LongRope { attention_factor, original_max_position_embeddings, .. } => {
                 (attention_factor, Some(original_max_position_embeddings))
             }
+            RopeScaling::Yarn { attention_factor, .. } => (attention_factor, None),
             _ => (1.0, None),
         };
-        Self { inv_freq: Tensor::from_slice(&inv_freq).to_device(device), factor, longest }
+        Self { inv_freq: Tensor::from_slice(&inverse_frequencies(config)).to_device(device), factor, longest }
     }
 
     /// Divisors of positions, for tests.
@@ -81,28 +71,56 @@ impl Turn {
     }
 }
 
-/// transformers' `_compute_linear_scaling_rope_parameters` and `_compute_llama3_parameters`.
-fn scaled(freq: f32, scaling: &RopeScaling) -> f32 {
-    match *scaling {
-        RopeScaling::Default | RopeScaling::LongRope { .. } => freq,
-        RopeScaling::Linear { factor } => freq / factor as f32,
+/// Inverse frequencies `[R / 2]`; transformers takes powers and quotients in f32.
+fn inverse_frequencies(config: &RopeConfig) -> Vec<f32> {
+    let count = config.width / 2;
+    let bases = (0..count).map(|i| (config.theta as f32).powf((2 * i) as f32 / config.width as f32));
+    match config.scaling {
+        RopeScaling::Default => bases.map(|base| 1.0 / base).collect(),
+        RopeScaling::Linear { factor } => bases.map(|base| 1.0 / base / factor as f32).collect(),
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,
             high_freq_factor,
             original_max_position_embeddings: context,
         } => {
-            let (factor, low, high) = (factor as f32, low_freq_factor as f32, high_freq_factor as f32);
-            let context = context as f32;
-            let wavelength = std::f32::consts::TAU / freq;
-            if wavelength > context / low {
-                freq / factor
-            } else if wavelength < context / high {
-                freq
-            } else {
-                let smooth = (context / wavelength - low) / (high - low);
-                (1.0 - smooth) * freq / factor + smooth * freq
-            }
+            let [factor, low, high] = [factor, low_freq_factor, high_freq_factor].map(|x| x as f32);
+            bases.map(|base| llama3(1.0 / base, factor, [low, high], context as f32)).collect()
+        }
+        RopeScaling::Yarn { factor, .. } => {
+            let of = |(base, divided): (f32, f32)| divided / (factor as f32 * base) + (1.0 - divided) / base;
+            bases.zip(yarn_ramp(config)).map(of).collect()
+        }
+        RopeScaling::LongRope { ref short_factor, .. } => {
+            bases.zip(short_factor).map(|(base, divisor)| 1.0 / (*divisor as f32 * base)).collect()
         }
     }
+}
+
+/// transformers' `_compute_llama3_parameters`.
+fn llama3(freq: f32, factor: f32, [low, high]: [f32; 2], context: f32) -> f32 {
+    let wavelength = std::f32::consts::TAU / freq;
+    if wavelength > context / low {
+        freq / factor
+    } else if wavelength < context / high {
+        freq
+    } else {
+        let smooth = (context / wavelength - low) / (high - low);
+        (1.0 - smooth) * freq / factor + smooth * freq
+    }
+}
+
+/// Share of each frequency that is divided, as transformers' `_compute_yarn_parameters` finds it.
+fn yarn_ramp(RopeConfig { theta, width, scaling }: &RopeConfig) -> Vec<f32> {
+    let &RopeScaling::Yarn { beta_fast, beta_slow, truncate, original_max_position_embeddings: context, .. } = scaling
+    else {
+        return vec![0.0; *width as usize / 2];
+    };
+    // The number, not a whole one, of the frequency that turns so often within the context.
+    let place = |turns: f64| *width as f64 * (context / (turns * std::f64::consts::TAU)).ln() / (2.0 * theta.ln());
+    let (low, high) = (place(beta_fast), place(beta_slow));
+    let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(*width as f64 - 1.0));
+    let span = if low == high { 0.001 } else { high - low };
+    (0..width / 2).map(|i| ((i as f32 - low as f32) / span as f32).clamp(0.0, 1.0)).collect()
 }

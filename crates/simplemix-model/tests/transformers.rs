@@ -186,7 +186,7 @@ macro_rules! families {
 
 families! {
     gemma2, gemma3, llama3_rope, llama_linear_rope, llama_tied, llama_untied_bias, mistral_whole, mistral_window,
-    olmo2, phi3, phi3_long, qwen2, qwen2_window, qwen3,
+    olmo2, phi3, phi3_long, qwen2, qwen2_window, qwen3, qwen3_yarn,
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 pub(crate) use defaults::{Defaults, Heads};
 pub(crate) use keys::Keys;
-pub(crate) use rope::Frame;
+pub(crate) use rope::{Bases, Frame, as_it_is, by_kind_of_layer, long_rope};
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::error::Result;
@@ -81,8 +81,8 @@ pub struct ModelConfig {
 pub struct LayerConfig {
     /// Tokens that a token sees, itself the last of them; none: all before it.
     pub window: Option<i64>,
-    /// Number of its entry in [`ModelConfig::ropes`].
-    pub rope: usize,
+    /// Number of its entry in [`ModelConfig::ropes`]; none: queries and keys are not rotated.
+    pub rope: Option<usize>,
 }
 
 /// Projections that have a bias.
@@ -168,7 +168,7 @@ impl ModelConfig {
             logit_soft_cap: None,
             fused_projections: false,
             ropes: Vec::new(),
-            layers: vec![LayerConfig { window: None, rope: 0 }; num_hidden_layers],
+            layers: vec![LayerConfig { window: None, rope: Some(0) }; num_hidden_layers],
             json: Value::Null,
         })
     }

@@ -1,6 +1,7 @@
 //! Rotary settings, from transformers 4's keys or transformers 5's one.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::ModelConfig;
 use super::keys::Keys;
@@ -39,6 +40,22 @@ pub enum RopeScaling {
         /// Context of the pre-training, in tokens.
         original_max_position_embeddings: f64,
     },
+    /// YaRN (arXiv:2309.00071): frequencies of few turns within the context of the pre-training divided, those of many kept,
+    /// a linear ramp between.
+    Yarn {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// Multiplies cosines and sines.
+        attention_factor: f64,
+        /// Turns from which on frequencies are kept.
+        beta_fast: f64,
+        /// Turns up to which frequencies are divided.
+        beta_slow: f64,
+        /// Whether the ends of the ramp are rounded outwards to whole frequencies.
+        truncate: bool,
+        /// Context of the pre-training, in tokens.
+        original_max_position_embeddings: f64,
+    },
     /// LongRoPE (arXiv:2402.13753), as Phi-3 has it, for sequences within the context of the pre-training. Longer ones
     /// would need every earlier key again, so they are refused.
     LongRope {
@@ -51,6 +68,13 @@ pub enum RopeScaling {
     },
 }
 
+/// Reader of a rule's keys.
+pub(crate) type Rule = fn(&Keys<'_>, &Frame) -> Result<RopeScaling>;
+
+/// Rules by the names that transformers has for them.
+const RULES: &[(&str, Rule)] =
+    &[("default", as_it_is), ("linear", linear), ("llama3", llama3), ("longrope", long_rope), ("yarn", yarn)];
+
 /// Facts outside of a rule that it needs.
 pub(crate) struct Frame {
     /// Entries of a head that are rotated.
@@ -59,8 +83,10 @@ pub(crate) struct Frame {
     pub(crate) max_position_embeddings: i64,
     /// Context of the pre-training where it stands beside the rule; it takes precedence over the rule's own.
     pub(crate) original: Option<i64>,
-    /// Names of LongRoPE.
-    pub(crate) long_names: &'static [&'static str],
+    /// YaRN's `truncate`, where it is another object than the rule that holds it.
+    pub(crate) truncate: Option<bool>,
+    /// Rules that the family knows, by name.
+    pub(crate) rules: &'static [(&'static str, Rule)],
 }
 
 impl Frame {
@@ -70,7 +96,8 @@ impl Frame {
             width: model.head_dim,
             max_position_embeddings: model.max_position_embeddings,
             original: keys.count("original_max_position_embeddings")?,
-            long_names: &["longrope"],
+            truncate: None,
+            rules: RULES,
         })
     }
 
@@ -81,13 +108,32 @@ impl Frame {
             None => Ok(rule.count("original_max_position_embeddings")?.unwrap_or(self.max_position_embeddings)),
         }
     }
+
+    /// Factor by which the context grew.
+    fn growth(&self, rule: &Keys<'_>) -> Result<f64> {
+        Ok(self.max_position_embeddings as f64 / self.original(rule)? as f64)
+    }
 }
 
 impl RopeConfig {
-    /// The rule, and the base, which older files have beside it.
+    /// The rule, and the base, which older files have beside it, of a model that rotates whole heads.
     pub(crate) fn read(keys: &Keys<'_>, model: &ModelConfig) -> Result<Self> {
-        let theta = keys.positive("rope_theta")?.unwrap_or(10_000.0);
-        Self::of_rule(keys, Self::rule(keys)?.as_ref(), theta, &Frame::of(keys, model)?)
+        Self::read_or(keys, model, 10_000.0)
+    }
+
+    /// As [`RopeConfig::read`], with the base of a file that has none.
+    pub(crate) fn read_or(keys: &Keys<'_>, model: &ModelConfig, theta: f64) -> Result<Self> {
+        let (rule, theta) = (Self::rule(keys)?, keys.positive("rope_theta")?.unwrap_or(theta));
+        let rope = Self::of_rule(keys, rule.as_ref(), theta, &Frame::of(keys, model)?)?;
+        if rope.scaling != RopeScaling::Default {
+            // transformers reads the share for these rules, and cannot rotate by it in such a model.
+            let key = "partial_rotary_factor";
+            let holder = rule.as_ref().filter(|rule| rule.get(key).is_some()).unwrap_or(keys);
+            if holder.positive(key)?.is_some_and(|share| (share * model.head_dim as f64) as i64 != model.head_dim) {
+                return Err(holder.refuse(key, "1: models of this family rotate whole heads"));
+            }
+        }
+        Ok(rope)
     }
 
     /// The object that holds the rule: `rope_scaling`, if it holds anything, takes precedence over `rope_parameters`, as in
@@ -118,6 +164,40 @@ impl RopeConfig {
     }
 }
 
+/// Bases of files that have none: of layers that see everything, and of layers with a window.
+pub(crate) struct Bases {
+    pub(crate) full: f64,
+    pub(crate) sliding: f64,
+}
+
+/// Rules for layers that see everything, and for layers with a window, of a family that has one for each. transformers 5 has
+/// them as two objects; entries of transformers 4's one rule, which is for the former, take precedence.
+pub(crate) fn by_kind_of_layer(keys: &Keys<'_>, model: &ModelConfig, bases: &Bases) -> Result<[RopeConfig; 2]> {
+    let rules = keys.object("rope_parameters", "rope_parameters.")?;
+    let rule = |kind: &str, within: &'static str| match &rules {
+        Some(rules) => rules.object(kind, within),
+        None => Ok(None),
+    };
+    let full = rule("full_attention", "rope_parameters.full_attention.")?;
+    let older = keys.object("rope_scaling", "rope_scaling.")?;
+    let merged: Map<String, Value>;
+    let full = match older {
+        Some(older) => {
+            // Where the older rule says `type` alone, that of the newer one stays.
+            let default = Map::from_iter([("rope_type".to_owned(), Value::from("default"))]);
+            let both = full.as_ref().map_or(&default, Keys::entries).iter().chain(older.entries());
+            merged = both.map(|(key, value)| (key.clone(), value.clone())).collect();
+            Some(keys.of(&merged, "rope_scaling."))
+        }
+        None => full,
+    };
+    let sliding = rule("sliding_attention", "rope_parameters.sliding_attention.")?;
+    let truncate = Some(rules.as_ref().map_or(Ok(true), truncates)?);
+    let frame = Frame { original: None, truncate, ..Frame::of(keys, model)? };
+    let of = |rule: Option<&Keys<'_>>, theta: f64| RopeConfig::of_rule(keys, rule, theta, &frame);
+    Ok([of(full.as_ref(), bases.full)?, of(sliding.as_ref(), bases.sliding)?])
+}
+
 /// A kind of layer that the rule has an own rule for.
 fn by_layer(rule: &Keys<'_>) -> Option<&'static str> {
     ["full_attention", "sliding_attention"].into_iter().find(|kind| rule.has(kind))
@@ -127,28 +207,83 @@ impl RopeScaling {
     fn read(rule: &Keys<'_>, frame: &Frame) -> Result<Self> {
         // Older files say `type` where newer ones say `rope_type`.
         let key = if rule.get("rope_type").is_some() { "rope_type" } else { "type" };
-        Ok(match rule.text(key)? {
-            None | Some("default") => Self::Default,
-            Some("linear") => Self::Linear { factor: rule.needed_positive("factor")? },
-            Some("llama3") => Self::Llama3 {
-                factor: rule.needed_positive("factor")?,
-                low_freq_factor: rule.needed_positive("low_freq_factor")?,
-                high_freq_factor: rule.needed_positive("high_freq_factor")?,
-                original_max_position_embeddings: frame.original(rule)? as f64,
-            },
-            Some(name) if frame.long_names.contains(&name) => long_rope(rule, frame)?,
-            Some(_) => return Err(rule.refuse(key, "`default`, `linear`, `llama3` or `longrope`")),
-        })
+        let name = rule.text(key)?.unwrap_or("default");
+        match frame.rules.iter().find(|(known, _)| *known == name) {
+            Some((_, read)) => read(rule, frame),
+            None => Err(rule.refuse(key, &named(frame.rules))),
+        }
+    }
+}
+
+/// Names of rules, in words.
+fn named(rules: &[(&str, Rule)]) -> String {
+    let names: Vec<String> = rules.iter().map(|(name, _)| format!("`{name}`")).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// Frequencies as they are.
+pub(crate) fn as_it_is(_: &Keys<'_>, _: &Frame) -> Result<RopeScaling> {
+    Ok(RopeScaling::Default)
+}
+
+fn linear(rule: &Keys<'_>, _: &Frame) -> Result<RopeScaling> {
+    Ok(RopeScaling::Linear { factor: rule.needed_positive("factor")? })
+}
+
+fn llama3(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
+    Ok(RopeScaling::Llama3 {
+        factor: rule.needed_positive("factor")?,
+        low_freq_factor: rule.needed_positive("low_freq_factor")?,
+        high_freq_factor: rule.needed_positive("high_freq_factor")?,
+        original_max_position_embeddings: frame.original(rule)? as f64,
+    })
+}
+
+/// transformers' `_compute_yarn_parameters`.
+fn yarn(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
+    // transformers wants the key, and takes the growth of the context where it is null.
+    let factor = match rule.has("factor") {
+        true => rule.positive("factor")?.map_or_else(|| frame.growth(rule), Ok)?,
+        false => rule.needed_positive("factor")?,
+    };
+    let scale = |share: f64| if factor <= 1.0 { 1.0 } else { 0.1 * share * factor.ln() + 1.0 };
+    let attention_factor = match rule.positive("attention_factor")? {
+        Some(given) => given,
+        None => match (unless_zero(rule, "mscale")?, unless_zero(rule, "mscale_all_dim")?) {
+            (Some(mscale), Some(all)) => scale(mscale) / scale(all),
+            _ => scale(1.0),
+        },
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        attention_factor,
+        beta_fast: unless_zero(rule, "beta_fast")?.unwrap_or(32.0),
+        beta_slow: unless_zero(rule, "beta_slow")?.unwrap_or(1.0),
+        truncate: frame.truncate.map_or_else(|| truncates(rule), Ok)?,
+        original_max_position_embeddings: frame.original(rule)? as f64,
+    })
+}
+
+/// YaRN's `truncate` in `holder`: true where it is absent, false where it is null.
+pub(crate) fn truncates(holder: &Keys<'_>) -> Result<bool> {
+    holder.flag("truncate", !holder.has("truncate"))
+}
+
+/// A number above zero; none where the key is absent, null or zero, which is one to transformers.
+fn unless_zero(rule: &Keys<'_>, key: &str) -> Result<Option<f64>> {
+    match rule.get(key).and_then(Value::as_f64) {
+        Some(0.0) => Ok(None),
+        _ => rule.positive(key),
     }
 }
 
 /// transformers' `_compute_longrope_parameters`.
-fn long_rope(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
+pub(crate) fn long_rope(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
     let original = frame.original(rule)?;
-    let factor = match rule.positive("factor")? {
-        Some(factor) => factor,
-        None => frame.max_position_embeddings as f64 / original as f64,
-    };
+    let factor = rule.positive("factor")?.map_or_else(|| frame.growth(rule), Ok)?;
     let attention_factor = match rule.positive("attention_factor")? {
         Some(given) => given,
         None if factor <= 1.0 => 1.0,

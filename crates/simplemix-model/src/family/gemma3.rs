@@ -1,9 +1,7 @@
 //! Gemma 3, text only: Gemma 2 with norms of queries and keys instead of soft caps, five layers of six with a window,
 //! and a rotary base of their own for those.
 
-use serde_json::{Map, Value};
-
-use crate::config::{Defaults, Frame, Heads, Keys, ModelConfig, QkNorm, RopeConfig};
+use crate::config::{Bases, Defaults, Heads, Keys, ModelConfig, QkNorm, by_kind_of_layer};
 use crate::error::Result;
 use crate::family::Family;
 
@@ -34,41 +32,18 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let sliding = super::sliding_layers(keys, config.num_hidden_layers, window, |layer| (layer + 1) % period != 0)?;
     let mut layers = super::windows(&sliding, window);
     for (layer, slides) in layers.iter_mut().zip(sliding) {
-        layer.rope = usize::from(slides);
+        layer.rope = Some(usize::from(slides));
     }
+    let bases = Bases {
+        full: keys.positive("rope_theta")?.unwrap_or(1e6),
+        sliding: keys.positive("rope_local_base_freq")?.unwrap_or(1e4),
+    };
     Ok(ModelConfig {
         qk_norm: QkNorm::Head,
         // transformers reads `attn_logit_softcapping` for this family and caps nothing by it.
         logit_soft_cap: keys.positive("final_logit_softcapping")?,
-        ropes: ropes(keys, &config)?,
+        ropes: by_kind_of_layer(keys, &config, &bases)?.into(),
         layers,
         ..config
     })
-}
-
-/// For layers that see everything, and for layers with a window. transformers 5 has a rule for each kind of layer; entries
-/// of transformers 4's one rule, which is for the former, take precedence.
-fn ropes(keys: &Keys<'_>, config: &ModelConfig) -> Result<Vec<RopeConfig>> {
-    let rules = keys.object("rope_parameters", "rope_parameters.")?;
-    let rule = |kind: &str, within: &'static str| match &rules {
-        Some(rules) => rules.object(kind, within),
-        None => Ok(None),
-    };
-    let full = rule("full_attention", "rope_parameters.full_attention.")?;
-    let older = keys.object("rope_scaling", "rope_scaling.")?;
-    let merged: Map<String, Value>;
-    let full = match (full, older) {
-        (Some(full), Some(older)) => {
-            let both = full.entries().iter().chain(older.entries());
-            merged = both.map(|(key, value)| (key.clone(), value.clone())).collect();
-            Some(keys.of(&merged, "rope_scaling."))
-        }
-        (full, older) => older.or(full),
-    };
-    let local = rule("sliding_attention", "rope_parameters.sliding_attention.")?;
-    let of = |rule: Option<&Keys<'_>>, theta: f64| {
-        RopeConfig::of_rule(keys, rule, theta, &Frame { original: None, ..Frame::of(keys, config)? })
-    };
-    let global = of(full.as_ref(), keys.positive("rope_theta")?.unwrap_or(1e6))?;
-    Ok(vec![global, of(local.as_ref(), keys.positive("rope_local_base_freq")?.unwrap_or(1e4))?])
 }

@@ -1,6 +1,6 @@
 //! Phi 3: Llama with fused projections; the long variants stretch rotary frequencies one by one.
 
-use crate::config::{Activation, Defaults, Frame, Heads, Keys, ModelConfig, RopeConfig};
+use crate::config::{Activation, Defaults, Frame, Heads, Keys, ModelConfig, RopeConfig, as_it_is, long_rope};
 use crate::error::Result;
 use crate::family::Family;
 
@@ -38,7 +38,7 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let frame = Frame {
         width,
         original: Some(keys.count("original_max_position_embeddings")?.unwrap_or(4096)),
-        long_names: &["longrope", "su", "yarn"],
+        rules: &[("default", as_it_is), ("longrope", long_rope), ("su", long_rope), ("yarn", long_rope)],
         ..Frame::of(keys, &base)?
     };
     let theta = keys.positive("rope_theta")?.unwrap_or(10_000.0);
