@@ -28,7 +28,7 @@ pub struct CausalLm {
     pub(crate) parameters: Parameters,
     pub(crate) adapters: BTreeMap<String, Adapter>,
     pub(crate) active: Option<String>,
-    notice: Option<String>,
+    notices: Vec<String>,
 }
 
 impl CausalLm {
@@ -40,8 +40,8 @@ impl CausalLm {
     /// [`crate::Error::MissingFile`], [`crate::Error::Json`], [`crate::Error::Config`], [`crate::Error::Safetensors`]
     /// or [`crate::Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let Loaded { config, parameters, notice } = network::load(folder, kind, device, Top::Head)?;
-        let model = Self { notice, ..Self::from_tensors(config, parameters, kind, device) };
+        let Loaded { config, parameters, notices } = network::load(folder, kind, device, Top::Head)?;
+        let model = Self { notices, ..Self::from_tensors(config, parameters, kind, device) };
         let capped = model.config().attention_soft_cap.is_some();
         let attention = if capped { "plain, since products are capped" } else { "libtorch's fused kernels" };
         tracing::info!(family = model.config().model_type, attention, ?kind, ?device, "loaded {}", folder.display());
@@ -54,7 +54,7 @@ impl CausalLm {
     /// [`crate::Error::Torch`] where memory does not suffice.
     pub fn random(config: ModelConfig, seed: u64, device: Device) -> Result<Self> {
         let mut named = Vec::new();
-        for (index, (name, shape)) in config.tensors().into_iter().enumerate() {
+        for (index, (name, shape)) in config.own_tensors().into_iter().enumerate() {
             let numel = shape.iter().product::<i64>() as usize;
             let tensor = if name.ends_with("norm.weight") {
                 let one = if config.norm_offset { 0.0 } else { 1.0 };
@@ -63,17 +63,18 @@ impl CausalLm {
                 let values = crate::random::normals(seed, index as u64, numel, 0.02);
                 Tensor::f_from_slice(&values).and_then(|t| t.f_view(&shape[..])?.f_to_device(device))
             };
-            named.push((name, tensor.doing("making random weights")?));
+            named.push((config.names.tensor(&name), tensor.doing("making random weights")?));
         }
         Ok(Self::from_tensors(config, named, Kind::Float, device))
     }
 
     /// Puts together a model from tensors that are known to be the whole of `config.tensors()`.
     pub(crate) fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
+        let head = config.names.tensor(HEAD);
         let network = Network::new(config, &parameters, None, kind, device);
-        let head = parameters.iter().find(|(name, _)| name == HEAD).map(|(_, tensor)| tensor);
+        let head = parameters.iter().find(|(name, _)| *name == head).map(|(_, tensor)| tensor);
         let lm_head = head.unwrap_or(&network.embed_tokens).shallow_clone();
-        Self { network, lm_head, parameters, adapters: BTreeMap::new(), active: None, notice: None }
+        Self { network, lm_head, parameters, adapters: BTreeMap::new(), active: None, notices: Vec::new() }
     }
 
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
@@ -83,12 +84,12 @@ impl CausalLm {
         network.route = self.network.route;
         let parameters = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let (lm_head, adapters) = (self.lm_head.shallow_clone(), self.adapters.clone());
-        Self { network, lm_head, parameters, adapters, active, notice: self.notice.clone() }
+        Self { network, lm_head, parameters, adapters, active, notices: self.notices.clone() }
     }
 
-    /// A way in which the weights of the folder depart from its `config.json`, which the user should know.
-    pub fn notice(&self) -> Option<&str> {
-        self.notice.as_deref()
+    /// Ways in which the weights of the folder depart from its `config.json`, which the user should know.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Shape and constants.

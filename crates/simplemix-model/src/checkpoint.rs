@@ -1,16 +1,18 @@
 //! Names of tensors in a checkpoint that differ from those of the model, read as transformers 5 reads them.
 //!
-//! A base model's file lacks the prefix of the decoder. A file may hold an output head beside an embedding that the
-//! configuration ties to it: the two may differ, and either may be missing.
+//! A base model's file lacks the prefix of the decoder, and that of a wrapped model has one more. A file may hold an output head
+//! beside an embedding that the configuration ties to it: the two may differ, and either may be missing. Tensors that the model
+//! has no place for are left aside; one that the model needs is never made up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use crate::config::{HEAD, ModelConfig};
+use crate::config::{EMBEDDING, HEAD, ModelConfig};
+use crate::error::{Error, Result};
 use crate::reward::SCORE;
 
-/// Embedding of the model, and the prefix of the decoder.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-const DECODER: &str = "model.";
+/// Prefixes of models that torch wraps for compilation or for training on several devices.
+const WRAPPERS: [&str; 2] = ["_orig_mod.", "module."];
 
 /// Kind of the layer on top of the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +24,14 @@ pub(crate) enum Top {
 }
 
 /// How a checkpoint names the tensors of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Names {
-    /// Without the prefix of the decoder.
-    is_base: bool,
+    /// Prefix of all names.
+    wrapper: String,
+    /// The model's name of each of the checkpoint's tensors that the model has.
+    known: BTreeMap<String, String>,
+    /// The checkpoint's other tensors.
+    others: Vec<String>,
     head: Head,
 }
 
@@ -41,47 +47,177 @@ enum Head {
 }
 
 impl Names {
-    /// Those of a checkpoint that holds `stored`.
-    pub(crate) fn of(stored: &BTreeSet<String>, config: &ModelConfig, top: Top) -> Self {
-        let is_base =
-            stored.contains(&EMBEDDING[DECODER.len()..]) && !stored.iter().any(|name| name.starts_with(DECODER));
-        let has_head = top == Top::Head && config.tie_word_embeddings && stored.contains(HEAD);
-        let head = match (has_head, is_base || stored.contains(EMBEDDING)) {
+    /// Those of a checkpoint of `folder` that holds `stored`.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if two tensors have one place in the model.
+    pub(crate) fn of(folder: &Path, stored: &BTreeSet<String>, config: &ModelConfig, top: Top) -> Result<Self> {
+        let wrapper = wrapper(stored);
+        let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
+        let mut wanted: BTreeSet<String> =
+            config.decoder_tensors().iter().map(|(name, _)| config.names.tensor(name)).collect();
+        wanted.insert(if top == Top::Head { head.clone() } else { SCORE.to_owned() });
+        let place = |name: &str| {
+            let readings = config.names.readings(name.strip_prefix(&wrapper).unwrap_or(name));
+            readings.into_iter().find(|reading| wanted.contains(reading))
+        };
+        let (mut known, mut others, mut problems) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+        for name in stored {
+            let Some(place) = place(name) else {
+                others.push(name.clone());
+                continue;
+            };
+            if let Some(other) = taken.insert(place.clone(), name) {
+                problems.push(format!("`{other}` and `{name}` are both `{place}` of the model"));
+            }
+            known.insert(name.clone(), place);
+        }
+        if !problems.is_empty() {
+            return Err(Error::Weights { folder: folder.to_owned(), problems: problems.join("; ") });
+        }
+        let has_head = config.tie_word_embeddings && taken.contains_key(&head);
+        let head_use = match (has_head, taken.contains_key(&embedding)) {
             (false, _) => Head::AsConfigured,
             (true, true) => Head::Second,
             (true, false) => Head::Only,
         };
-        Self { is_base, head }
+        if head_use == Head::Only {
+            known.values_mut().filter(|place| **place == head).for_each(|place| place.clone_from(&embedding));
+        }
+        Ok(Self { wrapper, known, others, head: head_use })
     }
 
     /// Whether the checkpoint has a head beside the embedding that the configuration ties to it.
-    pub(crate) fn has_second_head(self) -> bool {
+    pub(crate) fn has_second_head(&self) -> bool {
         self.head == Head::Second
     }
 
     /// Name in the model of the checkpoint's tensor `name`; none if it is left aside.
-    pub(crate) fn in_model(self, name: &str, config: &ModelConfig) -> Option<String> {
-        // Old checkpoints carry the rotary table.
-        if name.ends_with("rotary_emb.inv_freq") {
-            return None;
+    pub(crate) fn in_model(&self, name: &str) -> Option<String> {
+        self.known.get(name).cloned()
+    }
+
+    /// Tensors of the model that the checkpoint has to hold, under the decoder's names, with their shapes.
+    pub(crate) fn wanted(&self, config: &ModelConfig, top: Top) -> Vec<(String, Vec<i64>)> {
+        let mut all = config.decoder_tensors();
+        match top {
+            Top::Score => all.push((SCORE.to_owned(), vec![1, config.hidden_size])),
+            Top::Head if self.has_second_head() => {
+                all.push((HEAD.to_owned(), vec![config.vocab_size, config.hidden_size]));
+            }
+            Top::Head => all.extend(config.head_tensor()),
         }
-        if name == HEAD && config.tie_word_embeddings {
-            return match self.head {
-                Head::AsConfigured => None,
-                Head::Second => Some(HEAD.to_owned()),
-                Head::Only => Some(EMBEDDING.to_owned()),
-            };
+        all
+    }
+
+    /// What the user should know of the names in `folder`.
+    pub(crate) fn notices(&self, folder: &Path) -> Vec<String> {
+        let folder = folder.display();
+        let mut all = Vec::new();
+        if !self.wrapper.is_empty() {
+            let wrapper = &self.wrapper;
+            all.push(format!(
+                "{folder}: the name of every tensor begins with `{wrapper}`, as where the state of a wrapped model was saved; \
+                 the weights are read without it, and saved without it"
+            ));
         }
-        let on_top = name == HEAD || name == SCORE;
-        Some(if self.is_base && !on_top { format!("{DECODER}{name}") } else { name.to_owned() })
+        if !self.others.is_empty() {
+            let (count, names) = (self.others.len(), listed(&self.others));
+            all.push(format!(
+                "{folder}: the model has no place for {count} of the tensors in its files; they are ignored, as transformers \
+                 does, and not saved again: {names}"
+            ));
+        }
+        all
     }
 }
 
-/// Tensors on top of the decoder, with their shapes.
-pub(crate) fn on_top(config: &ModelConfig, top: Top, names: Names) -> Vec<(String, Vec<i64>)> {
-    match top {
-        Top::Score => vec![(SCORE.to_owned(), vec![1, config.hidden_size])],
-        Top::Head if names.has_second_head() => vec![(HEAD.to_owned(), vec![config.vocab_size, config.hidden_size])],
-        Top::Head => config.head_tensor().into_iter().collect(),
+/// The words of wrappers before every name.
+fn wrapper(names: &BTreeSet<String>) -> String {
+    let mut found = String::new();
+    while !names.is_empty() {
+        let all_have = |word: &&str| {
+            names.iter().all(|name| name.strip_prefix(found.as_str()).is_some_and(|rest| rest.starts_with(*word)))
+        };
+        match WRAPPERS.into_iter().find(all_have) {
+            Some(word) => found.push_str(word),
+            None => break,
+        }
+    }
+    found
+}
+
+/// Names with `*` for their numbers, each once, with how many there are; the first of them, and the number of the rest.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        let parts: Vec<&str> = name.split('.').map(|part| if is_number(part) { "*" } else { part }).collect();
+        *counts.entry(parts.join(".")).or_default() += 1;
+    }
+    let named = |(name, count): (&String, &usize)| match count {
+        1 => format!("`{name}`"),
+        _ => format!("`{name}` ({count})"),
+    };
+    let shown = counts.iter().take(SHOWN).map(named).collect::<Vec<_>>().join(", ");
+    match counts.values().skip(SHOWN).sum::<usize>() {
+        0 => shown,
+        rest => format!("{shown}, and {rest} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    fn names(config: &ModelConfig, rename: impl Fn(&str) -> String) -> BTreeSet<String> {
+        config.tensors().iter().map(|(name, _)| rename(name)).collect()
+    }
+
+    #[test]
+    fn wrappers_are_words_before_every_name() {
+        let config = tiny::config();
+        for prefix in ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."] {
+            let stored = names(&config, |name| format!("{prefix}{name}"));
+            let found = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap();
+            assert_eq!(found.known.len(), stored.len(), "{prefix}");
+            let [notice] = &found.notices(Path::new("m"))[..] else { panic!("{prefix}") };
+            assert!(notice.contains(&format!("begins with `{prefix}`")), "{notice}");
+        }
+        // One name without it.
+        let mut stored = names(&config, |name| format!("module.{name}"));
+        stored.insert("other".to_owned());
+        let found = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap();
+        assert!(found.known.is_empty());
+    }
+
+    #[test]
+    fn others_are_named_once_with_their_number() {
+        let config = tiny::config();
+        let mut stored = names(&config, str::to_owned);
+        stored.extend((0..40).map(|i| format!("model.layers.{i}.self_attn.rotary_emb.inv_freq")));
+        stored.extend(["mtp.fc.weight".to_owned(), "model.layers.2.mlp.up_proj.weight".to_owned()]);
+        let notices = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap().notices(Path::new("m"));
+        let expected = "m: the model has no place for 42 of the tensors in its files; they are ignored, as transformers does, and \
+                        not saved again: `model.layers.*.mlp.up_proj.weight`, `model.layers.*.self_attn.rotary_emb.inv_freq` (40), \
+                        `mtp.fc.weight`";
+        assert_eq!(notices, [expected]);
+        let many: Vec<String> = (b'a'..=b'k').map(|letter| char::from(letter).to_string()).collect();
+        assert!(listed(&many).ends_with("`h`, and 3 more"), "{}", listed(&many));
+    }
+
+    #[test]
+    fn one_place_is_not_taken_twice() {
+        let config = tiny::config();
+        let mut stored = names(&config, str::to_owned);
+        stored.insert("norm.weight".to_owned());
+        let error = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap_err().to_string();
+        assert!(
+            error.contains("`model.norm.weight` and `norm.weight` are both `model.norm.weight` of the model"),
+            "{error}"
+        );
     }
 }

@@ -9,16 +9,18 @@ use simplemix_torch::{Gate, rms_norm};
 use tch::{Kind, Tensor};
 
 use crate::attention::Heads;
-use crate::config::{Activation, ModelConfig, Norms, QkNorm};
+use crate::config::{Activation, ModelConfig, NameMap, Norms, QkNorm};
 use crate::error::{Doing, Result};
 use crate::linear::{Product, Weights};
 use crate::lora::Lora;
 use crate::rope::Turn;
 
-/// Tensors of a model by name, and matrices of the active adapter by the module that they change.
+/// Tensors of a model by the decoder's names, and matrices of the active adapter by transformers' name of the module that they
+/// change.
 pub(crate) struct Parts<'a> {
     pub(crate) tensors: &'a HashMap<String, Tensor>,
     pub(crate) loras: &'a HashMap<String, Lora>,
+    pub(crate) names: &'a NameMap,
 }
 
 /// A linear layer with the active adapter, if it changes this layer.
@@ -83,7 +85,7 @@ impl Linear {
         Self {
             weight: parts.tensors[&format!("{name}.weight")].shallow_clone(),
             bias: parts.tensors.get(&format!("{name}.bias")).map(Tensor::shallow_clone),
-            lora: parts.loras.get(name).cloned(),
+            lora: parts.loras.get(&parts.names.module(name)).cloned(),
         }
     }
 

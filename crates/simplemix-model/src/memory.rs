@@ -99,7 +99,7 @@ impl<'a> PassCosts<'a> {
         let route = AttentionRoute::of(config, trained.kind, trained.device);
         let element = trained.kind.elt_size_in_bytes() as f64;
         let layer = LayerCosts { config, trained, adapted: &adapted, element, route };
-        let mut flows = (trained.tensor)("model.embed_tokens.weight");
+        let mut flows = (trained.tensor)(&config.embedding_name());
         let of_layer = |index: usize| {
             flows |= layer.is_trained(index);
             if flows { layer.token_bytes(index) } else { 0.0 }
@@ -235,7 +235,7 @@ struct LayerCosts<'a> {
 
 impl LayerCosts<'_> {
     fn name(&self, index: usize, module: &str) -> String {
-        format!("model.layers.{index}.{module}")
+        self.config.names.module(&format!("model.layers.{index}.{module}"))
     }
 
     fn trains(&self, index: usize, module: &str) -> bool {

@@ -2,14 +2,15 @@
 //!
 //! Letters: T tokens, H width, V vocabulary.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use simplemix_torch::device::move_together;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{AttentionRoute, Heads, Plans};
-use crate::checkpoint::{self, EMBEDDING, Names, Top};
-use crate::config::{HEAD, ModelConfig, limits};
+use crate::checkpoint::{Names, Top};
+use crate::config::{EMBEDDING, HEAD, ModelConfig, limits};
 use crate::decoder::{Layer, Parts, Products, RmsNorm, Work};
 use crate::error::{Doing, Error, Result};
 use crate::few_rows;
@@ -19,7 +20,7 @@ use crate::packed::Packed;
 use crate::rope::{Rope, Turn};
 use crate::weights::{self, Parameters};
 
-/// A decoder; its tensors keep the checkpoint's names.
+/// A decoder.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) config: ModelConfig,
@@ -48,26 +49,25 @@ pub(crate) struct Input {
 pub(crate) struct Loaded {
     pub(crate) config: ModelConfig,
     pub(crate) parameters: Parameters,
-    /// A way in which the weights depart from the configuration.
-    pub(crate) notice: Option<String>,
+    /// Ways in which the weights depart from the configuration.
+    pub(crate) notices: Vec<String>,
 }
 
 /// Reads `config.json` and the tensors that it asks for, and what is on top of the decoder.
 pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Result<Loaded> {
     let mut config = ModelConfig::from_folder(folder)?;
     let files = weights::files(folder)?;
-    let names = Names::of(&weights::names(&files)?, &config, top);
-    let mut wanted = config.decoder_tensors();
-    wanted.extend(checkpoint::on_top(&config, top, names));
-    let name_of = |name: &str| names.in_model(name, &config);
-    let mut tensors = weights::load_files(folder, &files, &wanted, name_of, kind, device)?;
-    let mut notice = None;
+    let names = Names::of(folder, &weights::names(&files)?, &config, top)?;
+    let wanted = config.named(names.wanted(&config, top));
+    let mut tensors = weights::load_files(folder, &files, &wanted, |name| names.in_model(name), kind, device)?;
+    let mut notices = names.notices(folder);
     if names.has_second_head() {
-        if tensors[HEAD].f_equal(&tensors[EMBEDDING]).doing("comparing the head with the embedding")? {
-            tensors.remove(HEAD);
+        let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
+        if tensors[&head].f_equal(&tensors[&embedding]).doing("comparing the head with the embedding")? {
+            tensors.remove(&head);
         } else {
             config.untie();
-            notice = Some(format!(
+            notices.push(format!(
                 "{}: config.json ties the output head to the embedding, and the weights hold two that differ; both are used, \
                  as in transformers, and what is saved has `tie_word_embeddings` false",
                 folder.display()
@@ -76,7 +76,7 @@ pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Resul
     }
     let parameters =
         wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
-    Ok(Loaded { config, parameters, notice })
+    Ok(Loaded { config, parameters, notices })
 }
 
 impl Network {
@@ -88,16 +88,21 @@ impl Network {
         kind: Kind,
         device: Device,
     ) -> Self {
-        let tensors = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        let given: HashMap<&str, &Tensor> = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let own = |(name, _): (String, Vec<i64>)| {
+            let tensor = given[config.names.tensor(&name).as_str()].shallow_clone();
+            (name, tensor)
+        };
+        let tensors: HashMap<String, Tensor> = config.decoder_tensors().into_iter().map(own).collect();
         let drops = adapter.is_some_and(|(adapter, training)| training.is_some() && adapter.config.dropout > 0.0);
         let loras = adapter.map(|(adapter, training)| adapter.loras(training));
-        let parts = Parts { tensors: &tensors, loras: &loras.unwrap_or_default() };
+        let parts = Parts { tensors: &tensors, loras: &loras.unwrap_or_default(), names: &config.names };
         let scale = Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]);
         Self {
             layers: (0..config.num_hidden_layers).map(|i| Layer::take(&parts, i, &config)).collect(),
             norm: RmsNorm::take(&tensors, "model.norm", &config),
             ropes: config.ropes.iter().map(|rope| Rope::new(rope, device)).collect(),
-            embed_tokens: tensors["model.embed_tokens.weight"].shallow_clone(),
+            embed_tokens: tensors[EMBEDDING].shallow_clone(),
             // transformers rounds the factor to the weights' kind.
             embedding_scale: scale,
             drops,

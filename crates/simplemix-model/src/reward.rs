@@ -23,6 +23,7 @@ pub struct RewardModel {
     parameters: Parameters,
     score: Tensor, // [1, H]
     pad: Option<i64>,
+    notices: Vec<String>,
 }
 
 impl RewardModel {
@@ -31,8 +32,8 @@ impl RewardModel {
     /// # Errors
     /// As [`crate::CausalLm::load`]; a model of several labels has a misshapen `score.weight`.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let Loaded { config, parameters, .. } = network::load(folder, kind, device, Top::Score)?;
-        Ok(Self::from_tensors(config, parameters, kind, device))
+        let Loaded { config, parameters, notices } = network::load(folder, kind, device, Top::Score)?;
+        Ok(Self { notices, ..Self::from_tensors(config, parameters, kind, device) })
     }
 
     /// A reward model on top of a language model's network, to be trained. Every score is zero until it is.
@@ -44,24 +45,37 @@ impl RewardModel {
             let (found, expected) = (format!("`{name}`"), "none: merge it first".to_owned());
             return Err(Error::Input { what: "active adapter", found, expected });
         }
-        let (kind, device, config) = (model.kind(), model.device(), model.config().clone());
+        let (kind, device, config, notices) =
+            (model.kind(), model.device(), model.config().clone(), model.notices().to_vec());
         let mut parameters = model.parameters;
-        parameters.retain(|(name, _)| name != HEAD);
+        let head = config.names.tensor(HEAD);
+        parameters.retain(|(name, _)| *name != head);
         let score = Tensor::f_zeros([1, config.hidden_size], (kind, device)).doing("making a score")?;
         parameters.push((SCORE.to_owned(), score));
-        Ok(Self::from_tensors(config, parameters, kind, device))
+        Ok(Self { notices, ..Self::from_tensors(config, parameters, kind, device) })
     }
 
     fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
         let pad = config.to_json().get("pad_token_id").and_then(serde_json::Value::as_i64);
         let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());
         let network = Network::new(config, &parameters, None, kind, device);
-        Self { network, parameters, score: score.expect("callers pass the score among the parameters"), pad }
+        Self {
+            network,
+            parameters,
+            score: score.expect("callers pass the score among the parameters"),
+            pad,
+            notices: Vec::new(),
+        }
     }
 
     /// Shape and constants.
     pub fn config(&self) -> &ModelConfig {
         &self.network.config
+    }
+
+    /// Ways in which the weights of the folder depart from its `config.json`, which the user should know.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Weights under the checkpoint's names.

@@ -236,11 +236,12 @@ fn a_tied_head_with_other_weights_is_used_and_kept() {
     let dir = changed("llama_tied", &[("lm_head.weight", other)], |_| ());
     let model = loaded(dir.path());
     assert_eq!(logits_of(&model), wanted);
-    assert!(model.notice().unwrap().contains("ties the output head to the embedding"), "{:?}", model.notice());
+    let [notice] = model.notices() else { panic!("{:?}", model.notices()) };
+    assert!(notice.contains("ties the output head to the embedding"), "{notice}");
     let copy = dir.path().join("copy");
     model.save(&copy, Some(dir.path())).unwrap();
     let copy = loaded(&copy);
-    assert_eq!((logits_of(&copy), copy.notice()), (wanted, None));
+    assert_eq!((logits_of(&copy), copy.notices()), (wanted, &[][..]));
 }
 
 #[test]
@@ -249,7 +250,7 @@ fn a_tied_head_with_equal_weights_is_the_embedding() {
     let embedding = tied.named_parameters().iter().find(|(name, _)| name.ends_with("embed_tokens.weight")).unwrap();
     let dir = changed("llama_tied", &[("lm_head.weight", embedding.1.copy())], |_| ());
     let model = loaded(dir.path());
-    assert_eq!((logits_of(&model), model.notice()), (logits_of(&tied), None));
+    assert_eq!((logits_of(&model), model.notices()), (logits_of(&tied), &[][..]));
     assert_eq!(model.named_parameters().len(), tied.named_parameters().len());
 }
 
@@ -268,7 +269,44 @@ fn a_base_model_and_a_head_alone_are_read_as_transformers_reads_them() {
     assert_eq!(logits_of(&loaded(base.path())), wanted);
     let head = renamed(&|name| name.replace("model.embed_tokens.weight", "lm_head.weight"));
     assert_eq!(logits_of(&loaded(head.path())), wanted);
-    let wrapped = renamed(&|name| format!("module.{name}"));
-    let error = CausalLm::load(wrapped.path(), Kind::Float, Device::Cpu).unwrap_err().to_string();
-    assert!(error.contains("the name of every tensor begins with `module.`"), "{error}");
+    let wrapped = renamed(&|name| format!("_orig_mod.module.{name}"));
+    let model = loaded(wrapped.path());
+    assert_eq!(logits_of(&model), wanted);
+    let [notice] = model.notices() else { panic!("{:?}", model.notices()) };
+    assert!(notice.contains("begins with `_orig_mod.module.`"), "{notice}");
+    // Another word is not guessed at.
+    let other = renamed(&|name| format!("student.{name}"));
+    let error = CausalLm::load(other.path(), Kind::Float, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("the name of every tensor begins with `student.`"), "{error}");
+}
+
+/// transformers loads such files and names these tensors in a report.
+#[test]
+fn tensors_that_the_model_has_no_place_for_are_ignored_and_named() {
+    let wanted = logits_of(&loaded(&folder("llama_tied")));
+    let extra = || Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+    let dir = changed(
+        "llama_tied",
+        &[("mtp.fc.weight", extra()), ("model.layers.2.mlp.up_proj.weight", extra()), ("vision_tower.a.bias", extra())],
+        |_| (),
+    );
+    let model = loaded(dir.path());
+    assert_eq!(logits_of(&model), wanted);
+    let [notice] = model.notices() else { panic!("{:?}", model.notices()) };
+    assert!(
+        notice
+            .ends_with("not saved again: `model.layers.*.mlp.up_proj.weight`, `mtp.fc.weight`, `vision_tower.a.bias`"),
+        "{notice}"
+    );
+    let copy = dir.path().join("copy");
+    model.save(&copy, Some(dir.path())).unwrap();
+    assert_eq!(loaded(&copy).notices(), &[] as &[String]);
+    // One that is needed is not made up.
+    let dir = changed("llama_tied", &[], |_| ());
+    let mut tensors = weights::read_all(&dir.path().join(weights::WEIGHTS)).unwrap();
+    let norm = tensors.remove("model.norm.weight").unwrap();
+    tensors.insert("model.final_norm.weight".to_owned(), norm);
+    weights::save(&dir.path().join(weights::WEIGHTS), &tensors.into_iter().collect::<Vec<_>>()).unwrap();
+    let error = CausalLm::load(dir.path(), Kind::Float, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("`model.norm.weight` is missing"), "{error}");
 }

@@ -32,9 +32,7 @@ pub fn log_probabilities(
 ) -> Result<ReferenceLogps> {
     let device = scoring.device.open().map_err(simplemix_model::Error::from)?;
     let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
-    if let Some(notice) = model.notice() {
-        watch.notice(notice);
-    }
+    model.notices().iter().for_each(|notice| watch.notice(notice));
     set.check_for(model.config(), "the pairs", 0).map_err(Error::Prepare)?;
     let budget = scoring_budget(scoring.micro_batch_tokens, device)?;
     let options = ForwardOptions {

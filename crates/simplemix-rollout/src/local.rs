@@ -172,8 +172,7 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
 
     /// Facts about the model's folder that the user should know before time is spent on samples.
     fn folder_remarks(&self) -> Vec<String> {
-        let of_tokens = self.tokenizer.borrow().folder_notices().iter().map(String::as_str);
-        let all = self.model.borrow().notice().into_iter().chain(of_tokens);
+        let all = self.model.borrow().notices().iter().chain(self.tokenizer.borrow().folder_notices());
         all.map(|remark| format!("{}: {remark}", self.name)).collect()
     }
 

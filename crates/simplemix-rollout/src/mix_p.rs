@@ -176,6 +176,9 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for MixPGenerator<
             let expected = "an even number, half from each sampler";
             return Err(Error::Setting { key: "samples", found: sampling.samples.to_string(), expected });
         }
+        for model in [self.policy.borrow(), self.reference.borrow()] {
+            model.notices().iter().for_each(|notice| sink.notice(&format!("{}: {notice}", self.name)));
+        }
         in_groups(jobs, self.batch_rows, sampling.samples, &mut |jobs| {
             if sink.is_interrupted() {
                 return Err(Error::Interrupted);

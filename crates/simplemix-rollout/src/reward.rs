@@ -120,7 +120,7 @@ impl RewardScorer {
         let pairs: Vec<Pair> = groups.iter().map(pair).collect();
         let different = self.tokenizer.reading_notice(&pairs)?;
         let name = model_name(&self.settings.model);
-        for notice in self.tokenizer.folder_notices().iter().chain(&different) {
+        for notice in self.model.notices().iter().chain(self.tokenizer.folder_notices()).chain(&different) {
             sink.notice(&format!("{name}: {notice}"));
         }
         Ok(())

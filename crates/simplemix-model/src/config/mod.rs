@@ -7,20 +7,24 @@
 mod defaults;
 mod keys;
 pub(crate) mod limits;
+mod names;
 mod rope;
 
 use serde_json::{Value, json};
 
 pub(crate) use defaults::{Defaults, Heads};
 pub(crate) use keys::Keys;
+pub(crate) use names::NameMap;
 pub(crate) use rope::{Bases, Frame, as_it_is, by_kind_of_layer, long_rope};
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::error::Result;
 use crate::reward::SCORE;
 
-/// The output head's name in a checkpoint.
+/// The output head's name inside of the crate.
 pub(crate) const HEAD: &str = "lm_head.weight";
+/// The embedding's name inside of the crate.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// Shape and constants of a decoder, in Hugging Face's names; made from a `config.json` alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +76,8 @@ pub struct ModelConfig {
     pub ropes: Vec<RopeConfig>,
     /// Settings that differ from layer to layer.
     pub layers: Vec<LayerConfig>,
+    /// Names of transformers' class.
+    pub(crate) names: NameMap,
     /// The file.
     pub(crate) json: Value,
 }
@@ -169,6 +175,7 @@ impl ModelConfig {
             fused_projections: false,
             ropes: Vec::new(),
             layers: vec![LayerConfig { window: None, rope: Some(0) }; num_hidden_layers],
+            names: NameMap::PLAIN,
             json: Value::Null,
         })
     }
@@ -182,7 +189,7 @@ impl ModelConfig {
         if self.head_dim < 2 || self.head_dim % 2 != 0 || self.head_dim > 1 << 16 || heads > 1 << 16 {
             return Err(keys.refuse("head_dim", "an even number from 2 to 65536, of at most 65536 heads"));
         }
-        let tensors = self.tensors();
+        let tensors = self.own_tensors();
         let weights: f64 = tensors.iter().map(|(_, shape)| shape.iter().map(|&n| n as f64).product::<f64>()).sum();
         if weights > MOST_WEIGHTS {
             return Err(keys.refuse("hidden_size", &format!("one that gives at most 10^15 weights, not {weights:.0e}")));
@@ -203,32 +210,52 @@ impl ModelConfig {
 
     /// Number of weights, an output head tied to the embedding counted once.
     pub fn parameters(&self) -> i64 {
-        self.tensors().iter().map(|(_, shape)| shape.iter().product::<i64>()).sum()
+        self.own_tensors().iter().map(|(_, shape)| shape.iter().product::<i64>()).sum()
     }
 
-    /// Every tensor of the checkpoint, with its shape.
+    /// Every tensor of the checkpoint under transformers' name, with its shape.
     pub fn tensors(&self) -> Vec<(String, Vec<i64>)> {
+        self.named(self.own_tensors())
+    }
+
+    /// Every tensor under the name that the decoder has for it.
+    pub(crate) fn own_tensors(&self) -> Vec<(String, Vec<i64>)> {
         let mut all = self.decoder_tensors();
         all.extend(self.head_tensor());
         all
+    }
+
+    /// Tensors under transformers' names.
+    pub(crate) fn named(&self, tensors: Vec<(String, Vec<i64>)>) -> Vec<(String, Vec<i64>)> {
+        tensors.into_iter().map(|(name, shape)| (self.names.tensor(&name), shape)).collect()
+    }
+
+    /// transformers' name of the embedding.
+    pub fn embedding_name(&self) -> String {
+        self.names.tensor(EMBEDDING)
+    }
+
+    /// transformers' name of the output head, which is the embedding's where the two are tied.
+    pub fn head_name(&self) -> String {
+        self.names.tensor(if self.tie_word_embeddings { EMBEDDING } else { HEAD })
     }
 
     /// Every tensor of a reward model of this shape, with its shape: a score in place of the output head.
     pub fn reward_tensors(&self) -> Vec<(String, Vec<i64>)> {
         let mut all = self.decoder_tensors();
         all.push((SCORE.to_owned(), vec![1, self.hidden_size]));
-        all
+        self.named(all)
     }
 
-    /// The output head, unless it is the embedding.
+    /// The output head under the decoder's name, unless it is the embedding.
     pub(crate) fn head_tensor(&self) -> Option<(String, Vec<i64>)> {
         (!self.tie_word_embeddings).then(|| (HEAD.to_owned(), vec![self.vocab_size, self.hidden_size]))
     }
 
-    /// Every tensor below the output head.
+    /// Every tensor below the output head, under the decoder's names.
     pub(crate) fn decoder_tensors(&self) -> Vec<(String, Vec<i64>)> {
         let h = self.hidden_size;
-        let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab_size, h])];
+        let mut all = vec![(EMBEDDING.to_owned(), vec![self.vocab_size, h])];
         for layer in 0..self.num_hidden_layers {
             for (name, shape, bias) in self.projections() {
                 let name = format!("model.layers.{layer}.{name}");
@@ -266,6 +293,12 @@ impl ModelConfig {
         }
         all.push(("mlp.down_proj", [h, f], mlp));
         all
+    }
+
+    /// Last parts of transformers' names of a layer's linear layers.
+    pub(crate) fn projection_names(&self) -> Vec<String> {
+        let last = |name: &str| self.names.module(name).rsplit('.').next().unwrap_or_default().to_owned();
+        self.projections().iter().map(|(name, ..)| last(&format!("model.layers.0.{name}"))).collect()
     }
 
     /// Norms of a decoder layer, with their widths.

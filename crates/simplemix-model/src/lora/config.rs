@@ -92,14 +92,14 @@ impl LoraConfig {
         self.alpha / if self.rslora { (self.rank as f64).sqrt() } else { self.rank as f64 }
     }
 
-    /// Modules of `config` that the adapter changes, with their shapes `[O, I]`; every named target must match one.
+    /// Modules of `config` that the adapter changes, under transformers' names, with their shapes `[O, I]`; every named target must match one.
     pub(crate) fn modules(&self, config: &ModelConfig) -> Result<Vec<(String, [i64; 2])>> {
         let layers = 0..config.num_hidden_layers;
         let all = layers.flat_map(|layer| {
             config
                 .projections()
                 .into_iter()
-                .map(move |(name, shape, _)| (format!("model.layers.{layer}.{name}"), shape))
+                .map(move |(name, shape, _)| (config.names.module(&format!("model.layers.{layer}.{name}")), shape))
         });
         let LoraTargets::Named(names) = &self.targets else { return Ok(all.collect()) };
         let is = |module: &str, name: &str| {
@@ -107,8 +107,7 @@ impl LoraConfig {
         };
         let all: Vec<_> = all.collect();
         if let Some(name) = names.iter().find(|name| !all.iter().any(|(module, _)| is(module, name))) {
-            let known: Vec<&str> =
-                config.projections().iter().filter_map(|(name, ..)| name.rsplit('.').next()).collect();
+            let known = config.projection_names();
             return Err(Error::Input {
                 what: "target of an adapter",
                 found: format!("`{name}`, which matches no linear layer"),

@@ -111,10 +111,7 @@ impl LoraConfig {
         // peft writes `all-linear` out, in the order of a set.
         let targets: Vec<String> = match &self.targets {
             LoraTargets::Named(names) => names.clone(),
-            LoraTargets::AllLinear => {
-                let name = |(name, ..): &(&str, _, _)| name.rsplit('.').next().unwrap_or(name).to_owned();
-                model.projections().iter().map(name).collect()
-            }
+            LoraTargets::AllLinear => model.projection_names(),
         };
         json!({
             "peft_type": "LORA",

@@ -23,8 +23,6 @@ use crate::reference::ReferenceSource;
 use crate::sides::Sides;
 use crate::table::PairEntry;
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-
 /// A pass through the network and the head.
 struct Pass {
     runs: Vec<RunTokens>,
@@ -151,7 +149,7 @@ impl<'a> Needs<'a> {
             memory.kept + slack.bytes(memory.kept, layer) + head.bytes(&pass.scored).max(memory.in_layer)
         };
         let (largest, pass) = passes.iter().map(|pass| (of_pass(pass), pass.tokens())).max().unwrap_or_default();
-        let embedding = if tensor(EMBEDDING) { head.embedding_gradient() } else { 0 };
+        let embedding = if tensor(&shapes.model.embedding_name()) { head.embedding_gradient() } else { 0 };
         // Adapters are f32.
         let trained_kind = if adapter.is_some() { Kind::Float } else { kind };
         let trained = count(&shapes.trained) as u64;
@@ -229,7 +227,7 @@ impl Head {
     fn of(needs: &Needs<'_>, kind: Kind, device: Device, trained: &dyn Fn(&str) -> bool) -> Result<Self> {
         let Needs { config, loss, shapes, .. } = needs;
         let model = &shapes.model;
-        let is_trained = trained(if model.tie_word_embeddings { EMBEDDING } else { "lm_head.weight" });
+        let is_trained = trained(&model.head_name());
         Ok(Self {
             is_scored: config.objective != Objective::Reward,
             is_trained,

@@ -168,7 +168,7 @@ impl Run {
 
     fn read_weights(&mut self) -> Result<Start> {
         let start = Start::load(&self.config, self.device, &self.model)?;
-        self.notices.extend(start.notice().map(str::to_owned));
+        self.notices.extend(start.notices().iter().cloned());
         // The weights may hold an output head that the configuration does not speak of.
         self.shapes = Shapes::of(&self.config, start.model_config().clone())?;
         Ok(start)

@@ -162,11 +162,11 @@ impl Start {
         }
     }
 
-    /// A way in which the model's weights depart from its configuration.
-    pub(super) fn notice(&self) -> Option<&str> {
+    /// Ways in which the model's weights depart from its configuration.
+    pub(super) fn notices(&self) -> &[String] {
         match self {
-            Self::Policy(model) => model.notice(),
-            Self::Reward(_) => None,
+            Self::Policy(model) => model.notices(),
+            Self::Reward(model) => model.notices(),
         }
     }
 

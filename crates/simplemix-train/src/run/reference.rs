@@ -41,7 +41,13 @@ impl ReferenceMaker<'_> {
         let folder = config.reference.model.as_deref().or(config.model.as_deref());
         let model = match folder {
             // A second model, since the policy's weights will change.
-            Some(folder) if !own || (on_the_fly && !adapts) => CausalLm::load(folder, policy.kind(), policy.device())?,
+            Some(folder) if !own || (on_the_fly && !adapts) => {
+                let model = CausalLm::load(folder, policy.kind(), policy.device())?;
+                // Those of the policy's own folder have been said.
+                let unsaid = model.notices().iter().filter(|_| !own);
+                unsaid.for_each(|notice| watch.notice(notice));
+                model
+            }
             None if on_the_fly && !adapts => return required("model", None).map(|_| Reference::Absent),
             // The policy's own weights, without the adapter.
             _ => policy.with_adapter(None)?,
