@@ -57,7 +57,9 @@ impl Training {
 
     /// Head, backward pass and the one read of results.
     fn backward(&self, (rows, positions, reference): &(Tensor, Positions, PairLogps)) -> Result<f64> {
-        let head = Head { soft_cap: self.policy.config().logit_soft_cap, ..Head::from(self.policy.head()) };
+        let config = self.policy.config();
+        let (soft_cap, scale) = (config.logit_soft_cap, config.logit_scale);
+        let head = Head { soft_cap, scale, ..Head::from(self.policy.head()) };
         let stats = TokenStats { mean_logit: true, entropy: true, top1: true, log_sum_sq_probs: false };
         // Rows of logits that training on a GPU holds at a time.
         let options = ScoreOptions { budget: Some(2 << 30), stats, token_weights: None, checks: Checks::Later };

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
-use crate::config::{HEAD, ModelConfig};
+use crate::config::{HEAD, ModelConfig, XIELU};
 use crate::config_file;
 use crate::error::{Doing, Result};
 use crate::few_rows;
@@ -56,7 +56,9 @@ impl CausalLm {
         let mut named = Vec::new();
         for (index, (name, shape)) in config.own_tensors().into_iter().enumerate() {
             let numel = shape.iter().product::<i64>() as usize;
-            let tensor = if name.ends_with("norm.weight") {
+            let tensor = if XIELU.iter().any(|slope| name.ends_with(slope)) {
+                Tensor::f_zeros(&shape[..], (Kind::Float, device))
+            } else if name.ends_with("norm.weight") {
                 let one = if config.norm_offset { 0.0 } else { 1.0 };
                 Tensor::f_full(&shape[..], one, (Kind::Float, device))
             } else {
@@ -138,8 +140,8 @@ impl CausalLm {
         }
     }
 
-    /// Output head `[V, H]`, for losses that compute log-probs from hidden states. Logits are capped on top of it where
-    /// [`ModelConfig::logit_soft_cap`] says so.
+    /// Output head `[V, H]`, for losses that compute log-probs from hidden states. On top of it logits are multiplied by
+    /// [`ModelConfig::logit_scale`] and capped where [`ModelConfig::logit_soft_cap`] says so.
     pub fn head(&self) -> &Tensor {
         &self.lm_head
     }
@@ -175,6 +177,8 @@ impl CausalLm {
     /// [`crate::Error::Torch`] where memory does not suffice.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = few_rows::linear(hidden, &[Weights { weight: &self.lm_head, bias: None }])?.remove(0);
+        let scale = self.config().logit_scale;
+        let logits = if scale == 1.0 { logits } else { logits * scale };
         Ok(match self.config().logit_soft_cap {
             Some(cap) => (logits / cap).tanh() * cap,
             None => logits,

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
-use simplemix_torch::{Gate, rms_norm};
+use simplemix_torch::rms_norm;
 use tch::{Kind, Tensor};
 
+use crate::activation::Active;
 use crate::attention::Heads;
-use crate::config::{Activation, ModelConfig, NameMap, Norms, QkNorm};
+use crate::config::{Activation, FeedForward, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, XIELU};
 use crate::error::{Doing, Result};
 use crate::linear::{Product, Weights};
 use crate::lora::Lora;
@@ -31,10 +32,12 @@ pub(crate) struct Linear {
     lora: Option<Lora>,
 }
 
-/// Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467).
+/// A norm of rows.
 #[derive(Debug)]
-pub(crate) struct RmsNorm {
+pub(crate) struct Norm {
     weight: Tensor,
+    bias: Option<Tensor>,
+    kind: NormKind,
     eps: f64,
     /// Whether the factor is one plus the weight.
     offset: bool,
@@ -42,32 +45,38 @@ pub(crate) struct RmsNorm {
 
 #[derive(Debug)]
 pub(crate) struct Layer {
-    before_attention: Option<RmsNorm>,
+    before_attention: Option<Norm>,
     qkv: Projections,
-    q_norm: Option<RmsNorm>,
-    k_norm: Option<RmsNorm>,
+    q_norm: Option<Norm>,
+    k_norm: Option<Norm>,
     o_proj: Linear,
-    after_attention: Option<RmsNorm>,
-    before_mlp: Option<RmsNorm>,
+    after_attention: Option<Norm>,
+    before_mlp: Option<Norm>,
+    /// Gate and up, or up alone.
     gate_up: Projections,
+    active: Active,
     down_proj: Linear,
-    after_mlp: Option<RmsNorm>,
-    activation: Activation,
+    after_mlp: Option<Norm>,
+    norms: Norms,
     qk_norm: QkNorm,
     head_dim: i64,
+    query_scale: f64,
+    residual_scale: f64,
 }
 
 /// Linear layers with the same input: a matrix for each, or one for all.
 #[derive(Debug)]
 enum Projections {
     Each(Vec<Linear>),
+    /// One after the other, of so many outputs.
     Fused(Box<Linear>, Vec<i64>),
+    /// Three, head by head, of heads of this width.
+    ByHead(Box<Linear>, i64),
 }
 
-/// Rotation and product that a forward pass uses in every layer.
+/// Rotation, if there is one, and product that a forward pass uses in a layer.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
-    /// None: queries and keys are not rotated.
     pub(crate) turn: Option<&'a Turn>,
     pub(crate) products: Products<'a>,
 }
@@ -118,17 +127,47 @@ impl Projections {
             Self::Fused(layer, widths) => {
                 layer.forward(x, products)?.f_split_with_sizes(widths, -1).doing("splitting a fused projection")
             }
+            Self::ByHead(layer, width) => {
+                let all = layer.forward(x, products)?; // [T, N * 3 * D]
+                let of = |part: i64| all.f_unflatten(-1, [-1, 3, *width])?.f_select(2, part)?.f_flatten(1, 2);
+                (0..3).map(of).collect::<std::result::Result<_, _>>().doing("splitting a fused projection")
+            }
         }
     }
 }
 
-impl RmsNorm {
+impl Norm {
     pub(crate) fn take(tensors: &HashMap<String, Tensor>, name: &str, config: &ModelConfig) -> Self {
-        let weight = tensors[&format!("{name}.weight")].shallow_clone();
-        Self { weight, eps: config.rms_norm_eps, offset: config.norm_offset }
+        Self {
+            weight: tensors[&format!("{name}.weight")].shallow_clone(),
+            bias: tensors.get(&format!("{name}.bias")).map(Tensor::shallow_clone),
+            kind: config.norm_kind,
+            eps: config.rms_norm_eps,
+            offset: config.norm_offset,
+        }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self.kind {
+            NormKind::Rms => self.by_root(x),
+            NormKind::Layer | NormKind::LayerBias => self.by_variance(x),
+        }
+    }
+
+    fn by_variance(&self, x: &Tensor) -> Result<Tensor> {
+        let width = *self.weight.size().last().expect("a norm's weight has a width");
+        let normed = || {
+            if self.weight.dim() == 1 {
+                return x.f_layer_norm([width], Some(&self.weight), self.bias.as_ref(), self.eps, true);
+            }
+            // Each head has a weight of its own, where libtorch's function takes one for all rows.
+            let wide = x.f_to_kind(Kind::Float)?.f_layer_norm([width], None::<&Tensor>, None, self.eps, true)?;
+            wide.f_mul(&self.weight.f_to_kind(Kind::Float)?)?.f_to_kind(x.kind())
+        };
+        normed().doing("a norm")
+    }
+
+    fn by_root(&self, x: &Tensor) -> Result<Tensor> {
         if !self.offset {
             return Ok(rms_norm(x, &self.weight, self.eps)?);
         }
@@ -140,7 +179,7 @@ impl RmsNorm {
 }
 
 /// `norm(x)`, or `x` without a norm.
-fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
+fn normed(norm: Option<&Norm>, x: Tensor) -> Result<Tensor> {
     match norm {
         Some(norm) => norm.forward(&x),
         None => Ok(x),
@@ -152,22 +191,30 @@ impl Layer {
     pub(crate) fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
         let at = format!("model.layers.{index}");
         let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
-        let norm = |name: &str| Some(RmsNorm::take(parts.tensors, &format!("{at}.{name}"), config));
-        let (q, kv) = (config.query_width(), config.key_width());
-        let (qkv, gate_up) = if config.fused_projections {
-            let f = config.intermediate_size;
-            (
-                Projections::Fused(Box::new(linear("self_attn.qkv_proj")), vec![q, kv, kv]),
-                Projections::Fused(Box::new(linear("mlp.gate_up_proj")), vec![f, f]),
-            )
-        } else {
-            (
-                Projections::Each(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(linear).into()),
-                Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
-            )
+        let norm = |name: &str| Some(Norm::take(parts.tensors, &format!("{at}.{name}"), config));
+        let (q, kv, f) = (config.query_width(), config.key_width(), config.intermediate_size);
+        let qkv_proj = || Box::new(linear("self_attn.qkv_proj"));
+        let qkv = match config.qkv {
+            Qkv::Apart => {
+                Projections::Each(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(linear).into())
+            }
+            Qkv::Fused => Projections::Fused(qkv_proj(), vec![q, kv, kv]),
+            Qkv::FusedByHead => Projections::ByHead(qkv_proj(), config.head_dim),
+        };
+        let gate_up = match config.feed_forward {
+            FeedForward::Gated => Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
+            FeedForward::GatedFused => Projections::Fused(Box::new(linear("mlp.gate_up_proj")), vec![f, f]),
+            FeedForward::Plain => Projections::Each(vec![linear("mlp.up_proj")]),
+        };
+        let active = match config.activation {
+            Activation::Xielu => {
+                Active::Xielu(XIELU.map(|name| parts.tensors[&format!("{at}.{name}")].shallow_clone()))
+            }
+            fixed => Active::Fixed(fixed),
         };
         let [before_attention, after_attention, before_mlp, after_mlp] = match config.norms {
-            Norms::Before => [norm("input_layernorm"), None, norm("post_attention_layernorm"), None],
+            Norms::Before | Norms::Parallel => [norm("input_layernorm"), None, norm("post_attention_layernorm"), None],
+            Norms::ParallelShared => [norm("input_layernorm"), None, None, None],
             Norms::After => [None, norm("post_attention_layernorm"), None, norm("post_feedforward_layernorm")],
             Norms::Both => [
                 norm("input_layernorm"),
@@ -186,11 +233,14 @@ impl Layer {
             after_attention,
             before_mlp,
             gate_up,
+            active,
             down_proj: linear("mlp.down_proj"),
             after_mlp,
-            activation: config.activation,
+            norms: config.norms,
             qk_norm: config.qk_norm,
             head_dim: config.head_dim,
+            query_scale: config.layers[index].query_scale,
+            residual_scale: config.residual_scale,
         }
     }
 
@@ -203,35 +253,45 @@ impl Layer {
     ) -> Result<Tensor> {
         let before = normed(self.before_attention.as_ref(), x.shallow_clone())?;
         let attended = self.o_proj.forward(&attend(self.heads(&before, work)?)?, work.products)?;
-        let x = x + normed(self.after_attention.as_ref(), attended)?;
-        let before = normed(self.before_mlp.as_ref(), x.shallow_clone())?;
-        Ok(&x + normed(self.after_mlp.as_ref(), self.feed_forward(&before, work.products)?)?)
+        let attended = x + self.scaled(normed(self.after_attention.as_ref(), attended)?);
+        let before = match self.norms {
+            Norms::ParallelShared => before,
+            Norms::Parallel => normed(self.before_mlp.as_ref(), x.shallow_clone())?,
+            _ => normed(self.before_mlp.as_ref(), attended.shallow_clone())?,
+        };
+        let fed = self.feed_forward(&before, work.products)?;
+        Ok(attended + self.scaled(normed(self.after_mlp.as_ref(), fed)?))
+    }
+
+    /// An addition to the residual stream.
+    fn scaled(&self, x: Tensor) -> Tensor {
+        if self.residual_scale == 1.0 { x } else { x * self.residual_scale }
     }
 
     fn feed_forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
-        let gate_up = self.gate_up.forward(x, products)?;
-        let gate = match self.activation {
-            Activation::Silu => Gate::Silu,
-            Activation::GeluTanh => Gate::GeluTanh,
+        let active = match &self.gate_up.forward(x, products)?[..] {
+            [gate, up] => self.active.gated(gate, up)?,
+            up => self.active.apply(&up[0])?,
         };
-        let gated = simplemix_torch::gated(&gate_up[0], &gate_up[1], gate)?;
-        self.down_proj.forward(&gated, products)
+        self.down_proj.forward(&active, products)
     }
 
     fn heads(&self, x: &Tensor, Work { turn, products }: Work<'_>) -> Result<Heads> {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
         let parts: [Tensor; 3] = self.qkv.forward(x, products)?.try_into().expect("queries, keys and values are three");
         let [q, k, v] = parts;
-        let turned = |t: Tensor, norm: Option<&RmsNorm>| {
+        let turned = |t: Tensor, norm: Option<&Norm>| {
             let heads = match self.qk_norm {
                 QkNorm::Width => split(normed(norm, t)?)?,
-                QkNorm::Head | QkNorm::None => normed(norm, split(t)?)?,
+                QkNorm::Head | QkNorm::EachHead | QkNorm::None => normed(norm, split(t)?)?,
             };
             match turn {
                 Some(turn) => turn.apply(&heads),
                 None => Ok(heads),
             }
         };
-        Ok(Heads { q: turned(q, self.q_norm.as_ref())?, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
+        let q = turned(q, self.q_norm.as_ref())?;
+        let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
+        Ok(Heads { q, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
     }
 }

@@ -18,6 +18,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod activation;
 mod adapters;
 mod attention;
 mod causal_lm;
@@ -60,7 +61,10 @@ pub mod weights;
 pub use attention::AttentionRoute;
 pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
-pub use config::{Activation, Biases, LayerConfig, ModelConfig, Norms, QkNorm, RopeConfig, RopeScaling};
+pub use config::{
+    Activation, Biases, FeedForward, LayerConfig, ModelConfig, NormKind, Norms, QkNorm, Qkv, RopeConfig, RopePairs,
+    RopeScaling,
+};
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use family::MODEL_TYPES;

@@ -7,7 +7,7 @@ use simplemix_torch::has_loops;
 use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
-use crate::config::{ModelConfig, Norms, QkNorm};
+use crate::config::{Activation, FeedForward, ModelConfig, NormKind, Norms, QkNorm, Qkv};
 use crate::error::Result;
 use crate::lora::LoraConfig;
 
@@ -131,8 +131,9 @@ impl<'a> PassCosts<'a> {
             true => ((layers as f64 + 2.0) * h * self.element * tokens, largest),
             false => ((0..layers).map(of_layer).sum::<f64>() + top, 0.0),
         };
-        // Gradients of the residual stream, and of gate, up and their product.
-        let passing = (2.0 * h + 3.0 * f) * self.element * tokens + self.gradient;
+        // Gradients of the residual stream, and of gate, up and their product; or of an activation and its input.
+        let wide = if config.feed_forward == FeedForward::Plain { 2.0 } else { 3.0 };
+        let passing = (2.0 * h + wide * f) * self.element * tokens + self.gradient;
         PassMemory { kept: kept as u64, in_layer: (again + passing) as u64 }
     }
 
@@ -223,6 +224,10 @@ impl Calls {
     }
 }
 
+/// Tensors that xIELU keeps: its input, the square of it, the exponential and its difference from the input, and a byte that
+/// tells them apart.
+const XIELU_KEEPS: f64 = 4.25;
+
 /// Costs of one layer, a token.
 struct LayerCosts<'a> {
     config: &'a ModelConfig,
@@ -260,22 +265,32 @@ impl LayerCosts<'_> {
         let [h, q, kv, f] =
             [config.hidden_size, config.query_width(), config.key_width(), config.intermediate_size].map(|n| n as f64);
         let norms = match config.norms {
-            Norms::Before | Norms::After => 2.0,
+            Norms::ParallelShared => 1.0,
+            Norms::Before | Norms::After | Norms::Parallel => 2.0,
             Norms::Both => 4.0,
         };
         let of_heads = if config.qk_norm == QkNorm::None { 0.0 } else { q + kv };
         let rows = match config.qk_norm {
             QkNorm::None => 0.0,
             QkNorm::Width => 2.0,
-            QkNorm::Head => (config.num_attention_heads + config.num_key_value_heads) as f64,
+            QkNorm::Head | QkNorm::EachHead => (config.num_attention_heads + config.num_key_value_heads) as f64,
         };
         let norm_bytes = self.norm(index, norms * h + of_heads, norms + rows);
-        let (qkv, gate_up): (&[&str], &[&str]) = match config.fused_projections {
-            true => (&["self_attn.qkv_proj"], &["mlp.gate_up_proj"]),
-            false => (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["mlp.gate_proj", "mlp.up_proj"]),
+        let qkv: &[&str] = match config.qkv {
+            Qkv::Apart => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            Qkv::Fused | Qkv::FusedByHead => &["self_attn.qkv_proj"],
         };
-        let inputs =
-            self.input(index, h, qkv) + self.input(index, h, gate_up) + self.input(index, f, &["mlp.down_proj"]);
+        let gate_up: &[&str] = match config.feed_forward {
+            FeedForward::Gated => &["mlp.gate_proj", "mlp.up_proj"],
+            FeedForward::GatedFused => &["mlp.gate_up_proj"],
+            FeedForward::Plain => &["mlp.up_proj"],
+        };
+        let of_both = match config.norms {
+            // One input of two products.
+            Norms::ParallelShared => self.input(index, h, &[qkv, gate_up].concat()),
+            _ => self.input(index, h, qkv) + self.input(index, h, gate_up),
+        };
+        let inputs = of_both + self.input(index, f, &["mlp.down_proj"]);
         let attended = match self.input(index, q, &["self_attn.o_proj"]) {
             // One call's result is the next product's input.
             bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) => {
@@ -289,15 +304,31 @@ impl LayerCosts<'_> {
             None => 2.0 * q * self.element + 4.0 * heads,
             Some(_) => q * self.element,
         };
-        // Gate and up, and the gate's activation where it is an operation of its own.
-        let gates = if has_loops(self.trained.kind, self.trained.device) { 2.0 } else { 3.0 };
-        norm_bytes + inputs + attended + mixed + gates * f * self.element
+        norm_bytes + inputs + attended + mixed + self.active() * f * self.element
+    }
+
+    /// Tensors as wide as the feed-forward layer that its activation keeps.
+    fn active(&self) -> f64 {
+        let Self { config, trained, .. } = self;
+        match (config.feed_forward, config.activation) {
+            // Its input or its result.
+            (FeedForward::Plain, Activation::Xielu) => XIELU_KEEPS,
+            (FeedForward::Plain, _) => 1.0,
+            (_, Activation::Xielu) => XIELU_KEEPS + 2.0,
+            // Gate and up, and the gate's activation where it is an operation of its own.
+            (_, Activation::Silu | Activation::GeluTanh) if has_loops(trained.kind, trained.device) => 2.0,
+            _ => 3.0,
+        }
     }
 
     /// Norms of `width` numbers in `rows` rows in all: their inputs and a number a row, and the normed inputs where a norm is
     /// made of operators and its factor trained.
     fn norm(&self, index: usize, width: f64, rows: f64) -> f64 {
         let (is_half, on_host) = (self.element < 4.0, self.trained.device == Device::Cpu);
+        if self.config.norm_kind != NormKind::Rms {
+            // libtorch's own on every device: input, mean and root.
+            return width * self.element + rows * 2.0 * 4.0;
+        }
         let wide = is_half && (on_host || self.config.norm_offset);
         let input = if wide { 4.0 } else { self.element };
         // libtorch has a norm in one kernel for devices alone, and our own takes f32 and f64, as Gemma's norms always are.

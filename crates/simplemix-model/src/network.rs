@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::{AttentionRoute, Heads, Plans};
 use crate::checkpoint::{Names, Top};
-use crate::config::{EMBEDDING, HEAD, ModelConfig, limits};
-use crate::decoder::{Layer, Parts, Products, RmsNorm, Work};
+use crate::config::{EMBEDDING, HEAD, ModelConfig, POSITIONS, limits};
+use crate::decoder::{Layer, Norm, Parts, Products, Work};
 use crate::error::{Doing, Error, Result};
 use crate::few_rows;
 use crate::linear::{Product, linear};
@@ -26,7 +26,9 @@ pub(crate) struct Network {
     pub(crate) config: ModelConfig,
     pub(crate) layers: Vec<Layer>,
     pub(crate) embed_tokens: Tensor, // [V, H]
-    norm: RmsNorm,
+    /// Vectors of the positions, `[P, H]`.
+    embed_positions: Option<Tensor>,
+    norm: Norm,
     ropes: Vec<Rope>,
     embedding_scale: f64,
     /// Whether adapters drop inputs.
@@ -38,7 +40,8 @@ pub(crate) struct Network {
 
 /// Facts about an input that all layers need.
 pub(crate) struct Input {
-    tokens: Tensor, // [T]
+    tokens: Tensor,    // [T]
+    positions: Tensor, // [T]
     turns: Vec<Turn>,
     product: Product,
     /// Keys of the tokens for dropout, `[T]`, if there is any.
@@ -100,9 +103,10 @@ impl Network {
         let scale = Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]);
         Self {
             layers: (0..config.num_hidden_layers).map(|i| Layer::take(&parts, i, &config)).collect(),
-            norm: RmsNorm::take(&tensors, "model.norm", &config),
+            norm: Norm::take(&tensors, "model.norm", &config),
             ropes: config.ropes.iter().map(|rope| Rope::new(rope, device)).collect(),
             embed_tokens: tensors[EMBEDDING].shallow_clone(),
+            embed_positions: tensors.get(POSITIONS).map(Tensor::shallow_clone),
             // transformers rounds the factor to the weights' kind.
             embedding_scale: scale,
             drops,
@@ -188,13 +192,19 @@ impl Network {
         move_together(&mut all, self.device)?;
         let last = packed.positions().iter().copied().max().unwrap_or(0);
         let turns = self.ropes.iter().map(|rope| rope.turn(&positions, last, self.kind)).collect::<Result<_>>()?;
-        Ok(Input { tokens, turns, product: linear, keys })
+        Ok(Input { tokens, positions, turns, product: linear, keys })
     }
 
     /// Embeddings `[T, H]`.
     pub(crate) fn embed(&self, input: &Input) -> Result<Tensor> {
-        let x = Tensor::f_embedding(&self.embed_tokens, &input.tokens, -1, false, false).doing("the embedding")?;
-        Ok(if self.embedding_scale == 1.0 { x } else { x * self.embedding_scale })
+        let look_up =
+            |table: &Tensor, ids: &Tensor| Tensor::f_embedding(table, ids, -1, false, false).doing("the embedding");
+        let x = look_up(&self.embed_tokens, &input.tokens)?;
+        let x = if self.embedding_scale == 1.0 { x } else { x * self.embedding_scale };
+        match &self.embed_positions {
+            Some(table) => Ok(x + look_up(table, &input.positions)?),
+            None => Ok(x),
+        }
     }
 
     /// `x` `[T, H]` through one layer.
@@ -224,6 +234,10 @@ impl Network {
         if let Some(id) = packed.tokens().iter().find(|id| !(0..vocab).contains(*id)) {
             return Err(limits::outside(*id, vocab));
         }
-        Ok(())
+        let (length, room) = (packed.positions().iter().max().map_or(0, |last| last + 1), self.config.learned());
+        match room {
+            Some(room) if length > room => Err(limits::past_positions(length, room)),
+            _ => Ok(()),
+        }
     }
 }

@@ -5,7 +5,7 @@
 use simplemix_torch::rotated;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{RopeConfig, RopeScaling, limits};
+use crate::config::{RopeConfig, RopePairs, RopeScaling, limits};
 use crate::error::{Doing, Result};
 
 /// Inverse frequencies of a model.
@@ -14,6 +14,7 @@ pub(crate) struct Rope {
     inv_freq: Tensor, // [R / 2]
     factor: f64,
     longest: Option<i64>,
+    pairs: RopePairs,
 }
 
 /// Cosines and sines of some positions, each `[T, 1, R / 2]`.
@@ -21,6 +22,7 @@ pub(crate) struct Rope {
 pub(crate) struct Turn {
     cos: Tensor,
     sin: Tensor,
+    pairs: RopePairs,
 }
 
 impl Rope {
@@ -32,7 +34,8 @@ impl Rope {
             RopeScaling::Yarn { attention_factor, .. } => (attention_factor, None),
             _ => (1.0, None),
         };
-        Self { inv_freq: Tensor::from_slice(&inverse_frequencies(config)).to_device(device), factor, longest }
+        let inv_freq = Tensor::from_slice(&inverse_frequencies(config)).to_device(device);
+        Self { inv_freq, factor, longest, pairs: config.pairs }
     }
 
     /// Divisors of positions, for tests.
@@ -60,14 +63,31 @@ impl Rope {
             .and_then(|a| a.f_unsqueeze(1))
             .doing("computing rotary angles")?;
         let of = |wave: Tensor| if self.factor == 1.0 { wave } else { wave * self.factor };
-        Ok(Turn { cos: of(angles.cos()).to_kind(kind), sin: of(angles.sin()).to_kind(kind) })
+        Ok(Turn { cos: of(angles.cos()).to_kind(kind), sin: of(angles.sin()).to_kind(kind), pairs: self.pairs })
     }
 }
 
 impl Turn {
-    /// Rotates the first R entries of `x` `[T, N, D]`.
+    /// Rotates the first R entries of `x` `[T, N, D]`. Of pairs side by side, all first entries come first in the result: in
+    /// products of queries and keys, which are both put so, the order of entries does not matter.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(rotated(x, &self.cos, &self.sin)?)
+        match self.pairs {
+            RopePairs::Halves => Ok(rotated(x, &self.cos, &self.sin)?),
+            RopePairs::Neighbours => Ok(rotated(&self.in_halves(x)?, &self.cos, &self.sin)?),
+        }
+    }
+
+    /// Puts the first entries of all pairs before the second ones.
+    fn in_halves(&self, x: &Tensor) -> Result<Tensor> {
+        let width = 2 * self.cos.size()[2];
+        let ordered = || {
+            let turned = x.f_narrow(2, 0, width)?.f_unflatten(2, [-1, 2])?.f_transpose(2, 3)?.f_flatten(2, 3)?;
+            match x.size()[2] - width {
+                0 => Ok(turned),
+                rest => Tensor::f_cat(&[turned, x.f_narrow(2, width, rest)?], 2),
+            }
+        };
+        ordered().doing("ordering pairs of entries")
     }
 }
 
@@ -111,7 +131,7 @@ fn llama3(freq: f32, factor: f32, [low, high]: [f32; 2], context: f32) -> f32 {
 }
 
 /// Share of each frequency that is divided, as transformers' `_compute_yarn_parameters` finds it.
-fn yarn_ramp(RopeConfig { theta, width, scaling }: &RopeConfig) -> Vec<f32> {
+fn yarn_ramp(RopeConfig { theta, width, scaling, .. }: &RopeConfig) -> Vec<f32> {
     let &RopeScaling::Yarn { beta_fast, beta_slow, truncate, original_max_position_embeddings: context, .. } = scaling
     else {
         return vec![0.0; *width as usize / 2];

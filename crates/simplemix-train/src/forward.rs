@@ -222,7 +222,8 @@ pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> 
     Ok((packed, targets))
 }
 
-/// Output head with the model's cap on logits.
+/// Output head with the model's factor and cap of logits.
 pub(crate) fn head(model: &CausalLm) -> Head<'_> {
-    Head { soft_cap: model.config().logit_soft_cap, ..Head::from(model.head()) }
+    let config = model.config();
+    Head { soft_cap: config.logit_soft_cap, scale: config.logit_scale, ..Head::from(model.head()) }
 }

@@ -10,7 +10,12 @@ impl ModelConfig {
             RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(*original_max_position_embeddings),
             _ => None,
         };
-        self.ropes.iter().filter_map(|rope| limit(&rope.scaling)).min()
+        self.ropes.iter().filter_map(|rope| limit(&rope.scaling)).chain(self.learned()).min()
+    }
+
+    /// Positions that have vectors, where they are learned.
+    pub(crate) fn learned(&self) -> Option<i64> {
+        self.learned_positions.then_some(self.max_position_embeddings)
     }
 
     /// Refuses a sequence that this model cannot compute: one with a token outside of its vocabulary, or one that is too long
@@ -23,9 +28,10 @@ impl ModelConfig {
             return Err(outside(i64::from(*id), self.vocab_size));
         }
         match self.longest() {
-            Some(longest) if (ids.len() + further) as i64 > longest => {
-                Err(too_long((ids.len() + further).to_string(), longest))
-            }
+            Some(longest) if (ids.len() + further) as i64 > longest => Err(match self.learned() {
+                Some(room) => past_positions((ids.len() + further) as i64, room),
+                None => too_long((ids.len() + further).to_string(), longest),
+            }),
             _ => Ok(()),
         }
     }
@@ -49,10 +55,17 @@ pub(crate) fn too_long(found: String, longest: i64) -> Error {
     Error::Input { what: "length of a sequence", found, expected }
 }
 
+/// Error of a sequence with more tokens than there are learned positions.
+pub(crate) fn past_positions(length: i64, room: i64) -> Error {
+    let expected =
+        format!("at most {room}: this model has learned vectors for so many positions and no rule for further ones");
+    Error::Input { what: "length of a sequence", found: length.to_string(), expected }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RopeConfig;
+    use crate::config::{RopeConfig, RopePairs};
 
     #[test]
     fn tokens_and_lengths_are_checked() {
@@ -69,7 +82,7 @@ mod tests {
             attention_factor: 1.0,
             original_max_position_embeddings: 8,
         };
-        config.ropes.push(RopeConfig { theta: 10.0, width: 2, scaling });
+        config.ropes.push(RopeConfig { theta: 10.0, width: 2, pairs: RopePairs::Halves, scaling });
         assert_eq!(config.longest(), Some(8));
         config.check_sequence(&[1; 5], 3).unwrap();
         let error = config.check_sequence(&[1; 5], 4).unwrap_err().to_string();

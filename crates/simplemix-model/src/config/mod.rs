@@ -16,7 +16,7 @@ pub(crate) use defaults::{Defaults, Heads};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
 pub(crate) use rope::{Bases, Frame, as_it_is, by_kind_of_layer, long_rope};
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::{RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
 use crate::reward::SCORE;
@@ -25,6 +25,10 @@ use crate::reward::SCORE;
 pub(crate) const HEAD: &str = "lm_head.weight";
 /// The embedding's name inside of the crate.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Vectors of the positions.
+pub(crate) const POSITIONS: &str = "model.embed_positions.weight";
+/// Slopes of xIELU above and below zero, in a layer.
+pub(crate) const XIELU: [&str; 2] = ["mlp.act_fn.alpha_p", "mlp.act_fn.alpha_n"];
 
 /// Shape and constants of a decoder, in Hugging Face's names; made from a `config.json` alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +50,7 @@ pub struct ModelConfig {
     pub num_key_value_heads: i64,
     /// Width of a head; even.
     pub head_dim: i64,
-    /// Added to the mean square before its root is taken.
+    /// Added to a norm's mean square, or variance, before its root is taken.
     pub rms_norm_eps: f64,
     /// Longest sequence the model was made for, in tokens.
     pub max_position_embeddings: i64,
@@ -54,24 +58,35 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Projections that have a bias.
     pub biases: Biases,
-    /// Activation that gates the feed-forward layer.
+    /// Form of the feed-forward layer.
+    pub feed_forward: FeedForward,
+    /// Activation of the feed-forward layer.
     pub activation: Activation,
     /// Norms of a layer.
     pub norms: Norms,
+    /// Kind of the norms.
+    pub norm_kind: NormKind,
     /// Whether a norm multiplies by one plus its weight.
     pub norm_offset: bool,
     /// Norms of queries and keys.
     pub qk_norm: QkNorm,
     /// Multiplies embeddings.
     pub embedding_scale: f64,
+    /// Multiplies what attention and feed-forward add to the residual stream.
+    pub residual_scale: f64,
     /// Multiplies products of queries and keys.
     pub attention_scale: f64,
     /// `c` of `c * tanh(x / c)` over scaled products of queries and keys.
     pub attention_soft_cap: Option<f64>,
+    /// Multiplies logits, before they are capped.
+    pub logit_scale: f64,
     /// `c` of `c * tanh(x / c)` over logits.
     pub logit_soft_cap: Option<f64>,
-    /// Whether queries, keys and values are one matrix, and so gate and up.
-    pub fused_projections: bool,
+    /// Matrices of queries, keys and values.
+    pub qkv: Qkv,
+    /// Whether each position has a vector that is added to the embedding; there are
+    /// [`ModelConfig::max_position_embeddings`] of them.
+    pub learned_positions: bool,
     /// Rotary embeddings; layers name theirs by number.
     pub ropes: Vec<RopeConfig>,
     /// Settings that differ from layer to layer.
@@ -83,12 +98,19 @@ pub struct ModelConfig {
 }
 
 /// Settings that differ from layer to layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerConfig {
     /// Tokens that a token sees, itself the last of them; none: all before it.
     pub window: Option<i64>,
     /// Number of its entry in [`ModelConfig::ropes`]; none: queries and keys are not rotated.
     pub rope: Option<usize>,
+    /// Multiplies queries, beside [`ModelConfig::attention_scale`].
+    pub query_scale: f64,
+}
+
+impl LayerConfig {
+    /// A layer that sees everything, with the first rotary embedding.
+    pub(crate) const PLAIN: Self = Self { window: None, rope: Some(0), query_scale: 1.0 };
 }
 
 /// Projections that have a bias.
@@ -102,13 +124,43 @@ pub struct Biases {
     pub mlp: bool,
 }
 
-/// Activation that gates the feed-forward layer.
+/// Form of the feed-forward layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedForward {
+    /// `down(act(gate(x)) * up(x))`.
+    Gated,
+    /// As [`FeedForward::Gated`], with gate and up in one matrix.
+    GatedFused,
+    /// `down(act(up(x)))`.
+    Plain,
+}
+
+/// Activation of the feed-forward layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
+    /// GELU.
+    Gelu,
     /// GELU by its tanh formula.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)^2`.
+    ReluSquared,
+    /// xIELU, whose two slopes are weights (arXiv:2411.13010).
+    Xielu,
+}
+
+/// Matrices of queries, keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qkv {
+    /// One for each.
+    Apart,
+    /// One for all: first all queries, then all keys, then all values.
+    Fused,
+    /// One for all: head by head, queries, keys and values of each.
+    FusedByHead,
 }
 
 /// Norms of a layer, around attention and around feed-forward.
@@ -120,6 +172,21 @@ pub enum Norms {
     After,
     /// Both: `x + norm(f(norm(x)))`.
     Both,
+    /// Before, and both parts read the layer's input: `x + attention(norm(x)) + feed_forward(other_norm(x))`.
+    Parallel,
+    /// As [`Norms::Parallel`], with one norm for both.
+    ParallelShared,
+}
+
+/// Kind of a norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// By the root mean square (Zhang and Sennrich 2019, arXiv:1910.07467).
+    Rms,
+    /// By mean and variance (Ba et al. 2016, arXiv:1607.06450), without bias.
+    Layer,
+    /// As [`NormKind::Layer`], with a bias; norms of queries and keys have none.
+    LayerBias,
 }
 
 /// Norms of queries and keys, before they are rotated.
@@ -127,8 +194,10 @@ pub enum Norms {
 pub enum QkNorm {
     /// None.
     None,
-    /// One norm for each head.
+    /// One norm for each head, all with the same weight.
     Head,
+    /// One norm for each head, each with a weight of its own.
+    EachHead,
     /// One norm over all heads together.
     Width,
 }
@@ -164,17 +233,22 @@ impl ModelConfig {
             max_position_embeddings: keys.count_or("max_position_embeddings", default.max_position_embeddings)?,
             tie_word_embeddings: keys.flag("tie_word_embeddings", default.tied)?,
             biases: Biases::default(),
+            feed_forward: FeedForward::Gated,
             activation: Activation::Silu,
             norms: Norms::Before,
+            norm_kind: NormKind::Rms,
             norm_offset: false,
             qk_norm: QkNorm::None,
             embedding_scale: 1.0,
+            residual_scale: 1.0,
             attention_scale: (head_dim as f64).powf(-0.5),
             attention_soft_cap: None,
+            logit_scale: 1.0,
             logit_soft_cap: None,
-            fused_projections: false,
+            qkv: Qkv::Apart,
+            learned_positions: false,
             ropes: Vec::new(),
-            layers: vec![LayerConfig { window: None, rope: Some(0) }; num_hidden_layers],
+            layers: vec![LayerConfig::PLAIN; num_hidden_layers],
             names: NameMap::PLAIN,
             json: Value::Null,
         })
@@ -256,6 +330,9 @@ impl ModelConfig {
     pub(crate) fn decoder_tensors(&self) -> Vec<(String, Vec<i64>)> {
         let h = self.hidden_size;
         let mut all = vec![(EMBEDDING.to_owned(), vec![self.vocab_size, h])];
+        if self.learned_positions {
+            all.push((POSITIONS.to_owned(), vec![self.max_position_embeddings, h]));
+        }
         for layer in 0..self.num_hidden_layers {
             for (name, shape, bias) in self.projections() {
                 let name = format!("model.layers.{layer}.{name}");
@@ -266,11 +343,23 @@ impl ModelConfig {
             }
         }
         for layer in 0..self.num_hidden_layers {
-            let norms = self.layer_norms().into_iter();
-            all.extend(norms.map(|(name, width)| (format!("model.layers.{layer}.{name}.weight"), vec![width])));
+            for (name, shape) in self.layer_norms() {
+                self.push_norm(&mut all, &format!("model.layers.{layer}.{name}"), shape);
+            }
+            if self.activation == Activation::Xielu {
+                all.extend(XIELU.map(|name| (format!("model.layers.{layer}.{name}"), vec![1])));
+            }
         }
-        all.push(("model.norm.weight".to_owned(), vec![h]));
+        self.push_norm(&mut all, "model.norm", vec![h]);
         all
+    }
+
+    fn push_norm(&self, all: &mut Vec<(String, Vec<i64>)>, name: &str, shape: Vec<i64>) {
+        let is_of_heads = name.ends_with("q_norm") || name.ends_with("k_norm");
+        if self.norm_kind == NormKind::LayerBias && !is_of_heads {
+            all.push((format!("{name}.bias"), shape.clone()));
+        }
+        all.push((format!("{name}.weight"), shape));
     }
 
     /// Linear layers of a decoder layer: name, shape `[out, in]`, whether there is a bias.
@@ -278,18 +367,19 @@ impl ModelConfig {
         let (h, f) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.query_width(), self.key_width());
         let Biases { qkv, output, mlp } = self.biases;
-        let mut all = match self.fused_projections {
-            true => vec![("self_attn.qkv_proj", [q + 2 * kv, h], qkv)],
-            false => vec![
+        let mut all = match self.qkv {
+            Qkv::Fused | Qkv::FusedByHead => vec![("self_attn.qkv_proj", [q + 2 * kv, h], qkv)],
+            Qkv::Apart => vec![
                 ("self_attn.q_proj", [q, h], qkv),
                 ("self_attn.k_proj", [kv, h], qkv),
                 ("self_attn.v_proj", [kv, h], qkv),
             ],
         };
         all.push(("self_attn.o_proj", [h, q], output));
-        match self.fused_projections {
-            true => all.push(("mlp.gate_up_proj", [2 * f, h], mlp)),
-            false => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
+        match self.feed_forward {
+            FeedForward::Gated => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
+            FeedForward::GatedFused => all.push(("mlp.gate_up_proj", [2 * f, h], mlp)),
+            FeedForward::Plain => all.push(("mlp.up_proj", [f, h], mlp)),
         }
         all.push(("mlp.down_proj", [h, f], mlp));
         all
@@ -301,23 +391,27 @@ impl ModelConfig {
         self.projections().iter().map(|(name, ..)| last(&format!("model.layers.0.{name}"))).collect()
     }
 
-    /// Norms of a decoder layer, with their widths.
-    fn layer_norms(&self) -> Vec<(&'static str, i64)> {
-        let h = self.hidden_size;
-        let mut all: Vec<(&str, i64)> = match self.norms {
-            Norms::Before => vec![("input_layernorm", h), ("post_attention_layernorm", h)],
-            Norms::After => vec![("post_attention_layernorm", h), ("post_feedforward_layernorm", h)],
-            Norms::Both => vec![
-                ("input_layernorm", h),
-                ("post_attention_layernorm", h),
-                ("pre_feedforward_layernorm", h),
-                ("post_feedforward_layernorm", h),
+    /// Norms of a decoder layer, with the shapes of their weights.
+    fn layer_norms(&self) -> Vec<(&'static str, Vec<i64>)> {
+        let of_layer: &[&str] = match self.norms {
+            Norms::Before | Norms::Parallel => &["input_layernorm", "post_attention_layernorm"],
+            Norms::After => &["post_attention_layernorm", "post_feedforward_layernorm"],
+            Norms::Both => &[
+                "input_layernorm",
+                "post_attention_layernorm",
+                "pre_feedforward_layernorm",
+                "post_feedforward_layernorm",
             ],
+            Norms::ParallelShared => &["input_layernorm"],
         };
+        let mut all: Vec<_> = of_layer.iter().map(|&name| (name, vec![self.hidden_size])).collect();
         let (q, k) = match self.qk_norm {
             QkNorm::None => return all,
-            QkNorm::Head => (self.head_dim, self.head_dim),
-            QkNorm::Width => (self.query_width(), self.key_width()),
+            QkNorm::Head => (vec![self.head_dim], vec![self.head_dim]),
+            QkNorm::EachHead => {
+                (vec![self.num_attention_heads, self.head_dim], vec![self.num_key_value_heads, self.head_dim])
+            }
+            QkNorm::Width => (vec![self.query_width()], vec![self.key_width()]),
         };
         all.extend([("self_attn.q_norm", q), ("self_attn.k_norm", k)]);
         all

@@ -14,8 +14,19 @@ pub struct RopeConfig {
     pub theta: f64,
     /// Leading entries of a head that are rotated; even. The others stay as they are.
     pub width: i64,
+    /// Entries that are rotated together.
+    pub pairs: RopePairs,
     /// How frequencies are stretched for contexts longer than in pre-training.
     pub scaling: RopeScaling,
+}
+
+/// Entries of a head that are rotated together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum RopePairs {
+    /// One of the first half and one of the second.
+    Halves,
+    /// Two side by side.
+    Neighbours,
 }
 
 /// Stretching rule of rotary frequencies.
@@ -160,7 +171,7 @@ impl RopeConfig {
             Some(rule) => RopeScaling::read(rule, frame)?,
             None => RopeScaling::Default,
         };
-        Ok(Self { theta, width: frame.width, scaling })
+        Ok(Self { theta, width: frame.width, pairs: RopePairs::Halves, scaling })
     }
 }
 

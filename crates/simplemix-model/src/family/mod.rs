@@ -105,7 +105,8 @@ fn named_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool)
 
 /// Layers that see `window` tokens where they slide.
 fn windows(sliding: &[bool], window: Option<i64>) -> Vec<LayerConfig> {
-    sliding.iter().map(|&slides| LayerConfig { window: window.filter(|_| slides), rope: Some(0) }).collect()
+    let layer = |&slides| LayerConfig { window: window.filter(|_| slides), ..LayerConfig::PLAIN };
+    sliding.iter().map(layer).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Phi 3: Llama with fused projections; the long variants stretch rotary frequencies one by one.
 
-use crate::config::{Activation, Defaults, Frame, Heads, Keys, ModelConfig, RopeConfig, as_it_is, long_rope};
+use crate::config::{
+    Activation, Defaults, FeedForward, Frame, Heads, Keys, ModelConfig, Qkv, RopeConfig, as_it_is, long_rope,
+};
 use crate::error::Result;
 use crate::family::Family;
 
@@ -44,7 +46,8 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let theta = keys.positive("rope_theta")?.unwrap_or(10_000.0);
     Ok(ModelConfig {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
-        fused_projections: true,
+        feed_forward: FeedForward::GatedFused,
+        qkv: Qkv::Fused,
         ropes: vec![RopeConfig::of_rule(keys, rule.as_ref(), theta, &frame)?],
         layers: super::windows(&vec![true; base.num_hidden_layers], window),
         ..base
