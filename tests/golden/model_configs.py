@@ -70,6 +70,15 @@ CASES = [
     {"model_type": "olmo2", "head_dim": 64, "rope_scaling": YARN, "original_max_position_embeddings": 64},
     {"model_type": "mistral", "num_key_value_heads": 4, "rope_scaling": {**YARN, "factor": 0.5, "beta_fast": 2, "beta_slow": 2}},
     {"model_type": "gemma2", "rope_theta": 30.0, "rope_scaling": {**YARN, "original_max_position_embeddings": 8}},
+    # Frequencies by the length of a sequence.
+    {"model_type": "llama", "head_dim": 16, "rope_scaling": {"type": "dynamic", "factor": 2.5}, "max_position_embeddings": 64},
+    {"model_type": "qwen3", "num_key_value_heads": 4, "head_dim": 16, "max_position_embeddings": 128, "rope_parameters": {
+        "rope_type": "dynamic", "factor": 1.0, "rope_theta": 1e6}, "original_max_position_embeddings": 64},
+    {"model_type": "olmo2", "rope_scaling": {"rope_type": "longrope", **LONG, "original_max_position_embeddings": 64},
+     "max_position_embeddings": 128},
+    {"model_type": "gemma3_text", "max_position_embeddings": 64, "rope_parameters": {
+        "full_attention": {"rope_type": "longrope", **LONG, "attention_factor": 1.25, "original_max_position_embeddings": 100},
+        "sliding_attention": {"rope_type": "dynamic", "factor": 4.0}}},
     # A rule for each kind of layer.
     {"model_type": "gemma3_text", "rope_scaling": {"type": "linear", "factor": 8.0}},
     {"model_type": "gemma3_text", "original_max_position_embeddings": 64, "rope_parameters": {
@@ -105,11 +114,24 @@ def rotary(config):
     with torch.device("meta"):
         kind = type(AutoModelForCausalLM.from_config(config).model.rotary_emb)
     rope = kind(copy.deepcopy(config))
-    found = [rope] if hasattr(rope, "inv_freq") else []
-    if found:
-        return [{"inv_freq": rope.inv_freq.tolist(), "factor": rope.attention_scaling}]
-    return [{"inv_freq": getattr(rope, f"{kind}_inv_freq").tolist(), "factor": getattr(rope, f"{kind}_attention_scaling")}
-            for kind in ("full_attention", "sliding_attention")]
+    if hasattr(rope, "inv_freq"):
+        return [{"inv_freq": rope.inv_freq.tolist(), "factor": rope.attention_scaling, **by_length(kind, config)}]
+    return [{"inv_freq": getattr(rope, f"{layer}_inv_freq").tolist(), "factor": getattr(rope, f"{layer}_attention_scaling"),
+             **by_length(kind, config, layer)}
+            for layer in ("full_attention", "sliding_attention")]
+
+
+def by_length(kind, config, layer=None):
+    """Inverse frequencies of sequences of some lengths, each in a model that has seen no other, where they differ."""
+    rule = config.rope_parameters[layer] if layer else config.rope_parameters
+    if rule["rope_type"] not in ("dynamic", "longrope"):
+        return {}
+    found = []
+    for length in (7, 64, 65, 100, 101, 128, 129, 1000):
+        rope = kind(copy.deepcopy(config))
+        rope(torch.zeros(1), torch.arange(length)[None], **({"layer_type": layer} if layer else {}))
+        found.append({"length": length, "inv_freq": getattr(rope, f"{layer}_inv_freq" if layer else "inv_freq").tolist()})
+    return {"by_length": found}
 
 
 def logits(config):

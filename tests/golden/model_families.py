@@ -15,6 +15,7 @@ SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
              num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.3,
              bos_token_id=1, eos_token_id=2, pad_token_id=0)
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
+LONG = {"short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [2.0, 4.0, 6.0, 8.0]}
 CASES = {
     "llama_tied": ("llama", dict(tie_word_embeddings=True, rope_parameters=DEFAULT)),
     "llama_untied_bias": ("llama", dict(tie_word_embeddings=False, attention_bias=True, mlp_bias=True, head_dim=12,
@@ -44,6 +45,13 @@ CASES = {
     "qwen3_yarn": ("qwen3", dict(head_dim=16, rope_parameters={
         "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 4.0,
         "beta_slow": 0.5, "mscale": 1.0, "mscale_all_dim": 0.4})),
+    # Frequencies by the length of a sequence: prompts on either side of the boundary, and answers that cross it.
+    "llama_dynamic": ("llama", dict(max_position_embeddings=8, rope_parameters={
+        "rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0})),
+    "llama_long_rope": ("llama", dict(rope_parameters={
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 14, "factor": 9.0, **LONG})),
+    "phi3_longer": ("phi3", dict(original_max_position_embeddings=14, rope_parameters={
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 14, **LONG})),
 }
 # Cases from here on are random by their names, so that any may come or go.
 BY_NAME = list(CASES).index("qwen3_yarn")
@@ -77,10 +85,8 @@ def causal(config, folder):
     result = model(ids, output_hidden_states=True)
     loss = -torch.log_softmax(result.logits[0, :-1], -1)[torch.arange(len(IDS) - 1), ids[0, 1:]].sum()
     loss.backward()
-    greedy, current = [], ids
     with torch.no_grad():
-        for _ in range(12):
-            current = torch.cat([current, model(current).logits[:, -1:].argmax(-1)], 1)
+        current = greedy(model, ids)
     # A gradient's norm and its product with a fixed direction: what any difference would change.
     direction = lambda p: torch.cos(torch.arange(p.numel(), dtype=torch.float64)).view_as(p).to(p.dtype)
     return {
@@ -91,7 +97,27 @@ def causal(config, folder):
         "gradients": {n: numbers(torch.stack([p.grad.norm(), (p.grad * direction(p)).sum()]))
                       for n, p in model.named_parameters()},
         "greedy": current[0, len(IDS):].tolist(),
+        **by_length(config, folder),
     }
+
+
+def greedy(model, ids):
+    for _ in range(12):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
+    return ids
+
+
+def by_length(config, folder):
+    """Where frequencies depend on a sequence's length: answers with a cache, and logits of a longer sequence. A model keeps
+    frequencies of the longest sequence so far, so each comes from one that has seen no other."""
+    if config.rope_parameters.get("rope_type") not in ("dynamic", "longrope"):
+        return {}
+    fresh = lambda: AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").float().eval()
+    longer = torch.tensor([(IDS * 3)[:24]])
+    with torch.no_grad():
+        answer = fresh().generate(torch.tensor([IDS]), max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+        logits = fresh()(longer).logits[0, -1]
+    return {"greedy": answer[0, len(IDS):].tolist(), "longer": {"ids": longer[0].tolist(), "last_logits": numbers(logits)}}
 
 
 def rewards(config, folder):

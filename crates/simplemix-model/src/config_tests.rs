@@ -36,7 +36,7 @@ fn refuses_by_name_what_it_does_not_compute() {
         (
             "\"rope_scaling\":null",
             "\"rope_scaling\":{\"rope_type\":\"proportional\"}",
-            "`rope_scaling.rope_type` is `proportional`, expected `default`, `linear`, `llama3`, `longrope` or `yarn`",
+            "`rope_scaling.rope_type` is `proportional`, expected `default`, `dynamic`, `linear`, `llama3`, `longrope` or `yarn`",
         ),
         (
             "\"rope_scaling\":null",
@@ -131,11 +131,14 @@ fn same_ropes(config: &ModelConfig, case: &Value) {
     assert_eq!(config.ropes.len(), wanted.len());
     for (rope, wanted) in config.ropes.iter().zip(wanted) {
         let rope = crate::rope::Rope::new(rope, tch::Device::Cpu);
-        let want: Vec<f64> = wanted["inv_freq"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
-        let got = rope.inverse_frequencies();
-        assert_eq!(got.len(), want.len());
-        let close = got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= 1e-6 * want);
-        assert!(close, "{}: {got:?} {want:?}", case["config"]);
+        let others = wanted["by_length"].as_array().into_iter().flatten();
+        for (length, wanted) in std::iter::once((1, wanted)).chain(others.map(|w| (w["length"].as_i64().unwrap(), w))) {
+            let want: Vec<f64> = wanted["inv_freq"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+            let got = rope.inverse_frequencies(length);
+            assert_eq!(got.len(), want.len());
+            let close = got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= 1e-6 * want);
+            assert!(close, "{} at {length}: {got:?} {want:?}", case["config"]);
+        }
         assert!((rope.factor() - wanted["factor"].as_f64().unwrap()).abs() < 1e-12, "{}", case["config"]);
     }
 }

@@ -17,7 +17,7 @@ use crate::few_rows;
 use crate::linear::{Product, linear};
 use crate::lora::Adapter;
 use crate::packed::Packed;
-use crate::rope::{Rope, Turn};
+use crate::rope::{ByLength, Rope, Turn};
 use crate::weights::{self, Parameters};
 
 /// A decoder.
@@ -188,10 +188,13 @@ impl Network {
         let mut keys = self.drops.then(|| Tensor::from_slice(&packed.dropout_keys()));
         let mut all: Vec<&mut Tensor> = vec![&mut tokens, &mut positions];
         all.extend(&mut keys);
+        let mut by_length: Vec<Option<ByLength>> =
+            self.ropes.iter().map(|rope| rope.by_length(packed)).collect::<Result<_>>()?;
+        all.extend(by_length.iter_mut().flatten().flat_map(ByLength::tensors_mut));
         all.extend(along.map(|tensor| &mut *tensor));
         move_together(&mut all, self.device)?;
-        let last = packed.positions().iter().copied().max().unwrap_or(0);
-        let turns = self.ropes.iter().map(|rope| rope.turn(&positions, last, self.kind)).collect::<Result<_>>()?;
+        let turn = |(rope, own): (&Rope, &Option<ByLength>)| rope.turn(&positions, own.as_ref(), self.kind);
+        let turns = self.ropes.iter().zip(&by_length).map(turn).collect::<Result<_>>()?;
         Ok(Input { tokens, positions, turns, product: linear, keys })
     }
 

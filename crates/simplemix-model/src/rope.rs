@@ -1,20 +1,30 @@
 //! Rotary position embedding (Su et al. 2021, arXiv:2104.09864), as transformers computes it: in f32, halves rotated.
 //!
+//! Some rules take the frequencies of a sequence from its length, as transformers finds them for that sequence alone.
 //! Letters: T tokens, N heads, D head width, R rotated entries of it.
 
 use simplemix_torch::rotated;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{RopeConfig, RopePairs, RopeScaling, limits};
+use crate::config::{RopeConfig, RopePairs, RopeScaling};
 use crate::error::{Doing, Result};
+use crate::packed::Packed;
 
 /// Inverse frequencies of a model.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    inv_freq: Tensor, // [R / 2]
+    config: RopeConfig,
+    /// Of every sequence, `[R / 2]`; none where they follow from a sequence's length.
+    inv_freq: Option<Tensor>,
     factor: f64,
-    longest: Option<i64>,
-    pairs: RopePairs,
+}
+
+/// Inverse frequencies of the sequences of a pass.
+#[derive(Debug)]
+pub(crate) struct ByLength {
+    inv_freq: Tensor, // [C, R / 2], C lengths
+    /// Row of each token, `[T]`; none where one row is that of all.
+    rows: Option<Tensor>,
 }
 
 /// Cosines and sines of some positions, each `[T, 1, R / 2]`.
@@ -27,21 +37,23 @@ pub(crate) struct Turn {
 
 impl Rope {
     pub(crate) fn new(config: &RopeConfig, device: Device) -> Self {
-        let (factor, longest) = match config.scaling {
-            RopeScaling::LongRope { attention_factor, original_max_position_embeddings, .. } => {
-                (attention_factor, Some(original_max_position_embeddings))
+        let factor = match config.scaling {
+            RopeScaling::LongRope { attention_factor, .. } | RopeScaling::Yarn { attention_factor, .. } => {
+                attention_factor
             }
-            RopeScaling::Yarn { attention_factor, .. } => (attention_factor, None),
-            _ => (1.0, None),
+            _ => 1.0,
         };
-        let inv_freq = Tensor::from_slice(&inverse_frequencies(config)).to_device(device);
-        Self { inv_freq, factor, longest, pairs: config.pairs }
+        let inv_freq = match config.scaling.length_rule() {
+            None => Some(Tensor::from_slice(&inverse_frequencies(config, 0)).to_device(device)),
+            Some(_) => None,
+        };
+        Self { config: config.clone(), inv_freq, factor }
     }
 
-    /// Divisors of positions, for tests.
+    /// Divisors of positions in a sequence of `length` tokens, for tests.
     #[cfg(test)]
-    pub(crate) fn inverse_frequencies(&self) -> Vec<f64> {
-        Vec::try_from(self.inv_freq.to_kind(Kind::Double)).expect("a vector of numbers")
+    pub(crate) fn inverse_frequencies(&self, length: i64) -> Vec<f64> {
+        inverse_frequencies(&self.config, length).into_iter().map(f64::from).collect()
     }
 
     /// Factor of cosines and sines, for tests.
@@ -50,20 +62,51 @@ impl Rope {
         self.factor
     }
 
-    /// Angles of `positions` `[T]`, Int64, of which the largest is `last`.
-    pub(crate) fn turn(&self, positions: &Tensor, last: i64, kind: Kind) -> Result<Turn> {
-        if let Some(longest) = self.longest
-            && last >= longest
-        {
-            return Err(limits::too_long((last + 1).to_string(), longest));
+    /// Frequencies of the sequences of `packed`, which are still to be moved to the model's device; none where they are those
+    /// of every sequence.
+    pub(crate) fn by_length(&self, packed: &Packed) -> Result<Option<ByLength>> {
+        let Some(rule) = self.config.scaling.length_rule() else { return Ok(None) };
+        let (mut classes, mut rows) = (Vec::new(), Vec::with_capacity(packed.len()));
+        for (segment, length) in packed.lengths(rule)? {
+            let class = rule.class(length);
+            let row = classes.iter().position(|known| *known == class).unwrap_or_else(|| {
+                classes.push(class);
+                classes.len() - 1
+            });
+            rows.extend(std::iter::repeat_n(row as i64, segment.len));
         }
+        let all: Vec<f32> = classes.iter().flat_map(|class| inverse_frequencies(&self.config, *class)).collect();
+        let inv_freq = Tensor::f_from_slice(&all).and_then(|all| all.f_view([classes.len() as i64, -1]));
+        let rows = (classes.len() > 1).then(|| Tensor::from_slice(&rows));
+        Ok(Some(ByLength { inv_freq: inv_freq.doing("laying out rotary frequencies")?, rows }))
+    }
+
+    /// Angles of `positions` `[T]`, Int64, with the frequencies of the pass where it has its own.
+    pub(crate) fn turn(&self, positions: &Tensor, by_length: Option<&ByLength>, kind: Kind) -> Result<Turn> {
+        let of_pass = by_length.map(ByLength::of_tokens).transpose()?;
+        let inv_freq =
+            of_pass.as_ref().or(self.inv_freq.as_ref()).expect("a pass has frequencies where a model has none");
         let angles = positions
             .f_to_kind(Kind::Float)
-            .and_then(|p| p.f_outer(&self.inv_freq))
-            .and_then(|a| a.f_unsqueeze(1))
+            .and_then(|p| p.f_unsqueeze(1)?.f_mul(inv_freq)?.f_unsqueeze(1))
             .doing("computing rotary angles")?;
         let of = |wave: Tensor| if self.factor == 1.0 { wave } else { wave * self.factor };
-        Ok(Turn { cos: of(angles.cos()).to_kind(kind), sin: of(angles.sin()).to_kind(kind), pairs: self.pairs })
+        Ok(Turn { cos: of(angles.cos()).to_kind(kind), sin: of(angles.sin()).to_kind(kind), pairs: self.config.pairs })
+    }
+}
+
+impl ByLength {
+    /// Tensors that are on the host still.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        std::iter::once(&mut self.inv_freq).chain(&mut self.rows)
+    }
+
+    /// `[T, R / 2]`, or `[1, R / 2]`.
+    fn of_tokens(&self) -> Result<Tensor> {
+        match &self.rows {
+            Some(rows) => self.inv_freq.f_index_select(0, rows).doing("choosing rotary frequencies"),
+            None => Ok(self.inv_freq.shallow_clone()),
+        }
     }
 }
 
@@ -91,12 +134,12 @@ impl Turn {
     }
 }
 
-/// Inverse frequencies `[R / 2]`; transformers takes powers and quotients in f32.
-fn inverse_frequencies(config: &RopeConfig) -> Vec<f32> {
-    let count = config.width / 2;
-    let bases = (0..count).map(|i| (config.theta as f32).powf((2 * i) as f32 / config.width as f32));
+/// Inverse frequencies `[R / 2]` of a sequence of `length` tokens; transformers takes powers and quotients in f32.
+fn inverse_frequencies(config: &RopeConfig, length: i64) -> Vec<f32> {
+    let theta = config.theta as f32 * growth(config, length);
+    let bases = (0..config.width / 2).map(|i| theta.powf((2 * i) as f32 / config.width as f32));
     match config.scaling {
-        RopeScaling::Default => bases.map(|base| 1.0 / base).collect(),
+        RopeScaling::Default | RopeScaling::Dynamic { .. } => bases.map(|base| 1.0 / base).collect(),
         RopeScaling::Linear { factor } => bases.map(|base| 1.0 / base / factor as f32).collect(),
         RopeScaling::Llama3 {
             factor,
@@ -111,9 +154,23 @@ fn inverse_frequencies(config: &RopeConfig) -> Vec<f32> {
             let of = |(base, divided): (f32, f32)| divided / (factor as f32 * base) + (1.0 - divided) / base;
             bases.zip(yarn_ramp(config)).map(of).collect()
         }
-        RopeScaling::LongRope { ref short_factor, .. } => {
-            bases.zip(short_factor).map(|(base, divisor)| 1.0 / (*divisor as f32 * base)).collect()
+        RopeScaling::LongRope {
+            ref short_factor, ref long_factor, original_max_position_embeddings: original, ..
+        } => {
+            let divisors = if length > original { long_factor } else { short_factor };
+            bases.zip(divisors).map(|(base, divisor)| 1.0 / (*divisor as f32 * base)).collect()
         }
+    }
+}
+
+/// Growth of the base for a sequence of `length` tokens: transformers' `_compute_dynamic_ntk_parameters`.
+fn growth(config: &RopeConfig, length: i64) -> f32 {
+    match config.scaling {
+        RopeScaling::Dynamic { factor, max_position_embeddings: most } if length > most => {
+            let stretch = factor as f32 * length as f32 / most as f32 - (factor - 1.0) as f32;
+            stretch.powf((config.width as f64 / (config.width as f64 - 2.0)) as f32)
+        }
+        _ => 1.0,
     }
 }
 

@@ -142,6 +142,16 @@ fn check(name: &str) {
     let greedy: Vec<f64> = answers[1][0].tokens.iter().map(|&t| f64::from(t)).collect();
     assert_eq!(greedy, numbers(&golden["greedy"]));
 
+    if let Some(longer) = golden.get("longer") {
+        // In one pass with the shorter sequence.
+        let ids = self::ids(&longer["ids"]);
+        let mut both = whole.clone();
+        both.push(&ids).unwrap();
+        let hidden = model.hidden_states(&both).unwrap();
+        let of = |row: i64| values(&model.logits(&hidden.narrow(0, row, 1)).unwrap());
+        close(&of(both.len() as i64 - 1), &numbers(&longer["last_logits"]), "logits of a longer sequence");
+        close(&of(whole.len() as i64 - 1), &numbers(&golden["last_logits"]), "logits beside a longer sequence");
+    }
     shared_prompt(&model);
     saved(&model, &whole, name);
     if let Some(rewards) = golden.get("rewards") {
@@ -158,7 +168,7 @@ fn shared_prompt(model: &CausalLm) {
     let (prompt, chosen, rejected): (Vec<u32>, Vec<u32>, Vec<u32>) =
         ((1..9).collect(), (20..28).collect(), (40..45).collect());
     let run = |shared: bool| {
-        let (mut packed, mut targets) = (Packed::new(), Targets::default());
+        let (mut packed, mut targets) = (Packed::of(model.config()), Targets::default());
         let first = packed.push(&prompt).unwrap();
         packed.push_response(first, &chosen, &mut targets).unwrap();
         let second = if shared { first } else { packed.push(&prompt).unwrap() };
@@ -186,7 +196,8 @@ macro_rules! families {
 
 families! {
     gemma2, gemma3, llama3_rope, llama_linear_rope, llama_tied, llama_untied_bias, mistral_whole, mistral_window,
-    olmo2, phi3, phi3_long, qwen2, qwen2_window, qwen3, qwen3_yarn,
+    olmo2, phi3, phi3_long, qwen2, qwen2_window, qwen3, qwen3_yarn, llama_dynamic,
+    llama_long_rope, phi3_longer,
 }
 
 #[test]

@@ -5,7 +5,7 @@ use simplemix_data::TokenRow;
 use simplemix_loss::{
     Checks, Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
-use simplemix_model::{CausalLm, Checkpointed, Packed, Targets};
+use simplemix_model::{CausalLm, Checkpointed, ModelConfig, Packed, Targets};
 use simplemix_torch::device::read_all;
 use simplemix_torch::records;
 use tch::{Kind, Tensor};
@@ -59,7 +59,7 @@ impl<'a> Pass<'a> {
         options: &ForwardOptions,
         along: impl IntoIterator<Item = &'t mut Tensor>,
     ) -> Result<Self> {
-        let (packed, targets) = pack(set, pairs)?;
+        let (packed, targets) = pack(model.config(), set, pairs)?;
         Self::with(model, &packed, &targets, options, along)
     }
 
@@ -196,9 +196,9 @@ pub(crate) fn score_pairs(
     Ok(scored)
 }
 
-/// Packs the pairs' tokens. The scored responses are chosen and rejected in turn, or chosen only.
-pub(crate) fn pack(set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
-    let (mut packed, mut targets) = (Packed::new(), Targets::default());
+/// Packs the pairs' tokens for a model. The scored responses are chosen and rejected in turn, or chosen only.
+pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
+    let (mut packed, mut targets) = (Packed::of(model), Targets::default());
     for &pair in pairs {
         let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
         // Names of the pair's parts, so that dropout does not depend on micro-batches or on how prompts are fed.

@@ -11,7 +11,7 @@
 //! Letters: P prompts, k responses to each.
 
 use simplemix_loss::{Checks, ScoreOptions, fused_logps, kl_from_samples, score_forward};
-use simplemix_model::{CausalLm, Finish, GenerateOptions, Packed, Request, Sampling, Targets};
+use simplemix_model::{CausalLm, Finish, GenerateOptions, ModelConfig, Packed, Request, Sampling, Targets};
 use simplemix_settings::{Settings, section};
 
 use crate::error::{Error, Result};
@@ -150,13 +150,14 @@ impl Hypo {
         weight: f64,
         options: &ForwardOptions,
     ) -> Result<Option<f64>> {
-        let (packed, targets) = pack(part)?;
         let shape = [part.len() as i64, self.settings.samples as i64];
         let reference = tch::no_grad(|| {
+            let (packed, targets) = pack(self.reference.config(), part)?;
             let pass = Pass::packed(&self.reference, &packed, &targets, options)?;
             let scores = score_forward(head(&self.reference), &pass.rows, &pass.positions, now(&pass, options));
             Ok::<_, Error>(scores.map(|scores| scores.logps.view(shape)))
         })?;
+        let (packed, targets) = pack(policy.config(), part)?;
         let pass = Pass::packed(policy, &packed, &targets, options)?;
         let mut estimate = 0.0;
         let fused = reference.and_then(|reference| {
@@ -226,9 +227,9 @@ fn parts<'a, 'b>(sampled: &'b [Sampled<'a>], budget: usize) -> Vec<&'b [Sampled<
     parts
 }
 
-/// Packs each prompt once, followed by its responses.
-fn pack(sampled: &[Sampled<'_>]) -> Result<(Packed, Targets)> {
-    let (mut packed, mut targets) = (Packed::new(), Targets::default());
+/// Packs each prompt once for a model, followed by its responses.
+fn pack(model: &ModelConfig, sampled: &[Sampled<'_>]) -> Result<(Packed, Targets)> {
+    let (mut packed, mut targets) = (Packed::of(model), Targets::default());
     for Sampled { prompt, responses, .. } in sampled {
         let first = packed.push(prompt)?;
         for response in responses {

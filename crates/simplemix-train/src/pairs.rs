@@ -34,6 +34,11 @@ impl Feed {
             (_, false) => Self::Apart,
         }
     }
+
+    /// How a pair is fed whose responses can share a prompt unless it `is_split`.
+    pub(crate) fn of_pair(self, is_split: bool) -> Self {
+        if is_split && self == Self::Shared { Self::Apart } else { self }
+    }
 }
 
 /// A named held-out set. The name is part of the names of its metrics and may be empty.
@@ -172,12 +177,19 @@ impl PairSet {
             let (source, task) = (set.table.source(&pairs[row].source), &pairs[row].task);
             let task = task.as_ref().map(|task| set.table.task(task));
             let responses = Sides { chosen: ids.chosen.len(), rejected: ids.rejected.len() };
-            set.table.pairs.push(PairEntry { row, tokens: 0, prompt: ids.prompt.len(), responses, source, task });
+            set.table.pairs.push(PairEntry {
+                row,
+                prompt: ids.prompt.len(),
+                responses,
+                source,
+                task,
+                ..PairEntry::default()
+            });
             set.ids.push(pairs[row].id.clone());
             set.score_margins.push(pairs[row].margin().filter(|margin| margin.is_finite()));
         }
         set.tokens = tokens;
-        set.set_feed(Feed::default());
+        set.set_feed(Feed::default(), &[]);
         set
     }
 
@@ -186,12 +198,13 @@ impl PairSet {
         self.feed
     }
 
-    /// Selects the responses that are run through the model, and with it the tokens that each pair counts in a micro-batch.
-    pub(crate) fn set_feed(&mut self, feed: Feed) {
+    /// Selects the responses that are run through the `models`, and with it the tokens that each pair counts in a micro-batch.
+    pub(crate) fn set_feed(&mut self, feed: Feed, models: &[&ModelConfig]) {
         self.feed = feed;
         for pair in &mut self.table.pairs {
             let (prompt, Sides { chosen, rejected }) = (pair.prompt, pair.responses);
-            pair.tokens = match feed {
+            pair.is_split = !models.iter().all(|model| model.same_frequencies(prompt + chosen, prompt + rejected));
+            pair.tokens = match feed.of_pair(pair.is_split) {
                 Feed::Shared => prompt + chosen + rejected,
                 Feed::Apart => 2 * prompt + chosen + rejected,
                 Feed::Chosen => prompt + chosen,
@@ -215,7 +228,6 @@ impl PairSet {
         for (reason, count) in other.dropped {
             *self.dropped.entry(reason).or_default() += count;
         }
-        self.set_feed(self.feed);
     }
 
     /// Token ids of all pairs, in the table's order.

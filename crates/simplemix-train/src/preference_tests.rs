@@ -2,12 +2,14 @@
 
 use simplemix_data::TokenizedPair;
 use simplemix_loss::PreferenceLoss;
-use simplemix_model::{AttentionRoute, RewardModel, tiny};
+use simplemix_model::{AttentionRoute, RewardModel, RopeScaling, tiny};
 use simplemix_torch::trace;
 use tch::Device;
 
 use super::*;
 use crate::adamw::OptimizerSettings;
+use crate::forward::score_pairs;
+use crate::pairs::Feed;
 use crate::reward::RewardLearner;
 use crate::table::PairEntry;
 
@@ -35,9 +37,8 @@ fn set(pairs: usize) -> PairSet {
     set
 }
 
-fn learner(model: CausalLm, set: &PairSet) -> PreferenceLearner<'_> {
-    let loss = PreferenceLoss::new("sigmoid".parse().unwrap(), 0.1, 0.0).unwrap();
-    let forward = ForwardOptions {
+fn forward_options() -> ForwardOptions {
+    ForwardOptions {
         micro_batch_tokens: 1 << 20,
         logits_bytes: 1 << 30,
         activation_checkpointing: false,
@@ -45,7 +46,12 @@ fn learner(model: CausalLm, set: &PairSet) -> PreferenceLearner<'_> {
         token_metrics_every: 1,
         wpo: None,
         ld_alpha: None,
-    };
+    }
+}
+
+fn learner(model: CausalLm, set: &PairSet) -> PreferenceLearner<'_> {
+    let loss = PreferenceLoss::new("sigmoid".parse().unwrap(), 0.1, 0.0).unwrap();
+    let forward = forward_options();
     let options =
         PreferenceOptions { loss: loss.into(), forward, reward_margin_scale: 1.0, seed: 0, starts_at_reference: false };
     // Nobody trains in f64, but the gradients of f64 are what others are compared with.
@@ -173,4 +179,44 @@ fn gradients_of_half_precision_add_up_without_loss() {
         |pairs: &[usize]| difference(&gradients(Kind::BFloat16, &set, pairs), &gradients(Kind::Double, &set, pairs));
     let (one, eight) = (error(&[0]), error(&all));
     assert!(eight < 1.2 * one, "{eight} for eight micro-batches, {one} for one");
+}
+
+/// Frequencies by the length of a sequence: neither the other response nor the other pairs of a pass change a number.
+#[test]
+fn sequences_of_different_frequencies_do_not_share_a_prompt() {
+    let mut config = tiny::config();
+    let rules = [
+        RopeScaling::Dynamic { factor: 4.0, max_position_embeddings: 4 },
+        RopeScaling::LongRope {
+            short_factor: vec![1.0; 8],
+            long_factor: vec![3.0; 8],
+            attention_factor: 1.0,
+            original_max_position_embeddings: 10,
+            reads_again: true,
+        },
+    ];
+    let mut logps = Vec::new();
+    for rule in rules {
+        config.ropes[0].scaling = rule;
+        let model = CausalLm::random(config.clone(), 5, Device::Cpu).unwrap();
+        // Products of queries and keys that the softmax tells apart.
+        let of_heads = |name: &str| name.contains("q_proj") || name.contains("k_proj");
+        for (_, weight) in model.named_parameters().iter().filter(|(name, _)| of_heads(name)) {
+            let _ = weight.shallow_clone().g_mul_scalar_(20.0);
+        }
+        let scored = |feed: Feed, micro_batch_tokens: usize| {
+            let mut set = set(3);
+            set.set_feed(feed, &[model.config()]);
+            // The prompt counts for each response, however prompts are fed.
+            assert!(set.table.pairs.iter().all(|pair| pair.is_split && pair.tokens == 2 * 6 + 5 + 4));
+            let options = ForwardOptions { micro_batch_tokens, ..forward_options() };
+            score_pairs(&model, &set, &[0, 1, 2], &options, &mut |_| ()).unwrap().logps
+        };
+        let shared = scored(Feed::Shared, 1 << 20);
+        for other in [scored(Feed::Apart, 1 << 20), scored(Feed::Shared, 1)] {
+            assert!(shared.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs()));
+        }
+        logps.push(shared);
+    }
+    assert!(logps[0].iter().zip(&logps[1]).any(|(a, b)| (a - b).abs() > 0.1), "the rules differ: {logps:?}");
 }

@@ -51,7 +51,7 @@ impl<'a> RewardLearner<'a> {
 
     /// Scores `[B]` of both responses in f32, in a graph where gradients are kept.
     fn scores(&self, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
-        let (packed, _) = pack(set, pairs)?;
+        let (packed, _) = pack(self.model.config(), set, pairs)?;
         let last = last_tokens(&packed);
         // A margin of half precision has 8 bits.
         let scores = self.model.scores(&packed, &last)?.to_kind(Kind::Float).view([-1, 2]);

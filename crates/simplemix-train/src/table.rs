@@ -25,6 +25,9 @@ pub struct PairEntry {
     pub prompt: usize,
     /// Tokens of each response.
     pub responses: Sides<usize>,
+    /// Whether each response is run after a prompt of its own, even where prompts are shared, since the two sequences have
+    /// different rotary frequencies.
+    pub is_split: bool,
     /// Index into [`PairTable::sources`].
     pub source: usize,
     /// Index into [`PairTable::tasks`].

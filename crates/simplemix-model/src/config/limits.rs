@@ -1,16 +1,28 @@
-//! Sequences that a model can compute: tokens of its vocabulary, and no more of them than its rotary rule allows.
+//! Sequences that a model can compute: tokens of its vocabulary, and no more of them than it has positions for.
 
-use super::{ModelConfig, RopeScaling};
+use super::{LengthRule, ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
 
 impl ModelConfig {
-    /// Longest sequence that is computed, in tokens; none if there is no limit.
+    /// Longest sequence that is computed, in tokens; none if there is no limit: rotary frequencies reach any position.
     pub fn longest(&self) -> Option<i64> {
-        let limit = |scaling: &RopeScaling| match scaling {
-            RopeScaling::LongRope { original_max_position_embeddings, .. } => Some(*original_max_position_embeddings),
+        self.learned()
+    }
+
+    /// Whether sequences of `a` and `b` tokens have the same rotary frequencies, so that they can share the pass over what they
+    /// begin with.
+    pub fn same_frequencies(&self, a: usize, b: usize) -> bool {
+        let class = |rule: LengthRule| rule.class(a as i64) == rule.class(b as i64);
+        self.ropes.iter().filter_map(|rope| rope.scaling.length_rule()).all(class)
+    }
+
+    /// Length above which generation reads a sequence again, since all its tokens then have other rotary frequencies; none if
+    /// there is no such length.
+    pub(crate) fn reads_again_above(&self) -> Option<i64> {
+        self.ropes.iter().find_map(|rope| match rope.scaling {
+            RopeScaling::LongRope { original_max_position_embeddings: context, reads_again: true, .. } => Some(context),
             _ => None,
-        };
-        self.ropes.iter().filter_map(|rope| limit(&rope.scaling)).chain(self.learned()).min()
+        })
     }
 
     /// Positions that have vectors, where they are learned.
@@ -27,11 +39,9 @@ impl ModelConfig {
         if let Some(id) = ids.iter().find(|id| i64::from(**id) >= self.vocab_size) {
             return Err(outside(i64::from(*id), self.vocab_size));
         }
+        let length = (ids.len() + further) as i64;
         match self.longest() {
-            Some(longest) if (ids.len() + further) as i64 > longest => Err(match self.learned() {
-                Some(room) => past_positions((ids.len() + further) as i64, room),
-                None => too_long((ids.len() + further).to_string(), longest),
-            }),
+            Some(longest) if length > longest => Err(past_positions(length, longest)),
             _ => Ok(()),
         }
     }
@@ -49,12 +59,6 @@ pub(crate) fn outside(id: i64, vocabulary: i64) -> Error {
     }
 }
 
-/// Error of a sequence that the model's rotary rule does not reach.
-pub(crate) fn too_long(found: String, longest: i64) -> Error {
-    let expected = format!("at most {longest}: this model's longer rotary frequencies are not computed");
-    Error::Input { what: "length of a sequence", found, expected }
-}
-
 /// Error of a sequence with more tokens than there are learned positions.
 pub(crate) fn past_positions(length: i64, room: i64) -> Error {
     let expected =
@@ -64,8 +68,6 @@ pub(crate) fn past_positions(length: i64, room: i64) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::{RopeConfig, RopePairs};
 
     #[test]
     fn tokens_and_lengths_are_checked() {
@@ -77,12 +79,7 @@ mod tests {
             error.starts_with("token id is 100, expected below 100, the size of the model's vocabulary"),
             "{error}"
         );
-        let scaling = RopeScaling::LongRope {
-            short_factor: vec![1.0],
-            attention_factor: 1.0,
-            original_max_position_embeddings: 8,
-        };
-        config.ropes.push(RopeConfig { theta: 10.0, width: 2, pairs: RopePairs::Halves, scaling });
+        (config.learned_positions, config.max_position_embeddings) = (true, 8);
         assert_eq!(config.longest(), Some(8));
         config.check_sequence(&[1; 5], 3).unwrap();
         let error = config.check_sequence(&[1; 5], 4).unwrap_err().to_string();

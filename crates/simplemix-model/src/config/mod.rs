@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub(crate) use defaults::{Defaults, Heads};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
-pub(crate) use rope::{Bases, Frame, as_it_is, by_kind_of_layer, long_rope};
+pub(crate) use rope::{Bases, Frame, LengthRule, as_it_is, by_kind_of_layer, long_rope};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;

@@ -67,15 +67,26 @@ pub enum RopeScaling {
         /// Context of the pre-training, in tokens.
         original_max_position_embeddings: f64,
     },
-    /// LongRoPE (arXiv:2402.13753), as Phi-3 has it, for sequences within the context of the pre-training. Longer ones
-    /// would need every earlier key again, so they are refused.
+    /// Dynamic NTK: the base grows with the length of a sequence that is longer than the model was made for.
+    Dynamic {
+        /// Growth of the base, above zero.
+        factor: f64,
+        /// Longest sequence whose frequencies are as they are, in tokens.
+        max_position_embeddings: i64,
+    },
+    /// LongRoPE (arXiv:2402.13753): a divisor of each frequency, of two sets by the length of the sequence.
     LongRope {
-        /// Divisor of each frequency, `[width / 2]`.
+        /// Divisors for sequences within the context of the pre-training, `[width / 2]`.
         short_factor: Vec<f64>,
+        /// Divisors for longer sequences, `[width / 2]`.
+        long_factor: Vec<f64>,
         /// Multiplies cosines and sines.
         attention_factor: f64,
-        /// Longest sequence, in tokens.
+        /// Context of the pre-training, in tokens.
         original_max_position_embeddings: i64,
+        /// Whether generation reads a sequence again that grows out of that context, as transformers does for Phi 3. Without,
+        /// its earlier keys stay as they are.
+        reads_again: bool,
     },
 }
 
@@ -83,8 +94,14 @@ pub enum RopeScaling {
 pub(crate) type Rule = fn(&Keys<'_>, &Frame) -> Result<RopeScaling>;
 
 /// Rules by the names that transformers has for them.
-const RULES: &[(&str, Rule)] =
-    &[("default", as_it_is), ("linear", linear), ("llama3", llama3), ("longrope", long_rope), ("yarn", yarn)];
+const RULES: &[(&str, Rule)] = &[
+    ("default", as_it_is),
+    ("dynamic", dynamic),
+    ("linear", linear),
+    ("llama3", llama3),
+    ("longrope", long_rope),
+    ("yarn", yarn),
+];
 
 /// Facts outside of a rule that it needs.
 pub(crate) struct Frame {
@@ -96,6 +113,8 @@ pub(crate) struct Frame {
     pub(crate) original: Option<i64>,
     /// YaRN's `truncate`, where it is another object than the rule that holds it.
     pub(crate) truncate: Option<bool>,
+    /// Whether generation reads a sequence again that grows out of LongRoPE's first context.
+    pub(crate) reads_again: bool,
     /// Rules that the family knows, by name.
     pub(crate) rules: &'static [(&'static str, Rule)],
 }
@@ -108,6 +127,7 @@ impl Frame {
             max_position_embeddings: model.max_position_embeddings,
             original: keys.count("original_max_position_embeddings")?,
             truncate: None,
+            reads_again: false,
             rules: RULES,
         })
     }
@@ -214,7 +234,37 @@ fn by_layer(rule: &Keys<'_>) -> Option<&'static str> {
     ["full_attention", "sliding_attention"].into_iter().find(|kind| rule.has(kind))
 }
 
+/// Lengths of sequences that have the same rotary frequencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LengthRule {
+    /// All up to this one; above, each has its own.
+    EachAbove(i64),
+    /// All up to this one, and all above.
+    TwoSides(i64),
+}
+
+impl LengthRule {
+    /// The length that stands for all with the frequencies of `length`.
+    pub(crate) fn class(self, length: i64) -> i64 {
+        match self {
+            Self::EachAbove(most) => length.max(most),
+            Self::TwoSides(most) => length.clamp(most, most + 1),
+        }
+    }
+}
+
 impl RopeScaling {
+    /// How frequencies follow from the length of a sequence; none: they are the same for all.
+    pub(crate) fn length_rule(&self) -> Option<LengthRule> {
+        match *self {
+            Self::Dynamic { max_position_embeddings, .. } => Some(LengthRule::EachAbove(max_position_embeddings)),
+            Self::LongRope { original_max_position_embeddings, .. } => {
+                Some(LengthRule::TwoSides(original_max_position_embeddings))
+            }
+            _ => None,
+        }
+    }
+
     fn read(rule: &Keys<'_>, frame: &Frame) -> Result<Self> {
         // Older files say `type` where newer ones say `rope_type`.
         let key = if rule.get("rope_type").is_some() { "rope_type" } else { "type" };
@@ -238,6 +288,16 @@ fn named(rules: &[(&str, Rule)]) -> String {
 /// Frequencies as they are.
 pub(crate) fn as_it_is(_: &Keys<'_>, _: &Frame) -> Result<RopeScaling> {
     Ok(RopeScaling::Default)
+}
+
+/// transformers' `_compute_dynamic_ntk_parameters`.
+fn dynamic(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
+    if frame.width < 4 {
+        let kind = if rule.get("rope_type").is_some() { "rope_type" } else { "type" };
+        return Err(rule.refuse(kind, "another rule: this one needs heads with at least 4 rotated entries"));
+    }
+    let factor = rule.needed_positive("factor")?;
+    Ok(RopeScaling::Dynamic { factor, max_position_embeddings: frame.max_position_embeddings })
 }
 
 fn linear(rule: &Keys<'_>, _: &Frame) -> Result<RopeScaling> {
@@ -302,7 +362,9 @@ pub(crate) fn long_rope(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
     };
     Ok(RopeScaling::LongRope {
         short_factor: rule.positives("short_factor", (frame.width / 2) as usize)?,
+        long_factor: rule.positives("long_factor", (frame.width / 2) as usize)?,
         attention_factor,
         original_max_position_embeddings: original,
+        reads_again: frame.reads_again,
     })
 }

@@ -9,7 +9,7 @@ use crate::family::Family;
 pub(super) const FAMILY: Family = Family {
     model_type: "phi3",
     models: "Phi 3, 3.5, 4-mini",
-    differs: "fused projections, partial rotation, LongRoPE within the pre-training's context",
+    differs: "fused projections, partial rotation, LongRoPE",
     read,
 };
 
@@ -40,6 +40,7 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let frame = Frame {
         width,
         original: Some(keys.count("original_max_position_embeddings")?.unwrap_or(4096)),
+        reads_again: true,
         rules: &[("default", as_it_is), ("longrope", long_rope), ("su", long_rope), ("yarn", long_rope)],
         ..Frame::of(keys, &base)?
     };

@@ -222,6 +222,7 @@ impl<'a> Batch<'a> {
                 return Ok(());
             }
         }
+        self.read_again()?;
         let mut newest = Packed::new();
         for row in &self.rows {
             let token = self.answers[row.request][row.sample].tokens.last();
@@ -239,6 +240,24 @@ impl<'a> Batch<'a> {
             row.len += 1;
         }
         self.extend(0, &logits)
+    }
+
+    /// Reads rows again whose newest token takes them out of the first context of a model that then has other frequencies for
+    /// all their tokens.
+    fn read_again(&mut self) -> Result<()> {
+        for ((model, _), cache) in self.models.iter().zip(&mut self.caches) {
+            let Some(context) = model.config().reads_again_above() else { continue };
+            for (number, row) in self.rows.iter().enumerate().filter(|(_, row)| !row.ended && row.len == context) {
+                self.standing_by = None;
+                let answer = &self.answers[row.request][row.sample].tokens;
+                let earlier = &answer[..answer.len().saturating_sub(1)];
+                let mut packed = Packed::new();
+                packed.push_as(&[&self.requests[row.request].prompt, earlier].concat(), context + 1);
+                let (_, layers) = read(model, &packed)?;
+                layers.iter().try_for_each(|layers| cache.replace(number, self.columns.filled, layers))?;
+            }
+        }
+        Ok(())
     }
 
     /// Draws the next token of the rows from `first` on out of each model's logits `[B, V]`.

@@ -81,6 +81,20 @@ impl Cache {
         Ok(())
     }
 
+    /// Puts other keys and values of as many tokens in the place of `row`'s, of which the newest are in the column before
+    /// `filled`.
+    pub(super) fn replace(&mut self, row: usize, filled: i64, by: &Layers) -> Result<()> {
+        let put = |old: &Tensor, new: &Tensor| {
+            let width = new.size()[1];
+            old.select(0, row as i64).narrow(1, filled - width, width).f_copy_(new).doing("filling the cache")
+        };
+        for ((keys, values), (new_keys, new_values)) in self.layers.iter().zip(by) {
+            put(keys, new_keys)?;
+            put(values, new_values)?;
+        }
+        Ok(())
+    }
+
     /// Hidden states `[B, H]` of the rows' newest tokens, whose keys and values go to `column`. `pads` are the columns
     /// before each row's first token.
     pub(super) fn step(&mut self, model: &CausalLm, newest: &Packed, column: i64, pads: &[i64]) -> Result<Tensor> {

@@ -33,9 +33,9 @@ struct Pass {
 impl Pass {
     fn of(pairs: &[&PairEntry], feed: Feed) -> Self {
         let mut pass = Self { runs: Vec::new(), scored: Vec::new() };
-        for PairEntry { prompt, responses, .. } in pairs {
+        for PairEntry { prompt, responses, is_split, .. } in pairs {
             pass.runs.push(RunTokens { own: prompt + responses.chosen, before: 0 });
-            match feed {
+            match feed.of_pair(*is_split) {
                 Feed::Shared => pass.runs.push(RunTokens { own: responses.rejected, before: *prompt }),
                 Feed::Apart => pass.runs.push(RunTokens { own: prompt + responses.rejected, before: 0 }),
                 Feed::Chosen => {}

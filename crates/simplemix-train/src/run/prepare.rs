@@ -96,9 +96,6 @@ impl Run {
     ) -> Result<Self> {
         let Sets { mut train, mut eval, mixture, mut notices } = sets;
         notices.extend(tokenizer.folder_notices().iter().cloned());
-        let feed = Feed::of(&config);
-        train.set_feed(feed);
-        eval.iter_mut().for_each(|(_, set)| set.set_feed(feed));
         if train.is_empty() {
             let path = config.train.clone().unwrap_or_default();
             return Err(Error::Empty { path, reason: train.summary() });
@@ -115,7 +112,11 @@ impl Run {
         let shapes = Shapes::read(&config, model)?;
         let sampled = config.hypo().map_or(0, |hypo| hypo.max_new_tokens);
         let other = config.reference.model.as_deref().map(ModelConfig::from_folder).transpose()?;
-        for model in std::iter::once(&shapes.model).chain(&other) {
+        let models: Vec<&ModelConfig> = std::iter::once(&shapes.model).chain(&other).collect();
+        let feed = Feed::of(&config);
+        train.set_feed(feed, &models);
+        eval.iter_mut().for_each(|(_, set)| set.set_feed(feed, &models));
+        for model in models {
             train.check_for(model, "the training pairs", sampled)?;
             eval.iter().try_for_each(|(_, set)| set.check_for(model, "the held-out pairs", 0))?;
         }
