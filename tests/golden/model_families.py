@@ -10,6 +10,7 @@ import zlib
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.3,
@@ -52,6 +53,28 @@ CASES = {
         "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 14, "factor": 9.0, **LONG})),
     "phi3_longer": ("phi3", dict(original_max_position_embeddings=14, rope_parameters={
         "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 14, **LONG})),
+    "granite": ("granite", dict(
+        tie_word_embeddings=True, attention_bias=True, mlp_bias=True, embedding_multiplier=3.0, attention_multiplier=0.3,
+        residual_multiplier=0.4, logits_scaling=2.5, rope_parameters=DEFAULT)),
+    "cohere": ("cohere", dict(use_qk_norm=True, logit_scale=0.25, attention_bias=True, layer_norm_eps=1e-3,
+                              rope_parameters=DEFAULT)),
+    "cohere2": ("cohere2", dict(
+        num_hidden_layers=3, sliding_window=4, logit_scale=0.3, head_dim=12, rope_parameters=DEFAULT,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "glm": ("glm", dict(head_dim=16, rope_parameters={**DEFAULT, "partial_rotary_factor": 0.5})),
+    "glm4": ("glm4", dict(head_dim=16, attention_bias=False, rope_parameters={**DEFAULT, "partial_rotary_factor": 0.75})),
+    "exaone4": ("exaone4", dict(num_hidden_layers=3, sliding_window=4, rope_parameters=DEFAULT,
+                                layer_types=["sliding_attention", "full_attention", "sliding_attention"])),
+    "exaone4_whole": ("exaone4", dict(sliding_window=None, layer_types=["full_attention"] * 2, tie_word_embeddings=True,
+                                      rope_parameters=DEFAULT)),
+    "apertus": ("apertus", dict(attention_bias=True, rope_parameters=DEFAULT)),
+    "gpt_neox": ("gpt_neox", dict(rope_parameters={**DEFAULT, "partial_rotary_factor": 0.5}, layer_norm_eps=1e-3)),
+    "gpt_neox_serial": ("gpt_neox", dict(
+        use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast", tie_word_embeddings=True,
+        rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": 1.0})),
+    "gpt2": ("gpt2", dict(n_positions=32, scale_attn_by_inverse_layer_idx=True, layer_norm_epsilon=1e-3)),
+    "gpt2_plain": ("gpt2", dict(n_positions=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
+                                activation_function="relu", tie_word_embeddings=False)),
 }
 # Cases from here on are random by their names, so that any may come or go.
 BY_NAME = list(CASES).index("qwen3_yarn")
@@ -62,7 +85,7 @@ REWARDS = [IDS, [9, 8, 7], [44, 2, 0, 0]]
 def randomise(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("norm.weight", "bias", "layernorm.weight")):
+            if name.endswith(("norm.weight", "bias", "ln_1.weight", "ln_2.weight", "ln_f.weight", "alpha_p", "alpha_n")):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
 
 
@@ -87,15 +110,19 @@ def causal(config, folder):
     loss.backward()
     with torch.no_grad():
         current = greedy(model, ids)
-    # A gradient's norm and its product with a fixed direction: what any difference would change.
-    direction = lambda p: torch.cos(torch.arange(p.numel(), dtype=torch.float64)).view_as(p).to(p.dtype)
+    # A gradient's norm and its product with a fixed direction: what any difference would change. Weights of `Conv1D` are
+    # turned, and names are those of files.
+    direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)
+    turned = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, Conv1D)}
+    gradients = {n: p.grad.t().contiguous() if n in turned else p.grad for n, p in model.named_parameters()}
+    if config.model_type == "gpt_neox" and "lm_head.weight" in gradients:
+        gradients["embed_out.weight"] = gradients.pop("lm_head.weight")
     return {
         "ids": IDS,
         "last_logits": numbers(result.logits[0, -1]),
         "layers": [numbers(states[0]) for states in result.hidden_states],
         "loss": loss.item(),
-        "gradients": {n: numbers(torch.stack([p.grad.norm(), (p.grad * direction(p)).sum()]))
-                      for n, p in model.named_parameters()},
+        "gradients": {n: numbers(torch.stack([g.norm(), (g * direction(g)).sum()])) for n, g in gradients.items()},
         "greedy": current[0, len(IDS):].tolist(),
         **by_length(config, folder),
     }
@@ -137,7 +164,7 @@ def main(out, *names):
         config = lambda: AutoConfig.for_model(model_type, **{**SHAPE, **extra})
         folder = os.path.join(out, name)
         golden = causal(config(), folder)
-        if name in ("llama_tied", "qwen2", "gemma3", "phi3"):
+        if name in ("llama_tied", "qwen2", "gemma3", "phi3", "exaone4", "glm", "glm4", "gpt2", "gpt_neox"):
             golden["rewards"] = {"ids": REWARDS, "scores": rewards(config(), os.path.join(folder, "reward"))}
         json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))
 

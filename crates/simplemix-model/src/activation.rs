@@ -5,13 +5,8 @@
 use simplemix_torch::Gate;
 use tch::{TchError, Tensor};
 
-use crate::config::Activation;
+use crate::config::{Activation, XIELU_CONSTANTS};
 use crate::error::{Doing, Result};
-
-/// Where xIELU's exponential part ends, just below zero, as transformers has it.
-const XIELU_EPS: f64 = -1e-6;
-/// Slope of xIELU at zero, as transformers has it.
-const XIELU_BETA: f64 = 0.5;
 
 /// An activation with its weights, if it has any.
 #[derive(Debug)]
@@ -57,8 +52,9 @@ fn fixed(activation: Activation, x: &Tensor) -> std::result::Result<Tensor, TchE
 /// `a x^2 + b x` above zero and `c (exp(min(x, eps)) - 1 - x) + b x` elsewhere, with `a = softplus(p)` and
 /// `c = b + softplus(n)` of the weights p and n.
 fn xielu(x: &Tensor, [p, n]: &[Tensor; 2]) -> std::result::Result<Tensor, TchError> {
-    let (above, below) = (p.f_softplus()?, n.f_softplus()?.f_add_scalar(XIELU_BETA)?);
+    let [(_, beta), (_, eps)] = XIELU_CONSTANTS;
+    let (above, below) = (p.f_softplus()?, n.f_softplus()?.f_add_scalar(beta)?);
     let high = x.f_square()?.f_mul(&above)?;
-    let low = x.f_clamp_max(XIELU_EPS)?.f_expm1()?.f_sub(x)?.f_mul(&below)?;
-    high.f_where_self(&x.f_gt(0.0)?, &low)?.f_add(&x.f_mul_scalar(XIELU_BETA)?)
+    let low = x.f_clamp_max(eps)?.f_expm1()?.f_sub(x)?.f_mul(&below)?;
+    high.f_where_self(&x.f_gt(0.0)?, &low)?.f_add(&x.f_mul_scalar(beta)?)
 }

@@ -111,7 +111,7 @@ impl CausalLm {
     /// As [`CausalLm::save`]; [`Error::Io`] where memory does not suffice for a weight.
     pub fn save_merged(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
-        let weights = Merging { parameters: &self.parameters, loras: Some(&loras) };
+        let weights = Merging { config: self.config(), parameters: &self.parameters, loras: Some(&loras) };
         let config = config_file::to_write(self.config(), source, self.kind())?;
         crate::folder::write_model(folder, source, &config, weights, weights::MAX_SHARD_BYTES)
     }

@@ -18,7 +18,7 @@ use crate::linear::Weights;
 use crate::lora::Adapter;
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
-use crate::weights::{self, Parameters};
+use crate::weights::{self, Merging, Parameters};
 
 /// A decoder-only language model; parameters keep the checkpoint's names.
 #[derive(Debug)]
@@ -203,6 +203,7 @@ impl CausalLm {
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
         let config = config_file::to_write(self.config(), source, self.kind())?;
-        folder::write_model(folder, source, &config, (&self.parameters).into(), shard_bytes)
+        let weights = Merging { config: self.config(), parameters: &self.parameters, loras: None };
+        folder::write_model(folder, source, &config, weights, shard_bytes)
     }
 }

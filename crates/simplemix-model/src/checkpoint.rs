@@ -30,6 +30,8 @@ pub(crate) struct Names {
     wrapper: String,
     /// The model's name of each of the checkpoint's tensors that the model has.
     known: BTreeMap<String, String>,
+    /// The checkpoint's numbers that are the same in every model of its kind, with their values.
+    constants: BTreeMap<String, f64>,
     /// The checkpoint's other tensors.
     others: Vec<String>,
     head: Head,
@@ -61,11 +63,20 @@ impl Names {
             let readings = config.names.readings(name.strip_prefix(&wrapper).unwrap_or(name));
             readings.into_iter().find(|reading| wanted.contains(reading))
         };
-        let (mut known, mut others, mut problems) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let given: BTreeMap<String, f64> = config.constants().into_iter().collect();
+        let constant = |name: &str| {
+            let readings = config.names.readings(name.strip_prefix(&wrapper).unwrap_or(name));
+            readings.iter().find_map(|reading| given.get(reading).copied())
+        };
+        let (mut known, mut constants, mut others, mut problems) =
+            (BTreeMap::new(), BTreeMap::new(), Vec::new(), Vec::new());
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
         for name in stored {
             let Some(place) = place(name) else {
-                others.push(name.clone());
+                match constant(name) {
+                    Some(value) => drop(constants.insert(name.clone(), value)),
+                    None => others.push(name.clone()),
+                }
                 continue;
             };
             if let Some(other) = taken.insert(place.clone(), name) {
@@ -85,7 +96,7 @@ impl Names {
         if head_use == Head::Only {
             known.values_mut().filter(|place| **place == head).for_each(|place| place.clone_from(&embedding));
         }
-        Ok(Self { wrapper, known, others, head: head_use })
+        Ok(Self { wrapper, known, constants, others, head: head_use })
     }
 
     /// Whether the checkpoint has a head beside the embedding that the configuration ties to it.
@@ -96,6 +107,11 @@ impl Names {
     /// Name in the model of the checkpoint's tensor `name`; none if it is left aside.
     pub(crate) fn in_model(&self, name: &str) -> Option<String> {
         self.known.get(name).cloned()
+    }
+
+    /// The checkpoint's numbers that are the same in every model of its kind, with the values that they must have.
+    pub(crate) fn constants(&self) -> &BTreeMap<String, f64> {
+        &self.constants
     }
 
     /// Tensors of the model that the checkpoint has to hold, under the decoder's names, with their shapes.

@@ -3,7 +3,7 @@
 //! Letters: T tokens, H width, V vocabulary.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use simplemix_torch::device::move_together;
 use tch::{Device, Kind, Tensor};
@@ -13,6 +13,7 @@ use crate::checkpoint::{Names, Top};
 use crate::config::{EMBEDDING, HEAD, ModelConfig, POSITIONS, limits};
 use crate::decoder::{Layer, Norm, Parts, Products, Work};
 use crate::error::{Doing, Error, Result};
+use crate::family;
 use crate::few_rows;
 use crate::linear::{Product, linear};
 use crate::lora::Adapter;
@@ -59,10 +60,14 @@ pub(crate) struct Loaded {
 /// Reads `config.json` and the tensors that it asks for, and what is on top of the decoder.
 pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Result<Loaded> {
     let mut config = ModelConfig::from_folder(folder)?;
+    if top == Top::Score {
+        family::check_score(&config)?;
+    }
     let files = weights::files(folder)?;
     let names = Names::of(folder, &weights::names(&files)?, &config, top)?;
+    weights::check_constants(folder, &files, names.constants())?;
     let wanted = config.named(names.wanted(&config, top));
-    let mut tensors = weights::load_files(folder, &files, &wanted, |name| names.in_model(name), kind, device)?;
+    let mut tensors = read(folder, &files, &wanted, &names, &config, (kind, device))?;
     let mut notices = names.notices(folder);
     if names.has_second_head() {
         let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
@@ -80,6 +85,27 @@ pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Resul
     let parameters =
         wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
     Ok(Loaded { config, parameters, notices })
+}
+
+/// The `wanted` tensors of `files`; those that files hold turned are turned.
+fn read(
+    folder: &Path,
+    files: &[PathBuf],
+    wanted: &[(String, Vec<i64>)],
+    names: &Names,
+    config: &ModelConfig,
+    (kind, device): (Kind, Device),
+) -> Result<HashMap<String, Tensor>> {
+    let held = |(name, shape): &(String, Vec<i64>)| {
+        let turned = config.is_turned(name);
+        (name.clone(), if turned { shape.iter().rev().copied().collect() } else { shape.clone() })
+    };
+    let held: Vec<_> = wanted.iter().map(held).collect();
+    let mut tensors = weights::load_files(folder, files, &held, |name| names.in_model(name), kind, device)?;
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| config.is_turned(name)) {
+        *tensor = tensor.tr().f_contiguous().doing("turning a weight")?;
+    }
+    Ok(tensors)
 }
 
 impl Network {
@@ -100,14 +126,16 @@ impl Network {
         let drops = adapter.is_some_and(|(adapter, training)| training.is_some() && adapter.config.dropout > 0.0);
         let loras = adapter.map(|(adapter, training)| adapter.loras(training));
         let parts = Parts { tensors: &tensors, loras: &loras.unwrap_or_default(), names: &config.names };
-        let scale = Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]);
+        let scale = match config.rounds_embedding_scale {
+            true => Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]),
+            false => config.embedding_scale,
+        };
         Self {
             layers: (0..config.num_hidden_layers).map(|i| Layer::take(&parts, i, &config)).collect(),
             norm: Norm::take(&tensors, "model.norm", &config),
             ropes: config.ropes.iter().map(|rope| Rope::new(rope, device)).collect(),
             embed_tokens: tensors[EMBEDDING].shallow_clone(),
             embed_positions: tensors.get(POSITIONS).map(Tensor::shallow_clone),
-            // transformers rounds the factor to the weights' kind.
             embedding_scale: scale,
             drops,
             device,

@@ -11,10 +11,11 @@ use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig};
 use crate::config_file;
 use crate::error::{Doing, Error, Result};
+use crate::family;
 use crate::folder;
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
-use crate::weights::{self, Parameters};
+use crate::weights::{self, Merging, Parameters};
 
 /// A decoder with a linear score in place of the output head.
 #[derive(Debug)]
@@ -39,8 +40,10 @@ impl RewardModel {
     /// A reward model on top of a language model's network, to be trained. Every score is zero until it is.
     ///
     /// # Errors
-    /// [`crate::Error::Input`] while an adapter is active: merge it first.
+    /// [`crate::Error::Input`] while an adapter is active: merge it first; or for a type of model for which transformers has no
+    /// class that scores sequences.
     pub fn on_top_of(model: CausalLm) -> Result<Self> {
+        family::check_score(model.config())?;
         if let Some(name) = model.active_adapter() {
             let (found, expected) = (format!("`{name}`"), "none: merge it first".to_owned());
             return Err(Error::Input { what: "active adapter", found, expected });
@@ -140,16 +143,19 @@ impl RewardModel {
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let mut config = config_file::to_write(self.config(), source, self.network.kind)?;
         let architecture = self.config().to_json()["architectures"][0].as_str().map_or_else(
-            || "LlamaForSequenceClassification".to_owned(),
-            |name| name.replace("ForCausalLM", "ForSequenceClassification"),
+            || format!("Llama{SCORER}"),
+            |name| name.replace("ForCausalLM", SCORER).replace("LMHeadModel", SCORER),
         );
         config["architectures"] = serde_json::json!([architecture]);
         config["num_labels"] = 1.into();
         config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
         config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
-        folder::write_model(folder, source, &config, (&self.parameters).into(), weights::MAX_SHARD_BYTES)
+        let weights = Merging { config: self.config(), parameters: &self.parameters, loras: None };
+        folder::write_model(folder, source, &config, weights, weights::MAX_SHARD_BYTES)
     }
 }
 
+/// End of the names of transformers' classes that score sequences.
+const SCORER: &str = "ForSequenceClassification";
 /// The score's name in a checkpoint.
 pub(crate) const SCORE: &str = "score.weight";

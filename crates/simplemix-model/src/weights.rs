@@ -10,7 +10,8 @@ use safetensors::tensor::Dtype;
 use simplemix_files::{AtomicFile, AtomicFolder};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{At, Error, Result};
+use crate::config::ModelConfig;
+use crate::error::{At, Doing, Error, Result};
 use crate::lora::Lora;
 use crate::not_a_model;
 use crate::safetensors_file::{self, Layout};
@@ -30,16 +31,28 @@ const PIECE_BYTES: usize = 4 << 20;
 /// Tensors by name, in the checkpoint's order.
 pub(crate) type Parameters = Vec<(String, Tensor)>;
 
-/// Weights to be written, and the changes to modules that are added to each when its turn comes.
+/// Weights of a model to be written, and the changes to modules that are added to each when its turn comes.
 #[derive(Clone, Copy)]
 pub(crate) struct Merging<'a> {
+    pub(crate) config: &'a ModelConfig,
     pub(crate) parameters: &'a Parameters,
     pub(crate) loras: Option<&'a HashMap<String, Lora>>,
 }
 
-impl<'a> From<&'a Parameters> for Merging<'a> {
-    fn from(parameters: &'a Parameters) -> Self {
-        Self { parameters, loras: None }
+impl Merging<'_> {
+    /// Tensors of the files, in their order, each with the change that it needs.
+    fn stored(&self) -> Result<Vec<(String, Stored)>> {
+        let change = |name: &str| self.loras?.get(name.strip_suffix(".weight")?).cloned();
+        let of = |(name, tensor): &(String, Tensor)| {
+            let lora = change(name);
+            Ok((name.clone(), Stored::new(tensor, lora, self.config.is_turned(name))?))
+        };
+        let mut all: Vec<(String, Stored)> = self.parameters.iter().map(of).collect::<Result<_>>()?;
+        let kind = self.parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());
+        for (name, value) in self.config.constants() {
+            all.push((name, Stored::new(&Tensor::from(value).to_kind(kind), None, false)?));
+        }
+        Ok(all)
     }
 }
 
@@ -116,6 +129,34 @@ pub(crate) fn load_files(
     Err(Error::Weights { folder: folder.to_owned(), problems: listed(&problems) })
 }
 
+/// Checks that numbers of `files` have the values that are computed with.
+///
+/// # Errors
+/// [`Error::Weights`] listing those that have not.
+pub(crate) fn check_constants(folder: &Path, files: &[PathBuf], constants: &BTreeMap<String, f64>) -> Result<()> {
+    let mut problems = Vec::new();
+    if constants.is_empty() {
+        return Ok(());
+    }
+    for path in files {
+        let mut file = Reader::open(path)?;
+        for name in file.names() {
+            let Some(&expected) = constants.get(&name) else { continue };
+            let found: Vec<f64> = Vec::try_from(file.tensor(&name, Some(Kind::Double), Device::Cpu)?.flatten(0, -1))
+                .doing("reading a number")?;
+            // Half precision holds them roughly.
+            if !matches!(found[..], [value] if (value - expected).abs() <= 0.05 * expected.abs()) {
+                problems
+                    .push(format!("`{name}` is {found:?}, expected {expected}: with others the layer is not computed"));
+            }
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Weights { folder: folder.to_owned(), problems: listed(&problems) }),
+    }
+}
+
 /// Tells the progress of loading.
 fn tell(done: usize, total: usize) {
     tracing::trace!(target: "simplemix::progress", stage = "loading", done, total);
@@ -127,7 +168,7 @@ fn tell(done: usize, total: usize) {
 /// [`Error::Files`], [`Error::Io`], or [`Error::Input`] for a kind of tensor that is not written.
 pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
-    safetensors_file::write(&mut file, stored(tensors, None)?, Stored::put).at(path, "write")?;
+    safetensors_file::write(&mut file, plain(tensors)?, Stored::put).at(path, "write")?;
     Ok(file.commit()?)
 }
 
@@ -136,10 +177,10 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 /// # Errors
 /// As [`save`].
 pub(crate) fn save_in(folder: &AtomicFolder, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {
-    save_stored(folder, name, stored(tensors, None)?)
+    save_stored(folder, name, plain(tensors)?)
 }
 
-fn save_stored(folder: &AtomicFolder, name: &str, tensors: Vec<(&str, Stored)>) -> Result<()> {
+fn save_stored(folder: &AtomicFolder, name: &str, tensors: Vec<(String, Stored)>) -> Result<()> {
     let mut file = folder.create_file(name)?;
     let path = file.path().to_owned();
     safetensors_file::write(&mut file, tensors, Stored::put).at(&path, "write")
@@ -151,30 +192,27 @@ fn save_stored(folder: &AtomicFolder, name: &str, tensors: Vec<(&str, Stored)>) 
 /// # Errors
 /// As [`save`].
 pub(crate) fn save_in_shards(folder: &AtomicFolder, weights: Merging<'_>, shard_bytes: usize) -> Result<()> {
-    let Merging { parameters: tensors, loras } = weights;
-    let bytes = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
-    let mut shards: Vec<(usize, usize, usize)> = Vec::new(); // first, number, bytes
-    for (index, (_, tensor)) in tensors.iter().enumerate() {
-        let size = bytes(tensor);
+    let (mut shards, mut total) = (Vec::<(Vec<_>, usize)>::new(), 0);
+    for (name, tensor) in weights.stored()? {
+        let size = tensor.bytes();
+        total += size;
         match shards.last_mut() {
-            Some((_, number, held)) if *held + size <= shard_bytes => {
-                *number += 1;
+            Some((shard, held)) if *held + size <= shard_bytes => {
+                shard.push((name, tensor));
                 *held += size;
             }
-            _ => shards.push((index, 1, size)),
+            _ => shards.push((vec![(name, tensor)], size)),
         }
     }
     if shards.len() <= 1 {
-        return save_stored(folder, WEIGHTS, stored(tensors, loras)?);
+        return save_stored(folder, WEIGHTS, shards.pop().unwrap_or_default().0);
     }
-    let mut weight_map = BTreeMap::new();
-    for (i, (first, number, _)) in shards.iter().enumerate() {
-        let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
-        let held = &tensors[*first..first + number];
-        save_stored(folder, &name, stored(held, loras)?)?;
-        weight_map.extend(held.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
+    let (mut weight_map, count) = (BTreeMap::new(), shards.len());
+    for (i, (shard, _)) in shards.into_iter().enumerate() {
+        let name = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
+        weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
+        save_stored(folder, &name, shard)?;
     }
-    let total: usize = shards.iter().map(|(.., bytes)| bytes).sum();
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     Ok(folder.write(WEIGHTS_INDEX, format!("{index:#}\n"))?)
 }
@@ -190,12 +228,9 @@ fn common_prefix(files: &[PathBuf], wanted: &HashMap<&str, &[i64]>) -> Result<Op
     Ok(starts.into_iter().find(strips).map(str::to_owned))
 }
 
-fn stored<'a>(
-    tensors: &'a [(String, Tensor)],
-    loras: Option<&HashMap<String, Lora>>,
-) -> Result<Vec<(&'a str, Stored)>> {
-    let change = |name: &str| loras?.get(name.strip_suffix(".weight")?).cloned();
-    tensors.iter().map(|(name, tensor)| Ok((name.as_str(), Stored::new(tensor, change(name))?))).collect()
+/// Tensors that are written as they are.
+fn plain(tensors: &[(String, Tensor)]) -> Result<Vec<(String, Stored)>> {
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), Stored::new(tensor, None, false)?))).collect()
 }
 
 /// Reads every tensor of one safetensors file as it is, onto the CPU.
@@ -256,12 +291,14 @@ struct Stored {
     tensor: Tensor,
     /// Change of a linear layer's weight.
     lora: Option<Lora>,
+    /// Whether rows become columns.
+    is_turned: bool,
     dtype: Dtype,
     shape: Vec<usize>,
 }
 
 impl Stored {
-    fn new(tensor: &Tensor, lora: Option<Lora>) -> Result<Self> {
+    fn new(tensor: &Tensor, lora: Option<Lora>, is_turned: bool) -> Result<Self> {
         let dtype = match tensor.kind() {
             Kind::Double => Dtype::F64,
             Kind::Float => Dtype::F32,
@@ -276,8 +313,11 @@ impl Stored {
                 });
             }
         };
-        let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        Ok(Self { dtype, shape, tensor: tensor.detach(), lora })
+        let mut shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
+        if is_turned {
+            shape.reverse();
+        }
+        Ok(Self { dtype, shape, tensor: tensor.detach(), lora, is_turned })
     }
 
     /// Writes the tensor's bytes a piece at a time.
@@ -286,6 +326,7 @@ impl Stored {
             Some(lora) => lora.merged_into(&self.tensor).map_err(io::Error::other)?,
             None => self.tensor.shallow_clone(),
         };
+        let tensor = if self.is_turned { tensor.tr() } else { tensor };
         let failed = io::Error::other::<tch::TchError>;
         let host = tensor.f_to_device(Device::Cpu).and_then(|host| host.f_contiguous()?.f_view(-1)).map_err(failed)?;
         drop(tensor);

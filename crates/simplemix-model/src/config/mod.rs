@@ -12,10 +12,10 @@ mod rope;
 
 use serde_json::{Value, json};
 
-pub(crate) use defaults::{Defaults, Heads};
+pub(crate) use defaults::{Defaults, Heads, SizeKeys};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
-pub(crate) use rope::{Bases, Frame, LengthRule, as_it_is, by_kind_of_layer, long_rope};
+pub(crate) use rope::{Bases, Frame, LengthRule, PartialKeys, as_it_is, by_kind_of_layer, long_rope};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
@@ -29,6 +29,8 @@ pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(crate) const POSITIONS: &str = "model.embed_positions.weight";
 /// Slopes of xIELU above and below zero, in a layer.
 pub(crate) const XIELU: [&str; 2] = ["mlp.act_fn.alpha_p", "mlp.act_fn.alpha_n"];
+/// Slope of xIELU at zero, and where its exponential part ends, in a layer; transformers has them in files.
+pub(crate) const XIELU_CONSTANTS: [(&str, f64); 2] = [("mlp.act_fn.beta", 0.5), ("mlp.act_fn.eps", -1e-6)];
 
 /// Shape and constants of a decoder, in Hugging Face's names; made from a `config.json` alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,7 +50,7 @@ pub struct ModelConfig {
     pub num_attention_heads: i64,
     /// Key and value heads; divides `num_attention_heads`.
     pub num_key_value_heads: i64,
-    /// Width of a head; even.
+    /// Width of a head; even, if heads are rotated.
     pub head_dim: i64,
     /// Added to a norm's mean square, or variance, before its root is taken.
     pub rms_norm_eps: f64,
@@ -72,6 +74,8 @@ pub struct ModelConfig {
     pub qk_norm: QkNorm,
     /// Multiplies embeddings.
     pub embedding_scale: f64,
+    /// Whether that factor is rounded to the weights' element type first.
+    pub rounds_embedding_scale: bool,
     /// Multiplies what attention and feed-forward add to the residual stream.
     pub residual_scale: f64,
     /// Multiplies products of queries and keys.
@@ -93,6 +97,8 @@ pub struct ModelConfig {
     pub layers: Vec<LayerConfig>,
     /// Names of transformers' class.
     pub(crate) names: NameMap,
+    /// Whether files hold the weights of a layer's linear layers as `[in, out]`.
+    pub(crate) turned_linear: bool,
     /// The file.
     pub(crate) json: Value,
 }
@@ -208,29 +214,38 @@ const MOST_WEIGHTS: f64 = 1e15;
 impl ModelConfig {
     /// Settings that every family has, and Llama's choice of everything else.
     pub(crate) fn base(keys: &Keys<'_>, default: &Defaults) -> Result<Self> {
-        let heads = keys.count_or("num_attention_heads", default.num_attention_heads)?;
-        let hidden_size = keys.count_or("hidden_size", default.hidden_size)?;
-        let head_dim = match keys.count("head_dim")?.or(default.head_dim) {
+        Self::base_of(keys, default, &SizeKeys::LLAMA)
+    }
+
+    /// As [`ModelConfig::base`], for a family that has other keys for sizes.
+    pub(crate) fn base_of(keys: &Keys<'_>, default: &Defaults, sizes: &SizeKeys) -> Result<Self> {
+        let heads = keys.count_or(sizes.num_attention_heads, default.num_attention_heads)?;
+        let hidden_size = keys.count_or(sizes.hidden_size, default.hidden_size)?;
+        let head_dim = match sizes.head_dim.map_or(Ok(None), |key| keys.count(key))?.or(default.head_dim) {
             Some(width) => width,
             None if hidden_size % heads == 0 => hidden_size / heads,
-            None => return Err(keys.refuse("hidden_size", &format!("a multiple of {heads} heads"))),
+            None => return Err(keys.refuse(sizes.hidden_size, &format!("a multiple of {heads} heads"))),
         };
-        let num_hidden_layers = keys.count_or("num_hidden_layers", default.num_hidden_layers)? as usize;
+        let num_hidden_layers = keys.count_or(sizes.num_hidden_layers, default.num_hidden_layers)? as usize;
         if num_hidden_layers > 1 << 12 {
-            return Err(keys.refuse("num_hidden_layers", "at most 4096"));
+            return Err(keys.refuse(sizes.num_hidden_layers, "at most 4096"));
         }
+        let intermediate_size = match sizes.intermediate_size {
+            Some(key) => keys.count_or(key, default.intermediate_size)?,
+            None => 4 * hidden_size,
+        };
         refuse_what_is_not_computed(keys)?;
         Ok(Self {
             model_type: keys.text("model_type")?.ok_or_else(|| keys.refuse("model_type", "a text"))?.to_owned(),
             vocab_size: keys.count_or("vocab_size", default.vocab_size)?,
             hidden_size,
-            intermediate_size: keys.count_or("intermediate_size", default.intermediate_size)?,
+            intermediate_size,
             num_hidden_layers,
             num_attention_heads: heads,
-            num_key_value_heads: default.key_heads(keys, heads)?,
+            num_key_value_heads: default.key_heads(keys, sizes.num_key_value_heads, heads)?,
             head_dim,
-            rms_norm_eps: keys.positive_or("rms_norm_eps", default.rms_norm_eps)?,
-            max_position_embeddings: keys.count_or("max_position_embeddings", default.max_position_embeddings)?,
+            rms_norm_eps: keys.positive_or(sizes.norm_eps, default.rms_norm_eps)?,
+            max_position_embeddings: keys.count_or(sizes.max_position_embeddings, default.max_position_embeddings)?,
             tie_word_embeddings: keys.flag("tie_word_embeddings", default.tied)?,
             biases: Biases::default(),
             feed_forward: FeedForward::Gated,
@@ -240,6 +255,7 @@ impl ModelConfig {
             norm_offset: false,
             qk_norm: QkNorm::None,
             embedding_scale: 1.0,
+            rounds_embedding_scale: false,
             residual_scale: 1.0,
             attention_scale: (head_dim as f64).powf(-0.5),
             attention_soft_cap: None,
@@ -250,6 +266,7 @@ impl ModelConfig {
             ropes: Vec::new(),
             layers: vec![LayerConfig::PLAIN; num_hidden_layers],
             names: NameMap::PLAIN,
+            turned_linear: false,
             json: Value::Null,
         })
     }
@@ -260,7 +277,8 @@ impl ModelConfig {
         if heads % self.num_key_value_heads != 0 {
             return Err(keys.refuse("num_key_value_heads", &format!("a divisor of {heads} query heads")));
         }
-        if self.head_dim < 2 || self.head_dim % 2 != 0 || self.head_dim > 1 << 16 || heads > 1 << 16 {
+        let is_odd = self.head_dim % 2 != 0 && !self.ropes.is_empty();
+        if self.head_dim < 2 || is_odd || self.head_dim > 1 << 16 || heads > 1 << 16 {
             return Err(keys.refuse("head_dim", "an even number from 2 to 65536, of at most 65536 heads"));
         }
         let tensors = self.own_tensors();
@@ -302,6 +320,28 @@ impl ModelConfig {
     /// Tensors under transformers' names.
     pub(crate) fn named(&self, tensors: Vec<(String, Vec<i64>)>) -> Vec<(String, Vec<i64>)> {
         tensors.into_iter().map(|(name, shape)| (self.names.tensor(&name), shape)).collect()
+    }
+
+    /// Whether files hold the weight of this name, transformers' own, turned.
+    pub(crate) fn is_turned(&self, name: &str) -> bool {
+        let ends = |(module, ..): &(&str, _, _)| {
+            let module = self.names.module(&format!("model.layers.0.{module}"));
+            let inner = module.split_once(".0.").map_or("", |(_, inner)| inner);
+            name.strip_suffix(".weight")
+                .and_then(|name| name.strip_suffix(inner))
+                .is_some_and(|before| before.ends_with('.'))
+        };
+        self.turned_linear && self.projections().iter().any(ends)
+    }
+
+    /// Numbers that transformers' files hold beside the weights, under its names, and that are the same in all of them.
+    pub(crate) fn constants(&self) -> Vec<(String, f64)> {
+        if self.activation != Activation::Xielu {
+            return Vec::new();
+        }
+        let of_layer = |layer| XIELU_CONSTANTS.map(|(name, value)| (format!("model.layers.{layer}.{name}"), value));
+        let all = (0..self.num_hidden_layers).flat_map(of_layer);
+        all.map(|(name, value)| (self.names.tensor(&name), value)).collect()
     }
 
     /// transformers' name of the embedding.

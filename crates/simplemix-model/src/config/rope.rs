@@ -90,6 +90,23 @@ pub enum RopeScaling {
     },
 }
 
+/// Keys beside the rule of a model that rotates a part of each head.
+#[derive(Clone, Copy)]
+pub(crate) struct PartialKeys {
+    /// Base of the frequencies.
+    pub(crate) theta: &'static str,
+    /// Share of a head that is rotated.
+    pub(crate) share: &'static str,
+}
+
+impl PartialKeys {
+    /// The usual ones.
+    pub(crate) const USUAL: Self = Self { theta: "rope_theta", share: PARTIAL };
+}
+
+/// The rule's key of the share of a head that is rotated.
+const PARTIAL: &str = "partial_rotary_factor";
+
 /// Reader of a rule's keys.
 pub(crate) type Rule = fn(&Keys<'_>, &Frame) -> Result<RopeScaling>;
 
@@ -165,6 +182,23 @@ impl RopeConfig {
             }
         }
         Ok(rope)
+    }
+
+    /// As [`RopeConfig::read`], of a model that rotates `share` of each head if the file does not say how much; with null, transformers
+    /// rotates whole heads.
+    pub(crate) fn read_partial(keys: &Keys<'_>, model: &ModelConfig, words: PartialKeys, share: f64) -> Result<Self> {
+        let rule = Self::rule(keys)?;
+        let (holder, key) = match &rule {
+            Some(rule) if rule.has(PARTIAL) => (rule, PARTIAL),
+            _ => (keys, words.share),
+        };
+        let share = holder.positive(key)?.unwrap_or(if holder.has(key) { 1.0 } else { share });
+        let width = (model.head_dim as f64 * share) as i64;
+        if share > 1.0 || width < 2 || width % 2 != 0 {
+            return Err(holder.refuse(key, &format!("at most 1, and a share of {} that is even", model.head_dim)));
+        }
+        let theta = keys.positive(words.theta)?.unwrap_or(10_000.0);
+        Self::of_rule(keys, rule.as_ref(), theta, &Frame { width, ..Frame::of(keys, model)? })
     }
 
     /// The object that holds the rule: `rope_scaling`, if it holds anything, takes precedence over `rope_parameters`, as in

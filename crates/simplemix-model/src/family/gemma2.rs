@@ -49,6 +49,7 @@ pub(super) fn gemma(keys: &Keys<'_>, defaults: &Defaults) -> Result<ModelConfig>
         norms: Norms::Both,
         norm_offset: true,
         embedding_scale: (base.hidden_size as f64).sqrt(),
+        rounds_embedding_scale: true,
         attention_scale: keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0).powf(-0.5),
         ..base
     })

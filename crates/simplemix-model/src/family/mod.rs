@@ -3,8 +3,17 @@
 //! A family is a file with one function, which reads the family's own keys into a [`ModelConfig`]. Settings that the
 //! decoder does not know yet come as a field there. docs/models.md walks through adding one.
 
+mod apertus;
+mod cohere;
+mod cohere2;
+mod exaone4;
 mod gemma2;
 mod gemma3;
+mod glm;
+mod glm4;
+mod gpt2;
+mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -15,7 +24,7 @@ mod qwen3;
 use serde_json::Value;
 
 use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Models whose settings one function reads.
 struct Family {
@@ -31,8 +40,17 @@ struct Family {
 
 /// Every family, by name.
 const FAMILIES: &[Family] = &[
+    apertus::FAMILY,
+    cohere::FAMILY,
+    cohere2::FAMILY,
+    exaone4::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    glm::FAMILY,
+    glm4::FAMILY,
+    gpt2::FAMILY,
+    gpt_neox::FAMILY,
+    granite::FAMILY,
     llama::FAMILY,
     mistral::FAMILY,
     olmo2::FAMILY,
@@ -68,6 +86,25 @@ fn activation(keys: &Keys<'_>, key: &str, default: Activation) -> Result<Activat
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
         Some(_) => Err(keys.refuse(key, "`silu` or `gelu_pytorch_tanh`")),
+    }
+}
+
+/// The function under `key` of a feed-forward layer without gate.
+fn any_activation(keys: &Keys<'_>, key: &str, default: Activation) -> Result<Activation> {
+    match keys.text(key)? {
+        None => Ok(default),
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+        // Words for one formula.
+        Some("gelu_new" | "gelu_fast" | "gelu_accurate" | "gelu_pytorch_tanh" | "gelu_python_tanh") => {
+            Ok(Activation::GeluTanh)
+        }
+        Some("relu") => Ok(Activation::Relu),
+        Some("relu2") => Ok(Activation::ReluSquared),
+        Some("xielu") if default == Activation::Xielu => Ok(Activation::Xielu),
+        Some(_) => {
+            Err(keys.refuse(key, "`gelu`, `gelu_new`, `gelu_fast`, `gelu_pytorch_tanh`, `relu`, `relu2` or `silu`"))
+        }
     }
 }
 
@@ -107,6 +144,29 @@ fn named_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool)
 fn windows(sliding: &[bool], window: Option<i64>) -> Vec<LayerConfig> {
     let layer = |&slides| LayerConfig { window: window.filter(|_| slides), ..LayerConfig::PLAIN };
     sliding.iter().map(layer).collect()
+}
+
+/// As [`windows`], where layers that see everything are not rotated.
+fn rotated_windows(sliding: &[bool], window: Option<i64>) -> Vec<LayerConfig> {
+    let rope = |slides| if slides { Some(0) } else { None };
+    let layers = windows(sliding, window).into_iter().zip(sliding);
+    layers.map(|(layer, &slides)| LayerConfig { rope: rope(slides), ..layer }).collect()
+}
+
+/// Types for which transformers has no class that scores sequences.
+const WITHOUT_SCORE: &[&str] = &["apertus", "cohere", "cohere2", "granite"];
+
+/// Refuses reward models of a type for which transformers has no class.
+pub(crate) fn check_score(config: &ModelConfig) -> Result<()> {
+    match WITHOUT_SCORE.contains(&config.model_type.as_str()) {
+        false => Ok(()),
+        true => Err(Error::Input {
+            what: "`model_type` of a reward model",
+            found: format!("`{}`", config.model_type),
+            expected: "one for which transformers has a class that scores sequences; it has none for this one"
+                .to_owned(),
+        }),
+    }
 }
 
 #[cfg(test)]

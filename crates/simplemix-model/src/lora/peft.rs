@@ -68,9 +68,11 @@ impl LoraConfig {
         if keys.text("peft_type")? != Some("LORA") {
             return Err(keys.refuse("peft_type", "`LORA`"));
         }
-        for key in ["fan_in_fan_out", "use_dora", "lora_bias", "use_qalora", "use_bdlora"] {
+        for key in ["use_dora", "lora_bias", "use_qalora", "use_bdlora"] {
             keys.only(key, &false.into())?;
         }
+        // Whatever the file says, peft takes what the layer is.
+        keys.flag("fan_in_fan_out", false)?;
         keys.only("bias", &"none".into())?;
         check_initial_values(&keys)?;
         let is_empty = |value: &Value| match value {
@@ -123,7 +125,7 @@ impl LoraConfig {
             "target_modules": targets,
             "use_rslora": self.rslora,
             "bias": "none",
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": model.turned_linear,
             "init_lora_weights": true,
             "inference_mode": true,
         })
