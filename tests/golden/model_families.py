@@ -100,8 +100,8 @@ def numbers(tensor):
     return [float(f"{x:.8g}") for x in tensor.detach().flatten().tolist()]
 
 
-def causal(config, folder):
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+def causal(config, folder, auto=AutoModelForCausalLM):
+    model = auto.from_config(config, attn_implementation="eager").float().eval()
     randomise(model)
     save(model, folder)
     ids = torch.tensor([IDS])
@@ -114,7 +114,8 @@ def causal(config, folder):
     # turned, and names are those of files.
     direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)
     turned = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, Conv1D)}
-    gradients = {n: p.grad.t().contiguous() if n in turned else p.grad for n, p in model.named_parameters()}
+    gradients = {n: p.grad.t().contiguous() if n in turned else p.grad for n, p in model.named_parameters()
+                 if p.grad is not None}
     if config.model_type == "gpt_neox" and "lm_head.weight" in gradients:
         gradients["embed_out.weight"] = gradients.pop("lm_head.weight")
     return {
@@ -169,4 +170,5 @@ def main(out, *names):
         json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

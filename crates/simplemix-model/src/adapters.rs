@@ -8,7 +8,6 @@ use std::path::Path;
 use tch::Tensor;
 
 use crate::causal_lm::CausalLm;
-use crate::config_file;
 use crate::error::{Error, Result};
 use crate::lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, LoraConfig};
 use crate::weights::{self, Merging};
@@ -101,7 +100,9 @@ impl CausalLm {
             Ok((name.clone(), merged))
         };
         let parameters = self.parameters.iter().map(merge).collect::<Result<_>>()?;
-        Ok(Self::from_tensors(self.config().clone(), parameters, self.kind(), self.device()))
+        let mut model = Self::from_tensors(self.config().clone(), parameters, self.kind(), self.device());
+        model.origin.clone_from(&self.origin);
+        Ok(model)
     }
 
     /// Writes the files that [`CausalLm::merged`] and [`CausalLm::save`] would, without a second model: each weight is merged,
@@ -112,8 +113,7 @@ impl CausalLm {
     pub fn save_merged(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
         let weights = Merging { config: self.config(), parameters: &self.parameters, loras: Some(&loras) };
-        let config = config_file::to_write(self.config(), source, self.kind())?;
-        crate::folder::write_model(folder, source, &config, weights, weights::MAX_SHARD_BYTES)
+        self.saving(weights, source, weights::MAX_SHARD_BYTES).write(folder, |_| ())
     }
 
     /// Writes `name`'s adapter as peft does, into a folder that appears whole or not at all. `base` is what peft is to

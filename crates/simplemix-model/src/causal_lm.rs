@@ -3,17 +3,16 @@
 //! Letters: T tokens, N asked-for positions, H width, V vocabulary.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig, XIELU};
-use crate::config_file;
 use crate::error::{Doing, Result};
 use crate::few_rows;
-use crate::folder;
+use crate::folder::Saving;
 use crate::linear::Weights;
 use crate::lora::Adapter;
 use crate::network::{self, Loaded, Network};
@@ -29,6 +28,8 @@ pub struct CausalLm {
     pub(crate) adapters: BTreeMap<String, Adapter>,
     pub(crate) active: Option<String>,
     notices: Vec<String>,
+    /// Folder that it was loaded from.
+    pub(crate) origin: Option<PathBuf>,
 }
 
 impl CausalLm {
@@ -41,7 +42,8 @@ impl CausalLm {
     /// or [`crate::Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         let Loaded { config, parameters, notices } = network::load(folder, kind, device, Top::Head)?;
-        let model = Self { notices, ..Self::from_tensors(config, parameters, kind, device) };
+        let origin = Some(folder.to_owned());
+        let model = Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) };
         let capped = model.config().attention_soft_cap.is_some();
         let attention = if capped { "plain, since products are capped" } else { "libtorch's fused kernels" };
         tracing::info!(family = model.config().model_type, attention, ?kind, ?device, "loaded {}", folder.display());
@@ -76,7 +78,15 @@ impl CausalLm {
         let network = Network::new(config, &parameters, None, kind, device);
         let head = parameters.iter().find(|(name, _)| *name == head).map(|(_, tensor)| tensor);
         let lm_head = head.unwrap_or(&network.embed_tokens).shallow_clone();
-        Self { network, lm_head, parameters, adapters: BTreeMap::new(), active: None, notices: Vec::new() }
+        Self {
+            network,
+            lm_head,
+            parameters,
+            adapters: BTreeMap::new(),
+            active: None,
+            notices: Vec::new(),
+            origin: None,
+        }
     }
 
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
@@ -86,7 +96,8 @@ impl CausalLm {
         network.route = self.network.route;
         let parameters = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let (lm_head, adapters) = (self.lm_head.shallow_clone(), self.adapters.clone());
-        Self { network, lm_head, parameters, adapters, active, notices: self.notices.clone() }
+        let (notices, origin) = (self.notices.clone(), self.origin.clone());
+        Self { network, lm_head, parameters, adapters, active, notices, origin }
     }
 
     /// Ways in which the weights of the folder depart from its `config.json`, which the user should know.
@@ -185,14 +196,26 @@ impl CausalLm {
         })
     }
 
+    pub(crate) fn saving<'a>(
+        &'a self,
+        weights: Merging<'a>,
+        source: Option<&'a Path>,
+        shard_bytes: usize,
+    ) -> Saving<'a> {
+        let (kind, origin) = (self.kind(), self.origin.as_deref());
+        Saving { weights, kind, source, origin, shard_bytes }
+    }
+
     /// Writes an HF folder: config, weights, and the tokenizer and template files of `source`, if given. Weights above
     /// [`weights::MAX_SHARD_BYTES`] go into several files. Adapters are not written: see [`CausalLm::merged`] and
     /// [`CausalLm::save_adapter`].
     ///
-    /// The folder appears whole or not at all: it is written beside its place and renamed.
+    /// The folder appears whole or not at all: it is written beside its place and renamed. A model that is the text part of a
+    /// multimodal one is written as that model: other tensors and files are copied from the folder that it was loaded from.
     ///
     /// # Errors
-    /// [`crate::Error::Files`] if `folder` exists already or cannot be written.
+    /// [`crate::Error::Files`] if `folder` exists already or cannot be written, [`crate::Error::Gone`] if other parts of a multimodal model
+    /// are not where they were.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         self.save_in_shards(folder, source, weights::MAX_SHARD_BYTES)
     }
@@ -202,8 +225,7 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
-        let config = config_file::to_write(self.config(), source, self.kind())?;
         let weights = Merging { config: self.config(), parameters: &self.parameters, loras: None };
-        folder::write_model(folder, source, &config, weights, shard_bytes)
+        self.saving(weights, source, shard_bytes).write(folder, |_| ())
     }
 }

@@ -114,6 +114,22 @@ impl Names {
         &self.constants
     }
 
+    /// Names of the checkpoint's tensors that the model has or writes itself, each after the model's name for it.
+    pub(crate) fn of_model(&self, config: &ModelConfig) -> Vec<(String, String)> {
+        let known = self.known.iter().map(|(stored, place)| (place.clone(), stored.clone()));
+        let written: BTreeSet<String> = config.constants().into_iter().map(|(name, _)| name).collect();
+        let constants = self.constants.keys().filter_map(|stored| {
+            let readings = config.names.readings(stored.strip_prefix(&self.wrapper).unwrap_or(stored));
+            Some((readings.into_iter().find(|reading| written.contains(reading))?, stored.clone()))
+        });
+        known.chain(constants).collect()
+    }
+
+    /// Prefix of all names in the checkpoint.
+    pub(crate) fn wrapper(&self) -> &str {
+        &self.wrapper
+    }
+
     /// Tensors of the model that the checkpoint has to hold, under the decoder's names, with their shapes.
     pub(crate) fn wanted(&self, config: &ModelConfig, top: Top) -> Vec<(String, Vec<i64>)> {
         let mut all = config.decoder_tensors();
@@ -128,7 +144,7 @@ impl Names {
     }
 
     /// What the user should know of the names in `folder`.
-    pub(crate) fn notices(&self, folder: &Path) -> Vec<String> {
+    pub(crate) fn notices(&self, folder: &Path, config: &ModelConfig) -> Vec<String> {
         let folder = folder.display();
         let mut all = Vec::new();
         if !self.wrapper.is_empty() {
@@ -138,7 +154,13 @@ impl Names {
                  the weights are read without it, and saved without it"
             ));
         }
-        if !self.others.is_empty() {
+        if let Some(class) = config.part_of() {
+            let (weights, count, names) = (config.parameters(), self.others.len(), listed(&self.others));
+            all.push(format!(
+                "{folder}: the text part of a `{class}` model, {weights} weights, is read; its {count} other tensors are not loaded, \
+                 and a saved model has them from this folder as they are: {names}"
+            ));
+        } else if !self.others.is_empty() {
             let (count, names) = (self.others.len(), listed(&self.others));
             all.push(format!(
                 "{folder}: the model has no place for {count} of the tensors in its files; they are ignored, as transformers \
@@ -200,7 +222,7 @@ mod tests {
             let stored = names(&config, |name| format!("{prefix}{name}"));
             let found = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap();
             assert_eq!(found.known.len(), stored.len(), "{prefix}");
-            let [notice] = &found.notices(Path::new("m"))[..] else { panic!("{prefix}") };
+            let [notice] = &found.notices(Path::new("m"), &config)[..] else { panic!("{prefix}") };
             assert!(notice.contains(&format!("begins with `{prefix}`")), "{notice}");
         }
         // One name without it.
@@ -216,7 +238,7 @@ mod tests {
         let mut stored = names(&config, str::to_owned);
         stored.extend((0..40).map(|i| format!("model.layers.{i}.self_attn.rotary_emb.inv_freq")));
         stored.extend(["mtp.fc.weight".to_owned(), "model.layers.2.mlp.up_proj.weight".to_owned()]);
-        let notices = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap().notices(Path::new("m"));
+        let notices = Names::of(Path::new("m"), &stored, &config, Top::Head).unwrap().notices(Path::new("m"), &config);
         let expected = "m: the model has no place for 42 of the tensors in its files; they are ignored, as transformers does, and \
                         not saved again: `model.layers.*.mlp.up_proj.weight`, `model.layers.*.self_attn.rotary_emb.inv_freq` (40), \
                         `mtp.fc.weight`";

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use safetensors::tensor::Dtype;
 use serde_json::Value;
 use tch::Kind;
 
@@ -9,6 +10,8 @@ use crate::config::{Keys, ModelConfig};
 use crate::error::{At, Error, Result};
 use crate::family;
 use crate::not_a_model;
+use crate::rest::Rest;
+use crate::safetensors_file::Layout;
 
 impl ModelConfig {
     /// Reads `config.json` of `folder`.
@@ -54,14 +57,11 @@ pub(crate) fn not_json(text: &str, path: &Path, source: serde_json::Error) -> Er
     }
 }
 
-/// Text for a `config.json`: the source's own if it has one, so that unknown keys survive, with the weights' element type.
-pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind) -> Result<Value> {
-    let dtype = match kind {
-        Kind::Half => "float16",
-        Kind::BFloat16 => "bfloat16",
-        _ => "float32",
-    };
-    let mut config = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
+/// Text for a `config.json`: the source's own if it has one, so that unknown keys survive, with the element type of the weights. That
+/// of a multimodal model is the whole model's, as it was read.
+pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind, rest: &Rest) -> Result<Value> {
+    let source = source.filter(|_| config.multimodal.is_none());
+    let mut written = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
         Some(path) => {
             let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
             let mut written: Value = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
@@ -73,11 +73,34 @@ pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind) 
         }
         None => config.to_json(),
     };
-    if config.get("torch_dtype").is_some() {
-        config["torch_dtype"] = dtype.into();
+    let dtype = dtype(kind, rest);
+    set_dtype(&mut written, dtype);
+    written["dtype"] = dtype.into();
+    if let Some(part) = written.get_mut("text_config").filter(|_| config.multimodal.is_some()) {
+        set_dtype(part, dtype);
     }
-    config["dtype"] = dtype.into();
-    Ok(config)
+    Ok(written)
+}
+
+/// Word for the element type of the weights; the widest where there are several, since transformers makes all of them this one.
+fn dtype(kind: Kind, rest: &Rest) -> &'static str {
+    let (dtype, word) = match kind {
+        Kind::Half => (Dtype::F16, "float16"),
+        Kind::BFloat16 => (Dtype::BF16, "bfloat16"),
+        _ => (Dtype::F32, "float32"),
+    };
+    let is_float = |found: &Dtype| matches!(found, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16);
+    let others = rest.tensors.iter().map(|(_, tensor)| tensor.dtype());
+    if others.filter(is_float).all(|other| other == dtype) { word } else { "float32" }
+}
+
+/// Sets the keys of the element type that are there.
+fn set_dtype(config: &mut Value, dtype: &str) {
+    for key in ["torch_dtype", "dtype"] {
+        if let Some(word) = config.get_mut(key) {
+            *word = dtype.into();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -154,15 +154,21 @@ fn same_defaults(named: &Value, shape: &Value) {
 
 #[test]
 fn every_family_is_listed() {
-    let known = crate::MODEL_TYPES.join(", ");
+    let [families, classes] = [crate::MODEL_TYPES, crate::MULTIMODAL_TYPES].map(|names| names.join(", "));
     for (text, found) in [("{}", "absent"), (r#"{"model_type":"mamba"}"#, "`mamba`")] {
         let error = read(text).unwrap_err().to_string();
-        assert_eq!(error, format!("m/config.json: `model_type` is {found}, expected one of {known}"));
+        let expected = format!("one of {families}; or of {classes}, whose text part is read");
+        assert_eq!(error, format!("m/config.json: `model_type` is {found}, expected {expected}"));
     }
     for kind in crate::MODEL_TYPES {
         // Whatever else such a file needs, its family is known.
         let text = SMOLLM2.replace("\"llama\"", &format!("\"{kind}\""));
         assert!(!read(&text).is_err_and(|e| e.to_string().contains("model_type")), "{kind}");
+    }
+    for kind in crate::MULTIMODAL_TYPES {
+        let part = SMOLLM2.replace("\"llama\"", "null");
+        let read = read(&format!(r#"{{"model_type":"{kind}","text_config":{part}}}"#));
+        assert!(!read.is_err_and(|e| e.to_string().contains("model_type")), "{kind}");
     }
 }
 

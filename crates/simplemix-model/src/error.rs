@@ -74,6 +74,17 @@ pub enum Error {
         /// Every missing, unexpected or misshapen tensor.
         problems: String,
     },
+    /// The folder of a multimodal model no longer holds the parts that a saved model is to have from it.
+    #[error(
+        "{folder}: the parts of the model beside its text are to be copied from here, and cannot be: {reason}; put the folder back \
+         as it was when it was loaded, and try again"
+    )]
+    Gone {
+        /// The model folder.
+        folder: PathBuf,
+        /// The thing that is missing.
+        reason: String,
+    },
     /// The input of a forward pass is out of range.
     #[error("{what} is {found}, expected {expected}")]
     Input {

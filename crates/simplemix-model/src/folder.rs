@@ -1,11 +1,16 @@
 //! Model folders, which appear whole or not at all.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use simplemix_files::{AtomicFolder, create_dir_all};
+use tch::Kind;
 
+use crate::config_file;
 use crate::error::Result;
+use crate::rest::Rest;
 use crate::weights::{self, Merging};
 
 /// Files that travel with the weights when a model is saved beside another.
@@ -21,23 +26,48 @@ const COMPANIONS: &[&str] = &[
     "generation_config.json",
 ];
 
-/// Writes a model folder: config, weights, merged as they are written, in files of at most `shard_bytes` (or one tensor), and the source's tokenizer.
-pub(crate) fn write_model(
-    folder: &Path,
-    source: Option<&Path>,
-    config: &Value,
-    weights: Merging<'_>,
-    shard_bytes: usize,
-) -> Result<()> {
-    write(folder, |new| {
-        new.write("config.json", format!("{config:#}\n"))?;
-        for name in COMPANIONS {
-            if let Some(from) = source.map(|s| s.join(name)).filter(|f| f.is_file()) {
+/// A model to be written.
+pub(crate) struct Saving<'a> {
+    pub(crate) weights: Merging<'a>,
+    /// Element type of the weights.
+    pub(crate) kind: Kind,
+    /// Folder with the tokenizer.
+    pub(crate) source: Option<&'a Path>,
+    /// Folder that the model was loaded from.
+    pub(crate) origin: Option<&'a Path>,
+    /// Most bytes of a file with several tensors.
+    pub(crate) shard_bytes: usize,
+}
+
+impl Saving<'_> {
+    /// Writes a model folder: `config.json`, changed by `change`, weights, merged as they are written, and the source's tokenizer;
+    /// of a multimodal model also its other parts.
+    ///
+    /// # Errors
+    /// [`crate::Error::Files`] if `folder` exists already or cannot be written, [`crate::Error::Gone`] if the other parts are not where they
+    /// were.
+    pub(crate) fn write(&self, folder: &Path, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let rest = Rest::of(self.weights.config, self.origin)?;
+        let mut config = config_file::to_write(self.weights.config, self.source, self.kind, &rest)?;
+        change(&mut config);
+        write(folder, |new| {
+            new.write("config.json", format!("{config:#}\n"))?;
+            for (name, from) in self.companions(&rest) {
                 new.copy(from, name)?;
             }
-        }
-        weights::save_in_shards(new, weights, shard_bytes)
-    })
+            weights::save_in_shards(new, self.weights, &rest, self.shard_bytes)
+        })
+    }
+
+    /// Files that travel along, by name: the source's, and those of `rest` that it does not have.
+    fn companions(&self, rest: &Rest) -> BTreeMap<OsString, PathBuf> {
+        let of_rest = rest.files.iter().filter_map(|path| Some((path.file_name()?.to_owned(), path.clone())));
+        let mut all: BTreeMap<OsString, PathBuf> = of_rest.collect();
+        let names: Vec<OsString> = COMPANIONS.iter().map(OsString::from).chain(all.keys().cloned()).collect();
+        let of_source = |name: OsString| Some((name.clone(), self.source?.join(name)));
+        all.extend(names.into_iter().filter_map(of_source).filter(|(_, path)| path.is_file()));
+        all
+    }
 }
 
 /// Fills a new folder with `fill`, which then appears whole and durably under its name.

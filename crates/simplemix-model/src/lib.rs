@@ -48,6 +48,7 @@ mod not_a_model;
 mod packed;
 mod processors;
 mod random;
+mod rest;
 mod reward;
 mod rope;
 mod safetensors_file;
@@ -67,7 +68,7 @@ pub use config::{
 };
 pub use dtype::Dtype;
 pub use error::{Error, Result};
-pub use family::MODEL_TYPES;
+pub use family::{MODEL_TYPES, MULTIMODAL_TYPES};
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use generation_config::GenerationConfig;
 pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraSettings, LoraTargets};

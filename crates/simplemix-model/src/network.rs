@@ -68,7 +68,7 @@ pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Resul
     weights::check_constants(folder, &files, names.constants())?;
     let wanted = config.named(names.wanted(&config, top));
     let mut tensors = read(folder, &files, &wanted, &names, &config, (kind, device))?;
-    let mut notices = names.notices(folder);
+    let mut notices = names.notices(folder, &config);
     if names.has_second_head() {
         let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
         if tensors[&head].f_equal(&tensors[&embedding]).doing("comparing the head with the embedding")? {

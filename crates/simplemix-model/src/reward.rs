@@ -2,17 +2,16 @@
 //!
 //! Letters: S sequences, H width.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::causal_lm::CausalLm;
 use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig};
-use crate::config_file;
 use crate::error::{Doing, Error, Result};
 use crate::family;
-use crate::folder;
+use crate::folder::Saving;
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
 use crate::weights::{self, Merging, Parameters};
@@ -25,6 +24,8 @@ pub struct RewardModel {
     score: Tensor, // [1, H]
     pad: Option<i64>,
     notices: Vec<String>,
+    /// Folder that it was loaded from.
+    origin: Option<PathBuf>,
 }
 
 impl RewardModel {
@@ -34,7 +35,8 @@ impl RewardModel {
     /// As [`crate::CausalLm::load`]; a model of several labels has a misshapen `score.weight`.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         let Loaded { config, parameters, notices } = network::load(folder, kind, device, Top::Score)?;
-        Ok(Self { notices, ..Self::from_tensors(config, parameters, kind, device) })
+        let origin = Some(folder.to_owned());
+        Ok(Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) })
     }
 
     /// A reward model on top of a language model's network, to be trained. Every score is zero until it is.
@@ -50,16 +52,16 @@ impl RewardModel {
         }
         let (kind, device, config, notices) =
             (model.kind(), model.device(), model.config().clone(), model.notices().to_vec());
-        let mut parameters = model.parameters;
+        let (origin, mut parameters) = (model.origin, model.parameters);
         let head = config.names.tensor(HEAD);
         parameters.retain(|(name, _)| *name != head);
         let score = Tensor::f_zeros([1, config.hidden_size], (kind, device)).doing("making a score")?;
         parameters.push((SCORE.to_owned(), score));
-        Ok(Self { notices, ..Self::from_tensors(config, parameters, kind, device) })
+        Ok(Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) })
     }
 
     fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
-        let pad = config.to_json().get("pad_token_id").and_then(serde_json::Value::as_i64);
+        let pad = config.pad_token_id;
         let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());
         let network = Network::new(config, &parameters, None, kind, device);
         Self {
@@ -68,6 +70,7 @@ impl RewardModel {
             score: score.expect("callers pass the score among the parameters"),
             pad,
             notices: Vec::new(),
+            origin: None,
         }
     }
 
@@ -141,17 +144,26 @@ impl RewardModel {
     /// # Errors
     /// [`Error::Files`] if `folder` exists already or cannot be written.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
-        let mut config = config_file::to_write(self.config(), source, self.network.kind)?;
         let architecture = self.config().to_json()["architectures"][0].as_str().map_or_else(
             || format!("Llama{SCORER}"),
-            |name| name.replace("ForCausalLM", SCORER).replace("LMHeadModel", SCORER),
+            |name| {
+                let tops = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"];
+                tops.iter().fold(name.to_owned(), |name, top| name.replace(top, SCORER))
+            },
         );
-        config["architectures"] = serde_json::json!([architecture]);
-        config["num_labels"] = 1.into();
-        config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
-        config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
-        let weights = Merging { config: self.config(), parameters: &self.parameters, loras: None };
-        folder::write_model(folder, source, &config, weights, weights::MAX_SHARD_BYTES)
+        let saving = Saving {
+            weights: Merging { config: self.config(), parameters: &self.parameters, loras: None },
+            kind: self.network.kind,
+            source,
+            origin: self.origin.as_deref(),
+            shard_bytes: weights::MAX_SHARD_BYTES,
+        };
+        saving.write(folder, |config| {
+            config["architectures"] = serde_json::json!([architecture]);
+            config["num_labels"] = 1.into();
+            config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
+            config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
+        })
     }
 }
 

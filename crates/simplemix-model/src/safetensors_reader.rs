@@ -81,6 +81,16 @@ impl Reader {
         Ok(self.info(name)?.shape.iter().map(|&n| n as i64).collect())
     }
 
+    /// First byte of a tensor in the file, number of bytes, element type and shape.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] if there is no such tensor.
+    pub(crate) fn place(&self, name: &str) -> Result<(u64, usize, Dtype, Vec<usize>)> {
+        let info = self.info(name)?;
+        let (first, end) = info.data_offsets;
+        Ok((self.start + first as u64, end - first, info.dtype, info.shape.clone()))
+    }
+
     /// Reads a tensor, as `kind` if one is given, else as it is stored.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use crate::config::ModelConfig;
 use crate::error::{At, Doing, Error, Result};
 use crate::lora::Lora;
 use crate::not_a_model;
+use crate::rest::{Copied, Rest};
 use crate::safetensors_file::{self, Layout};
 use crate::safetensors_reader::Reader;
 
@@ -177,44 +178,88 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 /// # Errors
 /// As [`save`].
 pub(crate) fn save_in(folder: &AtomicFolder, name: &str, tensors: &[(String, Tensor)]) -> Result<()> {
-    save_stored(folder, name, plain(tensors)?)
+    let pieces = plain(tensors)?.into_iter().map(|(name, tensor)| (name, Piece::Own(tensor)));
+    save_pieces(folder, name, pieces.collect())
 }
 
-fn save_stored(folder: &AtomicFolder, name: &str, tensors: Vec<(String, Stored)>) -> Result<()> {
-    let mut file = folder.create_file(name)?;
-    let path = file.path().to_owned();
-    safetensors_file::write(&mut file, tensors, Stored::put).at(&path, "write")
-}
-
-/// Writes weights to `folder`: one file, or several with an index if they exceed `shard_bytes`. A file exceeds that size
-/// only if it holds a single tensor.
+/// Writes weights, and the tensors of `rest`, to `folder`: one file, or several with an index if they exceed `shard_bytes`. A file
+/// exceeds that size only if it holds a single tensor.
 ///
 /// # Errors
 /// As [`save`].
-pub(crate) fn save_in_shards(folder: &AtomicFolder, weights: Merging<'_>, shard_bytes: usize) -> Result<()> {
+pub(crate) fn save_in_shards(
+    folder: &AtomicFolder,
+    weights: Merging<'_>,
+    rest: &Rest,
+    shard_bytes: usize,
+) -> Result<()> {
+    let own = weights.stored()?.into_iter().map(|(name, tensor)| (rest.name(name), Piece::Own(tensor)));
+    let copied = rest.tensors.iter().map(|(name, tensor)| (name.clone(), Piece::Copied(tensor)));
     let (mut shards, mut total) = (Vec::<(Vec<_>, usize)>::new(), 0);
-    for (name, tensor) in weights.stored()? {
-        let size = tensor.bytes();
+    for (name, piece) in own.chain(copied) {
+        let size = piece.bytes();
         total += size;
         match shards.last_mut() {
             Some((shard, held)) if *held + size <= shard_bytes => {
-                shard.push((name, tensor));
+                shard.push((name, piece));
                 *held += size;
             }
-            _ => shards.push((vec![(name, tensor)], size)),
+            _ => shards.push((vec![(name, piece)], size)),
         }
     }
     if shards.len() <= 1 {
-        return save_stored(folder, WEIGHTS, shards.pop().unwrap_or_default().0);
+        return save_pieces(folder, WEIGHTS, shards.pop().unwrap_or_default().0);
     }
     let (mut weight_map, count) = (BTreeMap::new(), shards.len());
     for (i, (shard, _)) in shards.into_iter().enumerate() {
         let name = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
         weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
-        save_stored(folder, &name, shard)?;
+        save_pieces(folder, &name, shard)?;
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     Ok(folder.write(WEIGHTS_INDEX, format!("{index:#}\n"))?)
+}
+
+fn save_pieces(folder: &AtomicFolder, name: &str, pieces: Vec<(String, Piece<'_>)>) -> Result<()> {
+    let mut file = folder.create_file(name)?;
+    let path = file.path().to_owned();
+    safetensors_file::write(&mut file, pieces, Piece::put).at(&path, "write")
+}
+
+/// A tensor of a file that is being written.
+enum Piece<'a> {
+    Own(Stored),
+    Copied(&'a Copied),
+}
+
+impl Piece<'_> {
+    fn layout(&self) -> &dyn Layout {
+        match self {
+            Self::Own(tensor) => tensor,
+            Self::Copied(tensor) => *tensor,
+        }
+    }
+
+    fn put(&self, to: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Own(tensor) => tensor.put(to),
+            Self::Copied(tensor) => tensor.put(to),
+        }
+    }
+}
+
+impl Layout for Piece<'_> {
+    fn dtype(&self) -> Dtype {
+        self.layout().dtype()
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.layout().shape()
+    }
+
+    fn bytes(&self) -> usize {
+        self.layout().bytes()
+    }
 }
 
 /// The words before every tensor's name that keep them all from being wanted ones.

@@ -15,10 +15,11 @@ use serde_json::{Value, json};
 pub(crate) use defaults::{Defaults, Heads, SizeKeys};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
-pub(crate) use rope::{Bases, Frame, LengthRule, PartialKeys, as_it_is, by_kind_of_layer, long_rope};
+pub(crate) use rope::{Bases, Frame, LengthRule, PartialKeys, Rule, as_it_is, by_kind_of_layer, long_rope};
 pub use rope::{RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
+use crate::family::{self, Multimodal};
 use crate::reward::SCORE;
 
 /// The output head's name inside of the crate.
@@ -95,10 +96,14 @@ pub struct ModelConfig {
     pub ropes: Vec<RopeConfig>,
     /// Settings that differ from layer to layer.
     pub layers: Vec<LayerConfig>,
+    /// Token that fills up rows, which a reward model passes over at the end of a text.
+    pub(crate) pad_token_id: Option<i64>,
     /// Names of transformers' class.
     pub(crate) names: NameMap,
     /// Whether files hold the weights of a layer's linear layers as `[in, out]`.
     pub(crate) turned_linear: bool,
+    /// The class whose text part this is, if it is one.
+    pub(crate) multimodal: Option<&'static Multimodal>,
     /// The file.
     pub(crate) json: Value,
 }
@@ -265,8 +270,10 @@ impl ModelConfig {
             learned_positions: false,
             ropes: Vec::new(),
             layers: vec![LayerConfig::PLAIN; num_hidden_layers],
+            pad_token_id: None,
             names: NameMap::PLAIN,
             turned_linear: false,
+            multimodal: None,
             json: Value::Null,
         })
     }
@@ -293,11 +300,19 @@ impl ModelConfig {
     pub(crate) fn untie(&mut self) {
         self.tie_word_embeddings = false;
         self.json["tie_word_embeddings"] = false.into();
+        if let Some(part) = self.json.get_mut("text_config").filter(|part| part.is_object()) {
+            part["tie_word_embeddings"] = false.into();
+        }
     }
 
     /// `config.json`, as it was read.
     pub fn to_json(&self) -> Value {
         self.json.clone()
+    }
+
+    /// transformers' name of the model of images or sound and text whose text part this is, if it is one.
+    pub fn part_of(&self) -> Option<&'static str> {
+        self.multimodal.map(|class| class.model_type)
     }
 
     /// Number of weights, an output head tied to the embedding counted once.
@@ -352,6 +367,14 @@ impl ModelConfig {
     /// transformers' name of the output head, which is the embedding's where the two are tied.
     pub fn head_name(&self) -> String {
         self.names.tensor(if self.tie_word_embeddings { EMBEDDING } else { HEAD })
+    }
+
+    /// Refuses a model that transformers has no class of reward models for.
+    ///
+    /// # Errors
+    /// [`crate::Error::Input`].
+    pub fn check_rewards(&self) -> Result<()> {
+        family::check_score(self)
     }
 
     /// Every tensor of a reward model of this shape, with its shape: a score in place of the output head.
@@ -469,7 +492,7 @@ impl ModelConfig {
 }
 
 /// Refuses keys of every family that change the numbers.
-fn refuse_what_is_not_computed(keys: &Keys<'_>) -> Result<()> {
+pub(crate) fn refuse_what_is_not_computed(keys: &Keys<'_>) -> Result<()> {
     // transformers masks nothing where the key is there and not true, null included.
     if keys.has("is_causal") && keys.get("is_causal") != Some(&Value::Bool(true)) {
         return Err(keys.refuse("is_causal", "`true`: tokens that see later ones are not computed"));

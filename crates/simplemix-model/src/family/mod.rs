@@ -16,12 +16,17 @@ mod gpt_neox;
 mod granite;
 mod llama;
 mod mistral;
+mod multimodal;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen_vl;
 
 use serde_json::Value;
+
+pub use multimodal::MULTIMODAL_TYPES;
+pub(crate) use multimodal::Multimodal;
 
 use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig};
 use crate::error::{Error, Result};
@@ -36,6 +41,30 @@ struct Family {
     differs: &'static str,
     /// Reader of the family's keys.
     read: fn(&Keys<'_>) -> Result<ModelConfig>,
+}
+
+/// Padding tokens of files without the key, of families where there is one.
+const PADS: &[(&str, i64)] = &[
+    ("apertus", 3),
+    ("cohere2", 0),
+    ("gemma2", 0),
+    ("gemma3_text", 0),
+    ("glm4", 151_329),
+    ("ministral3", 11),
+    ("olmo2", 1),
+    ("olmo3", 1),
+    ("phi3", 32_000),
+    ("seed_oss", 1),
+    ("smollm3", 128_004),
+];
+
+impl Family {
+    fn read(&self, keys: &Keys<'_>) -> Result<ModelConfig> {
+        let default = PADS.iter().find(|(name, _)| *name == self.model_type).map(|(_, pad)| *pad);
+        let key = "pad_token_id";
+        let pad_token_id = if keys.has(key) { keys.get(key).and_then(Value::as_i64) } else { default };
+        Ok(ModelConfig { pad_token_id, ..(self.read)(keys)? })
+    }
 }
 
 /// Every family, by name.
@@ -59,6 +88,9 @@ const FAMILIES: &[Family] = &[
     qwen3::FAMILY,
 ];
 
+/// Text models that transformers has inside of multimodal ones alone, by name.
+const INSIDE: &[Family] = &[qwen_vl::QWEN2_5_VL, qwen_vl::QWEN2_VL, qwen_vl::QWEN3_VL];
+
 /// `model_type`s whose numbers this crate computes.
 pub const MODEL_TYPES: &[&str] = &{
     let mut names = [""; FAMILIES.len()];
@@ -73,10 +105,14 @@ pub const MODEL_TYPES: &[&str] = &{
 /// The configuration of whichever family `keys` are of.
 pub(crate) fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let kind = keys.text("model_type")?;
-    match FAMILIES.iter().find(|family| Some(family.model_type) == kind) {
-        Some(family) => (family.read)(keys),
-        None => Err(keys.refuse("model_type", &format!("one of {}", MODEL_TYPES.join(", ")))),
+    if let Some(family) = FAMILIES.iter().find(|family| Some(family.model_type) == kind) {
+        return family.read(keys);
     }
+    if let Some(class) = kind.and_then(multimodal::of) {
+        return class.read(keys);
+    }
+    let (families, classes) = (MODEL_TYPES.join(", "), MULTIMODAL_TYPES.join(", "));
+    Err(keys.refuse("model_type", &format!("one of {families}; or of {classes}, whose text part is read")))
 }
 
 /// The gate's function under `key`.
@@ -158,11 +194,15 @@ const WITHOUT_SCORE: &[&str] = &["apertus", "cohere", "cohere2", "granite"];
 
 /// Refuses reward models of a type for which transformers has no class.
 pub(crate) fn check_score(config: &ModelConfig) -> Result<()> {
-    match WITHOUT_SCORE.contains(&config.model_type.as_str()) {
+    let (has_none, model_type) = match config.multimodal {
+        Some(class) => (!class.has_rewards, class.model_type),
+        None => (WITHOUT_SCORE.contains(&config.model_type.as_str()), config.model_type.as_str()),
+    };
+    match has_none {
         false => Ok(()),
         true => Err(Error::Input {
             what: "`model_type` of a reward model",
-            found: format!("`{}`", config.model_type),
+            found: format!("`{model_type}`"),
             expected: "one for which transformers has a class that scores sequences; it has none for this one"
                 .to_owned(),
         }),
@@ -191,7 +231,7 @@ mod tests {
             let differs = if family.differs.is_empty() { String::new() } else { format!("{} ", family.differs) };
             format!("| `{}` | {} | {differs}|\n", family.model_type, family.models)
         };
-        let rows: String = FAMILIES.iter().map(row).collect();
+        let rows: String = FAMILIES.iter().chain(INSIDE).map(row).collect();
         let expected = format!("\n| `model_type` | models | differs from Llama in |\n| --- | --- | --- |\n{rows}\n");
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();

@@ -30,19 +30,19 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
         activation: super::activation(keys, "hidden_act", Activation::Silu)?,
         biases: Biases { qkv: true, ..Biases::default() },
         ropes: vec![RopeConfig::read(keys, &base)?],
-        layers: layers(keys, base.num_hidden_layers)?,
+        layers: layers(keys, base.num_hidden_layers, 28)?,
         ..base
     })
 }
 
-/// Layers from `max_window_layers` on see a window, if `use_sliding_window` says so.
-pub(super) fn layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<LayerConfig>> {
+/// Layers from `max_window_layers` on, `first` without the key, see a window, if `use_sliding_window` says so.
+pub(super) fn layers(keys: &Keys<'_>, layers: usize, first: u64) -> Result<Vec<LayerConfig>> {
     let window = match keys.flag("use_sliding_window", false)? {
         true if keys.has("sliding_window") => keys.count("sliding_window")?,
         true => Some(4096),
         false => None,
     };
-    let first = keys.get("max_window_layers").map_or(Some(28), serde_json::Value::as_u64);
+    let first = keys.get("max_window_layers").map_or(Some(first), serde_json::Value::as_u64);
     let first = first.ok_or_else(|| keys.refuse("max_window_layers", "a number from 0"))?;
     let sliding = super::sliding_layers(keys, layers, window, |layer| window.is_some() && layer as u64 >= first)?;
     Ok(super::windows(&sliding, window))

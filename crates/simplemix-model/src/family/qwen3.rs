@@ -27,7 +27,7 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
         biases: super::attention_biases(keys)?,
         qk_norm: QkNorm::Head,
         ropes: vec![RopeConfig::read(keys, &base)?],
-        layers: super::qwen2::layers(keys, base.num_hidden_layers)?,
+        layers: super::qwen2::layers(keys, base.num_hidden_layers, 28)?,
         ..base
     })
 }

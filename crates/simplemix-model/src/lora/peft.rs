@@ -60,6 +60,17 @@ fn check_initial_values(keys: &Keys<'_>) -> Result<()> {
     }
 }
 
+/// Names of layers as peft reads them: by the ends of their paths; in a multimodal model, whose other parts have layers of these
+/// names too, as a pattern of paths inside of the text part.
+fn target_modules(model: &ModelConfig, names: &[String]) -> Value {
+    if model.multimodal.is_none() {
+        return json!(names);
+    }
+    let escaped = |text: &str| text.replace('.', r"\.");
+    let names: Vec<String> = names.iter().map(|name| escaped(name)).collect();
+    format!(r"{}\.layers\.(.*\.)?({})", escaped(model.names.decoder), names.join("|")).into()
+}
+
 impl LoraConfig {
     /// Reads peft's settings; a setting that changes the numbers and is not computed is an error.
     pub(super) fn from_json(text: &str, path: &Path) -> Result<Self> {
@@ -122,7 +133,7 @@ impl LoraConfig {
             "r": self.rank,
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
-            "target_modules": targets,
+            "target_modules": target_modules(model, &targets),
             "use_rslora": self.rslora,
             "bias": "none",
             "fan_in_fan_out": model.turned_linear,

@@ -35,7 +35,10 @@ impl Shapes {
             None => config.lora.config(),
         };
         let weights = match config.objective {
-            Objective::Reward => model.reward_tensors(),
+            Objective::Reward => {
+                model.check_rewards()?;
+                model.reward_tensors()
+            }
             Objective::Preference | Objective::Sft => model.tensors(),
         };
         let all = match &adapter {
