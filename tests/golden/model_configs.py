@@ -37,6 +37,21 @@ CASES = [
     {"model_type": "gemma3_text", "attn_logit_softcapping": 0.01},
     {"model_type": "gemma2", "attn_logit_softcapping": 0.01},
     {"model_type": "gemma2", "attn_logit_softcapping": None},
+    *[{"model_type": name} for name in ["arcee", "ministral3", "olmo3", "seed_oss", "smollm3"]],
+    {"model_type": "ministral3", "sliding_window": 5, "layer_types": ["full_attention"] * 6, "original_max_position_embeddings": 512},
+    {"model_type": "ministral3", "rope_theta": 50.0, "rope_scaling": {"rope_type": "default", "llama_4_scaling_beta": 0,
+                                                                      "original_max_position_embeddings": 64}},
+    {"model_type": "ministral3", "max_position_embeddings": 128, "rope_parameters": {
+        "rope_type": "dynamic", "factor": 2.0, "rope_theta": 60.0, "llama_4_scaling_beta": 1, "original_max_position_embeddings": 32},
+     "original_max_position_embeddings": 64},
+    {"model_type": "olmo3", "rope_theta": 1e6, "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "beta_fast": 20, "attention_factor": 1.2079,
+                                                                "original_max_position_embeddings": 32}},
+    {"model_type": "olmo3", "sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"] * 3, "rope_scaling": LINEAR},
+    {"model_type": "seed_oss", "num_key_value_heads": None},
+    {"model_type": "smollm3", "use_sliding_window": True, "sliding_window": 5, "no_rope_layer_interval": 2},
+    {"model_type": "smollm3", "use_sliding_window": True, "no_rope_layers": [1, 0, 0, 1, 1, 0, 1, 1]},
+    {"model_type": "smollm3", "use_sliding_window": False, "sliding_window": 5, "no_rope_layers": [1] * 6, "num_key_value_heads": None},
+    {"model_type": "smollm3", "sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"] * 3},
     # Rules under both names.
     {"model_type": "llama", "rope_scaling": LINEAR},
     {"model_type": "llama", "rope_parameters": DEFAULT, "rope_scaling": LINEAR},
@@ -101,7 +116,7 @@ def loaded(case):
 
 def windows(config):
     layers, window = config.num_hidden_layers, getattr(config, "sliding_window", None)
-    if config.model_type in ("mistral", "phi3"):
+    if config.model_type in ("ministral3", "mistral", "phi3"):
         return [window] * layers
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
     return [window if kind == "sliding_attention" else None for kind in kinds]
@@ -154,6 +169,19 @@ def is_capped(config):
     return not torch.equal(logits(config), logits(without))
 
 
+def own(config):
+    """Facts of single families: layers that are rotated, and the growth of queries."""
+    if config.model_type == "smollm3":
+        return {"rotated": [bool(flag) for flag in config.no_rope_layers[:config.num_hidden_layers]]}
+    if config.model_type == "ministral3":
+        # As rotary embeddings leave it, before attention reads it.
+        config = copy.deepcopy(config)
+        config.standardize_rope_params()
+        rule = config.rope_parameters
+        return {"query_growth": [rule["llama_4_scaling_beta"], rule["original_max_position_embeddings"]]}
+    return {}
+
+
 def main(out):
     results = []
     for case in CASES:
@@ -168,6 +196,7 @@ def main(out):
             "windows": windows(config),
             "ropes": rotary(config),
             "attention_capped": is_capped(config),
+            **own(config),
             "shape": {key: getattr(defaults, key, None) for key in SHAPE},
         })
     with open(out, "w") as file:

@@ -53,6 +53,19 @@ CASES = {
         "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 14, "factor": 9.0, **LONG})),
     "phi3_longer": ("phi3", dict(original_max_position_embeddings=14, rope_parameters={
         "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 14, **LONG})),
+    "olmo3": ("olmo3", dict(
+        num_hidden_layers=3, sliding_window=4, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 5e3}, "full_attention": {
+            "rope_type": "yarn", "rope_theta": 5e4, "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 4.0,
+            "attention_factor": 1.2}})),
+    "ministral3": ("ministral3", dict(head_dim=16, rope_parameters={
+        "rope_type": "yarn", "rope_theta": 1e4, "factor": 16.0, "original_max_position_embeddings": 4, "beta_fast": 4.0,
+        "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5})),
+    "smollm3": ("smollm3", dict(
+        num_hidden_layers=3, no_rope_layers=[1, 0, 1], use_sliding_window=True, sliding_window=4, mlp_bias=True,
+        rope_parameters=DEFAULT)),
+    "seed_oss": ("seed_oss", dict(head_dim=12, attention_out_bias=True, rope_parameters=DEFAULT)),
+    "arcee": ("arcee", dict(mlp_bias=True, rope_parameters=DEFAULT)),
     "granite": ("granite", dict(
         tie_word_embeddings=True, attention_bias=True, mlp_bias=True, embedding_multiplier=3.0, attention_multiplier=0.3,
         residual_multiplier=0.4, logits_scaling=2.5, rope_parameters=DEFAULT)),
@@ -138,7 +151,7 @@ def greedy(model, ids):
 def by_length(config, folder):
     """Where frequencies depend on a sequence's length: answers with a cache, and logits of a longer sequence. A model keeps
     frequencies of the longest sequence so far, so each comes from one that has seen no other."""
-    if config.rope_parameters.get("rope_type") not in ("dynamic", "longrope"):
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") not in ("dynamic", "longrope"):
         return {}
     fresh = lambda: AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").float().eval()
     longer = torch.tensor([(IDS * 3)[:24]])
@@ -165,7 +178,7 @@ def main(out, *names):
         config = lambda: AutoConfig.for_model(model_type, **{**SHAPE, **extra})
         folder = os.path.join(out, name)
         golden = causal(config(), folder)
-        if name in ("llama_tied", "qwen2", "gemma3", "phi3", "exaone4", "glm", "glm4", "gpt2", "gpt_neox"):
+        if name in ("ministral3", "olmo3", "smollm3", "llama_tied", "qwen2", "gemma3", "phi3", "exaone4", "glm", "glm4", "gpt2", "gpt_neox"):
             golden["rewards"] = {"ids": REWARDS, "scores": rewards(config(), os.path.join(folder, "reward"))}
         json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))
 

@@ -79,6 +79,41 @@ fn refuses_by_name_what_it_does_not_compute() {
              or null",
         ),
         (
+            "\"rope_scaling\":null",
+            "\"head_dim\":2,\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}",
+            "`rope_scaling.type` is `dynamic`, expected another rule: this one needs heads with at least 4 rotated entries",
+        ),
+        (
+            "\"rope_scaling\":null",
+            "\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}",
+            "`partial_rotary_factor` is 0.5, expected 1: models of this family rotate whole heads",
+        ),
+        (
+            "\"rope_scaling\":null",
+            "\"rope_scaling\":{\"type\":\"yarn\",\"mscale\":1}",
+            "`rope_scaling.factor` is absent, expected a number above 0",
+        ),
+        (
+            "\"rope_scaling\":null",
+            "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1],\"long_factor\":[1]},\"head_dim\":4",
+            "`rope_scaling.short_factor` is [1], expected 2 numbers above 0",
+        ),
+        (
+            "\"model_type\":\"llama\"",
+            "\"model_type\":\"ministral3\",\"rope_parameters\":{\"rope_type\":\"default\"}",
+            "`rope_parameters.llama_4_scaling_beta` is absent, expected a number from 0",
+        ),
+        (
+            "\"model_type\":\"llama\"",
+            "\"model_type\":\"ministral3\",\"rope_parameters\":{\"rope_type\":\"default\",\"llama_4_scaling_beta\":1}",
+            "`rope_parameters.original_max_position_embeddings` is absent, expected a number from 1 to 16777216",
+        ),
+        (
+            "\"model_type\":\"llama\"",
+            "\"model_type\":\"smollm3\",\"no_rope_layers\":[1,0]",
+            "`no_rope_layers` is [1,0], expected at least 30 of 0 and 1, one for each layer",
+        ),
+        (
             "\"model_type\":\"llama\"",
             "\"model_type\":\"qwen2\",\"layer_types\":[\"sliding_attention\"]",
             "`layer_types` is [\"sliding_attention\"], expected 30 of `full_attention` and `sliding_attention`",
@@ -116,6 +151,14 @@ fn what_a_file_leaves_open_is_read_as_transformers_reads_it() {
         assert_eq!(config.attention_soft_cap.is_some(), case["attention_capped"].as_bool().unwrap(), "{named}");
         let windows: Vec<Value> = config.layers.iter().map(|layer| layer.window.into()).collect();
         assert_eq!(Value::from(windows), case["windows"], "{named}");
+        let rotated: Vec<bool> = config.layers.iter().map(|layer| layer.rope.is_some()).collect();
+        assert!(case.get("rotated").is_none_or(|wanted| *wanted == serde_json::json!(rotated)), "{named}");
+        let growth = config.ropes.first().and_then(|rope| rope.query_growth);
+        let growth = growth.map_or(Value::Null, |growth| serde_json::json!([growth.beta, growth.context as f64]));
+        let wanted = case["query_growth"]
+            .as_array()
+            .map_or(Value::Null, |pair| serde_json::json!(pair.iter().filter_map(Value::as_f64).collect::<Vec<f64>>()));
+        assert_eq!(growth, wanted, "{named}");
         same_ropes(&config, &case);
         same_defaults(named, &case["shape"]);
     }

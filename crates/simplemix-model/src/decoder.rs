@@ -291,6 +291,10 @@ impl Layer {
             }
         };
         let q = turned(q, self.q_norm.as_ref())?;
+        let q = match turn {
+            Some(turn) => turn.grown(q)?,
+            None => q,
+        };
         let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
         Ok(Heads { q, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
     }

@@ -63,8 +63,8 @@ pub use attention::AttentionRoute;
 pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
 pub use config::{
-    Activation, Biases, FeedForward, LayerConfig, ModelConfig, NormKind, Norms, QkNorm, Qkv, RopeConfig, RopePairs,
-    RopeScaling,
+    Activation, Biases, FeedForward, LayerConfig, ModelConfig, NormKind, Norms, QkNorm, Qkv, QueryGrowth, RopeConfig,
+    RopePairs, RopeScaling,
 };
 pub use dtype::Dtype;
 pub use error::{Error, Result};

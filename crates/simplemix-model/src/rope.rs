@@ -6,7 +6,7 @@
 use simplemix_torch::rotated;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{RopeConfig, RopePairs, RopeScaling};
+use crate::config::{QueryGrowth, RopeConfig, RopePairs, RopeScaling};
 use crate::error::{Doing, Result};
 use crate::packed::Packed;
 
@@ -33,6 +33,8 @@ pub(crate) struct Turn {
     cos: Tensor,
     sin: Tensor,
     pairs: RopePairs,
+    /// Factor of each query, `[T, 1, 1]`, if there is one.
+    query_factor: Option<Tensor>,
 }
 
 impl Rope {
@@ -91,7 +93,13 @@ impl Rope {
             .and_then(|p| p.f_unsqueeze(1)?.f_mul(inv_freq)?.f_unsqueeze(1))
             .doing("computing rotary angles")?;
         let of = |wave: Tensor| if self.factor == 1.0 { wave } else { wave * self.factor };
-        Ok(Turn { cos: of(angles.cos()).to_kind(kind), sin: of(angles.sin()).to_kind(kind), pairs: self.config.pairs })
+        let query_factor = self.config.query_growth.map(|growth| factor(growth, positions).map(|f| f.to_kind(kind)));
+        Ok(Turn {
+            cos: of(angles.cos()).to_kind(kind),
+            sin: of(angles.sin()).to_kind(kind),
+            pairs: self.config.pairs,
+            query_factor: query_factor.transpose()?,
+        })
     }
 }
 
@@ -120,6 +128,14 @@ impl Turn {
         }
     }
 
+    /// Rotated queries `[T, N, D]` times the factor of their positions.
+    pub(crate) fn grown(&self, queries: Tensor) -> Result<Tensor> {
+        match &self.query_factor {
+            Some(factor) => queries.f_mul(factor).doing("scaling queries"),
+            None => Ok(queries),
+        }
+    }
+
     /// Puts the first entries of all pairs before the second ones.
     fn in_halves(&self, x: &Tensor) -> Result<Tensor> {
         let width = 2 * self.cos.size()[2];
@@ -132,6 +148,13 @@ impl Turn {
         };
         ordered().doing("ordering pairs of entries")
     }
+}
+
+/// Factors `[T, 1, 1]` of queries at `positions` `[T]`: transformers' `get_llama_4_attn_scale`.
+fn factor(QueryGrowth { beta, context }: QueryGrowth, positions: &Tensor) -> Result<Tensor> {
+    let contexts = || positions.f_to_kind(Kind::Float)?.f_div_scalar(context)?.f_floor()?.f_log1p();
+    let grown = || (contexts()? * beta + 1.0).f_view([-1, 1, 1]);
+    grown().doing("computing the growth of queries")
 }
 
 /// Inverse frequencies `[R / 2]` of a sequence of `length` tokens; transformers takes powers and quotients in f32.

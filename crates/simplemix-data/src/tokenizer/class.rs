@@ -68,7 +68,7 @@ fn registered(model_type: &str) -> Option<Class> {
         "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" => Class::Rebuilt(Rebuilt::Qwen2),
         "gpt2" | "phi" => Class::Rebuilt(Rebuilt::Gpt2),
         "gpt_neox" | "olmo" => Class::Rebuilt(Rebuilt::GptNeoX),
-        "mistral" | "mixtral" | "olmo2" | "olmo3" | "phi3" => Class::File,
+        "ministral" | "ministral3" | "mistral" | "mixtral" | "olmo2" | "olmo3" | "phi3" => Class::File,
         _ => return None,
     })
 }
@@ -225,6 +225,7 @@ mod tests {
             (Some("GPT2Tokenizer"), "llama", true, gpt2.clone()),
             (Some("GPT2TokenizerFast"), "qwen3", true, gpt2),
             (Some("GPT2Tokenizer"), "olmo2", true, Class::File),
+            (Some("GPT2Tokenizer"), "ministral3", true, Class::File),
             (None, "qwen3", true, qwen2),
             (None, "llama", true, Class::File),
             (None, "gemma3_text", false, Class::Rebuilt(Rebuilt::Gemma)),

@@ -16,7 +16,7 @@ pub(crate) use defaults::{Defaults, Heads, SizeKeys};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
 pub(crate) use rope::{Bases, Frame, LengthRule, PartialKeys, Rule, as_it_is, by_kind_of_layer, long_rope};
-pub use rope::{RopeConfig, RopePairs, RopeScaling};
+pub use rope::{QueryGrowth, RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
 use crate::family::{self, Multimodal};

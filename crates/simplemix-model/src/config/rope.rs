@@ -18,6 +18,17 @@ pub struct RopeConfig {
     pub pairs: RopePairs,
     /// How frequencies are stretched for contexts longer than in pre-training.
     pub scaling: RopeScaling,
+    /// Growth of rotated queries with their position, if there is any.
+    pub query_growth: Option<QueryGrowth>,
+}
+
+/// Factor `1 + beta * ln(1 + floor(position / context))` of rotated queries, as Llama 4 and Ministral 3 have it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct QueryGrowth {
+    /// Strength.
+    pub beta: f64,
+    /// Tokens over which the factor stays the same.
+    pub context: i64,
 }
 
 /// Entries of a head that are rotated together.
@@ -150,7 +161,7 @@ impl Frame {
     }
 
     /// Context of the pre-training, as transformers' `standardize_rope_params` finds it.
-    fn original(&self, rule: &Keys<'_>) -> Result<i64> {
+    pub(crate) fn original(&self, rule: &Keys<'_>) -> Result<i64> {
         match self.original {
             Some(original) => Ok(original),
             None => Ok(rule.count("original_max_position_embeddings")?.unwrap_or(self.max_position_embeddings)),
@@ -171,12 +182,17 @@ impl RopeConfig {
 
     /// As [`RopeConfig::read`], with the base of a file that has none.
     pub(crate) fn read_or(keys: &Keys<'_>, model: &ModelConfig, theta: f64) -> Result<Self> {
-        let (rule, theta) = (Self::rule(keys)?, keys.positive("rope_theta")?.unwrap_or(theta));
-        let rope = Self::of_rule(keys, rule.as_ref(), theta, &Frame::of(keys, model)?)?;
+        Self::read_rule(keys, Self::rule(keys)?.as_ref(), model, theta)
+    }
+
+    /// As [`RopeConfig::read_or`], by this `rule`.
+    pub(crate) fn read_rule(keys: &Keys<'_>, rule: Option<&Keys<'_>>, model: &ModelConfig, theta: f64) -> Result<Self> {
+        let theta = keys.positive("rope_theta")?.unwrap_or(theta);
+        let rope = Self::of_rule(keys, rule, theta, &Frame::of(keys, model)?)?;
         if rope.scaling != RopeScaling::Default {
             // transformers reads the share for these rules, and cannot rotate by it in such a model.
             let key = "partial_rotary_factor";
-            let holder = rule.as_ref().filter(|rule| rule.get(key).is_some()).unwrap_or(keys);
+            let holder = rule.filter(|rule| rule.get(key).is_some()).unwrap_or(keys);
             if holder.positive(key)?.is_some_and(|share| (share * model.head_dim as f64) as i64 != model.head_dim) {
                 return Err(holder.refuse(key, "1: models of this family rotate whole heads"));
             }
@@ -225,7 +241,7 @@ impl RopeConfig {
             Some(rule) => RopeScaling::read(rule, frame)?,
             None => RopeScaling::Default,
         };
-        Ok(Self { theta, width: frame.width, pairs: RopePairs::Halves, scaling })
+        Ok(Self { theta, width: frame.width, pairs: RopePairs::Halves, scaling, query_growth: None })
     }
 }
 
@@ -288,6 +304,11 @@ impl LengthRule {
 }
 
 impl RopeScaling {
+    /// Whether the rule has a context of the pre-training.
+    pub(crate) fn knows_context(&self) -> bool {
+        matches!(self, Self::Llama3 { .. } | Self::Yarn { .. } | Self::LongRope { .. })
+    }
+
     /// How frequencies follow from the length of a sequence; none: they are the same for all.
     pub(crate) fn length_rule(&self) -> Option<LengthRule> {
         match *self {

@@ -55,6 +55,7 @@ fn rope(keys: &Keys<'_>, base: &ModelConfig) -> Result<RopeConfig> {
             theta: THETA,
             width: base.head_dim,
             pairs: RopePairs::Halves,
+            query_growth: None,
             scaling: RopeScaling::Llama3 {
                 factor: 8.0,
                 low_freq_factor: 1.0,

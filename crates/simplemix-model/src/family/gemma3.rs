@@ -30,10 +30,6 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let period = keys.count("sliding_window_pattern")?.unwrap_or(6) as usize;
     let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };
     let sliding = super::sliding_layers(keys, config.num_hidden_layers, window, |layer| (layer + 1) % period != 0)?;
-    let mut layers = super::windows(&sliding, window);
-    for (layer, slides) in layers.iter_mut().zip(sliding) {
-        layer.rope = Some(usize::from(slides));
-    }
     let bases = Bases {
         full: keys.positive("rope_theta")?.unwrap_or(1e6),
         sliding: keys.positive("rope_local_base_freq")?.unwrap_or(1e4),
@@ -43,7 +39,7 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
         // transformers reads `attn_logit_softcapping` for this family and caps nothing by it.
         logit_soft_cap: keys.positive("final_logit_softcapping")?,
         ropes: by_kind_of_layer(keys, &config, &bases)?.into(),
-        layers,
+        layers: super::windows_with_own_rope(&sliding, window),
         ..config
     })
 }

@@ -4,6 +4,7 @@
 //! decoder does not know yet come as a field there. docs/models.md walks through adding one.
 
 mod apertus;
+mod arcee;
 mod cohere;
 mod cohere2;
 mod exaone4;
@@ -15,13 +16,17 @@ mod gpt2;
 mod gpt_neox;
 mod granite;
 mod llama;
+mod ministral3;
 mod mistral;
 mod multimodal;
 mod olmo2;
+mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen_vl;
+mod seed_oss;
+mod smollm3;
 
 use serde_json::Value;
 
@@ -70,6 +75,7 @@ impl Family {
 /// Every family, by name.
 const FAMILIES: &[Family] = &[
     apertus::FAMILY,
+    arcee::FAMILY,
     cohere::FAMILY,
     cohere2::FAMILY,
     exaone4::FAMILY,
@@ -81,11 +87,15 @@ const FAMILIES: &[Family] = &[
     gpt_neox::FAMILY,
     granite::FAMILY,
     llama::FAMILY,
+    ministral3::FAMILY,
     mistral::FAMILY,
     olmo2::FAMILY,
+    olmo3::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    seed_oss::FAMILY,
+    smollm3::FAMILY,
 ];
 
 /// Text models that transformers has inside of multimodal ones alone, by name.
@@ -207,6 +217,12 @@ pub(crate) fn check_score(config: &ModelConfig) -> Result<()> {
                 .to_owned(),
         }),
     }
+}
+
+/// As [`windows`], with the second rotary embedding in layers that slide.
+fn windows_with_own_rope(sliding: &[bool], window: Option<i64>) -> Vec<LayerConfig> {
+    let layers = windows(sliding, window).into_iter().zip(sliding);
+    layers.map(|(layer, &slides)| LayerConfig { rope: Some(usize::from(slides)), ..layer }).collect()
 }
 
 #[cfg(test)]
