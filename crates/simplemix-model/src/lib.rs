@@ -68,7 +68,7 @@ pub use config::{
 };
 pub use dtype::Dtype;
 pub use error::{Error, Result};
-pub use family::{MODEL_TYPES, MULTIMODAL_TYPES};
+pub use family::{FAMILIES, Family, MODEL_TYPES, MULTIMODAL_TYPES};
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use generation_config::GenerationConfig;
 pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraSettings, LoraTargets};

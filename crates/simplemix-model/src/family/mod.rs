@@ -36,14 +36,16 @@ pub(crate) use multimodal::Multimodal;
 use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig};
 use crate::error::{Error, Result};
 
-/// Models whose settings one function reads.
-struct Family {
+/// Models whose settings are read alike.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Family {
     /// transformers' name.
-    model_type: &'static str,
+    pub model_type: &'static str,
     /// Models of this name.
-    models: &'static str,
+    pub models: &'static str,
     /// Parts that Llama does not have, in words.
-    differs: &'static str,
+    pub differs: &'static str,
     /// Reader of the family's keys.
     read: fn(&Keys<'_>) -> Result<ModelConfig>,
 }
@@ -73,7 +75,7 @@ impl Family {
 }
 
 /// Every family, by name.
-const FAMILIES: &[Family] = &[
+pub const FAMILIES: &[Family] = &[
     apertus::FAMILY,
     arcee::FAMILY,
     cohere::FAMILY,
