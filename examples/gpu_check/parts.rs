@@ -59,7 +59,8 @@ impl Training {
     fn backward(&self, (rows, positions, reference): &(Tensor, Positions, PairLogps)) -> Result<f64> {
         let config = self.policy.config();
         let (soft_cap, scale) = (config.logit_soft_cap, config.logit_scale);
-        let head = Head { soft_cap, scale, ..Head::from(self.policy.head()) };
+        let weight = self.policy.head()?;
+        let head = Head { soft_cap, scale, ..Head::from(weight.weight()) };
         let stats = TokenStats { mean_logit: true, entropy: true, top1: true, log_sum_sq_probs: false };
         // Rows of logits that training on a GPU holds at a time.
         let options = ScoreOptions { budget: Some(2 << 30), stats, token_weights: None, checks: Checks::Later };

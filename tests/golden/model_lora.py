@@ -1,6 +1,7 @@
 """Adapters of peft on the tiny checkpoints of model_families.py, and what they make of a text.
 
-Python 3.11, torch 2.11.0, transformers 5.23.0, peft 0.21.2. Usage: model_lora.py tests/golden/families OUT_DIR
+Python 3.11, torch 2.11.0, transformers 5.24.0, peft 0.21.0 (the first three cases: transformers 5.23.0, peft 0.21.2).
+Usage: model_lora.py tests/golden/families OUT_DIR [CASE ...]
 """
 import json
 import os
@@ -8,24 +9,64 @@ import sys
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 IDS = [3, 17, 42, 5, 60, 1, 33, 8, 25, 11]
+# Name: model, rows of the resized vocabulary, settings.
 CASES = {
-    "all_linear": ("llama_tied", dict(r=4, lora_alpha=8, target_modules="all-linear")),
-    "named_rslora": ("qwen2", dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "v_proj"])),
-    "fused": ("phi3", dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "down_proj"])),
+    "all_linear": ("llama_tied", None, dict(r=4, lora_alpha=8, target_modules="all-linear")),
+    "named_rslora": ("qwen2", None, dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "v_proj"])),
+    "fused": ("phi3", None, dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "down_proj"])),
+    "regex_patterns": ("qwen3", None, dict(
+        r=2, lora_alpha=4, target_modules=r".*\.(?!3)\d+\.(self_attn|mlp)\.(q_proj|v_proj|down_proj)$",
+        exclude_modules=["0.mlp.down_proj"],
+        rank_pattern={r"layers\.1\..*q_proj": 5, "v_proj": 1}, alpha_pattern={"v_proj": 3})),
+    "some_layers": ("llama_untied_bias", None, dict(
+        r=2, lora_alpha=4, target_modules=["q_proj", "mlp.up_proj"], layers_to_transform=[1], layers_pattern="layers",
+        bias="lora_only")),
+    "all_biases": ("qwen2", None, dict(r=2, lora_alpha=4, target_modules=["q_proj", "o_proj"], bias="all")),
+    "saved_modules": ("llama_tied", None, dict(
+        r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens", "norm"])),
+    "saved_embedding": ("gemma2", None, dict(
+        r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"])),
+    "kept_tied": ("gemma2", None, dict(
+        r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True)),
+    "embeddings": ("gemma3", None, dict(r=2, lora_alpha=4, target_modules=["embed_tokens", "lm_head", "q_proj"])),
+    "dora": ("qwen2", None, dict(
+        r=2, lora_alpha=4, use_dora=True, use_rslora=True, target_modules=["q_proj", "down_proj", "embed_tokens"])),
+    "dora_head": ("llama_untied_bias", None, dict(
+        r=2, lora_alpha=4, use_dora=True, target_modules=["o_proj", "lm_head"])),
+    "resized": ("llama_tied", 61, dict(r=2, lora_alpha=4, target_modules=["v_proj"])),
+    "resized_saved": ("llama_untied_bias", 70, dict(
+        r=2, lora_alpha=4, target_modules=["v_proj"], modules_to_save=["embed_tokens", "lm_head"])),
+    "reward": ("qwen2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", task_type="SEQ_CLS")),
 }
 
-base, out = sys.argv[1:]
-for seed, (name, (model, extra)) in enumerate(CASES.items()):
+base, out, *only = sys.argv[1:]
+
+
+def saved_name(name):
+    """Name in the file of a parameter."""
+    return name.replace(".modules_to_save.default", "").replace("_vector.default.weight", "_vector").replace(".default", "")
+
+
+for seed, (name, (model, rows, extra)) in enumerate(CASES.items()):
+    if only and name not in only:
+        continue
     torch.manual_seed(seed)
-    plain = AutoModelForCausalLM.from_pretrained(os.path.join(base, model), attn_implementation="eager").float()
-    policy = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", **extra)).eval()
+    is_reward = extra.get("task_type") == "SEQ_CLS"
+    made = AutoModelForSequenceClassification if is_reward else AutoModelForCausalLM
+    labels = dict(num_labels=1) if is_reward else {}
+    plain = made.from_pretrained(os.path.join(base, model), attn_implementation="eager", **labels).float()
+    if rows is not None:
+        plain.resize_token_embeddings(rows, mean_resizing=False)
+    policy = get_peft_model(plain, LoraConfig(**{"task_type": "CAUSAL_LM", **extra})).eval()
     with torch.no_grad():
         for parameter_name, parameter in policy.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.normal_(std=0.3)
+            elif parameter.requires_grad and seed > 2 and "lora_A" not in parameter_name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
     folder = os.path.join(out, name)
     policy.save_pretrained(folder)
     readme = os.path.join(folder, "README.md")
@@ -37,13 +78,15 @@ for seed, (name, (model, extra)) in enumerate(CASES.items()):
     json.dump(settings, open(path, "w"), indent=2, sort_keys=True)
     ids = torch.tensor([IDS])
     logits = policy(ids).logits
-    loss = -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(IDS) - 1), ids[0, 1:]].sum()
+    if is_reward:
+        loss = logits[0, 0]
+    else:
+        loss = -torch.log_softmax(logits[0, :-1], -1)[torch.arange(len(IDS) - 1), ids[0, 1:]].sum()
     loss.backward()
     json.dump({
         "model": model,
         "ids": IDS,
         "loss": loss.item(),
-        "last_logits": logits[0, -1].tolist(),
-        "gradient_norms": {n.replace(".default", ""): p.grad.norm().item()
-                           for n, p in policy.named_parameters() if p.requires_grad},
+        "last_logits": logits[0].tolist() if is_reward else logits[0, -1].tolist(),
+        "gradient_norms": {saved_name(n): p.grad.norm().item() for n, p in policy.named_parameters() if p.requires_grad},
     }, open(os.path.join(folder, "golden.json"), "w"))

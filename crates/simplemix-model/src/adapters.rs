@@ -3,14 +3,16 @@
 //! A model may hold several adapters; at most one is active. [`CausalLm::with_adapter`] gives a second handle on the same
 //! weights with another adapter active, so a policy and its reference are one model in memory.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use tch::Tensor;
 
 use crate::causal_lm::CausalLm;
+use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, LoraConfig};
-use crate::weights::{self, Merging};
+use crate::lora::{Adapter, Change, LoraConfig, LoraTask, stored_embeddings};
+use crate::weights::{self, Merging, Parameters};
 
 impl CausalLm {
     /// Adds an adapter, made from `seed`, under `name`. It is active only in the handle that [`CausalLm::with_adapter`]
@@ -34,17 +36,33 @@ impl CausalLm {
     /// # Ok::<(), simplemix_model::Error>(())
     /// ```
     pub fn add_adapter(&mut self, name: &str, config: LoraConfig, seed: u64) -> Result<()> {
-        let adapter = Adapter::new(config, self.config(), seed, self.device())?;
+        config.check_task(LoraTask::CausalLm)?;
+        let adapter = Adapter::new(config, self.base(), seed)?;
         self.insert(name, adapter)
     }
 
     /// Adds an adapter from peft's folder under `name`.
     ///
+    /// An embedding or output head that the folder holds takes the place of the model's, in every handle made from now on, as in peft;
+    /// so does its vocabulary.
+    ///
     /// # Errors
     /// [`Error::NotAModel`] for a folder without an adapter, [`Error::Config`] for settings that are not computed, [`Error::Weights`] if its tensors
-    /// do not fit the model, [`Error::Safetensors`], [`Error::Input`] if the name is in use.
+    /// do not fit the model, [`Error::Safetensors`], [`Error::Input`] if the name is in use, or the vocabulary that of another adapter.
     pub fn load_adapter(&mut self, name: &str, folder: &Path) -> Result<()> {
-        let adapter = Adapter::load(folder, self.config(), self.device())?;
+        let config = LoraConfig::from_folder(folder)?;
+        config.check_task(LoraTask::CausalLm)?;
+        let stored = stored_embeddings(folder, &config, self.base())?;
+        let holds_embeddings = stored.is_some();
+        if let Some((config, parameters)) = stored {
+            if !self.adapters.is_empty() {
+                let found = format!("one with embeddings of its own, in {}", folder.display());
+                let expected = "a model without other adapters for it".to_owned();
+                return Err(Error::Input { what: "adapter", found, expected });
+            }
+            self.replace(config, parameters);
+        }
+        let adapter = Adapter::load(folder, config, self.base(), holds_embeddings)?;
         self.insert(name, adapter)
     }
 
@@ -86,23 +104,42 @@ impl CausalLm {
     }
 
     /// Another handle, without adapters, whose weights have the active adapter's product added. The weights that it
-    /// changes are copies: this handle keeps its own, so dropping the merged one unmerges exactly.
+    /// changes are copies: this handle keeps its own, so dropping the merged one unmerges exactly. An output head that is no longer
+    /// the embedding gets weights of its own.
     ///
     /// # Errors
     /// [`Error::Torch`] where memory does not suffice.
     pub fn merged(&self) -> Result<Self> {
-        let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
-        let merge = |(name, tensor): &(String, Tensor)| {
-            let merged = match name.strip_suffix(".weight").and_then(|module| loras.get(module)) {
-                Some(lora) => lora.merged_into(tensor)?,
-                None => tensor.shallow_clone(),
+        let (config, parameters, changes) = self.merging();
+        let merge = |(name, tensor): (String, Tensor)| {
+            let merged = match changes.get(&name) {
+                Some(change) => change.merged_into(&tensor)?,
+                None => tensor,
             };
-            Ok((name.clone(), merged))
+            Ok((name, merged))
         };
-        let parameters = self.parameters.iter().map(merge).collect::<Result<_>>()?;
-        let mut model = Self::from_tensors(self.config().clone(), parameters, self.kind(), self.device());
+        let parameters = parameters.into_iter().map(merge).collect::<Result<_>>()?;
+        let mut model = Self::from_tensors(config, parameters, self.kind(), self.device());
         model.origin.clone_from(&self.origin);
         Ok(model)
+    }
+
+    /// Whether the active adapter changes no number, as before training; true where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where memory does not suffice.
+    pub fn is_unadapted(&self) -> Result<bool> {
+        self.active.as_ref().map_or(Ok(true), |name| self.adapters[name].is_neutral(self.base()))
+    }
+
+    fn merging(&self) -> (ModelConfig, Parameters, HashMap<String, Change>) {
+        match &self.active {
+            Some(name) => self.adapters[name].merging(self.base()),
+            None => {
+                let own = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                (self.config().clone(), own.collect(), HashMap::new())
+            }
+        }
     }
 
     /// Writes the files that [`CausalLm::merged`] and [`CausalLm::save`] would, without a second model: each weight is merged,
@@ -111,8 +148,8 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::save`]; [`Error::Io`] where memory does not suffice for a weight.
     pub fn save_merged(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
-        let loras = self.active.as_ref().map(|name| self.adapters[name].loras(None)).unwrap_or_default();
-        let weights = Merging { config: self.config(), parameters: &self.parameters, loras: Some(&loras) };
+        let (config, parameters, changes) = self.merging();
+        let weights = Merging { config: &config, parameters: &parameters, changes: Some(&changes) };
         self.saving(weights, source, weights::MAX_SHARD_BYTES).write(folder, |_| ())
     }
 
@@ -123,12 +160,7 @@ impl CausalLm {
     /// [`Error::Input`] if there is no such adapter, [`Error::Files`] if `folder` exists already or cannot be written.
     pub fn save_adapter(&self, name: &str, folder: &Path, base: Option<&str>) -> Result<()> {
         let adapter = self.adapter(name)?;
-        let settings = adapter.config.to_json(self.config(), base);
-        let tensors: Vec<_> = adapter.named_parameters().collect();
-        crate::folder::write(folder, |new| {
-            new.write(ADAPTER_CONFIG, format!("{settings:#}\n"))?;
-            weights::save_in(new, ADAPTER_WEIGHTS, &tensors)
-        })
+        crate::folder::write(folder, |new| adapter.write(new, self.base(), base))
     }
 
     fn adapter(&self, name: &str) -> Result<&Adapter> {

@@ -13,8 +13,9 @@ use crate::config::{HEAD, ModelConfig, XIELU};
 use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::folder::Saving;
+use crate::head::HeadWeight;
 use crate::linear::Weights;
-use crate::lora::Adapter;
+use crate::lora::{Adapter, Base, Lora, Loras};
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
 use crate::weights::{self, Merging, Parameters};
@@ -24,6 +25,7 @@ use crate::weights::{self, Merging, Parameters};
 pub struct CausalLm {
     pub(crate) network: Network,
     lm_head: Tensor, // [V, H]; the embedding itself where tied
+    head_lora: Option<Lora>,
     pub(crate) parameters: Parameters,
     pub(crate) adapters: BTreeMap<String, Adapter>,
     pub(crate) active: Option<String>,
@@ -75,12 +77,13 @@ impl CausalLm {
     /// Puts together a model from tensors that are known to be the whole of `config.tensors()`.
     pub(crate) fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
         let head = config.names.tensor(HEAD);
-        let network = Network::new(config, &parameters, None, kind, device);
+        let network = Network::new(config, &parameters, Loras::default(), kind, device);
         let head = parameters.iter().find(|(name, _)| *name == head).map(|(_, tensor)| tensor);
         let lm_head = head.unwrap_or(&network.embed_tokens).shallow_clone();
         Self {
             network,
             lm_head,
+            head_lora: None,
             parameters,
             adapters: BTreeMap::new(),
             active: None,
@@ -89,15 +92,51 @@ impl CausalLm {
         }
     }
 
+    /// The model as adapters see it.
+    pub(crate) fn base(&self) -> Base<'_> {
+        Base { config: self.config(), parameters: &self.parameters, kind: self.kind(), device: self.device() }
+    }
+
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
     pub(crate) fn handle(&self, active: Option<String>, training: Option<u64>) -> Self {
-        let adapter = active.as_ref().map(|name| (&self.adapters[name], training));
-        let mut network = Network::new(self.config().clone(), &self.parameters, adapter, self.kind(), self.device());
-        network.route = self.network.route;
-        let parameters = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        let (lm_head, adapters) = (self.lm_head.shallow_clone(), self.adapters.clone());
+        let adapters = self.adapters.clone();
+        self.handle_with(active, training, adapters)
+    }
+
+    /// Another handle for passes during which no weight changes; none if this one is as good.
+    pub(crate) fn settled(&self) -> Result<Option<Self>> {
+        let Some(name) = &self.active else { return Ok(None) };
+        let Some(settled) = self.adapters[name].settled()? else { return Ok(None) };
+        let adapters = BTreeMap::from([(name.clone(), settled)]);
+        Ok(Some(self.handle_with(Some(name.clone()), None, adapters)))
+    }
+
+    fn handle_with(&self, active: Option<String>, training: Option<u64>, adapters: BTreeMap<String, Adapter>) -> Self {
+        let own = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let (notices, origin) = (self.notices.clone(), self.origin.clone());
-        Self { network, lm_head, parameters, adapters, active, notices, origin }
+        let plain = Self { notices, origin, ..Self::from_own(self, own) };
+        let Some(adapter) = active.as_ref().map(|name| &adapters[name]) else { return Self { adapters, ..plain } };
+        let (parameters, lm_head) = adapter.over(plain.base());
+        let mut loras = adapter.loras(training);
+        let head_lora = loras.head.take();
+        let mut network = Network::new(self.config().clone(), &parameters, loras, self.kind(), self.device());
+        network.route = self.network.route;
+        Self { network, lm_head, head_lora, adapters, active, ..plain }
+    }
+
+    /// Takes other weights, of which handles made before know nothing.
+    pub(crate) fn replace(&mut self, config: ModelConfig, parameters: Parameters) {
+        let mut model = Self::from_tensors(config, parameters, self.kind(), self.device());
+        model.network.route = self.network.route;
+        let (notices, origin) = (std::mem::take(&mut self.notices), self.origin.take());
+        *self = Self { notices, origin, ..model };
+    }
+
+    /// The model of these weights, which are those of `like`.
+    fn from_own(like: &Self, parameters: Parameters) -> Self {
+        let mut model = Self::from_tensors(like.config().clone(), parameters, like.kind(), like.device());
+        model.network.route = like.network.route;
+        model
     }
 
     /// Ways in which the weights of the folder depart from its `config.json`, which the user should know.
@@ -139,7 +178,7 @@ impl CausalLm {
     /// Parameters to train: the active adapter's matrices under peft's names, or all weights if none is active.
     pub fn trainable_parameters(&self) -> Vec<(String, Tensor)> {
         match &self.active {
-            Some(name) => self.adapters[name].named_parameters().collect(),
+            Some(name) => self.adapters[name].named_parameters(),
             None => self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
         }
     }
@@ -153,8 +192,14 @@ impl CausalLm {
 
     /// Output head `[V, H]`, for losses that compute log-probs from hidden states. On top of it logits are multiplied by
     /// [`ModelConfig::logit_scale`] and capped where [`ModelConfig::logit_soft_cap`] says so.
-    pub fn head(&self) -> &Tensor {
-        &self.lm_head
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] where memory does not suffice for a head that an adapter changes.
+    pub fn head(&self) -> Result<HeadWeight> {
+        match &self.head_lora {
+            None => Ok(HeadWeight::plain(&self.lm_head)),
+            Some(lora) => Ok(HeadWeight::composed(lora.composed(&self.lm_head)?)),
+        }
     }
 
     /// Hidden states `[T, H]` of all packed tokens after the final norm.
@@ -188,6 +233,10 @@ impl CausalLm {
     /// [`crate::Error::Torch`] where memory does not suffice.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let logits = few_rows::linear(hidden, &[Weights { weight: &self.lm_head, bias: None }])?.remove(0);
+        let logits = match &self.head_lora {
+            Some(lora) => lora.add_to(&logits, &hidden.f_to_kind(lora.kind()).doing("an adapter")?, None, None)?,
+            None => logits,
+        };
         let scale = self.config().logit_scale;
         let logits = if scale == 1.0 { logits } else { logits * scale };
         Ok(match self.config().logit_soft_cap {
@@ -225,7 +274,7 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
-        let weights = Merging { config: self.config(), parameters: &self.parameters, loras: None };
+        let weights = Merging { config: self.config(), parameters: &self.parameters, changes: None };
         self.saving(weights, source, shard_bytes).write(folder, |_| ())
     }
 }

@@ -6,7 +6,7 @@ use safetensors::tensor::Dtype;
 use serde_json::Value;
 use tch::Kind;
 
-use crate::config::{Keys, ModelConfig};
+use crate::config::{Keys, ModelConfig, set_vocabulary};
 use crate::error::{At, Error, Result};
 use crate::family;
 use crate::not_a_model;
@@ -64,10 +64,14 @@ pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind, 
     let mut written = match source.map(|s| s.join("config.json")).filter(|p| p.is_file()) {
         Some(path) => {
             let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
-            let mut written: Value = serde_json::from_str(&text).map_err(|source| Error::Json { path, source })?;
+            let mut written: Value =
+                serde_json::from_str(&text).map_err(|source| Error::Json { path: path.clone(), source })?;
             // Decided by the weights where they contradict the file.
             if config.to_json()["tie_word_embeddings"] == false {
                 written["tie_word_embeddings"] = false.into();
+            }
+            if ModelConfig::from_json(&text, &path)?.vocab_size != config.vocab_size {
+                set_vocabulary(&mut written, config.vocab_size);
             }
             written
         }

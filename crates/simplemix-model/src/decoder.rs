@@ -114,7 +114,7 @@ fn forward(layers: &[&Linear], x: &Tensor, Products { product, keys }: Products<
     let Some(kind) = layers.iter().find_map(|layer| layer.lora.as_ref()).map(Lora::kind) else { return Ok(plain) };
     let x = x.f_to_kind(kind).doing("an adapter")?;
     let adapted = |(y, layer): (Tensor, &&Linear)| match &layer.lora {
-        Some(lora) => lora.add_to(&y, &x, keys),
+        Some(lora) => lora.add_to(&y, &x, layer.bias.as_ref(), keys),
         None => Ok(y),
     };
     plain.into_iter().zip(layers).map(adapted).collect()

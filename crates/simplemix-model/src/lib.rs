@@ -35,6 +35,7 @@ mod folder;
 mod generate;
 mod generation_config;
 pub mod gguf;
+mod head;
 mod host;
 pub mod hub;
 #[cfg(feature = "hub")]
@@ -71,7 +72,10 @@ pub use error::{Error, Result};
 pub use family::{FAMILIES, Family, MODEL_TYPES, MULTIMODAL_TYPES};
 pub use generate::{Finish, GenerateOptions, Generated, Request, StopStrings};
 pub use generation_config::GenerationConfig;
-pub use lora::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraConfig, LoraSettings, LoraTargets};
+pub use head::HeadWeight;
+pub use lora::{
+    ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraBias, LoraConfig, LoraSettings, LoraTargets, LoraTask, ModuleNames,
+};
 pub use memory::{PassCosts, PassMemory, RunTokens, Trained};
 pub use name::model_name;
 pub use packed::{Packed, Segment, Targets};

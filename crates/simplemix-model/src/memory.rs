@@ -3,13 +3,15 @@
 //!
 //! Letters: T tokens, H width, Q and K widths of all query and key heads, N query heads, F feed-forward width.
 
+use std::collections::HashMap;
+
 use simplemix_torch::has_loops;
 use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
 use crate::config::{Activation, FeedForward, ModelConfig, NormKind, Norms, QkNorm, Qkv};
 use crate::error::Result;
-use crate::lora::LoraConfig;
+use crate::lora::{LoraConfig, Place};
 
 /// A causal run of a pass: tokens of its own, and tokens of a prompt before them that belong to another run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct Trained<'a> {
     pub device: Device,
     /// Adapter that is trained.
     pub adapter: Option<&'a LoraConfig>,
-    /// Whether a tensor of the model, by its name, is trained.
+    /// Whether a tensor of the model, by its name, is trained: beside an adapter, whether it is trained whole.
     pub tensor: &'a dyn Fn(&str) -> bool,
     /// Whether layers are computed again in the backward pass.
     pub is_checkpointed: bool,
@@ -93,13 +95,15 @@ impl<'a> PassCosts<'a> {
     /// ```
     pub fn new(config: &'a ModelConfig, trained: Trained<'_>) -> Result<Self> {
         let adapted = match trained.adapter {
-            Some(adapter) => adapter.modules(config)?.into_iter().map(|(module, _)| module).collect(),
+            Some(adapter) => adapter.parts(config)?.targets,
             None => Vec::new(),
         };
+        let adapts_embedding = adapted.iter().any(|target| target.place == Place::Embedding);
+        let adapted = adapted.into_iter().map(|target| (target.module, target.rank)).collect();
         let route = AttentionRoute::of(config, trained.kind, trained.device);
         let element = trained.kind.elt_size_in_bytes() as f64;
         let layer = LayerCosts { config, trained, adapted: &adapted, element, route };
-        let mut flows = (trained.tensor)(&config.embedding_name());
+        let mut flows = adapts_embedding || (trained.tensor)(&config.embedding_name());
         let of_layer = |index: usize| {
             flows |= layer.is_trained(index);
             if flows { layer.token_bytes(index) } else { 0.0 }
@@ -108,7 +112,8 @@ impl<'a> PassCosts<'a> {
         let largest = config.projections().iter().map(|(_, shape, _)| shape[0] * shape[1]).max().unwrap_or(0) as f64;
         // In half precision the product's result is cast before it is added.
         let wide = if trained.kind == Kind::Float { 0.0 } else { 4.0 };
-        let gradient = if trained.adapter.is_some() { 0.0 } else { largest * (element + wide) };
+        let is_trained = (0..config.num_hidden_layers).any(|index| layer.trains_matrix(index));
+        let gradient = if is_trained { largest * (element + wide) } else { 0.0 };
         Ok(Self { config, element, route, is_checkpointed: trained.is_checkpointed, layers, gradient })
     }
 
@@ -232,8 +237,8 @@ const XIELU_KEEPS: f64 = 4.25;
 struct LayerCosts<'a> {
     config: &'a ModelConfig,
     trained: Trained<'a>,
-    /// Modules that the adapter changes.
-    adapted: &'a [String],
+    /// Ranks of the modules that the adapter changes.
+    adapted: &'a HashMap<String, i64>,
     element: f64,
     route: AttentionRoute,
 }
@@ -244,18 +249,23 @@ impl LayerCosts<'_> {
     }
 
     fn trains(&self, index: usize, module: &str) -> bool {
-        self.trained.adapter.is_none() && (self.trained.tensor)(&format!("{}.weight", self.name(index, module)))
+        (self.trained.tensor)(&format!("{}.weight", self.name(index, module)))
     }
 
-    fn adapts(&self, index: usize, module: &str) -> bool {
-        self.adapted.contains(&self.name(index, module))
+    /// Rank of the adapter's matrices beside a module's, if it has some.
+    fn rank(&self, index: usize, module: &str) -> Option<i64> {
+        self.adapted.get(&self.name(index, module)).copied()
+    }
+
+    fn trains_matrix(&self, index: usize) -> bool {
+        self.config.projections().iter().any(|(module, ..)| self.trains(index, module))
     }
 
     /// Whether the layer has a trained matrix or norm.
     fn is_trained(&self, index: usize) -> bool {
         let matrices = self.config.projections();
         let norms = ["input_layernorm", "post_attention_layernorm"];
-        matrices.iter().any(|(module, ..)| self.trains(index, module) || self.adapts(index, module))
+        matrices.iter().any(|(module, ..)| self.trains(index, module) || self.rank(index, module).is_some())
             || norms.iter().any(|norm| self.trains(index, norm))
     }
 
@@ -339,14 +349,22 @@ impl LayerCosts<'_> {
 
     /// Input of `width` numbers that the `modules` share: kept where one of them is trained, and in f32 for adapters.
     fn input(&self, index: usize, width: f64, modules: &[&str]) -> f64 {
-        let adapted = modules.iter().filter(|module| self.adapts(index, module)).count() as f64;
+        let ranks: Vec<f64> =
+            modules.iter().filter_map(|module| self.rank(index, module)).map(|rank| rank as f64).collect();
+        let adapted = ranks.len() as f64;
         let is_trained = modules.iter().any(|module| self.trains(index, module));
         let Some(adapter) = self.trained.adapter.filter(|_| adapted > 0.0) else {
             return if is_trained { width * self.element } else { 0.0 };
         };
         // Dropped inputs are each module's own.
         let copies = if adapter.dropout > 0.0 { adapted } else { 1.0 };
-        4.0 * (copies * width + adapted * adapter.rank as f64)
+        // The layer's output with the adapter's part, before its rows are scaled.
+        let of_module = |(module, [outputs, _], _): &(&str, [i64; 2], bool)| {
+            if modules.contains(module) && self.rank(index, module).is_some() { *outputs as f64 } else { 0.0 }
+        };
+        let scaled = if adapter.dora { self.config.projections().iter().map(of_module).sum() } else { 0.0 };
+        let plain = if is_trained { width * self.element } else { 0.0 };
+        plain + 4.0 * (copies * width + ranks.iter().sum::<f64>() + scaled)
     }
 }
 

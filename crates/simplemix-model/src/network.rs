@@ -16,7 +16,7 @@ use crate::error::{Doing, Error, Result};
 use crate::family;
 use crate::few_rows;
 use crate::linear::{Product, linear};
-use crate::lora::Adapter;
+use crate::lora::{EmbeddingLora, Loras};
 use crate::packed::Packed;
 use crate::rope::{ByLength, Rope, Turn};
 use crate::weights::{self, Parameters};
@@ -29,6 +29,7 @@ pub(crate) struct Network {
     pub(crate) embed_tokens: Tensor, // [V, H]
     /// Vectors of the positions, `[P, H]`.
     embed_positions: Option<Tensor>,
+    embedding_lora: Option<EmbeddingLora>,
     norm: Norm,
     ropes: Vec<Rope>,
     embedding_scale: f64,
@@ -109,23 +110,16 @@ fn read(
 }
 
 impl Network {
-    /// Puts together a network from tensors that are known to be the whole of what `config` asks for.
-    pub(crate) fn new(
-        config: ModelConfig,
-        parameters: &Parameters,
-        adapter: Option<(&Adapter, Option<u64>)>,
-        kind: Kind,
-        device: Device,
-    ) -> Self {
+    /// Puts together a network from tensors that are known to be the whole of what `config` asks for, and an adapter's changes, of
+    /// which the output head's are left to the caller.
+    pub(crate) fn new(config: ModelConfig, parameters: &Parameters, loras: Loras, kind: Kind, device: Device) -> Self {
         let given: HashMap<&str, &Tensor> = parameters.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let own = |(name, _): (String, Vec<i64>)| {
             let tensor = given[config.names.tensor(&name).as_str()].shallow_clone();
             (name, tensor)
         };
         let tensors: HashMap<String, Tensor> = config.decoder_tensors().into_iter().map(own).collect();
-        let drops = adapter.is_some_and(|(adapter, training)| training.is_some() && adapter.config.dropout > 0.0);
-        let loras = adapter.map(|(adapter, training)| adapter.loras(training));
-        let parts = Parts { tensors: &tensors, loras: &loras.unwrap_or_default(), names: &config.names };
+        let parts = Parts { tensors: &tensors, loras: &loras.layers, names: &config.names };
         let scale = match config.rounds_embedding_scale {
             true => Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]),
             false => config.embedding_scale,
@@ -135,9 +129,10 @@ impl Network {
             norm: Norm::take(&tensors, "model.norm", &config),
             ropes: config.ropes.iter().map(|rope| Rope::new(rope, device)).collect(),
             embed_tokens: tensors[EMBEDDING].shallow_clone(),
+            embedding_lora: loras.embedding,
             embed_positions: tensors.get(POSITIONS).map(Tensor::shallow_clone),
             embedding_scale: scale,
-            drops,
+            drops: loras.drops,
             device,
             kind,
             route: AttentionRoute::of(&config, kind, device),
@@ -231,6 +226,10 @@ impl Network {
         let look_up =
             |table: &Tensor, ids: &Tensor| Tensor::f_embedding(table, ids, -1, false, false).doing("the embedding");
         let x = look_up(&self.embed_tokens, &input.tokens)?;
+        let x = match &self.embedding_lora {
+            Some(lora) => lora.add_to(&x, &input.tokens)?,
+            None => x,
+        };
         let x = if self.embedding_scale == 1.0 { x } else { x * self.embedding_scale };
         match &self.embed_positions {
             Some(table) => Ok(x + look_up(table, &input.positions)?),

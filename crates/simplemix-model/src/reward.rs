@@ -2,6 +2,7 @@
 //!
 //! Letters: S sequences, H width.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
@@ -11,7 +12,8 @@ use crate::checkpoint::Top;
 use crate::config::{HEAD, ModelConfig};
 use crate::error::{Doing, Error, Result};
 use crate::family;
-use crate::folder::Saving;
+use crate::folder::{self, Saving};
+use crate::lora::{Adapter, Base, LoraConfig, LoraTask, Loras, stored_embeddings};
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
 use crate::weights::{self, Merging, Parameters};
@@ -21,6 +23,8 @@ use crate::weights::{self, Merging, Parameters};
 pub struct RewardModel {
     network: Network,
     parameters: Parameters,
+    /// Active, if there is one.
+    adapter: Option<Adapter>,
     score: Tensor, // [1, H]
     pad: Option<i64>,
     notices: Vec<String>,
@@ -62,16 +66,113 @@ impl RewardModel {
 
     fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
         let pad = config.pad_token_id;
-        let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());
-        let network = Network::new(config, &parameters, None, kind, device);
+        let network = Network::new(config, &parameters, Loras::default(), kind, device);
         Self {
             network,
+            score: score_of(&parameters),
             parameters,
-            score: score.expect("callers pass the score among the parameters"),
+            adapter: None,
             pad,
             notices: Vec::new(),
             origin: None,
         }
+    }
+
+    /// The model as adapters see it.
+    fn base(&self) -> Base<'_> {
+        let Network { config, kind, device, .. } = &self.network;
+        Base { config, parameters: &self.parameters, kind: *kind, device: *device }
+    }
+
+    /// Adds an adapter, made from `seed`, which is active from now on and trained with the score.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for settings out of range or of another kind of model, a target that matches no linear layer, or a second
+    /// adapter.
+    pub fn add_adapter(&mut self, config: LoraConfig, seed: u64) -> Result<()> {
+        config.check_task(LoraTask::SeqCls)?;
+        let adapter = Adapter::new(config, self.base(), seed)?;
+        self.adapt(adapter)
+    }
+
+    /// Adds an adapter from peft's folder, which is active from now on. An embedding that the folder holds takes the place of the
+    /// model's.
+    ///
+    /// # Errors
+    /// As [`CausalLm::load_adapter`].
+    pub fn load_adapter(&mut self, folder: &Path) -> Result<()> {
+        let config = LoraConfig::from_folder(folder)?;
+        config.check_task(LoraTask::SeqCls)?;
+        let stored = stored_embeddings(folder, &config, self.base())?;
+        let holds_embeddings = stored.is_some();
+        if let Some((config, parameters)) = stored {
+            let model = Self::from_tensors(config, parameters, self.network.kind, self.network.device);
+            let (notices, origin) = (std::mem::take(&mut self.notices), self.origin.take());
+            *self = Self { notices, origin, adapter: self.adapter.take(), ..model };
+        }
+        let adapter = Adapter::load(folder, config, self.base(), holds_embeddings)?;
+        self.adapt(adapter)
+    }
+
+    fn adapt(&mut self, adapter: Adapter) -> Result<()> {
+        if self.adapter.is_some() {
+            let (found, expected) = ("a second one".to_owned(), "one, for a reward model".to_owned());
+            return Err(Error::Input { what: "adapter", found, expected });
+        }
+        self.adapter = Some(adapter);
+        self.take_parts(None);
+        Ok(())
+    }
+
+    /// Takes network and score from the weights and the adapter.
+    fn take_parts(&mut self, training: Option<u64>) {
+        let Some(adapter) = &self.adapter else { return };
+        let (parameters, _) = adapter.over(self.base());
+        let Network { config, kind, device, .. } = &self.network;
+        let network = Network::new(config.clone(), &parameters, adapter.loras(training), *kind, *device);
+        (self.score, self.network) = (score_of(&parameters), network);
+    }
+
+    /// Another handle on the same weights in which the adapter drops inputs, for training: see [`CausalLm::in_training`].
+    #[must_use]
+    pub fn in_training(&self, seed: u64) -> Self {
+        let own = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        let Network { config, kind, device, .. } = &self.network;
+        let mut handle = Self::from_tensors(config.clone(), own, *kind, *device);
+        handle.origin.clone_from(&self.origin);
+        handle.adapter.clone_from(&self.adapter);
+        handle.take_parts(Some(seed));
+        handle
+    }
+
+    /// Share of inputs that the adapter drops in training; 0 where there is none.
+    pub fn adapter_dropout(&self) -> f64 {
+        self.adapter.as_ref().map_or(0.0, |adapter| adapter.config.dropout)
+    }
+
+    /// Whether there is an adapter.
+    pub fn has_adapter(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// Parameters to train: the adapter's under peft's names, or all weights without one.
+    pub fn trainable_parameters(&self) -> Vec<(String, Tensor)> {
+        match &self.adapter {
+            Some(adapter) => adapter.named_parameters(),
+            None => self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
+        }
+    }
+
+    /// Writes the adapter as peft does, into a folder that appears whole or not at all. `base` is what peft is to load the model from.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none, [`Error::Files`] if `folder` exists already or cannot be written.
+    pub fn save_adapter(&self, folder: &Path, base: Option<&str>) -> Result<()> {
+        let Some(adapter) = &self.adapter else {
+            let (found, expected) = ("none".to_owned(), "one".to_owned());
+            return Err(Error::Input { what: "adapter of a reward model", found, expected });
+        };
+        folder::write(folder, |new| adapter.write(new, self.base(), base))
     }
 
     /// Shape and constants.
@@ -84,7 +185,7 @@ impl RewardModel {
         &self.notices
     }
 
-    /// Weights under the checkpoint's names.
+    /// Weights under the checkpoint's names, without an adapter.
     pub fn named_parameters(&self) -> &[(String, Tensor)] {
         &self.parameters
     }
@@ -94,9 +195,9 @@ impl RewardModel {
         &self.score
     }
 
-    /// Whether gradients are kept for all weights.
+    /// Whether gradients are kept for [`RewardModel::trainable_parameters`].
     pub fn set_trainable(&self, trainable: bool) {
-        for (_, tensor) in &self.parameters {
+        for (_, tensor) in self.trainable_parameters() {
             let _ = tensor.set_requires_grad(trainable);
         }
     }
@@ -139,7 +240,7 @@ impl RewardModel {
     }
 
     /// Writes a folder that transformers loads as `*ForSequenceClassification` with one label, and the tokenizer and
-    /// template files of `source`, if given. It appears whole or not at all.
+    /// template files of `source`, if given. It appears whole or not at all. An adapter is merged into the weights.
     ///
     /// # Errors
     /// [`Error::Files`] if `folder` exists already or cannot be written.
@@ -151,8 +252,15 @@ impl RewardModel {
                 tops.iter().fold(name.to_owned(), |name, top| name.replace(top, SCORER))
             },
         );
+        let (config, parameters, changes) = match &self.adapter {
+            Some(adapter) => adapter.merging(self.base()),
+            None => {
+                let own = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                (self.config().clone(), own.collect(), HashMap::new())
+            }
+        };
         let saving = Saving {
-            weights: Merging { config: self.config(), parameters: &self.parameters, loras: None },
+            weights: Merging { config: &config, parameters: &parameters, changes: Some(&changes) },
             kind: self.network.kind,
             source,
             origin: self.origin.as_deref(),
@@ -169,5 +277,12 @@ impl RewardModel {
 
 /// End of the names of transformers' classes that score sequences.
 const SCORER: &str = "ForSequenceClassification";
+
+/// The score among a model's weights.
+fn score_of(parameters: &Parameters) -> Tensor {
+    let score = parameters.iter().find(|(name, _)| name == SCORE).map(|(_, tensor)| tensor.shallow_clone());
+    score.expect("callers pass the score among the parameters")
+}
+
 /// The score's name in a checkpoint.
 pub(crate) const SCORE: &str = "score.weight";

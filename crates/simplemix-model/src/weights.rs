@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
 use crate::error::{At, Doing, Error, Result};
-use crate::lora::Lora;
+use crate::lora::Change;
 use crate::not_a_model;
 use crate::rest::{Copied, Rest};
 use crate::safetensors_file::{self, Layout};
@@ -32,21 +32,20 @@ const PIECE_BYTES: usize = 4 << 20;
 /// Tensors by name, in the checkpoint's order.
 pub(crate) type Parameters = Vec<(String, Tensor)>;
 
-/// Weights of a model to be written, and the changes to modules that are added to each when its turn comes.
+/// Weights of a model to be written, and the changes by name that are added to each when its turn comes.
 #[derive(Clone, Copy)]
 pub(crate) struct Merging<'a> {
     pub(crate) config: &'a ModelConfig,
     pub(crate) parameters: &'a Parameters,
-    pub(crate) loras: Option<&'a HashMap<String, Lora>>,
+    pub(crate) changes: Option<&'a HashMap<String, Change>>,
 }
 
 impl Merging<'_> {
     /// Tensors of the files, in their order, each with the change that it needs.
     fn stored(&self) -> Result<Vec<(String, Stored)>> {
-        let change = |name: &str| self.loras?.get(name.strip_suffix(".weight")?).cloned();
+        let change = |name: &str| self.changes?.get(name).cloned();
         let of = |(name, tensor): &(String, Tensor)| {
-            let lora = change(name);
-            Ok((name.clone(), Stored::new(tensor, lora, self.config.is_turned(name))?))
+            Ok((name.clone(), Stored::new(tensor, change(name), self.config.is_turned(name))?))
         };
         let mut all: Vec<(String, Stored)> = self.parameters.iter().map(of).collect::<Result<_>>()?;
         let kind = self.parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());
@@ -334,8 +333,8 @@ fn listed(problems: &[String]) -> String {
 /// A tensor to be written, which is merged and copied only while it is.
 struct Stored {
     tensor: Tensor,
-    /// Change of a linear layer's weight.
-    lora: Option<Lora>,
+    /// Change of the weight.
+    change: Option<Change>,
     /// Whether rows become columns.
     is_turned: bool,
     dtype: Dtype,
@@ -343,7 +342,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn new(tensor: &Tensor, lora: Option<Lora>, is_turned: bool) -> Result<Self> {
+    fn new(tensor: &Tensor, change: Option<Change>, is_turned: bool) -> Result<Self> {
         let dtype = match tensor.kind() {
             Kind::Double => Dtype::F64,
             Kind::Float => Dtype::F32,
@@ -362,13 +361,13 @@ impl Stored {
         if is_turned {
             shape.reverse();
         }
-        Ok(Self { dtype, shape, tensor: tensor.detach(), lora, is_turned })
+        Ok(Self { dtype, shape, tensor: tensor.detach(), change, is_turned })
     }
 
     /// Writes the tensor's bytes a piece at a time.
     fn put(&self, to: &mut dyn Write) -> io::Result<()> {
-        let tensor = match &self.lora {
-            Some(lora) => lora.merged_into(&self.tensor).map_err(io::Error::other)?,
+        let tensor = match &self.change {
+            Some(change) => change.merged_into(&self.tensor).map_err(io::Error::other)?,
             None => self.tensor.shallow_clone(),
         };
         let tensor = if self.is_turned { tensor.tr() } else { tensor };

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, Packed, Targets, tiny, weights};
+use simplemix_model::{
+    CausalLm, GenerateOptions, LoraConfig, LoraTargets, ModelConfig, ModuleNames, Packed, Request, RewardModel,
+    Sampling, Targets, tiny, weights,
+};
 use tch::{Device, Kind, Tensor};
 
 fn golden(name: &str) -> PathBuf {
@@ -30,44 +33,94 @@ fn last_logits(model: &CausalLm, ids: &[u32]) -> Vec<f64> {
     values(&model.logits(&hidden.narrow(0, ids.len() as i64 - 1, 1)).unwrap())
 }
 
-/// Negative log-probability of all tokens after the first, with its gradients.
+/// Negative log-probability of all tokens after the first, with its gradients, by the head as losses take it.
 fn backward(model: &CausalLm, ids: &[u32]) -> f64 {
     let (mut packed, mut targets) = (Packed::new(), Targets::default());
     let first = packed.push(&ids[..1]).unwrap();
     packed.push_response(first, &ids[1..], &mut targets).unwrap();
     let pass = model.checkpointed(&packed).unwrap();
     let rows = pass.hidden().index_select(0, &Tensor::from_slice(&targets.rows));
-    let logps = model.logits(&rows).unwrap().log_softmax(-1, Kind::Float);
+    let head = model.head().unwrap();
+    let logits = rows.linear(head.weight(), None::<&Tensor>);
+    let logits = match model.config().logit_soft_cap {
+        Some(cap) => (logits / cap).tanh() * cap,
+        None => logits,
+    };
+    let logps = logits.log_softmax(-1, Kind::Float);
     let loss = -logps.gather(1, &Tensor::from_slice(&targets.tokens).unsqueeze(1), false).sum(Kind::Float);
     loss.backward();
+    head.backward().unwrap();
     pass.backward().unwrap();
     loss.double_value(&[])
 }
 
+/// A case of tests/golden/model_lora.py.
+struct Golden {
+    folder: PathBuf,
+    numbers: Value,
+}
+
+impl Golden {
+    fn read(name: &str) -> Self {
+        let folder = golden("lora").join(name);
+        let text = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+        Self { folder, numbers: serde_json::from_str(&text).unwrap() }
+    }
+
+    fn base(&self) -> PathBuf {
+        golden("families").join(self.numbers["model"].as_str().unwrap())
+    }
+
+    fn list(&self, key: &str) -> Vec<f64> {
+        self.numbers[key].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect()
+    }
+
+    fn ids(&self) -> Vec<u32> {
+        self.list("ids").iter().map(|&id| id as u32).collect()
+    }
+
+    fn check_gradients(&self, loss: f64, parameters: &[(String, Tensor)]) {
+        assert!((loss - self.numbers["loss"].as_f64().unwrap()).abs() < 1e-3, "{loss}");
+        for (name, tensor) in parameters {
+            let want = self.numbers["gradient_norms"][name].as_f64().unwrap_or_else(|| panic!("{name}"));
+            let gradient = tensor.grad();
+            let got = if gradient.defined() { gradient.norm().double_value(&[]) } else { 0.0 };
+            assert!((got - want).abs() <= 1e-4 * want.max(1.0), "{name}: {got} {want}");
+        }
+        assert_eq!(parameters.len(), self.numbers["gradient_norms"].as_object().unwrap().len());
+    }
+
+    /// peft's files hold the same tensors as ours.
+    fn check_files(&self, ours: &Path) {
+        let read = |folder: &Path| weights::read_all(&folder.join("adapter_model.safetensors")).unwrap();
+        let (theirs, ours) = (read(&self.folder), read(ours));
+        // A second name of the trained embeddings, which peft writes where the vocabulary was resized.
+        let names: Vec<&String> = theirs.keys().filter(|name| !name.contains("modules_to_save")).collect();
+        assert_eq!(names, ours.keys().collect::<Vec<_>>());
+        for (name, tensor) in ours {
+            assert!(off(&values(&tensor), &values(&theirs[&name])) < 1e-6, "{name}");
+        }
+    }
+}
+
 fn check(name: &str) {
-    let folder = golden("lora").join(name);
-    let numbers: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("golden.json")).unwrap()).unwrap();
-    let list =
-        |key: &str| -> Vec<f64> { numbers[key].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect() };
-    let ids: Vec<u32> = list("ids").iter().map(|&id| id as u32).collect();
-    let base = golden("families").join(numbers["model"].as_str().unwrap());
+    let case = Golden::read(name);
+    let (folder, ids, base) = (&case.folder, case.ids(), case.base());
     let mut reference = CausalLm::load(&base, Kind::Float, Device::Cpu).unwrap();
+    reference.load_adapter("default", folder).unwrap();
     let before = last_logits(&reference, &ids);
-    reference.load_adapter("default", &folder).unwrap();
     let policy = reference.with_adapter(Some("default")).unwrap();
-    let logits = list("last_logits");
+    let logits = case.list("last_logits");
     assert!(off(&last_logits(&policy, &ids), &logits) < 1e-4);
 
     policy.set_trainable(true);
     let loss = backward(&policy, &ids);
-    assert!((loss - numbers["loss"].as_f64().unwrap()).abs() < 1e-3, "{loss}");
-    for (name, tensor) in policy.trainable_parameters() {
-        let want = numbers["gradient_norms"][&name].as_f64().unwrap();
-        let got = tensor.grad().norm().double_value(&[]);
-        assert!((got - want).abs() <= 1e-4 * want.max(1.0), "{name}: {got} {want}");
-    }
+    case.check_gradients(loss, &policy.trainable_parameters());
     assert!(policy.named_parameters().iter().all(|(_, tensor)| !tensor.requires_grad()));
-    assert_eq!(policy.trainable_parameters().len(), numbers["gradient_norms"].as_object().unwrap().len());
+    let trained = LoraConfig::from_folder(folder).unwrap().tensors(policy.config()).unwrap();
+    let named = policy.trainable_parameters().into_iter().map(|(name, tensor)| (name, tensor.size()));
+    assert_eq!(named.collect::<Vec<_>>(), trained);
+    policy.set_trainable(false);
 
     // The reference is the same weights without the adapter; merging leaves both as they are.
     assert!(off(&last_logits(&policy.merged().unwrap(), &ids), &logits) < 1e-4);
@@ -77,9 +130,107 @@ fn check(name: &str) {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("copy");
     policy.save_adapter("default", &copy, Some("somewhere")).unwrap();
+    case.check_files(&copy);
     let mut again = CausalLm::load(&base, Kind::Float, Device::Cpu).unwrap();
     again.load_adapter("copy", &copy).unwrap();
     assert_eq!(last_logits(&again.with_adapter(Some("copy")).unwrap(), &ids), last_logits(&policy, &ids));
+
+    let merged = dir.path().join("merged");
+    policy.save_merged(&merged, Some(&base)).unwrap();
+    let merged = CausalLm::load(&merged, Kind::Float, Device::Cpu).unwrap();
+    assert!(off(&last_logits(&merged, &ids), &logits) < 1e-4);
+    // Steps of decoding give what a pass over all tokens gives.
+    let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+    let options = GenerateOptions { max_new_tokens: 4, sampling, ..GenerateOptions::default() };
+    let request = [Request { prompt: ids.clone(), stream: 0 }];
+    let greedy = |model: &CausalLm| model.generate(&request, &options, &mut |_, _| {}).unwrap()[0][0].tokens.clone();
+    assert_eq!(greedy(&policy), greedy(&merged));
+}
+
+#[test]
+fn layers_by_regular_expression_with_ranks_and_alphas_of_their_own() {
+    check("regex_patterns");
+}
+
+#[test]
+fn some_layers_with_their_biases() {
+    check("some_layers");
+}
+
+#[test]
+fn all_biases() {
+    check("all_biases");
+}
+
+#[test]
+fn modules_trained_whole_untie_the_head() {
+    check("saved_modules");
+    check("saved_embedding");
+}
+
+#[test]
+fn a_head_that_is_kept_tied() {
+    check("kept_tied");
+    let case = Golden::read("kept_tied");
+    let mut model = CausalLm::load(&case.base(), Kind::Float, Device::Cpu).unwrap();
+    model.load_adapter("a", &case.folder).unwrap();
+    let merged = model.with_adapter(Some("a")).unwrap().merged().unwrap();
+    assert!(merged.config().tie_word_embeddings);
+}
+
+#[test]
+fn matrices_beside_embedding_and_head() {
+    check("embeddings");
+}
+
+#[test]
+fn lengths_and_directions_apart() {
+    check("dora");
+    check("dora_head");
+}
+
+#[test]
+fn a_vocabulary_of_the_adapters_own() {
+    check("resized");
+    check("resized_saved");
+}
+
+#[test]
+fn an_adapter_of_a_reward_model() {
+    let case = Golden::read("reward");
+    let load = || RewardModel::on_top_of(CausalLm::load(&case.base(), Kind::Float, Device::Cpu).unwrap()).unwrap();
+    let mut model = load();
+    model.load_adapter(&case.folder).unwrap();
+    let (ids, want) = (case.ids(), case.list("last_logits")[0]);
+    let score = |model: &RewardModel| model.score(&[&ids]).unwrap()[0];
+    assert!((score(&model) - want).abs() < 1e-4);
+    model.set_trainable(true);
+    let mut packed = Packed::new();
+    packed.push(&ids).unwrap();
+    let loss = model.scores(&packed, &[ids.len() as i64 - 1]).unwrap().sum(Kind::Float);
+    loss.backward();
+    case.check_gradients(loss.double_value(&[]), &model.trainable_parameters());
+    model.set_trainable(false);
+
+    let dir = tempfile::tempdir().unwrap();
+    let (adapter, merged) = (dir.path().join("adapter"), dir.path().join("merged"));
+    model.save_adapter(&adapter, None).unwrap();
+    case.check_files(&adapter);
+    let settings: Value =
+        serde_json::from_str(&std::fs::read_to_string(adapter.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&settings["task_type"], &settings["modules_to_save"]),
+        (&"SEQ_CLS".into(), &serde_json::json!(["classifier", "score"]))
+    );
+    let mut again = load();
+    again.load_adapter(&adapter).unwrap();
+    assert_eq!(score(&again), score(&model));
+    model.save(&merged, Some(&case.base())).unwrap();
+    assert!((score(&RewardModel::load(&merged, Kind::Float, Device::Cpu).unwrap()) - want).abs() < 1e-4);
+    // Neither kind of model takes the other's adapter.
+    let mut causal = CausalLm::load(&case.base(), Kind::Float, Device::Cpu).unwrap();
+    let error = causal.load_adapter("a", &adapter).unwrap_err().to_string();
+    assert!(error.contains("`task_type` of an adapter is `SEQ_CLS`, expected `CAUSAL_LM`"), "{error}");
 }
 
 #[test]
@@ -264,6 +415,33 @@ fn what_does_not_fit_is_named() {
     says(LoraConfig { targets: named(&["proj"]), ..base.clone() }, "`proj`");
     says(LoraConfig { rank: 0, ..base.clone() }, "rank of an adapter is 0");
     says(LoraConfig { dropout: 1.0, ..base.clone() }, "dropout of an adapter is 1");
+    says(
+        LoraConfig { targets: LoraTargets::Pattern(r"model\.layers\.0\..*".to_owned()), ..base.clone() },
+        r"target of an adapter is `model\.layers\.0\..*`, which matches `model.layers.0.input_layernorm`",
+    );
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    says(
+        LoraConfig { modules_to_save: names(&["head"]), targets: named(&["lm_head"]), ..base.clone() },
+        "module that is trained whole is `lm_head`, expected modules that are neither lists of layers nor adapted",
+    );
+    says(
+        LoraConfig { tie: true, targets: named(&["embed_tokens"]), ..base.clone() },
+        "`ensure_weight_tying` with matrices beside",
+    );
+    says(
+        LoraConfig { modules_to_save: names(&["classification"]), ..base.clone() },
+        "`classification`, which matches no module",
+    );
+    says(
+        LoraConfig { modules_to_save: names(&["mlp", "up_proj"]), ..base.clone() },
+        "up_proj`, inside of `model.layers.0.mlp`",
+    );
+    says(LoraConfig { modules_to_save: names(&["layers"]), ..base.clone() }, "which match no linear layer");
+    says(LoraConfig { rank_pattern: vec![("proj".to_owned(), 2)], ..base.clone() }, "`proj`, which matches no layer");
+    says(LoraConfig { rank_pattern: vec![("q_proj".to_owned(), 0)], ..base.clone() }, "rank of an adapter is 0");
+    says(LoraConfig { layers: vec![2], targets: named(&["q_proj"]), ..base.clone() }, "layer of an adapter is 2");
+    says(LoraConfig { layers: vec![1], ..base.clone() }, "layers of an adapter is [1]");
+    says(LoraConfig { exclude: ModuleNames::Named(names(&["q"])), ..base.clone() }, "`q`, which matches no layer");
     model.add_adapter("a", base.clone(), 5).unwrap();
     assert!(model.add_adapter("a", base, 5).unwrap_err().to_string().contains("not in use"));
     assert!(model.with_adapter(Some("b")).unwrap_err().to_string().contains("one of a"));
@@ -273,10 +451,38 @@ fn what_does_not_fit_is_named() {
     model.save_adapter("a", &folder, None).unwrap();
     let path = folder.join("adapter_config.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    for (key, value) in [("use_dora", "true"), ("modules_to_save", "[\"lm_head\"]"), ("rank_pattern", "{\"q\":2}")] {
-        std::fs::write(&path, text.replacen('{', &format!("{{\"{key}\":{value},"), 1)).unwrap();
+    for (key, value) in [
+        ("lora_bias", "true"),
+        ("trainable_token_indices", "[1]"),
+        ("target_parameters", "[\"q_proj.weight\"]"),
+        ("rank_pattern", "[1]"),
+        ("alpha_pattern", "{\"q_proj\":\"high\"}"),
+        ("layers_to_transform", "[\"one\"]"),
+        ("modules_to_save", "[1]"),
+        ("fan_in_fan_out", "1"),
+    ] {
+        let mut settings: Value = serde_json::from_str(&text).unwrap();
+        settings[key] = serde_json::from_str(value).unwrap();
+        std::fs::write(&path, settings.to_string()).unwrap();
         let error = model.load_adapter("b", &folder).unwrap_err().to_string();
         assert!(error.contains(&format!("adapter_config.json: `{key}` is {value}")), "{error}");
+    }
+    // Texts are quoted in another way.
+    for (key, value, expected) in [
+        (
+            "target_modules",
+            "(q_proj",
+            "`target_modules` is `(q_proj`, expected regular expressions that can be followed",
+        ),
+        ("exclude_modules", "[a&&b]", "`exclude_modules` is `[a&&b]`"),
+        ("bias", "some", "`bias` is `some`, expected `none`, `all` or `lora_only`"),
+        ("task_type", "SEQ_2_SEQ_LM", "`task_type` is `SEQ_2_SEQ_LM`, expected `CAUSAL_LM` or `SEQ_CLS`"),
+    ] {
+        let mut settings: Value = serde_json::from_str(&text).unwrap();
+        settings[key] = value.into();
+        std::fs::write(&path, settings.to_string()).unwrap();
+        let error = model.load_adapter("b", &folder).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
     }
     let with = |key: &str, value: &str| {
         let mut settings: Value = serde_json::from_str(&text).unwrap();

@@ -325,7 +325,11 @@ fn an_adapter_changes_the_text_part_alone() {
     policy.save_adapter("default", &saved, None).unwrap();
     let json: Value =
         serde_json::from_str(&std::fs::read_to_string(saved.join("adapter_config.json")).unwrap()).unwrap();
-    assert_eq!(json["target_modules"], r"model\.language_model\.layers\.(.*\.)?(q_proj|v_proj)");
+    let named = json["target_modules"].as_array().unwrap();
+    let expected = |(i, name): (usize, &str)| format!("model.language_model.layers.{i}.self_attn.{name}");
+    let layers = 0..model.config().num_hidden_layers;
+    let all: Vec<String> = layers.flat_map(|i| ["q_proj", "v_proj"].map(|name| expected((i, name)))).collect();
+    assert_eq!(named.iter().map(|name| name.as_str().unwrap()).collect::<Vec<_>>(), all);
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for MixPGenerator<
 
     /// Warns if policy and reference have the same weights. All of them are compared if they are equal.
     fn remark(&self) -> Option<String> {
-        same_weights(self.policy.borrow(), self.reference.borrow()).then(|| SAME_WEIGHTS.to_owned())
+        same_weights(self.policy.borrow(), self.reference.borrow()).unwrap_or(false).then(|| SAME_WEIGHTS.to_owned())
     }
 
     fn check(&self, prompt: &Prompt, sampling: &SamplingConfig) -> Result<()> {
@@ -243,20 +243,15 @@ pub(crate) fn draw(
     Ok(responses)
 }
 
-/// Whether two models give the same numbers because they have the same weights. An adapter counts as none while its second
-/// matrices are all zero, as they are before training.
-fn same_weights(a: &CausalLm, b: &CausalLm) -> bool {
-    let is_adapted = |model: &CausalLm| {
-        let matrices = model.trainable_parameters();
-        let mut second = matrices.iter().filter(|(name, _)| name.contains("lora_B"));
-        model.active_adapter().is_some() && second.any(|(_, tensor)| tensor.abs().max().double_value(&[]) > 0.0)
-    };
+/// Whether two models give the same numbers because they have the same weights. An adapter counts as none while it changes
+/// nothing, as before training.
+fn same_weights(a: &CausalLm, b: &CausalLm) -> simplemix_model::Result<bool> {
     let equal = |x: &Tensor, y: &Tensor| x.size() == y.size() && x.equal(&y.to_device(x.device()).to_kind(x.kind()));
     let (ours, theirs) = (a.named_parameters(), b.named_parameters());
-    !is_adapted(a)
-        && !is_adapted(b)
+    Ok(a.is_unadapted()?
+        && b.is_unadapted()?
         && ours.len() == theirs.len()
-        && ours.iter().zip(theirs).all(|((_, x), (_, y))| equal(x, y))
+        && ours.iter().zip(theirs).all(|((_, x), (_, y))| equal(x, y)))
 }
 
 #[cfg(test)]

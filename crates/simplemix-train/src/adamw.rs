@@ -175,7 +175,9 @@ impl AdamW {
                 Kind::Float => parameter.shallow_clone(),
                 _ => parameter.detach().to_kind(Kind::Float),
             };
-            let spared = if parameter.dim() > 1 { settings.weight_decay } else { 0.0 };
+            // As in transformers; the lengths of DoRA decay too.
+            let decays = parameter.dim() > 1 || name.ends_with(".lora_magnitude_vector");
+            let spared = if decays { settings.weight_decay } else { 0.0 };
             Ok(Slot {
                 name: name.clone(),
                 mean: weights.detach().zeros_like(),

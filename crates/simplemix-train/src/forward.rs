@@ -5,7 +5,7 @@ use simplemix_data::TokenRow;
 use simplemix_loss::{
     Checks, Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
-use simplemix_model::{CausalLm, Checkpointed, ModelConfig, Packed, Targets};
+use simplemix_model::{CausalLm, Checkpointed, HeadWeight, ModelConfig, Packed, Targets};
 use simplemix_torch::device::read_all;
 use simplemix_torch::records;
 use tch::{Kind, Tensor};
@@ -46,6 +46,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) rows: Tensor,
     pub(crate) positions: Positions,
     pub(crate) token_weights: Option<Tensor>,
+    model: &'a CausalLm,
+    head: HeadWeight,
     checkpointed: Option<Checkpointed<'a>>,
 }
 
@@ -96,7 +98,14 @@ impl<'a> Pass<'a> {
             None => model.hidden_states_with(packed, &mut all)?,
         };
         let rows = hidden.index_select(0, &rows);
-        Ok(Self { rows, positions, token_weights, checkpointed })
+        Ok(Self { rows, positions, token_weights, model, head: model.head()?, checkpointed })
+    }
+
+    /// Output head with the model's factor of logits and cap on them.
+    pub(crate) fn head(&self) -> Head<'_> {
+        let config = self.model.config();
+        let weight = self.head.weight();
+        Head { soft_cap: config.logit_soft_cap, scale: config.logit_scale, ..Head::from(weight) }
     }
 
     /// Options for scoring the positions. NaN is looked for where results are read.
@@ -111,6 +120,7 @@ impl<'a> Pass<'a> {
     /// Backpropagates `surrogate` into the weights.
     pub(crate) fn backward(self, surrogate: &Tensor) -> Result<()> {
         surrogate.f_backward().map_err(|source| simplemix_model::Error::Torch { doing: "a backward pass", source })?;
+        self.head.backward()?;
         if let Some(pass) = self.checkpointed {
             pass.backward()?;
         }
@@ -174,7 +184,7 @@ pub(crate) fn score_pairs(
     let (mut scored, mut done) = (Scored::default(), 0);
     for part in set.table.micro_batches(pairs, options.micro_batch_tokens)? {
         let pass = Pass::new(model, set, part, options, [])?;
-        let scores = score_forward(head(model), &pass.rows, &pass.positions, pass.scoring(options))?;
+        let scores = score_forward(pass.head(), &pass.rows, &pass.positions, pass.scoring(options))?;
         let weights = match (options.wpo, &scores.log_sum_sq_probs) {
             (Some(wpo), Some(squares)) => Some(wpo_weights(wpo, &pass.positions, &scores.token_logps, squares)?),
             _ => None,
@@ -220,10 +230,4 @@ pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Resul
         packed.name(segment, of_rejected);
     }
     Ok((packed, targets))
-}
-
-/// Output head with the model's factor and cap of logits.
-pub(crate) fn head(model: &CausalLm) -> Head<'_> {
-    let config = model.config();
-    Head { soft_cap: config.logit_soft_cap, scale: config.logit_scale, ..Head::from(model.head()) }
 }

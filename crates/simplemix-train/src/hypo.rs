@@ -15,7 +15,7 @@ use simplemix_model::{CausalLm, Finish, GenerateOptions, ModelConfig, Packed, Re
 use simplemix_settings::{Settings, section};
 
 use crate::error::{Error, Result};
-use crate::forward::{ForwardOptions, Pass, head};
+use crate::forward::{ForwardOptions, Pass};
 
 section! {
     /// HyPO: the divergence from the reference on sampled responses, in addition to the loss (arXiv:2406.01462).
@@ -154,14 +154,14 @@ impl Hypo {
         let reference = tch::no_grad(|| {
             let (packed, targets) = pack(self.reference.config(), part)?;
             let pass = Pass::packed(&self.reference, &packed, &targets, options)?;
-            let scores = score_forward(head(&self.reference), &pass.rows, &pass.positions, now(&pass, options));
+            let scores = score_forward(pass.head(), &pass.rows, &pass.positions, now(&pass, options));
             Ok::<_, Error>(scores.map(|scores| scores.logps.view(shape)))
         })?;
         let (packed, targets) = pack(policy.config(), part)?;
         let pass = Pass::packed(policy, &packed, &targets, options)?;
         let mut estimate = 0.0;
         let fused = reference.and_then(|reference| {
-            fused_logps(head(policy), &pass.rows, &pass.positions, now(&pass, options), |logps| {
+            fused_logps(pass.head(), &pass.rows, &pass.positions, now(&pass, options), |logps| {
                 let term = kl_from_samples(&logps.view(shape), &reference, self.settings.clip)?;
                 estimate = term.estimate;
                 // The term is a mean over the part's prompts.

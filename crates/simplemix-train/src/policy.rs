@@ -4,6 +4,11 @@ use simplemix_model::CausalLm;
 
 use crate::error::Result;
 
+/// Seed of dropout in update `step`: every update has a random stream of its own, so that a resumed run drops the same inputs.
+pub(crate) fn update_seed(seed: u64, step: u64) -> u64 {
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step)
+}
+
 /// A policy in training.
 #[derive(Debug)]
 pub(crate) struct Policy {
@@ -22,9 +27,7 @@ impl Policy {
     /// Draws the dropout of update `step`.
     pub(crate) fn begin(&mut self, step: u64) {
         if self.model.active_adapter().is_some() {
-            // Every update has a random stream of its own, so that a resumed run drops the same inputs.
-            let seed = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step);
-            self.in_training = self.model.in_training(seed);
+            self.in_training = self.model.in_training(update_seed(self.seed, step));
         }
     }
 

@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::first_loss::FirstLoss;
-use crate::forward::{ForwardOptions, Pass, Scored, TokenTensors, head, score_pairs};
+use crate::forward::{ForwardOptions, Pass, Scored, TokenTensors, score_pairs};
 use crate::hypo::Hypo;
 use crate::learner::{Learner, Trainable};
 use crate::pairs::{NamedSet, PairSet};
@@ -284,7 +284,7 @@ impl Learner for PreferenceLearner<'_> {
             label_probs: label_probs.as_ref(),
             weight,
             options: pass.scoring(&self.in_update),
-            ..FusedInputs::new(head(model), &pass.rows, &pass.positions)
+            ..FusedInputs::new(pass.head(), &pass.rows, &pass.positions)
         };
         let fused = fused_preference_loss(&self.options.loss, &inputs)?;
         let sums = pass.token_sums(&fused.scores);

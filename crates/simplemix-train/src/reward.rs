@@ -11,6 +11,7 @@ use crate::forward::{ForwardOptions, pack};
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
 use crate::pairs::{NamedSet, PairSet};
+use crate::policy::update_seed;
 use crate::sides::Sides;
 use crate::stats::PairStats;
 use crate::trainee::Trainee;
@@ -19,6 +20,9 @@ use crate::trainee::Trainee;
 #[derive(Debug)]
 pub(crate) struct RewardLearner<'a> {
     model: RewardModel,
+    /// Another handle of these weights, with the dropout of the current update on.
+    in_training: RewardModel,
+    seed: u64,
     trainee: Trainee,
     options: ForwardOptions,
     center: f64,
@@ -30,9 +34,10 @@ pub(crate) struct RewardLearner<'a> {
 
 impl<'a> RewardLearner<'a> {
     /// Creates a learner that changes the tensors that `trainee` holds of `model`. `center` is the weight of the term
-    /// that pulls rewards towards zero ([`bradley_terry`]).
+    /// that pulls rewards towards zero ([`bradley_terry`]), `seed` that of dropout.
     pub(crate) fn new(
         model: RewardModel,
+        seed: u64,
         trainee: Trainee,
         options: ForwardOptions,
         center: f64,
@@ -40,7 +45,8 @@ impl<'a> RewardLearner<'a> {
         eval: &'a [NamedSet],
     ) -> Self {
         let started_at_zero = model.score_head().abs().max().double_value(&[]) == 0.0;
-        Self { model, trainee, options, center, started_at_zero, train, eval }
+        let in_training = model.in_training(seed);
+        Self { model, in_training, seed, trainee, options, center, started_at_zero, train, eval }
     }
 
     /// Drops the optimiser and returns the model.
@@ -50,11 +56,11 @@ impl<'a> RewardLearner<'a> {
     }
 
     /// Scores `[B]` of both responses in f32, in a graph where gradients are kept.
-    fn scores(&self, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
-        let (packed, _) = pack(self.model.config(), set, pairs)?;
+    fn scores(&self, model: &RewardModel, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
+        let (packed, _) = pack(model.config(), set, pairs)?;
         let last = last_tokens(&packed);
         // A margin of half precision has 8 bits.
-        let scores = self.model.scores(&packed, &last)?.to_kind(Kind::Float).view([-1, 2]);
+        let scores = model.scores(&packed, &last)?.to_kind(Kind::Float).view([-1, 2]);
         Ok(Sides { chosen: scores.select(1, 0), rejected: scores.select(1, 1) })
     }
 
@@ -92,8 +98,15 @@ impl Learner for RewardLearner<'_> {
         &mut self.trainee
     }
 
+    fn begin(&mut self, step: u64) -> Result<()> {
+        if self.model.has_adapter() {
+            self.in_training = self.model.in_training(update_seed(self.seed, step));
+        }
+        Ok(())
+    }
+
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
-        let scores = self.scores(self.train, pairs)?;
+        let scores = self.scores(&self.in_training, self.train, pairs)?;
         let loss = self.loss(&scores)?;
         (loss.sum(Kind::Float) * weight)
             .f_backward()
@@ -111,7 +124,7 @@ impl Learner for RewardLearner<'_> {
         let all: Vec<usize> = (0..pairs.len()).collect();
         let mut found = Vec::with_capacity(all.len());
         for part in pairs.table.micro_batches(&all, self.options.micro_batch_tokens)? {
-            let scores = self.scores(pairs, part)?;
+            let scores = self.scores(&self.model, pairs, part)?;
             found.extend(stats(&self.loss(&scores)?, &scores)?);
             progress(found.len(), all.len());
         }

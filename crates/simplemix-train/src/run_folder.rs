@@ -95,6 +95,11 @@ impl RunFolder {
         self.path.join("model")
     }
 
+    /// Path of the trained adapter, where one is trained.
+    pub fn adapter(&self) -> PathBuf {
+        self.path.join("adapter")
+    }
+
     /// Writes `text` under `name`, whole or not at all.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use simplemix_model::CausalLm;
 use tch::Kind;
 
 use crate::error::Result;
-use crate::forward::{ForwardOptions, Pass, head, score_pairs};
+use crate::forward::{ForwardOptions, Pass, score_pairs};
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
 use crate::pairs::{NamedSet, PairSet};
@@ -93,7 +93,7 @@ impl Learner for SftLearner<'_> {
         let pass = Pass::new(model, self.train, pairs, &self.in_update, [])?;
         let scoring = pass.scoring(&self.in_update);
         let loss = |logps: &tch::Tensor| Ok(logps.sum(Kind::Float) * -weight);
-        let (scores, surrogate) = fused_logps(head(model), &pass.rows, &pass.positions, scoring, loss)?;
+        let (scores, surrogate) = fused_logps(pass.head(), &pass.rows, &pass.positions, scoring, loss)?;
         let logps = scores.logps.shallow_clone();
         let sums = pass.token_sums(&[scores]);
         pass.backward(&surrogate)?;

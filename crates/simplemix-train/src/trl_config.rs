@@ -20,7 +20,6 @@ const SAME: &[(&str, &str)] = &[
     ("label_smoothing", "loss.label_smoothing"),
     ("ld_alpha", "loss.ld_alpha"),
     ("center_rewards_coefficient", "loss.center_rewards"),
-    ("use_rslora", "lora.rslora"),
     ("max_grad_norm", "optimizer.max_grad_norm"),
     ("weight_decay", "optimizer.weight_decay"),
     ("adam_beta1", "optimizer.beta1"),
@@ -50,8 +49,22 @@ const TOGETHER: &[(&[&str], Read)] = &[
         &["sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha", "precompute_ref_log_probs"],
         TrlFile::moving_reference,
     ),
-    (&["use_peft", "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"], TrlFile::adapter),
+    (ADAPTER, TrlFile::adapter),
     (&["bf16", "dtype"], TrlFile::dtype),
+];
+
+/// Keys of an adapter, which count only with `use_peft`.
+const ADAPTER: &[&str] = &[
+    "use_peft",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_target_parameters",
+    "lora_modules_to_save",
+    "lora_task_type",
+    "use_rslora",
+    "use_dora",
 ];
 
 /// Keys that cannot change a number of the result: where and how often TRL writes, how it loads, and how it computes the same
@@ -363,25 +376,45 @@ impl TrlFile {
     /// Defaults of TRL's ModelConfig; without names of layers, peft chooses them by the model's type.
     fn adapter(&self, to: &mut Translation) -> Result<()> {
         if !self.is("use_peft") {
-            let unused = ["lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"];
-            to.ignored.extend(unused.into_iter().filter(|key| self.get(key).is_some()).map(str::to_owned));
+            let unused = ADAPTER.iter().filter(|key| **key != "use_peft" && self.get(key).is_some());
+            to.ignored.extend(unused.map(|&key| key.to_owned()));
             return Ok(());
         }
         to.set("lora.rank", self.whole("lora_r", 16)?);
         to.set("lora.alpha", self.float("lora_alpha", 32.0)?);
         to.set("lora.dropout", self.float("lora_dropout", 0.05)?);
-        let wrong = || self.value("lora_target_modules", "a list of names, or all-linear");
+        to.set("lora.rslora", self.is("use_rslora"));
+        to.set("lora.dora", self.is("use_dora"));
+        to.set("lora.modules_to_save", self.texts("lora_modules_to_save")?.unwrap_or_default());
+        if self.get("lora_target_parameters").is_some_and(|value| !is_empty(value)) {
+            return Err(
+                self.value("lora_target_parameters", "no such key: name linear layers in `lora_target_modules`")
+            );
+        }
+        // Without the score a reward model learns to please one that was drawn at random.
+        let task = if self.objective == Objective::Reward { "SEQ_CLS" } else { "CAUSAL_LM" };
+        if self.text("lora_task_type").unwrap_or("CAUSAL_LM") != task {
+            return Err(self.value("lora_task_type", &format!("{task} for this objective")));
+        }
         let targets = match self.get("lora_target_modules") {
             None => vec!["peft-default".to_owned()],
-            Some(Value::String(name)) => vec![name.clone()],
-            Some(Value::Array(names)) => {
-                names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_>>()?
-            }
-            Some(_) => return Err(wrong()),
+            Some(Value::String(pattern)) => vec![pattern.clone()],
+            Some(_) => self.texts("lora_target_modules")?.unwrap_or_default(),
         };
-        let targets = if targets == ["all-linear"] { Vec::new() } else { targets };
-        to.set("lora.targets", targets);
+        match targets.as_slice() {
+            [all] if all.eq_ignore_ascii_case("all-linear") => to.set("lora.targets", Vec::<String>::new()),
+            // TRL gives peft a list of one as a text, which is a regular expression.
+            [pattern] if pattern != "peft-default" => to.set("lora.target_pattern", pattern.as_str()),
+            _ => to.set("lora.targets", targets),
+        }
         Ok(())
+    }
+
+    fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        let wrong = || self.value(key, "a list of names");
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let names = value.as_array().ok_or_else(wrong)?.iter();
+        names.map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_>>().map(Some)
     }
 
     fn dtype(&self, to: &mut Translation) -> Result<()> {

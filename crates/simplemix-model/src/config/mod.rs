@@ -305,6 +305,12 @@ impl ModelConfig {
         }
     }
 
+    /// Gives embedding and output head `entries` rows, in what is written too.
+    pub(crate) fn resize_vocabulary(&mut self, entries: i64) {
+        self.vocab_size = entries;
+        set_vocabulary(&mut self.json, entries);
+    }
+
     /// `config.json`, as it was read.
     pub fn to_json(&self) -> Value {
         self.json.clone()
@@ -375,6 +381,25 @@ impl ModelConfig {
     /// [`crate::Error::Input`].
     pub fn check_rewards(&self) -> Result<()> {
         family::check_score(self)
+    }
+
+    /// transformers' name of the embedding's module.
+    pub(crate) fn embedding_module(&self) -> String {
+        self.names.module(EMBEDDING.strip_suffix(".weight").unwrap_or(EMBEDDING))
+    }
+
+    /// transformers' name of the output head's module, whether it has weights of its own or not.
+    pub(crate) fn head_module(&self) -> String {
+        self.names.module(HEAD.strip_suffix(".weight").unwrap_or(HEAD))
+    }
+
+    /// Every linear layer but the output head, under transformers' names, with their shapes `[out, in]`.
+    pub(crate) fn linear_modules(&self) -> Vec<(String, [i64; 2])> {
+        let of_layer = |layer: usize| {
+            let all = self.projections().into_iter();
+            all.map(move |(name, shape, _)| (self.names.module(&format!("model.layers.{layer}.{name}")), shape))
+        };
+        (0..self.num_hidden_layers).flat_map(of_layer).collect()
     }
 
     /// Every tensor of a reward model of this shape, with its shape: a score in place of the output head.
@@ -504,6 +529,14 @@ pub(crate) fn refuse_what_is_not_computed(keys: &Keys<'_>) -> Result<()> {
             "none: quantised weights are not read; take the model in bf16, f16 or f32, or dequantise it with transformers \
              and save it",
         )),
+    }
+}
+
+/// Sets the entries of the vocabulary in a `config.json`.
+pub(crate) fn set_vocabulary(json: &mut Value, entries: i64) {
+    match json.get_mut("text_config") {
+        Some(text) if text.is_object() => text["vocab_size"] = entries.into(),
+        _ => json["vocab_size"] = entries.into(),
     }
 }
 

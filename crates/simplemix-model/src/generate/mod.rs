@@ -157,7 +157,13 @@ fn run(
 ) -> Result<Option<Vec<Vec<Generated>>>> {
     options.check()?;
     let _guard = tch::no_grad_guard();
-    let mut batch = Batch::new(models, requests, options)?;
+    let settled = models.iter().map(|(model, _)| model.settled()).collect::<Result<Vec<_>>>()?;
+    let models: Vec<(&CausalLm, f64)> = models
+        .iter()
+        .zip(&settled)
+        .map(|((model, weight), settled)| (settled.as_ref().unwrap_or(model), *weight))
+        .collect();
+    let mut batch = Batch::new(&models, requests, options)?;
     Ok(batch.run(go_on)?.then(|| batch.answers()))
 }
 

@@ -1,11 +1,20 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), in peft's files and with peft's numbers.
 
+mod adapter;
 mod config;
+mod dora;
+mod embeddings;
+mod matching;
+mod parts;
 mod peft;
 mod settings;
 mod tensors;
 
-pub use config::{LoraConfig, LoraTargets};
+pub(crate) use adapter::{Adapter, Base, Loras};
+pub use config::{LoraBias, LoraConfig, LoraTargets, LoraTask};
+pub(crate) use embeddings::stored as stored_embeddings;
+pub use matching::ModuleNames;
+pub(crate) use parts::Place;
 pub use peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 pub use settings::LoraSettings;
-pub(crate) use tensors::{Adapter, Lora};
+pub(crate) use tensors::{Change, EmbeddingLora, Lora};

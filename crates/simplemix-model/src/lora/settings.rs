@@ -1,8 +1,10 @@
 //! Settings of an adapter that is trained.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::config::{LoraConfig, LoraTargets};
+use super::config::{LoraBias, LoraConfig, LoraTargets, LoraTask};
+use super::matching::ModuleNames;
 
 simplemix_settings::section! {
     /// Low-rank adapter, trained instead of all weights (arXiv:2106.09685).
@@ -13,9 +15,28 @@ simplemix_settings::section! {
         alpha: f64 = 32.0, from "TRL", was "lora_alpha";
         /// Dropout on the adapter's inputs.
         dropout: f64 = 0.0, in from_to_below(0.0, 1.0), was "lora_dropout";
-        /// Linear layers to adapt, by the last part of their names, such as `q_proj`; all of them if empty, and peft's choice
-        /// for the model's type if `peft-default`.
+        /// Layers to adapt, by the last part of their names, such as `q_proj`, `embed_tokens` or `lm_head`; all linear layers if empty,
+        /// and peft's choice for the model's type if `peft-default`.
         targets: Vec<String> = Vec::new(), was "lora_targets";
+        /// Regular expression for the whole names of the layers to adapt, as peft's `target_modules` given as one text; in place of
+        /// `lora.targets`.
+        target_pattern: Option<String> = None;
+        /// Layers to leave out, by the last part of their names.
+        exclude: Vec<String> = Vec::new();
+        /// Decoder layers to adapt, by number; all of them if empty. Needs `lora.targets`.
+        layers: Vec<i64> = Vec::new();
+        /// Ranks of layers by regular expressions for the ends of their names, such as `q_proj` or `layers\.0\..*`.
+        rank_pattern: BTreeMap<String, i64> = BTreeMap::new();
+        /// Alphas of layers by such expressions.
+        alpha_pattern: BTreeMap<String, f64> = BTreeMap::new();
+        /// Modules to train whole beside the adapter, by the ends of their names, such as `lm_head`, `embed_tokens` or `norm`.
+        modules_to_save: Vec<String> = Vec::new();
+        /// Keep output head and embedding one matrix where `lora.modules_to_save` names one of them and the model ties them.
+        ensure_weight_tying: bool = false, from "peft";
+        /// Biases to train too: `all` of the model, or those of adapted layers, `lora_only`.
+        bias: LoraBias = LoraBias::None, from "peft";
+        /// Train the length of each row of the weights apart from its direction (DoRA, arXiv:2402.09353).
+        dora: bool = false;
         /// Scale by alpha / sqrt(rank), as rank-stabilised LoRA does (arXiv:2312.03732).
         rslora: bool = false, was "lora_rslora";
         /// Folder of a peft adapter to continue training; the model without it is the reference.
@@ -56,13 +77,46 @@ impl LoraSettings {
         self.rank > 0 || self.adapter.is_some()
     }
 
-    /// Shape of a new adapter; none if the rank is 0.
-    pub fn config(&self) -> Option<LoraConfig> {
-        let targets = match self.targets.as_slice() {
-            [] => LoraTargets::AllLinear,
-            names => LoraTargets::Named(names.to_vec()),
+    /// A setting of a new adapter that is set while none is trained, or an adapter from a folder is, which has its own.
+    pub fn unused(&self) -> Option<&'static str> {
+        let plain = Self { rank: self.rank, adapter: self.adapter.clone(), ..Self::default() };
+        let sets = [
+            ("lora.target_pattern", self.target_pattern != plain.target_pattern),
+            ("lora.exclude", self.exclude != plain.exclude),
+            ("lora.layers", self.layers != plain.layers),
+            ("lora.rank_pattern", self.rank_pattern != plain.rank_pattern),
+            ("lora.alpha_pattern", self.alpha_pattern != plain.alpha_pattern),
+            ("lora.modules_to_save", self.modules_to_save != plain.modules_to_save),
+            ("lora.ensure_weight_tying", self.ensure_weight_tying),
+            ("lora.bias", self.bias != plain.bias),
+            ("lora.dora", self.dora),
+        ];
+        sets.into_iter().find(|(_, is_set)| *is_set && self.rank == 0).map(|(key, _)| key)
+    }
+
+    /// Settings of a new adapter for a `task`; none if the rank is 0.
+    pub fn config(&self, task: LoraTask) -> Option<LoraConfig> {
+        let targets = match (&self.target_pattern, self.targets.as_slice()) {
+            (Some(pattern), _) => LoraTargets::Pattern(pattern.clone()),
+            (None, []) => LoraTargets::AllLinear,
+            (None, names) => LoraTargets::Named(names.to_vec()),
         };
-        let (rank, alpha, dropout, rslora) = (self.rank, self.alpha, self.dropout, self.rslora);
-        (rank > 0).then_some(LoraConfig { rank, alpha, dropout, targets, rslora })
+        (self.rank > 0).then(|| LoraConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            dropout: self.dropout,
+            targets,
+            exclude: ModuleNames::Named(self.exclude.clone()),
+            rank_pattern: self.rank_pattern.clone().into_iter().collect(),
+            alpha_pattern: self.alpha_pattern.clone().into_iter().collect(),
+            layers: self.layers.clone(),
+            modules_to_save: self.modules_to_save.clone(),
+            bias: self.bias,
+            rslora: self.rslora,
+            dora: self.dora,
+            tie: self.ensure_weight_tying,
+            task,
+            ..LoraConfig::default()
+        })
     }
 }

@@ -191,8 +191,12 @@ impl TrainConfig {
                 ("lora.rank", "set together with `lora.adapter`", "one of the two: an adapter has a rank"),
             ),
             (
-                self.objective == Objective::Reward && adapts,
-                ("objective", "`reward` with an adapter", "no adapter: a reward model trains all weights"),
+                self.lora.target_pattern.is_some() && !self.lora.targets.is_empty(),
+                ("lora.target_pattern", "set together with `lora.targets`", "one of the two"),
+            ),
+            (
+                !self.lora.layers.is_empty() && self.lora.targets.is_empty(),
+                ("lora.layers", "set without `lora.targets`", "names of the layers to adapt with it, as in peft"),
             ),
             (
                 moves && (reference.source != ReferenceSource::OnTheFly || adapts),
@@ -219,6 +223,13 @@ impl TrainConfig {
                 ("log.token_metrics_every", "above 1", "an objective that predicts tokens: `preference` or `sft`"),
             ),
         ];
+        if let Some(key) = self.lora.unused() {
+            let (found, expected) = match self.lora.adapter {
+                Some(_) => ("set together with `lora.adapter`", "no such key: the adapter's folder has its own"),
+                None => ("set without `lora.rank`", "a rank above 0 with it"),
+            };
+            return Err(Error::setting(key, found, expected));
+        }
         if let Some((_, (key, found, expected))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
             return Err(Error::setting(key, found, expected));
         }
@@ -307,7 +318,16 @@ mod tests {
                 "lora = { rank = 4, adapter = \"a\" }",
                 "`lora.rank` is set together with `lora.adapter`, expected one of",
             ),
-            ("objective = \"reward\"\nlora.rank = 4", "`objective` is `reward` with an adapter, expected no adapter"),
+            (
+                "lora = { rank = 4, targets = ['a'], target_pattern = 'b' }",
+                "`lora.target_pattern` is set together with",
+            ),
+            ("lora = { rank = 4, layers = [1] }", "`lora.layers` is set without `lora.targets`, expected names"),
+            ("lora.dora = true", "`lora.dora` is set without `lora.rank`, expected a rank above 0 with it"),
+            (
+                "lora = { adapter = 'a', bias = 'all' }",
+                "`lora.bias` is set together with `lora.adapter`, expected no such",
+            ),
             ("reference.sync_every = 1", "`reference.sync_every` is set, expected `reference.source = \"on-the-fly\"`"),
             ("eval.early_stopping_patience = 1", "`eval.early_stopping_patience` is set, expected `eval.best_metric`"),
             ("train = \"a\"\n[[mix]]\nname = \"a\"\npath = \"a\"\nweight = 1", "`mix` is set together with `train` or"),

@@ -86,7 +86,7 @@ impl Drive<'_> {
             learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
         }
         // A run that was killed while it saved the model has left these folders.
-        for old in [folder.model(), folder.path().join("adapter")] {
+        for old in [folder.model(), folder.adapter()] {
             remove_folder(old)?;
         }
         let model = save(learner, &folder)?;
@@ -205,7 +205,7 @@ pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&P
         model.save(&folder.model(), source)?;
         return Ok(Trained::Policy(Box::new(model)));
     }
-    model.save_adapter(ADAPTER, &folder.path().join("adapter"), source.and_then(Path::to_str))?;
+    model.save_adapter(ADAPTER, &folder.adapter(), source.and_then(Path::to_str))?;
     model.save_merged(&folder.model(), source)?;
     Ok(Trained::Policy(Box::new(model)))
 }

@@ -3,7 +3,6 @@
 //! An update has two phases, of which the larger counts: forward and backward passes of the largest micro-batch, and the
 //! optimiser's step. Weights, gradients and the optimiser's state are there in both.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use simplemix_loss::{LossSum, Need, PairLoss};
@@ -124,7 +123,7 @@ impl<'a> Needs<'a> {
         let (config, shapes, model, device) = (self.config, self.shapes, &self.shapes.model, self.device);
         let (kind, adapter) = (config.dtype.kind(device), shapes.adapter.as_ref());
         let element = kind.elt_size_in_bytes() as u64;
-        let (costs, names) = (self.costs()?, self.trained_names());
+        let (costs, names) = (self.costs()?, shapes.trained_names());
         let is_checkpointed = self.is_checkpointed();
         let tensor = |name: &str| names.contains(name);
         let most = most_training_tokens(config.batch.micro_batch_tokens, device);
@@ -150,29 +149,29 @@ impl<'a> Needs<'a> {
         };
         let (largest, pass) = passes.iter().map(|pass| (of_pass(pass), pass.tokens())).max().unwrap_or_default();
         let embedding = if tensor(&shapes.model.embedding_name()) { head.embedding_gradient() } else { 0 };
-        // Adapters are f32.
-        let trained_kind = if adapter.is_some() { Kind::Float } else { kind };
+        // Matrices of adapters are f32.
+        let kind_of = |name: &str| if shapes.is_matrix(name) { Kind::Float } else { kind };
+        let bytes = |(name, shape): &(String, Vec<i64>)| {
+            shape.iter().product::<i64>() as u64 * kind_of(name).elt_size_in_bytes() as u64
+        };
         let trained = count(&shapes.trained) as u64;
-        let adapter_weights = if adapter.is_some() { 4 * trained } else { 0 };
+        let adapter_weights = shapes.of_adapter.iter().map(bytes).sum::<u64>();
+        let is_half = |name: &str| kind_of(name) != Kind::Float;
+        let rounded: Named = shapes.trained.iter().filter(|(name, _)| is_half(name)).cloned().collect();
         let second = self.second_model()?.map_or(0, |model| model.parameters() as u64);
-        let masters = if trained_kind == Kind::Float { 0 } else { 4 * trained };
         Ok(MemoryEstimate {
             program: Program::of(device).bytes(),
             weights: element * (shapes.parameters() as u64 + second) + adapter_weights,
             // In f32 whatever the weights' kind.
             gradients: 4 * trained,
-            optimizer: 2 * 4 * trained + masters,
+            optimizer: 2 * 4 * trained + 4 * count(&rounded) as u64,
             phases: Phases {
                 passes: largest.max(embedding).max(sampling),
-                update: update_bytes(&shapes.trained, trained_kind),
+                update: update_bytes(&shapes.trained, &kind_of),
             },
             loading: loading_bytes(model, sizes().max().unwrap_or(0), kind, device),
             micro_batch_tokens: pass,
         })
-    }
-
-    fn trained_names(&self) -> HashSet<&str> {
-        self.shapes.trained.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     fn is_checkpointed(&self) -> bool {
@@ -181,7 +180,7 @@ impl<'a> Needs<'a> {
 
     /// Costs of the network's passes.
     pub(super) fn costs(&self) -> Result<PassCosts<'a>> {
-        let (device, names) = (self.device, self.trained_names());
+        let (device, names) = (self.device, self.shapes.trained_names());
         let trained = Trained {
             kind: self.config.dtype.kind(device),
             device,
@@ -210,6 +209,8 @@ impl<'a> Needs<'a> {
 struct Head {
     is_scored: bool,
     is_trained: bool,
+    /// Whether it is made for each pass.
+    is_made: bool,
     /// Whether pairs go through it in groups that fit the budget.
     in_groups: bool,
     is_half: bool,
@@ -227,10 +228,15 @@ impl Head {
     fn of(needs: &Needs<'_>, kind: Kind, device: Device, trained: &dyn Fn(&str) -> bool) -> Result<Self> {
         let Needs { config, loss, shapes, .. } = needs;
         let model = &shapes.model;
-        let is_trained = trained(&model.head_name());
+        // An adapter that changes the head trains a matrix of its own, which is made for each pass.
+        let (is_trained, is_made) = match &shapes.adapter {
+            Some(adapter) => (adapter.trains_head(model)?, adapter.adapts_head(model)?),
+            None => (trained(&model.head_name()), false),
+        };
         Ok(Self {
             is_scored: config.objective != Objective::Reward,
             is_trained,
+            is_made,
             in_groups: is_trained && config.objective == Objective::Preference && !loss.is_coupled(),
             is_half: kind != Kind::Float,
             on_host: device == Device::Cpu,
@@ -255,7 +261,9 @@ impl Head {
             (false, false) => 0,
         };
         let vectors = if self.is_trained { 6 } else { 4 };
-        softmax + beside + vectors * 4 * scored * self.width
+        // The matrix, the product that is in it, and their gradient, in f32.
+        let made = if self.is_made { 3 * 4 * self.vocab * self.width } else { 0 };
+        softmax + beside + vectors * 4 * scored * self.width + made
     }
 
     /// Rows of the largest chunk of logits, as `simplemix_loss` cuts them.
@@ -299,7 +307,10 @@ fn loading_bytes(model: &ModelConfig, largest: u64, kind: Kind, device: Device) 
 
 /// Temporaries of an update: until weights are known to move, a parameter's values before it, of one at a time. The update
 /// itself has none: it reads and writes in place on a CPU, and is one fused kernel on a device.
-fn update_bytes(trained: &Named, kind: Kind) -> u64 {
-    let largest = trained.iter().map(|(_, shape)| shape.iter().product::<i64>()).max().unwrap_or(0) as u64;
-    largest * if kind == Kind::Float { 4 } else { 4 + 2 }
+fn update_bytes(trained: &Named, kind_of: &dyn Fn(&str) -> Kind) -> u64 {
+    let bytes = |(name, shape): &(String, Vec<i64>)| {
+        let each = if kind_of(name) == Kind::Float { 4 } else { 4 + 2 };
+        shape.iter().product::<i64>() as u64 * each
+    };
+    trained.iter().map(bytes).max().unwrap_or(0)
 }

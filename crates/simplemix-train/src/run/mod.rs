@@ -7,7 +7,7 @@ mod prepare;
 mod reference;
 mod shapes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
@@ -268,9 +268,12 @@ impl Run {
         match start {
             Start::Reward(model) => {
                 let center = self.config.loss.center_rewards;
-                let learner = RewardLearner::new(*model, trainee, options, center, &self.train, &self.eval);
+                let learner = RewardLearner::new(*model, seed, trainee, options, center, &self.train, &self.eval);
                 drive.run(learner, folder, resume, watch, |learner, folder| {
                     let model = learner.into_model();
+                    if model.has_adapter() {
+                        model.save_adapter(&folder.adapter(), source.as_deref().and_then(Path::to_str))?;
+                    }
                     model.save(&folder.model(), source.as_deref())?;
                     Ok(Trained::Reward(Box::new(model)))
                 })

@@ -16,6 +16,7 @@ use tch::{Device, Tensor};
 use super::Run;
 use super::drive::ADAPTER;
 use super::shapes::Shapes;
+use super::shapes::lora_task;
 use crate::config::{Objective, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loop_settings::LoopSettings;
@@ -140,15 +141,20 @@ impl Start {
         if config.objective == Objective::Reward {
             // A reward model is trained further; any other model gets a new score head.
             let is_reward = ends_in_a_score(folder);
-            let model = if is_reward {
+            let mut model = if is_reward {
                 RewardModel::load(folder, kind, device)?
             } else {
                 RewardModel::on_top_of(CausalLm::load(folder, kind, device)?)?
             };
+            match (&config.lora.adapter, config.lora.config(lora_task(config))) {
+                (Some(adapter), _) => model.load_adapter(adapter)?,
+                (None, Some(lora)) => model.add_adapter(lora, config.seed)?,
+                (None, None) => {}
+            }
             return Ok(Self::Reward(Box::new(model)));
         }
         let mut model = CausalLm::load(folder, kind, device)?;
-        match (&config.lora.adapter, config.lora.config()) {
+        match (&config.lora.adapter, config.lora.config(lora_task(config))) {
             (Some(adapter), _) => model.load_adapter(ADAPTER, adapter)?,
             (None, Some(lora)) => model.add_adapter(ADAPTER, lora, config.seed)?,
             (None, None) => return Ok(Self::Policy(Box::new(model))),
@@ -181,9 +187,7 @@ impl Start {
     pub(super) fn trainable(&self) -> Vec<(String, Tensor)> {
         match self {
             Self::Policy(model) => model.trainable_parameters(),
-            Self::Reward(model) => {
-                model.named_parameters().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
-            }
+            Self::Reward(model) => model.trainable_parameters(),
         }
     }
 }
