@@ -104,7 +104,30 @@ CASES = [
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 400.0},
         "sliding_attention": {"rope_type": "linear", "factor": 3.0}}},
     {"model_type": "gemma3_text", "rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 400.0}},
+    # Families with words and defaults of their own.
+    *[{"model_type": name} for name in ["apertus", "cohere", "cohere2", "exaone4", "glm", "glm4", "gpt_neox", "gpt2", "granite"]],
+    {"model_type": "apertus", "rope_theta": 500.0},
+    {"model_type": "apertus", "rope_parameters": {}, "rope_scaling": {}},
+    {"model_type": "apertus", "rope_theta": 500.0, "rope_parameters": {}},
+    {"model_type": "apertus", "rope_theta": 500.0, "rope_scaling": LLAMA3, "num_key_value_heads": None},
+    {"model_type": "apertus", "rope_scaling": LINEAR, "num_key_value_heads": 8},
+    {"model_type": "cohere", "layer_norm_eps": 0.25, "rms_norm_eps": 0.5, "rope_theta": 600.0, "tie_word_embeddings": False},
+    {"model_type": "cohere2", "sliding_window": 7, "sliding_window_pattern": 3},
+    {"model_type": "cohere2", "sliding_window_pattern": 2, "layer_types": ["full_attention", "sliding_attention"] * 3},
+    {"model_type": "exaone4", "sliding_window": 7, "sliding_window_pattern": 2},
+    {"model_type": "exaone4", "sliding_window": None, "layer_types": ["full_attention"] * 6},
+    {"model_type": "exaone4", "sliding_window_pattern": "LLG", "layer_types": ["sliding_attention", "full_attention"] * 3},
+    {"model_type": "glm", "partial_rotary_factor": None},
+    {"model_type": "glm4", "partial_rotary_factor": 0.25, "rope_theta": 300.0},
+    {"model_type": "glm4", "partial_rotary_factor": 0.25, "rope_parameters": {**DEFAULT, "partial_rotary_factor": 0.75}},
+    {"model_type": "gpt_neox", "rotary_pct": 0.5, "rotary_emb_base": 300, "rope_theta": 5.0, "partial_rotary_factor": 1.0},
+    {"model_type": "gpt_neox", "rotary_pct": 1.0, "rope_scaling": LINEAR, "num_key_value_heads": 4, "rms_norm_eps": 0.5},
+    {"model_type": "gpt_neox", "rotary_pct": 0.5, "rope_parameters": {**DEFAULT, "partial_rotary_factor": 0.75}},
+    {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 9, "n_ctx": 5, "layer_norm_epsilon": 0.25},
+    {"model_type": "gpt2", "max_position_embeddings": 11, "n_positions": 9, "n_inner": None, "num_key_value_heads": 4},
 ]
+# Families that have as many key heads as query heads, whatever a file says.
+ALL_HEADS = ["gpt_neox", "gpt2"]
 
 
 def loaded(case):
@@ -127,7 +150,10 @@ def rotary(config):
     config = copy.deepcopy(config)
     config.pad_token_id = None
     with torch.device("meta"):
-        kind = type(AutoModelForCausalLM.from_config(config).model.rotary_emb)
+        model = AutoModelForCausalLM.from_config(config).base_model
+    if not hasattr(model, "rotary_emb"):
+        return []
+    kind = type(model.rotary_emb)
     rope = kind(copy.deepcopy(config))
     if hasattr(rope, "inv_freq"):
         return [{"inv_freq": rope.inv_freq.tolist(), "factor": rope.attention_scaling, **by_length(kind, config)}]
@@ -173,6 +199,10 @@ def own(config):
     """Facts of single families: layers that are rotated, and the growth of queries."""
     if config.model_type == "smollm3":
         return {"rotated": [bool(flag) for flag in config.no_rope_layers[:config.num_hidden_layers]]}
+    if config.model_type == "cohere2":
+        return {"rotated": [kind == "sliding_attention" for kind in config.layer_types]}
+    if config.model_type == "exaone4":
+        return {"rotated": [config.sliding_window is None or kind == "sliding_attention" for kind in config.layer_types]}
     if config.model_type == "ministral3":
         # As rotary embeddings leave it, before attention reads it.
         config = copy.deepcopy(config)
@@ -182,6 +212,16 @@ def own(config):
     return {}
 
 
+def eps(config):
+    keys = {"cohere": "layer_norm_eps", "cohere2": "layer_norm_eps", "gpt_neox": "layer_norm_eps", "gpt2": "layer_norm_epsilon"}
+    return getattr(config, keys.get(config.model_type, "rms_norm_eps"))
+
+
+def shape(config):
+    found = {key: getattr(config, key, None) for key in SHAPE}
+    return {**found, "intermediate_size": found["intermediate_size"] or 4 * config.hidden_size}
+
+
 def main(out):
     results = []
     for case in CASES:
@@ -189,15 +229,16 @@ def main(out):
         defaults = type(config)()
         results.append({
             "config": {**SHAPE, **case},
-            "num_key_value_heads": config.num_key_value_heads,
-            "rms_norm_eps": config.rms_norm_eps,
+            "num_key_value_heads":
+                config.num_attention_heads if config.model_type in ALL_HEADS else config.num_key_value_heads,
+            "rms_norm_eps": eps(config),
             "max_position_embeddings": config.max_position_embeddings,
             "tied": config.tie_word_embeddings,
             "windows": windows(config),
             "ropes": rotary(config),
             "attention_capped": is_capped(config),
             **own(config),
-            "shape": {key: getattr(defaults, key, None) for key in SHAPE},
+            "shape": shape(defaults),
         })
     with open(out, "w") as file:
         file.write("[\n" + ",\n".join(json.dumps(result) for result in results) + "\n]\n")

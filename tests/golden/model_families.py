@@ -124,13 +124,11 @@ def causal(config, folder, auto=AutoModelForCausalLM):
     with torch.no_grad():
         current = greedy(model, ids)
     # A gradient's norm and its product with a fixed direction: what any difference would change. Weights of `Conv1D` are
-    # turned, and names are those of files.
+    # turned.
     direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)
     turned = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, Conv1D)}
     gradients = {n: p.grad.t().contiguous() if n in turned else p.grad for n, p in model.named_parameters()
                  if p.grad is not None}
-    if config.model_type == "gpt_neox" and "lm_head.weight" in gradients:
-        gradients["embed_out.weight"] = gradients.pop("lm_head.weight")
     return {
         "ids": IDS,
         "last_logits": numbers(result.logits[0, -1]),

@@ -45,7 +45,8 @@ impl Merging<'_> {
     fn stored(&self) -> Result<Vec<(String, Stored)>> {
         let change = |name: &str| self.changes?.get(name).cloned();
         let of = |(name, tensor): &(String, Tensor)| {
-            Ok((name.clone(), Stored::new(tensor, change(name), self.config.is_turned(name))?))
+            let (held, turned) = (self.config.names.in_files(name), self.config.is_turned(name));
+            Ok((held, Stored::new(tensor, change(name), turned)?))
         };
         let mut all: Vec<(String, Stored)> = self.parameters.iter().map(of).collect::<Result<_>>()?;
         let kind = self.parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());

@@ -15,6 +15,8 @@ pub(crate) struct NameMap {
     pub(crate) modules: &'static [(&'static str, &'static str)],
     /// Beginnings of names in older files, and what transformers reads in their place; the first that leads to a tensor counts.
     pub(crate) older: &'static [(&'static str, &'static str)],
+    /// Beginnings of names that transformers writes otherwise than its class has them, and what it writes in their place.
+    pub(crate) written: &'static [(&'static str, &'static str)],
 }
 
 /// Module that holds the decoder, and the output head.
@@ -24,7 +26,7 @@ const LAYERS: &str = "layers";
 
 impl NameMap {
     /// That of Llama: the names are the decoder's own.
-    pub(crate) const PLAIN: Self = Self { decoder: DECODER, head: HEAD, modules: &[], older: &[] };
+    pub(crate) const PLAIN: Self = Self { decoder: DECODER, head: HEAD, modules: &[], older: &[], written: &[] };
 
     /// transformers' name of a module.
     ///
@@ -51,6 +53,12 @@ impl NameMap {
             Some((module, tensor)) => format!("{}.{tensor}", self.module(module)),
             None => name.to_owned(),
         }
+    }
+
+    /// Name in files of the tensor that transformers' class calls `name`.
+    pub(crate) fn in_files(&self, name: &str) -> String {
+        let other = |(class, file): &(&str, &str)| Some(format!("{file}{}", name.strip_prefix(class)?));
+        self.written.iter().find_map(other).unwrap_or_else(|| name.to_owned())
     }
 
     /// transformers' name of the module that holds the decoder and everything beside it but the head: what a base model's names
@@ -87,7 +95,8 @@ mod tests {
             ("norm", "final_layer_norm"),
             ("self_attn.o_proj", "attention.dense"),
         ];
-        let neo = NameMap { decoder: "gpt_neox", head: "embed_out", modules, older: &[] };
+        let written = &[("embed_out.", "lm_head.")];
+        let neo = NameMap { decoder: "gpt_neox", head: "embed_out", modules, written, ..NameMap::PLAIN };
         for (ours, theirs) in [
             ("model.embed_tokens.weight", "gpt_neox.embed_in.weight"),
             ("model.layers.11.self_attn.o_proj.bias", "gpt_neox.h.11.attention.dense.bias"),
@@ -100,6 +109,8 @@ mod tests {
             assert_eq!(NameMap::PLAIN.tensor(ours), ours);
         }
         assert_eq!(neo.module("model.layers.0.self_attn.o_proj"), "gpt_neox.h.0.attention.dense");
+        assert_eq!(neo.in_files("embed_out.weight"), "lm_head.weight");
+        assert_eq!(neo.in_files("gpt_neox.embed_in.weight"), "gpt_neox.embed_in.weight");
         let inner = NameMap { decoder: "model.language_model", ..NameMap::PLAIN };
         assert_eq!(
             inner.tensor("model.layers.3.mlp.up_proj.weight"),

@@ -200,15 +200,16 @@ impl RopeConfig {
         Ok(rope)
     }
 
-    /// As [`RopeConfig::read`], of a model that rotates `share` of each head if the file does not say how much; with null, transformers
-    /// rotates whole heads.
+    /// As [`RopeConfig::read`], of a model that rotates `share` of each head if the file does not say how much.
     pub(crate) fn read_partial(keys: &Keys<'_>, model: &ModelConfig, words: PartialKeys, share: f64) -> Result<Self> {
         let rule = Self::rule(keys)?;
         let (holder, key) = match &rule {
             Some(rule) if rule.has(PARTIAL) => (rule, PARTIAL),
             _ => (keys, words.share),
         };
-        let share = holder.positive(key)?.unwrap_or(if holder.has(key) { 1.0 } else { share });
+        // Null beside the rule is no share at all to transformers, which then rotates whole heads; elsewhere it stumbles over it.
+        let is_whole = rule.as_ref().is_none_or(|rule| !rule.has(PARTIAL)) && key == PARTIAL && keys.has(key);
+        let share = if is_whole { holder.positive(key)?.unwrap_or(1.0) } else { holder.positive_or(key, share)? };
         let width = (model.head_dim as f64 * share) as i64;
         if share > 1.0 || width < 2 || width % 2 != 0 {
             return Err(holder.refuse(key, &format!("at most 1, and a share of {} that is even", model.head_dim)));

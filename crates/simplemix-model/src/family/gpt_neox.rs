@@ -33,7 +33,6 @@ const SIZES: SizeKeys =
 
 const NAMES: NameMap = NameMap {
     decoder: "gpt_neox",
-    head: "embed_out",
     modules: &[
         ("embed_tokens", "embed_in"),
         ("norm", "final_layer_norm"),
@@ -42,8 +41,9 @@ const NAMES: NameMap = NameMap {
         ("mlp.up_proj", "mlp.dense_h_to_4h"),
         ("mlp.down_proj", "mlp.dense_4h_to_h"),
     ],
-    // transformers 5 calls the head `lm_head`, and reads and writes the older name.
-    older: &[("lm_head.", "embed_out.")],
+    older: &[("embed_out.", "lm_head.")],
+    written: &[("lm_head.", "embed_out.")],
+    ..NameMap::PLAIN
 };
 
 fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
