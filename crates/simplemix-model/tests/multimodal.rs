@@ -203,6 +203,11 @@ fn the_text_parts_name_has_the_default_of_the_class() {
             }
         }
     }
+    // A key that transformers reads in the text model's own class alone.
+    let capped = renamed("gemma3_whole", &str::to_owned, &|json| {
+        json["text_config"]["final_logit_softcapping"] = 0.5.into();
+    });
+    assert_eq!(logits(&loaded(capped.path())), logits(&loaded(&golden("gemma3_whole"))));
     // Keys inside are named as such, and those of the whole model count.
     for (key, change) in [
         (

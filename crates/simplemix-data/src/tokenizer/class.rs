@@ -65,10 +65,14 @@ impl Rebuilt {
 fn registered(model_type: &str) -> Option<Class> {
     Some(match model_type {
         "gemma" | "gemma2" | "gemma3" | "gemma3_text" => Class::Rebuilt(Rebuilt::Gemma),
-        "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" => Class::Rebuilt(Rebuilt::Qwen2),
+        "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" | "internvl" | "lighton_ocr" | "ovis2" | "qwen2_5_vl"
+        | "qwen2_audio" | "qwen2_vl" | "qwen3_vl" => Class::Rebuilt(Rebuilt::Qwen2),
+        "idefics2" => Class::Rebuilt(Rebuilt::Llama),
+        "aya_vision" | "cohere" | "cohere2" => Class::Unknown("CohereTokenizer".to_owned()),
         "gpt2" | "phi" => Class::Rebuilt(Rebuilt::Gpt2),
         "gpt_neox" | "olmo" => Class::Rebuilt(Rebuilt::GptNeoX),
-        "ministral" | "ministral3" | "mistral" | "mixtral" | "olmo2" | "olmo3" | "phi3" => Class::File,
+        "glm" | "glm4" | "got_ocr2" | "granite" | "llava" | "llava_next" | "ministral" | "ministral3" | "mistral"
+        | "mistral3" | "mixtral" | "olmo2" | "olmo3" | "phi3" | "smolvlm" | "vipllava" | "voxtral" => Class::File,
         _ => return None,
     })
 }
@@ -229,6 +233,11 @@ mod tests {
             (None, "qwen3", true, qwen2),
             (None, "llama", true, Class::File),
             (None, "gemma3_text", false, Class::Rebuilt(Rebuilt::Gemma)),
+            (Some("LlamaTokenizer"), "mistral3", false, Class::File),
+            (Some("Qwen2Tokenizer"), "smolvlm", false, Class::File),
+            (None, "qwen2_5_vl", true, Class::Rebuilt(Rebuilt::Qwen2)),
+            (None, "cohere2", true, Class::Unknown("CohereTokenizer".to_owned())),
+            (Some("PreTrainedTokenizerFast"), "internvl", true, Class::File),
             (Some("CohereTokenizerFast"), "llama", true, Class::Unknown("CohereTokenizer".to_owned())),
             (Some("SomebodysTokenizer"), "llama", true, Class::File),
             (Some("LlamaTokenizer"), "", false, llama),

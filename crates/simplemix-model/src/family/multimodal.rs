@@ -155,7 +155,8 @@ impl Multimodal {
         config.tie_word_embeddings = self.is_tied(keys, config.tie_word_embeddings)?;
         config.names = NameMap { decoder: self.decoder, head: NameMap::PLAIN.head, older: self.older, ..config.names };
         config.multimodal = Some(self);
-        Ok(config)
+        // Factors and caps of logits are in the text models' own classes: these have the output head alone.
+        Ok(ModelConfig { logit_scale: 1.0, logit_soft_cap: None, ..config })
     }
 
     fn family(&self, part: &Keys<'_>) -> Result<&'static Family> {
