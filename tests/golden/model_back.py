@@ -7,7 +7,7 @@ import sys
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 model, output = sys.argv[1:]
 ids = torch.tensor([[(i * 7 + 3) % 60 for i in range(24)]])
@@ -19,7 +19,19 @@ def log_prob(model):
     return logps.gather(1, ids[0, 1:, None]).sum().item()
 
 
-base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+def loaded(folder):
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except ValueError:  # a multimodal model
+        return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+
+
+base = loaded(model)
 print(f"before {log_prob(base):.6f}")
 print(f"peft   {log_prob(PeftModel.from_pretrained(base, os.path.join(output, 'adapter'))):.6f}")
-print(f"merged {log_prob(AutoModelForCausalLM.from_pretrained(os.path.join(output, 'merged'))):.6f}")
+merged = loaded(os.path.join(output, "merged"))
+print(f"merged {log_prob(merged):.6f}")
+# Without the adapter, whose layers have other names.
+base, merged = loaded(model).state_dict(), merged.state_dict()
+changed = {name for name in base if not torch.equal(base[name], merged[name])}
+print(f"{len(changed)} of {len(base)} tensors changed, in {sorted({name.split('.layers.')[0] for name in changed})}")

@@ -335,6 +335,9 @@ fn describe(args: &Args, run: &Run) {
         args,
         &format!("{trained}{share} weights trained, {} updates of {} pairs{last}", settings.steps, size.min(pairs)),
     );
+    if let Some(class) = run.part_of() {
+        say(args, &format!("weights are those of the text part of a `{class}` model; the others stay as they are"));
+    }
     let (device, kind) = (device_name(run.device()), run.config().dtype.word());
     let (tokens, logits) = (settings.micro_batch_tokens, run.logits_bytes() as f64 / f64::from(1 << 20));
     say(args, &format!("on {device} in {kind}, passes of at most {tokens} tokens, at most {logits:.0} MiB of logits"));

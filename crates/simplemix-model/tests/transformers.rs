@@ -195,10 +195,11 @@ macro_rules! families {
 }
 
 families! {
-    apertus, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, glm, glm4, gpt2, gpt2_plain, gpt_neox,
-    gpt_neox_serial, granite, internvl, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope, llama_tied,
-    llama_untied_bias, llava, mistral3, mistral_whole, mistral_window, olmo2, phi3, phi3_long, phi3_longer, qwen2,
-    qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_vl, qwen3_yarn, smolvlm, olmo3, ministral3, smollm3, seed_oss, arcee,
+    apertus, arcee, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, glm, glm4, gpt2, gpt2_plain,
+    gpt_neox, gpt_neox_serial, granite, internvl, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
+    llama_tied, llama_untied_bias, llava, ministral3, mistral3, mistral3_ministral, mistral_whole, mistral_window,
+    olmo2, olmo3, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_vl, qwen3_yarn,
+    seed_oss, smollm3, smolvlm,
 }
 
 #[test]

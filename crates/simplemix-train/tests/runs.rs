@@ -17,6 +17,8 @@ mod as_asked;
 #[cfg(all(feature = "faults", debug_assertions))]
 #[path = "runs/faults.rs"]
 mod faults;
+#[path = "runs/multimodal.rs"]
+mod multimodal;
 
 struct Dir(tempfile::TempDir);
 

@@ -174,6 +174,11 @@ impl Run {
         Ok(start)
     }
 
+    /// transformers' name of the multimodal model whose text part is trained, if it is one.
+    pub fn part_of(&self) -> Option<&'static str> {
+        self.shapes.model.part_of()
+    }
+
     /// Bytes of logits in memory at a time.
     pub fn logits_bytes(&self) -> usize {
         self.config.memory.logits_bytes.or(CPU_LOGITS)
