@@ -63,6 +63,7 @@ impl CausalLm {
             self.replace(config, parameters);
         }
         let adapter = Adapter::load(folder, config, self.base(), holds_embeddings)?;
+        self.notices.extend(adapter.notices.iter().cloned());
         self.insert(name, adapter)
     }
 

@@ -29,7 +29,7 @@ pub struct CausalLm {
     pub(crate) parameters: Parameters,
     pub(crate) adapters: BTreeMap<String, Adapter>,
     pub(crate) active: Option<String>,
-    notices: Vec<String>,
+    pub(crate) notices: Vec<String>,
     /// Folder that it was loaded from.
     pub(crate) origin: Option<PathBuf>,
 }

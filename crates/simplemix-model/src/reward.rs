@@ -111,6 +111,7 @@ impl RewardModel {
             *self = Self { notices, origin, adapter: self.adapter.take(), ..model };
         }
         let adapter = Adapter::load(folder, config, self.base(), holds_embeddings)?;
+        self.notices.extend(adapter.notices.iter().cloned());
         self.adapt(adapter)
     }
 

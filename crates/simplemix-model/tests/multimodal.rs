@@ -359,3 +359,48 @@ fn reward_models_are_those_that_transformers_has() {
         "{error}"
     );
 }
+
+/// Files as peft 0.21 writes them for `target_modules = ["q_proj"]`, which matches layers of the vision tower too.
+#[test]
+fn an_adapter_that_peft_made_by_names_is_read_without_its_other_parts() {
+    let folder = golden("gemma3_whole");
+    let layers = loaded(&folder).config().num_hidden_layers;
+    let tensor = |shape: [i64; 2], value: f64| Tensor::full(shape, value, (Kind::Float, Device::Cpu));
+    let adapter = |prefix: &str, vision: f64| {
+        let dir = tempfile::tempdir().unwrap();
+        let json = serde_json::json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "out_proj"] });
+        std::fs::write(dir.path().join("adapter_config.json"), json.to_string()).unwrap();
+        let mut tensors: Vec<(String, Tensor)> = Vec::new();
+        let mut add = |module: String, shape: [i64; 2], value: f64| {
+            let name = |matrix: &str| format!("base_model.model.{module}.lora_{matrix}.weight");
+            tensors.push((name("A"), tensor([2, shape[1]], 0.1)));
+            tensors.push((name("B"), tensor([shape[0], 2], value)));
+        };
+        (0..layers).for_each(|i| add(format!("{prefix}.layers.{i}.self_attn.q_proj"), [32, 16], 0.2));
+        add("model.vision_tower.encoder.layers.0.self_attn.q_proj".to_owned(), [8, 8], vision);
+        add("model.vision_tower.encoder.layers.0.self_attn.out_proj".to_owned(), [8, 8], vision);
+        weights::save(&dir.path().join("adapter_model.safetensors"), &tensors).unwrap();
+        dir
+    };
+    let with = |prefix: &str| {
+        let mut model = loaded(&folder);
+        model.load_adapter("a", adapter(prefix, 0.0).path()).unwrap();
+        let [_, notice] = model.notices() else { panic!("{:?}", model.notices()) };
+        assert!(
+            notice.contains(": 4 tensors of the adapter are beside other parts of the model than its text"),
+            "{notice}"
+        );
+        logits(&model.with_adapter(Some("a")).unwrap())
+    };
+    let today = with("model.language_model");
+    assert_ne!(today, logits(&loaded(&folder)));
+    // Names of adapters that were made with transformers before 4.52.
+    assert_eq!(with("language_model.model"), today);
+    let trained = adapter("model.language_model", 0.3);
+    let error = loaded(&folder).load_adapter("a", trained.path()).unwrap_err().to_string();
+    assert!(error.contains("out_proj.lora_B.weight` changes another part of the model than its text"), "{error}");
+    // A name that belongs to the text part and is not in it is no other part.
+    let unknown = adapter("model.language_model.inner", 0.0);
+    let error = loaded(&folder).load_adapter("a", unknown.path()).unwrap_err().to_string();
+    assert!(error.contains("q_proj.lora_A.weight` is not part of the model"), "{error}");
+}

@@ -1,6 +1,6 @@
 //! An adapter of a model: made, loaded, and put over the model's weights.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use simplemix_files::AtomicFolder;
@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::LoraConfig;
 use super::dora::Dora;
 use super::embeddings;
+use super::other_parts;
 use super::parts::{LoraParts, Place, Saved, Target};
 use super::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use super::tensors::{Change, Dropout, EmbeddingLora, Lora, Pair};
@@ -28,6 +29,8 @@ pub(crate) struct Adapter {
     has_tied_head: bool,
     /// Whether the embeddings of the model came from the adapter's file, and go back there.
     holds_embeddings: bool,
+    /// Facts about the adapter's file that the user should know.
+    pub(crate) notices: Vec<String>,
 }
 
 /// A shared tensor.
@@ -126,8 +129,16 @@ impl Adapter {
         let of_saved: Vec<(String, Vec<i64>)> =
             parts.saved.iter().map(|saved| (saved.file.clone(), saved.file_shape())).collect();
         let is_saved = |name: &str| of_saved.iter().any(|(saved, _)| saved == name);
-        let elsewhere = |name: &str| is_saved(name) || embeddings::is_of_model(name, base.config, &parts);
-        let matrix = |name: &str| (!elsewhere(name)).then(|| name.to_owned());
+        let others = other_parts::without_effect(folder, base.config)?;
+        let wanted: BTreeSet<String> = of_matrices.iter().map(|(name, _)| name.clone()).collect();
+        let elsewhere = |name: &str| {
+            let of_other = others.iter().any(|other| other == name);
+            of_other || is_saved(name) || embeddings::is_of_model(name, base.config, &parts)
+        };
+        let matrix = |name: &str| match other_parts::today(name, &wanted, base.config) {
+            Some(today) => Some(today),
+            None => (!elsewhere(name)).then(|| name.to_owned()),
+        };
         let mut tensors = weights::load_files(folder, &files, &of_matrices, matrix, Kind::Float, base.device)?;
         let saved = |name: &str| is_saved(name).then(|| name.to_owned());
         tensors.extend(weights::load_files(folder, &files, &of_saved, saved, base.kind, base.device)?);
@@ -146,7 +157,15 @@ impl Adapter {
                 false => Ok(take(&saved.file)),
             },
         )?;
-        Ok(Self { holds_embeddings, ..adapter })
+        let notice = |count: usize| {
+            format!(
+                "{}: {count} tensors of the adapter are beside other parts of the model than its text, and change nothing; they are \
+                 left out, and not saved again",
+                folder.display()
+            )
+        };
+        let notices = Some(others.len()).filter(|&count| count > 0).map(notice).into_iter().collect();
+        Ok(Self { holds_embeddings, notices, ..adapter })
     }
 
     fn assembled(
@@ -169,7 +188,14 @@ impl Adapter {
         let targets = parts.targets.into_iter().map(matrices).collect::<Result<_>>()?;
         let saved = parts.saved.into_iter().map(|part| Ok((part.clone(), Handle(saved(&part)?))));
         let saved = saved.collect::<Result<_>>()?;
-        Ok(Self { config, targets, saved, has_tied_head: parts.has_tied_head, holds_embeddings: false })
+        Ok(Self {
+            config,
+            targets,
+            saved,
+            has_tied_head: parts.has_tied_head,
+            holds_embeddings: false,
+            notices: Vec::new(),
+        })
     }
 
     /// Tensors that are trained, under peft's names.

@@ -5,6 +5,7 @@ mod config;
 mod dora;
 mod embeddings;
 mod matching;
+mod other_parts;
 mod parts;
 mod peft;
 mod settings;

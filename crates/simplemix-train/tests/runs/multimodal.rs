@@ -87,7 +87,7 @@ fn the_text_part_is_trained_as_it_is_alone() {
         assert!(notices.contains("the text part of a `llava` model, "), "{notices}");
     }
     let adapter = std::fs::read_to_string(dir.path("adapter-inside/adapter/adapter_config.json")).unwrap();
-    assert!(adapter.contains(r"model\\.language_model\\.layers\\.(.*\\.)?(q_proj)"), "{adapter}");
+    assert!(adapter.contains("\"model.language_model.layers.1.self_attn.q_proj\""), "{adapter}");
     // The result is trained further.
     let again = TrainConfig { model: Some(dir.path("weights-inside/model")), ..dir.config("again") };
     assert_eq!(train(again).outcome, Outcome::Finished);
