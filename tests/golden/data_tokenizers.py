@@ -89,6 +89,11 @@ CASES = [
     ("qwen2, another class", "bytes", None, {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<s>", "eos_token": "<|im_end|>"}, "qwen2", {}),
     ("qwen3, file", "bytes", None, {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}, "qwen3", {}),
     ("olmo2, another class", "bytes", None, {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|im_end|>"}, "olmo2", {}),
+    ("cohere, its class", "bytes", adding("<s>"), {"tokenizer_class": "CohereTokenizerFast", "bos_token": "<s>", "eos_token": "<|im_end|>"}, "cohere2", {}),
+    ("cohere, no class", "bytes", None, {"add_prefix_space": True, "eos_token": "</s>"}, "cohere", {}),
+    ("granite, another class", "bytes", None, {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|im_end|>"}, "granite", {}),
+    ("gpt2, no class", "bytes", None, {"eos_token": "</s>"}, "gpt2", {}),
+    ("gpt neox, no class", "bytes", None, {"eos_token": "</s>"}, "gpt_neox", {}),
     # Tokens that tokenizer.json lacks.
     ("token of the configuration", "bytes", None, {"eos_token": "</s>", "added_tokens_decoder": {
         "2": {"content": "</s>", "special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False},

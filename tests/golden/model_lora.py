@@ -40,6 +40,15 @@ CASES = {
     "resized_saved": ("llama_untied_bias", 70, dict(
         r=2, lora_alpha=4, target_modules=["v_proj"], modules_to_save=["embed_tokens", "lm_head"])),
     "reward": ("qwen2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", task_type="SEQ_CLS")),
+    "turned": ("gpt2_plain", None, dict(r=2, lora_alpha=4, target_modules="all-linear")),
+    "turned_dora": ("gpt2", None, dict(
+        r=2, lora_alpha=4, use_dora=True, target_modules=["c_attn", "mlp.c_proj"], bias="lora_only", layers_to_transform=[1])),
+    "turned_saved": ("gpt2", None, dict(r=2, lora_alpha=4, target_modules=["c_attn"], modules_to_save=["c_fc", "wpe", "ln_f"])),
+    "turned_reward": ("gpt2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", task_type="SEQ_CLS")),
+    "by_head": ("gpt_neox", None, dict(r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["lm_head"])),
+    "scaled": ("granite", None, dict(r=2, lora_alpha=4, target_modules=["up_proj", "embed_tokens"])),
+    "side_by_side": ("cohere", None, dict(r=2, lora_alpha=4, target_modules="all-linear")),
+    "ungated": ("apertus", None, dict(r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["attention_layernorm"])),
 }
 
 base, out, *only = sys.argv[1:]

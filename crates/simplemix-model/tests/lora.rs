@@ -41,7 +41,7 @@ fn backward(model: &CausalLm, ids: &[u32]) -> f64 {
     let pass = model.checkpointed(&packed).unwrap();
     let rows = pass.hidden().index_select(0, &Tensor::from_slice(&targets.rows));
     let head = model.head().unwrap();
-    let logits = rows.linear(head.weight(), None::<&Tensor>);
+    let logits = rows.linear(head.weight(), None::<&Tensor>) * model.config().logit_scale;
     let logits = match model.config().logit_soft_cap {
         Some(cap) => (logits / cap).tanh() * cap,
         None => logits,
@@ -196,8 +196,47 @@ fn a_vocabulary_of_the_adapters_own() {
 }
 
 #[test]
+fn linear_layers_that_lie_turned_in_files() {
+    check("turned");
+    check("turned_dora");
+    check("turned_saved");
+    let folder = golden("lora").join("turned");
+    let mut model = CausalLm::load(&golden("families").join("gpt2_plain"), Kind::Float, Device::Cpu).unwrap();
+    model.load_adapter("a", &folder).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    model.save_adapter("a", &dir.path().join("copy"), None).unwrap();
+    let settings = |folder: &Path| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("adapter_config.json")).unwrap()).unwrap()
+    };
+    for folder in [folder, dir.path().join("copy")] {
+        assert_eq!(settings(&folder)["fan_in_fan_out"], true);
+    }
+}
+
+#[test]
+fn fused_heads_and_layers_side_by_side() {
+    check("by_head");
+    check("side_by_side");
+}
+
+#[test]
+fn an_activation_with_weights() {
+    check("ungated");
+}
+
+#[test]
+fn a_scaled_embedding_and_scaled_logits() {
+    check("scaled");
+}
+
+#[test]
 fn an_adapter_of_a_reward_model() {
-    let case = Golden::read("reward");
+    adapted_reward("reward");
+    adapted_reward("turned_reward");
+}
+
+fn adapted_reward(name: &str) {
+    let case = Golden::read(name);
     let load = || RewardModel::on_top_of(CausalLm::load(&case.base(), Kind::Float, Device::Cpu).unwrap()).unwrap();
     let mut model = load();
     model.load_adapter(&case.folder).unwrap();

@@ -532,10 +532,23 @@ mod tests {
         let lora = |text: &str| read(text).unwrap().0.lora;
         let default = lora("use_peft: true\n");
         assert_eq!((default.rank, default.alpha, default.dropout), (16, 32.0, 0.05));
-        for (model_type, expected) in [("llama", true), ("qwen3", true), ("phi3", false), ("olmo2", false)] {
+        let q_and_v: &[&str] = &["q_proj", "v_proj"];
+        for (model_type, expected) in [
+            ("llama", Some(q_and_v)),
+            ("qwen3", Some(q_and_v)),
+            ("gpt2", Some(&["c_attn"])),
+            ("gpt_neox", Some(&["query_key_value"])),
+            ("phi3", None),
+            ("olmo2", None),
+            ("granite", None),
+        ] {
             let mut lora = default.clone();
-            let found = lora.resolve_targets(model_type);
-            assert_eq!((found.is_ok(), lora.targets == ["q_proj", "v_proj"]), (expected, expected), "{model_type}");
+            let found = lora.resolve_targets(model_type).ok().map(|()| lora.targets);
+            assert_eq!(
+                found,
+                expected.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+                "{model_type}"
+            );
         }
         let error = default.clone().resolve_targets("phi3").unwrap_err().to_string();
         let expected = "`lora.targets` is peft-default, expected names of layers: peft has no default for `phi3`";

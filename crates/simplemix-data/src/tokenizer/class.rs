@@ -19,6 +19,7 @@ pub(super) enum Class {
 /// A class that builds a tokenizer anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rebuilt {
+    Cohere,
     Gemma,
     Gpt2,
     GptNeoX,
@@ -30,6 +31,7 @@ impl Rebuilt {
     /// The class' name.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Cohere => "CohereTokenizer",
             Self::Gemma => "GemmaTokenizer",
             Self::Gpt2 => "GPT2Tokenizer",
             Self::GptNeoX => "GPTNeoXTokenizer",
@@ -38,12 +40,21 @@ impl Rebuilt {
         }
     }
 
-    const ALL: [Self; 5] = [Self::Gemma, Self::Gpt2, Self::GptNeoX, Self::Llama, Self::Qwen2];
+    const ALL: [Self; 6] = [Self::Cohere, Self::Gemma, Self::Gpt2, Self::GptNeoX, Self::Llama, Self::Qwen2];
 
     /// Special tokens that the class has where the folder names none.
     pub(super) fn default_tokens(self) -> &'static [(&'static str, &'static str)] {
         const END: &str = "<|endoftext|>";
         match self {
+            Self::Cohere => &[
+                ("bos_token", "<BOS_TOKEN>"),
+                ("eos_token", "<|END_OF_TURN_TOKEN|>"),
+                ("unk_token", "<UNK>"),
+                ("pad_token", "<PAD>"),
+                ("cls_token", "<CLS>"),
+                ("sep_token", "<SEP>"),
+                ("mask_token", "<MASK_TOKEN>"),
+            ],
             Self::Gemma => &[
                 ("bos_token", "<bos>"),
                 ("eos_token", "<eos>"),
@@ -68,7 +79,7 @@ fn registered(model_type: &str) -> Option<Class> {
         "qwen2" | "qwen2_moe" | "qwen3" | "qwen3_moe" | "internvl" | "lighton_ocr" | "ovis2" | "qwen2_5_vl"
         | "qwen2_audio" | "qwen2_vl" | "qwen3_vl" => Class::Rebuilt(Rebuilt::Qwen2),
         "idefics2" => Class::Rebuilt(Rebuilt::Llama),
-        "aya_vision" | "cohere" | "cohere2" => Class::Unknown("CohereTokenizer".to_owned()),
+        "aya_vision" | "cohere" | "cohere2" => Class::Rebuilt(Rebuilt::Cohere),
         "gpt2" | "phi" => Class::Rebuilt(Rebuilt::Gpt2),
         "gpt_neox" | "olmo" => Class::Rebuilt(Rebuilt::GptNeoX),
         "glm" | "glm4" | "got_ocr2" | "granite" | "llava" | "llava_next" | "ministral" | "ministral3" | "mistral"
@@ -135,7 +146,6 @@ const OTHERS: &[&str] = &[
     "Clvp",
     "CodeGen",
     "CodeLlama",
-    "Cohere",
     "CpmAnt",
     "Cpm",
     "Deberta",
@@ -236,9 +246,11 @@ mod tests {
             (Some("LlamaTokenizer"), "mistral3", false, Class::File),
             (Some("Qwen2Tokenizer"), "smolvlm", false, Class::File),
             (None, "qwen2_5_vl", true, Class::Rebuilt(Rebuilt::Qwen2)),
-            (None, "cohere2", true, Class::Unknown("CohereTokenizer".to_owned())),
             (Some("PreTrainedTokenizerFast"), "internvl", true, Class::File),
-            (Some("CohereTokenizerFast"), "llama", true, Class::Unknown("CohereTokenizer".to_owned())),
+            (Some("CohereTokenizerFast"), "llama", true, Class::Rebuilt(Rebuilt::Cohere)),
+            (None, "cohere2", true, Class::Rebuilt(Rebuilt::Cohere)),
+            (Some("GPT2Tokenizer"), "granite", true, Class::File),
+            (Some("RobertaTokenizer"), "llama", true, Class::Unknown("RobertaTokenizer".to_owned())),
             (Some("SomebodysTokenizer"), "llama", true, Class::File),
             (Some("LlamaTokenizer"), "", false, llama),
         ] {

@@ -63,6 +63,15 @@ fn parts(class: Rebuilt, config: &Value) -> Parts {
     let decoder = byte_level(true, true);
     let nfc = json!({ "type": "NFC" });
     match class {
+        Rebuilt::Cohere => {
+            let prefix = prefix.unwrap_or(false);
+            let both = [json!({ "type": "Digits", "individual_digits": true }), byte_level(prefix, true)];
+            Parts {
+                normalizer: nfc,
+                pre_tokenizer: json!({ "type": "Sequence", "pretokenizers": both }),
+                decoder: byte_level(prefix, true),
+            }
+        }
         Rebuilt::Gpt2 => {
             Parts { normalizer: Value::Null, pre_tokenizer: byte_level(prefix.unwrap_or(false), true), decoder }
         }

@@ -104,13 +104,13 @@ fn a_difference_between_the_readings_is_told_where_the_data_show_it() {
 fn a_class_that_is_not_reproduced_is_named_or_refused() {
     let golden = golden();
     let mut case = case(&golden, "smollm2").clone();
-    case["tokenizer_config"]["tokenizer_class"] = "CohereTokenizerFast".into();
+    case["tokenizer_config"]["tokenizer_class"] = "RobertaTokenizerFast".into();
     let dir = folder(&case);
     let notices = load(dir.path(), TokenizerAs::File).folder_notices().to_vec();
-    assert!(notices.len() == 1 && notices[0].contains("`CohereTokenizer`, which is not reproduced"), "{notices:?}");
+    assert!(notices.len() == 1 && notices[0].contains("`RobertaTokenizer`, which is not reproduced"), "{notices:?}");
     let options = TokenizeOptions { tokenizer_as: TokenizerAs::Transformers, ..TokenizeOptions::default() };
     let error = PairTokenizer::from_dir(dir.path(), options).unwrap_err().to_string();
-    assert!(error.contains("`tokenizer_class` CohereTokenizer, which builds a tokenizer that is not reproduced here, expected --tokenizer-as file"), "{error}");
+    assert!(error.contains("`tokenizer_class` RobertaTokenizer, which builds a tokenizer that is not reproduced here, expected --tokenizer-as file"), "{error}");
 }
 
 /// A class whose tokenizer fails on texts: the file's is used, and the failure is told.

@@ -47,6 +47,16 @@ simplemix_settings::section! {
 /// Word for the layers that peft adapts if none are named.
 const PEFT_DEFAULT: &str = "peft-default";
 
+/// Layers that peft 0.21 adapts in models of a type if none are named; none if it has no default.
+fn peft_targets(model_type: &str) -> &'static [&'static str] {
+    match model_type {
+        "gemma" | "gemma2" | "gemma3_text" | "llama" | "mistral" | "qwen2" | "qwen3" => &["q_proj", "v_proj"],
+        "gpt2" => &["c_attn"],
+        "gpt_neox" => &["query_key_value"],
+        _ => &[],
+    }
+}
+
 impl LoraSettings {
     /// Replaces `peft-default` among the targets by the layers that peft 0.21 adapts in models of this type if none are named
     /// (`TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING`).
@@ -61,13 +71,14 @@ impl LoraSettings {
         if self.targets.len() > 1 {
             return Err(refuse(format!("{:?}", self.targets), "`peft-default` alone, or names alone"));
         }
-        match model_type {
-            "gemma" | "gemma2" | "gemma3_text" | "llama" | "mistral" | "qwen2" | "qwen3" => {
-                self.targets = ["q_proj", "v_proj"].map(str::to_owned).into();
+        match peft_targets(model_type) {
+            [] => Err(refuse(
+                PEFT_DEFAULT.to_owned(),
+                &format!("names of layers: peft has no default for `{model_type}`"),
+            )),
+            names => {
+                self.targets = names.iter().map(|&name| name.to_owned()).collect();
                 Ok(())
-            }
-            other => {
-                Err(refuse(PEFT_DEFAULT.to_owned(), &format!("names of layers: peft has no default for `{other}`")))
             }
         }
     }
