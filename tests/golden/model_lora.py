@@ -39,6 +39,8 @@ CASES = {
     "resized": ("llama_tied", 61, dict(r=2, lora_alpha=4, target_modules=["v_proj"])),
     "resized_saved": ("llama_untied_bias", 70, dict(
         r=2, lora_alpha=4, target_modules=["v_proj"], modules_to_save=["embed_tokens", "lm_head"])),
+    "neox_head": ("gpt_neox", None, dict(r=2, lora_alpha=4, target_modules=["dense", "lm_head"])),
+    "gpt2_saved": ("gpt2", None, dict(r=2, lora_alpha=4, target_modules=["c_attn"], modules_to_save=["0.mlp.c_fc", "ln_f"])),
     "reward": ("qwen2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", task_type="SEQ_CLS")),
     "turned": ("gpt2_plain", None, dict(r=2, lora_alpha=4, target_modules="all-linear")),
     "turned_dora": ("gpt2", None, dict(

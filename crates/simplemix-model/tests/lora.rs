@@ -190,6 +190,12 @@ fn lengths_and_directions_apart() {
 }
 
 #[test]
+fn modules_that_files_name_or_lay_out_in_another_way() {
+    check("neox_head");
+    check("gpt2_saved");
+}
+
+#[test]
 fn a_vocabulary_of_the_adapters_own() {
     check("resized");
     check("resized_saved");

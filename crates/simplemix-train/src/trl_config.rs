@@ -635,9 +635,45 @@ mod tests {
         assert_eq!(config.optimizer.learning_rate, 1e-6);
     }
 
+    /// TRL 1.16, `ModelConfig` and `get_peft_config`: a list of one becomes a text, which peft takes for a regular expression.
+    #[test]
+    fn an_adapter_is_that_of_trl() {
+        let lora = |text: &str| read(&format!("use_peft: true\n{text}")).unwrap().0.lora;
+        let plain = lora("");
+        assert_eq!(
+            (plain.rank, plain.alpha, plain.dropout, plain.targets),
+            (16, 32.0, 0.05, vec!["peft-default".to_owned()])
+        );
+        assert_eq!(lora("lora_target_modules: [q_proj, v_proj]").targets, ["q_proj", "v_proj"]);
+        assert_eq!(lora("lora_target_modules: ['.*_proj']").target_pattern.as_deref(), Some(".*_proj"));
+        assert_eq!(lora("lora_target_modules: '.*_proj'").target_pattern.as_deref(), Some(".*_proj"));
+        for all in ["all-linear", "[all-linear]"] {
+            let lora = lora(&format!("lora_target_modules: {all}"));
+            assert_eq!((lora.targets.len(), lora.target_pattern), (0, None), "{all}");
+        }
+        let saved =
+            lora("lora_modules_to_save: [lm_head]\nuse_dora: true\nuse_rslora: true\nlora_task_type: CAUSAL_LM");
+        assert_eq!((saved.modules_to_save, saved.dora, saved.rslora), (vec!["lm_head".to_owned()], true, true));
+        let reward = |text: &str| read_for(Objective::Reward, &format!("use_peft: true\n{text}"));
+        assert_eq!(reward("lora_task_type: SEQ_CLS").unwrap().0.lora.rank, 16);
+        let error = reward("").unwrap_err().to_string();
+        assert_eq!(error, "dpo.yaml: `lora_task_type` is null, expected SEQ_CLS for this objective");
+        let (config, ignored) = read("use_dora: true\nlora_r: 4").unwrap();
+        assert_eq!((config.lora.rank, ignored), (0, vec!["lora_r".to_owned(), "use_dora".to_owned()]));
+    }
+
     #[test]
     fn what_cannot_be_followed_is_named() {
         for (text, expected) in [
+            (
+                "use_peft: true\nlora_target_parameters: [experts.down_proj]\n",
+                "dpo.yaml: `lora_target_parameters` is [\"experts.down_proj\"], expected no such key: name linear layers in \
+                 `lora_target_modules`",
+            ),
+            (
+                "use_peft: true\nlora_task_type: SEQ_CLS\n",
+                "dpo.yaml: `lora_task_type` is \"SEQ_CLS\", expected CAUSAL_LM for this objective",
+            ),
             ("betta: 0.1\n", "dpo.yaml: unknown key `betta`; did you mean `beta`?"),
             ("loss_type: [1]\n", "dpo.yaml: `loss_type` is [1], expected a name, or a list of names"),
             ("warmup_steps: 10\n", "dpo.yaml: `warmup_steps` is 10, expected `max_steps` with it, or a share below 1"),

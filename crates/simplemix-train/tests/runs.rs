@@ -191,6 +191,9 @@ fn an_interrupted_run_ends_on_the_same_bits() {
     let with = |text: &'static str| move |dir: &Dir, output: &str| dir.with(output, text);
     resumes("all weights", with("batch.shuffle = 'seed'"));
     resumes("dropped inputs of an adapter", with("lora = { rank = 4, dropout = 0.3 }"));
+    let whole = "lora = { rank = 4, dropout = 0.3, dora = true, modules_to_save = ['lm_head'] }";
+    resumes("an adapter with a head trained whole", with(whole));
+    resumes("an adapter of a reward model", with("objective = 'reward'\nlora = { rank = 4, dropout = 0.3 }"));
     resumes("a moving reference", with("reference = { source = 'on-the-fly', sync_every = 1 }"));
     let adapter = "lora = { rank = 4, dropout = 0.3 }";
     resumes("answers drawn on the way", |dir, output| over(hypo(dir, output), adapter));
@@ -260,6 +263,93 @@ fn a_reward_model_learns_and_its_folder_loads() {
     // It can be trained further: its score is no longer zero.
     let on = TrainConfig { model: Some(finished.folder.model()), ..dir.with("on", "objective = 'reward'") };
     assert!(train(on).records().unwrap()[0].get("loss").unwrap() < 0.6);
+}
+
+/// DoRA with modules trained whole and a head of its own: trained, written as peft does, resumed, and priced.
+#[test]
+fn an_adapter_with_modules_trained_whole() {
+    let dir = Dir::new();
+    let lora = "lora = { rank = 4, dora = true, targets = ['q_proj', 'down_proj'], modules_to_save = ['lm_head', 'norm'], \
+                rank_pattern = { 'q_proj' = 2 }, bias = 'all' }\noptimizer.learning_rate = 1e-2";
+    let finished = train(dir.with("whole", lora));
+    let records = finished.records().unwrap();
+    assert!((records[0].get("loss").unwrap() - std::f64::consts::LN_2).abs() < 1e-5);
+    let last = &records[records.len() - 1];
+    assert!(last.get("eval_rewards/margins").unwrap() > 0.0, "{last:?}");
+    let adapter = weights::read_all(&finished.folder.adapter().join("adapter_model.safetensors")).unwrap();
+    let ends = ["lm_head.weight", "model.norm.weight", "q_proj.lora_magnitude_vector", "down_proj.lora_B.weight"];
+    for end in ends {
+        assert!(adapter.keys().any(|name| name.ends_with(end)), "{end}");
+    }
+    assert!(adapter.iter().filter(|(name, _)| name.contains("q_proj.lora_A")).all(|(_, a)| a.size()[0] == 2));
+    // The model of a tied embedding has got a head of its own.
+    let merged = CausalLm::load(&finished.folder.model(), Kind::Float, Device::Cpu).unwrap();
+    assert!(!merged.config().tie_word_embeddings);
+    let mut base = CausalLm::load(&dir.model(), Kind::Float, Device::Cpu).unwrap();
+    base.load_adapter("a", &finished.folder.adapter()).unwrap();
+    let adapted = base.with_adapter(Some("a")).unwrap();
+    let logits = |model: &CausalLm| {
+        let mut packed = simplemix_model::Packed::new();
+        packed.push(&[1, 2, 3]).unwrap();
+        tch::no_grad(|| model.logits(&model.hidden_states(&packed).unwrap()).unwrap())
+    };
+    assert!((logits(&merged) - logits(&adapted)).abs().max().double_value(&[]) < 1e-4);
+    // A dry run counts a head of its own and its gradient.
+    let estimate = |text: &str| {
+        let run = Run::with_pairs(dir.with("x", text), &dir.model(), &pairs(8), &[]).unwrap();
+        (run.trained_parameters(), run.memory_estimate().unwrap())
+    };
+    let (plain, whole) =
+        (estimate("lora = { rank = 4 }"), estimate("lora = { rank = 4, modules_to_save = ['lm_head'] }"));
+    let head = merged.config().vocab_size * merged.config().hidden_size;
+    assert_eq!(whole.0 - plain.0, head);
+    assert_eq!(whole.1.weights - plain.1.weights, 4 * head as u64);
+    assert_eq!(whole.1.gradients - plain.1.gradients, 4 * head as u64);
+}
+
+#[test]
+fn an_adapter_of_a_reward_model_is_trained() {
+    let dir = Dir::new();
+    let text = "objective = 'reward'\nepochs = 4\noptimizer.learning_rate = 1e-2\nlora = { rank = 4, dropout = 0.1 }";
+    let finished = train(dir.with("reward", text));
+    let records = finished.records().unwrap();
+    assert!((records[0].get("loss").unwrap() - std::f64::consts::LN_2).abs() < 1e-6);
+    assert!(records[records.len() - 2].get("loss").unwrap() < 0.6);
+    let text = std::fs::read_to_string(finished.folder.adapter().join("adapter_config.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["task_type"], "SEQ_CLS");
+    let merged = RewardModel::load(&finished.folder.model(), Kind::Float, Device::Cpu).unwrap();
+    let base = CausalLm::load(&dir.model(), Kind::Float, Device::Cpu).unwrap();
+    let mut adapted = RewardModel::on_top_of(base).unwrap();
+    adapted.load_adapter(&finished.folder.adapter()).unwrap();
+    let score = |model: &RewardModel| model.score(&[&[1, 2, 3]]).unwrap()[0];
+    assert!((score(&merged) - score(&adapted)).abs() < 1e-4 && score(&merged) != 0.0);
+    // Training goes on from the adapter's files.
+    let mut on = dir.with("on", "objective = 'reward'");
+    on.lora.adapter = Some(finished.folder.adapter());
+    assert!(train(on).records().unwrap()[0].get("loss").unwrap() < 0.6);
+    let mut policy = dir.with("policy", "");
+    policy.lora.adapter = Some(finished.folder.adapter());
+    let error = Run::with_pairs(policy, &dir.model(), &pairs(8), &[]).unwrap_err().to_string();
+    assert!(error.contains("`task_type` of an adapter is `SEQ_CLS`, expected `CAUSAL_LM`"), "{error}");
+}
+
+#[test]
+fn matrices_beside_the_head_are_trained_without_dropout() {
+    let dir = Dir::new();
+    let lora = |dropout: f64| {
+        format!("lora = {{ rank = 4, dropout = {dropout}, targets = ['q_proj', 'lm_head', 'embed_tokens'] }}")
+    };
+    let records = train(dir.with("head", &format!("{}\noptimizer.learning_rate = 1e-2", lora(0.0)))).records().unwrap();
+    assert!(records[records.len() - 1].get("eval_rewards/margins").unwrap() > 0.0);
+    let adapter = weights::read_all(&dir.path("head").join("adapter/adapter_model.safetensors")).unwrap();
+    let moved = |end: &str| {
+        let (_, tensor) = adapter.iter().find(|(name, _)| name.ends_with(end)).unwrap();
+        tensor.abs().max().double_value(&[]) > 0.0
+    };
+    assert!(moved("lm_head.lora_B.weight") && moved("embed_tokens.lora_embedding_A"));
+    let error = Run::with_pairs(dir.with("x", &lora(0.1)), &dir.model(), &pairs(8), &[]).unwrap_err().to_string();
+    assert!(error.starts_with("`lora.dropout` is 0.1 with an adapter of the output head, expected 0"), "{error}");
 }
 
 #[test]

@@ -388,9 +388,15 @@ impl ModelConfig {
         self.names.module(EMBEDDING.strip_suffix(".weight").unwrap_or(EMBEDDING))
     }
 
-    /// transformers' name of the output head's module, whether it has weights of its own or not.
+    /// Name of the output head's module in transformers' classes, whether it has weights of its own or not. A class may write its
+    /// weights under another name: [`ModelConfig::own_head_name`].
     pub(crate) fn head_module(&self) -> String {
-        self.names.module(HEAD.strip_suffix(".weight").unwrap_or(HEAD))
+        HEAD.strip_suffix(".weight").unwrap_or(HEAD).to_owned()
+    }
+
+    /// transformers' name of the output head in its files, if it has weights of its own.
+    pub(crate) fn own_head_name(&self) -> String {
+        self.names.tensor(HEAD)
     }
 
     /// Every linear layer but the output head, under transformers' names, with their shapes `[out, in]`.

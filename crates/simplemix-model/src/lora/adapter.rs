@@ -69,9 +69,17 @@ impl Base<'_> {
         self.tensor(name).or_else(embedding).expect("a model has an embedding")
     }
 
+    /// Name in the model of a layer's weight.
+    fn weight_name(&self, target: &Target) -> String {
+        match target.place {
+            Place::Head => self.config.own_head_name(),
+            Place::Linear | Place::Embedding => format!("{}.weight", target.module),
+        }
+    }
+
     /// The weight of a layer as the matrices change it, `[O, I]`.
     fn changed_weight(&self, target: &Target) -> Tensor {
-        let weight = self.weight(&format!("{}.weight", target.module));
+        let weight = self.weight(&self.weight_name(target));
         match target.place {
             Place::Embedding => weight.tr(),
             Place::Linear | Place::Head => weight.shallow_clone(),
@@ -251,7 +259,7 @@ impl Adapter {
         let saved = |name: &str| self.saved.iter().find(|(saved, _)| saved.tensor == name).map(|(_, tensor)| &tensor.0);
         let over = |(name, tensor): &(String, Tensor)| (name.clone(), saved(name).unwrap_or(tensor).shallow_clone());
         let parameters = base.parameters.iter().map(over).collect();
-        let own_head = format!("{}.weight", base.config.head_module());
+        let own_head = base.config.own_head_name();
         let head = match self.has_tied_head {
             true => saved(&base.config.embedding_name()),
             false => saved(&own_head),
@@ -264,7 +272,7 @@ impl Adapter {
     pub(crate) fn merging(&self, base: Base<'_>) -> (ModelConfig, Parameters, HashMap<String, Change>) {
         let mut config = base.config.clone();
         let (mut parameters, head) = self.over(base);
-        let own_head = format!("{}.weight", config.head_module());
+        let own_head = config.own_head_name();
         let parts = [config.embedding_name(), own_head.clone()];
         let of_parts = self.saved.iter().any(|(saved, _)| parts.contains(&saved.tensor) && !self.has_tied_head)
             || self.targets.iter().any(|(target, _)| target.place != Place::Linear);
@@ -278,7 +286,7 @@ impl Adapter {
                 Place::Embedding => Change::Embedding(EmbeddingLora { pair, dora }),
                 Place::Linear | Place::Head => Change::Linear(Lora { pair, dora, dropout: None }),
             };
-            (format!("{}.weight", target.module), change)
+            (base.weight_name(target), change)
         };
         (config, parameters, self.targets.iter().map(change).collect())
     }
@@ -313,21 +321,18 @@ impl Adapter {
             .filter(|(target, _)| target.place != Place::Linear)
             .map(|(target, _)| target.module.as_str())
             .collect();
-        let is_saved = |module: &str| {
-            let tensor = format!("{module}.weight");
-            self.saved.iter().any(|(saved, _)| saved.tensor == tensor)
-        };
-        for module in [base.config.embedding_module(), base.config.head_module()] {
+        let is_saved = |tensor: &str| self.saved.iter().any(|(saved, _)| saved.tensor == tensor);
+        let (embedding, head) = (base.config.embedding_name(), base.config.own_head_name());
+        for (module, own) in [(base.config.embedding_module(), &embedding), (base.config.head_module(), &head)] {
             let part = match () {
-                () if self.config.is_reward() && module == base.config.head_module() => continue,
+                () if self.config.is_reward() && *own == head => continue,
                 () if targeted.contains(&module.as_str()) => "base_layer.weight",
                 // As in peft, which writes one kind or the other.
                 () if !self.holds_embeddings || !targeted.is_empty() => continue,
-                () if is_saved(&module) => "original_module.weight",
+                () if is_saved(own) => "original_module.weight",
                 () => "weight",
             };
-            let weight = base.weight(&format!("{module}.weight")).shallow_clone();
-            tensors.push((format!("{}{module}.{part}", super::peft::PREFIX), weight));
+            tensors.push((format!("{}{module}.{part}", super::peft::PREFIX), base.weight(own).shallow_clone()));
         }
         if self.has_tied_head {
             let head = format!("{}{}.weight", super::peft::PREFIX, base.config.head_module());

@@ -186,7 +186,7 @@ impl LoraConfig {
     /// # Errors
     /// As [`LoraConfig::tensors`].
     pub fn trains_head(&self, model: &ModelConfig) -> Result<bool> {
-        let (parts, head) = (self.parts(model)?, format!("{}.weight", model.head_module()));
+        let (parts, head) = (self.parts(model)?, model.own_head_name());
         let is_whole = parts.has_tied_head || parts.saved.iter().any(|saved| saved.tensor == head);
         Ok(is_whole || parts.targets.iter().any(|target| target.place == Place::Head))
     }

@@ -48,13 +48,15 @@ pub(super) fn is_of_model(name: &str, model: &ModelConfig, parts: &LoraParts) ->
             return false;
         };
         OWN.contains(&end)
-            || (end == TRAINED[1] && !is_trained(parts, module))
+            || (end == TRAINED[1] && !is_trained(parts, module, model))
             || (parts.has_tied_head && *module == modules[1])
     })
 }
 
-fn is_trained(parts: &LoraParts, module: &str) -> bool {
-    parts.saved.iter().any(|saved| saved.tensor.strip_suffix(".weight") == Some(module))
+/// Whether the embedding or the output head, by its module, is trained whole.
+fn is_trained(parts: &LoraParts, module: &str, model: &ModelConfig) -> bool {
+    let own = if module == model.head_module() { model.own_head_name() } else { format!("{module}.weight") };
+    parts.saved.iter().any(|saved| saved.tensor == own)
 }
 
 /// Configuration and weights of `base` with the embeddings of an adapter's folder; none if it holds none.
@@ -73,10 +75,10 @@ pub(crate) fn stored(folder: &Path, config: &LoraConfig, base: Base<'_>) -> Resu
         base.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
     let [embedding, head] = [resized.embedding_module(), resized.head_module()];
     for (name, tensor) in &mut parameters {
-        let Some(module) =
-            name.strip_suffix(".weight").filter(|module| [&embedding, &head].contains(&&module.to_string()))
-        else {
-            continue;
+        let module = match () {
+            () if *name == resized.embedding_name() => &embedding,
+            () if *name == resized.own_head_name() => &head,
+            () => continue,
         };
         let is_tied = resized.tie_word_embeddings && !config.is_reward();
         let own = match file.own(module, &resized)? {
@@ -105,7 +107,7 @@ struct File<'a> {
 impl File<'_> {
     /// The weight that the model has in `module` according to the file.
     fn own(&mut self, module: &str, resized: &ModelConfig) -> Result<Option<Tensor>> {
-        let trained = is_trained(self.parts, module) || self.parts.has_tied_head;
+        let trained = is_trained(self.parts, module, resized) || self.parts.has_tied_head;
         let plain = (!trained).then_some(TRAINED[1]);
         let names = self.reader.names();
         let name = OWN.iter().copied().chain(plain).map(|end| format!("{PREFIX}{module}.{end}"));
@@ -130,7 +132,7 @@ impl File<'_> {
         tied_to: Option<&str>,
     ) -> Result<Tensor> {
         let mut used = [Some(module), tied_to].into_iter().flatten();
-        let missing = used.find(|used| !is_trained(self.parts, used) && !self.parts.has_tied_head);
+        let missing = used.find(|used| !is_trained(self.parts, used, resized) && !self.parts.has_tied_head);
         let (old, new) = (self.base.config.vocab_size, resized.vocab_size);
         if let Some(missing) = missing {
             return Err(self.refuse(format!(

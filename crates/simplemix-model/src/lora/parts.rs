@@ -91,6 +91,8 @@ struct Modules {
     layers: Vec<(String, Place, [i64; 2])>,
     tensors: Vec<(String, Vec<i64>)>,
     turned: BTreeSet<String>,
+    /// The output head's name in the class, and in the model.
+    own_head: (String, String),
     all: BTreeSet<String>,
 }
 
@@ -100,19 +102,20 @@ impl Modules {
         let [embedding, head] = [model.embedding_module(), model.head_module()];
         let mut layers = vec![(embedding, Place::Embedding, [h, v])];
         layers.extend(model.linear_modules().into_iter().map(|(module, shape)| (module, Place::Linear, shape)));
+        let own_head = model.own_head_name();
         let mut tensors = if is_reward { model.reward_tensors() } else { model.tensors() };
         if !is_reward {
-            if model.tie_word_embeddings {
-                tensors.push((format!("{head}.weight"), vec![v, h]));
-            }
-            layers.push((head, Place::Head, [v, h]));
+            // In the class it is `lm_head`, whatever its name in files, and there also where it is the embedding.
+            tensors.retain(|(name, _)| *name != own_head);
+            tensors.push((format!("{head}.weight"), vec![v, h]));
+            layers.push((head.clone(), Place::Head, [v, h]));
         }
         let mut all = BTreeSet::new();
         for (tensor, _) in &tensors {
             all.extend(tensor.match_indices('.').map(|(dot, _)| tensor[..dot].to_owned()));
         }
         let turned = tensors.iter().filter(|(tensor, _)| model.is_turned(tensor)).map(|(tensor, _)| tensor.clone());
-        Self { layers, turned: turned.collect(), tensors, all }
+        Self { layers, turned: turned.collect(), own_head: (format!("{head}.weight"), own_head), tensors, all }
     }
 
     /// Whether a module is a list of others.
@@ -140,7 +143,7 @@ impl LoraConfig {
         let modules = Modules::of(model, self.is_reward());
         let targets = self.targets_in(&modules)?;
         let (mut saved, whole) = self.saved_in(&modules, &targets)?;
-        let [embedding, head] = [model.embedding_module(), model.head_module()].map(|name| format!("{name}.weight"));
+        let (embedding, head) = (model.embedding_name(), model.own_head_name());
         let has_tied_head = self.tie && model.tie_word_embeddings && !self.is_reward();
         if has_tied_head && targets.iter().any(|target| target.place != Place::Linear) {
             return refused(
@@ -273,9 +276,10 @@ impl LoraConfig {
         let is_target = |module: &str| targets.iter().any(|target| target.module == module);
         let mut all: Vec<Saved> = Vec::new();
         let mut add = |(tensor, shape): &(String, Vec<i64>), file: String| {
-            if !all.iter().any(|saved| saved.tensor == *tensor) {
+            let own = if *tensor == modules.own_head.0 { &modules.own_head.1 } else { tensor };
+            if !all.iter().any(|saved| saved.tensor == *own) {
                 let is_turned = modules.turned.contains(tensor);
-                all.push(Saved { tensor: tensor.clone(), file, shape: shape.clone(), is_turned });
+                all.push(Saved { tensor: own.clone(), file, shape: shape.clone(), is_turned });
             }
         };
         let whole: Vec<&String> =

@@ -15,8 +15,7 @@ use tch::{Device, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
-use super::shapes::Shapes;
-use super::shapes::lora_task;
+use super::shapes::{Shapes, lora_task};
 use crate::config::{Objective, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loop_settings::LoopSettings;
@@ -123,6 +122,7 @@ impl Run {
         }
         let stop_tokens = tokenizer.eos_ids().to_vec();
         notices.extend(notices_of(&settings, train.len()));
+        notices.extend(tokenizer_notice(&config, &shapes));
         if let Some(date) = &config.tokens.template_date {
             notices.push(format!("the chat template writes a date: {date} in this run (`tokens.template_date`)"));
         }
@@ -396,6 +396,18 @@ fn notices_of(settings: &LoopSettings, pairs: usize) -> Vec<String> {
         ));
     }
     notices
+}
+
+/// Says that an adapter with embeddings of its own may have been made for another tokenizer.
+fn tokenizer_notice(config: &TrainConfig, shapes: &Shapes) -> Option<String> {
+    let (folder, entries) = (config.lora.adapter.as_ref()?, shapes.adapter.as_ref()?.vocab_size?);
+    folder.join("tokenizer.json").is_file().then(|| {
+        format!(
+            "{}: the adapter brings {entries} embeddings and a tokenizer; texts are read with the model's tokenizer, so copy the \
+             adapter's files over it in a copy of the model's folder if tokens were added",
+            folder.display()
+        )
+    })
 }
 
 /// Refuses a run whose learning rate is 0 in every update, or for every parameter.
