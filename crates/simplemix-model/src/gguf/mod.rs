@@ -8,6 +8,7 @@ mod convert;
 mod error;
 mod quant;
 mod reader;
+mod super_blocks;
 mod tokenizer;
 
 pub use convert::{ImportReport, import_gguf};
