@@ -68,10 +68,16 @@ impl HypoSettings {
         if self.prompts == 0 { pairs } else { self.prompts.min(pairs) }
     }
 
-    /// Most prompts of a forward pass over responses to prompts of up to `longest` tokens.
-    pub(crate) fn pass_prompts(&self, longest: usize, micro_batch_tokens: usize, pairs: usize) -> usize {
+    /// Most prompts of a forward pass over responses to prompts of up to `longest` tokens, each laid out `copies` times.
+    pub(crate) fn pass_prompts(&self, longest: usize, copies: usize, micro_batch_tokens: usize, pairs: usize) -> usize {
         let scored = self.samples * self.max_new_tokens;
-        (micro_batch_tokens / (longest + scored)).clamp(1, self.prompts_of(pairs).max(1))
+        (micro_batch_tokens / (copies * longest + scored)).clamp(1, self.prompts_of(pairs).max(1))
+    }
+
+    /// Most copies of a prompt of `longest` tokens or fewer in a pass of `model`: one for all responses, unless their lengths can
+    /// have different rotary frequencies.
+    pub(crate) fn copies(&self, model: &ModelConfig, longest: usize) -> usize {
+        if model.same_frequencies(1, longest + self.max_new_tokens) { 1 } else { self.samples }
     }
 
     /// Batch size of generation in an update of `pairs` pairs.
@@ -133,7 +139,7 @@ impl Hypo {
     ) -> Result<HypoSums> {
         let options = ForwardOptions { token_metrics: false, wpo: None, ld_alpha: None, ..*options };
         let mut sums = HypoSums::default();
-        for part in parts(sampled, options.micro_batch_tokens) {
+        for part in parts(policy.config(), sampled, options.micro_batch_tokens) {
             match self.accumulate_part(policy, part, weight, &options)? {
                 Some(estimate) => sums.add(part, estimate),
                 None => return Ok(HypoSums::nan()),
@@ -210,9 +216,15 @@ impl HypoSums {
     }
 }
 
-/// Splits prompts in order so that each part has at most `budget` tokens with the responses, or one prompt.
-fn parts<'a, 'b>(sampled: &'b [Sampled<'a>], budget: usize) -> Vec<&'b [Sampled<'a>]> {
-    let tokens = |s: &Sampled<'_>| s.prompt.len() + s.responses.iter().map(Vec::len).sum::<usize>();
+/// Splits prompts in order so that each part has at most `budget` tokens with the responses as they are laid out for `model`, or one
+/// prompt.
+fn parts<'a, 'b>(model: &ModelConfig, sampled: &'b [Sampled<'a>], budget: usize) -> Vec<&'b [Sampled<'a>]> {
+    let tokens = |s: &Sampled<'_>| {
+        let lengths: Vec<usize> = s.responses.iter().map(|response| s.prompt.len() + response.len()).collect();
+        let is_first = |at: &usize| !lengths[..*at].iter().any(|&length| model.same_frequencies(length, lengths[*at]));
+        let copies = (0..lengths.len()).filter(is_first).count();
+        copies * s.prompt.len() + s.responses.iter().map(Vec::len).sum::<usize>()
+    };
     let (mut parts, mut start, mut held) = (Vec::new(), 0, 0);
     for (i, prompt) in sampled.iter().enumerate() {
         if i > start && held + tokens(prompt) > budget {

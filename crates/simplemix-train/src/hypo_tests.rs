@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use simplemix_model::{ModelConfig, tiny};
+use simplemix_model::{ModelConfig, RopeScaling, tiny};
 use tch::{Device, Kind, Tensor};
 
 use super::*;
@@ -202,14 +202,25 @@ fn samples_follow_from_update_and_place() {
 fn prompts_are_grouped_within_the_budget_and_settings_checked() {
     let sampled = |length: usize| Sampled { prompt: &PROMPT, responses: vec![vec![0; length], vec![0]], ended: 0 };
     let all = [sampled(1), sampled(2), sampled(90), sampled(1)];
-    let sizes = |budget| parts(&all, budget).iter().map(|part| part.len()).collect::<Vec<_>>();
-    assert_eq!((sizes(11), sizes(1), sizes(1000)), (vec![2, 1, 1], vec![1; 4], vec![4]));
+    let mut config = tiny::config();
+    let sizes = |model: &ModelConfig, budget: usize| {
+        parts(model, &all, budget).iter().map(|part| part.len()).collect::<Vec<_>>()
+    };
+    let of = |budget: usize| sizes(&tiny::config(), budget);
+    assert_eq!((of(11), of(1), of(1000)), (vec![2, 1, 1], vec![1; 4], vec![4]));
+    // Where frequencies follow from a sequence's length, responses of two lengths have a prompt each.
+    config.ropes[0].scaling = RopeScaling::Dynamic { factor: 2.0, max_position_embeddings: 4 };
+    assert_eq!((sizes(&config, 13), sizes(&config, 14)), (vec![1; 4], vec![2, 1, 1]));
+    assert_eq!(
+        (SETTINGS.copies(&config, 3), SETTINGS.copies(&config, 2), SETTINGS.copies(&tiny::config(), 3)),
+        (2, 1, 1)
+    );
     let text = |settings: HypoSettings| settings.check_ranges().unwrap_err().to_string();
     assert_eq!(text(HypoSettings { lambda: -1.0, ..SETTINGS }), "`hypo.lambda` is -1, expected a number >= 0");
     assert_eq!(text(HypoSettings { clip: Some(0.0), ..SETTINGS }), "`hypo.clip` is 0, expected a number above 0");
     assert_eq!(text(HypoSettings { samples: 0, ..SETTINGS }), "`hypo.samples` is 0, expected a whole number >= 1");
     // A thousand tokens hold three prompts of 50 tokens with two responses of 128.
     let settings = HypoSettings { max_new_tokens: 128, ..SETTINGS };
-    assert_eq!(settings.pass_prompts(50, 1000, 8), 3);
-    assert_eq!((settings.pass_prompts(50, 10, 8), settings.rows(8)), (1, 16));
+    assert_eq!(settings.pass_prompts(50, 1, 1000, 8), 3);
+    assert_eq!((settings.pass_prompts(50, 1, 10, 8), settings.rows(8)), (1, 16));
 }

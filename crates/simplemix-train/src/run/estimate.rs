@@ -44,11 +44,11 @@ impl Pass {
         pass
     }
 
-    /// Responses of `new` tokens that HyPO samples to prompts of `prompt` tokens.
-    fn of_samples(hypo: &HypoSettings, prompt: usize, prompts: usize) -> Self {
+    /// Responses of `new` tokens that HyPO samples to prompts of `prompt` tokens, each laid out `copies` times.
+    fn of_samples(hypo: &HypoSettings, prompt: usize, copies: usize, prompts: usize) -> Self {
         let new = hypo.max_new_tokens;
         let of_prompt = (0..hypo.samples).map(|sample| match sample {
-            0 => RunTokens { own: prompt + new, before: 0 },
+            sample if sample < copies => RunTokens { own: prompt + new, before: 0 },
             _ => RunTokens { own: new, before: prompt },
         });
         let runs = of_prompt.cycle().take(prompts * hypo.samples).collect();
@@ -132,8 +132,9 @@ impl<'a> Needs<'a> {
         let slack = Slack::of(device, adapter.is_some() && !is_checkpointed, sizes().map(|size| size * element));
         let mut sampling = 0;
         if let Some(hypo) = config.hypo() {
-            let prompts = hypo.pass_prompts(prompt, most, config.batch.batch_size);
-            passes.push(Pass::of_samples(&hypo, prompt, prompts));
+            let copies = hypo.copies(model, prompt);
+            let prompts = hypo.pass_prompts(prompt, copies, most, config.batch.batch_size);
+            passes.push(Pass::of_samples(&hypo, prompt, copies, prompts));
             // Keys and values of the batch. Sampling is over before activations are kept.
             let row = (prompt + hypo.max_new_tokens) as u64 * model.cache_bytes(element as usize);
             sampling = hypo.rows(config.batch.batch_size) as u64 * row;
