@@ -161,3 +161,47 @@ fn tokenizers_that_transformers_builds_anew_are_read_as_asked() {
     let output = dir.simplemix(&[&generate[..], &["-o", "c.parquet"]].concat());
     assert!(output.status.success() && stderr(&output).contains("8 of 8 prompts looked at"), "{}", stderr(&output));
 }
+
+/// The tiny model as the text part of a LLaVA, beside a projector.
+fn multimodal(folder: &Path) {
+    change(folder, "config.json", |config| {
+        *config = json!({
+            "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": config.clone(),
+            "vision_config": { "model_type": "clip_vision_model" },
+        });
+    });
+    let file = folder.join("model.safetensors");
+    let tensors = simplemix_model::weights::read_all(&file).unwrap();
+    let mut tensors: Vec<_> =
+        tensors.into_iter().map(|(name, tensor)| (format!("language_model.{name}"), tensor)).collect();
+    tensors.push(("multi_modal_projector.linear_1.weight".to_owned(), tch::Tensor::from_slice(&[1.0f32, 2.0])));
+    simplemix_model::weights::save(&file, &tensors).unwrap();
+}
+
+#[test]
+fn every_command_says_what_the_weights_hold_beside_the_model() {
+    let dir = Dir::new();
+    dir.pairs("p.jsonl", "a", 8);
+    multimodal(&dir.model());
+    // 259 rows of 64; two layers of 4096 + 4096 + 4096 + 30720 in matrices and 128 in norms; the last norm's 64.
+    let notice = "the text part of a `llava` model, 102912 weights, is read; its other tensors, 1 in all, are not loaded";
+    let says = |args: &[&str]| {
+        let output = dir.simplemix(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(notice), "{args:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let train = ["train", "--model", "model", "--train", "p.jsonl", "--output", "run", "--batch-size", "4"];
+    let dry = dir.simplemix(&[&train[..], &["--dry-run"]].concat());
+    let said = format!("{}{}", stderr(&dry), String::from_utf8_lossy(&dry.stdout));
+    assert!(said.contains("102912 weights trained"), "{said}");
+    assert!(said.contains("those of the text part of a `llava` model; the others stay as they are"), "{said}");
+    says(&train);
+    says(&["logps", "--model", "model", "--data", "p.jsonl", "-o", "l.jsonl"]);
+    says(&["eval", "preferences", "--model", "run/model", "--data", "p.jsonl"]);
+    says(&["generate", "--model", "model", "--prompts", "p.jsonl", "--max-new-tokens", "4", "-o", "c.parquet"]);
+    // transformers has no class for it.
+    let reward = dir.simplemix(&[&train[..5], &["--output", "r", "--objective", "reward"]].concat());
+    assert_eq!(reward.status.code(), Some(2), "{}", stderr(&reward));
+    assert!(stderr(&reward).contains("`model_type` of a reward model is `llava`"), "{}", stderr(&reward));
+}

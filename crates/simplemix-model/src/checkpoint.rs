@@ -157,7 +157,7 @@ impl Names {
         if let Some(class) = config.part_of() {
             let (weights, count, names) = (config.parameters(), self.others.len(), listed(&self.others));
             all.push(format!(
-                "{folder}: the text part of a `{class}` model, {weights} weights, is read; its {count} other tensors are not loaded, \
+                "{folder}: the text part of a `{class}` model, {weights} weights, is read; its other tensors, {count} in all, are not loaded, \
                  and a saved model has them from this folder as they are: {names}"
             ));
         } else if !self.others.is_empty() {

@@ -1,7 +1,6 @@
 //! Model folders, which appear whole or not at all.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -53,18 +52,21 @@ impl Saving<'_> {
         write(folder, |new| {
             new.write("config.json", format!("{config:#}\n"))?;
             for (name, from) in self.companions(&rest) {
+                if let Some(within) = name.parent() {
+                    create_dir_all(new.path().join(within))?;
+                }
                 new.copy(from, name)?;
             }
             weights::save_in_shards(new, self.weights, &rest, self.shard_bytes)
         })
     }
 
-    /// Files that travel along, by name: the source's, and those of `rest` that it does not have.
-    fn companions(&self, rest: &Rest) -> BTreeMap<OsString, PathBuf> {
-        let of_rest = rest.files.iter().filter_map(|path| Some((path.file_name()?.to_owned(), path.clone())));
-        let mut all: BTreeMap<OsString, PathBuf> = of_rest.collect();
-        let names: Vec<OsString> = COMPANIONS.iter().map(OsString::from).chain(all.keys().cloned()).collect();
-        let of_source = |name: OsString| Some((name.clone(), self.source?.join(name)));
+    /// Files that travel along, by their paths in the folder: the source's, and those of `rest` that it does not have.
+    fn companions(&self, rest: &Rest) -> BTreeMap<PathBuf, PathBuf> {
+        let of_rest = |name: &PathBuf| Some((name.clone(), self.origin?.join(name)));
+        let mut all: BTreeMap<PathBuf, PathBuf> = rest.files.iter().filter_map(of_rest).collect();
+        let names: Vec<PathBuf> = COMPANIONS.iter().map(PathBuf::from).chain(all.keys().cloned()).collect();
+        let of_source = |name: PathBuf| Some((name.clone(), self.source?.join(name)));
         all.extend(names.into_iter().filter_map(of_source).filter(|(_, path)| path.is_file()));
         all
     }

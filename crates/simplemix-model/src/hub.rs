@@ -17,6 +17,11 @@ const OPTIONAL: &[&str] = &[
     "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
+    // Of the other parts of multimodal models, which go into a saved model.
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
 ];
 
 /// The folder of `model`: the path itself, or the hub's model of that id, downloaded into the hub's cache.

@@ -5,6 +5,7 @@
 //! before anything is written.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(crate) struct Rest {
     pub(crate) names: HashMap<String, String>,
     /// Tensors to copy, with their names.
     pub(crate) tensors: Vec<(String, Copied)>,
-    /// Files to copy.
+    /// Files to copy, by their paths in the folder.
     pub(crate) files: Vec<PathBuf>,
 }
 
@@ -91,20 +92,32 @@ impl Rest {
 /// Endings of files that hold weights, in any form.
 const WEIGHTS: [&str; 9] = ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ckpt"];
 
-/// Files of a folder beside weights, their index and `config.json`.
+/// Folder of further chat templates in a model's folder.
+const TEMPLATES: &str = "additional_chat_templates";
+
+/// Files of a folder beside weights, their index and `config.json`, by their paths in it.
 fn others(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).at(folder, "read")? {
-        let path = entry.at(folder, "read")?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_weights = path.extension().and_then(|end| end.to_str()).is_some_and(|end| WEIGHTS.contains(&end));
-        let is_left_out = is_weights || name.ends_with(".index.json") || name == "config.json" || name.starts_with('.');
-        if !is_left_out && path.is_file() {
-            files.push(path);
-        }
+    let mut files: Vec<PathBuf> = names_in(folder)?.into_iter().map(PathBuf::from).collect();
+    files.retain(|name| !is_left_out(name));
+    let templates = folder.join(TEMPLATES);
+    if templates.is_dir() {
+        files.extend(names_in(&templates)?.into_iter().map(|name| Path::new(TEMPLATES).join(name)));
     }
     files.sort();
     Ok(files)
+}
+
+/// Names of the files right in a folder.
+fn names_in(folder: &Path) -> Result<Vec<OsString>> {
+    let entries = std::fs::read_dir(folder).at(folder, "read")?;
+    let names = entries.map(|entry| Ok(entry.at(folder, "read")?.file_name())).collect::<Result<Vec<_>>>()?;
+    Ok(names.into_iter().filter(|name| folder.join(name).is_file()).collect())
+}
+
+fn is_left_out(name: &Path) -> bool {
+    let text = name.to_str().unwrap_or_default();
+    let is_weights = name.extension().and_then(|end| end.to_str()).is_some_and(|end| WEIGHTS.contains(&end));
+    is_weights || text.ends_with(".index.json") || text == "config.json" || text.starts_with('.')
 }
 
 impl Copied {

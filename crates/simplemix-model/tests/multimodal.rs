@@ -255,6 +255,35 @@ fn the_head_is_tied_as_the_class_says() {
 }
 
 #[test]
+fn files_beside_weights_are_copied_and_weights_in_other_forms_are_not() {
+    let dir = renamed("llava", &str::to_owned, &|_| ());
+    let templates = dir.path().join("additional_chat_templates");
+    std::fs::create_dir(&templates).unwrap();
+    std::fs::create_dir(dir.path().join("onnx")).unwrap();
+    std::fs::write(templates.join("tool_use.jinja"), "{{ tools }}").unwrap();
+    let files =
+        ["params.json", "tekken.json", "processing.py", "consolidated.safetensors", "pytorch_model.bin", ".hidden"];
+    files.iter().for_each(|name| std::fs::write(dir.path().join(name), *name).unwrap());
+    let copy = dir.path().join("copy");
+    loaded(dir.path()).save(&copy, None).unwrap();
+    let mut names: Vec<String> =
+        std::fs::read_dir(&copy).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let expected = [
+        "additional_chat_templates",
+        "config.json",
+        "model.safetensors",
+        "params.json",
+        "preprocessor_config.json",
+        "processing.py",
+        "tekken.json",
+    ];
+    assert_eq!(names, expected);
+    let template = copy.join("additional_chat_templates/tool_use.jinja");
+    assert_eq!(std::fs::read_to_string(template).unwrap(), "{{ tools }}");
+}
+
+#[test]
 fn a_folder_that_is_gone_is_an_error_before_anything_is_written() {
     let dir = renamed("llava", &str::to_owned, &|_| ());
     let model = loaded(dir.path());

@@ -64,6 +64,15 @@ const LLAVA: &[(&str, &str)] = &[
 ];
 const QWEN2_VL: &[(&str, &str)] = &[DUPLICATES[0], DUPLICATES[1], ("model.", "model.language_model.")];
 
+const QIANFAN: &[(&str, &str)] = &[
+    DUPLICATES[0],
+    DUPLICATES[1],
+    ("language_model.lm_head.", "lm_head."),
+    // transformers renames layers of the vision tower when it saves, and these with them.
+    ("language_model.model.encoder.layers.", "model.language_model.layers."),
+    ("language_model.model.", "model.language_model."),
+];
+
 const fn present(model_type: &'static str, text: Text, tied: Tied) -> Multimodal {
     Multimodal { model_type, text, tied, decoder: "model.language_model", older: PRESENT, has_rewards: false }
 }
@@ -102,6 +111,7 @@ const ALL: &[Multimodal] = &[
     present("ovis2", Text::Any("qwen2"), Tied::Whole(true)),
     present("perception_lm", Text::Any("llama"), Tied::TextUnlessWhole),
     llava("pp_chart2table", Text::Any("qwen2"), Tied::Whole(true)),
+    Multimodal { older: QIANFAN, ..present("qianfan_ocr", Text::Any("qwen3"), Tied::Whole(false)) },
     Multimodal { older: QWEN2_VL, ..present("qwen2_5_vl", Text::Flat("qwen2_5_vl_text"), Tied::Either) },
     llava("qwen2_audio", Text::Any("qwen2"), Tied::Whole(false)),
     Multimodal { older: QWEN2_VL, ..present("qwen2_vl", Text::Flat("qwen2_vl_text"), Tied::Either) },
@@ -190,6 +200,36 @@ impl Multimodal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BEGIN: &str =
+        "<!-- classes: UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_multimodal_classes -->\n";
+    const END: &str = "<!-- end of classes -->";
+
+    #[test]
+    fn the_table_of_multimodal_classes_is_up_to_date() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("docs/models.md has the first marker");
+        let (table, after) = rest.split_once(END).expect("docs/models.md has the second marker");
+        let row = |class: &Multimodal| {
+            let text = match class.text {
+                Text::Only(name) | Text::Flat(name) => format!("`{name}`"),
+                Text::Any(name) | Text::With(name, _) => format!("any; `{name}` if it is not named"),
+            };
+            let rewards = if class.has_rewards { "yes" } else { "" };
+            format!("| `{}` | {text} | {rewards} |\n", class.model_type)
+        };
+        let rows: String = ALL.iter().map(row).collect();
+        let expected = format!("\n| `model_type` | text part | reward models |\n| --- | --- | --- |\n{rows}\n");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+        } else {
+            assert_eq!(
+                table, expected,
+                "run UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_multimodal_classes"
+            );
+        }
+    }
 
     #[test]
     fn classes_are_in_order_and_their_tables_are_read() {
