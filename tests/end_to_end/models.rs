@@ -184,7 +184,8 @@ fn every_command_says_what_the_weights_hold_beside_the_model() {
     dir.pairs("p.jsonl", "a", 8);
     multimodal(&dir.model());
     // 259 rows of 64; two layers of 4096 + 4096 + 4096 + 30720 in matrices and 128 in norms; the last norm's 64.
-    let notice = "the text part of a `llava` model, 102912 weights, is read; its other tensors, 1 in all, are not loaded";
+    let notice =
+        "the text part of a `llava` model, 102912 weights, is read; its other tensors, 1 in all, are not loaded";
     let says = |args: &[&str]| {
         let output = dir.simplemix(args);
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));

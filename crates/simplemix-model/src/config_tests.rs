@@ -195,6 +195,58 @@ fn same_defaults(named: &Value, shape: &Value) {
     assert_eq!(config.head_dim, width, "{kind}");
 }
 
+/// transformers' reading of multimodal models whose text part leaves keys out: tests/golden/model_multimodal_configs.py.
+#[test]
+fn what_a_text_part_leaves_open_is_read_as_transformers_reads_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/model_multimodal_configs.json");
+    let golden: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let names: Vec<&str> = golden.iter().map(|case| case["model_type"].as_str().unwrap()).collect();
+    assert_eq!(names, crate::MULTIMODAL_TYPES);
+    for case in golden {
+        let kind = case["model_type"].as_str().unwrap();
+        let of = |whole: &Value, part: &Value| {
+            let mut file = whole.clone();
+            (file["model_type"], file["text_config"]) = (kind.into(), part.clone());
+            read(&file.to_string()).unwrap_or_else(|error| panic!("{kind}: {error}"))
+        };
+        let both = |part: &Value| {
+            let pairs = case["text"].as_object().unwrap().iter().chain(part.as_object().unwrap());
+            Value::Object(pairs.map(|(key, value)| (key.clone(), value.clone())).collect())
+        };
+        let (empty, shape) = (serde_json::json!({}), &case["shape"]);
+        // Sections of the rotation have a default of their own, which fits the class's heads.
+        let config = of(&empty, &both(&empty));
+        assert_eq!((config.model_type.as_str(), config.part_of()), (case["family"].as_str().unwrap(), Some(kind)));
+        let heads = config.num_attention_heads;
+        let found = serde_json::json!({
+            "vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
+            "num_hidden_layers": config.num_hidden_layers, "num_attention_heads": heads,
+            "num_key_value_heads": config.num_key_value_heads, "head_dim": config.head_dim,
+            "max_position_embeddings": config.max_position_embeddings, "rms_norm_eps": config.rms_norm_eps,
+        });
+        let mut wanted = shape.clone();
+        if wanted["head_dim"].is_null() {
+            wanted["head_dim"] = (config.hidden_size / heads).into();
+        }
+        assert_eq!(found, wanted, "{kind}");
+        assert_eq!(config.pad_token_id, case["pad_token_id"].as_i64(), "{kind}");
+        let small = both(&case["small"]);
+        let config = of(&empty, &small);
+        let rope = crate::rope::Rope::new(&config.ropes[config.layers[0].rope.unwrap()], tch::Device::Cpu);
+        let want: Vec<f64> = case["inv_freq"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+        let got = rope.inverse_frequencies(1);
+        assert_eq!(got.len(), want.len(), "{kind}");
+        assert!(got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= 1e-6 * want), "{kind}: {got:?} {want:?}");
+        // Where transformers refuses a null, nothing is to be held.
+        for tie in case["tied"].as_array().unwrap().iter().filter(|tie| !tie["tied"].is_null()) {
+            let part = small.as_object().unwrap().iter().chain(tie["text"].as_object().unwrap());
+            let part = Value::Object(part.map(|(key, value)| (key.clone(), value.clone())).collect());
+            let config = of(&tie["whole"], &part);
+            assert_eq!(config.tie_word_embeddings, tie["tied"].as_bool().unwrap(), "{kind}: {tie}");
+        }
+    }
+}
+
 #[test]
 fn every_family_is_listed() {
     let [families, classes] = [crate::MODEL_TYPES, crate::MULTIMODAL_TYPES].map(|names| names.join(", "));
