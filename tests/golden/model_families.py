@@ -85,8 +85,8 @@ CASES = {
     "gpt_neox_serial": ("gpt_neox", dict(
         use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast", tie_word_embeddings=True,
         rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": 1.0})),
-    "gpt2": ("gpt2", dict(n_positions=32, scale_attn_by_inverse_layer_idx=True, layer_norm_epsilon=1e-3)),
-    "gpt2_plain": ("gpt2", dict(n_positions=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
+    "gpt2": ("gpt2", dict(max_position_embeddings=32, scale_attn_by_inverse_layer_idx=True, layer_norm_epsilon=1e-3)),
+    "gpt2_plain": ("gpt2", dict(max_position_embeddings=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
                                 activation_function="relu", tie_word_embeddings=False)),
 }
 # Cases from here on are random by their names, so that any may come or go.

@@ -188,6 +188,15 @@ fn saved(model: &CausalLm, packed: &Packed, name: &str) {
     assert!(copy.join("model.safetensors.index.json").is_file());
     let back = CausalLm::load(&copy, Kind::Float, Device::Cpu).unwrap();
     assert_eq!(values(&model.hidden_states(packed).unwrap()), values(&back.hidden_states(packed).unwrap()));
+    // In one file, which then holds what transformers wrote.
+    let whole = dir.path().join("whole");
+    model.save(&whole, Some(&folder(name))).unwrap();
+    let [found, wanted] =
+        [whole, folder(name)].map(|folder| weights::read_all(&folder.join(weights::WEIGHTS)).unwrap());
+    assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+    for (name, wanted) in wanted {
+        assert!(found[&name].size() == wanted.size() && found[&name] == wanted, "{name}");
+    }
 }
 
 macro_rules! families {
@@ -322,4 +331,90 @@ fn tensors_that_the_model_has_no_place_for_are_ignored_and_named() {
     weights::save(&dir.path().join(weights::WEIGHTS), &tensors.into_iter().collect::<Vec<_>>()).unwrap();
     let error = CausalLm::load(dir.path(), Kind::Float, Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("`model.norm.weight` is missing"), "{error}");
+}
+
+/// A golden folder's files with other tensors.
+fn with_tensors(name: &str, change: impl Fn(&mut std::collections::BTreeMap<String, Tensor>)) -> tempfile::TempDir {
+    let dir = changed(name, &[], |_| ());
+    let path = dir.path().join(weights::WEIGHTS);
+    let mut tensors = weights::read_all(&path).unwrap();
+    change(&mut tensors);
+    weights::save(&path, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
+    dir
+}
+
+#[test]
+fn constants_of_xielu_may_be_absent_and_may_not_be_others() {
+    let wanted = logits_of(&loaded(&folder("apertus")));
+    let without = with_tensors("apertus", |tensors| {
+        tensors.retain(|name, _| !name.ends_with("act_fn.beta") && !name.ends_with("act_fn.eps"));
+    });
+    assert_eq!(logits_of(&loaded(without.path())), wanted);
+    let half = with_tensors("apertus", |tensors| {
+        tensors.insert("model.layers.1.mlp.act_fn.eps".to_owned(), Tensor::from(-1e-6).to_kind(Kind::BFloat16));
+    });
+    assert_eq!(logits_of(&loaded(half.path())), wanted);
+    let others = with_tensors("apertus", |tensors| {
+        tensors.insert("model.layers.1.mlp.act_fn.beta".to_owned(), Tensor::from(0.75f32));
+    });
+    let error = CausalLm::load(others.path(), Kind::Float, Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("`model.layers.1.mlp.act_fn.beta` is [0.75], expected 0.5"), "{error}");
+}
+
+#[test]
+fn names_and_masks_of_older_files_are_read() {
+    // The first files of GPT-2 have no prefix, and hold masks.
+    let gpt2 = with_tensors("gpt2", |tensors| {
+        *tensors = std::mem::take(tensors)
+            .into_iter()
+            .map(|(name, tensor)| (name.replacen("transformer.", "", 1), tensor))
+            .collect();
+        tensors.insert("h.0.attn.bias".to_owned(), Tensor::ones([1, 1, 32, 32], (Kind::Float, Device::Cpu)));
+    });
+    assert_eq!(logits_of(&loaded(gpt2.path())), logits_of(&loaded(&folder("gpt2"))));
+    let neox = with_tensors("gpt_neox", |tensors| {
+        let head = tensors.remove("embed_out.weight").unwrap();
+        tensors.insert("lm_head.weight".to_owned(), head);
+        let mask = Tensor::from(-1e9f32);
+        tensors.insert("gpt_neox.layers.1.attention.masked_bias".to_owned(), mask);
+    });
+    assert_eq!(logits_of(&loaded(neox.path())), logits_of(&loaded(&folder("gpt_neox"))));
+}
+
+#[test]
+fn learned_positions_end() {
+    let model = loaded(&folder("gpt2"));
+    assert_eq!(model.config().longest(), Some(32));
+    let of = |length: usize| {
+        let mut packed = Packed::new();
+        packed.push(&vec![7; length]).unwrap();
+        model.hidden_states(&packed).map(|hidden| hidden.size()).map_err(|error| error.to_string())
+    };
+    assert_eq!(of(32).unwrap(), [32, 32]);
+    let message =
+        "length of a sequence is 33, expected at most 32: this model has learned vectors for so many positions";
+    assert!(of(33).unwrap_err().starts_with(message), "{:?}", of(33));
+    let error = model.config().check_sequence(&[1; 30], 3).unwrap_err().to_string();
+    assert!(error.starts_with(message), "{error}");
+    // An answer may fill them.
+    let request = [Request { prompt: vec![5; 25], stream: 0 }];
+    let answer = |max_new_tokens| {
+        let options = GenerateOptions { max_new_tokens, sampling: Sampling::GREEDY, ..GenerateOptions::default() };
+        model.generate(&request, &options, &mut |_, _| {})
+    };
+    assert_eq!(answer(7).unwrap()[0][0].tokens.len(), 7);
+    assert!(answer(20).unwrap_err().to_string().starts_with(message));
+}
+
+#[test]
+fn a_reward_model_needs_a_class_of_transformers() {
+    for name in ["granite", "cohere", "cohere2", "apertus"] {
+        let error = RewardModel::on_top_of(loaded(&folder(name))).unwrap_err().to_string();
+        let message =
+            format!("`model_type` of a reward model is `{name}`, expected one for which transformers has a class");
+        assert!(error.starts_with(&message), "{error}");
+        let error = RewardModel::load(&folder(name), Kind::Float, Device::Cpu).unwrap_err().to_string();
+        assert!(error.starts_with(&message), "{error}");
+    }
+    RewardModel::on_top_of(loaded(&folder("gpt2"))).unwrap();
 }

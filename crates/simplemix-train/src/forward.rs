@@ -231,3 +231,58 @@ pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Resul
     }
     Ok((packed, targets))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+    use simplemix_loss::fused_logps;
+    use tch::Device;
+
+    use super::*;
+
+    /// transformers' loss of a text and its gradients, of models that multiply or cap logits: tests/golden/model_families.py.
+    #[test]
+    fn factors_and_caps_of_logits_reach_the_loss() {
+        for (name, factor) in [("granite", 1.0 / 2.5), ("cohere", 0.25), ("cohere2", 0.3), ("gemma2", 1.0)] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families").join(name);
+            let golden = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+            let golden: Value = serde_json::from_str(&golden).unwrap();
+            let model = CausalLm::load(&folder, Kind::Float, Device::Cpu).unwrap();
+            assert_eq!(model.config().logit_scale, factor);
+            model.set_trainable(true);
+            let ids: Vec<u32> =
+                golden["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            let (mut packed, mut targets) = (Packed::new(), Targets::default());
+            let first = packed.push(&ids[..1]).unwrap();
+            packed.push_response(first, &ids[1..], &mut targets).unwrap();
+            let options = ForwardOptions {
+                micro_batch_tokens: 64,
+                logits_bytes: 1 << 10,
+                activation_checkpointing: false,
+                token_metrics: false,
+                token_metrics_every: 1,
+                wpo: None,
+                ld_alpha: None,
+            };
+            let wanted = golden["loss"].as_f64().unwrap();
+            let scored = tch::no_grad(|| {
+                let pass = Pass::packed(&model, &packed, &targets, &options).unwrap();
+                score_forward(pass.head(), &pass.rows, &pass.positions, pass.scoring(&options)).unwrap().logps
+            });
+            assert!((scored.double_value(&[0]) + wanted).abs() < 1e-4 * wanted, "{name}");
+
+            let pass = Pass::packed(&model, &packed, &targets, &options).unwrap();
+            let loss = |logps: &Tensor| Ok(-logps.sum(Kind::Float));
+            let (_, surrogate) =
+                fused_logps(pass.head(), &pass.rows, &pass.positions, pass.scoring(&options), loss).unwrap();
+            pass.backward(&surrogate).unwrap();
+            for (parameter, tensor) in model.named_parameters() {
+                let wanted = golden["gradients"][parameter][0].as_f64().unwrap();
+                let found = tensor.grad().norm().double_value(&[]);
+                assert!((found - wanted).abs() <= 1e-4 * wanted.max(1e-3), "{name} {parameter}: {found} {wanted}");
+            }
+        }
+    }
+}
