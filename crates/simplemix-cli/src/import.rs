@@ -10,7 +10,8 @@ use crate::progress::bar;
 /// Convert a GGUF file to a Hugging Face model folder (config, tokenizer, chat template, f32 safetensors)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  simplemix import-gguf SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2\n\n\
-                        Supports models of the Llama family with tensors in F32, F16, BF16, Q8_0, Q4_0 and Q4_1.")]
+                        Reads Llama, Mistral, Qwen 2 and 3, Gemma 2 and 3, Phi 3, OLMo 2, SmolLM3, Granite and Arcee, with tensors in \
+                        F32, F16, BF16, Q2_K to Q6_K, Q4_0 to Q8_0, IQ4_NL, IQ4_XS, MXFP4, TQ1_0 and TQ2_0.")]
 pub(crate) struct Args {
     /// GGUF file to read
     input: PathBuf,

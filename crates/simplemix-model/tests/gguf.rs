@@ -41,18 +41,48 @@ fn a_small_file_becomes_a_model_that_runs() {
     assert_eq!(tokenizer.encode("ab a11<|end|>", false).unwrap().get_ids(), [2, 3, 0, 4, 4, 5]);
 }
 
+/// Files that tests/golden/gguf_models.py wrote with the gguf package, and transformers' logits of the weights in them.
+#[test]
+fn architectures_are_those_of_transformers() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
+    let text = std::fs::read_to_string(golden.join("golden.json")).unwrap();
+    let cases: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(cases.len(), 10);
+    for (architecture, case) in &cases {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("model");
+        import_gguf(&golden.join(format!("{architecture}.gguf")), &folder, &mut |_, _| {}).unwrap();
+        let model = CausalLm::load(&folder, Kind::Float, Device::Cpu).unwrap();
+        let numbers = |key: &str| case[key].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect::<Vec<_>>();
+        let ids: Vec<u32> = numbers("ids").iter().map(|&id| id as u32).collect();
+        let mut packed = Packed::of(model.config());
+        packed.push(&ids).unwrap();
+        let hidden = model.hidden_states(&packed).unwrap().narrow(0, ids.len() as i64 - 1, 1);
+        let logits: Vec<f64> = model.logits(&hidden).unwrap().to_kind(Kind::Double).flatten(0, -1).try_into().unwrap();
+        let want = numbers("last_logits");
+        assert_eq!(logits.len(), want.len());
+        let off = logits.iter().zip(&want).map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f64::max);
+        assert!(off < 1e-4, "{architecture}: {off}");
+    }
+}
+
 #[test]
 fn what_is_not_read_is_named() {
     refused(&File::small().set("general.architecture", 8, text("mamba")), "`general.architecture` is `mamba`");
-    refused(&File::small().set("tokenizer.ggml.model", 8, text("llama")), "`tokenizer.ggml.model` is `llama`");
-    refused(&File::small().set("tokenizer.ggml.pre", 8, text("tekken")), "`tokenizer.ggml.pre` is `tekken`");
-    refused(&File::small().set("llama.rope.scaling.type", 8, text("yarn")), "`llama.rope.scaling.type` is `yarn`");
+    refused(&File::small().set("tokenizer.ggml.model", 8, text("t5")), "`tokenizer.ggml.model` is `t5`");
+    refused(&File::small().set("tokenizer.ggml.model", 8, text("llama")), "`tokenizer.ggml.scores` is absent");
+    refused(&File::small().set("tokenizer.ggml.pre", 8, text("kimi-k2")), "`tokenizer.ggml.pre` is `kimi-k2`");
+    let long = File::small().set("llama.rope.scaling.type", 8, text("longrope"));
+    refused(&long, "`llama.rope.scaling.type` is `longrope`, expected `none`, `linear` or `yarn`");
+    let mut divided = File::small();
+    divided.tensors.push(("rope_freqs.weight".into(), vec![8], 0, 3.0f32.to_le_bytes().repeat(8)));
+    refused(&divided, "`rope_freqs.weight` is divisors that no rule of Llama 3.1's kind");
     refused(&File { version: 9, ..File::small() }, "version 9");
     let mut odd = File::small();
-    odd.tensors[0].2 = 12;
-    refused(&odd, "`token_embd.weight` is Q4_K, expected F32, F16, BF16, Q4_0, Q4_1 or Q8_0");
-    odd.tensors[0].2 = 14;
-    refused(&odd, "`token_embd.weight` is Q6_K");
+    odd.tensors[0].2 = 16;
+    refused(&odd, "`token_embd.weight` is IQ2_XXS, expected F32, F16, BF16, Q4_0, Q4_1, Q5_0");
+    odd.tensors[0].2 = 15;
+    refused(&odd, "`token_embd.weight` is Q8_K");
     odd.tensors[0].2 = 77;
     refused(&odd, "`token_embd.weight` is of an unknown type, 77");
     refused(&File { version: 3u32.swap_bytes(), ..File::small() }, "a big-endian file");

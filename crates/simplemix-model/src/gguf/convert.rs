@@ -10,10 +10,12 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value as Json, json};
 use simplemix_files::{AtomicFolder, create_dir_all};
 
+use super::architecture::{Architecture, Shape};
 use super::error::{GgufError, Result};
 use super::reader::{Gguf, TensorInfo};
+use super::rope;
 use super::tokenizer::{TokenIds, TokenizerFiles, rebuild};
-use crate::config::{ModelConfig, llama_json};
+use crate::config::ModelConfig;
 use crate::safetensors_file::{self, Layout};
 use crate::weights::WEIGHTS;
 
@@ -48,17 +50,18 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
     }
     let gguf = Gguf::open(input)?;
     refuse_parts(&gguf)?;
-    let config = configuration(&gguf)?;
+    let architecture = Architecture::of(&gguf)?;
+    let config = configuration(&gguf, architecture)?;
     let ids = TokenIds::of(&gguf)?;
-    let tokenizer = rebuild(&gguf, ids)?;
-    let tensors = named_tensors(&gguf, &config)?;
+    let tokenizer = rebuild(&gguf, ids, config.max_position_embeddings as u64)?;
+    let tensors = named_tensors(&gguf, architecture, &config)?;
 
     if let Some(parent) = output.parent() {
         create_dir_all(parent)?;
     }
     let folder = AtomicFolder::create(output)?;
     write_json_files(&folder, &config, ids, &tokenizer)?;
-    write_weights(&folder, &gguf, &config, &tensors, progress)?;
+    write_weights(&folder, &gguf, architecture, &config, &tensors, progress)?;
     folder.commit_new()?;
     Ok(ImportReport {
         tensors: tensors.len(),
@@ -73,44 +76,41 @@ fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> GgufE
 }
 
 /// The model's shape from the metadata, through the same checks as a `config.json`.
-fn configuration(gguf: &Gguf<'_>) -> Result<ModelConfig> {
-    let architecture = gguf.text("general.architecture").unwrap_or("absent");
-    if architecture != "llama" {
-        return Err(gguf.unsupported("general.architecture", format!("`{architecture}`"), "`llama`"));
-    }
-    refuse_what_is_not_computed(gguf)?;
-    let number = |key: &str| gguf.needed(&format!("llama.{key}"));
-    let heads = number("attention.head_count")?;
+fn configuration(gguf: &Gguf<'_>, of: &Architecture) -> Result<ModelConfig> {
+    refuse_what_is_not_computed(gguf, of)?;
+    let number = |key: &str| gguf.needed(&of.key(key));
+    let (heads, layers) = (number("attention.head_count")?, number("block_count")?);
     let width = number("embedding_length")?;
     let vocabulary = gguf.list("tokenizer.ggml.tokens").map_or(0, <[_]>::len) as u64;
-    let head_dim = gguf.unsigned("llama.attention.key_length").unwrap_or(width / heads.max(1));
-    for key in ["llama.rope.dimension_count", "llama.attention.value_length"] {
-        if let Some(found) = gguf.unsigned(key).filter(|found| *found != head_dim) {
-            return Err(gguf.unsupported(key, found.to_string(), &format!("{head_dim}, the width of a head")));
+    let head_dim = gguf.unsigned(&of.key("attention.key_length")).unwrap_or(width / heads.max(1));
+    for key in ["rope.dimension_count", "attention.value_length"] {
+        let found = gguf.unsigned(&of.key(key)).filter(|found| *found != head_dim);
+        if let Some(found) = found.filter(|_| !of.follows.contains(&key)) {
+            return Err(gguf.unsupported(&of.key(key), found.to_string(), &format!("{head_dim}, the width of a head")));
         }
     }
-    let theta = gguf.float("llama.rope.freq_base").unwrap_or(10_000.0);
-    let mut config = llama_json(&json!({
-        "vocab_size": gguf.unsigned("llama.vocab_size").unwrap_or(vocabulary),
+    let theta = gguf.float(&of.key("rope.freq_base")).unwrap_or(10_000.0);
+    let mut config = json!({
+        "dtype": "float32",
+        "hidden_act": "silu",
+        "vocab_size": gguf.unsigned(&of.key("vocab_size")).unwrap_or(vocabulary),
         "hidden_size": width,
         "intermediate_size": number("feed_forward_length")?,
-        "num_hidden_layers": number("block_count")?,
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": gguf.unsigned("llama.attention.head_count_kv").unwrap_or(heads),
+        "num_key_value_heads": gguf.unsigned(&of.key("attention.head_count_kv")).unwrap_or(heads),
         "head_dim": head_dim,
-        "rms_norm_eps": gguf.float("llama.attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
+        "rms_norm_eps": gguf.float(&of.key("attention.layer_norm_rms_epsilon")).unwrap_or(1e-5),
         "rope_theta": theta,
+        "rope_parameters": { "rope_theta": theta, "rope_type": "default" },
+        "rope_scaling": null,
         "tie_word_embeddings": !gguf.tensors.contains_key("output.weight"),
         "max_position_embeddings": number("context_length")?,
-    }));
-    if let Some(factor) = linear_factor(gguf)? {
-        // For transformers 4, and for transformers 5.
-        config["rope_scaling"] = json!({ "type": "linear", "factor": factor });
-        config["rope_parameters"]["rope_type"] = "linear".into();
-        config["rope_parameters"]["factor"] = factor.into();
-    }
+    });
+    rope::set(gguf, of, head_dim, &mut config)?;
+    of.complete(gguf, &Shape { layers, heads, width, head_dim }, &mut config)?;
     let checked = ModelConfig::from_json(&config.to_string(), gguf.path);
-    checked.map_err(|e| gguf.unsupported("llama.*", e.to_string(), "a model of the Llama family"))
+    checked.map_err(|e| gguf.unsupported(&of.key("*"), e.to_string(), "a model of this architecture"))
 }
 
 /// Refuses one of the parts that a model was split into.
@@ -126,58 +126,48 @@ fn refuse_parts(gguf: &Gguf<'_>) -> Result<()> {
     }
 }
 
-/// Refuses metadata that change the numbers, unless their value is the one that changes nothing.
-fn refuse_what_is_not_computed(gguf: &Gguf<'_>) -> Result<()> {
+/// Refuses metadata that change the numbers, unless their value is the one that changes nothing or the family follows them.
+fn refuse_what_is_not_computed(gguf: &Gguf<'_>, of: &Architecture) -> Result<()> {
     const NEUTRAL: &[(&str, f64)] = &[
-        ("llama.expert_count", 0.0),
-        ("llama.attention.sliding_window", 0.0),
-        ("llama.attention.clamp_kqv", 0.0),
-        ("llama.attention.max_alibi_bias", 0.0),
-        ("llama.attention.scale", 0.0),
-        ("llama.logit_scale", 1.0),
-        ("llama.embedding_scale", 1.0),
-        ("llama.residual_scale", 1.0),
-        ("llama.rope.scaling.attn_factor", 1.0),
+        ("expert_count", 0.0),
+        ("attention.sliding_window", 0.0),
+        ("attention.clamp_kqv", 0.0),
+        ("attention.max_alibi_bias", 0.0),
+        ("attention.scale", 0.0),
+        ("attn_logit_softcapping", 0.0),
+        ("final_logit_softcapping", 0.0),
+        ("logit_scale", 1.0),
+        ("embedding_scale", 1.0),
+        ("residual_scale", 1.0),
+        ("rope.scaling.attn_factor", 1.0),
     ];
-    for (key, neutral) in NEUTRAL {
-        if let Some(found) = gguf.float(key).filter(|found| found != neutral) {
-            return Err(gguf.unsupported(key, found.to_string(), &format!("none, or {neutral}")));
+    for (key, neutral) in NEUTRAL.iter().filter(|(key, _)| !of.follows.contains(key)) {
+        let key = of.key(key);
+        if let Some(found) = gguf.float(&key).filter(|found| found != neutral) {
+            return Err(gguf.unsupported(&key, found.to_string(), &format!("none, or {neutral}")));
         }
     }
-    for (key, neutral) in [("llama.attention.causal", true), ("llama.use_parallel_residual", false)] {
-        if gguf.flag(key).is_some_and(|found| found != neutral) {
-            return Err(gguf.unsupported(key, (!neutral).to_string(), &format!("`{neutral}`")));
+    for (key, neutral) in [("attention.causal", true), ("use_parallel_residual", false)] {
+        let key = of.key(key);
+        if gguf.flag(&key).is_some_and(|found| found != neutral) {
+            return Err(gguf.unsupported(&key, (!neutral).to_string(), &format!("`{neutral}`")));
         }
     }
     Ok(())
 }
 
-/// Divisor of rotary frequencies under its newer key or its older one; llama.cpp scales linearly where no rule is named.
-fn linear_factor(gguf: &Gguf<'_>) -> Result<Option<f64>> {
-    const RULE: &str = "llama.rope.scaling.type";
-    match gguf.text(RULE) {
-        None | Some("linear") => {}
-        Some("none") => return Ok(None),
-        Some(other) => return Err(gguf.unsupported(RULE, format!("`{other}`"), "`none` or `linear`")),
-    }
-    for key in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
-        match gguf.float(key) {
-            None | Some(0.0) => {}
-            Some(factor) if factor.is_finite() && factor > 0.0 => {
-                return Ok(Some(factor).filter(|factor| *factor != 1.0));
-            }
-            Some(factor) => return Err(gguf.unsupported(key, factor.to_string(), "a number above 0")),
-        }
-    }
-    Ok(None)
-}
-
 /// The checkpoint's tensors under their names there, each with its place in the file.
-fn named_tensors<'a>(gguf: &'a Gguf<'_>, config: &ModelConfig) -> Result<Vec<(String, Vec<i64>, &'a TensorInfo)>> {
+fn named_tensors<'a>(
+    gguf: &'a Gguf<'_>,
+    of: &Architecture,
+    config: &ModelConfig,
+) -> Result<Vec<(String, Vec<i64>, &'a TensorInfo)>> {
     let (mut problems, mut named) = (Vec::new(), Vec::new());
     let mut left: BTreeSet<&str> = gguf.tensors.keys().map(String::as_str).collect();
+    // Numbers of rotary rules, which the configuration has.
+    left.retain(|name| *name != rope::FREQUENCIES && !rope::LONG_FACTORS.contains(name));
     for (name, shape) in config.tensors() {
-        let source = gguf_name(&name);
+        let source = of.tensor(&name);
         left.remove(source.as_str());
         match gguf.tensors.get(&source) {
             Some(info) if info.dimensions.iter().rev().map(|&d| d as i64).eq(shape.iter().copied()) => {
@@ -195,33 +185,6 @@ fn named_tensors<'a>(gguf: &'a Gguf<'_>, config: &ModelConfig) -> Result<Vec<(St
     }
     problems.truncate(12);
     Err(GgufError::Tensors { path: gguf.path.to_owned(), problems: problems.join("; ") })
-}
-
-/// llama.cpp's name of a checkpoint's tensor.
-fn gguf_name(name: &str) -> String {
-    const PARTS: &[(&str, &str)] = &[
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-    ];
-    match name {
-        "model.embed_tokens.weight" => return "token_embd.weight".to_owned(),
-        "model.norm.weight" => return "output_norm.weight".to_owned(),
-        "lm_head.weight" => return "output.weight".to_owned(),
-        _ => {}
-    }
-    let inner = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-    let part = inner.and_then(|(layer, rest)| {
-        let (theirs, ours) = PARTS.iter().find(|(theirs, _)| rest.starts_with(theirs))?;
-        Some(format!("blk.{layer}.{ours}{}", &rest[theirs.len()..]))
-    });
-    part.unwrap_or_else(|| name.to_owned())
 }
 
 fn write_json_files(
@@ -257,6 +220,7 @@ fn write_json_files(
 fn write_weights(
     folder: &AtomicFolder,
     gguf: &Gguf<'_>,
+    of: &Architecture,
     config: &ModelConfig,
     tensors: &[(String, Vec<i64>, &TensorInfo)],
     progress: &mut dyn FnMut(usize, usize),
@@ -264,18 +228,19 @@ fn write_weights(
     let total = tensors.len();
     let (counted, failed) = (RefCell::new((0, progress)), RefCell::new(None));
     let views = tensors.iter().map(|(name, shape, info)| {
-        let heads = match name.rsplit('.').nth(1) {
+        let heads = match name.rsplit('.').nth(1).filter(|_| of.interleaves_rows) {
             Some("q_proj") => Some(config.num_attention_heads as usize),
             Some("k_proj") => Some(config.num_key_value_heads as usize),
             _ => None,
         };
+        let offset = if of.adds_one_to_norms && name.ends_with("norm.weight") { -1.0 } else { 0.0 };
         let shape = shape.iter().map(|&n| n as usize).collect();
         let written = || {
             let (done, progress) = &mut *counted.borrow_mut();
             *done += 1;
             progress(*done, total);
         };
-        (name.as_str(), Dequantised { gguf, info, shape, heads, failed: &failed, written })
+        (name.as_str(), Dequantised { gguf, info, shape, heads, offset, failed: &failed, written })
     });
     let mut file = folder.create_file(WEIGHTS)?;
     let path = file.path().to_owned();
@@ -291,6 +256,8 @@ struct Dequantised<'a, F> {
     shape: Vec<usize>,
     /// Heads whose rows llama.cpp interleaved.
     heads: Option<usize>,
+    /// Added to each weight.
+    offset: f32,
     /// Why the tensor could not be read.
     failed: &'a RefCell<Option<GgufError>>,
     written: F,
@@ -322,7 +289,8 @@ impl<F: Fn()> Dequantised<'_, F> {
             None => weights,
         };
         (self.written)();
-        weights.iter().try_for_each(|weight| to.write_all(&weight.to_le_bytes()))
+        let shifted = |weight: &f32| if self.offset == 0.0 { *weight } else { weight + self.offset };
+        weights.iter().try_for_each(|weight| to.write_all(&shifted(weight).to_le_bytes()))
     }
 }
 
@@ -348,12 +316,5 @@ mod tests {
         // Two heads of four rows: stored as pairs (0, 2), (1, 3).
         let stored = [0., 2., 1., 3., 4., 6., 5., 7.];
         assert_eq!(deinterleaved(&stored, 8, 2), [0., 1., 2., 3., 4., 5., 6., 7.]);
-    }
-
-    #[test]
-    fn names_are_those_of_llama_cpp() {
-        assert_eq!(gguf_name("model.layers.12.mlp.down_proj.weight"), "blk.12.ffn_down.weight");
-        assert_eq!(gguf_name("model.layers.0.post_attention_layernorm.weight"), "blk.0.ffn_norm.weight");
-        assert_eq!(gguf_name("model.norm.weight"), "output_norm.weight");
     }
 }

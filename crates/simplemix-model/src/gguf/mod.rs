@@ -1,13 +1,17 @@
-//! GGUF files to Hugging Face folders: the Llama family, weights dequantised to f32, the tokenizer rebuilt.
+//! GGUF files to Hugging Face folders: families that llama.cpp knows, weights dequantised to f32, the tokenizer rebuilt.
 //!
 //! Follows the GGUF specification, versions 2 and 3, and llama.cpp's conventions: query and key rows come back from the
 //! order of its rotary kernel to that of transformers. Plain bytes in and out; libtorch takes no part. A file is not
 //! trusted: every count and offset is checked against the bytes that are there.
 
+mod architecture;
 mod convert;
 mod error;
+mod pre_tokenizer;
 mod quant;
 mod reader;
+mod rope;
+mod sentence_piece;
 mod super_blocks;
 mod tokenizer;
 

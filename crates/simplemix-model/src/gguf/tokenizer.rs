@@ -1,17 +1,21 @@
-//! The byte-level BPE tokenizer out of GGUF metadata, as `tokenizer.json` and its companions.
+//! The tokenizer out of GGUF metadata, as `tokenizer.json` and its companions: byte-level BPE, or SentencePiece's pieces.
 //!
-//! The pre-tokenizer follows `tokenizer.ggml.pre`. transformers' own GGUF loader ignores that key and splits as GPT-2
+//! The pre-tokenizer of byte-level BPE follows `tokenizer.ggml.pre`. transformers' own GGUF loader ignores that key and splits as GPT-2
 //! did; for SmolLM this differs where white space precedes digits (the model's own tokenizer splits digits off first),
 //! and there the model's own tokenizer is followed.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::error::Result;
+use super::pre_tokenizer::{PreTokenizer, byte_level};
 use super::reader::{Gguf, Value};
+use super::sentence_piece::{self, SentencePiece};
 
 /// `tokenizer.ggml.token_type` of tokens that are matched before anything else.
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
+/// That of SentencePiece's unknown piece.
+const UNKNOWN: u64 = 2;
 
 /// The files of a tokenizer.
 pub(super) struct TokenizerFiles {
@@ -50,48 +54,24 @@ impl TokenIds {
 }
 
 /// Rebuilds the tokenizer.
-pub(super) fn rebuild(gguf: &Gguf<'_>, ids: TokenIds) -> Result<TokenizerFiles> {
-    let model = gguf.text("tokenizer.ggml.model").unwrap_or("absent");
-    if model != "gpt2" {
-        return Err(gguf.unsupported("tokenizer.ggml.model", format!("`{model}`"), "`gpt2`: byte-level BPE"));
-    }
+pub(super) fn rebuild(gguf: &Gguf<'_>, ids: TokenIds, context: u64) -> Result<TokenizerFiles> {
     let tokens = texts(gguf, "tokenizer.ggml.tokens")?;
-    let merges = texts(gguf, "tokenizer.ggml.merges")?;
-    let kinds = gguf.list("tokenizer.ggml.token_type").unwrap_or_default();
-    let added: Vec<Json> = tokens
-        .iter()
-        .zip(kinds)
-        .enumerate()
-        .filter_map(|(id, (content, kind))| added_token(id, content, kind))
-        .collect();
-    let pairs = merges
-        .iter()
-        .map(|merge| match merge.split_once(' ') {
-            Some((left, right)) => Ok(json!([left, right])),
-            None => {
-                Err(gguf.unsupported("tokenizer.ggml.merges", format!("`{merge}`"), "two tokens with a space between"))
-            }
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let vocab: Map<String, Json> = tokens.iter().enumerate().map(|(id, t)| ((*t).to_owned(), json!(id))).collect();
+    let kinds: Vec<u64> = gguf.list("tokenizer.ggml.token_type").unwrap_or_default().iter().map(kind).collect();
     let token = |id: Option<u64>| id.and_then(|id| tokens.get(usize::try_from(id).ok()?).copied());
-    let adds = |name: &str| gguf.flag(&format!("tokenizer.ggml.add_{name}_token")).unwrap_or(false);
-    let bos = token(ids.bos).filter(|_| adds("bos")).zip(ids.bos);
-    let eos = token(ids.eos).filter(|_| adds("eos")).zip(ids.eos);
+    let splitting = Splitting::of(gguf, ids, &tokens, &kinds)?;
+    let adds = |name: &str, default: bool| gguf.flag(&format!("tokenizer.ggml.add_{name}_token")).unwrap_or(default);
+    let bos = token(ids.bos).filter(|_| adds("bos", splitting.adds_bos)).zip(ids.bos);
+    let eos = token(ids.eos).filter(|_| adds("eos", false)).zip(ids.eos);
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added,
-        "normalizer": null,
-        "pre_tokenizer": pre_tokenizer(gguf)?,
+        "added_tokens": added_tokens(&tokens, &kinds, splitting.has_pieces),
+        "normalizer": splitting.normalizer,
+        "pre_tokenizer": splitting.pre_tokenizer,
         "post_processor": around(bos, eos),
-        "decoder": byte_level(),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": vocab, "merges": pairs,
-        },
+        "decoder": splitting.decoder,
+        "model": splitting.model,
     });
     let mut special_tokens = Map::new();
     for (name, id) in [("bos", ids.bos), ("eos", ids.eos), ("pad", ids.pad), ("unk", ids.unknown)] {
@@ -103,11 +83,68 @@ pub(super) fn rebuild(gguf: &Gguf<'_>, ids: TokenIds) -> Result<TokenizerFiles> 
     let mut config = special_tokens.clone();
     config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
     config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
-    config.insert("model_max_length".to_owned(), json!(gguf.unsigned("llama.context_length")));
+    config.insert("model_max_length".to_owned(), json!(context));
     if let Some(template) = &chat_template {
         config.insert("chat_template".to_owned(), json!(template));
     }
     Ok(TokenizerFiles { tokenizer, config: config.into(), special_tokens: special_tokens.into(), chat_template })
+}
+
+/// Parts of a `tokenizer.json` that depend on the kind of vocabulary.
+struct Splitting {
+    normalizer: Json,
+    pre_tokenizer: Json,
+    decoder: Json,
+    model: Json,
+    /// Whether a text begins with a token of its own where the file does not say.
+    adds_bos: bool,
+    /// Whether the vocabulary is SentencePiece's.
+    has_pieces: bool,
+}
+
+impl Splitting {
+    fn of(gguf: &Gguf<'_>, ids: TokenIds, tokens: &[&str], kinds: &[u64]) -> Result<Self> {
+        match gguf.text("tokenizer.ggml.model").unwrap_or("absent") {
+            "gpt2" => Self::of_bytes(gguf, tokens),
+            "llama" => {
+                let pieces = sentence_piece::rebuild(gguf, tokens, kinds, ids.unknown)?;
+                let SentencePiece { model, normalizer, decoder } = pieces;
+                Ok(Self { normalizer, pre_tokenizer: Json::Null, decoder, model, adds_bos: true, has_pieces: true })
+            }
+            other => {
+                let expected = "`gpt2`, byte-level BPE, or `llama`, SentencePiece's pieces";
+                Err(gguf.unsupported("tokenizer.ggml.model", format!("`{other}`"), expected))
+            }
+        }
+    }
+
+    fn of_bytes(gguf: &Gguf<'_>, tokens: &[&str]) -> Result<Self> {
+        let split = PreTokenizer::of(gguf)?;
+        let pairs = texts(gguf, "tokenizer.ggml.merges")?
+            .into_iter()
+            .map(|merge| match merge.split_once(' ') {
+                Some((left, right)) => Ok(json!([left, right])),
+                None => {
+                    let expected = "two tokens with a space between";
+                    Err(gguf.unsupported("tokenizer.ggml.merges", format!("`{merge}`"), expected))
+                }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let vocab: Map<String, Json> = tokens.iter().enumerate().map(|(id, t)| ((*t).to_owned(), json!(id))).collect();
+        let model = json!({
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": split.ignores_merges,
+            "vocab": vocab, "merges": pairs,
+        });
+        Ok(Self {
+            normalizer: Json::Null,
+            pre_tokenizer: split.to_json(),
+            decoder: byte_level(true),
+            model,
+            adds_bos: split.adds_bos,
+            has_pieces: false,
+        })
+    }
 }
 
 /// A list of texts that the tokenizer cannot do without.
@@ -120,32 +157,24 @@ fn texts<'a>(gguf: &'a Gguf<'_>, key: &str) -> Result<Vec<&'a str>> {
     gguf.list(key).ok_or_else(missing)?.iter().map(text).collect()
 }
 
-fn added_token(id: usize, content: &str, kind: &Value) -> Option<Json> {
-    let kind = match kind {
-        Value::Signed(kind) => u64::try_from(*kind).ok()?,
+/// `tokenizer.ggml.token_type` of a token; 0 for none that there is.
+fn kind(value: &Value) -> u64 {
+    match value {
+        Value::Signed(kind) => u64::try_from(*kind).unwrap_or(0),
         Value::Unsigned(kind) => *kind,
-        _ => return None,
-    };
-    (kind == CONTROL || kind == USER_DEFINED).then(|| {
-        json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": kind == CONTROL })
-    })
-}
-
-fn byte_level() -> Json {
-    json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true })
-}
-
-fn pre_tokenizer(gguf: &Gguf<'_>) -> Result<Json> {
-    match gguf.text("tokenizer.ggml.pre").unwrap_or("gpt-2") {
-        "gpt-2" | "gpt2" => Ok(byte_level()),
-        // HuggingFaceTB's tokenizers: each digit alone, then GPT-2's pattern.
-        "smollm" => Ok(json!({
-            "type": "Sequence",
-            "pretokenizers": [{ "type": "Digits", "individual_digits": true }, byte_level()],
-        })),
-        other => Err(gguf.unsupported("tokenizer.ggml.pre", format!("`{other}`"), "`gpt-2` or `smollm`")),
+        _ => 0,
     }
+}
+
+/// Tokens that are matched before anything else. SentencePiece's unknown piece is one of them.
+fn added_tokens(tokens: &[&str], kinds: &[u64], has_pieces: bool) -> Vec<Json> {
+    let all = tokens.iter().zip(kinds).enumerate();
+    all.filter(|(_, (_, kind))| [CONTROL, USER_DEFINED].contains(*kind) || (has_pieces && **kind == UNKNOWN))
+        .map(|(id, (content, kind))| {
+            json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": *kind != USER_DEFINED })
+        })
+        .collect()
 }
 
 /// Puts `bos` before every text and `eos` after it, each a token and its id; null if there is neither.
