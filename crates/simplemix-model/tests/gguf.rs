@@ -66,6 +66,59 @@ fn architectures_are_those_of_transformers() {
     }
 }
 
+/// The vocabulary and the ids of tests/golden/gguf_pieces.py, which joins pieces as llama.cpp does.
+#[test]
+fn pieces_are_joined_by_their_scores() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf_pieces.json");
+    let golden: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let list = |key: &str| golden[key].as_array().unwrap().clone();
+    let pieces: Vec<Vec<u8>> = list("pieces").iter().map(|piece| text(piece.as_str().unwrap())).collect();
+    let scores: Vec<Vec<u8>> =
+        list("scores").iter().map(|x| (x.as_f64().unwrap() as f32).to_le_bytes().into()).collect();
+    let kinds: Vec<Vec<u8>> = list("kinds").iter().map(|x| (x.as_i64().unwrap() as i32).to_le_bytes().into()).collect();
+    let count = pieces.len() as u64;
+    let file = |prefix: bool| {
+        let mut file = File::small()
+            .set("tokenizer.ggml.model", 8, text("llama"))
+            .set("tokenizer.ggml.tokens", 9, support::list(8, &pieces))
+            .set("tokenizer.ggml.scores", 9, support::list(6, &scores))
+            .set("tokenizer.ggml.token_type", 9, support::list(5, &kinds))
+            .set("tokenizer.ggml.bos_token_id", 4, 1u32.to_le_bytes().into())
+            .set("tokenizer.ggml.eos_token_id", 4, 2u32.to_le_bytes().into())
+            .set("tokenizer.ggml.unknown_token_id", 4, 0u32.to_le_bytes().into())
+            .set("tokenizer.ggml.add_space_prefix", 7, vec![u8::from(prefix)]);
+        file.tensors[0].1 = vec![32, count];
+        file.tensors[0].3 = 0.5f32.to_le_bytes().repeat(32 * count as usize);
+        file
+    };
+    let tokenizer = |file: &File| {
+        let (result, dir) = import(&file.bytes());
+        result.unwrap();
+        tokenizers::Tokenizer::from_file(dir.path().join("out/tokenizer.json")).unwrap()
+    };
+    let (with, without) = (tokenizer(&file(true)), tokenizer(&file(false)));
+    for case in list("texts") {
+        let text = case["text"].as_str().unwrap();
+        let want: Vec<u32> = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        let ids = with.encode(text, false).unwrap().get_ids().to_vec();
+        assert_eq!(ids, want, "{text}");
+        assert_eq!(with.decode(&ids, true).unwrap(), text);
+        assert_eq!(without.encode(format!(" {text}"), false).unwrap().get_ids(), want, "{text}");
+    }
+    // A text begins with a token of its own, and special ones are matched whole.
+    assert_eq!(with.encode("the</s>", true).unwrap().get_ids()[0], 1);
+    assert_eq!(with.encode("the</s>", true).unwrap().get_ids().last(), Some(&2));
+    let mut long = pieces.clone();
+    long[5] = text(&"a".repeat(2000));
+    let long = file(true).set("tokenizer.ggml.tokens", 9, support::list(8, &long));
+    refused(
+        &long,
+        "`tokenizer.ggml.tokens` is a list with a piece of 2000 bytes, expected pieces of at most 1024 bytes",
+    );
+    let refused_text = file(true).set("tokenizer.ggml.remove_extra_whitespaces", 7, vec![1]);
+    refused(&refused_text, "`tokenizer.ggml.remove_extra_whitespaces` is true");
+}
+
 #[test]
 fn what_is_not_read_is_named() {
     refused(&File::small().set("general.architecture", 8, text("mamba")), "`general.architecture` is `mamba`");
@@ -167,9 +220,9 @@ fn tensors_that_do_not_fit_are_listed() {
     let mut file = File::small();
     file.tensors.remove(2);
     file.tensors[4].1 = vec![64, 32];
-    file.tensors.push(("rope_freqs.weight".into(), vec![8], 0, vec![0; 32]));
+    file.tensors.push(("rope_table.weight".into(), vec![8], 0, vec![0; 32]));
     for part in
-        ["`blk.0.attn_k.weight` is missing", "`blk.0.ffn_gate.weight` is [64, 32]", "`rope_freqs.weight` is not part"]
+        ["`blk.0.attn_k.weight` is missing", "`blk.0.ffn_gate.weight` is [64, 32]", "`rope_table.weight` is not part"]
     {
         refused(&file, part);
     }

@@ -19,9 +19,9 @@ pub(super) struct Architecture {
     pub(super) interleaves_rows: bool,
     /// Whether one was added to the weights of norms.
     pub(super) adds_one_to_norms: bool,
-    /// Whether a head's width is not told unless it differs from width over heads.
+    /// Adds the family's own settings.
     adds: fn(&Gguf<'_>, &Shape, &mut Json) -> Result<()>,
-    /// Metadata that [`Architecture::adds`] reads, among those that are refused otherwise.
+    /// Metadata that these settings follow, among those that are refused otherwise.
     pub(super) follows: &'static [&'static str],
 }
 
@@ -221,7 +221,7 @@ fn add_window(gguf: &Gguf<'_>, key: &str, config: &mut Json) {
 /// llama.cpp, which keeps no number for it.
 fn gemma(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json, layers_of_largest: u64) {
     let is_largest = shape.layers == layers_of_largest;
-    let scale = if is_largest { shape.width / shape.heads } else { shape.head_dim };
+    let scale = if is_largest { shape.width / shape.heads.max(1) } else { shape.head_dim };
     config["hidden_activation"] = "gelu_pytorch_tanh".into();
     config["query_pre_attn_scalar"] = json!(scale);
     let name = gguf.text("general.architecture").unwrap_or_default();

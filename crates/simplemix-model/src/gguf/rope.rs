@@ -82,6 +82,13 @@ fn llama3(gguf: &Gguf<'_>, head_dim: u64, config: &mut Json) -> Result<()> {
     if found.iter().all(|divisor| *divisor == 1.0) {
         return Ok(());
     }
+    let refused = || {
+        let text = "divisors that no rule of Llama 3.1's kind with its usual constants gives";
+        gguf.unsupported(FREQUENCIES, text, "those of `llama3` scaling")
+    };
+    if found.len() as u64 != head_dim / 2 {
+        return Err(refused());
+    }
     let theta = config["rope_parameters"]["rope_theta"].as_f64().unwrap_or(10_000.0);
     let factor = f64::from(found.iter().copied().fold(1.0, f32::max));
     let (low, high, original) = (1.0, 4.0, 8192.0);
@@ -96,11 +103,9 @@ fn llama3(gguf: &Gguf<'_>, head_dim: u64, config: &mut Json) -> Result<()> {
             }
         }
     });
-    let expected: Vec<f64> = expected.collect();
-    let near = |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() <= 1e-4 * expected;
-    if found.len() != expected.len() || !found.iter().zip(&expected).all(near) {
-        let text = "divisors that no rule of Llama 3.1's kind with its usual constants gives";
-        return Err(gguf.unsupported(FREQUENCIES, text, "those of `llama3` scaling"));
+    let near = |(found, expected): (&f32, f64)| (f64::from(*found) - expected).abs() <= 1e-4 * expected;
+    if !found.iter().zip(expected).all(near) {
+        return Err(refused());
     }
     let rule = json!({
         "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,

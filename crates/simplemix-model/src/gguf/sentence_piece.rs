@@ -16,6 +16,9 @@ const NORMAL: u64 = 1;
 const UNKNOWN: u64 = 2;
 const BYTE: u64 = 6;
 
+/// Longest piece: the longest of published vocabularies are runs of a few dozen spaces.
+const MOST_BYTES: usize = 1024;
+
 /// White space in pieces.
 const SPACE: &str = "\u{2581}";
 
@@ -31,6 +34,10 @@ pub(super) fn rebuild(gguf: &Gguf<'_>, tokens: &[&str], kinds: &[u64], unknown: 
     const REMOVES: &str = "tokenizer.ggml.remove_extra_whitespaces";
     if gguf.flag(REMOVES) == Some(true) {
         return Err(gguf.unsupported(REMOVES, "true", "false: white space is kept"));
+    }
+    if let Some(piece) = tokens.iter().find(|piece| piece.len() > MOST_BYTES) {
+        let found = format!("a list with a piece of {} bytes", piece.len());
+        return Err(gguf.unsupported("tokenizer.ggml.tokens", found, &format!("pieces of at most {MOST_BYTES} bytes")));
     }
     let scores = scores(gguf, tokens.len())?;
     let vocab: Map<String, Json> = tokens.iter().enumerate().map(|(id, t)| ((*t).to_owned(), json!(id))).collect();

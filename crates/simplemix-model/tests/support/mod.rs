@@ -13,7 +13,7 @@ pub fn text(value: &str) -> Vec<u8> {
     [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat()
 }
 
-fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
+pub fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
     [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat()
 }
 
