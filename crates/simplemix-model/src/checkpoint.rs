@@ -155,11 +155,15 @@ impl Names {
             ));
         }
         if let Some(class) = config.part_of() {
-            let (weights, count, names) = (config.parameters(), self.others.len(), listed(&self.others));
-            all.push(format!(
-                "{folder}: the text part of a `{class}` model, {weights} weights, is read; its other tensors, {count} in all, are not loaded, \
-                 and a saved model has them from this folder as they are: {names}"
-            ));
+            let (weights, count) = (config.parameters(), self.others.len());
+            let rest = match count {
+                0 => "no other tensors are here, so a saved model has none either".to_owned(),
+                _ => format!(
+                    "its other tensors, {count} in all, are not loaded, and a saved model has them from this folder as they are: {}",
+                    listed(&self.others)
+                ),
+            };
+            all.push(format!("{folder}: the text part of a `{class}` model, {weights} weights, is read; {rest}"));
         } else if !self.others.is_empty() {
             let (count, names) = (self.others.len(), listed(&self.others));
             all.push(format!(

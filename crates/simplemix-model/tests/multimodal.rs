@@ -97,6 +97,17 @@ fn a_saved_model_has_every_other_tensor_and_file() {
 }
 
 #[test]
+fn a_folder_of_the_text_part_alone_says_so() {
+    let dir = renamed("qwen3_vl", &str::to_owned, &|_| ());
+    let tensors = weights::read_all(&dir.path().join(weights::WEIGHTS)).unwrap();
+    let text: Vec<_> = tensors.into_iter().filter(|(name, _)| !name.contains("visual")).collect();
+    weights::save(&dir.path().join(weights::WEIGHTS), &text).unwrap();
+    let model = loaded(dir.path());
+    let [notice] = model.notices() else { panic!("{:?}", model.notices()) };
+    assert!(notice.ends_with("is read; no other tensors are here, so a saved model has none either"), "{notice}");
+}
+
+#[test]
 fn names_of_parameters_are_those_of_transformers_class() {
     for (name, expected) in [
         ("gemma3_whole", "model.language_model.layers.1.self_attn.q_norm.weight"),
