@@ -41,8 +41,10 @@ fn raw(folder: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
     all
 }
 
+type Rename<'a> = &'a dyn Fn(&str) -> String;
+
 /// A copy of a golden folder with other names of tensors, and another `config.json`.
-fn renamed(name: &str, rename: &dyn Fn(&str) -> String, change: &dyn Fn(&mut Value)) -> tempfile::TempDir {
+fn renamed(name: &str, rename: Rename<'_>, change: &dyn Fn(&mut Value)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut json = config(&golden(name));
     change(&mut json);
@@ -142,7 +144,7 @@ fn older_and_newer_names_are_read_and_kept() {
         Some(rest) => format!("model.language_model.{rest}"),
         None => format!("model.{name}").replace("model.lm_head", "lm_head"),
     };
-    let cases: [(&str, &dyn Fn(&str) -> String); 7] = [
+    let cases: [(&str, Rename<'_>); 7] = [
         ("gemma3_whole", &newer),
         ("llava", &newer),
         ("llava", &duplicated),
