@@ -9,7 +9,7 @@ use simplemix_torch::has_loops;
 use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
-use crate::config::{Activation, FeedForward, ModelConfig, NormKind, Norms, QkNorm, Qkv};
+use crate::config::{Activation, FeedForward, ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU};
 use crate::error::Result;
 use crate::lora::{LoraConfig, Place};
 
@@ -229,10 +229,6 @@ impl Calls {
     }
 }
 
-/// Tensors that xIELU keeps: its input, the square of it, the exponential and its difference from the input, and a byte that
-/// tells them apart.
-const XIELU_KEEPS: f64 = 4.25;
-
 /// Costs of one layer, a token.
 struct LayerCosts<'a> {
     config: &'a ModelConfig,
@@ -274,18 +270,22 @@ impl LayerCosts<'_> {
         let config = self.config;
         let [h, q, kv, f] =
             [config.hidden_size, config.query_width(), config.key_width(), config.intermediate_size].map(|n| n as f64);
-        let norms = match config.norms {
-            Norms::ParallelShared => 1.0,
-            Norms::Before | Norms::After | Norms::Parallel => 2.0,
-            Norms::Both => 4.0,
+        // Inputs of norms, and norms: two may have one input.
+        let (of_layer, norms) = match config.norms {
+            Norms::ParallelShared => (1.0, 1.0),
+            Norms::Parallel => (1.0, 2.0),
+            Norms::Before | Norms::After => (2.0, 2.0),
+            Norms::Both => (4.0, 4.0),
         };
-        let of_heads = if config.qk_norm == QkNorm::None { 0.0 } else { q + kv };
-        let rows = match config.qk_norm {
-            QkNorm::None => 0.0,
-            QkNorm::Width => 2.0,
-            QkNorm::Head | QkNorm::EachHead => (config.num_attention_heads + config.num_key_value_heads) as f64,
-        };
-        let norm_bytes = self.norm(index, norms * h + of_heads, norms + rows);
+        let all_heads = (config.num_attention_heads + config.num_key_value_heads) as f64;
+        let norm_bytes = self.norm(index, of_layer * h, norms)
+            + match config.qk_norm {
+                QkNorm::None => 0.0,
+                QkNorm::Width => self.norm(index, q + kv, 2.0),
+                QkNorm::Head => self.norm(index, q + kv, all_heads),
+                // In f32, with what the heads' own weights multiply.
+                QkNorm::EachHead => 4.0 * (2.0 * (q + kv) + 2.0 * all_heads),
+            };
         let qkv: &[&str] = match config.qkv {
             Qkv::Apart => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
             Qkv::Fused | Qkv::FusedByHead => &["self_attn.qkv_proj"],
@@ -314,17 +314,21 @@ impl LayerCosts<'_> {
             None => 2.0 * q * self.element + 4.0 * heads,
             Some(_) => q * self.element,
         };
-        norm_bytes + inputs + attended + mixed + self.active() * f * self.element
+        norm_bytes + inputs + attended + mixed + self.active(index) * f * self.element
     }
 
     /// Tensors as wide as the feed-forward layer that its activation keeps.
-    fn active(&self) -> f64 {
+    fn active(&self, index: usize) -> f64 {
         let Self { config, trained, .. } = self;
+        // xIELU keeps its input, the exponential and a byte that tells above from below, and what trained slopes multiply.
+        let slope = config.names.tensor(&format!("model.layers.{index}.{}", XIELU[0]));
+        let is_trained = trained.adapter.is_none() && (trained.tensor)(&slope);
+        let xielu = if is_trained { 4.25 } else { 2.25 };
         match (config.feed_forward, config.activation) {
             // Its input or its result.
-            (FeedForward::Plain, Activation::Xielu) => XIELU_KEEPS,
+            (FeedForward::Plain, Activation::Xielu) => xielu,
             (FeedForward::Plain, _) => 1.0,
-            (_, Activation::Xielu) => XIELU_KEEPS + 2.0,
+            (_, Activation::Xielu) => xielu + 2.0,
             // Gate and up, and the gate's activation where it is an operation of its own.
             (_, Activation::Silu | Activation::GeluTanh) if has_loops(trained.kind, trained.device) => 2.0,
             _ => 3.0,
@@ -401,5 +405,35 @@ mod tests {
         // Below the first trained weight nothing is kept.
         let upper = PassCosts::new(&config, trained(&|name| name.starts_with("model.layers.1."))).unwrap();
         assert_eq!(upper.of(&runs).kept, 4 * 10 * (layer + 2 * 64));
+    }
+
+    /// Counted by hand, numbers of a token: norms and what they keep of a row, inputs of linear layers, queries with attention's
+    /// result and log-sums, keys and values, and the activation.
+    #[test]
+    fn layers_of_other_forms_keep_what_their_operations_need() {
+        let counted = |model_type: &str, more: &str| {
+            let text = format!(
+                r#"{{"model_type":"{model_type}","vocab_size":9,"hidden_size":64,"intermediate_size":160,"num_hidden_layers":1,
+                    "num_attention_heads":4,"num_key_value_heads":4{more}}}"#
+            );
+            let config = ModelConfig::from_json(&text, std::path::Path::new("config.json")).unwrap();
+            let kind = Kind::Float;
+            let trained =
+                Trained { kind, device: Device::Cpu, adapter: None, tensor: &|_| true, is_checkpointed: false };
+            let kept = PassCosts::new(&config, trained).unwrap().of(&[RunTokens { own: 10, before: 0 }]).kept;
+            kept as f64 / 40.0 - 2.0 * 64.0
+        };
+        let attention = 2.0 * 64.0 + 4.0 + 2.0 * 64.0;
+        // Two norms of one input, mean and root of each row.
+        let parallel = 64.0 + 4.0 + 2.0 * 64.0 + attention + 160.0 + 160.0;
+        assert_eq!(counted("gpt_neox", ""), parallel);
+        assert_eq!(counted("gpt_neox", r#","use_parallel_residual":false"#), parallel + 64.0);
+        // One norm, whose result is the input of both; norms of heads with what their weights multiply.
+        let shared = 64.0 + 2.0 + 64.0 + attention + 160.0 + 2.0 * 160.0;
+        assert_eq!(counted("cohere", ""), shared);
+        assert_eq!(counted("cohere", r#","use_qk_norm":true"#), shared + 2.0 * (128.0 + 8.0));
+        let ungated = 2.0 * 64.0 + 2.0 + 128.0 + 8.0 + 2.0 * 64.0 + attention + 160.0;
+        assert_eq!(counted("apertus", ""), ungated + 4.25 * 160.0);
+        assert_eq!(counted("apertus", r#","hidden_act":"relu2""#), ungated + 160.0);
     }
 }
