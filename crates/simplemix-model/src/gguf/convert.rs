@@ -199,9 +199,12 @@ fn write_json_files(
     let named_ids = [("bos_token_id", ids.bos), ("eos_token_id", ids.eos), ("pad_token_id", ids.pad)];
     let mut settings = config.to_json();
     let mut generation = json!({});
-    for (name, id) in named_ids.into_iter().filter_map(|(name, id)| id.map(|id| (name, id))) {
+    for (name, id) in named_ids {
+        // Null where there is none, since classes have defaults that may be no token of this vocabulary.
         settings[name] = json!(id);
-        generation[name] = json!(id);
+        if let Some(id) = id {
+            generation[name] = json!(id);
+        }
     }
     if ends.len() > 1 {
         generation["eos_token_id"] = json!(ends);
