@@ -61,8 +61,9 @@ pub(crate) fn outside(id: i64, vocabulary: i64) -> Error {
 
 /// Error of a sequence with more tokens than there are learned positions.
 pub(crate) fn past_positions(length: i64, room: i64) -> Error {
-    let expected =
-        format!("at most {room}: this model has learned vectors for so many positions and no rule for further ones");
+    let expected = format!(
+        "at most {room}: this model has learned vectors for so many positions and no rule for further ones; shorten it"
+    );
     Error::Input { what: "length of a sequence", found: length.to_string(), expected }
 }
 
