@@ -11,7 +11,7 @@ use tch::Tensor;
 use crate::causal_lm::CausalLm;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::lora::{Adapter, Change, LoraConfig, LoraTask, stored_embeddings};
+use crate::lora::{Adapter, Base, Change, LoraConfig, LoraTask, stored_embeddings};
 use crate::weights::{self, Merging, Parameters};
 
 impl CausalLm {
@@ -54,15 +54,20 @@ impl CausalLm {
         config.check_task(LoraTask::CausalLm)?;
         let stored = stored_embeddings(folder, &config, self.base())?;
         let holds_embeddings = stored.is_some();
+        if holds_embeddings && !self.adapters.is_empty() {
+            let found = format!("one with embeddings of its own, in {}", folder.display());
+            let expected = "a model without other adapters for it".to_owned();
+            return Err(Error::Input { what: "adapter", found, expected });
+        }
+        // The model takes the embeddings once everything else has been read.
+        let base = match &stored {
+            Some((config, parameters)) => Base { config, parameters, ..self.base() },
+            None => self.base(),
+        };
+        let adapter = Adapter::load(folder, config, base, holds_embeddings)?;
         if let Some((config, parameters)) = stored {
-            if !self.adapters.is_empty() {
-                let found = format!("one with embeddings of its own, in {}", folder.display());
-                let expected = "a model without other adapters for it".to_owned();
-                return Err(Error::Input { what: "adapter", found, expected });
-            }
             self.replace(config, parameters);
         }
-        let adapter = Adapter::load(folder, config, self.base(), holds_embeddings)?;
         self.notices.extend(adapter.notices.iter().cloned());
         self.insert(name, adapter)
     }

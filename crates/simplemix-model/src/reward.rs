@@ -105,13 +105,18 @@ impl RewardModel {
         config.check_task(LoraTask::SeqCls)?;
         let stored = stored_embeddings(folder, &config, self.base())?;
         let holds_embeddings = stored.is_some();
+        // The model takes the embeddings once everything else has been read.
+        let base = match &stored {
+            Some((config, parameters)) => Base { config, parameters, ..self.base() },
+            None => self.base(),
+        };
+        let adapter = Adapter::load(folder, config, base, holds_embeddings)?;
+        self.notices.extend(adapter.notices.iter().cloned());
         if let Some((config, parameters)) = stored {
             let model = Self::from_tensors(config, parameters, self.network.kind, self.network.device);
             let (notices, origin) = (std::mem::take(&mut self.notices), self.origin.take());
             *self = Self { notices, origin, adapter: self.adapter.take(), ..model };
         }
-        let adapter = Adapter::load(folder, config, self.base(), holds_embeddings)?;
-        self.notices.extend(adapter.notices.iter().cloned());
         self.adapt(adapter)
     }
 

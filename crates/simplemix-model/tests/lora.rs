@@ -195,6 +195,23 @@ fn modules_that_files_name_or_lay_out_in_another_way() {
     check("gpt2_saved");
 }
 
+/// A model whose adapter is refused keeps its own embeddings.
+#[test]
+fn a_refused_adapter_leaves_the_model_as_it_was() {
+    let case = Golden::read("resized_saved");
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = weights::read_all(&case.folder.join("adapter_model.safetensors")).unwrap();
+    tensors.remove("base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight").unwrap();
+    let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+    weights::save(&dir.path().join("adapter_model.safetensors"), &tensors).unwrap();
+    std::fs::copy(case.folder.join("adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
+    let mut model = CausalLm::load(&case.base(), Kind::Float, Device::Cpu).unwrap();
+    let before = model.config().vocab_size;
+    let error = model.load_adapter("a", dir.path()).unwrap_err().to_string();
+    assert!(error.contains("v_proj.lora_B.weight` is missing"), "{error}");
+    assert_eq!((model.config().vocab_size, model.head().unwrap().weight().size()[0]), (before, before));
+}
+
 #[test]
 fn a_vocabulary_of_the_adapters_own() {
     check("resized");
@@ -464,6 +481,8 @@ fn what_does_not_fit_is_named() {
         LoraConfig { targets: LoraTargets::Pattern(r"model\.layers\.0\..*".to_owned()), ..base.clone() },
         r"target of an adapter is `model\.layers\.0\..*`, which matches `model.layers.0.input_layernorm`",
     );
+    let slow = LoraTargets::Pattern(r"(?:.(?=.)|..(?=.))*X".to_owned());
+    says(LoraConfig { targets: slow, ..base.clone() }, "pattern of an adapter is `");
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     says(
         LoraConfig { modules_to_save: names(&["head"]), targets: named(&["lm_head"]), ..base.clone() },

@@ -1,6 +1,9 @@
 //! Modules by name, matched as peft matches them with Python's `re`.
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
+
+/// Most steps of a match with a name; ordinary patterns take some hundred.
+const MOST_STEPS: usize = 20_000;
 
 /// Modules of a model, by their names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,14 @@ impl ModuleNames {
 }
 
 impl Matcher {
+    /// As [`problem_on`].
+    pub(super) fn problem_on<'a>(&self, names: impl Iterator<Item = &'a str>) -> Option<String> {
+        match self {
+            Self::Names(_) => None,
+            Self::Pattern(regex) => problem_on(regex, names),
+        }
+    }
+
     pub(super) fn is_match(&self, module: &str) -> bool {
         match self {
             Self::Names(names) => names.iter().any(|name| is_named(module, name)),
@@ -48,7 +59,12 @@ pub(super) fn is_named(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Whether a pattern that [`whole`] made matches; one that takes too many steps does not.
+/// Why a pattern is refused on one of the names that it is for: matching takes too many steps.
+pub(super) fn problem_on<'a>(regex: &Regex, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+    names.find_map(|name| regex.is_match(name).err().map(|error| format!("`{name}`: {error}")))
+}
+
+/// Whether a pattern that [`whole`] made matches; [`problem_on`] tells of one that takes too many steps.
 pub(super) fn matches(regex: &Regex, text: &str) -> bool {
     regex.is_match(text).unwrap_or(false)
 }
@@ -90,7 +106,7 @@ fn check(pattern: &str) -> Result<(), String> {
 }
 
 fn compiled(pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|error| error.to_string())
+    RegexBuilder::new(pattern).backtrack_limit(MOST_STEPS).build().map_err(|error| error.to_string())
 }
 
 /// Whether a class of characters holds what is an operation on sets in Rust's syntax.

@@ -118,6 +118,10 @@ impl Modules {
         Self { layers, turned: turned.collect(), own_head: (format!("{head}.weight"), own_head), tensors, all }
     }
 
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(String::as_str)
+    }
+
     /// Whether a module is a list of others.
     fn is_list(&self, module: &str) -> bool {
         let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
@@ -228,11 +232,14 @@ impl LoraConfig {
             }
             LoraTargets::Pattern(pattern) => {
                 let matcher = compiled(ModuleNames::Pattern(pattern.clone()).matcher())?;
+                steady(matcher.problem_on(modules.names()))?;
                 Box::new(move |module| matcher.is_match(module))
             }
         };
         let excluded: Matcher = compiled(self.exclude.matcher())?;
+        steady(excluded.problem_on(modules.names()))?;
         let saved = self.saved_names().map(|name| compiled(matching::within(name))).collect::<Result<Vec<_>>>()?;
+        saved.iter().try_for_each(|saved| steady(matching::problem_on(saved, modules.names())))?;
         let is_left =
             |module: &str| excluded.is_match(module) || saved.iter().any(|saved| matching::matches(saved, module));
         let is_layer = |module: &str| modules.layers.iter().any(|(layer, ..)| layer == module);
@@ -242,6 +249,8 @@ impl LoraConfig {
             return refused("target of an adapter", found, expected);
         }
         let patterns = Patterns::of(self)?;
+        let keys = patterns.ranks.iter().map(|(key, _)| key).chain(patterns.alphas.iter().map(|(key, _)| key));
+        keys.into_iter().try_for_each(|key| steady(matching::problem_on(key, modules.names())))?;
         let all = modules.layers.iter().filter(|(module, ..)| is_target(module) && !is_left(module));
         let target = |(module, place, [outputs, inputs]): &(String, Place, [i64; 2])| {
             let (rank, alpha) = patterns.of_module(self, module);
@@ -341,6 +350,12 @@ impl std::fmt::Display for LoraTargets {
             Self::Pattern(pattern) => write!(f, "`{pattern}`"),
         }
     }
+}
+
+/// Refuses a pattern that has a `problem` on names of the model.
+fn steady(problem: Option<String>) -> Result<()> {
+    let expected = "a regular expression that takes few steps";
+    problem.map_or(Ok(()), |problem| refused("pattern of an adapter", problem, expected))
 }
 
 /// A pattern that [`LoraConfig::check`] has seen before.
