@@ -114,6 +114,7 @@ CASES = [
     {"model_type": "cohere", "layer_norm_eps": 0.25, "rms_norm_eps": 0.5, "rope_theta": 600.0, "tie_word_embeddings": False},
     {"model_type": "cohere2", "sliding_window": 7, "sliding_window_pattern": 3},
     {"model_type": "cohere2", "sliding_window_pattern": 2, "layer_types": ["full_attention", "sliding_attention"] * 3},
+    {"model_type": "cohere2", "sliding_window_pattern": None, "layer_types": ["sliding_attention", "full_attention"] * 3},
     {"model_type": "exaone4", "sliding_window": 7, "sliding_window_pattern": 2},
     {"model_type": "exaone4", "sliding_window": None, "layer_types": ["full_attention"] * 6},
     {"model_type": "exaone4", "sliding_window_pattern": "LLG", "layer_types": ["sliding_attention", "full_attention"] * 3},

@@ -13,7 +13,9 @@ pub(super) const FAMILY: Family = Family {
 
 fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     let config = super::cohere::cohere(keys, 10_000.0)?;
-    let period = keys.count_or("sliding_window_pattern", 4)? as usize;
+    // transformers leaves the pattern aside where `layer_types` says it all.
+    let named = keys.get("layer_types").is_some();
+    let period = if named { 1 } else { keys.count_or("sliding_window_pattern", 4)? as usize };
     let window = if keys.has("sliding_window") { keys.count("sliding_window")? } else { Some(4096) };
     let sliding = super::sliding_layers(keys, config.num_hidden_layers, window, |layer| (layer + 1) % period != 0)?;
     Ok(ModelConfig { layers: super::rotated_windows(&sliding, window), ..config })
