@@ -1,6 +1,6 @@
 """Trajectories of TRL's trainers on the tiny random model, as crates/simplemix-train/tests/trl.rs must retrace them.
 
-Python 3.11, torch 2.11.0, transformers 5.23.0, trl 1.16.0, datasets 5.2.0, peft 0.21.2; f32 on the CPU. Usage:
+Python 3.11, torch 2.11.0, transformers 5.23.0 (rewards: 5.24.0), trl 1.16.0, datasets 5.2.0, peft 0.21.2; f32 on the CPU. Usage:
 
     cargo run -p simplemix-model --example tiny -- /tmp/tiny 1
     python tests/golden/train_trl.py /tmp/tiny
@@ -16,8 +16,8 @@ import tempfile
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 folder = sys.argv[1]
 here = pathlib.Path(__file__).parent / "train"
@@ -44,7 +44,7 @@ common = dict(per_device_train_batch_size=4, per_device_eval_batch_size=4, learn
               train_sampling_strategy="sequential", num_train_epochs=20)
 keep = ["loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "entropy", "mean_token_accuracy", "rewards/chosen",
         "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected", "logits/chosen",
-        "logits/rejected"]
+        "logits/rejected", "min_reward", "mean_reward", "max_reward", "accuracy", "margin"]
 
 
 def numbers(log):
@@ -77,6 +77,15 @@ def sft():
                               eval_dataset=rows(held_out)))
 
 
+def reward():
+    scorer = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
+    torch.nn.init.zeros_(scorer.score.weight)
+    with tempfile.TemporaryDirectory() as out:
+        config = RewardConfig(output_dir=out, max_steps=10, disable_dropout=True, **common)
+        return run(RewardTrainer(scorer, args=config, processing_class=tokenizer, train_dataset=Dataset.from_list(pairs),
+                                 eval_dataset=Dataset.from_list(held_out)))
+
+
 def lora():
     torch.manual_seed(7)
     policy = get_peft_model(model(), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
@@ -105,6 +114,7 @@ runs = {
     "accumulation": ({"batch": {"batch_size": 8}}, dpo(gradient_accumulation_steps=2)),
     "lora": ({"lora": {"adapter": "adapter"}, "optimizer": {"learning_rate": 0.005}}, lora()),
     "sft": ({"objective": "sft"}, sft()),
+    "reward": ({"objective": "reward"}, reward()),
 }
 out = {"pairs": pairs, "held_out": held_out, "runs": {name: {"settings": s, **r} for name, (s, r) in runs.items()}}
 (here / "trl.json").write_text(json.dumps(out, indent=0) + "\n")

@@ -221,6 +221,12 @@ impl RewardModel {
             .doing("scoring")
     }
 
+    /// Place of a sequence's last token that is not `pad_token_id`, where the configuration has one: the token that is scored,
+    /// as in transformers. None if there is no such token.
+    pub fn last_token(&self, sequence: &[u32]) -> Option<usize> {
+        sequence.iter().rposition(|&id| self.pad != Some(i64::from(id)))
+    }
+
     /// Scores `[S]` of whole sequences, each of which becomes one segment of a forward pass.
     ///
     /// As in transformers, the score is that of a sequence's last token that is not `pad_token_id`, where the
@@ -234,9 +240,7 @@ impl RewardModel {
         for sequence in sequences {
             let start = packed.len();
             packed.push(sequence)?;
-            let is_pad = |id: u32| self.pad == Some(i64::from(id));
-            let end = sequence.iter().rposition(|&id| !is_pad(id)).unwrap_or(0);
-            last.push((start + end) as i64);
+            last.push((start + self.last_token(sequence).unwrap_or(0)) as i64);
         }
         if packed.is_empty() {
             return Ok(Vec::new());

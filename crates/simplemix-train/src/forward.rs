@@ -206,13 +206,17 @@ pub(crate) fn score_pairs(
     Ok(scored)
 }
 
+/// Names of a pair's prompt, chosen and rejected response, so that dropout depends neither on micro-batches nor on how prompts are fed.
+pub(crate) fn names_of(pair: usize) -> [u64; 3] {
+    [0, 1, 2].map(|part| 3 * pair as u64 + part)
+}
+
 /// Packs the pairs' tokens for a model. The scored responses are chosen and rejected in turn, or chosen only.
 pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
     let (mut packed, mut targets) = (Packed::of(model), Targets::default());
     for &pair in pairs {
         let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
-        // Names of the pair's parts, so that dropout does not depend on micro-batches or on how prompts are fed.
-        let [of_prompt, of_chosen, of_rejected] = [0, 1, 2].map(|part| 3 * pair as u64 + part);
+        let [of_prompt, of_chosen, of_rejected] = names_of(pair);
         let first = packed.push(prompt)?;
         packed.name(first, of_prompt);
         let segment = packed.push_response(first, chosen, &mut targets)?;

@@ -1,5 +1,7 @@
-//! Training of a reward model: Bradley-Terry loss of both responses' scores, as TRL's `RewardTrainer`.
+//! Training of a reward model: Bradley-Terry loss of both responses' scores, as TRL's `RewardTrainer`. The score of a response is
+//! that of its last token.
 
+use simplemix_data::TokenRow;
 use simplemix_loss::{Checks, bradley_terry};
 use simplemix_model::{Packed, RewardModel};
 use simplemix_torch::device::read_all;
@@ -7,10 +9,10 @@ use tch::{Kind, Tensor};
 
 use crate::error::Result;
 use crate::first_loss::FirstLoss;
-use crate::forward::{ForwardOptions, pack};
+use crate::forward::{ForwardOptions, names_of};
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
-use crate::pairs::{NamedSet, PairSet};
+use crate::pairs::{Feed, NamedSet, PairSet};
 use crate::policy::update_seed;
 use crate::sides::Sides;
 use crate::stats::PairStats;
@@ -57,8 +59,7 @@ impl<'a> RewardLearner<'a> {
 
     /// Scores `[B]` of both responses in f32, in a graph where gradients are kept.
     fn scores(&self, model: &RewardModel, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
-        let (packed, _) = pack(model.config(), set, pairs)?;
-        let last = last_tokens(&packed);
+        let (packed, last) = whole_sequences(model, set, pairs)?;
         // A margin of half precision has 8 bits.
         let scores = model.scores(&packed, &last)?.to_kind(Kind::Float).view([-1, 2]);
         Ok(Sides { chosen: scores.select(1, 0), rejected: scores.select(1, 1) })
@@ -70,12 +71,36 @@ impl<'a> RewardLearner<'a> {
     }
 }
 
-/// Rows of the last tokens of all responses: of the segments that no other segment continues.
-fn last_tokens(packed: &Packed) -> Vec<i64> {
-    let segments = packed.segments();
-    let continued: Vec<usize> = segments.iter().filter_map(|segment| segment.parent).collect();
-    let ends = segments.iter().enumerate().filter(|(at, _)| !continued.contains(at));
-    ends.map(|(_, segment)| (segment.start + segment.len) as i64 - 1).collect()
+/// Packs prompts and whole responses, and says which row of each sequence is scored: chosen and rejected in turn.
+fn whole_sequences(model: &RewardModel, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Vec<i64>)> {
+    let (mut packed, mut rows) = (Packed::of(model.config()), Vec::with_capacity(2 * pairs.len()));
+    for &pair in pairs {
+        let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
+        let [of_prompt, of_chosen, of_rejected] = names_of(pair);
+        let first = packed.push(prompt)?;
+        packed.name(first, of_prompt);
+        for (response, name) in [(chosen, of_chosen), (rejected, of_rejected)] {
+            let parent = match (set.feed(), name == of_rejected) {
+                (Feed::Apart, true) => {
+                    let again = packed.push(prompt)?;
+                    packed.name(again, of_prompt);
+                    again
+                }
+                _ => first,
+            };
+            let segment = packed.push_after(parent, response)?;
+            packed.name(segment, name);
+            let segment = packed.segments()[segment];
+            let prompt_start = segment.parent.map_or(0, |parent| packed.segments()[parent].start);
+            // A response of padding alone leaves the prompt's last token, as in transformers.
+            let row = match model.last_token(response) {
+                Some(place) => segment.start + place,
+                None => prompt_start + model.last_token(prompt).unwrap_or(0),
+            };
+            rows.push(row as i64);
+        }
+    }
+    Ok((packed, rows))
 }
 
 /// Statistics of pairs, for which the host waits once. A pair whose scores are not finite has the loss NaN.
