@@ -1,7 +1,7 @@
 """GGUF files of the tiny checkpoints of model_families.py, as llama.cpp's converter writes them, and their logits.
 
 Python 3.11, torch 2.11.0, transformers 5.24.0, gguf 0.19.0. Names of tensors are those of the gguf package. Rows of queries and keys
-are permuted, and one is added to norms, as convert_hf_to_gguf.py does for the architecture. Weights are Q8_0 where their rows have
+are permuted, matrices are turned, and one is added to norms, as convert_hf_to_gguf.py does for the architecture. Weights are Q8_0 where their rows have
 whole blocks, else F16. Usage: gguf_models.py tests/golden/families OUT_DIR
 """
 import json
@@ -32,7 +32,20 @@ CASES = {
         no_rope_layers=None, no_rope_layer_interval=4, layer_types=None, use_sliding_window=False, mlp_bias=False)),
     "granite": ("granite", True, dict(attention_bias=False, mlp_bias=False)),
     "arcee": ("arcee", True, dict(mlp_bias=False)),
+    "gptneox": ("gpt_neox", False, {}),
+    "gpt2": ("gpt2", False, dict(scale_attn_by_inverse_layer_idx=False)),
+    "glm4": ("glm4", False, dict(attention_bias=True)),
+    "exaone4": ("exaone4", False, dict(rope_parameters=dict(LLAMA3, factor=16.0))),
+    "seed_oss": ("seed_oss", False, {}),
+    "command-r": ("cohere", False, {}),
+    "cohere2": ("cohere2", False, {}),
+    "olmo3": ("olmo3", False, dict(rope_parameters=dict(
+        full_attention=dict(YARN, rope_theta=50000.0), sliding_attention=dict(rope_type="default", rope_theta=5000.0)))),
+    "apertus": ("apertus", False, dict(rope_parameters=dict(LLAMA3, rope_theta=12e6))),
+    "mistral3": ("ministral3", True, {}),
 }
+# OLMo 3 has OLMo 2's architecture.
+NAMES = {"olmo3": "olmo2"}
 base, out = sys.argv[1:]
 os.makedirs(out, exist_ok=True)
 
@@ -66,25 +79,38 @@ for architecture, (name, permutes, changes) in CASES.items():
         settings["query_pre_attn_scalar"] = settings["head_dim"]
     config = type(config)(**settings)
     model = AutoModelForCausalLM.from_pretrained(os.path.join(base, name), config=config, attn_implementation="eager").float()
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    arch = NAMES.get(architecture, architecture)
+    of_gpt = arch in ("gptneox", "gpt2")
+    if architecture == "glm4":  # biases that the checkpoint lacks
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("proj.bias"):
+                parameter.data = torch.linspace(-0.5, 0.5, parameter.numel())
+    heads = config.num_attention_heads
+    kv_heads = heads if of_gpt else config.num_key_value_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    writer = gguf.GGUFWriter(os.path.join(out, f"{architecture}.gguf"), architecture)
+    writer = gguf.GGUFWriter(os.path.join(out, f"{architecture}.gguf"), arch)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(4 * config.n_embd if arch == "gpt2" else config.intermediate_size)
     writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    rule = config.rope_parameters
+    if not of_gpt:
+        writer.add_head_count_kv(kv_heads)
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    if of_gpt or arch in ("command-r", "cohere2"):
+        writer.add_layer_norm_eps(config.layer_norm_epsilon if arch == "gpt2" else config.layer_norm_eps)
+    else:
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    rule = getattr(config, "rope_parameters", None) or dict(rope_type="default", rope_theta=1e4)
     full = rule.get("full_attention", rule)
     writer.add_rope_freq_base(full["rope_theta"])
     kind = full["rope_type"]
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
         writer.add_rope_scaling_factor(full["factor"])
+    if "beta_fast" in full:
+        writer.add_rope_scaling_yarn_beta_fast(full["beta_fast"])
     if kind in ("longrope", "yarn"):
         original = full.get("original_max_position_embeddings") or config.original_max_position_embeddings
         writer.add_rope_scaling_orig_ctx_len(original)
@@ -96,7 +122,8 @@ for architecture, (name, permutes, changes) in CASES.items():
     if kind == "llama3":
         writer.add_tensor("rope_freqs.weight", rope_freqs(full, head_dim))
     rotated = int(head_dim * (full.get("partial_rotary_factor") or getattr(config, "partial_rotary_factor", None) or 1.0))
-    writer.add_rope_dimension_count(rotated)
+    if arch != "gpt2":
+        writer.add_rope_dimension_count(rotated)
     if architecture in ("gemma2", "gemma3", "phi3") and getattr(config, "sliding_window", None):
         writer.add_sliding_window(config.sliding_window)
     if architecture == "gemma3":
@@ -111,26 +138,56 @@ for architecture, (name, permutes, changes) in CASES.items():
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
+    if architecture in ("exaone4", "cohere2", "olmo3"):
+        writer.add_sliding_window(config.sliding_window)
+        slides = [kind == "sliding_attention" for kind in config.layer_types]
+        assert slides == [True, False, True]
+        # llama.cpp reads a list of flags, or a number.
+        writer.add_sliding_window_pattern(2 if architecture == "cohere2" else slides)
+    if architecture == "olmo3":
+        writer.add_float32("olmo2.rope.freq_base_swa", rule["sliding_attention"]["rope_theta"])
+        writer.add_rope_scaling_yarn_attn_factor(1 + 0.1 * math.log(full["factor"]))
+    if architecture == "gptneox":
+        writer.add_parallel_residual(config.use_parallel_residual)
+    if arch in ("command-r", "cohere2"):
+        writer.add_logit_scale(config.logit_scale)
+        writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+    if architecture == "apertus":
+        acts = [layer.mlp.act_fn for layer in model.model.layers]
+        for key in ("alpha_n", "alpha_p", "beta", "eps"):
+            getattr(writer, f"add_xielu_{key}")([getattr(act, key).float().item() for act in acts])
+    if architecture == "mistral3":
+        writer.add_rope_scaling_yarn_log_mul(rule["mscale_all_dim"])
+        writer.add_attn_temperature_scale(rule["llama_4_scaling_beta"])
     pieces = ["<unk>", "<s>", "</s>"] + [f"p{i}" for i in range(3, config.vocab_size)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(pieces)
     writer.add_token_types([3] * 3 + [1] * (config.vocab_size - 3))
     writer.add_token_merges(["p 3"])
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch), config.num_hidden_layers)
     tied = config.tie_word_embeddings
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             module, _, part = parameter_name.rpartition(".")
             weight = parameter.detach().numpy().copy()
-            if parameter.dim() == 2:
+            turned = arch == "gpt2" and module.endswith(("c_attn", "c_proj", "c_fc")) and parameter.dim() == 2
+            if ".act_fn." in parameter_name:
+                continue
+            if turned:
+                weight = weight.T
+            if parameter.dim() == 2 and not module.endswith("norm"):
                 kind = gguf.GGMLQuantizationType.Q8_0 if weight.shape[1] % 32 == 0 else gguf.GGMLQuantizationType.F16
                 weight = np.ascontiguousarray(weight)
-                parameter.copy_(torch.from_numpy(dequantize(quantize(weight, kind), kind).astype(np.float32)))
+                rounded = torch.from_numpy(dequantize(quantize(weight, kind), kind).astype(np.float32))
+                parameter.copy_(rounded.T if turned else rounded)
             else:
                 kind = gguf.GGMLQuantizationType.F32
             if permutes and module.endswith(("q_proj", "k_proj")):
                 weight = permuted(weight, heads if module.endswith("q_proj") else kv_heads)
+            if module.endswith("query_key_value"):
+                split = weight.reshape(heads, 3, head_dim, -1).swapaxes(0, 1)
+                weight = split.reshape(weight.shape)
             if architecture.startswith("gemma") and parameter_name.endswith("norm.weight"):
                 weight = weight + 1
             target = names.get_name(module)

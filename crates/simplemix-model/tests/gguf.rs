@@ -47,7 +47,7 @@ fn architectures_are_those_of_transformers() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
     let text = std::fs::read_to_string(golden.join("golden.json")).unwrap();
     let cases: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-    assert_eq!(cases.len(), 10);
+    assert_eq!(cases.len(), 20);
     for (architecture, case) in &cases {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("model");
@@ -154,6 +154,54 @@ fn what_is_not_read_is_named() {
     let beyond = File::small().set("tokenizer.ggml.eot_token_id", 4, 6u32.to_le_bytes().into());
     refused(&beyond, "`tokenizer.ggml.eot_token_id` is 6, expected below 6");
     refused(&with_float(File::small(), "llama.rope.scale_linear", -1.0), "`llama.rope.scale_linear` is -1");
+}
+
+/// A file of the golden folder whose header is that of another value.
+fn golden(name: &str, key: &str, changed: impl Fn(&mut [u8])) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf").join(format!("{name}.gguf"));
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len();
+    changed(&mut bytes[at..]);
+    bytes
+}
+
+/// Bytes of a number, or of the first of a list, after its key.
+fn first_float(bytes: &mut [u8], of_list: bool, value: f32) {
+    let at = if of_list { 4 + 4 + 8 } else { 4 };
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+#[test]
+fn what_an_architecture_does_not_compute_is_named() {
+    #[track_caller]
+    fn named(bytes: &[u8], part: &str) {
+        let text = import(bytes).0.unwrap_err().to_string();
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    let beta = golden("apertus", "xielu.beta", |bytes| first_float(bytes, true, 0.75));
+    named(&beta, "`xielu.beta` is 0.75, expected 0.5");
+    let factor = golden("olmo3", "olmo2.rope.scaling.yarn_attn_factor", |bytes| first_float(bytes, false, 1.5));
+    named(&factor, "`olmo2.rope.scaling.yarn_attn_factor` is 1.5, expected none, or 1.138");
+    let flags = golden("olmo3", "olmo2.block_count", |bytes| bytes[4..8].copy_from_slice(&2u32.to_le_bytes()));
+    named(&flags, "`olmo2.attention.sliding_window_pattern` is a list of 3, expected a number, or 2 flags");
+    let eps = golden("cohere2", "cohere2.attention.layer_norm_epsilo", |bytes| bytes[0] = b'm');
+    named(&eps, "`cohere2.attention.layer_norm_epsilon` is absent or no number");
+    let plain = golden("mistral3", "mistral3.attention.temperature_scale", |bytes| first_float(bytes, false, 0.0));
+    named(&plain, "`mistral3.rope.scaling.yarn_log_multiplier` is 1, expected none without");
+    let parallel = File::small().set("llama.use_parallel_residual", 7, vec![1]);
+    refused(&parallel, "`llama.use_parallel_residual` is true, expected `false`");
+    let number = |n: i32| n.to_le_bytes().to_vec();
+    let sections = |n: i32| support::list(5, &[number(n), number(0), number(0), number(0)]);
+    refused(
+        &File::small().set("llama.rope.dimension_sections", 9, sections(8)),
+        "`llama.rope.dimension_sections` is a list of widths, expected none",
+    );
+    assert!(import(&File::small().set("llama.rope.dimension_sections", 9, sections(0)).bytes()).0.is_ok());
+    refused(&with_float(File::small(), "llama.rope.freq_base_swa", 5e5), "`llama.rope.freq_base_swa` is 500000");
+    let next = File::small().set("llama.nextn_predict_layers", 4, 1u32.to_le_bytes().into());
+    refused(&next, "`llama.nextn_predict_layers` is 1, expected none, or 0");
+    let scaled = with_float(File::small(), "llama.attention.temperature_scale", 0.1);
+    refused(&scaled, "`llama.attention.temperature_scale` is 0.1");
 }
 
 fn with_float(file: File, key: &str, value: f32) -> File {

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::error::Result;
 use super::reader::Gguf;
-use super::rope;
+use super::settings::{self, Shape};
 
 /// An architecture that is read.
 pub(super) struct Architecture {
@@ -13,24 +13,18 @@ pub(super) struct Architecture {
     pub(super) name: &'static str,
     /// transformers' `model_type` and class.
     model: [&'static str; 2],
-    /// Modules of a layer: transformers' name and llama.cpp's.
+    /// Modules of a layer: the decoder's name and llama.cpp's.
     parts: &'static [(&'static str, &'static str)],
     /// Whether rows of queries and keys are in the order of llama.cpp's rotary kernel.
     pub(super) interleaves_rows: bool,
+    /// Whether rows of queries, keys and values, in one matrix head by head, are in the order all queries, all keys, all values.
+    pub(super) gathers_qkv: bool,
     /// Whether one was added to the weights of norms.
     pub(super) adds_one_to_norms: bool,
     /// Adds the family's own settings.
     adds: fn(&Gguf<'_>, &Shape, &mut Json) -> Result<()>,
     /// Metadata that these settings follow, among those that are refused otherwise.
     pub(super) follows: &'static [&'static str],
-}
-
-/// Sizes that settings of a family follow from.
-pub(super) struct Shape {
-    pub(super) layers: u64,
-    pub(super) heads: u64,
-    pub(super) width: u64,
-    pub(super) head_dim: u64,
 }
 
 const ATTENTION: [(&str, &str); 4] = [
@@ -58,6 +52,18 @@ const FUSED: [(&str, &str); 4] = [
     ("mlp.down_proj", "ffn_down"),
 ];
 
+const GATE_IN_UP: [(&str, &str); 2] = [("mlp.gate_up_proj", "ffn_up"), ("mlp.down_proj", "ffn_down")];
+const UP_AND_DOWN: [(&str, &str); 2] = [("mlp.up_proj", "ffn_up"), ("mlp.down_proj", "ffn_down")];
+const UNGATED: [(&str, &str); 4] = [
+    ("self_attn.qkv_proj", "attn_qkv"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+const SEED_NORMS: [(&str, &str); 2] =
+    [("input_layernorm", "attn_norm"), ("post_attention_layernorm", "post_attention_norm")];
+const ONE_NORM: [(&str, &str); 1] = [("input_layernorm", "attn_norm")];
+
 type Parts<const N: usize> = [(&'static str, &'static str); N];
 
 /// Lists one after the other.
@@ -81,12 +87,18 @@ const GEMMA2: Parts<11> = joined(&[&ATTENTION, &FEED_FORWARD, &FOUR_NORMS]);
 const GEMMA3: Parts<13> = joined(&[&ATTENTION, &FEED_FORWARD, &FOUR_NORMS, &QK_NORMS]);
 const OLMO2: Parts<11> = joined(&[&ATTENTION, &FEED_FORWARD, &LATE_NORMS, &QK_NORMS]);
 const PHI3: Parts<6> = joined(&[&FUSED, &NORMS]);
+const GPT: Parts<6> = joined(&[&UNGATED, &NORMS]);
+const GLM4: Parts<10> = joined(&[&ATTENTION, &GATE_IN_UP, &FOUR_NORMS]);
+const SEED: Parts<9> = joined(&[&ATTENTION, &FEED_FORWARD, &SEED_NORMS]);
+const COHERE: Parts<10> = joined(&[&ATTENTION, &FEED_FORWARD, &ONE_NORM, &QK_NORMS]);
+const APERTUS: Parts<10> = joined(&[&ATTENTION, &UP_AND_DOWN, &NORMS, &QK_NORMS]);
 
 const PLAIN: Architecture = Architecture {
     name: "llama",
     model: ["llama", "LlamaForCausalLM"],
     parts: &LLAMA,
     interleaves_rows: true,
+    gathers_qkv: false,
     adds_one_to_norms: false,
     adds: |_, _, _| Ok(()),
     follows: &[],
@@ -115,8 +127,9 @@ const ALL: &[Architecture] = &[
         parts: &GEMMA2,
         interleaves_rows: false,
         adds_one_to_norms: true,
-        adds: gemma2,
+        adds: settings::gemma2,
         follows: &["attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"],
+        ..PLAIN
     },
     Architecture {
         name: "gemma3",
@@ -124,15 +137,16 @@ const ALL: &[Architecture] = &[
         parts: &GEMMA3,
         interleaves_rows: false,
         adds_one_to_norms: true,
-        adds: gemma3,
+        adds: settings::gemma3,
         follows: &["attention.sliding_window", "rope.freq_base_swa", "final_logit_softcapping"],
+        ..PLAIN
     },
     Architecture {
         name: "phi3",
         model: ["phi3", "Phi3ForCausalLM"],
         parts: &PHI3,
         interleaves_rows: false,
-        adds: phi3,
+        adds: settings::phi3,
         follows: &["attention.sliding_window", "rope.dimension_count", "rope.scaling.attn_factor"],
         ..PLAIN
     },
@@ -141,6 +155,8 @@ const ALL: &[Architecture] = &[
         model: ["olmo2", "Olmo2ForCausalLM"],
         parts: &OLMO2,
         interleaves_rows: false,
+        adds: settings::olmo,
+        follows: &["attention.sliding_window", "rope.freq_base_swa"],
         ..PLAIN
     },
     // llama.cpp rotates no keys in every fourth layer, as the class does by default.
@@ -148,7 +164,7 @@ const ALL: &[Architecture] = &[
     Architecture {
         name: "granite",
         model: ["granite", "GraniteForCausalLM"],
-        adds: granite,
+        adds: settings::granite,
         follows: &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"],
         ..PLAIN
     },
@@ -159,6 +175,83 @@ const ALL: &[Architecture] = &[
             config["hidden_act"] = "relu2".into();
             Ok(())
         },
+        ..PLAIN
+    },
+    Architecture {
+        name: "gptneox",
+        model: ["gpt_neox", "GPTNeoXForCausalLM"],
+        parts: &GPT,
+        interleaves_rows: false,
+        gathers_qkv: true,
+        adds: settings::gpt_neox,
+        follows: &["rope.dimension_count", "use_parallel_residual"],
+        ..PLAIN
+    },
+    Architecture {
+        name: "gpt2",
+        model: ["gpt2", "GPT2LMHeadModel"],
+        parts: &GPT,
+        interleaves_rows: false,
+        adds: settings::gpt2,
+        ..PLAIN
+    },
+    Architecture {
+        name: "glm4",
+        model: ["glm4", "Glm4ForCausalLM"],
+        parts: &GLM4,
+        interleaves_rows: false,
+        adds: settings::glm4,
+        follows: &["rope.dimension_count"],
+        ..PLAIN
+    },
+    Architecture {
+        name: "exaone4",
+        model: ["exaone4", "Exaone4ForCausalLM"],
+        parts: &OLMO2,
+        interleaves_rows: false,
+        adds: settings::exaone4,
+        follows: &["attention.sliding_window"],
+        ..PLAIN
+    },
+    Architecture {
+        name: "seed_oss",
+        model: ["seed_oss", "SeedOssForCausalLM"],
+        parts: &SEED,
+        interleaves_rows: false,
+        adds: settings::seed_oss,
+        ..PLAIN
+    },
+    Architecture {
+        name: "command-r",
+        model: ["cohere", "CohereForCausalLM"],
+        parts: &COHERE,
+        interleaves_rows: false,
+        adds: settings::cohere,
+        follows: &["logit_scale"],
+        ..PLAIN
+    },
+    Architecture {
+        name: "cohere2",
+        model: ["cohere2", "Cohere2ForCausalLM"],
+        parts: &COHERE,
+        interleaves_rows: false,
+        adds: settings::cohere2,
+        follows: &["logit_scale", "attention.sliding_window"],
+        ..PLAIN
+    },
+    Architecture {
+        name: "apertus",
+        model: ["apertus", "ApertusForCausalLM"],
+        parts: &APERTUS,
+        interleaves_rows: false,
+        adds: settings::apertus,
+        ..PLAIN
+    },
+    Architecture {
+        name: "mistral3",
+        model: ["mistral", "MistralForCausalLM"],
+        adds: settings::mistral3,
+        follows: &["attention.temperature_scale", "rope.scaling.yarn_log_multiplier"],
         ..PLAIN
     },
 ];
@@ -187,11 +280,13 @@ impl Architecture {
         (self.adds)(gguf, shape, config)
     }
 
-    /// llama.cpp's name of a checkpoint's tensor.
+    /// llama.cpp's name of a tensor that the decoder calls `name`.
     pub(super) fn tensor(&self, name: &str) -> String {
         match name {
             "model.embed_tokens.weight" => return "token_embd.weight".to_owned(),
+            "model.embed_positions.weight" => return "position_embd.weight".to_owned(),
             "model.norm.weight" => return "output_norm.weight".to_owned(),
+            "model.norm.bias" => return "output_norm.bias".to_owned(),
             "lm_head.weight" => return "output.weight".to_owned(),
             _ => {}
         }
@@ -202,76 +297,6 @@ impl Architecture {
         });
         part.unwrap_or_else(|| name.to_owned())
     }
-}
-
-/// A number under a key of the architecture, where it is given.
-fn add_number(gguf: &Gguf<'_>, key: &str, config: &mut Json, to: &str) {
-    if let Some(found) = gguf.float(key) {
-        config[to] = json!(found);
-    }
-}
-
-fn add_window(gguf: &Gguf<'_>, key: &str, config: &mut Json) {
-    if let Some(window) = gguf.unsigned(key).filter(|window| *window > 0) {
-        config["sliding_window"] = json!(window);
-    }
-}
-
-/// Products of queries and keys are scaled by a head's width, but in the largest model by the width over the heads, as in
-/// llama.cpp, which keeps no number for it.
-fn gemma(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json, layers_of_largest: u64) {
-    let is_largest = shape.layers == layers_of_largest;
-    let scale = if is_largest { shape.width / shape.heads.max(1) } else { shape.head_dim };
-    config["hidden_activation"] = "gelu_pytorch_tanh".into();
-    config["query_pre_attn_scalar"] = json!(scale);
-    let name = gguf.text("general.architecture").unwrap_or_default();
-    add_window(gguf, &format!("{name}.attention.sliding_window"), config);
-}
-
-fn gemma2(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
-    gemma(gguf, shape, config, 46);
-    for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
-        add_number(gguf, &format!("gemma2.{cap}"), config, cap);
-    }
-    Ok(())
-}
-
-fn gemma3(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
-    gemma(gguf, shape, config, 62);
-    add_number(gguf, "gemma3.final_logit_softcapping", config, "final_logit_softcapping");
-    let period = gguf.unsigned("gemma3.attention.sliding_window_pattern").unwrap_or(6).max(1);
-    let kind = |layer: u64| if (layer + 1).is_multiple_of(period) { "full_attention" } else { "sliding_attention" };
-    // More layers than a model has are refused when the configuration is checked.
-    config["layer_types"] = (0..shape.layers.min(1 << 12)).map(kind).collect();
-    // Flat keys, which transformers 4 and 5 read: those of layers with a window have a base of their own and no scaling.
-    let parameters = config.as_object_mut().and_then(|config| config.remove("rope_parameters")).unwrap_or_default();
-    config["rope_theta"] = parameters["rope_theta"].clone();
-    config["rope_local_base_freq"] = json!(gguf.float("gemma3.rope.freq_base_swa").unwrap_or(10_000.0));
-    if parameters["rope_type"] == "linear" {
-        config["rope_scaling"] = json!({ "rope_type": "linear", "factor": parameters["factor"] });
-    }
-    Ok(())
-}
-
-fn phi3(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
-    add_window(gguf, "phi3.attention.sliding_window", config);
-    config["hidden_act"] = "silu".into();
-    if let Some(rotated) = gguf.unsigned("phi3.rope.dimension_count") {
-        config["partial_rotary_factor"] = json!(rotated as f64 / shape.head_dim.max(1) as f64);
-    }
-    rope::long(gguf, config)
-}
-
-fn granite(gguf: &Gguf<'_>, _: &Shape, config: &mut Json) -> Result<()> {
-    for (key, to) in [
-        ("granite.attention.scale", "attention_multiplier"),
-        ("granite.embedding_scale", "embedding_multiplier"),
-        ("granite.residual_scale", "residual_multiplier"),
-        ("granite.logit_scale", "logits_scaling"),
-    ] {
-        add_number(gguf, key, config, to);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -294,5 +319,7 @@ mod tests {
             "blk.0.post_attention_norm.weight"
         );
         assert_eq!(named("phi3").tensor("model.layers.1.mlp.gate_up_proj.weight"), "blk.1.ffn_up.weight");
+        assert_eq!(named("gpt2").tensor("model.embed_positions.weight"), "position_embd.weight");
+        assert_eq!(named("gptneox").tensor("model.norm.bias"), "output_norm.bias");
     }
 }

@@ -1,7 +1,6 @@
 //! The model itself: names, row order, configuration, and the folder that is written.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,10 +9,12 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value as Json, json};
 use simplemix_files::{AtomicFolder, create_dir_all};
 
-use super::architecture::{Architecture, Shape};
+use super::architecture::Architecture;
 use super::error::{GgufError, Result};
-use super::reader::{Gguf, TensorInfo};
+use super::reader::{Gguf, Value};
 use super::rope;
+use super::settings::Shape;
+use super::tensors::{Origin, Written, listed};
 use super::tokenizer::{TokenIds, TokenizerFiles, rebuild};
 use crate::config::ModelConfig;
 use crate::safetensors_file::{self, Layout};
@@ -54,14 +55,14 @@ pub fn import_gguf(input: &Path, output: &Path, progress: &mut dyn FnMut(usize, 
     let config = configuration(&gguf, architecture)?;
     let ids = TokenIds::of(&gguf)?;
     let tokenizer = rebuild(&gguf, ids, config.max_position_embeddings as u64)?;
-    let tensors = named_tensors(&gguf, architecture, &config)?;
+    let tensors = listed(&gguf, architecture, &config)?;
 
     if let Some(parent) = output.parent() {
         create_dir_all(parent)?;
     }
     let folder = AtomicFolder::create(output)?;
     write_json_files(&folder, &config, ids, &tokenizer)?;
-    write_weights(&folder, &gguf, architecture, &config, &tensors, progress)?;
+    write_weights(&folder, &gguf, &tensors, progress)?;
     folder.commit_new()?;
     Ok(ImportReport {
         tensors: tensors.len(),
@@ -140,6 +141,8 @@ fn refuse_what_is_not_computed(gguf: &Gguf<'_>, of: &Architecture) -> Result<()>
         ("embedding_scale", 1.0),
         ("residual_scale", 1.0),
         ("rope.scaling.attn_factor", 1.0),
+        ("attention.temperature_scale", 0.0),
+        ("nextn_predict_layers", 0.0),
     ];
     for (key, neutral) in NEUTRAL.iter().filter(|(key, _)| !of.follows.contains(key)) {
         let key = of.key(key);
@@ -147,44 +150,27 @@ fn refuse_what_is_not_computed(gguf: &Gguf<'_>, of: &Architecture) -> Result<()>
             return Err(gguf.unsupported(&key, found.to_string(), &format!("none, or {neutral}")));
         }
     }
-    for (key, neutral) in [("attention.causal", true), ("use_parallel_residual", false)] {
+    let flags = [("attention.causal", true), ("use_parallel_residual", false)];
+    for (key, neutral) in flags.into_iter().filter(|(key, _)| !of.follows.contains(key)) {
         let key = of.key(key);
         if gguf.flag(&key).is_some_and(|found| found != neutral) {
             return Err(gguf.unsupported(&key, (!neutral).to_string(), &format!("`{neutral}`")));
         }
     }
-    Ok(())
-}
-
-/// The checkpoint's tensors under their names there, each with its place in the file.
-fn named_tensors<'a>(
-    gguf: &'a Gguf<'_>,
-    of: &Architecture,
-    config: &ModelConfig,
-) -> Result<Vec<(String, Vec<i64>, &'a TensorInfo)>> {
-    let (mut problems, mut named) = (Vec::new(), Vec::new());
-    let mut left: BTreeSet<&str> = gguf.tensors.keys().map(String::as_str).collect();
-    // Numbers of rotary rules, which the configuration has.
-    left.retain(|name| *name != rope::FREQUENCIES && !rope::LONG_FACTORS.contains(name));
-    for (name, shape) in config.tensors() {
-        let source = of.tensor(&name);
-        left.remove(source.as_str());
-        match gguf.tensors.get(&source) {
-            Some(info) if info.dimensions.iter().rev().map(|&d| d as i64).eq(shape.iter().copied()) => {
-                named.push((name, shape, info));
-            }
-            Some(info) => {
-                problems.push(format!("`{source}` is {:?}, expected {shape:?} in reverse", info.dimensions));
-            }
-            None => problems.push(format!("`{source}` is missing")),
-        }
+    let sections = of.key("rope.dimension_sections");
+    let is_zero = |section: &Value| matches!(section, Value::Unsigned(0) | Value::Signed(0));
+    if gguf.list(&sections).is_some_and(|found| !found.iter().all(is_zero)) {
+        return Err(gguf.unsupported(
+            &sections,
+            "a list of widths".to_owned(),
+            "none: positions of images are not computed",
+        ));
     }
-    problems.extend(left.iter().map(|name| format!("`{name}` is not part of the model")));
-    if problems.is_empty() {
-        return Ok(named);
+    let (local, base) = (of.key("rope.freq_base_swa"), gguf.float(&of.key("rope.freq_base")).unwrap_or(10_000.0));
+    match gguf.float(&local).filter(|found| *found != base && !of.follows.contains(&"rope.freq_base_swa")) {
+        Some(found) => Err(gguf.unsupported(&local, found.to_string(), &format!("none, or {base}"))),
+        None => Ok(()),
     }
-    problems.truncate(12);
-    Err(GgufError::Tensors { path: gguf.path.to_owned(), problems: problems.join("; ") })
 }
 
 fn write_json_files(
@@ -223,27 +209,18 @@ fn write_json_files(
 fn write_weights(
     folder: &AtomicFolder,
     gguf: &Gguf<'_>,
-    of: &Architecture,
-    config: &ModelConfig,
-    tensors: &[(String, Vec<i64>, &TensorInfo)],
+    tensors: &[Written<'_>],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<()> {
     let total = tensors.len();
     let (counted, failed) = (RefCell::new((0, progress)), RefCell::new(None));
-    let views = tensors.iter().map(|(name, shape, info)| {
-        let heads = match name.rsplit('.').nth(1).filter(|_| of.interleaves_rows) {
-            Some("q_proj") => Some(config.num_attention_heads as usize),
-            Some("k_proj") => Some(config.num_key_value_heads as usize),
-            _ => None,
-        };
-        let offset = if of.adds_one_to_norms && name.ends_with("norm.weight") { -1.0 } else { 0.0 };
-        let shape = shape.iter().map(|&n| n as usize).collect();
+    let views = tensors.iter().map(|tensor| {
         let written = || {
             let (done, progress) = &mut *counted.borrow_mut();
             *done += 1;
             progress(*done, total);
         };
-        (name.as_str(), Dequantised { gguf, info, shape, heads, offset, failed: &failed, written })
+        (tensor.name.as_str(), Dequantised { gguf, tensor, failed: &failed, written })
     });
     let mut file = folder.create_file(WEIGHTS)?;
     let path = file.path().to_owned();
@@ -255,12 +232,7 @@ fn write_weights(
 /// A tensor that is dequantised while it is written.
 struct Dequantised<'a, F> {
     gguf: &'a Gguf<'a>,
-    info: &'a TensorInfo,
-    shape: Vec<usize>,
-    /// Heads whose rows llama.cpp interleaved.
-    heads: Option<usize>,
-    /// Added to each weight.
-    offset: f32,
+    tensor: &'a Written<'a>,
     /// Why the tensor could not be read.
     failed: &'a RefCell<Option<GgufError>>,
     written: F,
@@ -272,52 +244,29 @@ impl<F> Layout for Dequantised<'_, F> {
     }
 
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.tensor.shape
     }
 
     fn bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * 4
+        self.tensor.shape.iter().product::<usize>() * 4
     }
 }
 
 impl<F: Fn()> Dequantised<'_, F> {
     fn put(&self, to: &mut dyn Write) -> io::Result<()> {
-        let bytes = self.gguf.bytes(self.info).map_err(|error| {
-            self.failed.borrow_mut().get_or_insert(error);
-            io::Error::other("a tensor that cannot be read")
-        })?;
-        let weights = self.info.quant.dequantise(&bytes);
-        let weights = match self.heads {
-            Some(heads) => deinterleaved(&weights, self.shape[0], heads),
-            None => weights,
+        let Written { origin, shape, offset, .. } = self.tensor;
+        let weights = match origin {
+            Origin::Number(number) => vec![*number],
+            Origin::Tensor(info, rows) => {
+                let bytes = self.gguf.bytes(info).map_err(|error| {
+                    self.failed.borrow_mut().get_or_insert(error);
+                    io::Error::other("a tensor that cannot be read")
+                })?;
+                rows.back(info.quant.dequantise(&bytes), shape)
+            }
         };
         (self.written)();
-        let shifted = |weight: &f32| if self.offset == 0.0 { *weight } else { weight + self.offset };
+        let shifted = |weight: &f32| if *offset == 0.0 { *weight } else { weight + offset };
         weights.iter().try_for_each(|weight| to.write_all(&shifted(weight).to_le_bytes()))
-    }
-}
-
-/// Rows in the order (head, pair, half) back to (head, half, pair).
-fn deinterleaved(weights: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let (width, half) = (weights.len() / rows, rows / heads / 2);
-    let mut back = Vec::with_capacity(weights.len());
-    for row in 0..rows {
-        let (head, place) = (row / (2 * half), row % (2 * half));
-        let (side, pair) = (place / half, place % half);
-        let source = head * 2 * half + pair * 2 + side;
-        back.extend_from_slice(&weights[source * width..(source + 1) * width]);
-    }
-    back
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_come_back_head_by_head() {
-        // Two heads of four rows: stored as pairs (0, 2), (1, 3).
-        let stored = [0., 2., 1., 3., 4., 6., 5., 7.];
-        assert_eq!(deinterleaved(&stored, 8, 2), [0., 1., 2., 3., 4., 5., 6., 7.]);
     }
 }

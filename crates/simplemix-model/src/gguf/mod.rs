@@ -12,7 +12,9 @@ mod quant;
 mod reader;
 mod rope;
 mod sentence_piece;
+mod settings;
 mod super_blocks;
+mod tensors;
 mod tokenizer;
 
 pub use convert::{ImportReport, import_gguf};

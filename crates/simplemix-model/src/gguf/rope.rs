@@ -66,10 +66,19 @@ fn yarn(gguf: &Gguf<'_>, of: &Architecture, config: &mut Json) -> Result<()> {
             rule[to] = json!(found);
         }
     }
-    for key in ["rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"] {
-        if let Some(found) = gguf.float(&of.key(key)) {
+    for key in ["rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor"] {
+        if let Some(found) = gguf.float(&of.key(key)).filter(|_| !of.follows.contains(&key)) {
             return Err(gguf.unsupported(&of.key(key), found.to_string(), "no such key"));
         }
+    }
+    // llama.cpp computes with this one whatever the key says.
+    let (key, usual) = (of.key("rope.scaling.yarn_attn_factor"), 1.0 + 0.1 * factor.ln());
+    if let Some(found) = gguf.float(&key).filter(|found| (found - usual).abs() > 1e-4 * usual) {
+        return Err(gguf.unsupported(
+            &key,
+            found.to_string(),
+            &format!("none, or {usual}, as follows from the factor"),
+        ));
     }
     write(config, rule);
     Ok(())
