@@ -52,8 +52,8 @@ fn what_is_no_model_folder_is_named_with_what_to_do() {
     dir.write("m.gguf", b"GGUF\x03\0\0\0");
     train("m.gguf", &["a GGUF file", "simplemix import-gguf m.gguf FOLDER"]);
     let folder = dir.model();
-    change(&folder, "config.json", |config| config["rope_scaling"] = json!({ "rope_type": "yarn", "factor": 2.0 }));
-    train("model", &["`rope_scaling.rope_type` is `yarn`"]);
+    change(&folder, "config.json", |config| config["rope_scaling"] = json!({ "rope_type": "spiral", "factor": 2.0 }));
+    train("model", &["`rope_scaling.rope_type` is `spiral`"]);
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
     std::fs::write(folder.join("config.json"), text.replace("\"rope_scaling\":{", "\"rope_scaling\":{\"x\":Infinity,"))
         .unwrap();

@@ -319,6 +319,11 @@ fn adapters_reward_models_and_responses_are_trained_by_flags() {
     assert!(exists(&dir.path("lora/adapter/adapter_model.safetensors")) && exists(&dir.path("lora/model/config.json")));
     succeeds(&dir, &[RUN, &["reward", "--objective", "reward"]].concat());
     assert!(lines(&dir, "reward/metrics.jsonl")[0]["accuracy"].is_number());
+    succeeds(&dir, &[RUN, &["adapted", "--objective", "reward", "--lora-rank", "4"]].concat());
+    assert!(exists(&dir.path("adapted/adapter/adapter_model.safetensors")));
+    let settings: Value =
+        serde_json::from_slice(&std::fs::read(dir.path("adapted/adapter/adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(settings["task_type"], "SEQ_CLS");
     let best = ["--set", "eval.best_metric=eval_loss", "--eval-every-steps", "2"];
     succeeds(&dir, &[RUN, &["sft", "--objective", "sft"], &best].concat());
     assert!(exists(&dir.path("sft/report.html")));
@@ -331,8 +336,8 @@ fn settings_that_cannot_be_are_refused_before_anything_is_written() {
         (&["--lora-rank", "4", "--set", "lora.targets=['nothing']"][..], "nothing"),
         (&["--set", "optimizer.freeze=['layers.9.*']"], "`optimizer.freeze`: the pattern `layers.9.*` matches none of"),
         (
-            &["--objective", "reward", "--lora-rank", "4"],
-            "--objective is `reward` with an adapter, expected no adapter",
+            &["--lora-rank", "4", "--lora-dropout", "0.1", "--set", "lora.targets=['lm_head']"],
+            "--lora-dropout is 0.1 with an adapter of the output head, expected 0, or the output head in",
         ),
         (&["--set", "eval.early_stopping_patience=2"], "expected `eval.best_metric` to be set too"),
         (&["--objective", "rewards"], "--objective is \"rewards\", expected `preference` or `sft` or `reward`"),

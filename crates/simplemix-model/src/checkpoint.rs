@@ -143,7 +143,7 @@ impl Names {
         all
     }
 
-    /// What the user should know of the names in `folder`.
+    /// Facts about the names in `folder` that the user should know.
     pub(crate) fn notices(&self, folder: &Path, config: &ModelConfig) -> Vec<String> {
         let folder = folder.display();
         let mut all = Vec::new();

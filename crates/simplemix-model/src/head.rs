@@ -11,7 +11,7 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct HeadWeight {
     weight: Tensor, // [V, H]
-    /// The same matrix in the graph of the adapter's.
+    /// That matrix in the graph of the adapter's.
     composed: Option<Tensor>,
 }
 

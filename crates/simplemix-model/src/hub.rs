@@ -17,7 +17,7 @@ const OPTIONAL: &[&str] = &[
     "added_tokens.json",
     "generation_config.json",
     "chat_template.jinja",
-    // Of the other parts of multimodal models, which go into a saved model.
+    // Files of the other parts of multimodal models, which go into a saved model.
     "chat_template.json",
     "preprocessor_config.json",
     "processor_config.json",

@@ -325,7 +325,7 @@ impl LayerCosts<'_> {
         let is_trained = trained.adapter.is_none() && (trained.tensor)(&slope);
         let xielu = if is_trained { 4.25 } else { 2.25 };
         match (config.feed_forward, config.activation) {
-            // Its input or its result.
+            // The input or the result.
             (FeedForward::Plain, Activation::Xielu) => xielu,
             (FeedForward::Plain, _) => 1.0,
             (_, Activation::Xielu) => xielu + 2.0,

@@ -29,7 +29,7 @@ pub struct Packed {
     tokens: Vec<i64>,
     positions: Vec<i64>,
     segments: Vec<Segment>,
-    /// Of each segment.
+    /// Sequence of each segment.
     sequences: Vec<Sequence>,
     /// Rules that tell sequences apart by their lengths.
     rules: Vec<LengthRule>,

@@ -14,7 +14,7 @@ use crate::packed::Packed;
 #[derive(Debug)]
 pub(crate) struct Rope {
     config: RopeConfig,
-    /// Of every sequence, `[R / 2]`; none where they follow from a sequence's length.
+    /// Frequencies of every sequence, `[R / 2]`; none where they follow from a sequence's length.
     inv_freq: Option<Tensor>,
     factor: f64,
 }

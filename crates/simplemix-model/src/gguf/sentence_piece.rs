@@ -29,7 +29,7 @@ pub(super) struct SentencePiece {
     pub(super) decoder: Json,
 }
 
-/// Of pieces in the order of their ids, and their types.
+/// Tokenizer of pieces in the order of their ids, and of their types.
 pub(super) fn rebuild(gguf: &Gguf<'_>, tokens: &[&str], kinds: &[u64], unknown: Option<u64>) -> Result<SentencePiece> {
     const REMOVES: &str = "tokenizer.ggml.remove_extra_whitespaces";
     if gguf.flag(REMOVES) == Some(true) {
