@@ -34,6 +34,7 @@ CASES = {
     "arcee": ("arcee", True, dict(mlp_bias=False)),
     "gptneox": ("gpt_neox", False, {}),
     "gpt2": ("gpt2", False, dict(scale_attn_by_inverse_layer_idx=False)),
+    "chatglm": ("glm", False, {}),
     "glm4": ("glm4", False, dict(attention_bias=True)),
     "exaone4": ("exaone4", False, dict(rope_parameters=dict(LLAMA3, factor=16.0))),
     "seed_oss": ("seed_oss", False, {}),
@@ -165,6 +166,7 @@ for architecture, (name, permutes, changes) in CASES.items():
     writer.add_token_list(pieces)
     writer.add_token_types([3] * 3 + [1] * (config.vocab_size - 3))
     writer.add_token_merges(["p 3"])
+    fused = {}
     names = gguf.get_tensor_name_map(next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch), config.num_hidden_layers)
     tied = config.tie_word_embeddings
     with torch.no_grad():
@@ -190,6 +192,15 @@ for architecture, (name, permutes, changes) in CASES.items():
                 weight = split.reshape(weight.shape)
             if architecture.startswith("gemma") and parameter_name.endswith("norm.weight"):
                 weight = weight + 1
+            if arch == "chatglm" and module.endswith(("q_proj", "k_proj", "v_proj")):
+                # One matrix in the older checkpoints of the model.
+                layer = module.split(".")[2]
+                parts = fused.setdefault((layer, part), [])
+                parts.append(weight)
+                if len(parts) == 3:
+                    whole = np.ascontiguousarray(np.concatenate(parts))
+                    writer.add_tensor(f"blk.{layer}.attn_qkv.{part}", quantize(whole, kind), raw_dtype=kind)
+                continue
             target = names.get_name(module)
             assert target is not None, parameter_name
             writer.add_tensor(f"{target}.{part}", quantize(np.ascontiguousarray(weight), kind), raw_dtype=kind)

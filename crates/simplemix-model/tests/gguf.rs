@@ -47,7 +47,7 @@ fn architectures_are_those_of_transformers() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
     let text = std::fs::read_to_string(golden.join("golden.json")).unwrap();
     let cases: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
-    assert_eq!(cases.len(), 20);
+    assert_eq!(cases.len(), 21);
     for (architecture, case) in &cases {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("model");
@@ -156,10 +156,13 @@ fn what_is_not_read_is_named() {
     refused(&with_float(File::small(), "llama.rope.scale_linear", -1.0), "`llama.rope.scale_linear` is -1");
 }
 
-/// A file of the golden folder whose header is that of another value.
+/// A file of the golden folder with another value under a key.
 fn golden(name: &str, key: &str, changed: impl Fn(&mut [u8])) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf").join(format!("{name}.gguf"));
-    let mut bytes = std::fs::read(path).unwrap();
+    with_value(std::fs::read(path).unwrap(), key, changed)
+}
+
+fn with_value(mut bytes: Vec<u8>, key: &str, changed: impl Fn(&mut [u8])) -> Vec<u8> {
     let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len();
     changed(&mut bytes[at..]);
     bytes
@@ -202,6 +205,38 @@ fn what_an_architecture_does_not_compute_is_named() {
     refused(&next, "`llama.nextn_predict_layers` is 1, expected none, or 0");
     let scaled = with_float(File::small(), "llama.attention.temperature_scale", 0.1);
     refused(&scaled, "`llama.attention.temperature_scale` is 0.1");
+}
+
+/// Keys of a file that make another model of an architecture.
+#[test]
+fn an_architecture_may_be_two_families() {
+    let config = |bytes: &[u8]| {
+        let (result, dir) = import(bytes);
+        result.unwrap();
+        ModelConfig::from_folder(&dir.path().join("out")).unwrap()
+    };
+    let windows = |config: &ModelConfig| config.layers.iter().filter(|layer| layer.window.is_some()).count();
+    let without_window = |name: &str, key: &str| config(&golden(name, key, |bytes| bytes[4] = 0));
+    for (name, key, family) in [
+        ("gemma3", "gemma3.attention.sliding_window", "gemma3_text"),
+        ("exaone4", "exaone4.attention.sliding_window", "exaone4"),
+        ("olmo3", "olmo2.attention.sliding_window", "olmo2"),
+    ] {
+        let whole = without_window(name, key);
+        assert_eq!((whole.model_type.as_str(), windows(&whole)), (family, 0));
+        assert!(whole.layers.iter().all(|layer| layer.rope.is_some()));
+    }
+    // Read by transformers 4 too.
+    let usual = config(&golden("olmo3", "olmo2.rope.freq_base_swa", |bytes| first_float(bytes, false, 5e5)));
+    assert!(usual.to_json().get("rope_parameters").is_none());
+    assert_eq!((usual.ropes[0].theta, usual.ropes[1].theta, windows(&usual)), (5e4, 5e5, 2));
+    assert!(matches!(usual.ropes[0].scaling, RopeScaling::Yarn { .. }));
+    assert_eq!(usual.ropes[1].scaling, RopeScaling::Default);
+    let plain = golden("mistral3", "mistral3.attention.temperature_scale", |bytes| first_float(bytes, false, 0.0));
+    let plain = with_value(plain, "mistral3.rope.scaling.yarn_log_multiplier", |bytes| first_float(bytes, false, 0.0));
+    let plain = config(&plain);
+    assert_eq!((plain.model_type.as_str(), windows(&plain)), ("mistral", 0));
+    assert!(plain.ropes[0].query_growth.is_none());
 }
 
 fn with_float(file: File, key: &str, value: f32) -> File {

@@ -88,6 +88,7 @@ const GEMMA3: Parts<13> = joined(&[&ATTENTION, &FEED_FORWARD, &FOUR_NORMS, &QK_N
 const OLMO2: Parts<11> = joined(&[&ATTENTION, &FEED_FORWARD, &LATE_NORMS, &QK_NORMS]);
 const PHI3: Parts<6> = joined(&[&FUSED, &NORMS]);
 const GPT: Parts<6> = joined(&[&UNGATED, &NORMS]);
+const GLM: Parts<8> = joined(&[&ATTENTION, &GATE_IN_UP, &NORMS]);
 const GLM4: Parts<10> = joined(&[&ATTENTION, &GATE_IN_UP, &FOUR_NORMS]);
 const SEED: Parts<9> = joined(&[&ATTENTION, &FEED_FORWARD, &SEED_NORMS]);
 const COHERE: Parts<10> = joined(&[&ATTENTION, &FEED_FORWARD, &ONE_NORM, &QK_NORMS]);
@@ -196,11 +197,20 @@ const ALL: &[Architecture] = &[
         ..PLAIN
     },
     Architecture {
+        name: "chatglm",
+        model: ["glm", "GlmForCausalLM"],
+        parts: &GLM,
+        interleaves_rows: false,
+        adds: settings::glm,
+        follows: &["rope.dimension_count"],
+        ..PLAIN
+    },
+    Architecture {
         name: "glm4",
         model: ["glm4", "Glm4ForCausalLM"],
         parts: &GLM4,
         interleaves_rows: false,
-        adds: settings::glm4,
+        adds: settings::glm,
         follows: &["rope.dimension_count"],
         ..PLAIN
     },

@@ -257,12 +257,16 @@ impl<F: Fn()> Dequantised<'_, F> {
         let Written { origin, shape, offset, .. } = self.tensor;
         let weights = match origin {
             Origin::Number(number) => vec![*number],
-            Origin::Tensor(info, rows) => {
+            Origin::Tensor(info, first, rows) => {
                 let bytes = self.gguf.bytes(info).map_err(|error| {
                     self.failed.borrow_mut().get_or_insert(error);
                     io::Error::other("a tensor that cannot be read")
                 })?;
-                rows.back(info.quant.dequantise(&bytes), shape)
+                let mut weights = info.quant.dequantise(&bytes);
+                let row: usize = shape.iter().skip(1).product();
+                weights.drain(..first * row);
+                weights.truncate(shape.iter().product());
+                rows.back(weights, shape)
             }
         };
         (self.written)();

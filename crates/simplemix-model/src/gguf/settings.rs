@@ -49,7 +49,10 @@ pub(super) fn gemma2(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Resul
 pub(super) fn gemma3(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
     gemma(gguf, shape, config, 62);
     add_number(gguf, "gemma3.final_logit_softcapping", config, "final_logit_softcapping");
-    config["layer_types"] = layer_types(gguf, "gemma3", shape, 6)?;
+    config["layer_types"] = match config["sliding_window"].is_null() {
+        true => named_layers(shape, |_| false),
+        false => layer_types(gguf, "gemma3", shape, 6)?,
+    };
     // Flat keys, which transformers 4 and 5 read: those of layers with a window have a base of their own and no scaling.
     let parameters = config.as_object_mut().and_then(|config| config.remove("rope_parameters")).unwrap_or_default();
     config["rope_theta"] = parameters["rope_theta"].clone();
@@ -135,9 +138,11 @@ pub(super) fn gpt2(gguf: &Gguf<'_>, _: &Shape, config: &mut Json) -> Result<()> 
     Ok(())
 }
 
-pub(super) fn glm4(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
+/// GLM 4 of 2024 and of 2025.
+pub(super) fn glm(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
     config["attention_bias"] = has_bias(gguf, "attn_q").into();
-    add_rotated(gguf, "glm4", shape, config, "partial_rotary_factor");
+    let name = gguf.text("general.architecture").unwrap_or_default();
+    add_rotated(gguf, name, shape, config, "partial_rotary_factor");
     Ok(())
 }
 
@@ -231,9 +236,10 @@ fn add_rotated(gguf: &Gguf<'_>, name: &str, shape: &Shape, config: &mut Json, to
     config[to] = share;
 }
 
-/// Whether a module of the first layer has a bias.
+/// Whether a module of the first layer has a bias, queries with keys and values perhaps.
 fn has_bias(gguf: &Gguf<'_>, module: &str) -> bool {
-    gguf.tensors.contains_key(&format!("blk.0.{module}.bias"))
+    let has = |module: &str| gguf.tensors.contains_key(&format!("blk.0.{module}.bias"));
+    has(module) || (module == "attn_q" && has("attn_qkv"))
 }
 
 /// Kinds of layers: a flag for each layer that has a window, or every `period`th has none.

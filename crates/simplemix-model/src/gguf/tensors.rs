@@ -20,8 +20,8 @@ pub(super) struct Written<'a> {
 
 /// Where a tensor's weights come from.
 pub(super) enum Origin<'a> {
-    /// A tensor of the file, with the order of its rows.
-    Tensor(&'a TensorInfo, Rows),
+    /// A tensor of the file from a row on, with the order of its rows.
+    Tensor(&'a TensorInfo, usize, Rows),
     /// The only weight.
     Number(f32),
 }
@@ -96,11 +96,12 @@ pub(super) fn listed<'a>(gguf: &'a Gguf<'_>, of: &Architecture, config: &ModelCo
             written.push(tensor);
             continue;
         }
-        let source = of.tensor(&own);
+        let Place { source, first, rows: held } = Place::of(gguf, of, config, &own, &shape);
         left.remove(source.as_str());
         match gguf.tensors.get(&source) {
-            Some(info) if info.dimensions.iter().rev().map(|&d| d as i64).eq(shape.iter().copied()) => {
-                tensor.origin = Origin::Tensor(info, if turned { Rows::Turned } else { rows(of, config, &own) });
+            Some(info) if is_shape(info, &shape, held) => {
+                let rows = if turned { Rows::Turned } else { rows(of, config, &own) };
+                tensor.origin = Origin::Tensor(info, first, rows);
                 written.push(tensor);
             }
             Some(info) => {
@@ -116,6 +117,41 @@ pub(super) fn listed<'a>(gguf: &'a Gguf<'_>, of: &Architecture, config: &ModelCo
     }
     written.extend(constants(gguf, config)?);
     Ok(written)
+}
+
+/// Where the file has a tensor.
+struct Place {
+    source: String,
+    /// The first row, and the number of all rows in the file's tensor.
+    first: usize,
+    rows: i64,
+}
+
+impl Place {
+    /// Queries, keys and values are three tensors, or one after the other in one.
+    fn of(gguf: &Gguf<'_>, of: &Architecture, config: &ModelConfig, own: &str, shape: &[i64]) -> Self {
+        let source = of.tensor(own);
+        let whole = Self { source, first: 0, rows: shape.first().copied().unwrap_or(1) };
+        if gguf.tensors.contains_key(&whole.source) {
+            return whole;
+        }
+        let (queries, keys) =
+            (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let parts = [("attn_q", 0), ("attn_k", queries), ("attn_v", queries + keys)];
+        let fused = parts.iter().find_map(|(part, first)| {
+            let (before, after) = whole.source.split_once(&format!(".{part}."))?;
+            let source = format!("{before}.attn_qkv.{after}");
+            let first = usize::try_from(*first).ok()?;
+            gguf.tensors.contains_key(&source).then_some(Self { source, first, rows: queries + 2 * keys })
+        });
+        fused.unwrap_or(whole)
+    }
+}
+
+/// Whether the file's tensor has `rows` rows, which are like those of the `shape`.
+fn is_shape(info: &TensorInfo, shape: &[i64], rows: i64) -> bool {
+    let of_row = shape.iter().skip(1).copied();
+    info.dimensions.iter().rev().map(|&d| d as i64).eq(std::iter::once(rows).chain(of_row))
 }
 
 fn rows(of: &Architecture, config: &ModelConfig, own: &str) -> Rows {
