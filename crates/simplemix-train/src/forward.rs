@@ -206,20 +206,30 @@ pub(crate) fn score_pairs(
     Ok(scored)
 }
 
-/// Names of a pair's prompt, chosen and rejected response, so that dropout depends neither on micro-batches nor on how prompts are fed.
-pub(crate) fn names_of(pair: usize) -> [u64; 3] {
-    [0, 1, 2].map(|part| 3 * pair as u64 + part)
-}
-
 /// Packs the pairs' tokens for a model. The scored responses are chosen and rejected in turn, or chosen only.
 pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
-    let (mut packed, mut targets) = (Packed::of(model), Targets::default());
+    let mut targets = Targets::default();
+    let packed = lay_out(model, set, pairs, |packed, parent, response| {
+        Ok(packed.push_response(parent, response, &mut targets)?)
+    })?;
+    Ok((packed, targets))
+}
+
+/// Packs the pairs' prompts, each once or before each response; `push` appends a response to a prompt's segment and gives its own.
+pub(crate) fn lay_out(
+    model: &ModelConfig,
+    set: &PairSet,
+    pairs: &[usize],
+    mut push: impl FnMut(&mut Packed, usize, &[u32]) -> Result<usize>,
+) -> Result<Packed> {
+    let mut packed = Packed::of(model);
     for &pair in pairs {
         let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
-        let [of_prompt, of_chosen, of_rejected] = names_of(pair);
+        // Names of the pair's parts, so that dropout does not depend on micro-batches or on how prompts are fed.
+        let [of_prompt, of_chosen, of_rejected] = [0, 1, 2].map(|part| 3 * pair as u64 + part);
         let first = packed.push(prompt)?;
         packed.name(first, of_prompt);
-        let segment = packed.push_response(first, chosen, &mut targets)?;
+        let segment = push(&mut packed, first, chosen)?;
         packed.name(segment, of_chosen);
         let parent = match set.feed() {
             Feed::Shared => first,
@@ -230,10 +240,10 @@ pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Resul
             }
             Feed::Chosen => continue,
         };
-        let segment = packed.push_response(parent, rejected, &mut targets)?;
+        let segment = push(&mut packed, parent, rejected)?;
         packed.name(segment, of_rejected);
     }
-    Ok((packed, targets))
+    Ok(packed)
 }
 
 #[cfg(test)]

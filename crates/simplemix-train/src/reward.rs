@@ -1,18 +1,17 @@
 //! Training of a reward model: Bradley-Terry loss of both responses' scores, as TRL's `RewardTrainer`. The score of a response is
 //! that of its last token.
 
-use simplemix_data::TokenRow;
 use simplemix_loss::{Checks, bradley_terry};
-use simplemix_model::{Packed, RewardModel};
+use simplemix_model::{Packed, RewardModel, Segment};
 use simplemix_torch::device::read_all;
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
 use crate::first_loss::FirstLoss;
-use crate::forward::{ForwardOptions, names_of};
+use crate::forward::{ForwardOptions, lay_out};
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
-use crate::pairs::{Feed, NamedSet, PairSet};
+use crate::pairs::{NamedSet, PairSet};
 use crate::policy::update_seed;
 use crate::sides::Sides;
 use crate::stats::PairStats;
@@ -73,34 +72,24 @@ impl<'a> RewardLearner<'a> {
 
 /// Packs prompts and whole responses, and says which row of each sequence is scored: chosen and rejected in turn.
 fn whole_sequences(model: &RewardModel, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Vec<i64>)> {
-    let (mut packed, mut rows) = (Packed::of(model.config()), Vec::with_capacity(2 * pairs.len()));
-    for &pair in pairs {
-        let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
-        let [of_prompt, of_chosen, of_rejected] = names_of(pair);
-        let first = packed.push(prompt)?;
-        packed.name(first, of_prompt);
-        for (response, name) in [(chosen, of_chosen), (rejected, of_rejected)] {
-            let parent = match (set.feed(), name == of_rejected) {
-                (Feed::Apart, true) => {
-                    let again = packed.push(prompt)?;
-                    packed.name(again, of_prompt);
-                    again
-                }
-                _ => first,
-            };
-            let segment = packed.push_after(parent, response)?;
-            packed.name(segment, name);
-            let segment = packed.segments()[segment];
-            let prompt_start = segment.parent.map_or(0, |parent| packed.segments()[parent].start);
-            // A response of padding alone leaves the prompt's last token, as in transformers.
-            let row = match model.last_token(response) {
-                Some(place) => segment.start + place,
-                None => prompt_start + model.last_token(prompt).unwrap_or(0),
-            };
-            rows.push(row as i64);
-        }
-    }
+    let mut rows = Vec::with_capacity(2 * pairs.len());
+    let packed = lay_out(model.config(), set, pairs, |packed, parent, response| {
+        let segment = packed.push_after(parent, response)?;
+        rows.push(scored_row(model, packed, packed.segments()[segment], response));
+        Ok(segment)
+    })?;
     Ok((packed, rows))
+}
+
+/// Row of the last token that is no padding; where a response is padding alone, the prompt's, as in transformers.
+fn scored_row(model: &RewardModel, packed: &Packed, segment: Segment, response: &[u32]) -> i64 {
+    if let Some(place) = model.last_token(response) {
+        return (segment.start + place) as i64;
+    }
+    let prompt = packed.segments()[segment.parent.expect("a response continues a prompt")];
+    let tokens = &packed.tokens()[prompt.start..prompt.start + prompt.len];
+    let ids: Vec<u32> = tokens.iter().map(|&id| id as u32).collect();
+    (prompt.start + model.last_token(&ids).unwrap_or(0)) as i64
 }
 
 /// Statistics of pairs, for which the host waits once. A pair whose scores are not finite has the loss NaN.

@@ -234,6 +234,22 @@ mod tests {
     const BEGIN: &str = "<!-- families: UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_families -->\n";
     const END: &str = "<!-- end of families -->";
 
+    /// Compares a table of docs/models.md, between two marks, with the one that the code makes; UPDATE_DOCS=1 writes it.
+    pub(super) fn check_table(begin: &str, end: &str, expected: &str) {
+        // Tests of one process may write the page at once.
+        static PAGE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _alone = PAGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = page.split_once(begin).expect("docs/models.md has the first marker");
+        let (table, after) = rest.split_once(end).expect("docs/models.md has the second marker");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
+        } else {
+            assert_eq!(table, expected, "run the command in {begin}");
+        }
+    }
+
     #[test]
     fn families_are_in_order_and_named_once() {
         assert!(MODEL_TYPES.is_sorted_by(|a, b| a < b), "{MODEL_TYPES:?}");
@@ -241,20 +257,12 @@ mod tests {
 
     #[test]
     fn the_table_of_families_is_up_to_date() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
-        let page = std::fs::read_to_string(&path).unwrap();
-        let (before, rest) = page.split_once(BEGIN).expect("docs/models.md has the first marker");
-        let (table, after) = rest.split_once(END).expect("docs/models.md has the second marker");
         let row = |family: &Family| {
             let differs = if family.differs.is_empty() { String::new() } else { format!("{} ", family.differs) };
             format!("| `{}` | {} | {differs}|\n", family.model_type, family.models)
         };
         let rows: String = FAMILIES.iter().chain(INSIDE).map(row).collect();
         let expected = format!("\n| `model_type` | models | differs from Llama in |\n| --- | --- | --- |\n{rows}\n");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
-        } else {
-            assert_eq!(table, expected, "run UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_families");
-        }
+        check_table(BEGIN, END, &expected);
     }
 }

@@ -207,10 +207,6 @@ mod tests {
 
     #[test]
     fn the_table_of_multimodal_classes_is_up_to_date() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
-        let page = std::fs::read_to_string(&path).unwrap();
-        let (before, rest) = page.split_once(BEGIN).expect("docs/models.md has the first marker");
-        let (table, after) = rest.split_once(END).expect("docs/models.md has the second marker");
         let row = |class: &Multimodal| {
             let text = match class.text {
                 Text::Only(name) | Text::Flat(name) => format!("`{name}`"),
@@ -221,14 +217,7 @@ mod tests {
         };
         let rows: String = ALL.iter().map(row).collect();
         let expected = format!("\n| `model_type` | text part | reward models |\n| --- | --- | --- |\n{rows}\n");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
-        } else {
-            assert_eq!(
-                table, expected,
-                "run UPDATE_DOCS=1 cargo test -p simplemix-model --lib table_of_multimodal_classes"
-            );
-        }
+        crate::family::tests::check_table(BEGIN, END, &expected);
     }
 
     #[test]

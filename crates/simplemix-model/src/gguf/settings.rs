@@ -49,12 +49,9 @@ pub(super) fn gemma2(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Resul
 pub(super) fn gemma3(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
     gemma(gguf, shape, config, 62);
     add_number(gguf, "gemma3.final_logit_softcapping", config, "final_logit_softcapping");
-    config["layer_types"] = match config["sliding_window"].is_null() {
-        true => named_layers(shape, |_| false),
-        false => layer_types(gguf, "gemma3", shape, 6)?,
-    };
+    config["layer_types"] = layer_types_of_window(gguf, "gemma3", shape, config, 6)?;
     // Flat keys, which transformers 4 and 5 read: those of layers with a window have a base of their own and no scaling.
-    let parameters = config.as_object_mut().and_then(|config| config.remove("rope_parameters")).unwrap_or_default();
+    let parameters = take(config, "rope_parameters");
     config["rope_theta"] = parameters["rope_theta"].clone();
     config["rope_local_base_freq"] = json!(gguf.float("gemma3.rope.freq_base_swa").unwrap_or(10_000.0));
     if parameters["rope_type"] == "linear" {
@@ -150,10 +147,7 @@ pub(super) fn glm(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<(
 pub(super) fn exaone4(gguf: &Gguf<'_>, shape: &Shape, config: &mut Json) -> Result<()> {
     config["sliding_window"] = if shape.layers == 64 { 4096.into() } else { Json::Null };
     add_window(gguf, "exaone4.attention.sliding_window", config);
-    config["layer_types"] = match config["sliding_window"].is_null() {
-        true => named_layers(shape, |_| false),
-        false => layer_types(gguf, "exaone4", shape, 4)?,
-    };
+    config["layer_types"] = layer_types_of_window(gguf, "exaone4", shape, config, 4)?;
     Ok(())
 }
 
@@ -240,6 +234,14 @@ fn add_rotated(gguf: &Gguf<'_>, name: &str, shape: &Shape, config: &mut Json, to
 fn has_bias(gguf: &Gguf<'_>, module: &str) -> bool {
     let has = |module: &str| gguf.tensors.contains_key(&format!("blk.0.{module}.bias"));
     has(module) || (module == "attn_q" && has("attn_qkv"))
+}
+
+/// As [`layer_types`], where no layer has a window if the model has none.
+fn layer_types_of_window(gguf: &Gguf<'_>, name: &str, shape: &Shape, config: &Json, period: u64) -> Result<Json> {
+    match config["sliding_window"].is_null() {
+        true => Ok(named_layers(shape, |_| false)),
+        false => layer_types(gguf, name, shape, period),
+    }
 }
 
 /// Kinds of layers: a flag for each layer that has a window, or every `period`th has none.
