@@ -1,4 +1,4 @@
-//! Compiles `src/native.cpp` and `src/host.cpp` against the libtorch that torch-sys has found.
+//! Compiles `src/native.cpp`, `src/group.cpp` and `src/host.cpp` against the libtorch that torch-sys has found.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ fn main() {
     for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_CXX11_ABI"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
-    for name in ["native.cpp", "host.cpp", "guarded.h"] {
+    for name in ["native.cpp", "group.cpp", "host.cpp", "guarded.h", "gloo"] {
         println!("cargo:rerun-if-changed=src/{name}");
     }
     // torch-sys says nothing where it is built for documentation only.
@@ -24,8 +24,10 @@ fn main() {
         .std("c++17")
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include(&include)
-        .include(include.join("torch/csrc/api/include"));
+        .include(include.join("torch/csrc/api/include"))
+        // Declarations of Gloo, for where libtorch's folder has none.
+        .include("src");
     // Loops over elements are what a training step waits for, in builds for tests as well.
     build.clone().file("src/host.cpp").opt_level(3).flag("-fopenmp-simd").compile("simplemix_host");
-    build.file("src/native.cpp").compile("simplemix_torch");
+    build.file("src/native.cpp").file("src/group.cpp").compile("simplemix_torch");
 }

@@ -34,6 +34,45 @@ pub enum Error {
         /// Message of libtorch, without its stack.
         text: String,
     },
+    /// Another process of a group has failed, has ended, or does not come.
+    #[error("rank {rank} {found}")]
+    Rank {
+        /// Number of the process.
+        rank: usize,
+        /// What is known of it.
+        found: String,
+    },
+    /// The store, through which the processes of a group find each other, does not answer.
+    #[error(
+        "the store at {address}:{port}, which {who} keeps, does not answer: {text}; see that MASTER_ADDR and MASTER_PORT are the same \
+         for all processes and reachable from each machine, and that the port is free"
+    )]
+    Store {
+        /// Process that keeps it.
+        who: &'static str,
+        /// Name or address of its machine.
+        address: String,
+        /// Port.
+        port: u16,
+        /// Message of c10d.
+        text: String,
+    },
+    /// Processes of a group differ in what has to be the same for all.
+    #[error(
+        "{what} is `{other}` for rank {rank} and `{own}` for rank {own_rank}; it has to be the same for all processes"
+    )]
+    Differs {
+        /// Thing that differs.
+        what: String,
+        /// A rank that differs from this one.
+        rank: usize,
+        /// Value there.
+        other: String,
+        /// Rank of this process.
+        own_rank: usize,
+        /// Value here.
+        own: String,
+    },
     /// The reader or writer of a file failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),

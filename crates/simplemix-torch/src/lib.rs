@@ -12,6 +12,7 @@ mod function;
 mod generator;
 mod gpus;
 mod gradients;
+pub mod group;
 mod host;
 mod linear;
 mod many;

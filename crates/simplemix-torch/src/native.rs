@@ -126,7 +126,7 @@ fn optional(tensor: Option<&Tensor>) -> Pointer {
 }
 
 /// Result of the call before, on this thread.
-fn checked<T>(doing: &'static str, value: T) -> Result<T> {
+pub(crate) fn checked<T>(doing: &'static str, value: T) -> Result<T> {
     // SAFETY: the text is the thread's own and stays until its next call; it is copied at once.
     let text = unsafe {
         let text = smx_take_error();
