@@ -13,6 +13,7 @@ use tch::{Kind, Tensor};
 use crate::error::Result;
 use crate::pairs::{Feed, PairSet};
 use crate::stats::TokenSums;
+use crate::team::Team;
 
 /// Settings of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -204,6 +205,54 @@ pub(crate) fn score_pairs(
         progress(done);
     }
     Ok(scored)
+}
+
+/// Numbers of a scored pair: two log-probabilities, token statistics of two responses, and WPO's weight.
+const SCORED: usize = 11;
+
+/// Scores all pairs of a set under `model` as [`score_pairs`], each process its share.
+pub(crate) fn score_together(
+    team: &Team,
+    model: &CausalLm,
+    set: &PairSet,
+    options: &ForwardOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Scored> {
+    let all: Vec<usize> = (0..set.len()).collect();
+    let own = team.share(&all);
+    let scored = score_pairs(model, set, &own, options, &mut |done| progress((done * team.size()).min(all.len())))?;
+    if team.size() == 1 || all.is_empty() {
+        return Ok(scored);
+    }
+    let responses = if set.feed() == Feed::Chosen { 1 } else { 2 };
+    let rows = (0..own.len()).map(|pair| scored.row(pair, responses)).collect();
+    let rows = team.gather(all.len(), rows, "scoring pairs")?;
+    Ok(Scored::of_rows(&rows, responses, options.wpo.is_some()))
+}
+
+impl Scored {
+    fn row(&self, pair: usize, responses: usize) -> [f64; SCORED] {
+        let mut row = [0.0; SCORED];
+        for side in 0..responses {
+            row[side] = self.logps[pair * responses + side];
+            row[2 + 4 * side..][..4].copy_from_slice(&self.tokens[pair * responses + side].to_row());
+        }
+        row[10] = self.weights.get(pair).copied().unwrap_or(0.0);
+        row
+    }
+
+    fn of_rows(rows: &[[f64; SCORED]], responses: usize, is_weighted: bool) -> Self {
+        let tokens = |row: &[f64; SCORED], side: usize| {
+            let at = 2 + 4 * side;
+            TokenSums::of_row([row[at], row[at + 1], row[at + 2], row[at + 3]])
+        };
+        let sides = || 0..responses;
+        Self {
+            logps: rows.iter().flat_map(|row| sides().map(|side| row[side])).collect(),
+            tokens: rows.iter().flat_map(|row| sides().map(|side| tokens(row, side))).collect(),
+            weights: if is_weighted { rows.iter().map(|row| row[10]).collect() } else { Vec::new() },
+        }
+    }
 }
 
 /// Packs the pairs' tokens for a model. The scored responses are chosen and rejected in turn, or chosen only.

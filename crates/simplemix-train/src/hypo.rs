@@ -16,6 +16,7 @@ use simplemix_settings::{Settings, section};
 
 use crate::error::{Error, Result};
 use crate::forward::{ForwardOptions, Pass};
+use crate::team::Team;
 
 section! {
     /// HyPO: the divergence from the reference on sampled responses, in addition to the loss (arXiv:2406.01462).
@@ -106,12 +107,18 @@ impl Hypo {
     }
 
     /// Samples responses to the prompts of update `step` from the policy.
-    pub(crate) fn sample<'a>(&self, policy: &CausalLm, prompts: &[&'a [u32]], step: u64) -> Result<Vec<Sampled<'a>>> {
-        // Every prompt of every update has a random stream of its own, so that resuming changes nothing.
+    /// Each prompt comes with its place in the update.
+    pub(crate) fn sample<'a>(
+        &self,
+        policy: &CausalLm,
+        prompts: &[(usize, &'a [u32])],
+        step: u64,
+    ) -> Result<Vec<Sampled<'a>>> {
+        // Every prompt of every update has a random stream of its own, so that neither resuming nor other processes change
+        // anything.
         let stream = |place: usize| (step << 24) + place as u64;
-        let requests = prompts.iter().enumerate();
-        let requests: Vec<Request> =
-            requests.map(|(place, prompt)| Request { prompt: prompt.to_vec(), stream: stream(place) }).collect();
+        let request = |(place, prompt): &(usize, &[u32])| Request { prompt: prompt.to_vec(), stream: stream(*place) };
+        let requests: Vec<Request> = prompts.iter().map(request).collect();
         let options = GenerateOptions {
             samples: self.settings.samples,
             max_new_tokens: self.settings.max_new_tokens,
@@ -121,7 +128,7 @@ impl Hypo {
             ..GenerateOptions::default()
         };
         let responses = policy.generate(&requests, &options, &mut |_, _| {})?;
-        let sampled = prompts.iter().zip(responses).map(|(prompt, responses)| Sampled {
+        let sampled = prompts.iter().zip(responses).map(|((_, prompt), responses)| Sampled {
             prompt,
             ended: responses.iter().filter(|response| response.finish == Finish::Stop).count(),
             responses: responses.into_iter().map(|response| response.tokens).collect(),
@@ -202,6 +209,13 @@ impl HypoSums {
         self.log_ratios += estimate * count;
         self.tokens += responses().map(Vec::len).sum::<usize>() as f64;
         self.ended += part.iter().map(|prompt| prompt.ended).sum::<usize>() as f64;
+    }
+
+    /// Sums over all processes.
+    pub(crate) fn of_all(self, team: &Team) -> Result<Self> {
+        let own = [self.responses, self.log_ratios, self.tokens, self.ended];
+        let sums = team.sums(&own, "adding up HyPO's divergence")?;
+        Ok(Self { responses: sums[0], log_ratios: sums[1], tokens: sums[2], ended: sums[3] })
     }
 
     /// Metrics under the names of TRL's `GRPOTrainer`: the divergence in nats, tokens of a response, the share of

@@ -152,6 +152,14 @@ pub trait Learner {
 
 /// Weights in training with their gradients and optimiser state. [`crate::Trainee`] implements it for tensors.
 pub trait Trainable {
+    /// Adds up the accumulated gradients of all processes; nothing is to be done for one alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
+    fn sum_gradients(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Global L2 norm of the accumulated gradients.
     ///
     /// # Errors

@@ -15,13 +15,14 @@ use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::first_loss::FirstLoss;
-use crate::forward::{ForwardOptions, Pass, Scored, TokenTensors, score_pairs};
+use crate::forward::{ForwardOptions, Pass, Scored, TokenTensors, score_pairs, score_together};
 use crate::hypo::Hypo;
 use crate::learner::{Learner, Trainable};
 use crate::pairs::{NamedSet, PairSet};
 use crate::policy::Policy;
 use crate::sides::Sides;
 use crate::stats::{PairStats, TokenSums};
+use crate::team::Team;
 use crate::trainee::Trainee;
 
 /// Log-probabilities of a set's pairs under a reference, in nats, summed over each response.
@@ -75,6 +76,7 @@ pub(crate) struct PreferenceLearner<'a> {
     eval: &'a [NamedSet],
     reference: Reference,
     hypo: Option<Hypo>,
+    team: Team,
 }
 
 /// Log-probabilities of both responses of every pair of the set under `model`, summed over each response.
@@ -88,8 +90,24 @@ pub fn reference_logps(
     options: &ForwardOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<ReferenceLogps> {
-    let all: Vec<usize> = (0..set.len()).collect();
-    logps_of(model, set, &all, options, progress)
+    reference_logps_together(&Team::default(), model, set, options, progress)
+}
+
+/// As [`reference_logps`], each process of `team` its share.
+pub(crate) fn reference_logps_together(
+    team: &Team,
+    model: &CausalLm,
+    set: &PairSet,
+    options: &ForwardOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<ReferenceLogps> {
+    let scored = score_together(team, model, set, &plain(options), progress)?;
+    Ok(Sides::from_alternating(&scored.logps))
+}
+
+/// Options for log-probabilities alone.
+fn plain(options: &ForwardOptions) -> ForwardOptions {
+    ForwardOptions { token_metrics: false, wpo: None, ..*options }
 }
 
 fn logps_of(
@@ -99,8 +117,7 @@ fn logps_of(
     options: &ForwardOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<ReferenceLogps> {
-    let options = ForwardOptions { token_metrics: false, wpo: None, ..*options };
-    Ok(Sides::from_alternating(&score_pairs(model, set, pairs, &options, progress)?.logps))
+    Ok(Sides::from_alternating(&score_pairs(model, set, pairs, &plain(options), progress)?.logps))
 }
 
 impl<'a> PreferenceLearner<'a> {
@@ -122,7 +139,8 @@ impl<'a> PreferenceLearner<'a> {
         }
         let policy = Policy::new(policy, options.seed)?;
         let in_update = options.forward;
-        Ok(Self { policy, trainee, options, in_update, train, eval, reference, hypo: None })
+        let team = trainee.team().clone();
+        Ok(Self { policy, trainee, options, in_update, train, eval, reference, hypo: None, team })
     }
 
     /// Adds HyPO's divergence from the reference to the loss of the pairs.
@@ -183,7 +201,8 @@ impl<'a> PreferenceLearner<'a> {
             Reference::Absent => None,
             Reference::Known(_, eval) => Some(vectors(&eval[set])),
             Reference::Model(model, _) => {
-                Some(vectors(&reference_logps(model, pairs, &self.options.forward, &mut |_| {})?))
+                let (team, options) = (&self.team, &self.options.forward);
+                Some(vectors(&reference_logps_together(team, model, pairs, options, &mut |_| {})?))
             }
         };
         let lengths: Vec<Sides<f64>> =
@@ -295,15 +314,14 @@ impl Learner for PreferenceLearner<'_> {
 
     fn regularise(&mut self, step: u64, batch: &[usize]) -> Result<Vec<(&'static str, f64)>> {
         let Some(hypo) = &self.hypo else { return Ok(Vec::new()) };
-        let prompts: Vec<&[u32]> = batch[..hypo.settings().prompts_of(batch.len())]
-            .iter()
-            .map(|&pair| self.train.tokens.get(pair).prompt)
-            .collect();
+        let count = hypo.settings().prompts_of(batch.len());
+        let prompts: Vec<(usize, &[u32])> =
+            batch[..count].iter().map(|&pair| self.train.tokens.get(pair).prompt).enumerate().collect();
         // Dropout is off here: samples and their log-probabilities have to be of one distribution.
-        let sampled = hypo.sample(&self.policy.model, &prompts, step)?;
-        let weight = hypo.settings().lambda / prompts.len() as f64;
+        let sampled = hypo.sample(&self.policy.model, &self.team.share(&prompts), step)?;
+        let weight = hypo.settings().lambda / count as f64;
         let sums = hypo.accumulate(&self.policy.model, &sampled, weight, &self.options.forward)?;
-        Ok(sums.metrics())
+        Ok(sums.of_all(&self.team)?.metrics())
     }
 
     fn eval_sets(&self) -> Vec<String> {
@@ -315,10 +333,9 @@ impl Learner for PreferenceLearner<'_> {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        let all: Vec<usize> = (0..pairs.len()).collect();
-        let options = &self.options.forward;
+        let (options, total) = (&self.options.forward, pairs.len());
         let Scored { logps, tokens, weights } =
-            score_pairs(&self.policy.model, pairs, &all, options, &mut |done| progress(done, all.len()))?;
+            score_together(&self.team, &self.policy.model, pairs, options, &mut |done| progress(done, total))?;
         let logps = Sides::from_alternating(&logps);
         let output = self.evaluate_loss(set, &logps, &weights)?;
         let read = read_all(&[&output.loss, &output.chosen_rewards, &output.rejected_rewards])?;

@@ -136,13 +136,16 @@ impl Learner for RewardLearner<'_> {
         let _guard = tch::no_grad_guard();
         let pairs = &self.eval[set].1;
         let all: Vec<usize> = (0..pairs.len()).collect();
-        let mut found = Vec::with_capacity(all.len());
-        for part in pairs.table.micro_batches(&all, self.options.micro_batch_tokens)? {
+        let team = self.trainee.team();
+        let own = team.share(&all);
+        let mut found = Vec::with_capacity(own.len());
+        for part in pairs.table.micro_batches(&own, self.options.micro_batch_tokens)? {
             let scores = self.scores(&self.model, pairs, part)?;
-            found.extend(stats(&self.loss(&scores)?, &scores)?);
-            progress(found.len(), all.len());
+            found.extend(stats(&self.loss(&scores)?, &scores)?.into_iter().map(PairStats::to_row));
+            progress((found.len() * team.size()).min(all.len()), all.len());
         }
-        Ok(found)
+        let found = team.gather(all.len(), found, "scoring held-out pairs")?;
+        Ok(found.into_iter().map(PairStats::of_row).collect())
     }
 
     fn metrics(&self) -> MetricSet {

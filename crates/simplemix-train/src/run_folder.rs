@@ -72,6 +72,11 @@ impl RunFolder {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// The folder of a run that another process of the team has made or opened.
+    pub(crate) fn beside(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
     /// Keeps other processes from training in the folder until the result is dropped, and removes unfinished files of a
     /// process that was killed.
     ///
@@ -284,7 +289,11 @@ impl RunFolder {
         Ok(())
     }
 
-    fn restore_step(&self, learner: &mut impl Learner, step: u64) -> Result<Progress> {
+    /// Restores the checkpoint after `step` updates.
+    ///
+    /// # Errors
+    /// As [`RunFolder::restore`].
+    pub(crate) fn restore_step(&self, learner: &mut impl Learner, step: u64) -> Result<Progress> {
         let folder = self.checkpoint(step);
         let path = folder.join(PROGRESS);
         let text = simplemix_files::read_to_string(&path).at(&path, "read")?;

@@ -6,7 +6,11 @@ use simplemix_model::CausalLm;
 use tch::Kind;
 
 use crate::error::Result;
+<<<<<<< HEAD
 use crate::forward::{ForwardOptions, Pass, score_pairs};
+=======
+use crate::forward::{ForwardOptions, Pass, head, score_together};
+>>>>>>> dccda26 (Several processes train as one: pairs dealt in turn, statistics gathered, gradients added up)
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
 use crate::pairs::{NamedSet, PairSet};
@@ -107,9 +111,8 @@ impl Learner for SftLearner<'_> {
 
     fn evaluate(&mut self, set: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<Vec<PairStats>> {
         let pairs = &self.eval[set].1;
-        let all: Vec<usize> = (0..pairs.len()).collect();
-        let model = &self.policy.model;
-        let scored = score_pairs(model, pairs, &all, &self.options, &mut |done| progress(done, all.len()))?;
+        let (team, model, total) = (self.trainee.team(), &self.policy.model, pairs.len());
+        let scored = score_together(team, model, pairs, &self.options, &mut |done| progress(done, total))?;
         Ok(scored.logps.into_iter().zip(scored.tokens).map(stats).collect())
     }
 

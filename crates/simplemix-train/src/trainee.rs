@@ -9,15 +9,23 @@ use tch::{Device, Kind, Tensor};
 use crate::adamw::{AdamW, Movement, OptimizerSettings};
 use crate::error::{At, Error, Result};
 use crate::learner::Trainable;
+use crate::team::Team;
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const UPDATES: &str = "updates.json";
+
+/// Bytes of gradients that are added up at a time, as in PyTorch's DistributedDataParallel.
+const BUCKET_BYTES: usize = 25 << 20;
 
 /// Named tensors in training and their optimiser.
 #[derive(Debug)]
 pub struct Trainee {
     parameters: Vec<(String, Tensor)>,
     optimizer: AdamW,
+    team: Team,
+    /// Memory of the gradients where several processes add them up, from the last parameters to the first, as a backward pass
+    /// finishes them.
+    buckets: Vec<Tensor>,
 }
 
 impl Trainee {
@@ -26,6 +34,14 @@ impl Trainee {
     /// # Errors
     /// Errors of [`AdamW::new`].
     pub fn new(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings) -> Result<Self> {
+        Self::together(parameters, settings, Team::default())
+    }
+
+    /// As [`Trainee::new`], with gradients that all processes of `team` add up.
+    ///
+    /// # Errors
+    /// Errors of [`AdamW::new`].
+    pub fn together(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings, team: Team) -> Result<Self> {
         let optimizer = AdamW::new(&parameters, settings)?;
         for (_, parameter) in &parameters {
             let _ = parameter.set_requires_grad(true);
@@ -34,7 +50,13 @@ impl Trainee {
                 simplemix_torch::set_gradient_kind(parameter, Kind::Float)?;
             }
         }
-        Ok(Self { parameters, optimizer })
+        let buckets = if team.size() > 1 { buckets(&parameters)? } else { Vec::new() };
+        Ok(Self { parameters, optimizer, team, buckets })
+    }
+
+    /// Processes that train together.
+    pub(crate) fn team(&self) -> &Team {
+        &self.team
     }
 
     /// Number of trained weights.
@@ -43,7 +65,40 @@ impl Trainee {
     }
 }
 
+/// Gives the parameters gradients that lie side by side, so that many are added up in one call.
+fn buckets(parameters: &[(String, Tensor)]) -> Result<Vec<Tensor>> {
+    let mut all = Vec::new();
+    let mut rest: Vec<&Tensor> = parameters.iter().map(|(_, parameter)| parameter).collect();
+    while !rest.is_empty() {
+        let mut held = 0;
+        let mut members = Vec::new();
+        while held * size_of::<f32>() < BUCKET_BYTES
+            && let Some(parameter) = rest.pop()
+        {
+            held += parameter.numel();
+            members.push(parameter);
+        }
+        let device = members[0].device();
+        let bucket = Tensor::f_zeros([held as i64], (Kind::Float, device)).map_err(simplemix_torch::Error::from)?;
+        let mut start = 0;
+        for parameter in members {
+            let count = parameter.numel() as i64;
+            let gradient = bucket.narrow(0, start, count).view(parameter.size().as_slice());
+            simplemix_torch::set_gradient(parameter, Some(&gradient))?;
+            start += count;
+        }
+        all.push(bucket);
+    }
+    Ok(all)
+}
+
 impl Trainable for Trainee {
+    fn sum_gradients(&self) -> Result<()> {
+        let begun = self.buckets.iter().map(|bucket| self.team.begin_sum(bucket, "adding up gradients"));
+        let works: Vec<_> = begun.collect::<Result<_>>()?;
+        works.into_iter().flatten().try_for_each(|work| Ok(work.wait()?))
+    }
+
     fn gradient_norm(&self) -> Result<f64> {
         self.optimizer.gradient_norm()
     }

@@ -1,8 +1,11 @@
 //! The training loop: choose pairs, accumulate gradients, update, evaluate, save. Written against [`Learner`].
 //!
-//! One process trains; [`Trainer::accumulate`] is where several would share a batch.
+//! Several processes share each batch: [`Trainer::accumulate`] deals the pairs and gathers what came of them, and from then on all
+//! processes do the same.
 
 use std::time::Instant;
+
+use simplemix_torch::group::{Group, Traffic};
 
 use crate::error::{Error, Result};
 use crate::learner::Learner;
@@ -14,6 +17,7 @@ use crate::order::Batches;
 use crate::progress::Progress;
 use crate::stats::PairStats;
 use crate::table::PairTable;
+use crate::team::Team;
 
 /// Pairs of a run.
 #[derive(Debug, Clone, Copy)]
@@ -45,17 +49,22 @@ pub enum Outcome {
 pub fn train<L: Learner>(
     settings: &LoopSettings,
     tables: Tables<'_>,
+    team: &Team,
     learner: &mut L,
     progress: &mut Progress,
     observer: &mut dyn Observer<L>,
 ) -> Result<Outcome> {
     let batches = settings.order.batches(settings.batch_size, tables.train.pairs.len() as u64);
-    Trainer { settings, tables, batches, learner, progress, observer }.run()
+    let before = Traffic::default();
+    Trainer { settings, tables, team, before, batches, learner, progress, observer }.run()
 }
 
 struct Trainer<'a, L> {
     settings: &'a LoopSettings,
     tables: Tables<'a>,
+    team: &'a Team,
+    /// Traffic between the processes before the update.
+    before: Traffic,
     batches: Batches<'a>,
     learner: &'a mut L,
     progress: &'a mut Progress,
@@ -78,7 +87,7 @@ struct Batch {
 impl<L: Learner> Trainer<'_, L> {
     fn run(&mut self) -> Result<Outcome> {
         while self.progress.step < self.settings.steps {
-            if self.observer.is_interrupted() {
+            if self.team.any(self.observer.is_interrupted())? {
                 self.checkpoint(Occasion::Due)?;
                 return Ok(Outcome::Stopped);
             }
@@ -114,6 +123,7 @@ impl<L: Learner> Trainer<'_, L> {
     fn update(&mut self) -> Result<Record> {
         #[expect(clippy::disallowed_methods, reason = "throughput is reported, nothing is decided by it")]
         let started = Instant::now();
+        self.before = self.team.group().map_or_else(Traffic::default, Group::traffic);
         let batch = self.accumulate()?;
         if let Some((what, found)) = batch.nonfinite() {
             return self.skip(&batch, what, found);
@@ -134,7 +144,10 @@ impl<L: Learner> Trainer<'_, L> {
         let pairs = self.batches.at(step);
         let weight = self.learner.weight(&pairs);
         self.learner.begin(step)?;
-        let stats = self.micro_batches(&pairs, weight)?;
+        let own = self.micro_batches(&self.team.share(&pairs), weight)?;
+        let rows = own.into_iter().map(PairStats::to_row).collect();
+        let rows = self.team.gather(pairs.len(), rows, "gathering the losses of an update")?;
+        let stats: Vec<PairStats> = rows.into_iter().map(PairStats::of_row).collect();
         let loss = stats.iter().map(|pair| pair.loss).sum::<f64>() * weight;
         let mut batch = Batch { pairs, weight, stats, loss, extra: Vec::new(), grad_norm: 0.0 };
         if loss.is_finite() {
@@ -144,15 +157,19 @@ impl<L: Learner> Trainer<'_, L> {
                 first.check(self.tables.train, &batch.pairs, &batch.stats)?;
             }
             batch.extra = self.learner.regularise(step, &batch.pairs)?;
+            self.learner.trainee().sum_gradients()?;
             batch.grad_norm = self.learner.trainee().gradient_norm()?;
         }
         Ok(batch)
     }
 
-    /// Runs the pairs in micro-batches; stops after the first one with a NaN or infinite loss.
+    /// Runs this process's pairs in micro-batches; stops after the first one with a NaN or infinite loss.
     fn micro_batches(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let mut stats = Vec::with_capacity(pairs.len());
-        for part in self.tables.train.micro_batches(pairs, self.settings.micro_batch_tokens)? {
+        let parts = self.tables.train.micro_batches(pairs, self.settings.micro_batch_tokens)?;
+        for (number, part) in parts.iter().enumerate() {
+            let (update, all) = (self.progress.step + 1, parts.len());
+            self.team.does(&format!("update {update}, micro-batch {} of {all}", number + 1));
             stats.extend(self.learner.accumulate(part, weight)?);
             if stats.iter().any(|pair| !pair.loss.is_finite()) {
                 break;
@@ -202,6 +219,11 @@ impl<L: Learner> Trainer<'_, L> {
         record.push("num_tokens", self.progress.tokens as f64);
         record.push("tokens_per_second", tokens as f64 / seconds);
         record.push("pairs_per_second", batch.pairs.len() as f64 / seconds);
+        if let Some(group) = self.team.group() {
+            let traffic = group.traffic();
+            record.push("processes/seconds_waited", (traffic.waited - self.before.waited).as_secs_f64());
+            record.push("processes/sent_gb", (traffic.bytes - self.before.bytes) as f64 / 1e9);
+        }
         if let Some(bytes) = crate::memory::peak_bytes() {
             record.push("peak_memory_gb", bytes as f64 / 1e9);
         }

@@ -155,7 +155,7 @@ fn table() -> PairTable {
 
 fn run(settings: &LoopSettings, learner: &mut Fake, progress: &mut Progress, log: &mut Log) -> Result<Outcome> {
     let table = table();
-    train(settings, Tables { train: &table, eval: &[&table] }, learner, progress, log)
+    train(settings, Tables { train: &table, eval: &[&table] }, &Team::default(), learner, progress, log)
 }
 
 fn whole(settings: &LoopSettings, learner: &mut Fake) -> Log {

@@ -20,6 +20,9 @@ mod faults;
 #[path = "runs/multimodal.rs"]
 mod multimodal;
 
+#[path = "runs/together.rs"]
+mod together;
+
 struct Dir(tempfile::TempDir);
 
 impl Dir {

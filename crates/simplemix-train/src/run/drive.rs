@@ -20,6 +20,7 @@ use crate::pairs::{NamedSet, PairSet};
 use crate::progress::Progress;
 use crate::run_folder::{MetricsFile, RunFolder};
 use crate::table::PairTable;
+use crate::team::Team;
 use crate::trainer::{Outcome, Tables, train};
 
 /// Notice of a run whose result is its start, rounded.
@@ -33,6 +34,7 @@ pub(super) struct Drive<'a> {
     pub(super) train: &'a PairSet,
     pub(super) eval: &'a [NamedSet],
     pub(super) device: Device,
+    pub(super) team: &'a Team,
 }
 
 impl Drive<'_> {
@@ -42,15 +44,20 @@ impl Drive<'_> {
         folder: RunFolder,
         resume: bool,
         watch: &mut dyn Watch,
-        save: impl FnOnce(L, &RunFolder) -> Result<Trained>,
+        save: impl FnOnce(L, Option<&RunFolder>) -> Result<Trained>,
     ) -> Result<Finished> {
+        if !self.team.is_first() {
+            return self.run_beside(learner, folder, watch, save);
+        }
         let keep = self.config.checkpoint.keep;
         let mut notice = |text: &str| {
             watch.notice(text);
             folder.add_notice(text)
         };
+        self.team.does_at_length("reading a checkpoint");
         let restored = if resume { folder.restore(&mut learner, keep, &mut notice)? } else { None };
         let mut progress = restored.unwrap_or_default();
+        self.team.told(&serde_json::json!(progress).to_string(), "telling where the run goes on")?;
         let metrics = folder.metrics(progress.step)?;
         let first_byte = metrics.len();
         let events = if self.config.log.tensorboard { Some(Events::open(folder.path(), progress.step)?) } else { None };
@@ -62,10 +69,11 @@ impl Drive<'_> {
             steps: self.settings.steps,
             keep,
             ids: &self.train.ids,
+            team: self.team,
         };
         let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
         let tables = Tables { train: &self.train.table, eval: &eval };
-        let outcome = train(self.settings, tables, &mut learner, &mut progress, &mut recorder)?;
+        let outcome = train(self.settings, tables, self.team, &mut learner, &mut progress, &mut recorder)?;
         // On disk before the mark that the run is finished, as before each checkpoint.
         recorder.sync()?;
         let Recorder { watch, .. } = recorder;
@@ -85,16 +93,46 @@ impl Drive<'_> {
             folder.check(best.step)?;
             learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
         }
+        self.team.does_at_length("writing the result");
         // A run that was killed while it saved the model has left these folders.
         for old in [folder.model(), folder.adapter()] {
             remove_folder(old)?;
         }
-        let model = save(learner, &folder)?;
+        let model = save(learner, Some(&folder))?;
         #[cfg(feature = "report")]
         crate::report::write(&folder, self.config, self.train)?;
         folder.finish(self.settings.steps)?;
         let device_peak_bytes = self.peak()?;
         Ok(Finished { outcome, model: Some(model), folder, device_peak_bytes, first_byte })
+    }
+
+    /// As [`Drive::run`], beside the process that writes.
+    fn run_beside<L: Learner>(
+        &self,
+        mut learner: L,
+        folder: RunFolder,
+        watch: &mut dyn Watch,
+        save: impl FnOnce(L, Option<&RunFolder>) -> Result<Trained>,
+    ) -> Result<Finished> {
+        let told = self.team.told("", "hearing where the run goes on")?;
+        let mut progress: Progress = serde_json::from_str(&told).expect("the first process writes its progress");
+        if progress.step > 0 {
+            self.team.does_at_length("reading a checkpoint");
+            folder.restore_step(&mut learner, progress.step)?;
+        }
+        let eval: Vec<&PairTable> = self.eval.iter().map(|(_, set)| &set.table).collect();
+        let tables = Tables { train: &self.train.table, eval: &eval };
+        let outcome = train(self.settings, tables, self.team, &mut learner, &mut progress, &mut Beside { watch })?;
+        let model = match outcome {
+            Outcome::Stopped => None,
+            _ => {
+                if let Some(best) = progress.best {
+                    learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
+                }
+                Some(save(learner, None)?)
+            }
+        };
+        Ok(Finished { outcome, model, folder, device_peak_bytes: self.peak()?, first_byte: 0 })
     }
 
     fn peak(&self) -> Result<Option<u64>> {
@@ -111,6 +149,31 @@ struct Recorder<'a> {
     steps: u64,
     keep: usize,
     ids: &'a [String],
+    team: &'a Team,
+}
+
+/// Observer of a process that leaves writing to the first one.
+struct Beside<'a> {
+    watch: &'a mut dyn Watch,
+}
+
+impl<L: Learner> Observer<L> for Beside<'_> {
+    fn update(&mut self, record: &Record) -> Result<()> {
+        tracing::info!(step = record.step, "updated");
+        Ok(())
+    }
+
+    fn evaluation(&mut self, _: &Record) -> Result<()> {
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, _: &L, _: &Progress, _: Occasion) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.watch.is_interrupted()
+    }
 }
 
 impl Recorder<'_> {
@@ -147,6 +210,7 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
     }
 
     fn checkpoint(&mut self, learner: &L, progress: &Progress, _: Occasion) -> Result<()> {
+        self.team.does_at_length("writing a checkpoint");
         // On disk before the checkpoint, so that a resumed run has the lines of all updates before it.
         self.sync()?;
         self.folder.save_checkpoint(learner, progress, self.keep)
@@ -200,7 +264,9 @@ fn environment(device: Device) -> String {
 /// Name of the trained adapter, which is peft's default name.
 pub(super) const ADAPTER: &str = "default";
 
-pub(super) fn save_policy(model: CausalLm, folder: &RunFolder, source: Option<&Path>) -> Result<Trained> {
+/// Writes the result to `folder`, if this is the process that writes.
+pub(super) fn save_policy(model: CausalLm, folder: Option<&RunFolder>, source: Option<&Path>) -> Result<Trained> {
+    let Some(folder) = folder else { return Ok(Trained::Policy(Box::new(model))) };
     if model.active_adapter().is_none() {
         model.save(&folder.model(), source)?;
         return Ok(Trained::Policy(Box::new(model)));

@@ -10,6 +10,7 @@ use crate::config::TrainConfig;
 use crate::error::{At, Error, Result};
 use crate::pairs::PairSet;
 use crate::run_folder::RunFolder;
+use crate::team::Team;
 
 const FILE: &str = "identity.json";
 const MODEL: &str = "content of the model";
@@ -84,6 +85,18 @@ impl Identity {
     pub(super) fn reference_hash(&self) -> &str {
         let hash = [REFERENCE, MODEL].into_iter().find_map(|name| self.0.get(name)?.as_str());
         hash.expect("the model is always hashed")
+    }
+
+    /// Sees that all processes have the same settings, data and models.
+    pub(super) fn agree(&self, team: &Team) -> Result<()> {
+        let text = serde_json::json!(self.0).to_string();
+        if team.agree("settings and data", blake3::hash(text.as_bytes()).to_hex().as_str()).is_ok() {
+            return Ok(());
+        }
+        for (name, value) in &self.0 {
+            team.agree(name, &value.to_string())?;
+        }
+        team.agree("names of the settings", &self.0.keys().cloned().collect::<Vec<_>>().join(" "))
     }
 
     pub(super) fn write(&self, folder: &RunFolder) -> Result<()> {

@@ -31,6 +31,7 @@ use crate::preference::{PreferenceLearner, PreferenceOptions};
 use crate::reward::RewardLearner;
 use crate::run_folder::RunFolder;
 use crate::sft::SftLearner;
+use crate::team::Team;
 use crate::trainee::Trainee;
 use crate::trainer::Outcome;
 
@@ -49,6 +50,8 @@ pub struct Run {
     notices: Vec<String>,
     /// Tokens that end a response of the policy, for HyPO.
     stop_tokens: Vec<u32>,
+    /// Processes that train together.
+    team: Team,
     /// Training pairs.
     pub train: PairSet,
     /// Held-out pairs by name.
@@ -122,6 +125,12 @@ impl Run {
     /// Settings of the run; element type, tokens of a pass and bytes of logits are what `auto` stands for on its device.
     pub fn config(&self) -> &TrainConfig {
         &self.config
+    }
+
+    /// Shares the run with the other processes of `team`, each of which starts the same run.
+    #[must_use]
+    pub fn with_team(self, team: Team) -> Self {
+        Self { team, ..self }
     }
 
     /// Device that the run is on.
@@ -234,52 +243,63 @@ impl Run {
             None => self.read_weights()?,
         };
         let output = required("output", self.config.output.as_deref())?;
+        let team = self.team.clone();
+        let identity = Identity::of(&self)?;
+        identity.agree(&team)?;
         let folder = match resume {
+            _ if !team.is_first() => RunFolder::beside(output),
             Resume::No => RunFolder::create(output)?,
             Resume::Yes | Resume::Anyway => RunFolder::open(output)?,
         };
-        let _lock = folder.lock()?;
-        let identity = Identity::of(&self)?;
+        let _lock = if team.is_first() { Some(folder.lock()?) } else { None };
         let resume_notice = match resume {
-            Resume::No => None,
-            Resume::Yes | Resume::Anyway => identity.check(&folder, resume == Resume::Anyway)?,
+            Resume::Yes | Resume::Anyway if team.is_first() => identity.check(&folder, resume == Resume::Anyway)?,
+            _ => None,
         };
-        if folder.finished()?.is_some_and(|steps| steps >= self.settings.steps) && resume_notice.is_none() {
+        let is_finished = team.is_first()
+            && folder.finished()?.is_some_and(|steps| steps >= self.settings.steps)
+            && resume_notice.is_none();
+        if team.any(is_finished)? {
             let metrics = folder.metrics_file();
-            let first_byte = std::fs::metadata(&metrics).at(&metrics, "read")?.len();
+            let first_byte =
+                if team.is_first() { std::fs::metadata(&metrics).at(&metrics, "read")?.len() } else { 0 };
             let outcome = Outcome::FinishedBefore;
             return Ok(Finished { outcome, model: None, folder, device_peak_bytes: None, first_byte });
         }
-        folder.unfinish()?;
-        identity.write(&folder)?;
-        folder.write("config.toml", &self.config.to_toml()?)?;
-        let device_notice = note_environment(&folder, start.device())?;
-        for text in resume_notice.iter().chain(&device_notice).chain(&self.notices) {
-            watch.notice(text);
-            folder.add_notice(text)?;
+        if team.is_first() {
+            folder.unfinish()?;
+            identity.write(&folder)?;
+            folder.write("config.toml", &self.config.to_toml()?)?;
+            let device_notice = note_environment(&folder, start.device())?;
+            for text in resume_notice.iter().chain(&device_notice).chain(&self.notices) {
+                watch.notice(text);
+                folder.add_notice(text)?;
+            }
+            self.train.fill_cache();
+            self.eval.iter().for_each(|(_, set)| set.fill_cache());
         }
-        self.train.fill_cache();
-        self.eval.iter().for_each(|(_, set)| set.fill_cache());
         let resume = resume != Resume::No;
         let trained = shapes::trained(&self.config, start.trainable())?;
-        let trainee = Trainee::new(trained, &self.config.optimizer)?;
+        let trainee = Trainee::together(trained, &self.config.optimizer, team.clone())?;
         let (options, seed) = (self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let device = start.device();
         // From here on, so that what loading took at most is no part of the run's peak.
         simplemix_torch::device::reset_peak(device)?;
         let (settings, train, eval) = (&self.settings, &self.train, &self.eval);
-        let drive = Drive { config: &self.config, settings, train, eval, device };
+        let drive = Drive { config: &self.config, settings, train, eval, device, team: &team };
         match start {
             Start::Reward(model) => {
                 let center = self.config.loss.center_rewards;
                 let learner = RewardLearner::new(*model, seed, trainee, options, center, &self.train, &self.eval);
                 drive.run(learner, folder, resume, watch, |learner, folder| {
                     let model = learner.into_model();
-                    if model.has_adapter() {
-                        model.save_adapter(&folder.adapter(), source.as_deref().and_then(Path::to_str))?;
+                    if let Some(folder) = folder {
+                        if model.has_adapter() {
+                            model.save_adapter(&folder.adapter(), source.as_deref().and_then(Path::to_str))?;
+                        }
+                        model.save(&folder.model(), source.as_deref())?;
                     }
-                    model.save(&folder.model(), source.as_deref())?;
                     Ok(Trained::Reward(Box::new(model)))
                 })
             }
@@ -297,6 +317,7 @@ impl Run {
                     options: &options,
                     train: &self.train,
                     eval: &self.eval,
+                    team: &team,
                 };
                 let reference = maker.make(&policy, watch)?;
                 let hypo = maker.hypo(&policy, &reference, self.stop_tokens)?;

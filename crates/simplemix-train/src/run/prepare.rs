@@ -22,6 +22,7 @@ use crate::loop_settings::LoopSettings;
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
 use crate::preference::no_scores;
+use crate::team::Team;
 
 /// Tokenised pairs, and the order of the training pairs where several sources are mixed.
 struct Sets {
@@ -129,7 +130,7 @@ impl Run {
         check_rates(&settings, shapes.learns(&config)?)?;
         let model = model.to_owned();
         let start = None;
-        let mut run = Self { model, loss, settings, shapes, device, start, notices, stop_tokens, train, eval, config };
+        let mut run = Self { model, loss, settings, shapes, device, start, notices, stop_tokens, train, eval, config, team: Team::default() };
         run.settle_budget()?;
         Ok(run)
     }

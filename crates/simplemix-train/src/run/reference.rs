@@ -13,9 +13,10 @@ use crate::error::Result;
 use crate::forward::ForwardOptions;
 use crate::hypo::Hypo;
 use crate::pairs::{NamedSet, PairSet};
-use crate::preference::{Reference, ReferenceLogps, SyncRule, reference_logps};
+use crate::preference::{Reference, ReferenceLogps, SyncRule, reference_logps_together};
 use crate::reference::ReferenceSource;
 use crate::reference_cache::ReferenceKey;
+use crate::team::Team;
 
 /// Makes the reference of a run.
 pub(super) struct ReferenceMaker<'a> {
@@ -26,6 +27,7 @@ pub(super) struct ReferenceMaker<'a> {
     pub(super) options: &'a ForwardOptions,
     pub(super) train: &'a PairSet,
     pub(super) eval: &'a [NamedSet],
+    pub(super) team: &'a Team,
 }
 
 impl ReferenceMaker<'_> {
@@ -109,17 +111,24 @@ impl ReferenceMaker<'_> {
         cache: Option<&Path>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<ReferenceLogps> {
-        let compute = |progress: &mut dyn FnMut(usize)| reference_logps(model, set, self.options, progress);
+        let compute = |progress: &mut dyn FnMut(usize)| {
+            reference_logps_together(self.team, model, set, self.options, progress)
+        };
         let Some(cache) = cache else { return compute(progress) };
         let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
         let key = ReferenceKey::new(self.model_hash, set, &settings);
-        if let Some(logps) = key.load(cache, set.len()) {
+        let known = key.load(cache, set.len());
+        // What one process lacks, all compute.
+        let is_missing = self.team.any(known.is_none())?;
+        if let Some(logps) = known.filter(|_| !is_missing) {
             tracing::info!(key = key.as_str(), "reference log-probabilities from {}", cache.display());
             return Ok(logps);
         }
         let logps = compute(progress)?;
         // The run does not depend on the cache.
-        if let Err(error) = key.store(cache, &logps) {
+        if self.team.is_first()
+            && let Err(error) = key.store(cache, &logps)
+        {
             tracing::warn!("reference log-probabilities are not cached: {error}");
         }
         Ok(logps)

@@ -1,0 +1,146 @@
+//! Processes that share the work of a run. The pairs of an update are dealt to them in turn, as the mixture's ranks are, so that
+//! each process has every source's share; sums and statistics are those of all.
+
+use std::sync::Arc;
+
+use simplemix_torch::group::{Group, Work};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+
+/// The processes of a run; by default this one alone.
+#[derive(Debug, Clone, Default)]
+pub struct Team {
+    together: Option<Together>,
+}
+
+#[derive(Debug, Clone)]
+struct Together {
+    group: Arc<Group>,
+    device: Device,
+}
+
+impl Team {
+    /// The processes of `group`, whose models are on `device`.
+    pub fn new(group: Arc<Group>, device: Device) -> Self {
+        let together = (group.size() > 1).then_some(Together { group, device });
+        Self { together }
+    }
+
+    /// The group, where there are several processes.
+    pub fn group(&self) -> Option<&Group> {
+        self.together.as_ref().map(|together| &*together.group)
+    }
+
+    /// Number of this process.
+    pub fn rank(&self) -> usize {
+        self.group().map_or(0, Group::rank)
+    }
+
+    /// Number of processes.
+    pub fn size(&self) -> usize {
+        self.group().map_or(1, Group::size)
+    }
+
+    /// Whether this process writes files and shows progress.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// This process's part of `all`, dealt in turn.
+    pub(crate) fn share<T: Copy>(&self, all: &[T]) -> Vec<T> {
+        all.iter().copied().skip(self.rank()).step_by(self.size()).collect()
+    }
+
+    /// Tells the others what this process does, for errors.
+    pub(crate) fn does(&self, text: &str) {
+        if let Some(group) = self.group() {
+            group.does(text);
+        }
+    }
+
+    /// As [`Team::does`], for work that may take any time.
+    pub(crate) fn does_at_length(&self, text: &str) {
+        if let Some(group) = self.group() {
+            group.does_at_length(text);
+        }
+    }
+
+    /// Rows of all processes in the order of the whole, of which this one has `own` of its share. A process that stopped early
+    /// has fewer, and what follows its last row is left out.
+    pub(crate) fn gather<const K: usize>(
+        &self,
+        total: usize,
+        own: Vec<[f64; K]>,
+        doing: &'static str,
+    ) -> Result<Vec<[f64; K]>> {
+        let Some(Together { group, device }) = &self.together else { return Ok(own) };
+        let (size, most) = (group.size(), total.div_ceil(group.size()));
+        // A number more says that the row is there.
+        let width = K + 1;
+        let mut rows = vec![0.0; most * width];
+        for (row, values) in rows.chunks_exact_mut(width).zip(&own) {
+            row[0] = 1.0;
+            row[1..].copy_from_slice(values);
+        }
+        let part = Tensor::from_slice(&rows).to_device(*device);
+        let whole = Tensor::zeros([(size * most * width) as i64], (Kind::Double, *device));
+        group.all_gather(&whole, &part, doing)?.wait()?;
+        let whole = read(&whole)?;
+        group.check()?;
+        let row = |at: usize| &whole[(at % size * most + at / size) * width..][..width];
+        let found = (0..total).map(row).take_while(|row| row[0] == 1.0);
+        Ok(found.map(|row| row[1..].try_into().expect("K numbers after the first")).collect())
+    }
+
+    /// Whether any process says so.
+    pub(crate) fn any(&self, own: bool) -> Result<bool> {
+        let Some(Together { group, device }) = &self.together else { return Ok(own) };
+        let sum = Tensor::from_slice(&[f64::from(u8::from(own))]).to_device(*device);
+        group.all_reduce(&sum, "asking whether to stop")?.wait()?;
+        let said = read(&sum)?[0] > 0.0;
+        group.check()?;
+        Ok(said)
+    }
+
+    /// Sums of numbers over all processes.
+    pub(crate) fn sums(&self, own: &[f64], doing: &'static str) -> Result<Vec<f64>> {
+        let Some(Together { group, device }) = &self.together else { return Ok(own.to_vec()) };
+        let sum = Tensor::from_slice(own).to_device(*device);
+        group.all_reduce(&sum, doing)?.wait()?;
+        let sums = read(&sum)?;
+        group.check()?;
+        Ok(sums)
+    }
+
+    /// Text of the first process.
+    pub(crate) fn told(&self, own: &str, doing: &'static str) -> Result<String> {
+        let Some(Together { group, device }) = &self.together else { return Ok(own.to_owned()) };
+        let length = Tensor::from_slice(&[own.len() as i64]).to_device(*device);
+        group.broadcast(&length, 0, doing)?.wait()?;
+        let length = length.to_device(Device::Cpu).int64_value(&[0]) as usize;
+        let mut bytes = own.as_bytes().to_vec();
+        bytes.resize(length, 0);
+        let text = Tensor::from_slice(&bytes).to_device(*device);
+        if length > 0 {
+            group.broadcast(&text, 0, doing)?.wait()?;
+        }
+        let bytes = Vec::<u8>::try_from(text.to_device(Device::Cpu)).map_err(simplemix_torch::Error::from)?;
+        group.check()?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Begins to add up a tensor over all processes; nothing is to be done for one alone.
+    pub(crate) fn begin_sum(&self, tensor: &Tensor, doing: &'static str) -> Result<Option<Work<'_>>> {
+        self.group().map(|group| Ok(group.all_reduce(tensor, doing)?)).transpose()
+    }
+
+    /// Sees that `value` is the same for all processes.
+    pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
+        self.group().map_or(Ok(()), |group| Ok(group.agree(what, value)?))
+    }
+}
+
+fn read(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(tensor.to_device(Device::Cpu)).map_err(simplemix_torch::Error::from)?)
+}

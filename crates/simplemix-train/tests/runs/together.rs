@@ -1,0 +1,110 @@
+//! Several processes train as one does: here they are threads, each with its own model and connections.
+
+use std::sync::Arc;
+
+use simplemix_torch::group::{Group, GroupOptions, Place, StoreKeeper};
+use simplemix_train::Team;
+
+use super::*;
+
+/// Runs `config` with `size` processes; what each has finished.
+fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
+    let keeper = StoreKeeper::open().unwrap();
+    let place = |rank| Place {
+        rank,
+        size,
+        local_rank: rank,
+        local_size: size,
+        address: "127.0.0.1".to_owned(),
+        port: keeper.port(),
+        is_kept_by_agent: true,
+        attempt: 0,
+    };
+    let work = |place: Place| {
+        let mut options = GroupOptions::for_device(Device::Cpu);
+        options.interface = Some("lo".to_owned());
+        let group = Arc::new(Group::open(&place, Device::Cpu, &options).unwrap());
+        let run = Run::with_pairs(config.clone(), config.model.as_ref().unwrap(), &pairs(24), &pairs(4)).unwrap();
+        let run = run.with_team(Team::new(Arc::clone(&group), Device::Cpu));
+        let finished = run.start(resume.into(), &mut StopAt(stop_at, Cell::new(0))).unwrap();
+        Arc::into_inner(group).unwrap().leave().unwrap();
+        finished
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(place(rank)))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Largest difference of a tensor's weights by the norm of the tensor.
+fn furthest_by_norm(a: &Path, b: &Path) -> f64 {
+    let (a, b) = (weights_of(a), weights_of(b));
+    assert_eq!(a.len(), b.len());
+    let difference = |(name, t): (&String, &Tensor)| {
+        let of = |t: &Tensor| t.to_kind(Kind::Double).norm().double_value(&[]);
+        of(&(t - &b[name])) / of(&b[name]).max(1e-9)
+    };
+    a.iter().map(difference).fold(0.0, f64::max)
+}
+
+/// Metrics of one process and of several are the same but for speeds and traffic: losses to 1e-6, and others to 1e-5, as sums of
+/// some hundred log-probabilities in f32 are not known better.
+fn same_curve(one: &[Record], several: &[Record], what: &str) {
+    assert_eq!(one.len(), several.len(), "{what}");
+    for (one, several) in one.iter().zip(several) {
+        for (name, value) in &one.values {
+            let speeds = ["tokens_per_second", "pairs_per_second", "peak_memory_gb"];
+            if !speeds.contains(&name.as_str()) {
+                let other = several.get(name).unwrap_or_else(|| panic!("{what}: {name}"));
+                let tolerance = if name.ends_with("loss") { 1e-6 } else { 1e-5 };
+                let near = (value - other).abs() <= tolerance * value.abs().max(1.0);
+                assert!(near, "{what}: {name} of update {} is {value} and {other}", one.step);
+            }
+        }
+    }
+}
+
+fn check(name: &str, settings: &str, sizes: &[usize]) {
+    let dir = Dir::new();
+    let config = |output: &str| dir.with(output, &format!("max_steps = 8\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}"));
+    let one = train(config("one"));
+    for &size in sizes {
+        let output = format!("of-{size}");
+        let several = together(&config(&output), size, false, u64::MAX);
+        let what = format!("{name} on {size}");
+        same_curve(&one.records().unwrap(), &several[0].records().unwrap(), &what);
+        let difference = furthest_by_norm(&dir.path("one"), &dir.path(&output));
+        assert!(difference < 1e-6, "{what}: {difference}");
+    }
+}
+
+#[test]
+fn several_processes_learn_what_one_learns() {
+    check("DPO", "eval.eval_every_steps = 5", &[2, 3, 4]);
+    check("SFT", "objective = 'sft'\neval.eval_every_steps = 6", &[2]);
+    check("a reward model", "objective = 'reward'\neval.eval_every_steps = 6", &[3]);
+    check("LoRA with dropout", "lora = { rank = 4, dropout = 0.2 }", &[2]);
+    check("a moving reference", "reference = { source = 'on-the-fly', sync_every = 4 }", &[2]);
+    // Updates of 7 pairs leave two of nine processes without one.
+    check("more processes than pairs", "", &[9]);
+}
+
+#[test]
+fn a_run_goes_on_with_any_number_of_processes() {
+    let dir = Dir::new();
+    let config = |output: &str| dir.with(output, "max_steps = 9\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4");
+    let whole = train(config("whole"));
+    let found = together(&config("parts"), 2, false, 3);
+    assert!(found.iter().all(|finished| finished.outcome == Outcome::Stopped));
+    let found = together(&config("parts"), 3, true, 6);
+    assert!(found.iter().all(|finished| finished.outcome == Outcome::Stopped && finished.model.is_none()));
+    let last = start(config("parts"), true, u64::MAX);
+    assert_eq!(last.outcome, Outcome::Finished);
+    let lines = |finished: &Finished| finished.folder.metrics_file();
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(lines(&last)).lines().count(), read(lines(&whole)).lines().count());
+    let difference = furthest_by_norm(&dir.path("whole"), &dir.path("parts"));
+    assert!(difference < 1e-6, "{difference}");
+    let found = together(&config("parts"), 2, true, u64::MAX);
+    assert!(found.iter().all(|finished| finished.outcome == Outcome::FinishedBefore));
+}
