@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     Run(anyhow::Error),
     /// The user stopped the work; it was saved, and the same command continues.
     Interrupted,
+    /// A process that this one has started has said what failed, and ended with this code.
+    Told(i32),
 }
 
 pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
@@ -31,6 +33,7 @@ impl Failure {
             Self::Input(_) if !self.is_out_of_memory() => ExitCode::from(2),
             Self::Input(_) | Self::Run(_) => ExitCode::from(1),
             Self::Interrupted => ExitCode::from(130),
+            Self::Told(code) => ExitCode::from(u8::try_from(*code).unwrap_or(1)),
         }
     }
 

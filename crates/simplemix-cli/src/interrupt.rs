@@ -19,7 +19,8 @@ pub(crate) fn flag() -> Arc<AtomicBool> {
 /// other programs that are started do not.
 pub(crate) fn handle_signals() -> Result {
     // `nohup` lets programs live on when their terminal is closed, and a shell its jobs in the background at Ctrl-C.
-    let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    // Slurm warns of a job's end by SIGUSR1, where it is asked to.
+    let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1];
     let handled: SigSet = all.into_iter().filter(|signal| !is_ignored(*signal)).collect();
     let mut blocked = handled;
     // A file beyond the limit of the shell's `ulimit -f` is then an error of writing.

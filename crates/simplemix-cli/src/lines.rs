@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use simplemix_files::secret::{redacted, without_secrets};
@@ -26,6 +27,27 @@ static LAST: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Longest silence of a command at work.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// File that takes what a process has to say for which another one speaks.
+static LOG: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on nothing is printed, since another process speaks for this one; what is beside the result goes to the file `log`.
+pub(crate) fn write_to(log: PathBuf) {
+    IS_CLOSED.store(true, Ordering::SeqCst);
+    let _ = LOG.set(log);
+}
+
+/// Standard error, or the file that stands in for it.
+pub(crate) fn beside() -> Box<dyn Write> {
+    let Some(log) = LOG.get() else { return Box::new(std::io::stderr()) };
+    let opened = log.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+        std::fs::OpenOptions::new().create(true).append(true).open(log)
+    });
+    match opened {
+        Ok(file) => Box::new(file),
+        Err(_) => Box::new(std::io::stderr()),
+    }
+}
 
 /// A line of the command's result.
 pub(crate) fn print(line: &str) {
@@ -75,7 +97,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
 pub(crate) fn warn(line: &str) {
     note_time();
     let line = shown(line).replace('\n', "\n  ");
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(beside(), "{line}");
 }
 
 /// From now on, a line says that `command` is at work whenever it was silent for a minute. A terminal has bars for that.

@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::progress_events::{ProgressEvents, is_progress};
 
-use crate::lines::shown;
+use crate::lines::{self, shown};
 
 /// Shows warnings by default, more with -v; `RUST_LOG` overrides both.
 pub(crate) fn to_stderr(verbose: u8) {
@@ -22,7 +22,7 @@ pub(crate) fn to_stderr(verbose: u8) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(lines::beside)
         .with_ansi(!is_plain && std::io::stderr().is_terminal())
         // Such an error would be printed to the stream that failed, with a panic.
         .log_internal_errors(false)

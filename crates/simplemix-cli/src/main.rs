@@ -33,6 +33,7 @@ mod run;
 mod score;
 mod setting_flags;
 mod show;
+mod together;
 mod tokenize;
 mod train;
 mod unused;
@@ -138,6 +139,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     logging::to_stderr(cli.verbose);
+    together::end_with_the_starter();
     if cli.command.runs_models() {
         waiting::sleep_while_waiting();
     }

@@ -12,6 +12,7 @@ use crate::closing::{Closing, how_to_go_on};
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::lines::{print, print_json, print_lines, warn};
 use crate::progress::Terminal;
+use crate::together::{Processes, launch};
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
 
 /// Train a model on preference pairs
@@ -110,6 +111,7 @@ const FLAGS: &[Flag] = &[
     flag("seed", "seed", "SEED", OPTIMISATION),
     path("dtype", "dtype", "TYPE", OPTIMISATION),
     path("device", "device", "DEVICE", OPTIMISATION),
+    flag("processes", "parallel.processes", "N", RUN),
     flag("lora-rank", "lora.rank", "RANK", ADAPTER),
     flag("lora-alpha", "lora.alpha", "ALPHA", ADAPTER),
     flag("lora-dropout", "lora.dropout", "SHARE", ADAPTER),
@@ -192,11 +194,23 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(folder) = args.resume.as_deref().filter(|resume| *resume != "auto") {
         config.output = Some(PathBuf::from(folder));
     }
+    if args.dry_run {
+        return train(args, config, &Processes::default());
+    }
+    match Processes::join(&config.parallel, &mut config.device, config.output.as_deref())? {
+        Some(processes) => processes.work(|processes| train(args, config, processes)),
+        None => launch(config.parallel.processes),
+    }
+}
+
+/// What one process does.
+fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result {
     let _claims = match &config.output {
-        Some(output) if !args.dry_run => Some(claim_folder(output)?),
+        Some(output) if !args.dry_run && processes.is_first() => Some(claim_folder(output)?),
         _ => None,
     };
     let started = config.output.as_ref().is_some_and(|output| RunFolder::is_started(output));
+    processes.agree("whether --output holds a run", &started.to_string())?;
     let is_resumed = match args.resume.as_deref() {
         None => false,
         Some("auto") => started,
@@ -224,7 +238,7 @@ pub(crate) fn run(args: &Args) -> Result {
         describe(args, &run);
         return estimate(&run);
     }
-    run = run.load().input()?;
+    run = run.load().input()?.with_team(processes.team());
     describe(args, &run);
     let mut terminal = Terminal::new();
     terminal.keep_results_for_json(args.json);

@@ -13,8 +13,8 @@ use simplemix_model::{DeviceChoice, Dtype, LoraSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::sections::{
-    BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy, Shuffle,
-    TemplateRefusal, TokenSettings, TokenizerReading,
+    BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy,
+    ParallelSettings, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
 };
 use crate::adamw::OptimizerSettings;
 use crate::budget::CPU_TOKENS;
@@ -65,6 +65,8 @@ section! {
         tokens: TokenSettings;
         /// Memory and speed.
         memory: MemorySettings;
+        /// Several processes.
+        parallel: ParallelSettings;
         /// Evaluation.
         eval: EvalSettings;
         /// Checkpoints.

@@ -47,6 +47,17 @@ section! {
 }
 
 section! {
+    /// Several processes, one a device.
+    pub struct ParallelSettings("parallel") {
+        /// Processes on this machine that share the run. Under torchrun or Slurm their number is what these have started.
+        processes: usize = 1, in between(1.0, 1024.0), unit "processes";
+        /// Time after which a process that the others wait for, and that does nothing new, is an error; if not set, 120 s on CPUs and
+        /// 600 s on GPUs.
+        time_limit: Option<f64> = None, in above(0.0), unit "seconds";
+    }
+}
+
+section! {
     /// Memory and speed; none of these settings changes results.
     pub struct MemorySettings("memory") {
         /// Bytes of logits in memory at a time. `auto` is 256 MiB on a CPU; on a GPU 2 GiB, or a sixteenth of its memory if that is

@@ -34,6 +34,7 @@ const FREE: &[&str] = &[
     "mix",
     "model",
     "output",
+    "parallel.",
     "reference.cache_folder",
     "reference.model",
     "tokens.cache",
