@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::lines;
 const STARTED: &str = "SIMPLEMIX_STARTED";
 
 /// Time that processes have to end by themselves after one has failed.
-const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The processes of this command, of which this is one.
 #[derive(Debug, Default)]
@@ -127,41 +127,71 @@ pub(crate) fn end_with_the_starter() {
     }
 }
 
-/// Starts this command as `count` processes on this machine and waits for them. Its exit code is theirs.
+/// Starts this command as `count` processes on this machine and waits for them. The exit code is that of the first of them, which
+/// speaks for all.
 pub(crate) fn launch(count: usize) -> Result {
     let keeper = StoreKeeper::open().run()?;
-    let interrupted = interrupt::flag();
-    let mut children = Vec::new();
+    let mut started = Started { children: Vec::new(), ended: vec![None; count] };
     for rank in 0..count {
-        children.push(Some(start(rank, count, keeper.port())?));
+        started.children.push(start(rank, count, keeper.port())?);
     }
-    let (mut first, mut deadline) = (None, None::<Instant>);
-    while children.iter().any(Option::is_some) {
-        for child in &mut children {
-            let Some(status) = child.as_mut().map(|child| child.try_wait().run()).transpose()?.flatten() else { continue };
-            *child = None;
-            if !status.success() && first.is_none() {
-                first = Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
-            }
-        }
-        if interrupted.swap(false, Ordering::SeqCst) {
-            // The terminal has told them too; a second time does no harm.
-            signal(&children, Signal::SIGTERM);
-        }
-        if first.is_some() {
-            let now = now();
-            match deadline {
-                None => deadline = Some(now + GRACE),
-                Some(at) if now >= at + GRACE => signal(&children, Signal::SIGKILL),
-                Some(at) if now >= at => signal(&children, Signal::SIGTERM),
-                Some(_) => {}
-            }
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    match first {
+    started.wait()?;
+    match started.ended.iter().flatten().find(|status| !status.success()) {
         None => Ok(()),
-        Some(code) => Err(Failure::Told(code)),
+        Some(status) => Err(started.failure(*status)),
+    }
+}
+
+/// Processes that were started here, by rank, and how they have ended.
+struct Started {
+    children: Vec<Child>,
+    ended: Vec<Option<ExitStatus>>,
+}
+
+impl Started {
+    fn wait(&mut self) -> Result {
+        let interrupted = interrupt::flag();
+        let mut failed_at = None::<Instant>;
+        let mut told = [false; 2];
+        while self.ended.iter().any(Option::is_none) {
+            for (child, ended) in self.children.iter_mut().zip(&mut self.ended).filter(|(_, ended)| ended.is_none()) {
+                *ended = child.try_wait().run()?;
+            }
+            if interrupted.swap(false, Ordering::SeqCst) {
+                // A terminal has told them too; a second time does no harm.
+                self.signal(Signal::SIGTERM);
+            }
+            if self.ended.iter().flatten().any(|status| !status.success()) {
+                let since = now().duration_since(*failed_at.get_or_insert_with(now));
+                for (at, (told, signal)) in told.iter_mut().zip([Signal::SIGTERM, Signal::SIGKILL]).enumerate() {
+                    if !*told && since >= GRACE * (at as u32 + 1) {
+                        *told = true;
+                        self.signal(signal);
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        for (child, _) in self.children.iter().zip(&self.ended).filter(|(_, ended)| ended.is_none()) {
+            // One that has ended meanwhile is none to be told.
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
+        }
+    }
+
+    /// The failure as the first process has told it, or that it could not; `other` is that of any process.
+    fn failure(&self, other: ExitStatus) -> Failure {
+        let first = self.ended[0].unwrap_or(other);
+        match first.signal() {
+            Some(signal) => Failure::Run(anyhow::anyhow!(
+                "process 0 was ended by signal {signal}{}",
+                if signal == Signal::SIGKILL as i32 { ", which the system sends where memory runs out" } else { "" }
+            )),
+            None => Failure::Told(first.code().filter(|code| *code != 0).unwrap_or(1)),
+        }
     }
 }
 
@@ -196,11 +226,4 @@ fn start(rank: usize, count: usize, port: u16) -> Result<Child> {
         command.stdin(Stdio::null());
     }
     command.spawn().run()
-}
-
-fn signal(children: &[Option<Child>], signal: Signal) {
-    for child in children.iter().flatten() {
-        // One that has ended meanwhile is none to be told.
-        let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
-    }
 }

@@ -6,11 +6,7 @@ use simplemix_model::CausalLm;
 use tch::Kind;
 
 use crate::error::Result;
-<<<<<<< HEAD
-use crate::forward::{ForwardOptions, Pass, score_pairs};
-=======
-use crate::forward::{ForwardOptions, Pass, head, score_together};
->>>>>>> dccda26 (Several processes train as one: pairs dealt in turn, statistics gathered, gradients added up)
+use crate::forward::{ForwardOptions, Pass, score_together};
 use crate::learner::{Learner, Trainable};
 use crate::metrics::MetricSet;
 use crate::pairs::{NamedSet, PairSet};
