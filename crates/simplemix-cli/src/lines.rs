@@ -40,9 +40,10 @@ pub(crate) fn write_to(log: PathBuf) {
 /// Standard error, or the file that stands in for it.
 pub(crate) fn beside() -> Box<dyn Write> {
     let Some(log) = LOG.get() else { return Box::new(std::io::stderr()) };
-    let opened = log.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-        std::fs::OpenOptions::new().create(true).append(true).open(log)
-    });
+    let opened = log
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::OpenOptions::new().create(true).append(true).open(log));
     match opened {
         Ok(file) => Box::new(file),
         Err(_) => Box::new(std::io::stderr()),

@@ -12,8 +12,8 @@ use crate::closing::{Closing, how_to_go_on};
 use crate::failure::{Fails, Failure, Result, read_text};
 use crate::lines::{print, print_json, print_lines, warn};
 use crate::progress::Terminal;
-use crate::together::{Processes, launch};
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
+use crate::together::{Processes, launch};
 
 /// Train a model on preference pairs
 ///

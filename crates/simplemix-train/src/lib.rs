@@ -44,7 +44,8 @@ pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use budget::{Budget, most_training_tokens, scoring_budget};
 pub use config::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
-    NonFinitePolicy, Objective, ParallelSettings, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading, TrainConfig,
+    NonFinitePolicy, Objective, ParallelSettings, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
+    TrainConfig,
 };
 pub use error::{Error, Result};
 pub use first_loss::FirstLoss;

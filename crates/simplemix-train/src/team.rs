@@ -74,23 +74,37 @@ impl Team {
         own: Vec<[f64; K]>,
         doing: &'static str,
     ) -> Result<Vec<[f64; K]>> {
-        let Some(Together { group, device }) = &self.together else { return Ok(own) };
+        Ok(self.gather_and_ask(total, own, false, doing)?.0)
+    }
+
+    /// As [`Team::gather`], and whether any process says `asked`.
+    pub(crate) fn gather_and_ask<const K: usize>(
+        &self,
+        total: usize,
+        own: Vec<[f64; K]>,
+        asked: bool,
+        doing: &'static str,
+    ) -> Result<(Vec<[f64; K]>, bool)> {
+        let Some(Together { group, device }) = &self.together else { return Ok((own, asked)) };
         let (size, most) = (group.size(), total.div_ceil(group.size()));
-        // A number more says that the row is there.
+        // A number more says that the row is there, and a number after all rows is the answer.
         let width = K + 1;
-        let mut rows = vec![0.0; most * width];
-        for (row, values) in rows.chunks_exact_mut(width).zip(&own) {
+        let part = most * width + 1;
+        let mut numbers = vec![0.0; part];
+        for (row, values) in numbers.chunks_exact_mut(width).zip(&own) {
             row[0] = 1.0;
             row[1..].copy_from_slice(values);
         }
-        let part = Tensor::from_slice(&rows).to_device(*device);
-        let whole = Tensor::zeros([(size * most * width) as i64], (Kind::Double, *device));
-        group.all_gather(&whole, &part, doing)?.wait()?;
+        numbers[part - 1] = f64::from(u8::from(asked));
+        let numbers = Tensor::from_slice(&numbers).to_device(*device);
+        let whole = Tensor::zeros([(size * part) as i64], (Kind::Double, *device));
+        group.all_gather(&whole, &numbers, doing)?.wait()?;
         let whole = read(&whole)?;
         group.check()?;
-        let row = |at: usize| &whole[(at % size * most + at / size) * width..][..width];
+        let row = |at: usize| &whole[at % size * part + at / size * width..][..width];
         let found = (0..total).map(row).take_while(|row| row[0] == 1.0);
-        Ok(found.map(|row| row[1..].try_into().expect("K numbers after the first")).collect())
+        let rows = found.map(|row| row[1..].try_into().expect("K numbers after the first")).collect();
+        Ok((rows, (1..=size).any(|rank| whole[rank * part - 1] > 0.0)))
     }
 
     /// Whether any process says so.

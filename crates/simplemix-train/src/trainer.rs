@@ -56,7 +56,7 @@ pub fn train<L: Learner>(
 ) -> Result<Outcome> {
     let batches = settings.order.batches(settings.batch_size, tables.train.pairs.len() as u64);
     let before = Traffic::default();
-    Trainer { settings, tables, team, before, batches, learner, progress, observer }.run()
+    Trainer { settings, tables, team, before, stops: false, batches, learner, progress, observer }.run()
 }
 
 struct Trainer<'a, L> {
@@ -65,6 +65,8 @@ struct Trainer<'a, L> {
     team: &'a Team,
     /// Traffic between the processes before the update.
     before: Traffic,
+    /// Whether a process was asked to stop.
+    stops: bool,
     batches: Batches<'a>,
     learner: &'a mut L,
     progress: &'a mut Progress,
@@ -87,7 +89,7 @@ struct Batch {
 impl<L: Learner> Trainer<'_, L> {
     fn run(&mut self) -> Result<Outcome> {
         while self.progress.step < self.settings.steps {
-            if self.team.any(self.observer.is_interrupted())? {
+            if self.is_interrupted() {
                 self.checkpoint(Occasion::Due)?;
                 return Ok(Outcome::Stopped);
             }
@@ -106,6 +108,11 @@ impl<L: Learner> Trainer<'_, L> {
             }
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Whether to stop before the next update; several processes have agreed on it in the last one.
+    fn is_interrupted(&self) -> bool {
+        if self.team.size() == 1 { self.observer.is_interrupted() } else { self.stops }
     }
 
     /// Whether something is due now that is done every so many steps, or after each epoch.
@@ -146,7 +153,9 @@ impl<L: Learner> Trainer<'_, L> {
         self.learner.begin(step)?;
         let own = self.micro_batches(&self.team.share(&pairs), weight)?;
         let rows = own.into_iter().map(PairStats::to_row).collect();
-        let rows = self.team.gather(pairs.len(), rows, "gathering the losses of an update")?;
+        let stops = self.observer.is_interrupted();
+        let (rows, stops) = self.team.gather_and_ask(pairs.len(), rows, stops, "gathering the losses of an update")?;
+        self.stops = stops;
         let stats: Vec<PairStats> = rows.into_iter().map(PairStats::of_row).collect();
         let loss = stats.iter().map(|pair| pair.loss).sum::<f64>() * weight;
         let mut batch = Batch { pairs, weight, stats, loss, extra: Vec::new(), grad_norm: 0.0 };

@@ -113,7 +113,8 @@ fn run_with(output: &Path, passes: usize) -> Result<f64> {
     let folder = if resume { RunFolder::open(output)? } else { RunFolder::create(output)? };
     let _lock = folder.lock()?;
     let team = Team::default();
-    let drive = Drive { config: &config, settings: &settings, train: &train, eval: &[], device: Device::Cpu, team: &team };
+    let drive =
+        Drive { config: &config, settings: &settings, train: &train, eval: &[], device: Device::Cpu, team: &team };
     let mut last = f64::NAN;
     drive.run(Number { w: 9.0, gradient: 0.0, passes }, folder, resume, &mut Unwatched, |number, folder| {
         let model = simplemix_files::AtomicFolder::create(folder.expect("the first process writes").model())?;

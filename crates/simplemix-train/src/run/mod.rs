@@ -261,8 +261,7 @@ impl Run {
             && resume_notice.is_none();
         if team.any(is_finished)? {
             let metrics = folder.metrics_file();
-            let first_byte =
-                if team.is_first() { std::fs::metadata(&metrics).at(&metrics, "read")?.len() } else { 0 };
+            let first_byte = if team.is_first() { std::fs::metadata(&metrics).at(&metrics, "read")?.len() } else { 0 };
             let outcome = Outcome::FinishedBefore;
             return Ok(Finished { outcome, model: None, folder, device_peak_bytes: None, first_byte });
         }

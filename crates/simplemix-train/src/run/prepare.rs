@@ -130,7 +130,20 @@ impl Run {
         check_rates(&settings, shapes.learns(&config)?)?;
         let model = model.to_owned();
         let start = None;
-        let mut run = Self { model, loss, settings, shapes, device, start, notices, stop_tokens, train, eval, config, team: Team::default() };
+        let mut run = Self {
+            model,
+            loss,
+            settings,
+            shapes,
+            device,
+            start,
+            notices,
+            stop_tokens,
+            train,
+            eval,
+            config,
+            team: Team::default(),
+        };
         run.settle_budget()?;
         Ok(run)
     }

@@ -111,9 +111,8 @@ impl ReferenceMaker<'_> {
         cache: Option<&Path>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<ReferenceLogps> {
-        let compute = |progress: &mut dyn FnMut(usize)| {
-            reference_logps_together(self.team, model, set, self.options, progress)
-        };
+        let compute =
+            |progress: &mut dyn FnMut(usize)| reference_logps_together(self.team, model, set, self.options, progress);
         let Some(cache) = cache else { return compute(progress) };
         let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
         let key = ReferenceKey::new(self.model_hash, set, &settings);

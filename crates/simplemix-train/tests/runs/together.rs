@@ -66,7 +66,9 @@ fn same_curve(one: &[Record], several: &[Record], what: &str) {
 
 fn check(name: &str, settings: &str, sizes: &[usize]) {
     let dir = Dir::new();
-    let config = |output: &str| dir.with(output, &format!("max_steps = 8\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}"));
+    let config = |output: &str| {
+        dir.with(output, &format!("max_steps = 8\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}"))
+    };
     let one = train(config("one"));
     for &size in sizes {
         let output = format!("of-{size}");
