@@ -109,10 +109,23 @@ pub enum Movement {
     Parameters,
 }
 
-/// A parameter and its state.
+/// A range of a parameter's numbers, which lie in one row.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Number of the parameter.
+    pub(crate) parameter: usize,
+    /// Number of the parameter's first entry that is here.
+    pub(crate) start: i64,
+    /// The numbers, whose gradient is this tensor's own.
+    pub(crate) tensor: Tensor,
+}
+
+/// A parameter, or a piece of one, and its state.
 #[derive(Debug)]
 pub(crate) struct Slot {
     name: String,
+    /// First entry of the piece in its parameter, and the parameter's shape; none for a whole one.
+    piece_of: Option<(i64, Vec<i64>)>,
     /// The parameter itself if it is in f32, or the f32 copy that it is rounded from.
     pub(crate) weights: Tensor,
     pub(crate) parameter: Tensor,
@@ -164,9 +177,36 @@ impl AdamW {
     /// [`Error::Setting`] for settings out of range, [`Error::Parameter`] for a parameter that is not a contiguous tensor
     /// of floats, and [`Error::Pattern`] for a pattern of a group that is invalid or matches nothing.
     pub fn new(parameters: &[(String, Tensor)], settings: &OptimizerSettings) -> Result<Self> {
+        let whole = |(number, (_, tensor)): (usize, &(String, Tensor))| {
+            let piece = Piece { parameter: number, start: 0, tensor: tensor.shallow_clone() };
+            (piece, None)
+        };
+        Self::of(parameters, parameters.iter().enumerate().map(whole).collect(), settings)
+    }
+
+    /// As [`AdamW::new`], for pieces of the parameters; other processes update the rest.
+    pub(crate) fn of_pieces(
+        parameters: &[(String, Tensor)],
+        pieces: Vec<Piece>,
+        settings: &OptimizerSettings,
+    ) -> Result<Self> {
+        let part = |piece: Piece| {
+            let shape = parameters[piece.parameter].1.size();
+            let start = piece.start;
+            (piece, Some((start, shape)))
+        };
+        Self::of(parameters, pieces.into_iter().map(part).collect(), settings)
+    }
+
+    fn of(
+        parameters: &[(String, Tensor)],
+        pieces: Vec<(Piece, Option<(i64, Vec<i64>)>)>,
+        settings: &OptimizerSettings,
+    ) -> Result<Self> {
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
         let group_of = settings.groups_of(&names)?;
-        let slot = |((name, parameter), group): (&(String, Tensor), Option<&ParameterGroup>)| {
+        let slot = |(Piece { parameter: number, tensor: parameter, .. }, piece_of): (Piece, Option<_>)| {
+            let ((name, whole), group) = (&parameters[number], group_of[number]);
             let is_float = matches!(parameter.kind(), Kind::Float | Kind::BFloat16 | Kind::Half);
             if !is_float || !parameter.is_contiguous() {
                 return Err(Error::Parameter { name: name.clone(), found: format!("{:?}", parameter.kind()) });
@@ -176,10 +216,11 @@ impl AdamW {
                 _ => parameter.detach().to_kind(Kind::Float),
             };
             // As in transformers; the lengths of DoRA decay too.
-            let decays = parameter.dim() > 1 || name.ends_with(".lora_magnitude_vector");
+            let decays = whole.dim() > 1 || name.ends_with(".lora_magnitude_vector");
             let spared = if decays { settings.weight_decay } else { 0.0 };
             Ok(Slot {
                 name: name.clone(),
+                piece_of,
                 mean: weights.detach().zeros_like(),
                 square: weights.detach().zeros_like(),
                 weight_decay: group.and_then(|group| group.weight_decay).unwrap_or(spared),
@@ -188,7 +229,7 @@ impl AdamW {
                 weights,
             })
         };
-        let slots = parameters.iter().zip(group_of).map(slot).collect::<Result<_>>()?;
+        let slots = pieces.into_iter().map(slot).collect::<Result<_>>()?;
         Ok(Self { settings: settings.clone(), slots, updates: 0, movement: Movement::Nothing })
     }
 
@@ -197,6 +238,11 @@ impl AdamW {
     /// # Errors
     /// [`Error::Torch`] where libtorch fails, as for want of memory.
     pub fn gradient_norm(&self) -> Result<f64> {
+        Ok(self.gradient_squares()?.sqrt())
+    }
+
+    /// Sum of the squares of all gradients.
+    pub(crate) fn gradient_squares(&self) -> Result<f64> {
         let _guard = tch::no_grad_guard();
         let gradients = self.slots.iter().map(|slot| slot.parameter.grad()).filter(Tensor::defined);
         let (mut squares, mut elsewhere) = (0.0, Vec::<Tensor>::new());
@@ -212,7 +258,7 @@ impl AdamW {
             squares += simplemix_torch::device::read_all(&[&norm])?[0][0].powi(2);
             elsewhere = rest;
         }
-        Ok(squares.sqrt())
+        Ok(squares)
     }
 
     /// Updates the parameters with their gradients times `scale`; gradients are zero afterwards.
@@ -230,6 +276,11 @@ impl AdamW {
             self.movement = update.run(part, self.movement)?;
         }
         Ok(())
+    }
+
+    /// Takes over what is known of the updates of other processes.
+    pub(crate) fn set_movement(&mut self, movement: Movement) {
+        self.movement = movement;
     }
 
     /// Effect of this optimiser's updates on the weights; those before [`AdamW::restore`] are not counted.
@@ -253,6 +304,11 @@ impl AdamW {
         all
     }
 
+    /// Slots in the order of the pieces.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
     /// Restores the tensors of [`AdamW::state`] and the number of updates.
     ///
     /// # Errors
@@ -262,9 +318,15 @@ impl AdamW {
         for slot in &self.slots {
             for (suffix, own) in slot.state() {
                 let name = format!("{}.{suffix}", slot.name);
-                match state.get(&name) {
-                    Some(stored) if stored.size() == own.size() => own.shallow_clone().copy_(stored),
-                    found => return Err(Error::misshapen(&name, found, own)),
+                let stored = state.get(&name);
+                let shape = slot.piece_of.as_ref().map_or_else(|| own.size(), |(_, shape)| shape.clone());
+                match (stored, &slot.piece_of) {
+                    (Some(stored), None) if stored.size() == shape => own.shallow_clone().copy_(stored),
+                    (Some(stored), Some((start, _))) if stored.size() == shape => {
+                        let piece = stored.flatten(0, -1).narrow(0, *start, own.numel() as i64);
+                        own.shallow_clone().copy_(&piece);
+                    }
+                    (found, _) => return Err(Error::misshapen(&name, found, &shape)),
                 }
             }
         }
@@ -298,7 +360,7 @@ impl Slot {
         }
     }
 
-    fn state(&self) -> Vec<(&'static str, &Tensor)> {
+    pub(crate) fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let mut state = vec![("exp_avg", &self.mean), ("exp_avg_sq", &self.square)];
         if self.is_rounded() {
             state.push(("master", &self.weights));

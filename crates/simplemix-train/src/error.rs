@@ -212,11 +212,11 @@ impl Error {
     }
 
     /// Error of a tensor that a checkpoint lacks or holds in another shape than `expected`.
-    pub(crate) fn misshapen(name: &str, found: Option<&Tensor>, expected: &Tensor) -> Self {
+    pub(crate) fn misshapen(name: &str, found: Option<&Tensor>, expected: &[i64]) -> Self {
         Self::State {
             name: name.to_owned(),
             found: found.map_or("absent".to_owned(), |tensor| format!("{:?}", tensor.size())),
-            expected: format!("{:?}", expected.size()),
+            expected: format!("{expected:?}"),
         }
     }
 }

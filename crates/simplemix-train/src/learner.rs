@@ -47,8 +47,9 @@ use crate::stats::PairStats;
 ///         Ok(())
 ///     }
 ///
-///     fn discard(&mut self) {
+///     fn discard(&mut self) -> Result<()> {
 ///         self.gradient = 0.0;
+///         Ok(())
 ///     }
 /// #     fn save(&self, _: &Path) -> Result<()> { Ok(()) }
 /// #     fn restore(&mut self, _: &Path) -> Result<()> { Ok(()) }
@@ -179,7 +180,10 @@ pub trait Trainable {
     }
 
     /// Clears the accumulated gradients without an update.
-    fn discard(&mut self);
+    ///
+    /// # Errors
+    /// Failures of the device.
+    fn discard(&mut self) -> Result<()>;
 
     /// Most bytes that tensors have held on the device since the run began in this process; none on a CPU.
     ///
@@ -194,6 +198,14 @@ pub trait Trainable {
     /// # Errors
     /// [`crate::Error::Files`] or [`crate::Error::Model`].
     fn save(&self, folder: &Path) -> Result<()>;
+
+    /// Helps the first process in [`Trainable::save`], where its state is divided among several.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
+    fn help_save(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Restores the weights and optimiser state that [`Trainable::save`] wrote.
     ///

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adamw;
+mod buckets;
 mod budget;
 mod config;
 mod error;
@@ -44,7 +45,7 @@ pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use budget::{Budget, most_training_tokens, scoring_budget};
 pub use config::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
-    NonFinitePolicy, Objective, ParallelSettings, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
+    NonFinitePolicy, Objective, ParallelSettings, Shard, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
     TrainConfig,
 };
 pub use error::{Error, Result};

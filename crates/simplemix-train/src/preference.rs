@@ -374,7 +374,7 @@ impl Learner for PreferenceLearner<'_> {
             for (name, tensor) in model.named_parameters() {
                 match stored.get(name) {
                     Some(stored) if stored.size() == tensor.size() => tensor.shallow_clone().copy_(stored),
-                    found => return Err(Error::misshapen(name, found, tensor)),
+                    found => return Err(Error::misshapen(name, found, &tensor.size())),
                 }
             }
         }

@@ -6,7 +6,9 @@ use simplemix_model::weights;
 use simplemix_torch::device;
 use tch::{Device, Kind, Tensor};
 
-use crate::adamw::{AdamW, Movement, OptimizerSettings};
+use crate::adamw::{AdamW, Movement, OptimizerSettings, Slot};
+use crate::buckets::Bucket;
+use crate::config::Shard;
 use crate::error::{At, Error, Result};
 use crate::learner::Trainable;
 use crate::team::Team;
@@ -14,18 +16,15 @@ use crate::team::Team;
 const OPTIMIZER: &str = "optimizer.safetensors";
 const UPDATES: &str = "updates.json";
 
-/// Bytes of gradients that are added up at a time, as in PyTorch's DistributedDataParallel.
-const BUCKET_BYTES: usize = 25 << 20;
-
 /// Named tensors in training and their optimiser.
 #[derive(Debug)]
 pub struct Trainee {
     parameters: Vec<(String, Tensor)>,
     optimizer: AdamW,
     team: Team,
-    /// Memory of the gradients where several processes add them up, from the last parameters to the first, as a backward pass
-    /// finishes them.
-    buckets: Vec<Tensor>,
+    /// Memory of the gradients, and of sharded weights, where there are several processes.
+    buckets: Vec<Bucket>,
+    shard: Shard,
 }
 
 impl Trainee {
@@ -34,15 +33,19 @@ impl Trainee {
     /// # Errors
     /// Errors of [`AdamW::new`].
     pub fn new(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings) -> Result<Self> {
-        Self::together(parameters, settings, Team::default())
+        Self::together(parameters, settings, Team::default(), Shard::None)
     }
 
-    /// As [`Trainee::new`], with gradients that all processes of `team` add up.
+    /// As [`Trainee::new`], with gradients that all processes of `team` add up, and with what `shard` names divided among them.
     ///
     /// # Errors
     /// Errors of [`AdamW::new`].
-    pub fn together(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings, team: Team) -> Result<Self> {
-        let optimizer = AdamW::new(&parameters, settings)?;
+    pub fn together(
+        parameters: Vec<(String, Tensor)>,
+        settings: &OptimizerSettings,
+        team: Team,
+        shard: Shard,
+    ) -> Result<Self> {
         for (_, parameter) in &parameters {
             let _ = parameter.set_requires_grad(true);
             if parameter.kind() != Kind::Float {
@@ -50,8 +53,48 @@ impl Trainee {
                 simplemix_torch::set_gradient_kind(parameter, Kind::Float)?;
             }
         }
-        let buckets = if team.size() > 1 { buckets(&parameters)? } else { Vec::new() };
-        Ok(Self { parameters, optimizer, team, buckets })
+        let shard = if team.size() > 1 { shard } else { Shard::None };
+        let buckets = match team.size() {
+            1 => Vec::new(),
+            _ => Bucket::all(&parameters, &team, shard == Shard::Optimizer)?,
+        };
+        let optimizer = match shard {
+            Shard::None => AdamW::new(&parameters, settings)?,
+            Shard::Optimizer => {
+                let pieces = buckets.iter().map(|bucket| bucket.pieces(&team)).collect::<Result<Vec<_>>>()?;
+                AdamW::of_pieces(&parameters, pieces.into_iter().flatten().collect(), settings)?
+            }
+        };
+        Ok(Self { parameters, optimizer, team, buckets, shard })
+    }
+
+    /// State of the optimiser under its names. Where it is sharded, the first process gets all of it, and the others help.
+    fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        if self.shard == Shard::None {
+            return Ok(self.optimizer.state());
+        }
+        let (mut all, mut slots) = (Vec::new(), self.optimizer.slots());
+        for bucket in &self.buckets {
+            let here;
+            (here, slots) = slots.split_at(bucket.count(&self.team));
+            // A process may have no piece of a bucket, and knows the names nevertheless.
+            for &suffix in bucket.state_names() {
+                let of = |slot: &Slot| {
+                    let found = slot.state().into_iter().find(|(name, _)| *name == suffix);
+                    found.expect("a slot has all parts of its state").1.shallow_clone()
+                };
+                let pieces: Vec<Tensor> = here.iter().map(of).collect();
+                let whole = bucket.whole(&self.team, &self.parameters, &pieces.iter().collect::<Vec<_>>())?;
+                let named =
+                    |(number, tensor): (usize, Tensor)| (format!("{}.{suffix}", self.parameters[number].0), tensor);
+                all.extend(whole.into_iter().map(named));
+            }
+        }
+        Ok(all)
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.buckets.iter().try_for_each(Bucket::clear)
     }
 
     /// Processes that train together.
@@ -65,53 +108,54 @@ impl Trainee {
     }
 }
 
-/// Gives the parameters gradients that lie side by side, so that many are added up in one call.
-fn buckets(parameters: &[(String, Tensor)]) -> Result<Vec<Tensor>> {
-    let mut all = Vec::new();
-    let mut rest: Vec<&Tensor> = parameters.iter().map(|(_, parameter)| parameter).collect();
-    while !rest.is_empty() {
-        let mut held = 0;
-        let mut members = Vec::new();
-        while held * size_of::<f32>() < BUCKET_BYTES
-            && let Some(parameter) = rest.pop()
-        {
-            held += parameter.numel();
-            members.push(parameter);
-        }
-        let device = members[0].device();
-        let bucket = Tensor::f_zeros([held as i64], (Kind::Float, device)).map_err(simplemix_torch::Error::from)?;
-        let mut start = 0;
-        for parameter in members {
-            let count = parameter.numel() as i64;
-            let gradient = bucket.narrow(0, start, count).view(parameter.size().as_slice());
-            simplemix_torch::set_gradient(parameter, Some(&gradient))?;
-            start += count;
-        }
-        all.push(bucket);
-    }
-    Ok(all)
-}
-
 impl Trainable for Trainee {
     fn sum_gradients(&self) -> Result<()> {
-        let begun = self.buckets.iter().map(|bucket| self.team.begin_sum(bucket, "adding up gradients"));
-        let works: Vec<_> = begun.collect::<Result<_>>()?;
+        let works: Vec<_> = self.buckets.iter().map(|bucket| bucket.begin_sum(&self.team)).collect::<Result<_>>()?;
         works.into_iter().flatten().try_for_each(|work| Ok(work.wait()?))
     }
 
     fn gradient_norm(&self) -> Result<f64> {
-        self.optimizer.gradient_norm()
+        match self.shard {
+            Shard::None => self.optimizer.gradient_norm(),
+            Shard::Optimizer => {
+                let own = self.optimizer.gradient_squares()?;
+                Ok(self.team.sums(&[own], "computing the gradient norm")?[0].sqrt())
+            }
+        }
     }
 
     fn update(&mut self, learning_rate: f64, scale: f64) -> Result<()> {
-        self.optimizer.update(learning_rate, scale)
+        let known = self.optimizer.movement();
+        self.optimizer.update(learning_rate, scale)?;
+        if self.shard == Shard::None {
+            return Ok(());
+        }
+        self.clear()?;
+        let works: Vec<_> = self.buckets.iter().map(|bucket| bucket.begin_gather(&self.team)).collect::<Result<_>>()?;
+        works.into_iter().flatten().try_for_each(|work| work.wait())?;
+        if known < Movement::Parameters {
+            // What one process has moved, all have.
+            let own = self.optimizer.movement();
+            let said = |movement: Movement| f64::from(u8::from(own >= movement));
+            let all = self.team.sums(&[said(Movement::Copies), said(Movement::Parameters)], "seeing what has moved")?;
+            let moved = match (all[0] > 0.0, all[1] > 0.0) {
+                (_, true) => Movement::Parameters,
+                (true, false) => Movement::Copies,
+                (false, false) => Movement::Nothing,
+            };
+            self.optimizer.set_movement(moved);
+        }
+        Ok(())
     }
 
     fn movement(&self) -> Movement {
         self.optimizer.movement()
     }
 
-    fn discard(&mut self) {
+    fn discard(&mut self) -> Result<()> {
+        if !self.buckets.is_empty() {
+            return self.clear();
+        }
         let _guard = tch::no_grad_guard();
         for (_, parameter) in &self.parameters {
             let mut gradient = parameter.grad();
@@ -119,6 +163,7 @@ impl Trainable for Trainee {
                 let _ = gradient.zero_();
             }
         }
+        Ok(())
     }
 
     fn device_peak_bytes(&self) -> Result<Option<u64>> {
@@ -128,8 +173,12 @@ impl Trainable for Trainee {
 
     fn save(&self, folder: &Path) -> Result<()> {
         weights::save(&folder.join(weights::WEIGHTS), &self.parameters)?;
-        weights::save(&folder.join(OPTIMIZER), &self.optimizer.state())?;
+        weights::save(&folder.join(OPTIMIZER), &self.state()?)?;
         Ok(simplemix_files::write(folder.join(UPDATES), self.optimizer.updates().to_string())?)
+    }
+
+    fn help_save(&self) -> Result<()> {
+        self.state().map(drop)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {
@@ -150,7 +199,7 @@ impl Trainable for Trainee {
         for (name, parameter) in &self.parameters {
             match stored.get(name) {
                 Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(tensor),
-                found => return Err(Error::misshapen(name, found, parameter)),
+                found => return Err(Error::misshapen(name, found, &parameter.size())),
             }
         }
         Ok(())

@@ -200,7 +200,7 @@ impl<L: Learner> Trainer<'_, L> {
             }
             OnNonFinite::Skip { most } if skipped > most => Err(Error::TooManySkipped { step, skipped, most }),
             OnNonFinite::Skip { .. } => {
-                self.learner.trainee_mut().discard();
+                self.learner.trainee_mut().discard()?;
                 (self.progress.step, self.progress.skipped) = (step, skipped);
                 Ok(Record { step, values: vec![("skipped".to_owned(), skipped as f64)] })
             }

@@ -62,8 +62,9 @@ impl Trainable for Fake {
         Ok(())
     }
 
-    fn discard(&mut self) {
+    fn discard(&mut self) -> Result<()> {
         self.gradient = 0.0;
+        Ok(())
     }
 
     fn device_peak_bytes(&self) -> Result<Option<u64>> {

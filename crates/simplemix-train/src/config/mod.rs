@@ -14,7 +14,7 @@ use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::sections::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy,
-    ParallelSettings, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
+    ParallelSettings, Shard, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
 };
 use crate::adamw::OptimizerSettings;
 use crate::budget::CPU_TOKENS;

@@ -46,11 +46,23 @@ section! {
     }
 }
 
+choice! {
+    /// Parts of the run's memory that are divided among the processes.
+    pub enum Shard {
+        /// Nothing: each has all.
+        None = "none";
+        /// Moments and f32 copies of the weights (ZeRO stage 1, arXiv:1910.02054).
+        Optimizer = "optimizer";
+    }
+}
+
 section! {
     /// Several processes, one a device.
     pub struct ParallelSettings("parallel") {
         /// Processes on this machine that share the run. Under torchrun or Slurm their number is what these have started.
         processes: usize = 1, in between(1.0, 1024.0), unit "processes";
+        /// Parts of the run's memory that are divided among the processes: nothing, or the optimiser's moments and f32 copies.
+        shard: Shard = Shard::None;
         /// Time after which a process that the others wait for, and that does nothing new, is an error; if not set, 120 s on CPUs and
         /// 600 s on GPUs.
         time_limit: Option<f64> = None, in above(0.0), unit "seconds";

@@ -167,8 +167,8 @@ impl<L: Learner> Observer<L> for Beside<'_> {
         Ok(())
     }
 
-    fn checkpoint(&mut self, _: &L, _: &Progress, _: Occasion) -> Result<()> {
-        Ok(())
+    fn checkpoint(&mut self, learner: &L, _: &Progress, _: Occasion) -> Result<()> {
+        learner.trainee().help_save()
     }
 
     fn is_interrupted(&self) -> bool {

@@ -59,8 +59,9 @@ impl Trainable for Number {
         Ok(())
     }
 
-    fn discard(&mut self) {
+    fn discard(&mut self) -> Result<()> {
         self.gradient = 0.0;
+        Ok(())
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

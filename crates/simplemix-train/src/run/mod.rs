@@ -279,7 +279,7 @@ impl Run {
         }
         let resume = resume != Resume::No;
         let trained = shapes::trained(&self.config, start.trainable())?;
-        let trainee = Trainee::together(trained, &self.config.optimizer, team.clone())?;
+        let trainee = Trainee::together(trained, &self.config.optimizer, team.clone(), self.config.parallel.shard)?;
         let (options, seed) = (self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let device = start.device();

@@ -85,6 +85,8 @@ fn several_processes_learn_what_one_learns() {
     check("DPO", "eval.eval_every_steps = 5", &[2, 3, 4]);
     check("SFT", "objective = 'sft'\neval.eval_every_steps = 6", &[2]);
     check("a reward model", "objective = 'reward'\neval.eval_every_steps = 6", &[3]);
+    check("a sharded optimiser", "parallel.shard = 'optimizer'", &[2, 3]);
+    check("a sharded optimiser of LoRA", "lora = { rank = 4 }\nparallel.shard = 'optimizer'", &[3]);
     check("LoRA with dropout", "lora = { rank = 4, dropout = 0.2 }", &[2]);
     check("a moving reference", "reference = { source = 'on-the-fly', sync_every = 4 }", &[2]);
     // Updates of 7 pairs leave two of nine processes without one.
@@ -94,12 +96,15 @@ fn several_processes_learn_what_one_learns() {
 #[test]
 fn a_run_goes_on_with_any_number_of_processes() {
     let dir = Dir::new();
-    let config = |output: &str| dir.with(output, "max_steps = 9\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4");
+    let config = |output: &str| dir.with(output, "max_steps = 11\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4");
     let whole = train(config("whole"));
     let found = together(&config("parts"), 2, false, 3);
     assert!(found.iter().all(|finished| finished.outcome == Outcome::Stopped));
     let found = together(&config("parts"), 3, true, 6);
     assert!(found.iter().all(|finished| finished.outcome == Outcome::Stopped && finished.model.is_none()));
+    let sharded = over(config("parts"), "parallel.shard = 'optimizer'");
+    let found = together(&sharded, 4, true, 8);
+    assert!(found.iter().all(|finished| finished.outcome == Outcome::Stopped));
     let last = start(config("parts"), true, u64::MAX);
     assert_eq!(last.outcome, Outcome::Finished);
     let lines = |finished: &Finished| finished.folder.metrics_file();
