@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use simplemix_torch::group::{Group, Work};
+use simplemix_torch::group::Group;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -144,10 +144,6 @@ impl Team {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Begins to add up a tensor over all processes; nothing is to be done for one alone.
-    pub(crate) fn begin_sum(&self, tensor: &Tensor, doing: &'static str) -> Result<Option<Work<'_>>> {
-        self.group().map(|group| Ok(group.all_reduce(tensor, doing)?)).transpose()
-    }
 
     /// Sees that `value` is the same for all processes.
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
