@@ -109,7 +109,7 @@ fn log(output: Option<&Path>, rank: usize) -> PathBuf {
 fn own_device(asked: DeviceChoice, place: &Place) -> Result<DeviceChoice> {
     match asked {
         DeviceChoice::Cuda(number) if number > 0 && place.local_size > 1 => Err(Failure::input(format!(
-            "`device` is `{asked}` for {} processes on this machine; expected `cuda` (each takes the GPU of its number), `cpu` or \\
+            "`device` is `{asked}` for {} processes on this machine; expected `cuda` (each takes the GPU of its number), `cpu` or \
              `auto`",
             place.local_size
         ))),
