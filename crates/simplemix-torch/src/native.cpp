@@ -200,6 +200,19 @@ void smx_set_gradient(Tensor *leaf, Tensor *gradient) {
   guarded([&] { leaf->mutable_grad() = gradient == nullptr ? Tensor() : *gradient; });
 }
 
+// Gives each of two tensors the memory of the other; views go along with their tensor.
+void smx_exchange_memory(Tensor *a, Tensor *b) {
+  guarded([&] {
+    auto *one = a->storage().unsafeGetStorageImpl(), *other = b->storage().unsafeGetStorageImpl();
+    TORCH_CHECK(one != other && one->device() == other->device(), "not two memories of one device");
+    const auto bytes = one->nbytes();
+    auto kept = one->set_data_ptr(std::move(other->mutable_data_ptr()));
+    other->set_data_ptr_noswap(std::move(kept));
+    one->set_nbytes(other->nbytes());
+    other->set_nbytes(bytes);
+  });
+}
+
 void smx_set_gradient_kind(Tensor *leaf, int kind) {
   guarded([&] { leaf->set_grad_dtype(static_cast<at::ScalarType>(kind)); });
 }

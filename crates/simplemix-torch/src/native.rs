@@ -24,6 +24,7 @@ unsafe extern "C" {
     fn smx_fail(text: *const u8, length: usize);
     fn smx_backward(roots: *const Pointer, gradients: *const Pointer, count: i64);
     fn smx_set_gradient(leaf: Pointer, gradient: Pointer);
+    fn smx_exchange_memory(a: Pointer, b: Pointer);
     fn smx_set_gradient_kind(leaf: Pointer, kind: c_int);
     fn smx_gradient_kind(leaf: Pointer) -> c_int;
     fn smx_norm(tensors: *const Pointer, count: i64) -> Pointer;
@@ -163,6 +164,13 @@ pub(crate) fn set_gradient(leaf: &Tensor, gradient: Option<&Tensor>) -> Result<(
     // SAFETY: both tensors live until the call returns, which shares the gradient's storage and counts it.
     unsafe { smx_set_gradient(pointer(leaf), optional(gradient)) };
     checked("setting a gradient", ())
+}
+
+pub(crate) fn exchange_memory(a: &Tensor, b: &Tensor) -> Result<()> {
+    // SAFETY: both tensors live until the call returns. libtorch looks at the memory of a tensor in each operation, and refuses
+    // tensors without any.
+    unsafe { smx_exchange_memory(pointer(a), pointer(b)) };
+    checked("exchanging the memory of two tensors", ())
 }
 
 /// `kind` is a number of [`KINDS`].

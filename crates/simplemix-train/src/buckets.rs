@@ -4,6 +4,7 @@
 //! optimiser is sharded it holds their weights too, and each process updates one part of each bucket (ZeRO stage 1, Rajbhandari et
 //! al. 2020, arXiv:1910.02054).
 
+use simplemix_torch::group::Work;
 use tch::{Device, Kind, Tensor};
 
 use crate::adamw::Piece;
@@ -119,7 +120,7 @@ impl Bucket {
     }
 
     /// Begins to add up the gradients: all of them, or this process's part.
-    pub(crate) fn begin_sum<'a>(&self, team: &'a Team) -> Result<Option<simplemix_torch::group::Work<'a>>> {
+    pub(crate) fn begin_sum(&self, team: &Team) -> Result<Option<Work>> {
         const DOING: &str = "adding up gradients";
         let Some(group) = team.group() else { return Ok(None) };
         let (first, count) = self.part(team);
@@ -130,7 +131,7 @@ impl Bucket {
     }
 
     /// Begins to gather the weights that each process has updated.
-    pub(crate) fn begin_gather<'a>(&self, team: &'a Team) -> Result<Option<simplemix_torch::group::Work<'a>>> {
+    pub(crate) fn begin_gather(&self, team: &Team) -> Result<Option<Work>> {
         let (Some(group), Some(weights)) = (team.group(), &self.weights) else { return Ok(None) };
         let (first, count) = self.part(team);
         // Gloo copies a part into the whole, which must not be itself.

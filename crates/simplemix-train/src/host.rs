@@ -25,7 +25,8 @@ pub(crate) fn entries<'a, const N: usize>(
 }
 
 fn is_plain(tensor: &Tensor) -> bool {
-    tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous() && tensor.numel() > 0
+    let is_float = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float;
+    is_float && tensor.is_contiguous() && tensor.numel() > 0 && !tensor.data_ptr().is_null()
 }
 
 fn any_overlap(tensors: &[&Tensor]) -> bool {

@@ -84,16 +84,17 @@ pub struct Group {
     place: Place,
     backend: Backend,
     native: Arc<native::Group>,
-    fellows: Fellows,
+    fellows: Arc<Fellows>,
     store: Store,
-    traffic: Mutex<Traffic>,
+    traffic: Arc<Mutex<Traffic>>,
 }
 
 /// Work under way, whose tensors may not be used before [`Work::wait`].
 #[derive(Debug)]
 #[must_use = "the tensors are whole after `wait` only"]
-pub struct Work<'a> {
-    group: &'a Group,
+pub struct Work {
+    fellows: Arc<Fellows>,
+    traffic: Arc<Mutex<Traffic>>,
     native: native::Work,
 }
 
@@ -126,7 +127,8 @@ impl Group {
     fn of(place: &Place, backend: Backend, native: native::Group, fellows: Fellows, store: Store) -> Self {
         let native = Arc::new(native);
         fellows.add(&native);
-        Self { place: place.clone(), backend, native, fellows, store, traffic: Mutex::default() }
+        let fellows = Arc::new(fellows);
+        Self { place: place.clone(), backend, native, fellows, store, traffic: Arc::default() }
     }
 
     /// Place of this process.
@@ -151,12 +153,9 @@ impl Group {
 
     /// Work done by now.
     pub fn traffic(&self) -> Traffic {
-        *self.counted()
+        *counted(&self.traffic)
     }
 
-    fn counted(&self) -> MutexGuard<'_, Traffic> {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 
     /// Tells the others what this rank does, so that an error can say it: a rank that others wait for counts as standing still
     /// if this does not change within the time limit.
@@ -173,7 +172,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Error::Argument`] for a tensor that is not contiguous; [`Error::Rank`] if another rank has failed; [`Error::Torch`].
-    pub fn all_reduce<'a>(&'a self, tensor: &Tensor, doing: &'static str) -> Result<Work<'a>> {
+    pub fn all_reduce(&self, tensor: &Tensor, doing: &'static str) -> Result<Work> {
         contiguous("tensor", tensor)?;
         self.begin(doing, 2 * self.share(tensor), |group| group.all_reduce(tensor))
     }
@@ -182,7 +181,7 @@ impl Group {
     ///
     /// # Errors
     /// As [`Group::all_reduce`], and [`Error::Argument`] for shapes that do not fit.
-    pub fn reduce_scatter<'a>(&'a self, output: &Tensor, input: &Tensor, doing: &'static str) -> Result<Work<'a>> {
+    pub fn reduce_scatter(&self, output: &Tensor, input: &Tensor, doing: &'static str) -> Result<Work> {
         self.parts(output, input)?;
         self.begin(doing, self.share(input), |group| group.reduce_scatter(output, input))
     }
@@ -191,7 +190,7 @@ impl Group {
     ///
     /// # Errors
     /// As [`Group::reduce_scatter`].
-    pub fn all_gather<'a>(&'a self, output: &Tensor, input: &Tensor, doing: &'static str) -> Result<Work<'a>> {
+    pub fn all_gather(&self, output: &Tensor, input: &Tensor, doing: &'static str) -> Result<Work> {
         self.parts(input, output)?;
         self.begin(doing, self.share(output), |group| group.all_gather(output, input))
     }
@@ -200,7 +199,7 @@ impl Group {
     ///
     /// # Errors
     /// As [`Group::all_reduce`], and [`Error::Argument`] for a rank that is none.
-    pub fn broadcast<'a>(&'a self, tensor: &Tensor, root: usize, doing: &'static str) -> Result<Work<'a>> {
+    pub fn broadcast(&self, tensor: &Tensor, root: usize, doing: &'static str) -> Result<Work> {
         contiguous("tensor", tensor)?;
         if root >= self.size() {
             return Err(Error::argument("root", root, format!("below {}, the number of processes", self.size())));
@@ -289,14 +288,15 @@ impl Group {
         doing: &'static str,
         bytes: u64,
         work: impl FnOnce(&native::Group) -> Result<native::Work>,
-    ) -> Result<Work<'_>> {
+    ) -> Result<Work> {
         self.check()?;
         self.fellows.gives(doing);
         let native = work(&self.native).map_err(|error| self.fellows.blame(error))?;
-        let mut traffic = self.counted();
+        let mut traffic = counted(&self.traffic);
         traffic.calls += 1;
         traffic.bytes += bytes;
-        Ok(Work { group: self, native })
+        drop(traffic);
+        Ok(Work { fellows: Arc::clone(&self.fellows), traffic: Arc::clone(&self.traffic), native })
     }
 
     /// Bytes of a whole tensor that a rank sends once around a ring.
@@ -365,7 +365,7 @@ impl Drop for Group {
     }
 }
 
-impl Work<'_> {
+impl Work {
     /// Waits until the tensors are whole. On a GPU the host goes on, and what it gives the device from now on comes after.
     ///
     /// # Errors
@@ -373,16 +373,20 @@ impl Work<'_> {
     pub fn wait(self) -> Result<()> {
         let start = Instant::now();
         let waited = self.until_done();
-        self.group.counted().waited += start.elapsed();
+        counted(&self.traffic).waited += start.elapsed();
         waited
     }
 
     fn until_done(&self) -> Result<()> {
-        while !self.native.wait(GLANCE).map_err(|error| self.group.fellows.blame(error))? {
-            self.group.check()?;
+        while !self.native.wait(GLANCE).map_err(|error| self.fellows.blame(error))? {
+            self.fellows.check()?;
         }
         Ok(())
     }
+}
+
+fn counted(traffic: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
+    traffic.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bytes(tensor: &Tensor) -> u64 {

@@ -126,7 +126,7 @@ fn sums_have_the_same_bits_in_each_run_and_work_is_done_in_order() {
             let rank = group.rank() as i64;
             let make = |at: i64| (Tensor::arange(10_001, (Kind::Float, Device::Cpu)) * (at + 1) + rank).sin();
             let tensors: Vec<Tensor> = (0..5).map(make).collect();
-            let works: Vec<Work<'_>> =
+            let works: Vec<Work> =
                 tensors.iter().map(|tensor| group.all_reduce(tensor, "gradients").unwrap()).collect();
             works.into_iter().for_each(|work| work.wait().unwrap());
             let traffic = group.traffic();

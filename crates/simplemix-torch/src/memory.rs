@@ -1,0 +1,32 @@
+//! Memory of tensors that comes and goes while the tensors stay.
+
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::native;
+
+/// Gives each of two tensors the memory of the other. Views go along with their tensor, and so do what autograd has saved of it and
+/// other handles: tensors whose memory is given away keep their shapes and hold no bytes until it comes back.
+///
+/// A tensor with less memory than its shape asks for must not be read or written.
+///
+/// # Errors
+/// [`Error::Torch`](crate::Error::Torch) for tensors that share their memory, or on two devices.
+///
+/// # Examples
+/// ```
+/// use simplemix_torch::exchange_memory;
+/// use tch::{Device, Kind, Tensor};
+///
+/// let all = Tensor::from_slice(&[1f32, 2.0, 3.0]);
+/// let last = all.narrow(0, 2, 1);
+/// let kept = Tensor::empty([0], (Kind::Float, Device::Cpu));
+/// exchange_memory(&all, &kept)?;
+/// assert_eq!(last.size(), [1]);
+/// exchange_memory(&all, &kept)?;
+/// assert_eq!(last.double_value(&[0]), 3.0);
+/// # Ok::<(), simplemix_torch::Error>(())
+/// ```
+pub fn exchange_memory(a: &Tensor, b: &Tensor) -> Result<()> {
+    native::exchange_memory(a, b)
+}
