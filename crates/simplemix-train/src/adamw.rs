@@ -69,6 +69,9 @@ fn one() -> f64 {
     1.0
 }
 
+/// First entry of a piece in its parameter, and the parameter's shape.
+type PieceOf = (i64, Vec<i64>);
+
 /// AdamW over a set of parameters on the CPU or a GPU. Parameters in half precision are rounded from copies in f32, which
 /// are updated.
 ///
@@ -125,7 +128,7 @@ pub(crate) struct Piece {
 pub(crate) struct Slot {
     name: String,
     /// First entry of the piece in its parameter, and the parameter's shape; none for a whole one.
-    piece_of: Option<(i64, Vec<i64>)>,
+    piece_of: Option<PieceOf>,
     /// The parameter itself if it is in f32, or the f32 copy that it is rounded from.
     pub(crate) weights: Tensor,
     pub(crate) parameter: Tensor,
@@ -200,7 +203,7 @@ impl AdamW {
 
     fn of(
         parameters: &[(String, Tensor)],
-        pieces: Vec<(Piece, Option<(i64, Vec<i64>)>)>,
+        pieces: Vec<(Piece, Option<PieceOf>)>,
         settings: &OptimizerSettings,
     ) -> Result<Self> {
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();

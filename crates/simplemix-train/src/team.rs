@@ -144,7 +144,6 @@ impl Team {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-
     /// Sees that `value` is the same for all processes.
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
         self.group().map_or(Ok(()), |group| Ok(group.agree(what, value)?))

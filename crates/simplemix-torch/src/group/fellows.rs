@@ -150,14 +150,14 @@ impl Fellows {
 
     /// The failure behind `error`, for which the signs of all are looked at for a while.
     pub(super) fn blame(&self, error: Error) -> Error {
-        let end = Instant::now() + SILENCE * 3;
+        let end = super::now() + SILENCE * 3;
         let mut state = lock(&self.shared.state);
         state.is_broken = true;
         loop {
             if let Some(failure) = &state.failure {
                 return failure.to_error(&self.shared.place);
             }
-            let Some(left) = end.checked_duration_since(Instant::now()) else { return error };
+            let Some(left) = end.checked_duration_since(super::now()) else { return error };
             let waited = self.shared.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -200,8 +200,8 @@ impl Drop for Fellows {
 }
 
 fn wait_until(limit: Duration, mut is_done: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !is_done() && Instant::now() < end {
+    let end = super::now() + limit;
+    while !is_done() && super::now() < end {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -263,7 +263,7 @@ impl<'a> Watch<'a> {
     fn read_signs(&mut self) -> Result<()> {
         for (rank, known) in self.signs.iter_mut().enumerate().filter(|(rank, _)| *rank != self.shared.place.rank) {
             let text = self.store.find(&format!("sign/{rank}"))?.unwrap_or_default();
-            let (doing, now) = (Doing::of_text(&text), Instant::now());
+            let (doing, now) = (Doing::of_text(&text), super::now());
             *known = Some(match known.take() {
                 Some(sign) if sign.text == text => sign,
                 Some(sign) if sign.doing == doing => Sign { text, since: now, ..sign },
@@ -320,7 +320,7 @@ impl<'a> Watch<'a> {
             }
             Err(error) => error,
         };
-        let since = *self.silent.get_or_insert_with(Instant::now);
+        let since = *self.silent.get_or_insert_with(super::now);
         let is_broken = lock(&self.shared.state).is_broken;
         // A store that is gone does not come back; one that does not answer in time may.
         let Error::Torch { text, .. } = error else { return None };

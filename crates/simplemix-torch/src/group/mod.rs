@@ -333,6 +333,7 @@ fn open_nccl(
 ) -> Result<native::Group> {
     const KEY: &str = "nccl";
     if ranks.0 == 0 {
+        tracing::debug!(library = options.nccl, version = native::nccl_version(&options.nccl)?, "connecting the GPUs");
         store.set_bytes(KEY, &native::nccl_id(&options.nccl)?)?;
     }
     let id = store.get_bytes(KEY).map_err(|error| fellows.blame(error))?;
@@ -344,13 +345,13 @@ fn open_nccl(
         let select = if device < 0 { Ok(()) } else { device::select(Device::Cuda(device as usize)) };
         let _ = sender.send(select.and_then(|()| native::Group::nccl(&library, &id, ranks, device)));
     })?;
-    let end = Instant::now() + options.limit;
+    let end = now() + options.limit;
     loop {
         match receiver.recv_timeout(GLANCE) {
             Ok(group) => return group.map_err(|error| fellows.blame(error)),
             Err(_) => fellows.check()?,
         }
-        if Instant::now() >= end {
+        if now() >= end {
             let text = format!("not all ranks have come within {:?}", options.limit);
             return Err(fellows.blame(Error::Torch { doing: "connecting the GPUs", text }));
         }
@@ -371,7 +372,7 @@ impl Work {
     /// # Errors
     /// [`Error::Rank`] if another rank has failed or does not come in time; [`Error::Torch`].
     pub fn wait(self) -> Result<()> {
-        let start = Instant::now();
+        let start = now();
         let waited = self.until_done();
         counted(&self.traffic).waited += start.elapsed();
         waited
@@ -387,6 +388,11 @@ impl Work {
 
 fn counted(traffic: &Mutex<Traffic>) -> MutexGuard<'_, Traffic> {
     traffic.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[expect(clippy::disallowed_methods, reason = "limits of waits, and time that was waited")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn bytes(tensor: &Tensor) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tch::Kind;
 
@@ -149,7 +149,7 @@ fn text(result: Result<()>) -> String {
 
 #[test]
 fn a_rank_that_fails_ends_the_waits_of_all_others_with_its_reason() {
-    let start = Instant::now();
+    let start = now();
     let found = on_ranks(Backend::Gloo, 3, 60, |group| {
         if group.rank() == 1 {
             group.fail("no space left on the disk");

@@ -96,7 +96,8 @@ fn several_processes_learn_what_one_learns() {
 #[test]
 fn a_run_goes_on_with_any_number_of_processes() {
     let dir = Dir::new();
-    let config = |output: &str| dir.with(output, "max_steps = 11\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4");
+    let config =
+        |output: &str| dir.with(output, "max_steps = 11\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4");
     let whole = train(config("whole"));
     let found = together(&config("parts"), 2, false, 3);
     assert!(found.iter().all(|finished| finished.outcome == Outcome::Stopped));
