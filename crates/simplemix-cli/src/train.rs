@@ -203,7 +203,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
 }
 
-/// What one process does.
+/// Work of one process.
 fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result {
     let _claims = match &config.output {
         Some(output) if !args.dry_run && processes.is_first() => Some(claim_folder(output)?),

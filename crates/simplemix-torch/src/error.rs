@@ -39,7 +39,7 @@ pub enum Error {
     Rank {
         /// Number of the process.
         rank: usize,
-        /// What is known of it.
+        /// Facts that are known of it.
         found: String,
     },
     /// The store, through which the processes of a group find each other, does not answer.

@@ -134,7 +134,7 @@ impl Trainable for Trainee {
         let works: Vec<_> = self.buckets.iter().map(|bucket| bucket.begin_gather(&self.team)).collect::<Result<_>>()?;
         works.into_iter().flatten().try_for_each(|work| work.wait())?;
         if known < Movement::Parameters {
-            // What one process has moved, all have.
+            // All have moved if one has.
             let own = self.optimizer.movement();
             let said = |movement: Movement| f64::from(u8::from(own >= movement));
             let all = self.team.sums(&[said(Movement::Copies), said(Movement::Parameters)], "seeing what has moved")?;

@@ -247,7 +247,7 @@ impl<'a> Watch<'a> {
         }
         let pending = self.pending().unwrap_or(SLOW);
         if !is_broken && pending < SLOW {
-            // What was seen before would look old.
+            // Signs that were seen before would look old.
             self.signs.fill(None);
             return Ok(None);
         }

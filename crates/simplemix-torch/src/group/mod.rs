@@ -156,7 +156,6 @@ impl Group {
         *counted(&self.traffic)
     }
 
-
     /// Tells the others what this rank does, so that an error can say it: a rank that others wait for counts as standing still
     /// if this does not change within the time limit.
     pub fn does(&self, text: &str) {

@@ -117,7 +117,7 @@ impl ReferenceMaker<'_> {
         let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
         let key = ReferenceKey::new(self.model_hash, set, &settings);
         let known = key.load(cache, set.len());
-        // What one process lacks, all compute.
+        // All compute if one process lacks it.
         let is_missing = self.team.any(known.is_none())?;
         if let Some(logps) = known.filter(|_| !is_missing) {
             tracing::info!(key = key.as_str(), "reference log-probabilities from {}", cache.display());
