@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "apertus",
     models: "Apertus",
     differs: "no gate, xIELU with learned slopes; query and key norms",
+    pad: Some(3),
+    has_rewards: false,
     read,
 };
 

@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "arcee",
     models: "Arcee AFM",
     differs: "a feed-forward layer without gate, its activation squared",
+    pad: None,
+    has_rewards: true,
     read,
 };
 

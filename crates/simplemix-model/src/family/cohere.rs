@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "cohere",
     models: "Command R, Command R+, Aya 23",
     differs: "attention and feed-forward side by side; LayerNorm; neighbouring entries rotated; a factor of the logits",
+    pad: None,
+    has_rewards: false,
     read,
 };
 

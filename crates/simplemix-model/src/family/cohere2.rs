@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "cohere2",
     models: "Command R7B, Command A",
     differs: "as `cohere`; windows in three layers of four, and no rotation in the fourth",
+    pad: Some(0),
+    has_rewards: false,
     read,
 };
 

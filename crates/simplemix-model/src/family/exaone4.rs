@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     models: "EXAONE 4.0",
     differs: "norms after attention and feed-forward; query and key norms; if hybrid, windows in three layers of four and no rotation \
               in the fourth",
+    pad: None,
+    has_rewards: true,
     read,
 };
 

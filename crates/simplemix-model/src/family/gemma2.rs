@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "gemma2",
     models: "Gemma 2",
     differs: "scaled embedding, norms before and after, soft caps, GELU, a window in every other layer",
+    pad: Some(0),
+    has_rewards: true,
     read,
 };
 

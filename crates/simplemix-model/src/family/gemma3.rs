@@ -9,6 +9,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "gemma3_text",
     models: "Gemma 3, text only",
     differs: "as Gemma 2 without caps; query and key norms; two rotary bases; five windows in six layers",
+    pad: Some(0),
+    has_rewards: true,
     read,
 };
 

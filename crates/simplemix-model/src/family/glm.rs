@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "glm",
     models: "GLM-4-9B (2024), GLM-Edge",
     differs: "gate and up in one matrix; half of each head rotated, neighbouring entries together",
+    pad: None,
+    has_rewards: true,
     read,
 };
 

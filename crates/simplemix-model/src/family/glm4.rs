@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "glm4",
     models: "GLM-4-9B-0414, GLM-4-32B-0414, GLM-Z1",
     differs: "as `glm`; norms before and after attention and feed-forward",
+    pad: Some(151_329),
+    has_rewards: true,
     read,
 };
 

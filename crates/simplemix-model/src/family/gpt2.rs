@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
     models: "GPT-2, Cerebras-GPT",
     differs: "learned positions and no rotation; LayerNorm with bias; one matrix of queries, keys and values; no gate, GELU, biases",
+    pad: None,
+    has_rewards: true,
     read,
 };
 

@@ -12,6 +12,8 @@ pub(super) const FAMILY: Family = Family {
     models: "GPT-NeoX, Pythia, Dolly 2, RedPajama-INCITE",
     differs: "LayerNorm with bias; attention and feed-forward side by side; one matrix of queries, keys and values, head by head; \
               a quarter of each head rotated; no gate, GELU, biases",
+    pad: None,
+    has_rewards: true,
     read,
 };
 

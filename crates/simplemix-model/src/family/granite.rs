@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "granite",
     models: "Granite 3 (dense)",
     differs: "factors of embedding, attention, residual stream and logits",
+    pad: None,
+    has_rewards: false,
     read,
 };
 

@@ -4,8 +4,14 @@ use crate::config::{Activation, Biases, Defaults, Heads, Keys, ModelConfig, Rope
 use crate::error::Result;
 use crate::family::Family;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "llama", models: "Llama 2, 3, 3.1, 3.2, SmolLM2 and kin", differs: "", read };
+pub(super) const FAMILY: Family = Family {
+    model_type: "llama",
+    models: "Llama 2, 3, 3.1, 3.2, SmolLM2 and kin",
+    differs: "",
+    pad: None,
+    has_rewards: true,
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 32_000,

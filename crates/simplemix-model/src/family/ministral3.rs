@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "ministral3",
     models: "Ministral 3",
     differs: "YaRN; queries that grow with their position; a window in every layer, if asked for",
+    pad: Some(11),
+    has_rewards: true,
     read,
 };
 

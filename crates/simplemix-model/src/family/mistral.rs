@@ -4,8 +4,14 @@ use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, RopeConfig};
 use crate::error::Result;
 use crate::family::Family;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "mistral", models: "Mistral", differs: "a window in every layer", read };
+pub(super) const FAMILY: Family = Family {
+    model_type: "mistral",
+    models: "Mistral",
+    differs: "a window in every layer",
+    pad: None,
+    has_rewards: true,
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 32_000,

@@ -46,30 +46,18 @@ pub struct Family {
     pub models: &'static str,
     /// Parts that Llama does not have, in words.
     pub differs: &'static str,
+    /// Padding token of files without the key.
+    pad: Option<i64>,
+    /// Whether transformers has a class that scores sequences.
+    has_rewards: bool,
     /// Reader of the family's keys.
     read: fn(&Keys<'_>) -> Result<ModelConfig>,
 }
 
-/// Padding tokens of files without the key, of families where there is one.
-const PADS: &[(&str, i64)] = &[
-    ("apertus", 3),
-    ("cohere2", 0),
-    ("gemma2", 0),
-    ("gemma3_text", 0),
-    ("glm4", 151_329),
-    ("ministral3", 11),
-    ("olmo2", 1),
-    ("olmo3", 1),
-    ("phi3", 32_000),
-    ("seed_oss", 1),
-    ("smollm3", 128_004),
-];
-
 impl Family {
     fn read(&self, keys: &Keys<'_>) -> Result<ModelConfig> {
-        let default = PADS.iter().find(|(name, _)| *name == self.model_type).map(|(_, pad)| *pad);
         let key = "pad_token_id";
-        let pad_token_id = if keys.has(key) { keys.get(key).and_then(Value::as_i64) } else { default };
+        let pad_token_id = if keys.has(key) { keys.get(key).and_then(Value::as_i64) } else { self.pad };
         Ok(ModelConfig { pad_token_id, ..(self.read)(keys)? })
     }
 }
@@ -201,18 +189,18 @@ fn rotated_windows(sliding: &[bool], window: Option<i64>) -> Vec<LayerConfig> {
     layers.map(|(layer, &slides)| LayerConfig { rope: rope(slides), ..layer }).collect()
 }
 
-/// Types for which transformers has no class that scores sequences.
-const WITHOUT_SCORE: &[&str] = &["apertus", "cohere", "cohere2", "granite"];
-
 /// Refuses reward models of a type for which transformers has no class.
 pub(crate) fn check_score(config: &ModelConfig) -> Result<()> {
-    let (has_none, model_type) = match config.multimodal {
-        Some(class) => (!class.has_rewards, class.model_type),
-        None => (WITHOUT_SCORE.contains(&config.model_type.as_str()), config.model_type.as_str()),
+    let (has_rewards, model_type) = match config.multimodal {
+        Some(class) => (class.has_rewards, class.model_type),
+        None => {
+            let own = FAMILIES.iter().chain(INSIDE).find(|family| family.model_type == config.model_type);
+            (own.is_none_or(|family| family.has_rewards), config.model_type.as_str())
+        }
     };
-    match has_none {
-        false => Ok(()),
-        true => Err(Error::Input {
+    match has_rewards {
+        true => Ok(()),
+        false => Err(Error::Input {
             what: "`model_type` of a reward model",
             found: format!("`{model_type}`"),
             expected: "one for which transformers has a class that scores sequences; it has none for this one"

@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "olmo2",
     models: "OLMo 2",
     differs: "norms after attention and feed-forward; query and key norms over all heads",
+    pad: Some(1),
+    has_rewards: true,
     read,
 };
 

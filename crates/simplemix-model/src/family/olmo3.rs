@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "olmo3",
     models: "OLMo 3",
     differs: "as OLMo 2; three windows in four layers, which have a rotary rule of their own",
+    pad: Some(1),
+    has_rewards: true,
     read,
 };
 

@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "phi3",
     models: "Phi 3, 3.5, 4-mini",
     differs: "fused projections, partial rotation, LongRoPE",
+    pad: Some(32_000),
+    has_rewards: true,
     read,
 };
 

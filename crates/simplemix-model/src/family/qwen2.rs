@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "qwen2",
     models: "Qwen 2, 2.5",
     differs: "bias on queries, keys, values; windows in upper layers, if asked for",
+    pad: None,
+    has_rewards: true,
     read,
 };
 

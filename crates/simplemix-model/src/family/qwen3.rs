@@ -4,8 +4,14 @@ use crate::config::{Activation, Defaults, Heads, Keys, ModelConfig, QkNorm, Rope
 use crate::error::Result;
 use crate::family::Family;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "qwen3", models: "Qwen 3 (dense)", differs: "norms of query and key heads", read };
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3",
+    models: "Qwen 3 (dense)",
+    differs: "norms of query and key heads",
+    pad: None,
+    has_rewards: true,
+    read,
+};
 
 const DEFAULTS: Defaults = Defaults {
     vocab_size: 151_936,

@@ -13,6 +13,8 @@ pub(super) const QWEN2_VL: Family = Family {
     model_type: "qwen2_vl_text",
     models: "Qwen 2-VL, inside `qwen2_vl`",
     differs: "as `qwen2`; rotary positions of its own for images",
+    pad: None,
+    has_rewards: true,
     read: read_2,
 };
 
@@ -20,6 +22,8 @@ pub(super) const QWEN2_5_VL: Family = Family {
     model_type: "qwen2_5_vl_text",
     models: "Qwen 2.5-VL, inside `qwen2_5_vl`",
     differs: "as `qwen2`; rotary positions of its own for images",
+    pad: None,
+    has_rewards: true,
     read: read_2,
 };
 
@@ -27,6 +31,8 @@ pub(super) const QWEN3_VL: Family = Family {
     model_type: "qwen3_vl_text",
     models: "Qwen 3-VL (dense), inside `qwen3_vl`",
     differs: "as `qwen3`; rotary positions of its own for images",
+    pad: None,
+    has_rewards: true,
     read: read_3,
 };
 

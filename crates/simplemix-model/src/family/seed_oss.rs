@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "seed_oss",
     models: "Seed-OSS",
     differs: "bias on queries, keys, values; heads of their own width",
+    pad: Some(1),
+    has_rewards: true,
     read,
 };
 

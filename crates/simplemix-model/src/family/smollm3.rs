@@ -10,6 +10,8 @@ pub(super) const FAMILY: Family = Family {
     model_type: "smollm3",
     models: "SmolLM3",
     differs: "no rotation in every fourth layer; windows in those, if asked for",
+    pad: Some(128_004),
+    has_rewards: true,
     read,
 };
 
