@@ -26,7 +26,7 @@ pub(crate) fn write<N: AsRef<str>, V: Layout>(
     mut tensors: Vec<(N, V)>,
     put: impl Fn(&V, &mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    tensors.sort_by(|(a_name, a), (b_name, b)| b.dtype().cmp(&a.dtype()).then(a_name.as_ref().cmp(b_name.as_ref())));
+    sort(&mut tensors);
     let header = header(&tensors)?;
     let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
     to.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -35,6 +35,11 @@ pub(crate) fn write<N: AsRef<str>, V: Layout>(
         put(tensor, &mut to)?;
     }
     to.flush()
+}
+
+/// Puts tensors into the order of the file.
+pub(crate) fn sort<N: AsRef<str>, V: Layout>(tensors: &mut [(N, V)]) {
+    tensors.sort_by(|(a_name, a), (b_name, b)| b.dtype().cmp(&a.dtype()).then(a_name.as_ref().cmp(b_name.as_ref())));
 }
 
 /// JSON of all names, types, shapes and places, filled up with spaces to a multiple of 8 bytes.

@@ -2,6 +2,7 @@
 //!
 //! A file is checked whole before a byte of it becomes a tensor. At most one tensor is held twice at a time.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -171,6 +172,109 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     safetensors_file::write(&mut file, plain(tensors)?, Stored::put).at(path, "write")?;
     Ok(file.commit()?)
+}
+
+/// A tensor whose kind and shape are known, and which is made when its turn to be written comes.
+pub struct Deferred<'a> {
+    /// Kind of the numbers.
+    pub kind: Kind,
+    /// Shape.
+    pub shape: Vec<i64>,
+    /// Makes the tensor, on any device. Called once.
+    pub make: Box<dyn Fn() -> simplemix_torch::Result<Tensor> + 'a>,
+}
+
+impl std::fmt::Debug for Deferred<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deferred").field("kind", &self.kind).field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+/// As [`save`], with one tensor in memory at a time. Where several processes make the tensors together, each calls this with the
+/// same names and shapes, and those that do not write have no path: all tensors are made in one order.
+///
+/// # Errors
+/// As [`save`]; errors of [`Deferred::make`], and [`Error::Input`] for a tensor that was announced otherwise.
+///
+/// # Examples
+/// ```
+/// use simplemix_model::weights::{Deferred, read_all, save_deferred};
+/// use tch::{Device, Kind, Tensor};
+///
+/// let file = std::env::temp_dir().join(format!("deferred-{}.safetensors", std::process::id()));
+/// let tensors = || {
+///     let make = || Ok(Tensor::ones([2], (Kind::Float, Device::Cpu)));
+///     vec![("ones".to_owned(), Deferred { kind: Kind::Float, shape: vec![2], make: Box::new(make) })]
+/// };
+/// save_deferred(Some(&file), tensors())?;
+/// save_deferred(None, tensors())?;
+/// assert_eq!(read_all(&file)?["ones"].size(), [2]);
+/// # std::fs::remove_file(&file)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save_deferred(path: Option<&Path>, tensors: Vec<(String, Deferred<'_>)>) -> Result<()> {
+    let typed = |(name, tensor)| Ok((name, Typed::new(tensor)?));
+    let mut tensors: Vec<(String, Typed<'_>)> = tensors.into_iter().map(typed).collect::<Result<_>>()?;
+    let Some(path) = path else {
+        safetensors_file::sort(&mut tensors);
+        return tensors.iter().try_for_each(|(_, tensor)| tensor.made().map(drop));
+    };
+    let failed = Cell::new(None);
+    let put = |tensor: &Typed<'_>, to: &mut dyn Write| match tensor.made() {
+        Ok(made) => put(&made, to),
+        Err(error) => {
+            failed.set(Some(error));
+            Err(io::Error::other("a tensor was not made"))
+        }
+    };
+    let mut file = AtomicFile::create(path)?;
+    let written = safetensors_file::write(&mut file, tensors, put);
+    if let Some(error) = failed.into_inner() {
+        return Err(error);
+    }
+    written.at(path, "write")?;
+    Ok(file.commit()?)
+}
+
+/// A deferred tensor with its type in a file.
+struct Typed<'a> {
+    tensor: Deferred<'a>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl<'a> Typed<'a> {
+    fn new(tensor: Deferred<'a>) -> Result<Self> {
+        let dtype = dtype(tensor.kind)?;
+        let shape = tensor.shape.iter().map(|&n| n as usize).collect();
+        Ok(Self { tensor, dtype, shape })
+    }
+
+    fn made(&self) -> Result<Tensor> {
+        let made = (self.tensor.make)()?;
+        if (made.kind(), made.size()) != (self.tensor.kind, self.tensor.shape.clone()) {
+            return Err(Error::Input {
+                what: "tensor to save",
+                found: format!("{:?} {:?}", made.kind(), made.size()),
+                expected: format!("{:?} {:?}, as announced", self.tensor.kind, self.tensor.shape),
+            });
+        }
+        Ok(made)
+    }
+}
+
+impl Layout for Typed<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.tensor.kind.elt_size_in_bytes()
+    }
 }
 
 /// Writes tensors to one file of a folder that is being filled.
@@ -344,20 +448,7 @@ struct Stored {
 
 impl Stored {
     fn new(tensor: &Tensor, change: Option<Change>, is_turned: bool) -> Result<Self> {
-        let dtype = match tensor.kind() {
-            Kind::Double => Dtype::F64,
-            Kind::Float => Dtype::F32,
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Int64 => Dtype::I64,
-            other => {
-                return Err(Error::Input {
-                    what: "kind of a tensor to save",
-                    found: format!("{other:?}"),
-                    expected: "a float or Int64".to_owned(),
-                });
-            }
-        };
+        let dtype = dtype(tensor.kind())?;
         let mut shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
         if is_turned {
             shape.reverse();
@@ -371,21 +462,40 @@ impl Stored {
             Some(change) => change.merged_into(&self.tensor).map_err(io::Error::other)?,
             None => self.tensor.shallow_clone(),
         };
-        let tensor = if self.is_turned { tensor.tr() } else { tensor };
-        let failed = io::Error::other::<tch::TchError>;
-        let host = tensor.f_to_device(Device::Cpu).and_then(|host| host.f_contiguous()?.f_view(-1)).map_err(failed)?;
-        drop(tensor);
-        let (numel, size) = (host.numel(), host.kind().elt_size_in_bytes());
-        let most = (PIECE_BYTES / size).min(numel);
-        let mut bytes = vec![0; most * size];
-        for start in (0..numel).step_by(most.max(1)) {
-            let count = most.min(numel - start);
-            let piece = host.f_narrow(0, start as i64, count as i64).map_err(failed)?;
-            piece.f_copy_data_u8(&mut bytes[..count * size], count).map_err(failed)?;
-            to.write_all(&bytes[..count * size])?;
-        }
-        Ok(())
+        put(&if self.is_turned { tensor.tr() } else { tensor }, to)
     }
+}
+
+/// Type of a kind of numbers in a file.
+fn dtype(kind: Kind) -> Result<Dtype> {
+    match kind {
+        Kind::Double => Ok(Dtype::F64),
+        Kind::Float => Ok(Dtype::F32),
+        Kind::Half => Ok(Dtype::F16),
+        Kind::BFloat16 => Ok(Dtype::BF16),
+        Kind::Int64 => Ok(Dtype::I64),
+        other => Err(Error::Input {
+            what: "kind of a tensor to save",
+            found: format!("{other:?}"),
+            expected: "a float or Int64".to_owned(),
+        }),
+    }
+}
+
+/// Writes a tensor's bytes a piece at a time.
+fn put(tensor: &Tensor, to: &mut dyn Write) -> io::Result<()> {
+    let failed = io::Error::other::<tch::TchError>;
+    let host = tensor.f_to_device(Device::Cpu).and_then(|host| host.f_contiguous()?.f_view(-1)).map_err(failed)?;
+    let (numel, size) = (host.numel(), host.kind().elt_size_in_bytes());
+    let most = (PIECE_BYTES / size).min(numel);
+    let mut bytes = vec![0; most * size];
+    for start in (0..numel).step_by(most.max(1)) {
+        let count = most.min(numel - start);
+        let piece = host.f_narrow(0, start as i64, count as i64).map_err(failed)?;
+        piece.f_copy_data_u8(&mut bytes[..count * size], count).map_err(failed)?;
+        to.write_all(&bytes[..count * size])?;
+    }
+    Ok(())
 }
 
 impl Layout for Stored {
@@ -464,6 +574,49 @@ mod tests {
         std::fs::write(&path, &damaged).unwrap();
         let error = load(dir.path(), &wanted, |_| false, Kind::Float, Device::Cpu).unwrap_err();
         assert!(error.to_string().contains("`a` is I32, expected F32, F16 or BF16: quantised"), "{error}");
+    }
+
+    fn deferred<'a>(kind: Kind, shape: &[i64], make: impl Fn() -> Tensor + 'a) -> Deferred<'a> {
+        Deferred { kind, shape: shape.to_vec(), make: Box::new(move || Ok(make())) }
+    }
+
+    #[test]
+    fn deferred_tensors_are_made_one_by_one_in_the_order_of_the_file_whoever_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = [[1f32, 2.0], [3.0, 4.0]].map(|values| Tensor::from_slice(&values));
+        let order = std::cell::RefCell::new(Vec::new());
+        let tensors = || {
+            let made = |name: &'static str, tensor: &Tensor| {
+                let tensor = tensor.shallow_clone();
+                let order = &order;
+                deferred(Kind::Float, &[2], move || {
+                    order.borrow_mut().push(name);
+                    tensor.shallow_clone()
+                })
+            };
+            vec![("b".to_owned(), made("b", &b)), ("a".to_owned(), made("a", &a))]
+        };
+        let path = dir.path().join("deferred.safetensors");
+        save_deferred(Some(&path), tensors()).unwrap();
+        save_deferred(None, tensors()).unwrap();
+        assert_eq!(*order.borrow(), ["a", "b", "a", "b"]);
+        save(&dir.path().join("at-once.safetensors"), &[("b".into(), b), ("a".into(), a)]).unwrap();
+        let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+        assert_eq!(read("deferred.safetensors"), read("at-once.safetensors"));
+    }
+
+    #[test]
+    fn a_deferred_tensor_that_fails_or_is_another_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(WEIGHTS);
+        let other = deferred(Kind::Float, &[3], || Tensor::from_slice(&[1f32, 2.0]));
+        let error = save_deferred(Some(&path), vec![("a".into(), other)]).unwrap_err().to_string();
+        assert!(error.contains("Float [2]") && error.contains("Float [3], as announced"), "{error}");
+        let failing = || Err(simplemix_torch::Error::Rank { rank: 3, found: "has ended".to_owned() });
+        let failing = Deferred { kind: Kind::Float, shape: vec![1], make: Box::new(failing) };
+        let error = save_deferred(Some(&path), vec![("a".into(), failing)]).unwrap_err();
+        assert!(error.to_string().contains("rank 3 has ended"), "{error}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

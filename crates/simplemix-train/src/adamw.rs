@@ -363,7 +363,13 @@ impl Slot {
         }
     }
 
-    pub(crate) fn state(&self) -> Vec<(&'static str, &Tensor)> {
+    /// Part of the state with this name.
+    pub(crate) fn part(&self, suffix: &str) -> &Tensor {
+        let found = self.state().into_iter().find(|(name, _)| *name == suffix);
+        found.expect("a slot has all parts of its state").1
+    }
+
+    fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let mut state = vec![("exp_avg", &self.mean), ("exp_avg_sq", &self.square)];
         if self.is_rounded() {
             state.push(("master", &self.weights));

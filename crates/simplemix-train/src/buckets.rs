@@ -96,16 +96,13 @@ impl Bucket {
     /// Parameters of which this process's part has entries, with the first entry and the number of them.
     fn here(&self, team: &Team) -> impl Iterator<Item = (&Member, i64, i64)> {
         let (first, count) = self.part(team);
-        self.members.iter().filter_map(move |member| {
-            let start = member.start.max(first);
-            let end = (member.start + member.count).min(first + count);
-            (start < end).then_some((member, start, end - start))
-        })
+        let here = move |member| Some((member, Member::within(member, first, count)?));
+        self.members.iter().filter_map(here).map(|(member, (start, count))| (member, start, count))
     }
 
-    /// Number of pieces in this process's part.
-    pub(crate) fn count(&self, team: &Team) -> usize {
-        self.here(team).count()
+    /// Numbers of the parameters of which this process has a piece.
+    pub(crate) fn parameters_here(&self, team: &Team) -> impl Iterator<Item = usize> {
+        self.here(team).map(|(member, ..)| member.parameter)
     }
 
     /// Pieces of the parameters in this process's part, with their gradients.
@@ -144,33 +141,34 @@ impl Bucket {
         Ok(simplemix_torch::zero_all(&[&self.gradients])?)
     }
 
-    /// Whole tensors of the parameters from one tensor for each piece of this process, on the host, by the parameters' numbers.
-    pub(crate) fn whole(
+    /// Number of the parameters here, in their order.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| member.parameter)
+    }
+
+    /// A row of a parameter's numbers, f32, from pieces that the processes have; `own` is this one's.
+    pub(crate) fn assembled(
         &self,
         team: &Team,
-        parameters: &[(String, Tensor)],
-        pieces: &[&Tensor],
-    ) -> Result<Vec<(usize, Tensor)>> {
-        let _guard = tch::no_grad_guard();
-        let (first, count) = self.part(team);
-        let options = (Kind::Float, self.gradients.device());
-        let part = Tensor::zeros([count], options);
-        for ((_, start, count), piece) in self.here(team).zip(pieces) {
-            part.narrow(0, start - first, count).copy_(piece);
-        }
-        let flat = Tensor::zeros([self.gradients.numel() as i64], options);
-        match team.group() {
-            Some(group) => group.all_gather(&flat, &part, "gathering the optimiser's state")?.wait()?,
-            None => flat.shallow_clone().copy_(&part),
-        }
-        if !team.is_first() {
-            return Ok(Vec::new());
-        }
-        let flat = flat.to_device(Device::Cpu);
-        let of = |member: &Member| {
-            let shape = parameters[member.parameter].1.size();
-            (member.parameter, flat.narrow(0, member.start, member.count).view(shape.as_slice()))
+        parameter: usize,
+        own: Option<&Tensor>,
+    ) -> simplemix_torch::Result<Tensor> {
+        let member =
+            self.members.iter().find(|member| member.parameter == parameter).expect("a parameter of the bucket");
+        let part = self.gradients.numel() as i64 / team.size() as i64;
+        let range = |rank: usize| {
+            let (start, count) = member.within(rank as i64 * part, part)?;
+            Some(start - member.start..start - member.start + count)
         };
-        Ok(self.members.iter().map(of).collect())
+        team.assemble((member.count, Kind::Float), range, own, "gathering the optimiser's state")
+    }
+}
+
+impl Member {
+    /// First entry and number of entries that are among `count` from `first` on.
+    fn within(&self, first: i64, count: i64) -> Option<(i64, i64)> {
+        let start = self.start.max(first);
+        let end = (self.start + self.count).min(first + count);
+        (start < end).then_some((start, end - start))
     }
 }

@@ -1,9 +1,10 @@
 //! Processes that share the work of a run. The pairs of an update are dealt to them in turn, as the mixture's ranks are, so that
 //! each process has every source's share; sums and statistics are those of all.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use simplemix_torch::group::Group;
+use simplemix_torch::group::{Group, Work};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -142,6 +143,30 @@ impl Team {
         let bytes = Vec::<u8>::try_from(text.to_device(Device::Cpu)).map_err(simplemix_torch::Error::from)?;
         group.check()?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A row of `count` numbers of which each process has the range that `range(rank)` tells, none or one; `own` are this process's.
+    pub(crate) fn assemble(
+        &self,
+        (count, kind): (i64, Kind),
+        range: impl Fn(usize) -> Option<Range<i64>>,
+        own: Option<&Tensor>,
+        doing: &'static str,
+    ) -> simplemix_torch::Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let device = self.together.as_ref().map_or(Device::Cpu, |together| together.device);
+        let whole = Tensor::f_zeros([count], (kind, device))?;
+        let view = |range: Range<i64>| whole.narrow(0, range.start, range.end - range.start);
+        if let (Some(range), Some(own)) = (range(self.rank()), own) {
+            view(range).f_copy_(own)?;
+        }
+        let Some(group) = self.group() else { return Ok(whole) };
+        let held = (0..self.size()).filter_map(|rank| Some((rank, range(rank)?)));
+        let works: Vec<_> = held
+            .map(|(rank, range)| group.broadcast(&view(range), rank, doing))
+            .collect::<simplemix_torch::Result<_>>()?;
+        works.into_iter().try_for_each(Work::wait)?;
+        Ok(whole)
     }
 
     /// Sees that `value` is the same for all processes.

@@ -1,8 +1,9 @@
 //! Tensors in training and their optimiser.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use simplemix_model::weights;
+use simplemix_model::weights::{self, Deferred};
 use simplemix_torch::device;
 use tch::{Device, Kind, Tensor};
 
@@ -68,29 +69,43 @@ impl Trainee {
         Ok(Self { parameters, optimizer, team, buckets, shard })
     }
 
-    /// State of the optimiser under its names. Where it is sharded, the first process gets all of it, and the others help.
-    fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        if self.shard == Shard::None {
-            return Ok(self.optimizer.state());
+    /// Writes the optimiser's state to `path`, or helps the process that does.
+    fn save_state(&self, path: Option<&Path>) -> Result<()> {
+        match (self.shard, path) {
+            (Shard::None, None) => Ok(()),
+            (Shard::None, Some(path)) => Ok(weights::save(path, &self.optimizer.state())?),
+            (Shard::Optimizer, path) => Ok(weights::save_deferred(path, self.deferred_state())?),
         }
-        let (mut all, mut slots) = (Vec::new(), self.optimizer.slots());
+    }
+
+    /// State of a sharded optimiser under its names, each tensor put together from the pieces of all processes when its turn comes.
+    fn deferred_state(&self) -> Vec<(String, Deferred<'_>)> {
+        let (mut all, mut slots) = (Vec::new(), self.optimizer.slots().iter());
         for bucket in &self.buckets {
-            let here;
-            (here, slots) = slots.split_at(bucket.count(&self.team));
-            // A process may have no piece of a bucket, and knows the names nevertheless.
-            for &suffix in bucket.state_names() {
-                let of = |slot: &Slot| {
-                    let found = slot.state().into_iter().find(|(name, _)| *name == suffix);
-                    found.expect("a slot has all parts of its state").1.shallow_clone()
-                };
-                let pieces: Vec<Tensor> = here.iter().map(of).collect();
-                let whole = bucket.whole(&self.team, &self.parameters, &pieces.iter().collect::<Vec<_>>())?;
-                let named =
-                    |(number, tensor): (usize, Tensor)| (format!("{}.{suffix}", self.parameters[number].0), tensor);
-                all.extend(whole.into_iter().map(named));
+            let here: HashMap<usize, &Slot> = bucket.parameters_here(&self.team).zip(slots.by_ref()).collect();
+            for number in bucket.parameters() {
+                let (name, parameter) = &self.parameters[number];
+                // A process may have no piece of a parameter, and knows the names nevertheless.
+                for &suffix in bucket.state_names() {
+                    let own = here.get(&number).map(|slot| slot.part(suffix));
+                    let shape = parameter.size();
+                    let make = {
+                        let shape = shape.clone();
+                        move || {
+                            let row = bucket.assembled(&self.team, number, own)?;
+                            if self.team.is_first() {
+                                // Others wait while it is written.
+                                self.team.does_at_length("writing a checkpoint");
+                            }
+                            Ok(row.f_view(shape.as_slice())?)
+                        }
+                    };
+                    let tensor = Deferred { kind: Kind::Float, shape, make: Box::new(make) };
+                    all.push((format!("{name}.{suffix}"), tensor));
+                }
             }
         }
-        Ok(all)
+        all
     }
 
     fn clear(&self) -> Result<()> {
@@ -173,12 +188,12 @@ impl Trainable for Trainee {
 
     fn save(&self, folder: &Path) -> Result<()> {
         weights::save(&folder.join(weights::WEIGHTS), &self.parameters)?;
-        weights::save(&folder.join(OPTIMIZER), &self.state()?)?;
+        self.save_state(Some(&folder.join(OPTIMIZER)))?;
         Ok(simplemix_files::write(folder.join(UPDATES), self.optimizer.updates().to_string())?)
     }
 
     fn help_save(&self) -> Result<()> {
-        self.state().map(drop)
+        self.save_state(None)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {
