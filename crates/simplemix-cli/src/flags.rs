@@ -126,10 +126,11 @@ pub(crate) fn on_terminal<R>(stage: impl FnOnce(&mut Terminal) -> R) -> R {
 }
 
 /// Settings of generating and pairing whose flags have the same name.
-const FLAGS: [&str; 23] = [
+const FLAGS: [&str; 26] = [
     "api_key_env",
     "batch_rows",
     "begin_suppress_tokens",
+    "chosen_generators",
     "concurrency",
     "endpoint",
     "max_gap",
@@ -142,10 +143,12 @@ const FLAGS: [&str; 23] = [
     "no_repeat_ngram_size",
     "output",
     "plain_share",
+    "rejected_generators",
     "repetition_penalty",
     "reward_margin_scale",
     "samples",
     "suppress_tokens",
+    "take",
     "temperature",
     "threshold",
     "top_p",

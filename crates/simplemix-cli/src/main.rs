@@ -25,6 +25,7 @@ mod mix;
 mod out_of_memory;
 mod pair;
 mod pipeline_closing;
+mod pool;
 mod progress;
 mod progress_events;
 mod reading;
@@ -83,6 +84,7 @@ enum Command {
     Tokenize(Box<tokenize::Args>),
     Generate(Box<generate::Args>),
     Score(score::Args),
+    Pool(pool::Args),
     Pair(pair::Args),
     Collect(Box<collect::Args>),
     Mix(mix::Args),
@@ -110,6 +112,7 @@ impl Command {
             | Self::Show(_)
             | Self::Convert(_)
             | Self::Tokenize(_)
+            | Self::Pool(_)
             | Self::Pair(_)
             | Self::Mix(_)
             | Self::Report(_)
@@ -192,6 +195,7 @@ fn run(command: Command) -> Result {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Pool(args) => pool::run(&args),
         Command::Pair(args) => pair::run(&args),
         Command::Collect(args) => collect::run(&args),
         Command::Mix(args) => mix::run(&args),

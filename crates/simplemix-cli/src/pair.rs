@@ -17,7 +17,8 @@ use crate::lines::print;
 #[command(after_help = "Examples:\n  \
   simplemix pair --candidates scored.parquet -o on.parquet\n  \
   simplemix pair --candidates scored.parquet --select all-gaps --min-gap 2 -o on.parquet\n  \
-  simplemix pair --candidates scored.parquet --preset dno --min-gap 1 -o on.parquet")]
+  simplemix pair --candidates scored.parquet --preset dno --min-gap 1 -o on.parquet\n  \
+  simplemix pair --candidates pool.parquet --select delta --chosen-generators Qwen3-32B --rejected-generators Qwen3-0.6B -o delta.parquet")]
 pub(crate) struct Args {
     /// File of scored candidates
     #[arg(long, value_name = "FILE")]
@@ -47,10 +48,11 @@ pub(crate) struct Rule {
     pub(crate) preset: Option<Preset>,
     /// Rule by which pairs of a prompt are chosen: best-worst (one pair), max-min-gap (the largest gap within the bounds),
     /// all-gaps (every pair within the bounds), threshold (good against bad responses in turn), dno (as all-gaps, with the
-    /// reference on the chosen side only), mix-r (one pair within the bounds, drawn by its gap) [default: best-worst]
+    /// reference on the chosen side only), mix-r (one pair within the bounds, drawn by its gap), delta (by the models that wrote
+    /// the responses, without scores) [default: best-worst]
     #[arg(
         long,
-        value_name = "best-worst|max-min-gap|all-gaps|threshold|dno|mix-r",
+        value_name = "best-worst|max-min-gap|all-gaps|threshold|dno|mix-r|delta",
         value_parser = word::<Select>
     )]
     select: Option<Select>,
@@ -78,6 +80,12 @@ pub(crate) struct Rule {
     /// Share of prompts whose pair --select mix-r draws uniformly [default: as in theory, by weights]
     #[arg(long, value_name = "SHARE")]
     uniform_share: Option<f64>,
+    /// Models whose responses are chosen, for --select delta
+    #[arg(long, value_name = "GENERATOR,...", value_delimiter = ',')]
+    chosen_generators: Vec<String>,
+    /// Models whose responses are rejected, for --select delta
+    #[arg(long, value_name = "GENERATOR,...", value_delimiter = ',')]
+    rejected_generators: Vec<String>,
 }
 
 impl Rule {
@@ -96,6 +104,8 @@ impl Rule {
             reward_margin_scale: self.reward_margin_scale.or(base.reward_margin_scale),
             uniform_share: self.uniform_share.or(base.uniform_share),
             seed: if select == Select::MixR { seed } else { 0 },
+            chosen_generators: self.chosen_generators.clone(),
+            rejected_generators: self.rejected_generators.clone(),
         };
         settings.check().map_err(flagged)?;
         let gives_one = matches!(select, Select::BestWorst | Select::MaxMinGap | Select::MixR);
@@ -129,7 +139,8 @@ pub(crate) fn run(args: &Args) -> Result {
 pub(crate) fn say(report: &PairReport, settings: &PairSettings) {
     let output = settings.output.display();
     let PairReport { prompts, paired, pairs, mean_gap, .. } = report;
-    print(&format!("{output}: {pairs} pairs from {paired} of {prompts} prompts; mean gap {mean_gap:.3}"));
+    let gap = mean_gap.map(|gap| format!("; mean gap {gap:.3}")).unwrap_or_default();
+    print(&format!("{output}: {pairs} pairs from {paired} of {prompts} prompts{gap}"));
     if report.with_reference > 0 {
         print(&format!("  {} pairs with a reference response", report.with_reference));
     }
@@ -141,6 +152,9 @@ pub(crate) fn say(report: &PairReport, settings: &PairSettings) {
             "  {} responses left out that did not end by themselves, or whose end is unknown",
             report.unfinished
         ));
+    }
+    if report.of_other_generators > 0 {
+        print(&format!("  {} responses left out of models that neither side names", report.of_other_generators));
     }
     if report.unreadable > 0 {
         print(&format!("  {} rows left out that are no objects, or no text", report.unreadable));

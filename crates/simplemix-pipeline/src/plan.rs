@@ -294,8 +294,8 @@ impl Planner<'_> {
         let seed = of_round(collect.sampling.seed);
         let sampling = SamplingConfig { seed, generation_config, ..collect.sampling.clone() };
         let select = match collect.select.select {
-            Select::MixR => SelectSettings { seed: of_round(collect.select.seed), ..collect.select },
-            _ => collect.select,
+            Select::MixR => SelectSettings { seed: of_round(collect.select.seed), ..collect.select.clone() },
+            _ => collect.select.clone(),
         };
         let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
         let by = if mixes {

@@ -278,6 +278,7 @@ impl PipelineSettings {
         if self.collects() {
             self.collect.sampling.check()?;
             self.collect.select.check()?;
+            self.collect.select.check_for_one_model()?;
         }
         check_training("train", &self.train)?;
         self.reward.as_ref().map_or(Ok(()), |reward| check_training("reward", reward))

@@ -347,10 +347,17 @@ pub(crate) struct CandidateSurvey {
 
 /// Reads a file of candidates once.
 pub(crate) fn survey(path: &Path) -> Result<CandidateSurvey> {
+    survey_with(path, |_| {})
+}
+
+/// As [`survey`]; `each` sees every group.
+pub(crate) fn survey_with(path: &Path, mut each: impl FnMut(&CandidateGroup)) -> Result<CandidateSurvey> {
     let (mut groups, mut layout, mut several_answers) = (0, Layout::from(Form::Messages), false);
     let mut reader = CandidateReader::open(path)?;
     for group in reader.by_ref() {
-        let CandidateGroup { prompt, rows } = group?;
+        let group = group?;
+        each(&group);
+        let CandidateGroup { prompt, rows } = group;
         layout.form = prompt.prompt.form();
         layout.add_text(&prompt.prompt);
         layout.add_inputs(&prompt.inputs);

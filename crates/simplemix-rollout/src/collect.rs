@@ -81,7 +81,7 @@ impl CollectSettings {
     /// Settings of the third stage, pairing.
     pub fn pair(&self) -> PairSettings {
         PairSettings {
-            select: self.select,
+            select: self.select.clone(),
             source: self.source.clone(),
             overwrite: self.overwrite,
             ..PairSettings::new(beside(&self.output, "scored"), &self.output)
@@ -130,6 +130,7 @@ pub fn collect_to_files(
     watch: &mut dyn Watch,
 ) -> Result<CollectReport> {
     settings.select.check()?;
+    settings.select.check_for_one_model()?;
     let generated = generate(&settings.generate(), generator, watch)?;
     let scored = score(&settings.score(), scorers, watch)?;
     Ok(CollectReport { generate: generated, score: scored, pair: pair(&settings.pair(), watch)? })

@@ -73,6 +73,34 @@ pub enum Error {
         /// Advice.
         advice: &'static str,
     },
+    /// A model that settings name has written none of the responses.
+    #[error("{path}: no response by `{absent}`, expected one of the models of column `generator`: {found}", path = path.display())]
+    Generator {
+        /// Path of the file of candidates.
+        path: PathBuf,
+        /// Name of the model.
+        absent: String,
+        /// Models that there are.
+        found: String,
+    },
+    /// Files of candidates that do not belong together.
+    #[error("{path}: {found}, expected {expected}", path = path.display())]
+    Apart {
+        /// Path of the file.
+        path: PathBuf,
+        /// Facts about it.
+        found: String,
+        /// Facts that fit the other files.
+        expected: &'static str,
+    },
+    /// No prompt has the responses that were asked for.
+    #[error("no prompt of {prompts} has the responses that were asked for: {short}")]
+    NoPool {
+        /// Prompts read.
+        prompts: u64,
+        /// Prompts without enough responses, by reason.
+        short: String,
+    },
     /// No pair could be made of the responses.
     #[error("{path}: no pair of {prompts} prompts, dropped: {dropped}", path = path.display())]
     NoPairs {
@@ -210,6 +238,8 @@ impl Error {
             | Self::Row { .. }
             | Self::Columns { .. }
             | Self::NoPrompts { .. }
+            | Self::Generator { .. }
+            | Self::Apart { .. }
             | Self::Exists { .. }
             | Self::OtherWork { .. } => true,
             #[cfg(feature = "local")]
@@ -220,6 +250,7 @@ impl Error {
             | Self::NoText { .. }
             | Self::NoScores { .. }
             | Self::NoPairs { .. }
+            | Self::NoPool { .. }
             | Self::Scores { .. }
             | Self::Io { .. }
             | Self::Arrow { .. }

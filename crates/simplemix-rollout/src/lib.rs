@@ -25,6 +25,7 @@ mod local;
 #[cfg(feature = "local")]
 mod mix_p;
 mod pair;
+mod pool;
 mod preset;
 mod prompt_rows;
 mod prompts;
@@ -58,6 +59,7 @@ pub use local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
 pub use mix_p::{MixPGenerator, MixPSettings};
 pub use pair::{PairReport, PairSettings, pair};
+pub use pool::{PoolMember, PoolReport, PoolSettings, Quota, pool};
 pub use preset::Preset;
 pub use prompts::PromptSettings;
 #[cfg(feature = "local")]

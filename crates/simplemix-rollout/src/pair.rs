@@ -1,6 +1,6 @@
 //! Third stage: from scored candidates to on-policy pairs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, Candidate
 use crate::error::{Error, Result};
 use crate::finish::Finish;
 use crate::journal::{WorkKey, check_apart, finished, json};
-use crate::select::{Choice, NoPair, Scored, SelectSettings, choose, pair_of};
+use crate::select::{Choice, NoPair, Scored, Select, SelectSettings, choose, pair_of};
 
 /// Settings of pairing: input, rule and output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,8 +74,8 @@ pub struct PairReport {
     pub with_reference: u64,
     /// Numbers of prompts without a pair, by reason.
     pub dropped: BTreeMap<NoPair, u64>,
-    /// Mean gap between the scores of a pair.
-    pub mean_gap: f64,
+    /// Mean gap between the scores of a pair; none for pairs without scores.
+    pub mean_gap: Option<f64>,
     /// Candidates that took no part since they have no text, or only white space.
     #[serde(default)]
     pub without_text: u64,
@@ -83,6 +83,9 @@ pub struct PairReport {
     /// those whose end is unknown are among them.
     #[serde(default)]
     pub unfinished: u64,
+    /// Candidates that took no part since neither side of the rule `delta` names their model.
+    #[serde(default)]
+    pub of_other_generators: u64,
     /// Rows of the file that are no objects, or no text, and were left out.
     #[serde(default)]
     pub unreadable: u64,
@@ -113,7 +116,7 @@ const BATCH_PAIRS: usize = 1024;
 /// std::fs::write(&scored, r#"{"prompt": "2 + 2?", "response": "4", "score": 1.0}
 /// {"prompt": "2 + 2?", "response": "5", "score": 0.0}"#)?;
 /// let report = pair(&PairSettings::new(&scored, dir.path().join("on.jsonl")), &mut Unwatched)?;
-/// assert_eq!((report.pairs, report.mean_gap), (1, 1.0));
+/// assert_eq!((report.pairs, report.mean_gap), (1, Some(1.0)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport> {
@@ -127,8 +130,9 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     }
     let mut writer = PairWriter::create(&settings.output, &WriteOptions::default())?;
     notices.iter().for_each(|notice| watch.notice(notice));
-    let (mut report, mut gaps) = (PairReport { unreadable, notices, ..PairReport::default() }, 0.0);
+    let (mut report, mut gaps) = (PairReport { unreadable, notices, ..PairReport::default() }, Gaps::default());
     let mut waiting: Vec<PairRows> = Vec::new();
+    let mut generators = BTreeSet::new();
     for group in CandidateReader::open(path)? {
         let group = group?;
         if watch.is_interrupted() {
@@ -142,8 +146,10 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
             match reason_to_leave_out(row, &settings.select) {
                 Some(NotTaking::NoText) => report.without_text += 1,
                 Some(NotTaking::Unfinished) => report.unfinished += 1,
+                Some(NotTaking::OtherGenerator) => report.of_other_generators += 1,
                 Some(NotTaking::Reference) | None => {}
             }
+            generators.extend(row.generator.clone());
         }
         match pairs_of(&group, settings) {
             Ok(pairs) => {
@@ -151,7 +157,10 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
                 for PairRows { pair, sides, .. } in &pairs {
                     report.pairs += 1;
                     report.with_reference += u64::from(sides.iter().any(|row| row.is_reference));
-                    gaps += pair.margin().expect("a chosen pair has two scores");
+                    if let Some(gap) = pair.margin() {
+                        gaps.sum += gap;
+                        gaps.count += 1;
+                    }
                 }
                 waiting.extend(pairs);
             }
@@ -164,8 +173,9 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
         watch.progress("pair", report.prompts, total);
     }
     writer.write_batch(&batch(&waiting, &layout, &settings.output)?)?;
+    check_generators(&generators, settings)?;
     report = not_empty(report, path)?;
-    report.mean_gap = gaps / report.pairs as f64;
+    report.mean_gap = gaps.mean();
     for (key, value) in key.metadata(&report) {
         writer.add_metadata(key, value);
     }
@@ -182,6 +192,7 @@ fn not_empty(report: PairReport, candidates: &Path) -> Result<PairReport> {
     let left_out = [
         (report.without_text, "responses without text"),
         (report.unfinished, "responses that did not end by themselves"),
+        (report.of_other_generators, "responses of models that neither side names"),
     ];
     let left_out = left_out.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
     let dropped = dropped.chain(left_out).collect::<Vec<_>>().join(", ");
@@ -195,7 +206,37 @@ struct PairRows {
     candidates: usize,
 }
 
+/// Gaps between the scores of pairs.
+#[derive(Debug, Default)]
+struct Gaps {
+    sum: f64,
+    count: u64,
+}
+
+impl Gaps {
+    fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+/// Refuses models that have written none of the responses.
+fn check_generators(found: &BTreeSet<String>, settings: &PairSettings) -> Result<()> {
+    let SelectSettings { chosen_generators, rejected_generators, .. } = &settings.select;
+    let Some(absent) = chosen_generators.iter().chain(rejected_generators).find(|name| !found.contains(*name)) else {
+        return Ok(());
+    };
+    let found: Vec<String> = found.iter().map(|name| format!("`{name}`")).collect();
+    Err(Error::Generator {
+        path: settings.candidates.clone(),
+        absent: absent.clone(),
+        found: if found.is_empty() { "none".to_owned() } else { found.join(", ") },
+    })
+}
+
 fn check_column(group: &CandidateGroup, settings: &PairSettings) -> Result<()> {
+    if settings.select.select == Select::Delta {
+        return Ok(());
+    }
     let scores = group.rows.first().map(|row| &row.scores);
     if scores.is_some_and(|scores| scores.contains_key(&settings.by)) {
         return Ok(());
@@ -215,6 +256,7 @@ enum NotTaking {
     Reference,
     NoText,
     Unfinished,
+    OtherGenerator,
 }
 
 fn reason_to_leave_out(row: &CandidateRow, select: &SelectSettings) -> Option<NotTaking> {
@@ -225,6 +267,7 @@ fn reason_to_leave_out(row: &CandidateRow, select: &SelectSettings) -> Option<No
         // A blank response would make a pair that no reader takes.
         row if row.response.as_ref().is_none_or(|text| text.trim().is_empty()) => Some(NotTaking::NoText),
         _ if select.finished && !is_finished() => Some(NotTaking::Unfinished),
+        row if !select.names(row.generator.as_deref()) => Some(NotTaking::OtherGenerator),
         _ => None,
     }
 }
@@ -241,11 +284,12 @@ fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<PairR
             text: row.response.as_deref().unwrap_or_default(),
             score: row.scores.get(&settings.by).copied().flatten(),
             is_reference: row.is_reference,
+            generator: row.generator.as_deref(),
         })
         .collect();
     let with_rows = |choice: Choice| {
         let sides = [rows[choice.chosen].clone(), rows[choice.rejected].clone()];
-        let mut pair = pair_of(&group.prompt, &scored, choice, &settings.source);
+        let mut pair = pair_of(&group.prompt, &scored, choice, (&settings.source, settings.select.policy()));
         pair.generator = sides[0].generator.clone().filter(|name| sides[1].generator.as_ref() == Some(name));
         PairRows { pair, sides, candidates: rows.len() }
     };
@@ -332,7 +376,7 @@ mod tests {
         let rows = rows.map(|rest| format!(r#"{{"prompt": "a", "response": {rest}}}"#)).join("\n");
         std::fs::write(&candidates, rows).unwrap();
         let report = pair(&PairSettings::new(&candidates, dir.path().join("p.jsonl")), &mut Unwatched).unwrap();
-        assert_eq!((report.pairs, report.without_text, report.mean_gap), (1, 1, 1.0));
+        assert_eq!((report.pairs, report.without_text, report.mean_gap), (1, 1, Some(1.0)));
     }
 
     #[test]
@@ -406,5 +450,39 @@ mod tests {
         };
         assert_eq!(chosen(false), (vec!["best, and".into(), "good".into()], BTreeMap::new()));
         assert_eq!(chosen(true), (vec!["good".into()], [(NoPair::TooFew, 1)].into()));
+    }
+
+    #[test]
+    fn pairs_by_model_need_no_scores_and_are_off_policy() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |prompt: &str, by: &str| {
+            serde_json::json!({"prompt": prompt, "response": format!("{by} on {prompt}"), "generator": by}).to_string()
+        };
+        let rows = [row("a", "weak"), row("a", "strong"), row("a", "other"), row("b", "strong"), row("b", "other")];
+        let candidates = dir.path().join("pool.jsonl");
+        std::fs::write(&candidates, rows.join("\n")).unwrap();
+        let mut settings = PairSettings::new(&candidates, dir.path().join("delta.jsonl"));
+        settings.select = SelectSettings {
+            select: Select::Delta,
+            chosen_generators: vec!["strong".to_owned()],
+            rejected_generators: vec!["weak".to_owned()],
+            ..SelectSettings::default()
+        };
+        let report = pair(&settings, &mut Unwatched).unwrap();
+        assert_eq!((report.pairs, report.mean_gap, report.of_other_generators), (1, None, 2));
+        assert_eq!(report.dropped, [(NoPair::NotBothGenerators, 1)].into());
+        let pairs = simplemix_data::read_pairs(&settings.output, &Default::default()).unwrap();
+        assert_eq!((&pairs[0].chosen, &pairs[0].rejected), (&"strong on a".into(), &"weak on a".into()));
+        assert_eq!(
+            (pairs[0].policy, pairs[0].margin(), &pairs[0].generator),
+            (simplemix_data::Policy::Off, None, &None)
+        );
+        settings.select.rejected_generators = vec!["weka".to_owned()];
+        settings.output = dir.path().join("none.jsonl");
+        let error = pair(&settings, &mut Unwatched).unwrap_err();
+        assert!(error.is_input() && !settings.output.exists());
+        let expected =
+            "no response by `weka`, expected one of the models of column `generator`: `other`, `strong`, `weak`";
+        assert!(error.to_string().ends_with(expected), "{error}");
     }
 }

@@ -80,11 +80,18 @@ mod tests {
         reward_margin_scale: Some(2.0),
         uniform_share: None,
         seed: 3,
+        chosen_generators: Vec::new(),
+        rejected_generators: Vec::new(),
     };
     const SCORES: [f64; 4] = [0.1, 1.0, -0.4, 0.5];
 
     fn scored<'a>(texts: &[&'a str], scores: &[f64]) -> Vec<Scored<'a>> {
-        let one = |(text, score): (&&'a str, &f64)| Scored { text, score: Some(*score), is_reference: false };
+        let one = |(text, score): (&&'a str, &f64)| Scored {
+            text,
+            score: Some(*score),
+            is_reference: false,
+            generator: None,
+        };
         texts.iter().zip(scores).map(one).collect()
     }
 

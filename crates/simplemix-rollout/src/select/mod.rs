@@ -1,5 +1,6 @@
 //! Selection of pairs among the scored responses to a prompt.
 
+mod delta;
 mod mix_r;
 mod ranking;
 
@@ -39,6 +40,9 @@ pub enum Select {
     /// `pi(y) e^r` and `pi(y) e^-r`, approximated better with more candidates. Train on the pairs with the loss
     /// `soft_label` and the same scale.
     MixR,
+    /// By who wrote a response, without scores: those of the stronger models against those of the weaker ones, in turn. Delta
+    /// learning (arXiv:2507.06187).
+    Delta,
 }
 
 /// Rule of selection, and its bounds.
@@ -49,7 +53,7 @@ pub enum Select {
 /// let settings = SelectSettings { select: Select::AllGaps, min_gap: 0.5, ..SelectSettings::default() };
 /// assert!(settings.check().is_ok());
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SelectSettings {
     /// The rule.
@@ -82,6 +86,12 @@ pub struct SelectSettings {
     /// Random seed of the rule `mix-r`.
     #[serde(skip_serializing_if = "is_zero")]
     pub seed: u64,
+    /// Models, as in the column `generator`, whose responses the rule `delta` puts on the chosen side.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chosen_generators: Vec<String>,
+    /// Models, as in the column `generator`, whose responses the rule `delta` puts on the rejected side.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rejected_generators: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -106,7 +116,8 @@ impl SelectSettings {
             return refuse("max_pairs", "0".to_owned(), "at least 1");
         }
         self.check_threshold()?;
-        self.check_mix_r()
+        self.check_mix_r()?;
+        delta::check(self)
     }
 
     fn check_threshold(&self) -> Result<()> {
@@ -143,6 +154,30 @@ impl SelectSettings {
         }
     }
 
+    /// Refuses the rule `delta` for responses of one model.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn check_for_one_model(&self) -> Result<()> {
+        if self.select != Select::Delta {
+            return Ok(());
+        }
+        let expected =
+            "another rule for the responses of one model; `simplemix pair` takes a file with those of several";
+        Err(Error::Setting { key: "select", found: "`delta`".to_owned(), expected })
+    }
+
+    /// Policy of the pairs: models that the rule `delta` names are others than the one in training.
+    pub(crate) fn policy(&self) -> Policy {
+        if self.select == Select::Delta { Policy::Off } else { Policy::On }
+    }
+
+    /// Whether the responses of a model take part.
+    pub(crate) fn names(&self, generator: Option<&str>) -> bool {
+        let mut named = self.chosen_generators.iter().chain(&self.rejected_generators);
+        self.select != Select::Delta || named.any(|name| Some(name.as_str()) == generator)
+    }
+
     /// Whether reference responses take part.
     pub fn uses_reference(&self) -> bool {
         self.reference || self.select == Select::Dno
@@ -172,6 +207,8 @@ pub enum NoPair {
     NoReference,
     /// The prompt is white space only.
     BlankPrompt,
+    /// No model of the chosen side, or none of the rejected side, has responded.
+    NotBothGenerators,
 }
 
 impl NoPair {
@@ -187,6 +224,7 @@ impl NoPair {
             Self::OneSideOfThreshold => "all responses on one side of the threshold",
             Self::NoReference => "no scored reference",
             Self::BlankPrompt => "the prompt is blank",
+            Self::NotBothGenerators => "no response by a model of each side",
         }
     }
 }
@@ -200,6 +238,8 @@ pub(crate) struct Scored<'a> {
     pub(crate) score: Option<f64>,
     /// Whether this is the reference response.
     pub(crate) is_reference: bool,
+    /// Model that wrote it.
+    pub(crate) generator: Option<&'a str>,
 }
 
 /// A pair, by the indices of its responses.
@@ -217,13 +257,16 @@ pub(crate) struct Choice {
 /// # Errors
 /// The reason for which there is no pair.
 pub(crate) fn choose(id: &str, responses: &[Scored<'_>], settings: &SelectSettings) -> Result<Vec<Choice>, NoPair> {
+    if settings.select == Select::Delta {
+        return delta::pairs(responses, settings);
+    }
     let ranking = Ranking::new(responses, settings)?;
     match settings.select {
         Select::BestWorst => ranking.best_worst(),
         Select::Threshold => ranking.across_threshold(),
         Select::MaxMinGap => ranking.by_gap(1),
         Select::AllGaps | Select::Dno => ranking.by_gap(ranking.max_pairs()),
-        Select::MixR => mix_r::draw(id, &ranking).map(|choice| vec![choice]),
+        Select::MixR | Select::Delta => mix_r::draw(id, &ranking).map(|choice| vec![choice]),
     }
 }
 
@@ -263,6 +306,7 @@ pub fn select_pairs(
     generator: &str,
 ) -> Result<Selection> {
     settings.check()?;
+    settings.check_for_one_model()?;
     let mut selection = Selection::default();
     for ((prompt, candidates), scores) in prompts.iter().zip(candidates).zip(scores) {
         let scored: Vec<Scored<'_>> = candidates
@@ -270,12 +314,12 @@ pub fn select_pairs(
             .zip(scores)
             .filter_map(|(candidate, &score)| {
                 let text = candidate.text.as_deref().filter(|text| !text.trim().is_empty())?;
-                Some(Scored { text, score, is_reference: false })
+                Some(Scored { text, score, is_reference: false, generator: None })
             })
             .collect();
         match choose(&prompt.id, &scored, settings) {
             Ok(pairs) => selection.pairs.extend(pairs.into_iter().map(|choice| {
-                let mut pair = pair_of(prompt, &scored, choice, source);
+                let mut pair = pair_of(prompt, &scored, choice, (source, Policy::On));
                 pair.generator = Some(generator.to_owned());
                 pair
             })),
@@ -286,10 +330,15 @@ pub fn select_pairs(
 }
 
 /// The pair of a choice, with its scores.
-pub(crate) fn pair_of(prompt: &Prompt, scored: &[Scored<'_>], choice: Choice, source: &str) -> Pair {
+pub(crate) fn pair_of(
+    prompt: &Prompt,
+    scored: &[Scored<'_>],
+    choice: Choice,
+    (source, policy): (&str, Policy),
+) -> Pair {
     let Choice { chosen, rejected } = choice;
     let response = |i: usize| prompt.prompt.response(scored[i].text);
-    let mut pair = Pair::new(prompt.prompt.clone(), response(chosen), response(rejected), source, Policy::On)
+    let mut pair = Pair::new(prompt.prompt.clone(), response(chosen), response(rejected), source, policy)
         .with_inputs(prompt.inputs.clone());
     pair.task = prompt.task.clone();
     pair.score_chosen = scored[chosen].score;

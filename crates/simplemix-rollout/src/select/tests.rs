@@ -4,7 +4,8 @@ use super::*;
 use crate::preset::Preset;
 
 fn scored<'a>(texts: &[&'a str], scores: &[f64]) -> Vec<Scored<'a>> {
-    let one = |(text, score): (&&'a str, &f64)| Scored { text, score: Some(*score), is_reference: false };
+    let one =
+        |(text, score): (&&'a str, &f64)| Scored { text, score: Some(*score), is_reference: false, generator: None };
     texts.iter().zip(scores).map(one).collect()
 }
 
@@ -26,21 +27,21 @@ fn best_meets_worst() {
 
 #[test]
 fn prompts_that_teach_nothing_are_told_apart() {
-    let reason = |texts: &[&str], scores: &[f64], settings: SelectSettings| {
-        pairs(&scored(texts, scores), &settings).unwrap_err()
+    let reason = |texts: &[&str], scores: &[f64], settings: &SelectSettings| {
+        pairs(&scored(texts, scores), settings).unwrap_err()
     };
     let plain = SelectSettings::default();
-    assert_eq!(reason(&["a", "b"], &[1.0, 1.0], plain), NoPair::AllAlike);
-    assert_eq!(reason(&["a", "a "], &[1.0, 0.0], plain), NoPair::SameText);
-    assert_eq!(reason(&["a", "b"], &[1.0, f64::NAN], plain), NoPair::NotANumber);
-    assert_eq!(reason(&["a"], &[1.0], plain), NoPair::TooFew);
-    assert_eq!(reason(&[], &[], plain), NoPair::TooFew);
-    let bounds = SelectSettings { min_gap: 0.5, max_gap: Some(0.8), ..plain };
-    assert_eq!(reason(&["a", "b"], &[0.4, 0.0], bounds), NoPair::GapTooSmall);
-    assert_eq!(reason(&["a", "b"], &[1.0, 0.0], bounds), NoPair::GapTooLarge);
+    assert_eq!(reason(&["a", "b"], &[1.0, 1.0], &plain), NoPair::AllAlike);
+    assert_eq!(reason(&["a", "a "], &[1.0, 0.0], &plain), NoPair::SameText);
+    assert_eq!(reason(&["a", "b"], &[1.0, f64::NAN], &plain), NoPair::NotANumber);
+    assert_eq!(reason(&["a"], &[1.0], &plain), NoPair::TooFew);
+    assert_eq!(reason(&[], &[], &plain), NoPair::TooFew);
+    let bounds = SelectSettings { min_gap: 0.5, max_gap: Some(0.8), ..plain.clone() };
+    assert_eq!(reason(&["a", "b"], &[0.4, 0.0], &bounds), NoPair::GapTooSmall);
+    assert_eq!(reason(&["a", "b"], &[1.0, 0.0], &bounds), NoPair::GapTooLarge);
     let threshold = SelectSettings { threshold: Some(0.5), ..with(Select::Threshold) };
-    assert_eq!(reason(&["a", "b"], &[0.4, 0.0], threshold), NoPair::OneSideOfThreshold);
-    assert_eq!(reason(&["a", "b"], &[0.4, 0.0], with(Select::Dno)), NoPair::NoReference);
+    assert_eq!(reason(&["a", "b"], &[0.4, 0.0], &threshold), NoPair::OneSideOfThreshold);
+    assert_eq!(reason(&["a", "b"], &[0.4, 0.0], &with(Select::Dno)), NoPair::NoReference);
     assert_eq!(pairs(&scored(&["a", "b"], &[0.5, 0.0]), &bounds), Ok(vec![(0, 1)]), "bounds are inclusive");
 }
 
@@ -86,8 +87,8 @@ fn a_teacher_is_never_rejected() {
 fn settings_out_of_range_are_named() {
     let message = |settings: SelectSettings| settings.check().unwrap_err().to_string();
     let plain = SelectSettings::default();
-    assert!(message(SelectSettings { min_gap: f64::NAN, ..plain }).contains("`min_gap` is NaN"));
-    assert!(message(SelectSettings { min_gap: 2.0, max_gap: Some(1.0), ..plain }).contains("`max_gap` is 1"));
+    assert!(message(SelectSettings { min_gap: f64::NAN, ..plain.clone() }).contains("`min_gap` is NaN"));
+    assert!(message(SelectSettings { min_gap: 2.0, max_gap: Some(1.0), ..plain.clone() }).contains("`max_gap` is 1"));
     assert!(message(with(Select::Threshold)).contains("`threshold` is not set"));
-    assert!(message(SelectSettings { threshold: Some(1.0), ..plain }).contains("except with the rule"));
+    assert!(message(SelectSettings { threshold: Some(1.0), ..plain.clone() }).contains("except with the rule"));
 }
