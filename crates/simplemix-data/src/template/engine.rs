@@ -10,7 +10,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use super::budget;
 use super::python_json::{Layout, to_python_json};
 use super::values::{Range, bind, refuse};
-use super::{filters, methods, operators, python_text, tests};
+use super::{filters, methods, namespaces, operators, python_text, tests};
 
 /// Builds an environment without templates.
 pub(super) fn environment(fuel: u64) -> Environment<'static> {
@@ -25,6 +25,7 @@ pub(super) fn environment(fuel: u64) -> Environment<'static> {
     filters::add_to(&mut environment);
     tests::add_to(&mut environment);
     environment.add_function("raise_exception", raise_exception);
+    environment.add_function("namespace", namespaces::namespace);
     environment.add_function("range", |args: Rest<Value>| Range::function(&args));
     for name in ["lipsum", "cycler", "joiner"] {
         environment.add_function(name, move |_: Rest<Value>| -> Result<Value, Error> {

@@ -11,6 +11,7 @@ mod engine;
 mod filters;
 mod markup;
 mod methods;
+mod namespaces;
 mod number_filters;
 mod operators;
 mod python_format;
@@ -33,6 +34,8 @@ use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use self::namespaces::Release;
 
 use crate::error::{Error, Result};
 use crate::message::{Message, TemplateInputs};
@@ -69,6 +72,7 @@ impl Default for TemplateLimits {
 pub struct ChatTemplate {
     name: String,
     environment: Arc<Environment<'static>>,
+    release: Arc<Release>,
     special_tokens: Arc<SpecialTokens>,
     limits: TemplateLimits,
     source: Arc<str>,
@@ -148,8 +152,8 @@ impl ChatTemplate {
             .add_template_owned(MAIN, rewrite::rewritten(text))
             .map_err(|error| template_error(&name, &error))?;
         let special_tokens = Arc::new(SpecialTokens::default());
-        let environment = Arc::new(environment);
-        Ok(Self { date: None, name, environment, special_tokens, limits, source: text.into(), tool_use: None })
+        let (environment, release) = (Arc::new(environment), Arc::new(Release::of([text])));
+        Ok(Self { date: None, name, environment, release, special_tokens, limits, source: text.into(), tool_use: None })
     }
 
     /// Sets the template of conversations with tools.
@@ -159,6 +163,7 @@ impl ChatTemplate {
             .add_template_owned(TOOL_USE, rewrite::rewritten(text))
             .map_err(|error| template_error(&self.name, &error))?;
         self.environment = Arc::new(environment);
+        self.release = Arc::new(Release::of([&*self.source, text]));
         self.tool_use = Some(text.into());
         Ok(self)
     }
@@ -291,6 +296,7 @@ impl ChatTemplate {
         let template = self.environment.get_template(name).expect("the templates were added when this was built");
         let mut output = engine::Bounded::new(self.limits.output_bytes);
         let rendered = template.render_captured_to(Serde(arguments), &mut output).map(drop);
+        self.release.run();
         if output.exceeded() {
             let message = format!("the output exceeds {} bytes", self.limits.output_bytes);
             return Err(Error::Template { name: self.name.clone(), message });
