@@ -24,6 +24,7 @@ mod reading;
 mod reproduction;
 mod secrets;
 mod terminal;
+mod together;
 mod training;
 
 #[cfg(feature = "faults")]

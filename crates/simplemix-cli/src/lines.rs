@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,22 +32,32 @@ const SILENCE: Duration = Duration::from_secs(60);
 static LOG: OnceLock<PathBuf> = OnceLock::new();
 
 /// From now on nothing is printed, since another process speaks for this one; what is beside the result goes to the file `log`.
-pub(crate) fn write_to(log: PathBuf) {
+pub(crate) fn leave_to(log: PathBuf) {
     IS_CLOSED.store(true, Ordering::SeqCst);
     let _ = LOG.set(log);
 }
 
+/// Writes a line to the file that stands in for standard error, if there is one.
+///
+/// # Errors
+/// The failure with the file's path.
+pub(crate) fn log(line: &str) -> std::io::Result<()> {
+    let Some(log) = LOG.get() else { return Ok(()) };
+    let failed = |reason: std::io::Error| {
+        std::io::Error::new(reason.kind(), format!("{}: writing failed: {reason}", log.display()))
+    };
+    opened(log).and_then(|mut file| writeln!(file, "{line}")).map_err(failed)
+}
+
+fn opened(log: &Path) -> std::io::Result<std::fs::File> {
+    log.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::OpenOptions::new().create(true).append(true).open(log)
+}
+
 /// Standard error, or the file that stands in for it.
 pub(crate) fn beside() -> Box<dyn Write> {
-    let Some(log) = LOG.get() else { return Box::new(std::io::stderr()) };
-    let opened = log
-        .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| std::fs::OpenOptions::new().create(true).append(true).open(log));
-    match opened {
-        Ok(file) => Box::new(file),
-        Err(_) => Box::new(std::io::stderr()),
-    }
+    let file = LOG.get().and_then(|log| opened(log).ok());
+    file.map_or_else(|| Box::new(std::io::stderr()) as Box<dyn Write>, |file| Box::new(file))
 }
 
 /// A line of the command's result.
@@ -98,7 +108,15 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
 pub(crate) fn warn(line: &str) {
     note_time();
     let line = shown(line).replace('\n', "\n  ");
-    let _ = writeln!(beside(), "{line}");
+    match LOG.get() {
+        None => drop(writeln!(std::io::stderr(), "{line}")),
+        Some(_) => {
+            if let Err(reason) = log(&line) {
+                // A terminal or a launcher's log may take what the disk does not.
+                let _ = writeln!(std::io::stderr(), "{line}\n{}", shown(&reason.to_string()));
+            }
+        }
+    }
 }
 
 /// From now on, a line says that `command` is at work whenever it was silent for a minute. A terminal has bars for that.

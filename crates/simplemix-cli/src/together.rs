@@ -17,7 +17,7 @@ use tch::Device;
 
 use crate::failure::{Fails, Failure, Result};
 use crate::interrupt;
-use crate::lines;
+use crate::lines::{self, warn};
 
 /// Variable of processes that end with the one that has started them.
 const STARTED: &str = "SIMPLEMIX_STARTED";
@@ -50,7 +50,7 @@ impl Processes {
             )));
         }
         if place.rank > 0 {
-            lines::write_to(log(output, place.rank));
+            lines::leave_to(log(output, place.rank));
         }
         if place.size == 1 {
             return Ok(Some(Self::default()));
@@ -62,6 +62,7 @@ impl Processes {
             options.limit = Duration::try_from_secs_f64(seconds).input()?;
         }
         let group = Group::open(&place, opened, &options).run()?;
+        group.agree("program", &program().run()?).run()?;
         Ok(Some(Self { group: Some(Arc::new(group)), device: Some(opened) }))
     }
 
@@ -76,6 +77,19 @@ impl Processes {
     /// Whether this process writes files and speaks for all.
     pub(crate) fn is_first(&self) -> bool {
         self.group.as_ref().is_none_or(|group| group.rank() == 0)
+    }
+
+    /// Sees that a process for which another one speaks can write its log.
+    pub(crate) fn begin_log(&self) -> Result {
+        let Some(group) = self.group.as_ref().filter(|group| group.rank() > 0) else { return Ok(()) };
+        lines::log(&format!("rank {} of {}, process {}", group.rank(), group.size(), std::process::id())).run()
+    }
+
+    /// Tells the others of work that may take any time.
+    pub(crate) fn does_at_length(&self, text: &str) {
+        if let Some(group) = &self.group {
+            group.does_at_length(text);
+        }
     }
 
     /// Sees that all processes have found the same.
@@ -98,6 +112,12 @@ impl Processes {
         }
         done
     }
+}
+
+/// This program as the others have to have it too: its version, and its length, in which builds of one version differ.
+fn program() -> std::io::Result<String> {
+    let length = std::fs::metadata(std::env::current_exe()?)?.len();
+    Ok(format!("simplemix {} of {length} bytes", env!("CARGO_PKG_VERSION")))
 }
 
 /// Log of a process that does not speak.
@@ -129,39 +149,42 @@ pub(crate) fn end_with_the_starter() {
 
 /// Starts this command as `count` processes on this machine and waits for them. The exit code is that of the first of them, which
 /// speaks for all.
-pub(crate) fn launch(count: usize) -> Result {
+pub(crate) fn launch(count: usize, output: Option<&Path>) -> Result {
     let keeper = StoreKeeper::open().run()?;
-    let mut started = Started { children: Vec::new(), ended: vec![None; count] };
+    let mut started = Started { children: Vec::new(), ends: Vec::new(), is_interrupted: false };
     for rank in 0..count {
         started.children.push(start(rank, count, keeper.port())?);
     }
-    started.wait()?;
-    match started.ended.iter().flatten().find(|status| !status.success()) {
-        None => Ok(()),
-        Some(status) => Err(started.failure(*status)),
-    }
+    started.wait(&keeper)?;
+    started.outcome(output)
 }
 
 /// Processes that were started here, by rank, and how they have ended.
 struct Started {
     children: Vec<Child>,
-    ended: Vec<Option<ExitStatus>>,
+    /// Ranks in the order of their ends.
+    ends: Vec<(usize, ExitStatus)>,
+    is_interrupted: bool,
 }
 
 impl Started {
-    fn wait(&mut self) -> Result {
+    fn wait(&mut self, keeper: &StoreKeeper) -> Result {
         let interrupted = interrupt::flag();
         let mut failed_at = None::<Instant>;
         let mut told = [false; 2];
-        while self.ended.iter().any(Option::is_none) {
-            for (child, ended) in self.children.iter_mut().zip(&mut self.ended).filter(|(_, ended)| ended.is_none()) {
-                *ended = child.try_wait().run()?;
+        while self.ends.len() < self.children.len() {
+            let before = self.ends.len();
+            self.look()?;
+            for (rank, status) in self.ends[before..].iter().filter(|(_, status)| !status.success()) {
+                // Those that are left know it already if it has told them, and cannot know it if it was killed.
+                let _ = keeper.tell_end(*rank, &ended(*status));
             }
             if interrupted.swap(false, Ordering::SeqCst) {
+                self.is_interrupted = true;
                 // A terminal has told them too; a second time does no harm.
                 self.signal(Signal::SIGTERM);
             }
-            if self.ended.iter().flatten().any(|status| !status.success()) {
+            if self.ends.iter().any(|(_, status)| !status.success()) {
                 let since = now().duration_since(*failed_at.get_or_insert_with(now));
                 for (at, (told, signal)) in told.iter_mut().zip([Signal::SIGTERM, Signal::SIGKILL]).enumerate() {
                     if !*told && since >= GRACE * (at as u32 + 1) {
@@ -175,23 +198,55 @@ impl Started {
         Ok(())
     }
 
+    /// Notes which processes have ended.
+    fn look(&mut self) -> Result {
+        for (rank, child) in self.children.iter_mut().enumerate() {
+            if !self.ends.iter().any(|(ended, _)| *ended == rank)
+                && let Some(status) = child.try_wait().run()?
+            {
+                self.ends.push((rank, status));
+            }
+        }
+        Ok(())
+    }
+
     fn signal(&self, signal: Signal) {
-        for (child, _) in self.children.iter().zip(&self.ended).filter(|(_, ended)| ended.is_none()) {
+        let has_ended = |rank: usize| self.ends.iter().any(|(ended, _)| *ended == rank);
+        for (_, child) in self.children.iter().enumerate().filter(|(rank, _)| !has_ended(*rank)) {
             // One that has ended meanwhile is none to be told.
             let _ = kill(Pid::from_raw(child.id().cast_signed()), signal);
         }
     }
 
-    /// The failure as the first process has told it, or that it could not; `other` is that of any process.
-    fn failure(&self, other: ExitStatus) -> Failure {
-        let first = self.ended[0].unwrap_or(other);
-        match first.signal() {
-            Some(signal) => Failure::Run(anyhow::anyhow!(
-                "process 0 was ended by signal {signal}{}",
-                if signal == Signal::SIGKILL as i32 { ", which the system sends where memory runs out" } else { "" }
-            )),
-            None => Failure::Told(first.code().filter(|code| *code != 0).unwrap_or(1)),
+    /// The failure as the first process has told it, or as it was seen from here.
+    fn outcome(&self, output: Option<&Path>) -> Result {
+        let mut failed = self.ends.iter().filter(|(_, status)| !status.success());
+        let Some(&(rank, status)) = failed.clone().next() else { return Ok(()) };
+        let spoken = failed.find(|(rank, _)| *rank == 0).and_then(|(_, status)| status.code());
+        if let Some(code) = spoken {
+            return Err(Failure::Told(code));
         }
+        let was_asked = |status: &ExitStatus| status.signal().is_none_or(|signal| signal != Signal::SIGKILL as i32);
+        if self.is_interrupted && self.ends.iter().all(|(_, status)| was_asked(status)) {
+            warn("stopped");
+            return Err(Failure::Interrupted);
+        }
+        let more = match rank {
+            0 => String::new(),
+            _ => format!("; what it had to say is in {}", log(output, rank).display()),
+        };
+        Err(Failure::Run(anyhow::anyhow!("rank {rank} {}{more}", ended(status))))
+    }
+}
+
+/// How a process has ended, in words.
+fn ended(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) if signal == Signal::SIGKILL as i32 => {
+            format!("was ended by signal {signal}, which the system sends where memory runs out")
+        }
+        (Some(signal), _) => format!("was ended by signal {signal}"),
+        (None, code) => format!("ended with exit code {}", code.unwrap_or(1)),
     }
 }
 

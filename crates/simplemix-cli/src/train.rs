@@ -199,7 +199,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     match Processes::join(&config.parallel, &mut config.device, config.output.as_deref())? {
         Some(processes) => processes.work(|processes| train(args, config, processes)),
-        None => launch(config.parallel.processes),
+        None => launch(config.parallel.processes, config.output.as_deref()),
     }
 }
 
@@ -230,6 +230,7 @@ fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result 
     config.model = config.model.as_deref().map(folder).transpose().input()?;
     let reference = &mut config.reference.model;
     *reference = reference.as_deref().map(folder).transpose().input()?;
+    processes.does_at_length("reading pairs");
     let mut run = Run::prepare(config).map_err(|error| match error {
         simplemix_train::Error::Setting(error) => refused(&error, args),
         other => Failure::Input(other.into()),
@@ -247,6 +248,7 @@ fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result 
         (true, false) => Resume::Yes,
         (true, true) => Resume::Anyway,
     };
+    processes.begin_log()?;
     let finished = run.start(resume, &mut terminal).map_err(|error| match error {
         simplemix_train::Error::Differs { .. } => Failure::Input(error.into()),
         simplemix_train::Error::Files(error) if error.is_input() => Failure::Input(error.into()),

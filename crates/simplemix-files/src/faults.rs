@@ -12,6 +12,7 @@
 //! | `SIMPLEMIX_FAULT=torn:N` | the same, but if operation N is a write, half of it is done |
 //! | `SIMPLEMIX_FAULT=powerloss:N` | the same as `abort:N`, and the disk loses what was not synced by then |
 //! | `SIMPLEMIX_FAULT=powerloss:N:WAY` | the same, in one of eight ways, from 0 |
+//! | `SIMPLEMIX_FAULT=stall:N:SECONDS` | operation N takes so much longer, and is done |
 //! | `SIMPLEMIX_FAULT_LOG=FILE` | appends a line to FILE for each operation: `write /path/of/the/file` |
 //!
 //! A write or creation fails as on a full disk (`ENOSPC`; a write has written half of its bytes by then), everything else
@@ -47,6 +48,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -69,12 +71,13 @@ enum Fault {
     Abort,
     Torn,
     PowerLoss,
+    Stall,
 }
 
 struct Environment {
     fault: Fault,
     at: Option<u64>,
-    /// How power is lost.
+    /// How power is lost, or for how many seconds the disk stalls.
     way: Option<u64>,
     log: Option<std::path::PathBuf>,
 }
@@ -85,6 +88,7 @@ static ENVIRONMENT: LazyLock<Environment> = LazyLock::new(|| {
         Some(("abort", number)) => (Fault::Abort, number),
         Some(("torn", number)) => (Fault::Torn, number),
         Some(("powerloss", number)) => (Fault::PowerLoss, number),
+        Some(("stall", number)) => (Fault::Stall, number),
         _ => (Fault::Error, text.as_str()),
     };
     let (number, way) = number.split_once(':').map_or((number, None), |(number, way)| (number, way.parse().ok()));
@@ -137,6 +141,10 @@ pub(crate) fn before(operation: Operation, path: &Path, tear: &mut dyn FnMut() -
     }
     match environment.fault {
         Fault::Error => return Err(error(operation)),
+        Fault::Stall => {
+            std::thread::sleep(Duration::from_secs(environment.way.unwrap_or(1)));
+            return Ok(());
+        }
         Fault::Abort => {}
         Fault::Torn => tear()?,
         Fault::PowerLoss => disk::lose_power(environment.way.unwrap_or(number)),

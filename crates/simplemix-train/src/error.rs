@@ -165,6 +165,17 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process does not see what the first one writes to the run folder.
+    #[error(
+        "{path}: rank {rank} does not see what rank 0 has written here; the run folder has to be one that all processes share, such \
+         as on a network's file system"
+    )]
+    NotShared {
+        /// The folder.
+        path: PathBuf,
+        /// Number of the process.
+        rank: usize,
+    },
     /// A folder holds no run to resume.
     #[error("{path}: no run to resume, expected metrics.jsonl in it")]
     NoRun {

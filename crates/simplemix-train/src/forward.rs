@@ -220,7 +220,10 @@ pub(crate) fn score_together(
 ) -> Result<Scored> {
     let all: Vec<usize> = (0..set.len()).collect();
     let own = team.share(&all);
-    let scored = score_pairs(model, set, &own, options, &mut |done| progress((done * team.size()).min(all.len())))?;
+    let scored = score_pairs(model, set, &own, options, &mut |done| {
+        team.does_part("scoring pairs", done, own.len());
+        progress((done * team.size()).min(all.len()));
+    })?;
     if team.size() == 1 || all.is_empty() {
         return Ok(scored);
     }

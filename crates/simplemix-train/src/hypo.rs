@@ -107,12 +107,13 @@ impl Hypo {
     }
 
     /// Samples responses to the prompts of update `step` from the policy.
-    /// Each prompt comes with its place in the update.
+    /// Each prompt comes with its place in the update; `progress` is told prompts that are done, and all.
     pub(crate) fn sample<'a>(
         &self,
         policy: &CausalLm,
         prompts: &[(usize, &'a [u32])],
         step: u64,
+        progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Sampled<'a>>> {
         // Every prompt of every update has a random stream of its own, so that neither resuming nor other processes change
         // anything.
@@ -127,7 +128,7 @@ impl Hypo {
             batch_rows: self.settings.rows(prompts.len()),
             ..GenerateOptions::default()
         };
-        let responses = policy.generate(&requests, &options, &mut |_, _| {})?;
+        let responses = policy.generate(&requests, &options, progress)?;
         let sampled = prompts.iter().zip(responses).map(|((_, prompt), responses)| Sampled {
             prompt,
             ended: responses.iter().filter(|response| response.finish == Finish::Stop).count(),

@@ -146,7 +146,8 @@ fn sampled_responses_give_the_divergence_and_its_gradient() {
     let at_once = ForwardOptions { micro_batch_tokens: 4096, ..OPTIONS };
     let mut estimates = Vec::new();
     for step in 0..updates as u64 {
-        let sampled = hypo.sample(&policy, &placed(&vec![&PROMPT[..]; prompts as usize]), step).unwrap();
+        let sampled =
+            hypo.sample(&policy, &placed(&vec![&PROMPT[..]; prompts as usize]), step, &mut |_, _| {}).unwrap();
         let sums = hypo.accumulate(&policy, &sampled, 1.0 / count, &at_once).unwrap();
         estimates.push(sums.metrics()[0].1);
     }
@@ -164,7 +165,7 @@ fn sampled_responses_give_the_divergence_and_its_gradient() {
 fn an_updates_gradient_is_the_formulas() {
     let (policy, hypo) = hypo();
     let prompts: [&[u32]; 4] = [&PROMPT, &[1], &[2, 2, 0, 1, 2], &[0, 1]];
-    let sampled = hypo.sample(&policy, &placed(&prompts), 5).unwrap();
+    let sampled = hypo.sample(&policy, &placed(&prompts), 5, &mut |_, _| {}).unwrap();
     let mut all = Vec::new();
     for Sampled { prompt, responses, .. } in &sampled {
         let [first, second] = [0, 1].map(|i| log_ratio(&policy, &hypo, prompt, &responses[i]));
@@ -191,7 +192,7 @@ fn an_updates_gradient_is_the_formulas() {
 fn samples_follow_from_update_and_place() {
     let (policy, hypo) = hypo();
     let sample = |prompts: usize, step| -> Vec<Vec<Vec<u32>>> {
-        let sampled = hypo.sample(&policy, &placed(&vec![&PROMPT[..]; prompts]), step).unwrap();
+        let sampled = hypo.sample(&policy, &placed(&vec![&PROMPT[..]; prompts]), step, &mut |_, _| {}).unwrap();
         sampled.into_iter().map(|sampled| sampled.responses).collect()
     };
     let all = sample(3, 4);

@@ -318,7 +318,9 @@ impl Learner for PreferenceLearner<'_> {
         let prompts: Vec<(usize, &[u32])> =
             batch[..count].iter().map(|&pair| self.train.tokens.get(pair).prompt).enumerate().collect();
         // Dropout is off here: samples and their log-probabilities have to be of one distribution.
-        let sampled = hypo.sample(&self.policy.model, &self.team.share(&prompts), step)?;
+        let own = self.team.share(&prompts);
+        let mut progress = |done, all| self.team.does_part("sampling responses", done, all);
+        let sampled = hypo.sample(&self.policy.model, &own, step, &mut progress)?;
         let weight = hypo.settings().lambda / count as f64;
         let sums = hypo.accumulate(&self.policy.model, &sampled, weight, &self.options.forward)?;
         Ok(sums.of_all(&self.team)?.metrics())

@@ -142,6 +142,7 @@ impl Learner for RewardLearner<'_> {
         for part in pairs.table.micro_batches(&own, self.options.micro_batch_tokens)? {
             let scores = self.scores(&self.model, pairs, part)?;
             found.extend(stats(&self.loss(&scores)?, &scores)?.into_iter().map(PairStats::to_row));
+            team.does_part("scoring held-out pairs", found.len(), own.len());
             progress((found.len() * team.size()).min(all.len()), all.len());
         }
         let found = team.gather(all.len(), found, "scoring held-out pairs")?;

@@ -60,6 +60,13 @@ impl Team {
         }
     }
 
+    /// As [`Team::does`], for work of which parts are done.
+    pub(crate) fn does_part(&self, what: &str, done: usize, all: usize) {
+        if self.size() > 1 {
+            self.does(&format!("{what}, {done} of {all} done"));
+        }
+    }
+
     /// As [`Team::does`], for work that may take any time.
     pub(crate) fn does_at_length(&self, text: &str) {
         if let Some(group) = self.group() {
@@ -169,7 +176,7 @@ impl Team {
         Ok(whole)
     }
 
-    /// Sees that `value` is the same for all processes.
+    /// Sees that `value` is the same for all processes; `what` says in an error what differs.
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
         self.group().map_or(Ok(()), |group| Ok(group.agree(what, value)?))
     }

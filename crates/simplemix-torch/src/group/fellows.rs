@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::native;
 use super::place::Place;
-use super::store::Store;
+use super::store::{AGENT, Store};
 use crate::error::{Error, Result};
 
 /// Time between two signs of life.
 const BEAT: Duration = Duration::from_millis(500);
 /// Time that a rank may give no sign before its end is presumed where a connection has broken.
 const SILENCE: Duration = Duration::from_millis(1800);
-/// Time from which work under way is looked at closely.
+/// Time from which work under way is looked at closely, or a quarter of the limit if that is less.
 const SLOW: Duration = Duration::from_secs(3);
 /// Time that the keeper of the store waits for the others before it takes the store away.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -46,6 +46,8 @@ struct State {
     failure: Option<Failure>,
     /// Whether work of this rank has failed, and the reason is looked for.
     is_broken: bool,
+    /// Time from which this rank waits for what others have to tell.
+    waiting: Option<Instant>,
 }
 
 /// Occupation of a rank.
@@ -122,6 +124,10 @@ impl Fellows {
         Ok(Self { shared, thread: Some(thread) })
     }
 
+    pub(super) fn limit(&self) -> Duration {
+        self.shared.limit
+    }
+
     /// A group to be ended at a failure.
     pub(super) fn add(&self, group: &Arc<native::Group>) {
         lock(&self.shared.groups).push(Arc::clone(group));
@@ -134,12 +140,18 @@ impl Fellows {
         state.doing.is_slow = is_slow;
     }
 
-    /// Counts work that the group is given; whoever has given less is behind.
-    pub(super) fn gives(&self, text: &'static str) {
+    /// Counts work that the group is given, and returns its number; whoever has given less is behind.
+    pub(super) fn gives(&self, text: &str) -> u64 {
         let mut state = lock(&self.shared.state);
         state.doing.given += 1;
         state.doing.is_slow = false;
         state.doing.text = text.to_owned();
+        state.doing.given
+    }
+
+    /// Says whether this rank waits for what others have to tell.
+    pub(super) fn waits(&self, waits: bool) {
+        lock(&self.shared.state).waiting = waits.then(Instant::now);
     }
 
     /// An error if a failure of a rank is known by now.
@@ -163,13 +175,14 @@ impl Fellows {
         }
     }
 
-    /// Tells all others that this rank fails, and why.
+    /// Tells all others that this rank fails, and why: for a reason of its own, or for another rank, which is named then.
     pub(super) fn fail(&self, store: &Store, reason: &str) {
-        let own = self.shared.place.rank;
+        let (rank, found) = match lock(&self.shared.state).failure.clone() {
+            Some(Failure::Rank { rank, found }) => (rank, found),
+            _ => (self.shared.place.rank, format!("failed: {reason}")),
+        };
         // Nobody else is left to tell where the store does not answer.
-        if store.add("failures", 1).is_ok_and(|number| number == 1) {
-            let _ = store.set("failure", &format!("{own}\t{reason}"));
-        }
+        let _ = store.tell_failure(rank, &found);
         if self.shared.place.keeps_store() {
             // This rank's own thread hears it too.
             let all = self.shared.place.size as i64;
@@ -209,6 +222,9 @@ fn wait_until(limit: Duration, mut is_done: impl FnMut() -> bool) {
 /// The thread that gives signs of life and looks for those of others.
 struct Watch<'a> {
     shared: &'a Shared,
+    /// Time from which work under way is looked at closely, and time from then on until it is too late.
+    slow: Duration,
+    patience: Duration,
     store: Store,
     beat: u64,
     signs: Vec<Option<Sign>>,
@@ -218,7 +234,9 @@ struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     fn new(shared: &'a Shared, store: Store) -> Self {
-        Self { shared, store, beat: 0, signs: vec![None; shared.place.size], silent: None }
+        let slow = SLOW.min(shared.limit / 4);
+        let (patience, signs) = (shared.limit - slow, vec![None; shared.place.size]);
+        Self { shared, slow, patience, store, beat: 0, signs, silent: None }
     }
 
     fn run(mut self) {
@@ -240,13 +258,12 @@ impl<'a> Watch<'a> {
             (state.doing.clone(), state.is_broken)
         };
         self.store.set(&format!("sign/{}", self.shared.place.rank), &doing.to_text(self.beat))?;
-        if let Some(told) = self.store.find("failure")? {
+        if let Some((rank, found)) = self.store.told_failure()? {
             self.store.add("heard", 1)?;
-            let (rank, reason) = told.split_once('\t').unwrap_or(("0", told.as_str()));
-            return Ok(Some(Failure::Rank { rank: rank.parse().unwrap_or(0), found: format!("failed: {reason}") }));
+            return Ok(Some(Failure::Rank { rank, found }));
         }
-        let pending = self.pending().unwrap_or(SLOW);
-        if !is_broken && pending < SLOW {
+        let pending = self.pending().unwrap_or(self.slow);
+        if !is_broken && pending < self.slow {
             // Signs that were seen before would look old.
             self.signs.fill(None);
             return Ok(None);
@@ -256,8 +273,9 @@ impl<'a> Watch<'a> {
     }
 
     fn pending(&self) -> Result<Duration> {
+        let told = lock(&self.shared.state).waiting.map_or(Duration::ZERO, |since| since.elapsed());
         let groups = lock(&self.shared.groups).clone();
-        groups.iter().try_fold(Duration::ZERO, |most, group| Ok(most.max(group.pending()?)))
+        groups.iter().try_fold(told, |most, group| Ok(most.max(group.pending()?)))
     }
 
     fn read_signs(&mut self) -> Result<()> {
@@ -293,12 +311,12 @@ impl<'a> Watch<'a> {
 
     /// A rank for which this one has waited too long, and which has done nothing new meanwhile.
     fn late_rank(&self, own: &Doing, pending: Duration) -> Option<Failure> {
-        if let Some(failure) = self.silent_rank(self.shared.limit) {
+        if let Some(failure) = self.silent_rank(self.patience.max(SILENCE)) {
             return Some(failure);
         }
         let behind = |(_, sign): &(usize, &Sign)| sign.doing.given < own.given;
         let (rank, sign) = self.known_signs().filter(behind).min_by_key(|(_, sign)| sign.doing.given)?;
-        if sign.doing.is_slow || sign.doing_since.elapsed() < self.shared.limit {
+        if sign.doing.is_slow || sign.doing_since.elapsed() < self.patience {
             return None;
         }
         let found = format!(
@@ -329,7 +347,7 @@ impl<'a> Watch<'a> {
             return None;
         }
         Some(match self.shared.place.is_kept_by_agent {
-            true => Failure::Store { who: "torchrun", text },
+            true => Failure::Store { who: AGENT, text },
             false => {
                 let found = format!("has ended, was killed or stands still: the store, which it keeps, says: {text}");
                 Failure::Rank { rank: 0, found }

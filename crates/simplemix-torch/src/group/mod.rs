@@ -102,17 +102,19 @@ impl Group {
     /// Connects the processes; returns once all have come.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store cannot be reached; [`Error::Rank`] if a rank does not come in time; [`Error::Torch`] if the
-    /// processes cannot be connected.
+    /// [`Error::Store`] if the store cannot be reached; [`Error::Rank`] if a rank does not come in time; [`Error::Differs`] if the
+    /// ranks mean groups of another size or kind; [`Error::Argument`] for a number that two processes have; [`Error::Torch`] if
+    /// the processes cannot be connected.
     pub fn open(place: &Place, device: Device, options: &GroupOptions) -> Result<Self> {
         let store = Store::open(place, options.limit)?;
         let fellows = Fellows::begin(place, &store, options.limit)?;
-        let ranks = (place.rank, place.size);
-        let (backend, native) = match device {
-            Device::Cuda(number) => (Backend::Nccl, open_nccl(&store, &fellows, ranks, number as i32, options)?),
-            _ => (Backend::Gloo, open_gloo(&store, &fellows, ranks, options)?),
-        };
-        Ok(Self::of(place, backend, native, fellows, store))
+        match connect(place, device, &store, &fellows, options) {
+            Ok((backend, native)) => Ok(Self::of(place, backend, native, fellows, store)),
+            Err(error) => {
+                fellows.fail(&store, &error.to_string());
+                Err(error)
+            }
+        }
     }
 
     /// A group of NCCL over tensors of the host, for tests with a library that stands in for NCCL.
@@ -149,6 +151,11 @@ impl Group {
     /// Way in which tensors are exchanged.
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Time after which a rank that others wait for, and that does nothing new, is an error.
+    pub fn limit(&self) -> Duration {
+        self.fellows.limit()
     }
 
     /// Work done by now.
@@ -235,28 +242,7 @@ impl Group {
     /// # Errors
     /// [`Error::Differs`]; [`Error::Rank`] if another rank has failed or does not come in time.
     pub fn agree(&self, what: &str, value: &str) -> Result<()> {
-        let key = |rank: usize| format!("agree/{what}/{rank}");
-        let failed = |error| self.fellows.blame(error);
-        self.store.set(&key(self.rank()), value).map_err(failed)?;
-        for rank in 0..self.size() {
-            let other = self.found(&key(rank))?;
-            if other != value {
-                let (own_rank, own) = (self.rank(), value.to_owned());
-                return Err(Error::Differs { what: what.to_owned(), rank, other, own_rank, own });
-            }
-        }
-        Ok(())
-    }
-
-    /// A value that another rank has told or will tell.
-    fn found(&self, key: &str) -> Result<String> {
-        loop {
-            self.check()?;
-            match self.store.find(key).map_err(|error| self.fellows.blame(error))? {
-                Some(value) => return Ok(value),
-                None => std::thread::sleep(GLANCE),
-            }
-        }
+        agree(&self.place, &self.store, &self.fellows, (what, value))
     }
 
     /// An error if a rank has failed by now. On GPUs the host runs ahead, so that this is to be asked after each number that is
@@ -314,6 +300,66 @@ impl Group {
         }
         Ok(())
     }
+}
+
+/// Connects the processes once they have met.
+fn connect(
+    place: &Place,
+    device: Device,
+    store: &Store,
+    fellows: &Fellows,
+    options: &GroupOptions,
+) -> Result<(Backend, native::Group)> {
+    let ranks = (place.rank, place.size);
+    meet(place, store, fellows, if device.is_cuda() { "GPU" } else { "CPU" })?;
+    Ok(match device {
+        Device::Cuda(number) => (Backend::Nccl, open_nccl(store, fellows, ranks, number as i32, options)?),
+        _ => (Backend::Gloo, open_gloo(store, fellows, ranks, options)?),
+    })
+}
+
+/// Sees that all ranks are there, each once, and mean the same group.
+fn meet(place: &Place, store: &Store, fellows: &Fellows, device: &str) -> Result<()> {
+    let taken = store.add(&format!("rank/{}", place.rank), 1).map_err(|error| fellows.blame(error))?;
+    if taken > 1 {
+        let found = format!("{}, as it is for another process", place.rank);
+        return Err(Error::argument("RANK", found, "a number of its own for each process"));
+    }
+    agree(place, store, fellows, ("number of processes", &place.size.to_string()))?;
+    agree(place, store, fellows, ("kind of device", device))
+}
+
+/// Sees that a value, whose name comes first, is the same for all ranks.
+fn agree(place: &Place, store: &Store, fellows: &Fellows, (what, value): (&str, &str)) -> Result<()> {
+    let number = fellows.gives(&format!("comparing the {what}"));
+    let key = |rank: usize| format!("agree/{number}/{what}/{rank}");
+    store.set(&key(place.rank), value).map_err(|error| fellows.blame(error))?;
+    for rank in 0..place.size {
+        let other = told(store, fellows, &key(rank))?;
+        if other != value {
+            let (own_rank, own) = (place.rank, value.to_owned());
+            return Err(Error::Differs { what: what.to_owned(), rank, other, own_rank, own });
+        }
+    }
+    Ok(())
+}
+
+/// A value that another rank has told or will tell.
+fn told(store: &Store, fellows: &Fellows, key: &str) -> Result<String> {
+    fellows.waits(true);
+    let mut pause = Duration::from_millis(2);
+    let found = loop {
+        match fellows.check().and_then(|()| store.find(key).map_err(|error| fellows.blame(error))) {
+            Ok(None) => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(GLANCE);
+            }
+            Ok(Some(value)) => break Ok(value),
+            Err(error) => break Err(error),
+        }
+    };
+    fellows.waits(false);
+    found
 }
 
 /// Connects the processes through Gloo.

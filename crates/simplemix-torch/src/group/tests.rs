@@ -199,7 +199,63 @@ fn a_rank_that_does_not_come_is_named_with_what_it_does() {
     });
     let expected = "rank 1 lives, and has not come to what rank 0 has waited for";
     assert!(found[0].starts_with(expected) && found[0].ends_with("(gradients); it is at: sampling"), "{found:?}");
-    assert!(found[1].starts_with("rank 0 failed: rank 1 lives"), "{found:?}");
+    assert_eq!(found[1], found[0]);
+}
+
+#[test]
+fn a_rank_that_does_not_come_to_be_compared_is_named() {
+    let found = on_ranks(Backend::Gloo, 3, 4, |group| {
+        if group.rank() == 1 {
+            group.does("reading pairs");
+            std::thread::sleep(Duration::from_secs(9));
+            return text(group.check());
+        }
+        let reason = text(group.agree("data", "a"));
+        group.fail(&reason);
+        reason
+    });
+    let names = |text: &String| text.starts_with("rank 1 lives, and has not come to what rank");
+    let says = |text: &String| text.ends_with("(comparing the data); it is at: reading pairs");
+    assert!(found.iter().all(|text| names(text) && says(text)), "{found:?}");
+}
+
+#[test]
+fn groups_of_another_size_and_numbers_that_are_taken_are_named() {
+    let keeper = StoreKeeper::open().unwrap();
+    let open = |places: [Place; 2]| {
+        std::thread::scope(|scope| {
+            let open = |place: Place| scope.spawn(move || Group::open(&place, Device::Cpu, &options(20)).err());
+            let threads = places.map(open);
+            threads.map(|thread| thread.join().unwrap().map(|error| error.to_string()).unwrap_or_default())
+        })
+    };
+    let of = |rank: usize, size, attempt| Place { attempt, ..places(&keeper, size)[rank].clone() };
+    let found = open([of(0, 2, 0), of(1, 3, 0)]);
+    let differs = |text: &String| text.contains("number of processes is `") && text.contains("for rank 1");
+    assert!(found.iter().all(differs), "{found:?}");
+    let found = open([of(1, 2, 1), of(1, 2, 1)]);
+    let taken = "`RANK` is 1, as it is for another process, expected a number of its own for each process";
+    assert!(found.iter().all(|text| text.ends_with(taken)), "{found:?}");
+}
+
+#[test]
+fn the_keeper_of_the_store_tells_of_a_process_that_has_ended() {
+    let keeper = StoreKeeper::open().unwrap();
+    std::thread::scope(|scope| {
+        let keeper = &keeper;
+        for place in places(keeper, 2) {
+            scope.spawn(move || {
+                let group = Group::open(&place, Device::Cpu, &options(20)).unwrap();
+                if place.rank == 0 {
+                    assert_eq!(text(group.barrier("gradients")), "rank 1 was ended by signal 9");
+                } else {
+                    keeper.tell_end(1, "was ended by signal 9").unwrap();
+                    keeper.tell_end(0, "is the second to fail").unwrap();
+                    std::thread::sleep(Duration::from_secs(2));
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -218,6 +274,7 @@ fn slow_work_that_is_told_is_waited_for() {
 fn what_has_to_be_the_same_is_compared() {
     let found = on_ranks(Backend::Gloo, 3, 20, |group| {
         group.agree("number of pairs", "100").unwrap();
+        group.agree("number of pairs", "200").unwrap();
         let value = if group.rank() == 2 { "b" } else { "a" };
         let found = group.agree("hash of the model", value);
         group.barrier("the end").unwrap();

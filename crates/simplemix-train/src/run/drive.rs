@@ -178,6 +178,7 @@ impl<L: Learner> Observer<L> for Beside<'_> {
 
 impl Recorder<'_> {
     fn record(&mut self, record: &Record) -> Result<()> {
+        self.team.does_at_length("writing metrics");
         self.metrics.append(record)?;
         if let Some(events) = &mut self.events {
             events.append(record)?;
@@ -217,6 +218,7 @@ impl<L: Learner> Observer<L> for Recorder<'_> {
     }
 
     fn nonfinite(&mut self, report: &NonFinite) -> Result<()> {
+        self.team.does_at_length("writing a report");
         let mut value = serde_json::json!(report);
         value["ids"] = report.pairs.iter().map(|&pair| self.ids[pair].as_str()).collect();
         self.folder.write(&format!("nonfinite-{}.json", report.step), &format!("{value:#}\n"))

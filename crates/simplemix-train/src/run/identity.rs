@@ -42,6 +42,24 @@ const FREE: &[&str] = &[
     "train",
 ];
 
+/// As [`FREE`], between the processes of a run: each may have its own places, and pairs of a pass as its memory allows. All else
+/// decides about what they do together.
+const OWN: &[&str] = &[
+    "batch.micro_batch_tokens",
+    "device",
+    "eval.files",
+    "lora.adapter",
+    "memory.logits_bytes",
+    "mix",
+    "model",
+    "output",
+    "parallel.processes",
+    "reference.cache_folder",
+    "reference.model",
+    "tokens.cache_folder",
+    "train",
+];
+
 /// Settings and content hashes by name.
 #[derive(Debug, PartialEq)]
 pub(super) struct Identity(BTreeMap<String, Value>);
@@ -49,7 +67,7 @@ pub(super) struct Identity(BTreeMap<String, Value>);
 impl Identity {
     /// Hashes data and models of a run.
     pub(super) fn of(run: &Run) -> Result<Self> {
-        let mut identity = Self::of_settings(&run.config)?;
+        let mut identity = Self::of_settings(&run.config, FREE)?;
         let mut part = |name: &str, hash: String| identity.0.insert(name.to_owned(), hash.into());
         part("content of the training pairs", hash_pairs(&run.train));
         if run.config.eval.best_metric.is_some() {
@@ -71,11 +89,14 @@ impl Identity {
         Ok(identity)
     }
 
-    fn of_settings(config: &TrainConfig) -> Result<Self> {
+    fn of_settings(config: &TrainConfig, free: &[&str]) -> Result<Self> {
         let mut found = BTreeMap::new();
         let value = serde_json::to_value(config).expect("settings are keys and values");
         leaves("", &value, &mut found);
-        found.retain(|key, _| !FREE.iter().any(|free| key == free || (free.ends_with('.') && key.starts_with(free))));
+        let is_within = |key: &str, free: &str| {
+            key == free || (free.ends_with('.') && key.starts_with(free)) || key.starts_with(&format!("{free}."))
+        };
+        found.retain(|key, _| !free.iter().any(|free| is_within(key, free)));
         for source in &config.mix {
             found.insert(format!("mix.{}.weight", source.name), serde_json::json!(source.weight));
         }
@@ -89,15 +110,23 @@ impl Identity {
     }
 
     /// Sees that all processes have the same settings, data and models.
-    pub(super) fn agree(&self, team: &Team) -> Result<()> {
-        let text = serde_json::json!(self.0).to_string();
-        if team.agree("settings and data", blake3::hash(text.as_bytes()).to_hex().as_str()).is_ok() {
+    pub(super) fn agree(&self, run: &Run, team: &Team) -> Result<()> {
+        if team.size() == 1 {
             return Ok(());
         }
-        for (name, value) in &self.0 {
-            team.agree(name, &value.to_string())?;
+        let mut own = Self::of_settings(&run.config, OWN)?.0;
+        let contents = self.0.iter().filter(|(name, _)| name.starts_with("content "));
+        own.extend(contents.map(|(name, value)| (name.clone(), value.clone())));
+        for (name, set) in &run.eval {
+            own.insert(format!("content of the held-out pairs {name}").trim_end().to_owned(), hash_pairs(set).into());
         }
-        team.agree("names of the settings", &self.0.keys().cloned().collect::<Vec<_>>().join(" "))
+        let (names, text) = (own.keys().cloned().collect::<Vec<_>>().join(", "), serde_json::json!(own).to_string());
+        let names = format!("{} ({})", names, own.len());
+        if team.agree("hash of settings and data", blake3::hash(text.as_bytes()).to_hex().as_str()).is_ok() {
+            return Ok(());
+        }
+        team.agree("list of the settings", &names)?;
+        own.iter().try_for_each(|(name, value)| team.agree(name, &value.to_string()))
     }
 
     pub(super) fn write(&self, folder: &RunFolder) -> Result<()> {
@@ -113,7 +142,7 @@ impl Identity {
             None => {
                 let path = folder.path().join("config.toml");
                 let text = simplemix_files::read_to_string(&path).at(&path, "read")?;
-                let kept = Self::of_settings(&TrainConfig::from_toml(&text, &path)?)?;
+                let kept = Self::of_settings(&TrainConfig::from_toml(&text, &path)?, FREE)?;
                 let own = self.0.iter().filter(|(name, _)| !name.starts_with("content "));
                 kept.with_type_of(self)
                     .differences(&Self(own.map(|(name, value)| (name.clone(), value.clone())).collect()))
@@ -196,7 +225,7 @@ mod tests {
     use super::*;
 
     fn identity(text: &str) -> Identity {
-        Identity::of_settings(&TrainConfig::from_toml(text, Path::new("run.toml")).unwrap()).unwrap()
+        Identity::of_settings(&TrainConfig::from_toml(text, Path::new("run.toml")).unwrap(), FREE).unwrap()
     }
 
     #[test]

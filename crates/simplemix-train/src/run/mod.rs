@@ -6,6 +6,7 @@ mod identity;
 mod prepare;
 mod reference;
 mod shapes;
+mod shared;
 
 use std::path::{Path, PathBuf};
 
@@ -238,14 +239,16 @@ impl Run {
     /// [`Error::NonFinite`](crate::Error::NonFinite), [`Error::NothingTrained`](crate::Error::NothingTrained), and errors of
     /// model, data and loss.
     pub fn start(mut self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
+        let team = self.team.clone();
+        team.does_at_length("loading the model");
         let start = match self.start.take() {
             Some(start) => start,
             None => self.read_weights()?,
         };
         let output = required("output", self.config.output.as_deref())?;
-        let team = self.team.clone();
+        team.does_at_length("hashing models and pairs");
         let identity = Identity::of(&self)?;
-        identity.agree(&team)?;
+        identity.agree(&self, &team)?;
         let folder = match resume {
             _ if !team.is_first() => RunFolder::beside(output),
             Resume::No => RunFolder::create(output)?,
@@ -265,6 +268,8 @@ impl Run {
             let outcome = Outcome::FinishedBefore;
             return Ok(Finished { outcome, model: None, folder, device_peak_bytes: None, first_byte });
         }
+        shared::see(&folder, &team)?;
+        team.does_at_length("preparing the run folder and the optimiser");
         if team.is_first() {
             folder.unfinish()?;
             identity.write(&folder)?;

@@ -39,6 +39,7 @@ impl ReferenceMaker<'_> {
         }
         let on_the_fly = config.reference.source == ReferenceSource::OnTheFly;
         let own = config.reference.model.is_none();
+        self.team.does_at_length("preparing the reference");
         let adapts = policy.active_adapter().is_some();
         let folder = config.reference.model.as_deref().or(config.model.as_deref());
         let model = match folder {
@@ -77,6 +78,7 @@ impl ReferenceMaker<'_> {
     /// HyPO's term, if it is on.
     pub(super) fn hypo(&self, policy: &CausalLm, reference: &Reference, stop_tokens: Vec<u32>) -> Result<Option<Hypo>> {
         let Some(settings) = self.config.hypo() else { return Ok(None) };
+        self.team.does_at_length("preparing HyPO's reference");
         let frozen = self.frozen(policy, reference)?;
         Hypo::new(settings, frozen, stop_tokens, self.config.seed).map(Some)
     }
@@ -120,6 +122,7 @@ impl ReferenceMaker<'_> {
         // All compute if one process lacks it.
         let is_missing = self.team.any(known.is_none())?;
         if let Some(logps) = known.filter(|_| !is_missing) {
+            self.team.agree("content of the cached log-probabilities", &hash(&logps))?;
             tracing::info!(key = key.as_str(), "reference log-probabilities from {}", cache.display());
             return Ok(logps);
         }
@@ -132,4 +135,13 @@ impl ReferenceMaker<'_> {
         }
         Ok(logps)
     }
+}
+
+/// Hash of log-probabilities, whose bits may depend on the device that has computed them.
+fn hash(logps: &ReferenceLogps) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for logp in logps.iter().flat_map(|&pair| <[f64; 2]>::from(pair)) {
+        hasher.update(&logp.to_le_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
