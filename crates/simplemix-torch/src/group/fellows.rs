@@ -151,7 +151,7 @@ impl Fellows {
 
     /// Says whether this rank waits for what others have to tell.
     pub(super) fn waits(&self, waits: bool) {
-        lock(&self.shared.state).waiting = waits.then(Instant::now);
+        lock(&self.shared.state).waiting = waits.then(super::now);
     }
 
     /// An error if a failure of a rank is known by now.
