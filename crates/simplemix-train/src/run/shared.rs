@@ -18,10 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A word that no other start writes.
+#[expect(clippy::disallowed_methods, reason = "a word of its own for each start, on which no result depends")]
+fn fresh() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
 /// Sees that the processes share `folder`, which the first one has made.
 pub(super) fn see(folder: &RunFolder, team: &Team) -> Result<()> {
     let Some(group) = team.group() else { return Ok(()) };
-    let own = format!("{:016x}", RandomState::new().build_hasher().finish());
+    let own = fresh();
     if team.is_first() {
         simplemix_files::create_dir_all(folder.path().join(PROCESSES))?;
         folder.write(SEEN, &own)?;
