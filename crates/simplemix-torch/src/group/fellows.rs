@@ -140,11 +140,11 @@ impl Fellows {
         state.doing.is_slow = is_slow;
     }
 
-    /// Counts work that the group is given, and returns its number; whoever has given less is behind.
+    /// Counts work that the group is given, and returns its number; whoever has given less is behind. Work that may take any time
+    /// still may, such as a file whose tensors are gathered one after the other.
     pub(super) fn gives(&self, text: &str) -> u64 {
         let mut state = lock(&self.shared.state);
         state.doing.given += 1;
-        state.doing.is_slow = false;
         state.doing.text = text.to_owned();
         state.doing.given
     }

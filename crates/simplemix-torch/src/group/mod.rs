@@ -169,7 +169,7 @@ impl Group {
         self.fellows.does(text, false);
     }
 
-    /// As [`Group::does`], for work that may take any time, such as writing a checkpoint.
+    /// As [`Group::does`], for work that may take any time until the next call of [`Group::does`], such as writing a checkpoint.
     pub fn does_at_length(&self, text: &str) {
         self.fellows.does(text, true);
     }

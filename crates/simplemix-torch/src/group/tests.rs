@@ -263,7 +263,11 @@ fn slow_work_that_is_told_is_waited_for() {
     let found = on_ranks(Backend::Gloo, 2, 2, |group| {
         if group.rank() == 0 {
             group.does_at_length("writing a checkpoint");
+            group.barrier("gathering its tensors").unwrap();
             std::thread::sleep(Duration::from_secs(7));
+        }
+        if group.rank() > 0 {
+            group.barrier("gathering its tensors").unwrap();
         }
         group.barrier("the next update").is_ok()
     });
