@@ -1,7 +1,9 @@
 //! `cargo xtask chaos`: every stage with faults of the disk at each of its operations, and killed at moments spread over its
-//! work; then the same command again, whose result must be that of a run without faults.
+//! work; then the same command again, whose result must be that of a run without faults. Also runs of several processes of which one is
+//! killed, with which another number of processes goes on.
 
 mod model;
+mod together;
 
 use std::fmt::Write;
 use std::fs;
@@ -45,6 +47,10 @@ pub(crate) struct Args {
     /// the last twelve, the power is lost in each of eight ways
     #[arg(long, value_name = "all|N", default_value = "all")]
     faults: Faults,
+    /// Kills of a random rank in runs of two and four processes, at moments spread over the run, each of which another number of
+    /// processes goes on with
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rank_kills: usize,
     /// Random seed of the moments of the kills
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
@@ -98,11 +104,17 @@ pub(crate) fn run(checkout: &Checkout, args: &Args) -> Result<ExitCode> {
     };
     let folder = checkout.root().join("target/chaos").join(std::process::id().to_string());
     let (count, mut rows) = (small.len(), Vec::new());
-    for (place, (small, long)) in small.iter().zip(&long).enumerate() {
+    let is_idle = args.kills == 0 && args.faults == Faults::Some(0);
+    for (place, (small, long)) in small.iter().zip(&long).enumerate().filter(|_| !is_idle) {
         let mut row = Row { name: small.name, ..Row::default() };
         with_faults(args, &bench(&program, &folder)?, small, &mut row)?;
         let kills = args.kills / count + usize::from(place < args.kills % count);
         with_kills(args, &bench(&program, &folder)?, long, kills, &mut row)?;
+        say(format_args!("{}", row.line()));
+        rows.push(row);
+    }
+    if args.rank_kills > 0 {
+        let row = together::kill_ranks(&bench(&program, &folder)?, args.seed, args.rank_kills)?;
         say(format_args!("{}", row.line()));
         rows.push(row);
     }
@@ -231,7 +243,7 @@ impl Row {
 
 /// A line for each stage and one for all, and the failures with how to repeat them.
 fn table(seed: u64, rows: &[Row]) -> String {
-    let mut text = "| stage | operations | faults | seconds | kills | the same bytes again | failures |\n\
+    let mut text = "| stage | operations | faults | seconds | kills | the same again | failures |\n\
                     | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         .to_owned();
     let mut all = Row { name: "all", ..Row::default() };
