@@ -94,6 +94,10 @@ pub(crate) struct Args {
     /// [default: file]
     #[arg(long, value_name = "file|transformers", value_parser = flags::word::<TokenizerAs>)]
     tokenizer_as: Option<TokenizerAs>,
+    /// Leave out pairs whose responses differ by more tokens than this (bytes without --tokenizer); for single tasks
+    /// --set max_length_difference_of_tasks.chat=100 [default: no limit]
+    #[arg(long, value_name = "N")]
+    max_length_difference: Option<u64>,
     /// Megabytes of rows to hold in memory; rows beyond go to a temporary file beside the output [default: 256]
     #[arg(long, value_name = "MB")]
     memory: Option<u64>,
@@ -167,7 +171,7 @@ fn flagged(error: Error, args: &Args) -> Failure {
 
 impl Args {
     /// Keys of settings, their flags, and whether these were given.
-    fn flags(&self) -> [(&'static str, &'static str, bool); 14] {
+    fn flags(&self) -> [(&'static str, &'static str, bool); 15] {
         let ends = if self.until.is_some() { "--until" } else { "--repeat" };
         [
             ("source", "--source", !self.sources.is_empty()),
@@ -183,6 +187,7 @@ impl Args {
             ("report", "--report", self.report.is_some()),
             ("plot", "--plot", self.plot.is_some()),
             ("tokenizer", "--tokenizer", self.tokenizer.is_some()),
+            ("max_length_difference", "--max-length-difference", self.max_length_difference.is_some()),
             ("tokenizer_as", "--tokenizer-as", self.tokenizer_as.is_some()),
         ]
     }
@@ -255,6 +260,7 @@ fn resolve(args: &Args) -> Result<MixSettings> {
         settings.exhaustion = word("until", text, "first-exhausted or all-exhausted")?;
     }
     settings.tokenizer_as = args.tokenizer_as.unwrap_or(settings.tokenizer_as);
+    settings.max_length_difference = args.max_length_difference.or(settings.max_length_difference);
     settings.messages |= args.messages;
     if args.file_order {
         settings.rows = RowOrder::File;

@@ -63,7 +63,9 @@ impl Mixing {
         settings.check()?;
         let output = settings.output.as_deref().unwrap_or(Path::new("."));
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mixing = Self::plan(settings, Sources::read(settings, folder, watch)?)?;
+        let lengths = lengths_of(settings)?;
+        let sources = Sources::read(settings, &lengths, folder, watch)?;
+        let mixing = Self::plan(settings, sources, lengths)?;
         let first = mixing.sources.stores.iter().filter_map(|store| store.batches().next());
         let first = first.collect::<simplemix_data::Result<Vec<_>>>()?;
         mixing.lengths.notices(&first)?.iter().for_each(|notice| watch.notice(notice));
@@ -71,7 +73,7 @@ impl Mixing {
     }
 
     /// Plans the mixture over pairs in memory, a list for each of the settings' sources. The paths of the sources are not
-    /// read, and the pairs are taken as they are, with the source's name.
+    /// read, and the pairs are taken as they are, with the source's name, but for those whose lengths differ too much.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Weights`] and [`Error::Mix`] for settings that do not fit each other or the pairs.
@@ -81,11 +83,11 @@ impl Mixing {
             let expected = format!("{}, a list of pairs for each", pairs.len());
             return Err(Error::setting("source", format!("a list of {}", settings.sources.len()), expected));
         }
-        Self::plan(settings, Sources::of_pairs(settings, pairs)?)
+        let lengths = lengths_of(settings)?;
+        Self::plan(settings, Sources::of_pairs(settings, &lengths, pairs)?, lengths)
     }
 
-    fn plan(settings: &MixSettings, sources: Sources) -> Result<Self> {
-        let lengths = Lengths::new(settings.tokenizer.as_deref(), settings.tokenizer_as)?;
+    fn plan(settings: &MixSettings, sources: Sources, lengths: Lengths) -> Result<Self> {
         let tokens = match settings.shares == Shares::Tokens || settings.size_tokens.is_some() {
             true => sources.stores.iter().map(|store| total(&lengths, store).map(Some)).collect::<Result<Vec<_>>>()?,
             false => vec![None; sources.stores.len()],
@@ -256,6 +258,10 @@ impl Mixing {
         let pairs: Vec<Pair> = chosen.into_iter().zip(rejected).map(cross).collect();
         Ok(schema::batch_in_layout(&pairs, &self.sources.layout)?)
     }
+}
+
+fn lengths_of(settings: &MixSettings) -> Result<Lengths> {
+    Lengths::new(settings.tokenizer.as_deref(), settings.tokenizer_as)
 }
 
 /// Length of all of a source's responses.

@@ -47,21 +47,30 @@ impl Lengths {
 
     /// Length of chosen and rejected together, row by row.
     pub(super) fn of(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
-        let mut lengths = vec![0u64; batch.num_rows()];
-        for name in ["chosen", "rejected"] {
-            let column = batch.column_by_name(name).ok_or(Error::Column { column: name })?;
-            match self {
-                Self::Bytes => add_bytes(column.as_ref(), &mut lengths),
-                Self::Tokens(tokenizer) => {
-                    let contents: Vec<String> =
-                        (0..batch.num_rows()).map(|row| contents(column.as_ref(), row)).collect();
-                    for (length, count) in lengths.iter_mut().zip(tokenizer.token_counts(&contents)?) {
-                        *length += count as u64;
-                    }
-                }
+        let [chosen, rejected] = self.of_sides(batch)?;
+        Ok(chosen.into_iter().zip(rejected).map(|(chosen, rejected)| chosen + rejected).collect())
+    }
+
+    /// Lengths of chosen and of rejected, row by row.
+    pub(super) fn of_sides(&self, batch: &RecordBatch) -> Result<[Vec<u64>; 2]> {
+        let side = |name| self.of_column(batch, name);
+        Ok([side("chosen")?, side("rejected")?])
+    }
+
+    fn of_column(&self, batch: &RecordBatch, name: &'static str) -> Result<Vec<u64>> {
+        let column = batch.column_by_name(name).ok_or(Error::Column { column: name })?;
+        let rows = 0..batch.num_rows();
+        match self {
+            Self::Bytes => {
+                let mut lengths = vec![0; rows.len()];
+                add_bytes(column.as_ref(), &mut lengths);
+                Ok(lengths)
+            }
+            Self::Tokens(tokenizer) => {
+                let contents: Vec<String> = rows.map(|row| contents(column.as_ref(), row)).collect();
+                Ok(tokenizer.token_counts(&contents)?.into_iter().map(|count| count as u64).collect())
             }
         }
-        Ok(lengths)
     }
 }
 

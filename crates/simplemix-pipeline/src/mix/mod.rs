@@ -3,6 +3,7 @@
 //! [`mix()`] does all of it from [`MixSettings`]; [`Mixing`] does it step by step. Which row comes when is decided by
 //! `simplemix-mix`; this module reads the sources and writes the rows.
 
+mod difference;
 mod execute;
 mod lengths;
 mod receipt;

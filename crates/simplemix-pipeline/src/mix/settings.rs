@@ -1,5 +1,6 @@
 //! Settings of a mixture, as a file has them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,13 @@ pub struct MixSettings {
     /// Reading of a tokenizer that transformers 5 builds anew by its class.
     #[serde(skip_serializing_if = "is_file")]
     pub tokenizer_as: TokenizerAs,
+    /// Largest difference between the lengths of a pair's two responses, in tokens, or bytes without `tokenizer`; pairs with a
+    /// larger one are left out and counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length_difference: Option<u64>,
+    /// The same for the pairs of some tasks, in place of `max_length_difference`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub max_length_difference_of_tasks: BTreeMap<String, u64>,
     /// Megabytes of rows held in memory; rows beyond go to a temporary file beside the output.
     pub memory: u64,
     /// File to write: .parquet, .arrow or .jsonl.
@@ -118,6 +126,8 @@ impl Default for MixSettings {
             ranks: 1,
             tokenizer: None,
             tokenizer_as: TokenizerAs::File,
+            max_length_difference: None,
+            max_length_difference_of_tasks: BTreeMap::new(),
             memory: 256,
             output: None,
             report: None,

@@ -10,6 +10,8 @@ use rayon::prelude::*;
 use simplemix_data::schema::{self, Layout};
 use simplemix_data::{ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch};
 
+use super::difference::{self, Difference};
+use super::lengths::Lengths;
 use super::settings::{MixSettings, MixSource};
 use crate::background::{Reporter, watched};
 use crate::error::{Error, Result};
@@ -29,7 +31,12 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Reads the sources in one form: text becomes messages where any source has messages.
-    pub(super) fn read(settings: &MixSettings, folder: &Path, watch: &mut dyn Watch) -> Result<Self> {
+    pub(super) fn read(
+        settings: &MixSettings,
+        lengths: &Lengths,
+        folder: &Path,
+        watch: &mut dyn Watch,
+    ) -> Result<Self> {
         let mut options = ReadOptions::default();
         // Sources differ in their further columns; a mixture has the canonical ones.
         options.extra_columns = ExtraColumns::Drop;
@@ -64,41 +71,51 @@ impl Sources {
         let memory = ((settings.memory as usize) << 20) / settings.sources.len();
         let total = settings.sources.len() as u64;
         let done = AtomicU64::new(0);
+        let difference = Difference::new(settings, lengths);
         let read = watched(watch, "reading", |reporter| {
             reporter.progress(0, total);
             let sources = settings.sources.par_iter().zip(shards);
             sources
                 .map_with(reporter.clone(), |reporter, (source, files)| {
-                    let read = read_source(source, &files, &options, memory, folder, reporter);
+                    let read = read_source(source, &files, &options, &difference, (memory, folder), reporter);
                     reporter.progress(1 + done.fetch_add(1, Ordering::Relaxed), total);
                     read
                 })
                 .collect::<Result<Vec<_>>>()
         });
-        let (stores, refused) = read?.into_iter().unzip();
-        Ok(Self { layout, stores, refused })
+        let (stores, refused): (Vec<RowStore>, Vec<BTreeMap<String, u64>>) = read?.into_iter().unzip();
+        let sources = Self { layout, stores, refused };
+        sources.notices(settings, lengths)?.iter().for_each(|notice| watch.notice(notice));
+        Ok(sources)
+    }
+
+    /// Facts about limits of lengths that the user should read.
+    fn notices(&self, settings: &MixSettings, lengths: &Lengths) -> Result<Vec<String>> {
+        let mut known = Vec::new();
+        if !settings.max_length_difference_of_tasks.is_empty() {
+            (0..self.stores.len()).try_for_each(|source| self.tasks(source, &mut known).map(drop))?;
+        }
+        Ok(difference::notices(settings, lengths.unit(), &self.refused, &known.into_iter().collect()))
     }
 
     /// Pairs in memory, a list for each source.
-    pub(super) fn of_pairs(settings: &MixSettings, pairs: &[&[Pair]]) -> Result<Self> {
+    pub(super) fn of_pairs(settings: &MixSettings, lengths: &Lengths, pairs: &[&[Pair]]) -> Result<Self> {
         let is_plain = pairs.iter().flat_map(|pairs| pairs.iter()).all(|pair| pair.form() == Form::Plain);
         let mut layout = Layout::from(if is_plain { Form::Plain } else { Form::Messages });
         pairs.iter().for_each(|pairs| layout.add_all(&Layout::of_pairs(pairs)));
+        let difference = Difference::new(settings, lengths);
         let store = |(source, pairs): (&MixSource, &&[Pair])| {
-            if pairs.is_empty() {
-                let refused = "none: it has no rows".to_owned();
-                return Err(Error::EmptySource { path: PathBuf::from(&source.name), refused });
-            }
             let batches = pairs.chunks(BATCH_PAIRS).map(|pairs| {
                 let mut pairs = pairs.to_vec();
                 pairs.iter_mut().for_each(|pair| pair.source.clone_from(&source.name));
                 schema::batch_in_layout(&pairs, &layout)
             });
             // In memory they are already.
-            Ok(RowStore::collect(batches, usize::MAX, Path::new("."))?)
+            store(Path::new(&source.name), batches, &difference, BTreeMap::new, (usize::MAX, Path::new(".")))
         };
-        let stores = settings.sources.iter().zip(pairs).map(store).collect::<Result<Vec<_>>>()?;
-        Ok(Self { refused: vec![BTreeMap::new(); stores.len()], stores, layout })
+        let read = settings.sources.iter().zip(pairs).map(store).collect::<Result<Vec<_>>>()?;
+        let (stores, refused) = read.into_iter().unzip();
+        Ok(Self { stores, refused, layout })
     }
 
     pub(super) fn rows(&self) -> Vec<u64> {
@@ -145,24 +162,66 @@ impl Sources {
     }
 }
 
+/// Rows of a source that are kept, and counts of rows left out, by reason; `refused` counts those that `batches` left out.
+fn store(
+    path: &Path,
+    batches: impl Iterator<Item = simplemix_data::Result<RecordBatch>>,
+    difference: &Difference<'_>,
+    refused: impl FnOnce() -> BTreeMap<String, u64>,
+    (memory, folder): (usize, &Path),
+) -> Result<(RowStore, BTreeMap<String, u64>)> {
+    let (mut left_out, mut failed) = (0, None);
+    let kept = batches.map_while(|batch| match batch.map(|batch| difference.filter(batch)) {
+        Ok(Ok((batch, beyond))) => {
+            left_out += beyond;
+            Some(Ok(batch))
+        }
+        Ok(Err(error)) => {
+            failed = Some(error);
+            None
+        }
+        Err(error) => Some(Err(error)),
+    });
+    let store = RowStore::collect(kept, memory, folder)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let mut refused = refused();
+    if left_out > 0 {
+        refused.insert(difference::REASON.to_owned(), left_out);
+    }
+    if store.rows() == 0 {
+        let refused: Vec<String> = refused.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
+        let refused = if refused.is_empty() { "none: it has no rows".to_owned() } else { refused.join(", ") };
+        return Err(Error::EmptySource { path: path.to_path_buf(), refused });
+    }
+    Ok((store, refused))
+}
+
 /// All rows of a source, and counts of rows left out, by reason.
 fn read_source(
     source: &MixSource,
     files: &[PathBuf],
     options: &ReadOptions,
-    memory: usize,
-    folder: &Path,
+    difference: &Difference<'_>,
+    place: (usize, &Path),
     reporter: &Reporter<'_>,
 ) -> Result<(RowStore, BTreeMap<String, u64>)> {
     let options = options.clone().with_source(&source.name);
     let reports = RefCell::new(Vec::new());
     let batches = files.iter().flat_map(|file| shard(file, &options, &reports));
-    let store = RowStore::collect(batches.take_while(|_| !reporter.is_interrupted()), memory, folder)?;
+    let batches = batches.take_while(|_| !reporter.is_interrupted());
+    let read = store(&source.path, batches, difference, || refused(&reports.borrow()), place);
     if reporter.is_interrupted() {
         return Err(Error::Interrupted);
     }
+    read
+}
+
+/// Counts of rows that readers have left out, by reason.
+fn refused(reports: &[ReadReport]) -> BTreeMap<String, u64> {
     let mut refused: BTreeMap<String, u64> = BTreeMap::new();
-    for report in reports.into_inner() {
+    for report in reports {
         if !report.is_plain() {
             tracing::warn!("{report}");
         }
@@ -170,12 +229,7 @@ fn read_source(
             *refused.entry(why.name().to_owned()).or_default() += rows.count;
         }
     }
-    if store.rows() == 0 {
-        let refused: Vec<String> = refused.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
-        let refused = if refused.is_empty() { "none: it has no rows".to_owned() } else { refused.join(", ") };
-        return Err(Error::EmptySource { path: source.path.clone(), refused });
-    }
-    Ok((store, refused))
+    refused
 }
 
 /// Batches of a file; its report is added once they have been read.
