@@ -29,7 +29,8 @@ table=$(printf "$row" target seconds cpu executions edges features findings)
 found=0
 for target in "${targets[@]}"; do
   log=fuzz/logs/$target.log
-  artifacts=fuzz/artifacts/$target
+  # Whole paths, since a target may change its folder.
+  artifacts=$PWD/fuzz/artifacts/$target
   mkdir -p "$artifacts"
   known=$(find "$artifacts" -type f | wc -l)
   start=$(date +%s)
@@ -40,7 +41,7 @@ for target in "${targets[@]}"; do
   cpu=$(
     TIMEFORMAT='%U %S'
     { time "$programs/$target" "${dictionary[@]}" -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048 \
-      -malloc_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$artifacts/" "${flags[@]}" "fuzz/corpus/$target" \
+      -malloc_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$artifacts/" "${flags[@]}" "$PWD/fuzz/corpus/$target" \
       > "$log" 2>&1 || true; } 2>&1
   )
   cpu=$(awk '{ printf "%.0f", $1 + $2 }' <<< "$cpu")
