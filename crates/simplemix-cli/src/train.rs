@@ -239,7 +239,7 @@ fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result 
         describe(args, &run);
         return estimate(&run);
     }
-    run = run.load().input()?.with_team(processes.team());
+    run = run.with_team(processes.team()).load().input()?;
     describe(args, &run);
     let mut terminal = Terminal::new();
     terminal.keep_results_for_json(args.json);

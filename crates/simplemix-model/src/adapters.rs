@@ -155,8 +155,26 @@ impl CausalLm {
     /// As [`CausalLm::save`]; [`Error::Io`] where memory does not suffice for a weight.
     pub fn save_merged(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
         let (config, parameters, changes) = self.merging();
-        let weights = Merging { config: &config, parameters: &parameters, changes: Some(&changes) };
+        let weights = self.merged_weights(&config, &parameters, &changes);
         self.saving(weights, source, weights::MAX_SHARD_BYTES).write(folder, |_| ())
+    }
+
+    /// Helps another process in [`CausalLm::save_merged`], as [`CausalLm::help_save`].
+    ///
+    /// # Errors
+    /// As [`crate::Residence::whole`].
+    pub fn help_save_merged(&self) -> Result<()> {
+        let (config, parameters, changes) = self.merging();
+        self.saving(self.merged_weights(&config, &parameters, &changes), None, weights::MAX_SHARD_BYTES).help()
+    }
+
+    fn merged_weights<'a>(
+        &'a self,
+        config: &'a ModelConfig,
+        parameters: &'a Parameters,
+        changes: &'a HashMap<String, Change>,
+    ) -> Merging<'a> {
+        Merging { config, parameters, changes: Some(changes), residence: self.residence() }
     }
 
     /// Writes `name`'s adapter as peft does, into a folder that appears whole or not at all. `base` is what peft is to

@@ -18,6 +18,7 @@ use crate::linear::Weights;
 use crate::lora::{Adapter, Base, Lora, Loras};
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
+use crate::residence::Divider;
 use crate::weights::{self, Merging, Parameters};
 
 /// A decoder-only language model; parameters keep the checkpoint's names.
@@ -43,9 +44,19 @@ impl CausalLm {
     /// [`crate::Error::MissingFile`], [`crate::Error::Json`], [`crate::Error::Config`], [`crate::Error::Safetensors`]
     /// or [`crate::Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let Loaded { config, parameters, notices } = network::load(folder, kind, device, Top::Head)?;
+        Self::load_divided(folder, kind, device, None)
+    }
+
+    /// As [`CausalLm::load`], with weights that `divider` divides while they are read, if it can.
+    ///
+    /// # Errors
+    /// As [`CausalLm::load`], and those of [`Divider::take`].
+    pub fn load_divided(folder: &Path, kind: Kind, device: Device, divider: Option<&mut dyn Divider>) -> Result<Self> {
+        let Loaded { config, parameters, notices, residence } =
+            network::load(folder, (kind, device), Top::Head, divider)?;
         let origin = Some(folder.to_owned());
-        let model = Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) };
+        let mut model = Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) };
+        model.network.residence = residence;
         let capped = model.config().attention_soft_cap.is_some();
         let attention = if capped { "plain, since products are capped" } else { "libtorch's fused kernels" };
         tracing::info!(family = model.config().model_type, attention, ?kind, ?device, "loaded {}", folder.display());
@@ -94,7 +105,8 @@ impl CausalLm {
 
     /// The model as adapters see it.
     pub(crate) fn base(&self) -> Base<'_> {
-        Base { config: self.config(), parameters: &self.parameters, kind: self.kind(), device: self.device() }
+        let (config, residence) = (self.config(), self.residence());
+        Base { config, parameters: &self.parameters, kind: self.kind(), device: self.device(), residence }
     }
 
     /// Another handle on the same weights and adapters; `training` is the seed of dropped inputs.
@@ -119,8 +131,8 @@ impl CausalLm {
         let (parameters, lm_head) = adapter.over(plain.base());
         let mut loras = adapter.loras(training);
         let head_lora = loras.head.take();
-        let mut network = Network::new(self.config().clone(), &parameters, loras, self.kind(), self.device());
-        network.route = self.network.route;
+        let network = Network::new(self.config().clone(), &parameters, loras, self.kind(), self.device());
+        let network = network.like(&self.network);
         Self { network, lm_head, head_lora, adapters, active, ..plain }
     }
 
@@ -134,9 +146,8 @@ impl CausalLm {
 
     /// The model of these weights, which are those of `like`.
     fn from_own(like: &Self, parameters: Parameters) -> Self {
-        let mut model = Self::from_tensors(like.config().clone(), parameters, like.kind(), like.device());
-        model.network.route = like.network.route;
-        model
+        let model = Self::from_tensors(like.config().clone(), parameters, like.kind(), like.device());
+        Self { network: model.network.like(&like.network), ..model }
     }
 
     /// Ways in which the weights of the folder depart from its `config.json`, which the user should know.
@@ -274,7 +285,18 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::save`].
     pub fn save_in_shards(&self, folder: &Path, source: Option<&Path>, shard_bytes: usize) -> Result<()> {
-        let weights = Merging { config: self.config(), parameters: &self.parameters, changes: None };
-        self.saving(weights, source, shard_bytes).write(folder, |_| ())
+        self.saving(self.own_weights(), source, shard_bytes).write(folder, |_| ())
+    }
+
+    /// Helps another process in [`CausalLm::save`], where [`crate::Residence`] divides the weights among several.
+    ///
+    /// # Errors
+    /// As [`crate::Residence::whole`].
+    pub fn help_save(&self) -> Result<()> {
+        self.saving(self.own_weights(), None, weights::MAX_SHARD_BYTES).help()
+    }
+
+    fn own_weights(&self) -> Merging<'_> {
+        Merging { config: self.config(), parameters: &self.parameters, changes: None, residence: self.residence() }
     }
 }

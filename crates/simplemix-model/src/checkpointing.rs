@@ -10,6 +10,7 @@ use crate::causal_lm::CausalLm;
 use crate::error::Result;
 use crate::network::{Input, Network};
 use crate::packed::Packed;
+use crate::residence::{Resident, Stage};
 
 /// A forward pass whose backward pass computes every layer again.
 pub struct Checkpointed<'a> {
@@ -19,6 +20,9 @@ pub struct Checkpointed<'a> {
     /// Input of each layer, and of the last norm: `[T, H]`.
     inputs: Vec<Tensor>,
     hidden: Tensor,
+    /// The last layer, which is computed again first.
+    last: Option<Resident>,
+    _root: Option<Resident>,
 }
 
 impl CausalLm {
@@ -51,16 +55,24 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::hidden_states`].
     pub fn checkpointed_with(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Checkpointed<'_>> {
-        let network = &self.network;
-        let (input, plans) = network.prepare(packed, along)?;
+        self.network.checkpointed(packed, along)
+    }
+}
+
+impl Network {
+    pub(crate) fn checkpointed(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Checkpointed<'_>> {
+        let (input, plans) = self.prepare(packed, along)?;
         let _guard = tch::no_grad_guard();
-        let mut inputs = vec![network.embed(&input)?];
-        for layer in 0..network.layers.len() {
-            let next = network.layer(layer, &inputs[layer], &input, |heads| plans.attend(layer, &heads))?;
+        let root = self.begin_pass()?;
+        let mut inputs = vec![self.embed(&input)?];
+        let last = self.through_layers(|layer| {
+            let next = self.layer(layer, &inputs[layer], &input, |heads| plans.attend(layer, &heads))?;
             inputs.push(next);
-        }
-        let hidden = network.last_norm(&inputs[network.layers.len()])?.set_requires_grad(true);
-        Ok(Checkpointed { network, input, plans, inputs, hidden })
+            Ok(())
+        })?;
+        let hidden = self.last_norm(&inputs[self.layers.len()])?.set_requires_grad(true);
+        self.begin_backward(Stage::Root)?;
+        Ok(Checkpointed { network: self, input, plans, inputs, hidden, last, _root: root })
     }
 }
 
@@ -77,31 +89,43 @@ impl Checkpointed<'_> {
     pub fn backward(mut self) -> Result<()> {
         let gradient = self.hidden.grad();
         if !gradient.defined() {
-            return Ok(());
+            return self.idle_backward();
         }
         self.carry_on(gradient)
     }
 
-    fn carry_on(&mut self, mut gradient: Tensor) -> Result<()> {
-        let count = self.network.layers.len();
-        for stage in (0..=count).rev() {
-            let x = self.inputs.pop().expect("one input for each layer and the last norm");
-            let x = x.detach().set_requires_grad(true);
-            let y = if stage == count {
-                self.network.last_norm(&x)?
-            } else {
-                let attend = |heads| self.plans.attend(stage, &heads);
-                self.network.layer(stage, &x, &self.input, attend)?
-            };
-            simplemix_torch::backward(&[&y], &[&gradient])?;
-            gradient = x.grad();
-        }
-        let embedded = self.network.embed(&self.input)?;
+    /// Takes part in the backward passes of other processes, without gradients of this one's own.
+    ///
+    /// # Errors
+    /// As [`crate::Residence::enter`].
+    pub fn idle_backward(mut self) -> Result<()> {
+        self.network.back_through_layers(self.last.take(), |_| Ok(()))?;
+        self.network.end_backward(Stage::Root)
+    }
+
+    fn carry_on(&mut self, gradient: Tensor) -> Result<()> {
+        let (network, input, plans) = (self.network, &self.input, &self.plans);
+        let mut inputs = std::mem::take(&mut self.inputs);
+        let mut next = || inputs.pop().expect("one input for each layer and the last norm");
+        let mut gradient = back(&next(), &gradient, |x| network.last_norm(x))?;
+        network.back_through_layers(self.last.take(), |layer| {
+            let forward = |x: &Tensor| network.layer(layer, x, input, |heads| plans.attend(layer, &heads));
+            gradient = back(&next(), &gradient, forward)?;
+            Ok(())
+        })?;
+        let embedded = network.embed(input)?;
         if embedded.requires_grad() {
             simplemix_torch::backward(&[&embedded], &[&gradient])?;
         }
-        Ok(())
+        network.end_backward(Stage::Root)
     }
+}
+
+/// Gradient of the input `x`, from that of the output of `forward`, which is computed again.
+fn back(x: &Tensor, gradient: &Tensor, forward: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let x = x.detach().set_requires_grad(true);
+    simplemix_torch::backward(&[&forward(&x)?], &[gradient])?;
+    Ok(x.grad())
 }
 
 impl std::fmt::Debug for Checkpointed<'_> {

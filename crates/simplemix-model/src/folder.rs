@@ -61,6 +61,15 @@ impl Saving<'_> {
         })
     }
 
+    /// Helps another process in [`Saving::write`] of weights that are divided among several.
+    ///
+    /// # Errors
+    /// As [`crate::Residence::whole`].
+    pub(crate) fn help(&self) -> Result<()> {
+        let rest = Rest::of(self.weights.config, self.origin)?;
+        weights::help_save(self.weights, &rest, self.shard_bytes)
+    }
+
     /// Files that travel along, by their paths in the folder: the source's, and those of `rest` that it does not have.
     fn companions(&self, rest: &Rest) -> BTreeMap<PathBuf, PathBuf> {
         let of_rest = |name: &PathBuf| Some((name.clone(), self.origin?.join(name)));

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use simplemix_torch::device::move_together;
 use tch::{Device, Kind, Tensor};
@@ -18,6 +19,7 @@ use crate::few_rows;
 use crate::linear::{Product, linear};
 use crate::lora::{EmbeddingLora, Loras};
 use crate::packed::Packed;
+use crate::residence::{Divider, Residence};
 use crate::rope::{ByLength, Rope, Turn};
 use crate::weights::{self, Parameters};
 
@@ -38,6 +40,8 @@ pub(crate) struct Network {
     pub(crate) device: Device,
     pub(crate) kind: Kind,
     pub(crate) route: AttentionRoute,
+    /// Keeper of the weights, where they are not always whole.
+    pub(crate) residence: Option<Arc<dyn Residence>>,
 }
 
 /// Facts about an input that all layers need.
@@ -56,10 +60,18 @@ pub(crate) struct Loaded {
     pub(crate) parameters: Parameters,
     /// Ways in which the weights depart from the configuration.
     pub(crate) notices: Vec<String>,
+    /// Keeper of the weights, if they are divided.
+    pub(crate) residence: Option<Arc<dyn Residence>>,
 }
 
-/// Reads `config.json` and the tensors that it asks for, and what is on top of the decoder.
-pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Result<Loaded> {
+/// Reads `config.json` and the tensors that it asks for, and what is on top of the decoder. `divider` divides them, unless two of
+/// them are to be compared.
+pub(crate) fn load(
+    folder: &Path,
+    (kind, device): (Kind, Device),
+    top: Top,
+    divider: Option<&mut dyn Divider>,
+) -> Result<Loaded> {
     let mut config = ModelConfig::from_folder(folder)?;
     if top == Top::Score {
         family::check_score(&config)?;
@@ -68,7 +80,9 @@ pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Resul
     let names = Names::of(folder, &weights::names(&files)?, &config, top)?;
     weights::check_constants(folder, &files, names.constants())?;
     let wanted = config.named(names.wanted(&config, top));
-    let mut tensors = read(folder, &files, &wanted, &names, &config, (kind, device))?;
+    let mut divider = divider.filter(|_| !names.has_second_head());
+    let residence = divider.as_mut().map(|divider| divider.begin(&config, &wanted)).transpose()?;
+    let mut tensors = read(folder, &files, &wanted, &names, &config, (kind, device), divider)?;
     let mut notices = names.notices(folder, &config);
     if names.has_second_head() {
         let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
@@ -85,10 +99,10 @@ pub(crate) fn load(folder: &Path, kind: Kind, device: Device, top: Top) -> Resul
     }
     let parameters =
         wanted.into_iter().filter_map(|(name, _)| tensors.remove(&name).map(|tensor| (name, tensor))).collect();
-    Ok(Loaded { config, parameters, notices })
+    Ok(Loaded { config, parameters, notices, residence })
 }
 
-/// The `wanted` tensors of `files`; those that files hold turned are turned.
+/// The `wanted` tensors of `files`; those that files hold turned are turned, and `divider` takes each in its turn.
 fn read(
     folder: &Path,
     files: &[PathBuf],
@@ -96,17 +110,30 @@ fn read(
     names: &Names,
     config: &ModelConfig,
     (kind, device): (Kind, Device),
+    mut divider: Option<&mut dyn Divider>,
 ) -> Result<HashMap<String, Tensor>> {
     let held = |(name, shape): &(String, Vec<i64>)| {
         let turned = config.is_turned(name);
         (name.clone(), if turned { shape.iter().rev().copied().collect() } else { shape.clone() })
     };
     let held: Vec<_> = wanted.iter().map(held).collect();
-    let mut tensors = weights::load_files(folder, files, &held, |name| names.in_model(name), kind, device)?;
-    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| config.is_turned(name)) {
-        *tensor = tensor.tr().f_contiguous().doing("turning a weight")?;
-    }
-    Ok(tensors)
+    // What is divided is not whole on the device.
+    let device = if divider.is_some() { Device::Cpu } else { device };
+    weights::load_files_with(
+        folder,
+        files,
+        &held,
+        |name| names.in_model(name),
+        (kind, device),
+        |name, tensor| {
+            let turned = config.is_turned(name);
+            let tensor = if turned { tensor.tr().f_contiguous().doing("turning a weight")? } else { tensor };
+            match &mut divider {
+                Some(divider) => Ok(divider.take(name, &tensor)?),
+                None => Ok(tensor),
+            }
+        },
+    )
 }
 
 impl Network {
@@ -136,6 +163,7 @@ impl Network {
             device,
             kind,
             route: AttentionRoute::of(&config, kind, device),
+            residence: None,
             config,
         }
     }
@@ -180,21 +208,43 @@ impl Network {
     }
 
     fn run(&self, input: &Input, mut attend: impl FnMut(usize, Heads) -> Result<Tensor>) -> Result<Tensor> {
+        let _root = self.begin_pass()?;
         let mut x = self.embed(input)?;
-        for layer in 0..self.layers.len() {
+        self.through_layers(|layer| {
             x = self.layer(layer, &x, input, |heads| attend(layer, heads))?;
-        }
+            self.keeps_no_weights(&x)
+        })?;
         self.last_norm(&x)
+    }
+
+    /// Refuses activations that keep weights for a backward pass, of which nothing is left by then.
+    fn keeps_no_weights(&self, x: &Tensor) -> Result<()> {
+        if self.residence.is_none() || !x.requires_grad() {
+            return Ok(());
+        }
+        let what = "pass with gradients over weights that are divided among processes";
+        let (found, expected) = ("activations that are kept".to_owned(), "activation checkpointing".to_owned());
+        Err(Error::Input { what, found, expected })
+    }
+
+    /// Takes the ways of another network of these weights.
+    pub(crate) fn like(mut self, other: &Self) -> Self {
+        self.route = other.route;
+        self.residence.clone_from(&other.residence);
+        self
     }
 
     /// Hidden states of the embedding and after each layer, the last one normed.
     pub(crate) fn layer_states(&self, packed: &Packed) -> Result<Vec<Tensor>> {
         let (input, plans) = self.prepare(packed, &mut [])?;
+        let _root = self.begin_pass()?;
         let mut states = vec![self.embed(&input)?];
-        for layer in 0..self.layers.len() {
+        self.through_layers(|layer| {
             let next = self.layer(layer, &states[layer], &input, |heads| plans.attend(layer, &heads))?;
+            self.keeps_no_weights(&next)?;
             states.push(next);
-        }
+            Ok(())
+        })?;
         if let Some(last) = states.last_mut() {
             *last = self.last_norm(last)?;
         }

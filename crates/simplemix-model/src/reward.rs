@@ -4,11 +4,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
 use crate::causal_lm::CausalLm;
 use crate::checkpoint::Top;
+use crate::checkpointing::Checkpointed;
 use crate::config::{HEAD, ModelConfig};
 use crate::error::{Doing, Error, Result};
 use crate::family;
@@ -16,6 +18,7 @@ use crate::folder::{self, Saving};
 use crate::lora::{Adapter, Base, LoraConfig, LoraTask, Loras, stored_embeddings};
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
+use crate::residence::{Divider, Residence, Resident, Stage};
 use crate::weights::{self, Merging, Parameters};
 
 /// A decoder with a linear score in place of the output head.
@@ -38,9 +41,20 @@ impl RewardModel {
     /// # Errors
     /// As [`crate::CausalLm::load`]; a model of several labels has a misshapen `score.weight`.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
-        let Loaded { config, parameters, notices } = network::load(folder, kind, device, Top::Score)?;
+        Self::load_divided(folder, kind, device, None)
+    }
+
+    /// As [`RewardModel::load`], with weights that `divider` divides while they are read.
+    ///
+    /// # Errors
+    /// As [`RewardModel::load`], and those of [`Divider::take`].
+    pub fn load_divided(folder: &Path, kind: Kind, device: Device, divider: Option<&mut dyn Divider>) -> Result<Self> {
+        let Loaded { config, parameters, notices, residence } =
+            network::load(folder, (kind, device), Top::Score, divider)?;
         let origin = Some(folder.to_owned());
-        Ok(Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) })
+        let mut model = Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) };
+        model.network.residence = residence;
+        Ok(model)
     }
 
     /// A reward model on top of a language model's network, to be trained. Every score is zero until it is.
@@ -80,8 +94,8 @@ impl RewardModel {
 
     /// The model as adapters see it.
     fn base(&self) -> Base<'_> {
-        let Network { config, kind, device, .. } = &self.network;
-        Base { config, parameters: &self.parameters, kind: *kind, device: *device }
+        let Network { config, kind, device, residence, .. } = &self.network;
+        Base { config, parameters: &self.parameters, kind: *kind, device: *device, residence: residence.as_ref() }
     }
 
     /// Adds an adapter, made from `seed`, which is active from now on and trained with the score.
@@ -136,7 +150,7 @@ impl RewardModel {
         let (parameters, _) = adapter.over(self.base());
         let Network { config, kind, device, .. } = &self.network;
         let network = Network::new(config.clone(), &parameters, adapter.loras(training), *kind, *device);
-        (self.score, self.network) = (score_of(&parameters), network);
+        (self.score, self.network) = (score_of(&parameters), network.like(&self.network));
     }
 
     /// Another handle on the same weights in which the adapter drops inputs, for training: see [`CausalLm::in_training`].
@@ -144,7 +158,8 @@ impl RewardModel {
     pub fn in_training(&self, seed: u64) -> Self {
         let own = self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
         let Network { config, kind, device, .. } = &self.network;
-        let mut handle = Self::from_tensors(config.clone(), own, *kind, *device);
+        let handle = Self::from_tensors(config.clone(), own, *kind, *device);
+        let mut handle = Self { network: handle.network.like(&self.network), ..handle };
         handle.origin.clone_from(&self.origin);
         handle.adapter.clone_from(&self.adapter);
         handle.take_parts(Some(seed));
@@ -214,11 +229,53 @@ impl RewardModel {
     /// [`Error::Input`] for a token id outside the vocabulary or no token at all; [`Error::Torch`].
     pub fn scores(&self, packed: &Packed, rows: &[i64]) -> Result<Tensor> {
         let mut rows = Tensor::from_slice(rows);
+        let _root = self.resident_root()?;
         let hidden = self.network.hidden_states(packed, &mut [&mut rows])?;
+        self.scores_of(&hidden, &rows)
+    }
+
+    /// As [`RewardModel::scores`], with a pass that keeps little: see [`Checkpointed`]. Run the backward pass of a loss of the
+    /// scores first, then that of the pass.
+    ///
+    /// # Errors
+    /// As [`RewardModel::scores`].
+    pub fn checkpointed_scores(&self, packed: &Packed, rows: &[i64]) -> Result<(Tensor, Checkpointed<'_>)> {
+        let mut rows = Tensor::from_slice(rows);
+        let pass = self.network.checkpointed(packed, &mut [&mut rows])?;
+        Ok((self.scores_of(pass.hidden(), &rows)?, pass))
+    }
+
+    fn scores_of(&self, hidden: &Tensor, rows: &Tensor) -> Result<Tensor> {
         hidden
-            .f_index_select(0, &rows)
+            .f_index_select(0, rows)
             .and_then(|rows| rows.f_linear(&self.score, None::<&Tensor>)?.f_squeeze_dim(1))
             .doing("scoring")
+    }
+
+    /// Lets `residence` keep the weights, in this handle and those that are made of it from now on.
+    pub fn set_residence(&mut self, residence: Arc<dyn Residence>) {
+        self.network.residence = Some(residence);
+    }
+
+    /// Keeper of the weights, where they are not always whole.
+    pub fn residence(&self) -> Option<&Arc<dyn Residence>> {
+        self.network.residence.as_ref()
+    }
+
+    /// As [`crate::CausalLm::resident_root`].
+    ///
+    /// # Errors
+    /// As [`Residence::enter`].
+    pub fn resident_root(&self) -> Result<Option<Resident>> {
+        self.network.resident(Stage::Root, None)
+    }
+
+    /// As [`crate::CausalLm::idle_pass`].
+    ///
+    /// # Errors
+    /// As [`Residence::enter`].
+    pub fn idle_pass(&self, trains: bool) -> Result<()> {
+        self.network.idle_pass(trains)
     }
 
     /// Place of a sequence's last token that is not `pad_token_id`, where the configuration has one: the token that is scored,
@@ -262,6 +319,25 @@ impl RewardModel {
                 tops.iter().fold(name.to_owned(), |name, top| name.replace(top, SCORER))
             },
         );
+        self.saving(source, |saving| {
+            saving.write(folder, |config| {
+                config["architectures"] = serde_json::json!([architecture]);
+                config["num_labels"] = 1.into();
+                config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
+                config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
+            })
+        })
+    }
+
+    /// Helps another process in [`RewardModel::save`], as [`CausalLm::help_save`].
+    ///
+    /// # Errors
+    /// As [`Residence::whole`].
+    pub fn help_save(&self) -> Result<()> {
+        self.saving(None, |saving| saving.help())
+    }
+
+    fn saving(&self, source: Option<&Path>, work: impl FnOnce(&Saving<'_>) -> Result<()>) -> Result<()> {
         let (config, parameters, changes) = match &self.adapter {
             Some(adapter) => adapter.merging(self.base()),
             None => {
@@ -269,18 +345,13 @@ impl RewardModel {
                 (self.config().clone(), own.collect(), HashMap::new())
             }
         };
-        let saving = Saving {
-            weights: Merging { config: &config, parameters: &parameters, changes: Some(&changes) },
+        let (changes, residence) = (Some(&changes), self.residence());
+        work(&Saving {
+            weights: Merging { config: &config, parameters: &parameters, changes, residence },
             kind: self.network.kind,
             source,
             origin: self.origin.as_deref(),
             shard_bytes: weights::MAX_SHARD_BYTES,
-        };
-        saving.write(folder, |config| {
-            config["architectures"] = serde_json::json!([architecture]);
-            config["num_labels"] = 1.into();
-            config["id2label"] = serde_json::json!({ "0": "LABEL_0" });
-            config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
         })
     }
 }

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::Dtype;
 use simplemix_files::{AtomicFile, AtomicFolder};
@@ -15,6 +16,7 @@ use crate::config::ModelConfig;
 use crate::error::{At, Doing, Error, Result};
 use crate::lora::Change;
 use crate::not_a_model;
+use crate::residence::Residence;
 use crate::rest::{Copied, Rest};
 use crate::safetensors_file::{self, Layout};
 use crate::safetensors_reader::Reader;
@@ -39,15 +41,30 @@ pub(crate) struct Merging<'a> {
     pub(crate) config: &'a ModelConfig,
     pub(crate) parameters: &'a Parameters,
     pub(crate) changes: Option<&'a HashMap<String, Change>>,
+    /// Keeper of weights that are not whole: each is put together when its turn comes.
+    pub(crate) residence: Option<&'a Arc<dyn Residence>>,
 }
 
 impl Merging<'_> {
+    /// Keeper of a weight that is not whole.
+    fn divided(&self, name: &str, tensor: &Tensor) -> Result<Option<(Arc<dyn Residence>, String)>> {
+        match self.residence {
+            Some(residence) if !simplemix_torch::has_memory(tensor)? => {
+                // A head that an adapter has made of the embedding.
+                let name = if residence.has(name) { name.to_owned() } else { self.config.embedding_name() };
+                Ok(Some((Arc::clone(residence), name)))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Tensors of the files, in their order, each with the change that it needs.
     fn stored(&self) -> Result<Vec<(String, Stored)>> {
         let change = |name: &str| self.changes?.get(name).cloned();
         let of = |(name, tensor): &(String, Tensor)| {
             let (held, turned) = (self.config.names.in_files(name), self.config.is_turned(name));
-            Ok((held, Stored::new(tensor, change(name), turned)?))
+            let stored = Stored::new(tensor, change(name), turned)?;
+            Ok((held, Stored { divided: self.divided(name, tensor)?, ..stored }))
         };
         let mut all: Vec<(String, Stored)> = self.parameters.iter().map(of).collect::<Result<_>>()?;
         let kind = self.parameters.first().map_or(Kind::Float, |(_, tensor)| tensor.kind());
@@ -93,6 +110,18 @@ pub(crate) fn load_files(
     kind: Kind,
     device: Device,
 ) -> Result<HashMap<String, Tensor>> {
+    load_files_with(folder, files, wanted, name_of, (kind, device), |_, tensor| Ok(tensor))
+}
+
+/// As [`load_files`]; `keep` is given each tensor, by its wanted name, and returns what is kept of it.
+pub(crate) fn load_files_with(
+    folder: &Path,
+    files: &[PathBuf],
+    wanted: &[(String, Vec<i64>)],
+    name_of: impl Fn(&str) -> Option<String>,
+    (kind, device): (Kind, Device),
+    mut keep: impl FnMut(&str, Tensor) -> Result<Tensor>,
+) -> Result<HashMap<String, Tensor>> {
     let shapes: HashMap<&str, &[i64]> = wanted.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
     let mut missing: BTreeSet<&str> = shapes.keys().copied().collect();
     let mut problems = Vec::new();
@@ -108,7 +137,8 @@ pub(crate) fn load_files(
             missing.remove(wanted.as_str());
             match shapes.get(wanted.as_str()) {
                 Some(expected) if *expected == shape => {
-                    tensors.insert(wanted, file.tensor(name, Some(kind), device)?);
+                    let tensor = keep(&wanted, file.tensor(name, Some(kind), device)?)?;
+                    tensors.insert(wanted, tensor);
                     tell(tensors.len(), shapes.len());
                 }
                 Some(expected) => problems.push(format!("`{name}` is {shape:?}, expected {expected:?}")),
@@ -297,31 +327,53 @@ pub(crate) fn save_in_shards(
     rest: &Rest,
     shard_bytes: usize,
 ) -> Result<()> {
-    let own = weights.stored()?.into_iter().map(|(name, tensor)| (rest.name(name), Piece::Own(tensor)));
-    let copied = rest.tensors.iter().map(|(name, tensor)| (name.clone(), Piece::Copied(tensor)));
-    let (mut shards, mut total) = (Vec::<(Vec<_>, usize)>::new(), 0);
-    for (name, piece) in own.chain(copied) {
-        let size = piece.bytes();
-        total += size;
-        match shards.last_mut() {
-            Some((shard, held)) if *held + size <= shard_bytes => {
-                shard.push((name, piece));
-                *held += size;
-            }
-            _ => shards.push((vec![(name, piece)], size)),
-        }
-    }
+    let mut shards = shards(weights, rest, shard_bytes)?;
     if shards.len() <= 1 {
-        return save_pieces(folder, WEIGHTS, shards.pop().unwrap_or_default().0);
+        return save_pieces(folder, WEIGHTS, shards.pop().unwrap_or_default());
     }
+    let total: usize = shards.iter().flatten().map(|(_, piece)| piece.bytes()).sum();
     let (mut weight_map, count) = (BTreeMap::new(), shards.len());
-    for (i, (shard, _)) in shards.into_iter().enumerate() {
+    for (i, shard) in shards.into_iter().enumerate() {
         let name = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
         weight_map.extend(shard.iter().map(|(tensor, _)| (tensor.clone(), name.clone())));
         save_pieces(folder, &name, shard)?;
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     Ok(folder.write(WEIGHTS_INDEX, format!("{index:#}\n"))?)
+}
+
+/// Helps another process in [`save_in_shards`], which writes weights that are divided among several.
+pub(crate) fn help_save(weights: Merging<'_>, rest: &Rest, shard_bytes: usize) -> Result<()> {
+    for mut shard in shards(weights, rest, shard_bytes)? {
+        safetensors_file::sort(&mut shard);
+        for (_, piece) in shard {
+            if let Piece::Own(Stored { divided: Some((residence, name)), .. }) = piece {
+                drop(residence.whole(&name)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tensors of each file.
+fn shards<'a>(weights: Merging<'_>, rest: &'a Rest, shard_bytes: usize) -> Result<Vec<Vec<(String, Piece<'a>)>>> {
+    let own = weights.stored()?.into_iter().map(|(name, tensor)| (rest.name(name), Piece::Own(tensor)));
+    let copied = rest.tensors.iter().map(|(name, tensor)| (name.clone(), Piece::Copied(tensor)));
+    let (mut shards, mut held) = (Vec::<Vec<_>>::new(), 0);
+    for (name, piece) in own.chain(copied) {
+        let size = piece.bytes();
+        match shards.last_mut() {
+            Some(shard) if held + size <= shard_bytes => {
+                shard.push((name, piece));
+                held += size;
+            }
+            _ => {
+                shards.push(vec![(name, piece)]);
+                held = size;
+            }
+        }
+    }
+    Ok(shards)
 }
 
 fn save_pieces(folder: &AtomicFolder, name: &str, pieces: Vec<(String, Piece<'_>)>) -> Result<()> {
@@ -444,6 +496,8 @@ struct Stored {
     is_turned: bool,
     dtype: Dtype,
     shape: Vec<usize>,
+    /// Keeper and name of a weight that is not whole.
+    divided: Option<(Arc<dyn Residence>, String)>,
 }
 
 impl Stored {
@@ -453,14 +507,23 @@ impl Stored {
         if is_turned {
             shape.reverse();
         }
-        Ok(Self { dtype, shape, tensor: tensor.detach(), change, is_turned })
+        Ok(Self { dtype, shape, tensor: tensor.detach(), change, is_turned, divided: None })
+    }
+
+    /// The weight before its change.
+    fn whole(&self) -> simplemix_torch::Result<Tensor> {
+        match &self.divided {
+            Some((residence, name)) => residence.whole(name),
+            None => Ok(self.tensor.shallow_clone()),
+        }
     }
 
     /// Writes the tensor's bytes a piece at a time.
     fn put(&self, to: &mut dyn Write) -> io::Result<()> {
+        let tensor = self.whole().map_err(io::Error::other)?;
         let tensor = match &self.change {
-            Some(change) => change.merged_into(&self.tensor).map_err(io::Error::other)?,
-            None => self.tensor.shallow_clone(),
+            Some(change) => change.merged_into(&tensor).map_err(io::Error::other)?,
+            None => tensor,
         };
         put(&if self.is_turned { tensor.tr() } else { tensor }, to)
     }

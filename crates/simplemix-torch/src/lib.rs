@@ -37,7 +37,7 @@ pub use gradients::{backward, gradient_kind, set_gradient, set_gradient_kind};
 pub use host::{Gate, gated, has_loops, rms_norm, rotated};
 pub use linear::linear;
 pub use many::{copy_all, norm, zero_all};
-pub use memory::exchange_memory;
+pub use memory::{exchange_memory, has_memory};
 pub use precision::{MatmulPrecision, set_half_sums, set_matmul_precision};
 pub use run_attention::{Run, has_run_attention, run_attention};
 pub use staging::Staging;

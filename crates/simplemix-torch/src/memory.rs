@@ -15,18 +15,26 @@ use crate::native;
 ///
 /// # Examples
 /// ```
-/// use simplemix_torch::exchange_memory;
+/// use simplemix_torch::{exchange_memory, has_memory};
 /// use tch::{Device, Kind, Tensor};
 ///
 /// let all = Tensor::from_slice(&[1f32, 2.0, 3.0]);
 /// let last = all.narrow(0, 2, 1);
 /// let kept = Tensor::empty([0], (Kind::Float, Device::Cpu));
 /// exchange_memory(&all, &kept)?;
-/// assert_eq!(last.size(), [1]);
+/// assert!(last.size() == [1] && !has_memory(&last)?);
 /// exchange_memory(&all, &kept)?;
 /// assert_eq!(last.double_value(&[0]), 3.0);
 /// # Ok::<(), simplemix_torch::Error>(())
 /// ```
 pub fn exchange_memory(a: &Tensor, b: &Tensor) -> Result<()> {
     native::exchange_memory(a, b)
+}
+
+/// Whether a contiguous tensor has the memory that its shape asks for, which it has unless [`exchange_memory`] has taken it.
+///
+/// # Errors
+/// [`Error::Torch`](crate::Error::Torch) for a tensor that has no such thing as memory.
+pub fn has_memory(tensor: &Tensor) -> Result<bool> {
+    native::has_memory(tensor)
 }

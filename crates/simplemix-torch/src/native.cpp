@@ -213,6 +213,13 @@ void smx_exchange_memory(Tensor *a, Tensor *b) {
   });
 }
 
+bool smx_has_memory(Tensor *tensor) {
+  return guarded([&] {
+    const auto last = tensor->numel() == 0 ? 0 : tensor->storage_offset() + tensor->numel();
+    return tensor->storage().nbytes() >= static_cast<size_t>(last) * tensor->element_size();
+  });
+}
+
 void smx_set_gradient_kind(Tensor *leaf, int kind) {
   guarded([&] { leaf->set_grad_dtype(static_cast<at::ScalarType>(kind)); });
 }

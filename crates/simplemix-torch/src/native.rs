@@ -25,6 +25,7 @@ unsafe extern "C" {
     fn smx_backward(roots: *const Pointer, gradients: *const Pointer, count: i64);
     fn smx_set_gradient(leaf: Pointer, gradient: Pointer);
     fn smx_exchange_memory(a: Pointer, b: Pointer);
+    fn smx_has_memory(tensor: Pointer) -> bool;
     fn smx_set_gradient_kind(leaf: Pointer, kind: c_int);
     fn smx_gradient_kind(leaf: Pointer) -> c_int;
     fn smx_norm(tensors: *const Pointer, count: i64) -> Pointer;
@@ -171,6 +172,11 @@ pub(crate) fn exchange_memory(a: &Tensor, b: &Tensor) -> Result<()> {
     // tensors without any.
     unsafe { smx_exchange_memory(pointer(a), pointer(b)) };
     checked("exchanging the memory of two tensors", ())
+}
+
+pub(crate) fn has_memory(tensor: &Tensor) -> Result<bool> {
+    // SAFETY: the tensor lives until the call returns.
+    checked("looking at the memory of a tensor", unsafe { smx_has_memory(pointer(tensor)) })
 }
 
 /// `kind` is a number of [`KINDS`].

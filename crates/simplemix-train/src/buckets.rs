@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::adamw::Piece;
 use crate::error::{Error, Result};
+use crate::span::{Member, Span, padded};
 use crate::team::Team;
 
 /// Bytes of gradients in a bucket, as in PyTorch's DistributedDataParallel.
@@ -23,18 +24,15 @@ pub(crate) struct Bucket {
     members: Vec<Member>,
 }
 
-/// Place of a parameter in a bucket.
-#[derive(Debug)]
-struct Member {
-    parameter: usize,
-    start: i64,
-    count: i64,
-}
-
 impl Bucket {
-    /// Buckets of all parameters, which get their gradients there, and with `shards` their weights.
-    pub(crate) fn all(parameters: &[(String, Tensor)], team: &Team, shards: bool) -> Result<Vec<Self>> {
-        let mut rest: Vec<usize> = (0..parameters.len()).collect();
+    /// Buckets of those `parameters` that `numbers` name, which get their gradients there, and with `shards` their weights.
+    pub(crate) fn all(
+        parameters: &[(String, Tensor)],
+        numbers: Vec<usize>,
+        team: &Team,
+        shards: bool,
+    ) -> Result<Vec<Self>> {
+        let mut rest = numbers;
         let mut all = Vec::new();
         while let Some(first) = rest.pop() {
             let tensor = |number: usize| &parameters[number].1;
@@ -48,20 +46,13 @@ impl Bucket {
                 let is_full = held as usize * size_of::<f32>() >= BYTES;
                 next = rest.pop_if(|number| !is_full && sort(*number) == sort(first));
             }
-            all.push(Self::new(parameters, members, held, team.size() as i64, shards)?);
+            all.push(Self::new(parameters, members, padded(held, team), shards)?);
         }
         Ok(all)
     }
 
-    fn new(
-        parameters: &[(String, Tensor)],
-        members: Vec<Member>,
-        held: i64,
-        processes: i64,
-        shards: bool,
-    ) -> Result<Self> {
+    fn new(parameters: &[(String, Tensor)], members: Vec<Member>, length: i64, shards: bool) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let length = held.div_euclid(processes) * processes + if held % processes == 0 { 0 } else { processes };
         let (kind, device) = (parameters[members[0].parameter].1.kind(), parameters[members[0].parameter].1.device());
         let zeros = |kind: Kind, device: Device| {
             Tensor::f_zeros([length], (kind, device)).map_err(|error| Error::from(simplemix_torch::Error::from(error)))
@@ -87,22 +78,10 @@ impl Bucket {
         (team.rank() as i64 * count, count)
     }
 
-    /// Parts of the optimiser's state, by the ends of their names.
-    pub(crate) fn state_names(&self) -> &'static [&'static str] {
+    /// Places of the parameters.
+    pub(crate) fn span(&self) -> Span {
         let is_rounded = self.weights.as_ref().is_some_and(|weights| weights.kind() != Kind::Float);
-        if is_rounded { &["exp_avg", "exp_avg_sq", "master"] } else { &["exp_avg", "exp_avg_sq"] }
-    }
-
-    /// Parameters of which this process's part has entries, with the first entry and the number of them.
-    fn here(&self, team: &Team) -> impl Iterator<Item = (&Member, i64, i64)> {
-        let (first, count) = self.part(team);
-        let here = move |member| Some((member, Member::within(member, first, count)?));
-        self.members.iter().filter_map(here).map(|(member, (start, count))| (member, start, count))
-    }
-
-    /// Numbers of the parameters of which this process has a piece.
-    pub(crate) fn parameters_here(&self, team: &Team) -> impl Iterator<Item = usize> {
-        self.here(team).map(|(member, ..)| member.parameter)
+        Span { members: self.members.clone(), length: self.gradients.size()[0], is_rounded }
     }
 
     /// Pieces of the parameters in this process's part, with their gradients.
@@ -113,7 +92,7 @@ impl Bucket {
             simplemix_torch::set_gradient(&tensor, Some(&self.gradients.narrow(0, start, count)))?;
             Ok(Piece { parameter: member.parameter, start: start - member.start, tensor })
         };
-        self.here(team).map(piece).collect()
+        self.span().here(team).map(piece).collect()
     }
 
     /// Begins to add up the gradients: all of them, or this process's part.
@@ -139,36 +118,5 @@ impl Bucket {
     /// Clears all gradients.
     pub(crate) fn clear(&self) -> Result<()> {
         Ok(simplemix_torch::zero_all(&[&self.gradients])?)
-    }
-
-    /// Number of the parameters here, in their order.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = usize> {
-        self.members.iter().map(|member| member.parameter)
-    }
-
-    /// A row of a parameter's numbers, f32, from pieces that the processes have; `own` is this one's.
-    pub(crate) fn assembled(
-        &self,
-        team: &Team,
-        parameter: usize,
-        own: Option<&Tensor>,
-    ) -> simplemix_torch::Result<Tensor> {
-        let member =
-            self.members.iter().find(|member| member.parameter == parameter).expect("a parameter of the bucket");
-        let part = self.gradients.numel() as i64 / team.size() as i64;
-        let range = |rank: usize| {
-            let (start, count) = member.within(rank as i64 * part, part)?;
-            Some(start - member.start..start - member.start + count)
-        };
-        team.assemble((member.count, Kind::Float), range, own, "gathering the optimiser's state")
-    }
-}
-
-impl Member {
-    /// First entry and number of entries that are among `count` from `first` on.
-    fn within(&self, first: i64, count: i64) -> Option<(i64, i64)> {
-        let start = self.start.max(first);
-        let end = (self.start + self.count).min(first + count);
-        (start < end).then_some((start, end - start))
     }
 }

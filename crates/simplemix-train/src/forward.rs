@@ -5,7 +5,7 @@ use simplemix_data::TokenRow;
 use simplemix_loss::{
     Checks, Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
-use simplemix_model::{CausalLm, Checkpointed, HeadWeight, ModelConfig, Packed, Targets};
+use simplemix_model::{CausalLm, Checkpointed, HeadWeight, ModelConfig, Packed, Resident, Targets};
 use simplemix_torch::device::read_all;
 use simplemix_torch::records;
 use tch::{Kind, Tensor};
@@ -50,6 +50,8 @@ pub(crate) struct Pass<'a> {
     model: &'a CausalLm,
     head: HeadWeight,
     checkpointed: Option<Checkpointed<'a>>,
+    /// The head is whole for as long as the pass lives.
+    _root: Option<Resident>,
 }
 
 impl<'a> Pass<'a> {
@@ -86,6 +88,7 @@ impl<'a> Pass<'a> {
         let trained = model.trainable_parameters();
         let tensors: Vec<&Tensor> = trained.iter().map(|(_, tensor)| tensor).collect();
         let keep = options.activation_checkpointing && records(&tensors)?;
+        let root = model.resident_root()?;
         let mut positions = Positions::on_host(&targets.tokens, &targets.owners, targets.responses)?;
         let mut token_weights = options.ld_alpha.map(|alpha| ld_token_weights(&positions, alpha)).transpose()?;
         let mut rows = Tensor::from_slice(&targets.rows);
@@ -99,7 +102,7 @@ impl<'a> Pass<'a> {
             None => model.hidden_states_with(packed, &mut all)?,
         };
         let rows = hidden.index_select(0, &rows);
-        Ok(Self { rows, positions, token_weights, model, head: model.head()?, checkpointed })
+        Ok(Self { rows, positions, token_weights, model, head: model.head()?, checkpointed, _root: root })
     }
 
     /// Output head with the model's factor of logits and cap on them.
@@ -126,6 +129,14 @@ impl<'a> Pass<'a> {
             pass.backward()?;
         }
         Ok(())
+    }
+
+    /// Ends the pass without gradients of its own, where other processes need this one in theirs.
+    pub(crate) fn abandon(self) -> Result<()> {
+        match self.checkpointed {
+            Some(pass) => Ok(pass.idle_backward()?),
+            None => Ok(()),
+        }
     }
 
     /// Statistics of the tokens of each response, summed on the device.
@@ -224,6 +235,12 @@ pub(crate) fn score_together(
         team.does_part("scoring pairs", done, own.len());
         progress((done * team.size()).min(all.len()));
     })?;
+    if model.residence().is_some() {
+        // Others may have passes more.
+        let passes = set.table.micro_batches(&own, options.micro_batch_tokens)?.len();
+        let most = set.table.most_micro_batches(team, &all, options.micro_batch_tokens)?;
+        (passes..most).try_for_each(|_| model.idle_pass(false))?;
+    }
     if team.size() == 1 || all.is_empty() {
         return Ok(scored);
     }

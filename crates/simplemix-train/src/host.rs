@@ -26,7 +26,7 @@ pub(crate) fn entries<'a, const N: usize>(
 
 fn is_plain(tensor: &Tensor) -> bool {
     let is_float = tensor.device() == Device::Cpu && tensor.kind() == Kind::Float;
-    is_float && tensor.is_contiguous() && tensor.numel() > 0 && !tensor.data_ptr().is_null()
+    is_float && tensor.is_contiguous() && tensor.numel() > 0 && simplemix_torch::has_memory(tensor).unwrap_or(false)
 }
 
 fn any_overlap(tensors: &[&Tensor]) -> bool {

@@ -128,6 +128,8 @@ impl Hypo {
             batch_rows: self.settings.rows(prompts.len()),
             ..GenerateOptions::default()
         };
+        // Processes take different numbers of steps, none of which waits for another.
+        let _whole = policy.resident_all()?;
         let responses = policy.generate(&requests, &options, progress)?;
         let sampled = prompts.iter().zip(responses).map(|((_, prompt), responses)| Sampled {
             prompt,
@@ -144,12 +146,23 @@ impl Hypo {
         sampled: &[Sampled<'_>],
         weight: f64,
         options: &ForwardOptions,
+        team: &Team,
     ) -> Result<HypoSums> {
         let options = ForwardOptions { token_metrics: false, wpo: None, ld_alpha: None, ..*options };
+        let parts = parts(policy.config(), sampled, options.micro_batch_tokens);
+        let together = policy.residence().is_some();
+        let all = if together { team.most(parts.len(), "counting HyPO's passes")? } else { parts.len() };
         let mut sums = HypoSums::default();
-        for part in parts(policy.config(), sampled, options.micro_batch_tokens) {
+        for number in 0..all {
+            let Some(part) = parts.get(number) else {
+                self.reference.idle_pass(false)?;
+                policy.idle_pass(true)?;
+                continue;
+            };
             match self.accumulate_part(policy, part, weight, &options)? {
                 Some(estimate) => sums.add(part, estimate),
+                // The other processes' passes need this one.
+                None if together => sums.spoil(),
                 None => return Ok(HypoSums::nan()),
             }
         }
@@ -183,7 +196,10 @@ impl Hypo {
             })
         });
         let (_, surrogate) = match fused {
-            Err(simplemix_loss::Error::NonFinite { .. }) => return Ok(None),
+            Err(simplemix_loss::Error::NonFinite { .. }) => {
+                pass.abandon()?;
+                return Ok(None);
+            }
             fused => fused?,
         };
         pass.backward(&surrogate)?;
@@ -200,6 +216,11 @@ impl HypoSums {
     /// Sums of which every mean is NaN.
     fn nan() -> Self {
         Self { responses: 1.0, log_ratios: f64::NAN, ..Self::default() }
+    }
+
+    /// Makes every mean NaN.
+    fn spoil(&mut self) {
+        (self.responses, self.log_ratios) = (self.responses.max(1.0), f64::NAN);
     }
 
     /// Adds the responses of a part, whose mean log-ratio is `estimate`.

@@ -111,7 +111,7 @@ fn expected(policy: &CausalLm, hypo: &Hypo) -> (Tensor, f64) {
     for (i, first) in responses.iter().enumerate() {
         for (j, second) in responses.iter().enumerate() {
             let drawn = Sampled { prompt: &PROMPT, responses: vec![first.clone(), second.clone()], ended: 0 };
-            hypo.accumulate(policy, &[drawn], 1.0, &OPTIONS).unwrap();
+            hypo.accumulate(policy, &[drawn], 1.0, &OPTIONS, &Team::default()).unwrap();
             let gradient = take_gradient(policy);
             let weight = probs[i] * probs[j];
             squares += weight * norm(&gradient).powi(2);
@@ -148,7 +148,7 @@ fn sampled_responses_give_the_divergence_and_its_gradient() {
     for step in 0..updates as u64 {
         let sampled =
             hypo.sample(&policy, &placed(&vec![&PROMPT[..]; prompts as usize]), step, &mut |_, _| {}).unwrap();
-        let sums = hypo.accumulate(&policy, &sampled, 1.0 / count, &at_once).unwrap();
+        let sums = hypo.accumulate(&policy, &sampled, 1.0 / count, &at_once, &Team::default()).unwrap();
         estimates.push(sums.metrics()[0].1);
     }
     let estimate = estimates.iter().sum::<f64>() / f64::from(updates);
@@ -180,7 +180,7 @@ fn an_updates_gradient_is_the_formulas() {
         ForwardOptions { micro_batch_tokens: 1, ..OPTIONS },
         ForwardOptions { micro_batch_tokens: 12, activation_checkpointing: true, ..OPTIONS },
     ] {
-        let sums = hypo.accumulate(&policy, &sampled, 0.25, &options).unwrap();
+        let sums = hypo.accumulate(&policy, &sampled, 0.25, &options, &Team::default()).unwrap();
         let gradient = take_gradient(&policy);
         assert!(norm(&(gradient - &truth)) < 1e-5 * norm(&truth));
         assert_eq!(sums.responses, 8.0);

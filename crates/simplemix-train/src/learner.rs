@@ -97,6 +97,20 @@ pub trait Learner {
     /// Failures of the forward or backward pass.
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>>;
 
+    /// Whether all processes run as many micro-batches as the one with the most, since each helps in all passes; then a NaN loss ends
+    /// none early.
+    fn passes_together(&self) -> bool {
+        false
+    }
+
+    /// Takes part in the passes of a micro-batch of other processes, without pairs of its own.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
+    fn idle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Adds gradients of batch-level regularisers, after all micro-batches of update `step`. Returns metrics; a NaN
     /// among them counts as a NaN loss.
     ///
@@ -140,6 +154,14 @@ pub trait Learner {
     /// [`crate::Error::Files`] or [`crate::Error::Model`].
     fn save(&self, folder: &Path) -> Result<()> {
         self.trainee().save(folder)
+    }
+
+    /// Helps the first process in [`Learner::save`], where its state is divided among several.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
+    fn help_save(&self) -> Result<()> {
+        self.trainee().help_save()
     }
 
     /// Restores the state that [`Learner::save`] wrote.

@@ -5,11 +5,12 @@
 //! from.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use simplemix_loss::{
     FusedInputs, LossOutput, LossSum, Need, PairLengths, PairLogps, PairLoss, Pairs, fused_preference_loss,
 };
-use simplemix_model::{CausalLm, weights};
+use simplemix_model::CausalLm;
 use simplemix_torch::device::read_all;
 use tch::{Kind, Tensor};
 
@@ -20,6 +21,7 @@ use crate::hypo::Hypo;
 use crate::learner::{Learner, Trainable};
 use crate::pairs::{NamedSet, PairSet};
 use crate::policy::Policy;
+use crate::sharded::{Sharded, restore_weights, save_weights};
 use crate::sides::Sides;
 use crate::stats::{PairStats, TokenSums};
 use crate::team::Team;
@@ -35,8 +37,18 @@ pub(crate) enum Reference {
     Absent,
     /// Precomputed log-probabilities of the training set and of each held-out set.
     Known(ReferenceLogps, Vec<ReferenceLogps>),
-    /// A model that computes them for every batch, and moves if there is a rule.
-    Model(Box<CausalLm>, Option<SyncRule>),
+    /// A model that computes them for every batch.
+    Model(ReferenceModel),
+}
+
+/// A reference in memory.
+#[derive(Debug)]
+pub(crate) struct ReferenceModel {
+    pub(crate) model: CausalLm,
+    /// Rule by which it moves, if it does.
+    pub(crate) rule: Option<SyncRule>,
+    /// Its weights, where processes divide them.
+    pub(crate) sharded: Option<Arc<Sharded>>,
 }
 
 /// TR-DPO's moving reference (arXiv:2404.09656): at regular intervals the reference becomes
@@ -159,7 +171,7 @@ impl<'a> PreferenceLearner<'a> {
         match &self.reference {
             Reference::Absent => Ok(None),
             Reference::Known(train, _) => Ok(Some(pairs.iter().map(|&pair| train[pair]).collect())),
-            Reference::Model(model, _) => {
+            Reference::Model(ReferenceModel { model, .. }) => {
                 logps_of(model, self.train, pairs, &self.options.forward, &mut |_| {}).map(Some)
             }
         }
@@ -182,16 +194,32 @@ impl<'a> PreferenceLearner<'a> {
     }
 
     /// Moves the reference towards the policy, if update `step` is one at which it moves.
-    fn move_reference(&self, step: u64) {
-        let Reference::Model(model, Some(rule)) = &self.reference else { return };
+    fn move_reference(&self, step: u64) -> Result<()> {
+        let Reference::Model(ReferenceModel { model, rule: Some(rule), sharded }) = &self.reference else {
+            return Ok(());
+        };
         if step == 0 || !step.is_multiple_of(rule.every) {
-            return;
+            return Ok(());
+        }
+        if let (Some(sharded), Some(policy)) = (sharded, self.trainee.sharded()) {
+            let is_moved = sharded.move_towards(policy, rule.mixup);
+            let found = "of other tensors than the policy".to_owned();
+            return is_moved
+                .then_some(())
+                .ok_or_else(|| Error::setting("reference.model", found, "a model of the same tensors"));
         }
         let _guard = tch::no_grad_guard();
         let policy = self.policy.model.named_parameters();
         for ((_, reference), (_, policy)) in model.named_parameters().iter().zip(policy) {
             let _ = reference.shallow_clone().lerp_(policy, rule.mixup);
         }
+        Ok(())
+    }
+
+    /// Writes a reference that moves, or helps the process that does where its weights are divided.
+    fn save_reference(&self, folder: Option<&Path>) -> Result<()> {
+        let Reference::Model(ReferenceModel { model, rule: Some(_), sharded }) = &self.reference else { return Ok(()) };
+        save_weights(folder.map(|folder| folder.join(REFERENCE)), model.named_parameters(), sharded.as_deref())
     }
 
     /// Loss and rewards of a whole held-out set.
@@ -200,7 +228,7 @@ impl<'a> PreferenceLearner<'a> {
         let reference = match &self.reference {
             Reference::Absent => None,
             Reference::Known(_, eval) => Some(vectors(&eval[set])),
-            Reference::Model(model, _) => {
+            Reference::Model(ReferenceModel { model, .. }) => {
                 let (team, options) = (&self.team, &self.options.forward);
                 Some(vectors(&reference_logps_together(team, model, pairs, options, &mut |_| {})?))
             }
@@ -284,7 +312,7 @@ impl Learner for PreferenceLearner<'_> {
     }
 
     fn begin(&mut self, step: u64) -> Result<()> {
-        self.move_reference(step);
+        self.move_reference(step)?;
         self.policy.begin(step);
         self.in_update = self.options.forward.of_update(step);
         Ok(())
@@ -312,6 +340,17 @@ impl Learner for PreferenceLearner<'_> {
         stats(&fused.output, &fused.policy, known.as_deref(), &sums)
     }
 
+    fn passes_together(&self) -> bool {
+        self.policy.model.residence().is_some()
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        if let Reference::Model(ReferenceModel { model, .. }) = &self.reference {
+            model.idle_pass(false)?;
+        }
+        Ok(self.policy.in_training.idle_pass(true)?)
+    }
+
     fn regularise(&mut self, step: u64, batch: &[usize]) -> Result<Vec<(&'static str, f64)>> {
         let Some(hypo) = &self.hypo else { return Ok(Vec::new()) };
         let count = hypo.settings().prompts_of(batch.len());
@@ -322,7 +361,7 @@ impl Learner for PreferenceLearner<'_> {
         let mut progress = |done, all| self.team.does_part("sampling responses", done, all);
         let sampled = hypo.sample(&self.policy.model, &own, step, &mut progress)?;
         let weight = hypo.settings().lambda / count as f64;
-        let sums = hypo.accumulate(&self.policy.model, &sampled, weight, &self.options.forward)?;
+        let sums = hypo.accumulate(&self.policy.model, &sampled, weight, &self.options.forward, &self.team)?;
         Ok(sums.of_all(&self.team)?.metrics())
     }
 
@@ -362,23 +401,18 @@ impl Learner for PreferenceLearner<'_> {
     fn save(&self, folder: &Path) -> Result<()> {
         self.trainee.save(folder)?;
         // A reference that moves is no longer the one that training began with.
-        if let Reference::Model(model, Some(_)) = &self.reference {
-            weights::save(&folder.join(REFERENCE), model.named_parameters())?;
-        }
-        Ok(())
+        self.save_reference(Some(folder))
+    }
+
+    fn help_save(&self) -> Result<()> {
+        self.trainee.help_save()?;
+        self.save_reference(None)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {
         self.trainee.restore(folder)?;
-        if let Reference::Model(model, Some(_)) = &self.reference {
-            let stored = weights::read_all(&folder.join(REFERENCE))?;
-            let _guard = tch::no_grad_guard();
-            for (name, tensor) in model.named_parameters() {
-                match stored.get(name) {
-                    Some(stored) if stored.size() == tensor.size() => tensor.shallow_clone().copy_(stored),
-                    found => return Err(Error::misshapen(name, found, &tensor.size())),
-                }
-            }
+        if let Reference::Model(ReferenceModel { model, rule: Some(_), sharded }) = &self.reference {
+            restore_weights(&folder.join(REFERENCE), model.named_parameters(), sharded.as_deref())?;
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ fn a_micro_batch_of_a_reward_model_takes_one_copy_and_one_wait() {
         model.named_parameters().iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
     let trainee = Trainee::new(trained, &OptimizerSettings::default()).unwrap();
     let head = model.score_head().shallow_clone();
-    let mut learner = RewardLearner::new(model, 1, trainee, options, 0.0, &set, &[]);
+    let mut learner = RewardLearner::new(model, 1, trainee, options, 0.0, &set, &[]).unwrap();
     let calls = trace(|| learner.accumulate(&[0, 1, 2, 3], 1.0).unwrap()).1;
     assert_eq!((calls.copies(), calls.waits()), (1, 1));
     // A score that is no number is a loss that is none, which the run's settings may skip.

@@ -36,6 +36,9 @@ pub(crate) struct RewardLearner<'a> {
 impl<'a> RewardLearner<'a> {
     /// Creates a learner that changes the tensors that `trainee` holds of `model`. `center` is the weight of the term
     /// that pulls rewards towards zero ([`bradley_terry`]), `seed` that of dropout.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
     pub(crate) fn new(
         model: RewardModel,
         seed: u64,
@@ -44,10 +47,12 @@ impl<'a> RewardLearner<'a> {
         center: f64,
         train: &'a PairSet,
         eval: &'a [NamedSet],
-    ) -> Self {
+    ) -> Result<Self> {
+        let root = model.resident_root()?;
         let started_at_zero = model.score_head().abs().max().double_value(&[]) == 0.0;
+        drop(root);
         let in_training = model.in_training(seed);
-        Self { model, in_training, seed, trainee, options, center, started_at_zero, train, eval }
+        Ok(Self { model, in_training, seed, trainee, options, center, started_at_zero, train, eval })
     }
 
     /// Drops the optimiser and returns the model.
@@ -56,18 +61,22 @@ impl<'a> RewardLearner<'a> {
         self.model
     }
 
-    /// Scores `[B]` of both responses in f32, in a graph where gradients are kept.
+    /// Scores `[B]` of both responses in f32.
     fn scores(&self, model: &RewardModel, set: &PairSet, pairs: &[usize]) -> Result<Sides<Tensor>> {
         let (packed, last) = whole_sequences(model, set, pairs)?;
-        // A margin of half precision has 8 bits.
-        let scores = model.scores(&packed, &last)?.to_kind(Kind::Float).view([-1, 2]);
-        Ok(Sides { chosen: scores.select(1, 0), rejected: scores.select(1, 1) })
+        Ok(in_sides(&model.scores(&packed, &last)?))
     }
 
     fn loss(&self, scores: &Sides<Tensor>) -> Result<Tensor> {
         // NaN is looked for where results are read.
         Ok(bradley_terry(&scores.chosen, &scores.rejected, None, self.center, Checks::Later)?)
     }
+}
+
+/// Chosen and rejected of scores in turn, in f32: a margin of half precision has 8 bits.
+fn in_sides(scores: &Tensor) -> Sides<Tensor> {
+    let scores = scores.to_kind(Kind::Float).view([-1, 2]);
+    Sides { chosen: scores.select(1, 0), rejected: scores.select(1, 1) }
 }
 
 /// Packs prompts and whole responses, and says which row of each sequence is scored: chosen and rejected in turn.
@@ -120,12 +129,29 @@ impl Learner for RewardLearner<'_> {
     }
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
-        let scores = self.scores(&self.in_training, self.train, pairs)?;
+        let model = &self.in_training;
+        let (packed, last) = whole_sequences(model, self.train, pairs)?;
+        let (scores, pass) = match self.options.activation_checkpointing {
+            true => model.checkpointed_scores(&packed, &last).map(|(scores, pass)| (scores, Some(pass)))?,
+            false => (model.scores(&packed, &last)?, None),
+        };
+        let scores = in_sides(&scores);
         let loss = self.loss(&scores)?;
         (loss.sum(Kind::Float) * weight)
             .f_backward()
             .map_err(|source| simplemix_model::Error::Torch { doing: "a backward pass", source })?;
+        if let Some(pass) = pass {
+            pass.backward()?;
+        }
         stats(&loss, &scores)
+    }
+
+    fn passes_together(&self) -> bool {
+        self.model.residence().is_some()
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        Ok(self.in_training.idle_pass(true)?)
     }
 
     fn eval_sets(&self) -> Vec<String> {
@@ -139,11 +165,16 @@ impl Learner for RewardLearner<'_> {
         let team = self.trainee.team();
         let own = team.share(&all);
         let mut found = Vec::with_capacity(own.len());
-        for part in pairs.table.micro_batches(&own, self.options.micro_batch_tokens)? {
+        let parts = pairs.table.micro_batches(&own, self.options.micro_batch_tokens)?;
+        let most = pairs.table.most_micro_batches(team, &all, self.options.micro_batch_tokens)?;
+        for part in &parts {
             let scores = self.scores(&self.model, pairs, part)?;
             found.extend(stats(&self.loss(&scores)?, &scores)?.into_iter().map(PairStats::to_row));
             team.does_part("scoring held-out pairs", found.len(), own.len());
             progress((found.len() * team.size()).min(all.len()), all.len());
+        }
+        if self.passes_together() {
+            (parts.len()..most).try_for_each(|_| self.model.idle_pass(false))?;
         }
         let found = team.gather(all.len(), found, "scoring held-out pairs")?;
         Ok(found.into_iter().map(PairStats::of_row).collect())

@@ -101,6 +101,14 @@ impl Learner for SftLearner<'_> {
         Ok(read[0].iter().copied().zip(tokens).map(stats).collect())
     }
 
+    fn passes_together(&self) -> bool {
+        self.policy.model.residence().is_some()
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        Ok(self.policy.in_training.idle_pass(true)?)
+    }
+
     fn eval_sets(&self) -> Vec<String> {
         self.eval.iter().map(|(name, _)| name.clone()).collect()
     }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::sides::Sides;
+use crate::team::Team;
 
 /// A training or held-out set, without its tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,6 +67,12 @@ impl PairTable {
             parts.push(&batch[start..]);
         }
         Ok(parts)
+    }
+
+    /// Most micro-batches that a process of `team` has of its share of `batch`.
+    pub(crate) fn most_micro_batches(&self, team: &Team, batch: &[usize], budget: usize) -> Result<usize> {
+        let of = |rank: usize| Ok(self.micro_batches(&team.share_of(rank, batch), budget)?.len());
+        (0..team.size()).map(of).try_fold(0, |most, count: Result<usize>| Ok(count?.max(most)))
     }
 }
 

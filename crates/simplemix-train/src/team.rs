@@ -48,9 +48,26 @@ impl Team {
         self.rank() == 0
     }
 
+    /// The group, where there are several processes, to be kept.
+    pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
+        self.together.as_ref().map(|together| Arc::clone(&together.group))
+    }
+
     /// This process's part of `all`, dealt in turn.
     pub(crate) fn share<T: Copy>(&self, all: &[T]) -> Vec<T> {
-        all.iter().copied().skip(self.rank()).step_by(self.size()).collect()
+        self.share_of(self.rank(), all)
+    }
+
+    /// The part of `all` of process `rank`.
+    pub(crate) fn share_of<T: Copy>(&self, rank: usize, all: &[T]) -> Vec<T> {
+        all.iter().copied().skip(rank).step_by(self.size()).collect()
+    }
+
+    /// The largest number that any process says.
+    pub(crate) fn most(&self, own: usize, doing: &'static str) -> Result<usize> {
+        let mut all = vec![0.0; self.size()];
+        all[self.rank()] = own as f64;
+        Ok(self.sums(&all, doing)?.into_iter().fold(0.0, f64::max) as usize)
     }
 
     /// Tells the others what this process does, for errors.

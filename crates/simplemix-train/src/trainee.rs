@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use simplemix_model::Residence;
 use simplemix_model::weights::{self, Deferred};
 use simplemix_torch::device;
 use tch::{Device, Kind, Tensor};
@@ -12,6 +14,8 @@ use crate::buckets::Bucket;
 use crate::config::Shard;
 use crate::error::{At, Error, Result};
 use crate::learner::Trainable;
+use crate::sharded::{Sharded, restore_weights, save_weights};
+use crate::span::Span;
 use crate::team::Team;
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -26,6 +30,9 @@ pub struct Trainee {
     /// Memory of the gradients, and of sharded weights, where there are several processes.
     buckets: Vec<Bucket>,
     shard: Shard,
+    /// Places of the optimiser's pieces, where it is sharded.
+    spans: Vec<Span>,
+    sharded: Option<Arc<Sharded>>,
 }
 
 impl Trainee {
@@ -34,18 +41,20 @@ impl Trainee {
     /// # Errors
     /// Errors of [`AdamW::new`].
     pub fn new(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings) -> Result<Self> {
-        Self::together(parameters, settings, Team::default(), Shard::None)
+        Self::together(parameters, settings, Team::default(), Shard::None, None)
     }
 
-    /// As [`Trainee::new`], with gradients that all processes of `team` add up, and with what `shard` names divided among them.
+    /// As [`Trainee::new`], with gradients that all processes of `team` add up, and with what `shard` names divided among them;
+    /// `sharded` holds the weights that are divided already.
     ///
     /// # Errors
     /// Errors of [`AdamW::new`].
-    pub fn together(
+    pub(crate) fn together(
         parameters: Vec<(String, Tensor)>,
         settings: &OptimizerSettings,
         team: Team,
         shard: Shard,
+        sharded: Option<Arc<Sharded>>,
     ) -> Result<Self> {
         for (_, parameter) in &parameters {
             let _ = parameter.set_requires_grad(true);
@@ -55,18 +64,27 @@ impl Trainee {
             }
         }
         let shard = if team.size() > 1 { shard } else { Shard::None };
+        let is_whole = |number: &usize| sharded.as_ref().is_none_or(|sharded| !sharded.has(&parameters[*number].0));
         let buckets = match team.size() {
             1 => Vec::new(),
-            _ => Bucket::all(&parameters, &team, shard == Shard::Optimizer)?,
+            _ => {
+                let whole = (0..parameters.len()).filter(is_whole).collect();
+                Bucket::all(&parameters, whole, &team, shard != Shard::None)?
+            }
         };
+        let mut spans = Vec::new();
         let optimizer = match shard {
             Shard::None => AdamW::new(&parameters, settings)?,
-            Shard::Optimizer => {
-                let pieces = buckets.iter().map(|bucket| bucket.pieces(&team)).collect::<Result<Vec<_>>>()?;
+            Shard::Optimizer | Shard::All => {
+                let divided = sharded.as_ref().map_or_else(|| Ok(Vec::new()), |sharded| sharded.pieces(&parameters))?;
+                let of_bucket = |bucket: &Bucket| Ok((bucket.span(), bucket.pieces(&team)?));
+                let buckets = buckets.iter().map(of_bucket).collect::<Result<Vec<_>>>()?;
+                let (all, pieces): (_, Vec<_>) = divided.into_iter().chain(buckets).unzip();
+                spans = all;
                 AdamW::of_pieces(&parameters, pieces.into_iter().flatten().collect(), settings)?
             }
         };
-        Ok(Self { parameters, optimizer, team, buckets, shard })
+        Ok(Self { parameters, optimizer, team, buckets, shard, spans, sharded })
     }
 
     /// Writes the optimiser's state to `path`, or helps the process that does.
@@ -74,25 +92,26 @@ impl Trainee {
         match (self.shard, path) {
             (Shard::None, None) => Ok(()),
             (Shard::None, Some(path)) => Ok(weights::save(path, &self.optimizer.state())?),
-            (Shard::Optimizer, path) => Ok(weights::save_deferred(path, self.deferred_state())?),
+            (Shard::Optimizer | Shard::All, path) => Ok(weights::save_deferred(path, self.deferred_state())?),
         }
     }
 
     /// State of a sharded optimiser under its names, each tensor put together from the pieces of all processes when its turn comes.
     fn deferred_state(&self) -> Vec<(String, Deferred<'_>)> {
         let (mut all, mut slots) = (Vec::new(), self.optimizer.slots().iter());
-        for bucket in &self.buckets {
-            let here: HashMap<usize, &Slot> = bucket.parameters_here(&self.team).zip(slots.by_ref()).collect();
-            for number in bucket.parameters() {
-                let (name, parameter) = &self.parameters[number];
+        for span in &self.spans {
+            let here = span.here(&self.team).map(|(member, ..)| member.parameter);
+            let here: HashMap<usize, &Slot> = here.zip(slots.by_ref()).collect();
+            for member in &span.members {
+                let (name, parameter) = &self.parameters[member.parameter];
                 // A process may have no piece of a parameter, and knows the names nevertheless.
-                for &suffix in bucket.state_names() {
-                    let own = here.get(&number).map(|slot| slot.part(suffix));
+                for &suffix in span.state_names() {
+                    let own = here.get(&member.parameter).map(|slot| slot.part(suffix));
                     let shape = parameter.size();
                     let make = {
                         let shape = shape.clone();
                         move || {
-                            let row = bucket.assembled(&self.team, number, own)?;
+                            let row = span.state(&self.team, member, own)?;
                             if self.team.is_first() {
                                 // Others wait while it is written.
                                 self.team.does_at_length("writing a checkpoint");
@@ -108,7 +127,20 @@ impl Trainee {
         all
     }
 
+    /// Bytes of the moments that this process has.
+    #[cfg(test)]
+    pub(crate) fn moment_bytes(&self) -> u64 {
+        let of = |slot: &Slot| 4 * (slot.mean.numel() + slot.square.numel()) as u64;
+        self.optimizer.slots().iter().map(of).sum()
+    }
+
+    /// Weights that are divided among the processes.
+    pub(crate) fn sharded(&self) -> Option<&Sharded> {
+        self.sharded.as_deref()
+    }
+
     fn clear(&self) -> Result<()> {
+        self.sharded.as_ref().map_or(Ok(()), |sharded| sharded.clear())?;
         self.buckets.iter().try_for_each(Bucket::clear)
     }
 
@@ -132,7 +164,7 @@ impl Trainable for Trainee {
     fn gradient_norm(&self) -> Result<f64> {
         match self.shard {
             Shard::None => self.optimizer.gradient_norm(),
-            Shard::Optimizer => {
+            Shard::Optimizer | Shard::All => {
                 let own = self.optimizer.gradient_squares()?;
                 Ok(self.team.sums(&[own], "computing the gradient norm")?[0].sqrt())
             }
@@ -187,12 +219,13 @@ impl Trainable for Trainee {
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        weights::save(&folder.join(weights::WEIGHTS), &self.parameters)?;
+        save_weights(Some(folder.join(weights::WEIGHTS)), &self.parameters, self.sharded())?;
         self.save_state(Some(&folder.join(OPTIMIZER)))?;
         Ok(simplemix_files::write(folder.join(UPDATES), self.optimizer.updates().to_string())?)
     }
 
     fn help_save(&self) -> Result<()> {
+        save_weights(None, &self.parameters, self.sharded())?;
         self.save_state(None)
     }
 
@@ -209,14 +242,6 @@ impl Trainable for Trainee {
     }
 
     fn restore_weights(&mut self, folder: &Path) -> Result<()> {
-        let stored = weights::read_all(&folder.join(weights::WEIGHTS))?;
-        let _guard = tch::no_grad_guard();
-        for (name, parameter) in &self.parameters {
-            match stored.get(name) {
-                Some(tensor) if tensor.size() == parameter.size() => parameter.shallow_clone().copy_(tensor),
-                found => return Err(Error::misshapen(name, found, &parameter.size())),
-            }
-        }
-        Ok(())
+        restore_weights(&folder.join(weights::WEIGHTS), &self.parameters, self.sharded())
     }
 }

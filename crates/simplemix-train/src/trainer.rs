@@ -151,7 +151,7 @@ impl<L: Learner> Trainer<'_, L> {
         let pairs = self.batches.at(step);
         let weight = self.learner.weight(&pairs);
         self.learner.begin(step)?;
-        let own = self.micro_batches(&self.team.share(&pairs), weight)?;
+        let own = self.micro_batches(&pairs, weight)?;
         let rows = own.into_iter().map(PairStats::to_row).collect();
         let stops = self.observer.is_interrupted();
         let (rows, stops) = self.team.gather_and_ask(pairs.len(), rows, stops, "gathering the losses of an update")?;
@@ -172,15 +172,22 @@ impl<L: Learner> Trainer<'_, L> {
         Ok(batch)
     }
 
-    /// Runs this process's pairs in micro-batches; stops after the first one with a NaN or infinite loss.
+    /// Runs this process's share of `pairs` in micro-batches; stops after the first one with a NaN or infinite loss, unless the
+    /// processes pass together.
     fn micro_batches(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
-        let mut stats = Vec::with_capacity(pairs.len());
-        let parts = self.tables.train.micro_batches(pairs, self.settings.micro_batch_tokens)?;
-        for (number, part) in parts.iter().enumerate() {
-            let (update, all) = (self.progress.step + 1, parts.len());
-            self.team.does(&format!("update {update}, micro-batch {} of {all}", number + 1));
-            stats.extend(self.learner.accumulate(part, weight)?);
-            if stats.iter().any(|pair| !pair.loss.is_finite()) {
+        let (table, budget, together) =
+            (self.tables.train, self.settings.micro_batch_tokens, self.learner.passes_together());
+        let share = self.team.share(pairs);
+        let parts = table.micro_batches(&share, budget)?;
+        let all = if together { table.most_micro_batches(self.team, pairs, budget)? } else { parts.len() };
+        let mut stats = Vec::with_capacity(share.len());
+        for number in 0..all {
+            self.team.does(&format!("update {}, micro-batch {} of {all}", self.progress.step + 1, number + 1));
+            match parts.get(number) {
+                Some(part) => stats.extend(self.learner.accumulate(part, weight)?),
+                None => self.learner.idle()?,
+            }
+            if !together && stats.iter().any(|pair: &PairStats| !pair.loss.is_finite()) {
                 break;
             }
         }

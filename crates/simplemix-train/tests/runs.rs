@@ -20,6 +20,8 @@ mod faults;
 #[path = "runs/multimodal.rs"]
 mod multimodal;
 
+#[path = "runs/sharded.rs"]
+mod sharded;
 #[path = "runs/together.rs"]
 mod together;
 

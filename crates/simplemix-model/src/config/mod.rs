@@ -10,6 +10,8 @@ pub(crate) mod limits;
 mod names;
 mod rope;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 pub(crate) use defaults::{Defaults, Heads, SizeKeys};
@@ -20,6 +22,7 @@ pub use rope::{QueryGrowth, RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
 use crate::family::{self, Multimodal};
+use crate::residence::Stage;
 use crate::reward::SCORE;
 
 /// The output head's name inside of the crate.
@@ -446,6 +449,16 @@ impl ModelConfig {
         }
         self.push_norm(&mut all, "model.norm", vec![h]);
         all
+    }
+
+    /// Part of the model whose weights are whole together with each tensor of a layer, by the checkpoint's names; all other tensors
+    /// are of the root.
+    pub fn stages(&self) -> BTreeMap<String, Stage> {
+        let stage = |(name, _): (String, Vec<i64>)| {
+            let layer = name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()?;
+            Some((self.names.tensor(&name), Stage::Layer(layer)))
+        };
+        self.decoder_tensors().into_iter().filter_map(stage).collect()
     }
 
     fn push_norm(&self, all: &mut Vec<(String, Vec<i64>)>, name: &str, shape: Vec<i64>) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use simplemix_files::AtomicFolder;
 use tch::{Device, Kind, Tensor};
@@ -16,6 +17,7 @@ use super::tensors::{Change, Dropout, EmbeddingLora, Lora, Pair};
 use crate::config::ModelConfig;
 use crate::error::{Doing, Result};
 use crate::random;
+use crate::residence::Residence;
 use crate::weights::{self, Parameters};
 
 /// An adapter of a model.
@@ -56,6 +58,8 @@ pub(crate) struct Base<'a> {
     pub(crate) parameters: &'a Parameters,
     pub(crate) kind: Kind,
     pub(crate) device: Device,
+    /// Keeper of weights that are not always whole.
+    pub(crate) residence: Option<&'a Arc<dyn Residence>>,
 }
 
 impl Base<'_> {
@@ -77,13 +81,25 @@ impl Base<'_> {
         }
     }
 
-    /// The weight of a layer as the matrices change it, `[O, I]`.
-    fn changed_weight(&self, target: &Target) -> Tensor {
-        let weight = self.weight(&self.weight_name(target));
-        match target.place {
-            Place::Embedding => weight.tr(),
-            Place::Linear | Place::Head => weight.shallow_clone(),
+    /// As [`Base::weight`], whole.
+    fn whole(&self, name: &str) -> Result<Tensor> {
+        let own = self.weight(name);
+        match self.residence {
+            Some(residence) if !simplemix_torch::has_memory(own)? => {
+                let embedding = || self.config.embedding_name();
+                let name = if residence.has(name) { name.to_owned() } else { embedding() };
+                Ok(residence.whole(&name)?)
+            }
+            _ => Ok(own.shallow_clone()),
         }
+    }
+
+    /// Lengths of the rows of a layer's weight as the matrices change it, `[O, I]`.
+    fn dora(&self, target: &Target, pair: &Pair, magnitude: Option<Tensor>) -> Result<Dora> {
+        let name = self.weight_name(target);
+        let (whole, is_turned) = (self.whole(&name)?, target.place == Place::Embedding);
+        let whole = if is_turned { whole.tr() } else { whole };
+        Ok(Dora::new(&whole, pair, magnitude)?.over(self.weight(&name), is_turned))
     }
 }
 
@@ -124,8 +140,11 @@ impl Adapter {
             index += 1;
             make(index - 1, target)
         };
-        let copy = |saved: &Saved| base.weight(&saved.tensor).f_detach_copy();
-        Self::assembled(config, parts, base, pair, |_| Ok(None), |saved| copy(saved).doing("copying a module to train"))
+        let copy = |saved: &Saved| {
+            let whole = base.whole(&saved.tensor)?;
+            whole.f_detach_copy().doing("copying a module to train")
+        };
+        Self::assembled(config, parts, base, pair, |_| Ok(None), copy)
     }
 
     /// Reads peft's folder, once the model has the embeddings that the folder holds ([`embeddings::stored`]).
@@ -188,7 +207,7 @@ impl Adapter {
             let (a, b) = pair(&target)?;
             let pair = Pair { a, b, scale: config.scale(target.rank, target.alpha) };
             let dora = match config.dora {
-                true => Some(Dora::new(&base.changed_weight(&target), &pair, magnitude(&target)?)?),
+                true => Some(base.dora(&target, &pair, magnitude(&target)?)?),
                 false => None,
             };
             Ok((target, Matrices { pair, dora }))

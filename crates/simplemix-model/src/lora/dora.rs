@@ -12,8 +12,9 @@ use crate::error::{Doing, Result};
 #[derive(Debug)]
 pub(super) struct Dora {
     pub(super) magnitude: Tensor, // [O]
-    /// The weight before the change, `[O, I]`.
+    /// The weight before the change, `[O, I]`, or `[I, O]` if it is turned. It is the model's own, which may be whole in passes only.
     weight: Tensor,
+    is_turned: bool,
     /// Squared lengths of its rows.
     squares: Tensor, // [O]
     /// Factors that hold for as long as the matrices stay as they are.
@@ -25,6 +26,7 @@ impl Clone for Dora {
         Self {
             magnitude: self.magnitude.shallow_clone(),
             weight: self.weight.shallow_clone(),
+            is_turned: self.is_turned,
             squares: self.squares.shallow_clone(),
             settled: self.settled.as_ref().map(Tensor::shallow_clone),
         }
@@ -37,20 +39,31 @@ impl Dora {
         let _guard = tch::no_grad_guard();
         let squares = || weight.f_to_kind(Kind::Float)?.f_square()?.f_sum_dim_intlist(1, false, Kind::Float);
         let squares = squares().doing("lengths of a weight's rows")?;
-        let weight = weight.detach();
-        let mut dora = Self { magnitude: squares.shallow_clone(), weight, squares, settled: None };
+        let weight = weight.shallow_clone();
+        let mut dora = Self { magnitude: squares.shallow_clone(), weight, is_turned: false, squares, settled: None };
         dora.magnitude = match magnitude {
             Some(magnitude) => magnitude,
-            None => dora.lengths(pair).doing("lengths of a weight's rows")?,
+            None => dora.lengths(&dora.weight, pair).doing("lengths of a weight's rows")?,
         };
         Ok(dora)
     }
 
+    /// Takes the model's own tensor for the weight.
+    pub(super) fn over(self, weight: &Tensor, is_turned: bool) -> Self {
+        Self { weight: weight.shallow_clone(), is_turned, ..self }
+    }
+
+    /// The weight before the change as the model has it, `[O, I]`.
+    fn straight(&self, weight: &Tensor) -> std::result::Result<Tensor, TchError> {
+        let weight = weight.f_detach()?;
+        if self.is_turned { weight.f_tr() } else { Ok(weight) }
+    }
+
     /// Lengths of the changed weight's rows `[O]`, for which nothing as large as the weight is made:
     /// `|w + s b A|^2 = |w|^2 + 2 s b (A w) + s^2 b (A A^T) b`.
-    fn lengths(&self, Pair { a, b, scale }: &Pair) -> std::result::Result<Tensor, TchError> {
+    fn lengths(&self, weight: &Tensor, Pair { a, b, scale }: &Pair) -> std::result::Result<Tensor, TchError> {
         let _guard = tch::no_grad_guard();
-        let across = self.weight.f_to_kind(Kind::Float)?.f_matmul(&a.f_tr()?)?.f_mul(b)?;
+        let across = self.straight(weight)?.f_to_kind(Kind::Float)?.f_matmul(&a.f_tr()?)?.f_mul(b)?;
         let own = b.f_matmul(&a.f_matmul(&a.f_tr()?)?)?.f_mul(b)?;
         let sum = |t: Tensor, factor: f64| t.f_sum_dim_intlist(1, false, Kind::Float)?.f_mul_scalar(factor);
         let squares = self.squares.f_add(&sum(across, 2.0 * scale)?)?.f_add(&sum(own, scale * scale)?)?;
@@ -61,8 +74,13 @@ impl Dora {
     pub(super) fn factor(&self, pair: &Pair) -> std::result::Result<Tensor, TchError> {
         match &self.settled {
             Some(factor) => Ok(factor.shallow_clone()),
-            None => self.magnitude.f_div(&self.lengths(pair)?),
+            None => self.factor_over(&self.weight, pair),
         }
+    }
+
+    /// As [`Dora::factor`], where `weight` is the model's, whole.
+    pub(super) fn factor_over(&self, weight: &Tensor, pair: &Pair) -> std::result::Result<Tensor, TchError> {
+        self.magnitude.f_div(&self.lengths(weight, pair)?)
     }
 
     /// Keeps the factors.
@@ -85,7 +103,8 @@ impl Dora {
             let kind = low.kind();
             let (plain, rest) = match (dropped, bias) {
                 (Some(x), _) => {
-                    let plain = x.f_to_kind(self.weight.kind())?.f_linear(&self.weight, None::<&Tensor>)?;
+                    let weight = self.straight(&self.weight)?;
+                    let plain = x.f_to_kind(weight.kind())?.f_linear(&weight, None::<&Tensor>)?;
                     let plain = plain.f_to_kind(kind)?;
                     let rest = y.f_to_kind(kind)?.f_sub(&plain)?;
                     (plain, Some(rest))

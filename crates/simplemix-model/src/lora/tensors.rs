@@ -115,7 +115,7 @@ impl Lora {
         let merged = || {
             let mut sum = self.pair.product()?.f_add_(weight)?;
             if let Some(dora) = &self.dora {
-                sum *= dora.factor(&self.pair)?.unsqueeze(1);
+                sum *= dora.factor_over(weight, &self.pair)?.unsqueeze(1);
             }
             sum.f_to_kind(weight.kind())
         };
@@ -160,7 +160,7 @@ impl EmbeddingLora {
         let merged = || {
             let mut sum = self.pair.product()?.f_tr()?.f_contiguous()?.f_add_(weight)?;
             if let Some(dora) = &self.dora {
-                sum *= dora.factor(&self.pair)?;
+                sum *= dora.factor_over(weight, &self.pair)?;
             }
             sum.f_to_kind(weight.kind())
         };

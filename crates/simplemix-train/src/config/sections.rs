@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use simplemix_data::{OnTemplateRefusal, TokenizerAs};
 use simplemix_settings::{OrAuto, Setting, choice, section};
 
+use crate::team::Team;
+
 section! {
     /// Batches of pairs and their order.
     pub struct BatchSettings("batch") {
@@ -53,6 +55,15 @@ choice! {
         None = "none";
         /// Moments and f32 copies of the weights (ZeRO stage 1, arXiv:1910.02054).
         Optimizer = "optimizer";
+        /// Weights and gradients too, each layer gathered while it runs (ZeRO stage 3; FSDP); turns activation checkpointing on.
+        All = "all";
+    }
+}
+
+impl Shard {
+    /// Whether the processes of `team` divide weights and gradients.
+    pub(crate) fn divides_weights(self, team: &Team) -> bool {
+        self == Self::All && team.size() > 1
     }
 }
 
@@ -61,7 +72,8 @@ section! {
     pub struct ParallelSettings("parallel") {
         /// Processes on this machine that share the run. Under torchrun or Slurm their number is what these have started.
         processes: usize = 1, in between(1.0, 1024.0), unit "processes";
-        /// Parts of the run's memory that are divided among the processes: nothing, or the optimiser's moments and f32 copies.
+        /// Parts of the run's memory that are divided among the processes: nothing; the optimiser's moments and f32 copies; or
+        /// weights and gradients too, each layer gathered while it runs, with activation checkpointing.
         shard: Shard = Shard::None;
         /// Time after which a process that the others wait for, and that does nothing new, is an error; if not set, 120 s on CPUs and
         /// 600 s on GPUs.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use simplemix_data::{Metrics, Watch};
 use simplemix_files::remove_folder;
-use simplemix_model::{CausalLm, device_name};
+use simplemix_model::{CausalLm, RewardModel, device_name};
 use tch::Device;
 
 use super::{Finished, Trained};
@@ -98,12 +98,12 @@ impl Drive<'_> {
         for old in [folder.model(), folder.adapter()] {
             remove_folder(old)?;
         }
-        let model = save(learner, Some(&folder))?;
+        let model = self.kept(save(learner, Some(&folder))?);
         #[cfg(feature = "report")]
         crate::report::write(&folder, self.config, self.train)?;
         folder.finish(self.settings.steps)?;
         let device_peak_bytes = self.peak()?;
-        Ok(Finished { outcome, model: Some(model), folder, device_peak_bytes, first_byte })
+        Ok(Finished { outcome, model, folder, device_peak_bytes, first_byte })
     }
 
     /// As [`Drive::run`], beside the process that writes.
@@ -129,10 +129,15 @@ impl Drive<'_> {
                 if let Some(best) = progress.best {
                     learner.trainee_mut().restore_weights(&folder.checkpoint(best.step))?;
                 }
-                Some(save(learner, None)?)
+                self.kept(save(learner, None)?)
             }
         };
         Ok(Finished { outcome, model, folder, device_peak_bytes: self.peak()?, first_byte: 0 })
+    }
+
+    /// The model in memory, unless each process has a part of it.
+    fn kept(&self, model: Trained) -> Option<Trained> {
+        (!self.config.parallel.shard.divides_weights(self.team)).then_some(model)
     }
 
     fn peak(&self) -> Result<Option<u64>> {
@@ -168,7 +173,7 @@ impl<L: Learner> Observer<L> for Beside<'_> {
     }
 
     fn checkpoint(&mut self, learner: &L, _: &Progress, _: Occasion) -> Result<()> {
-        learner.trainee().help_save()
+        learner.help_save()
     }
 
     fn is_interrupted(&self) -> bool {
@@ -266,16 +271,40 @@ fn environment(device: Device) -> String {
 /// Name of the trained adapter, which is peft's default name.
 pub(super) const ADAPTER: &str = "default";
 
-/// Writes the result to `folder`, if this is the process that writes.
+/// Writes the result to `folder`, or helps the process that does.
 pub(super) fn save_policy(model: CausalLm, folder: Option<&RunFolder>, source: Option<&Path>) -> Result<Trained> {
-    let Some(folder) = folder else { return Ok(Trained::Policy(Box::new(model))) };
-    if model.active_adapter().is_none() {
-        model.save(&folder.model(), source)?;
-        return Ok(Trained::Policy(Box::new(model)));
+    // peft's file may hold the embedding beside the adapter.
+    let root = model.resident_root()?;
+    if let (Some(folder), Some(_)) = (folder, model.active_adapter()) {
+        model.save_adapter(ADAPTER, &folder.adapter(), source.and_then(Path::to_str))?;
     }
-    model.save_adapter(ADAPTER, &folder.adapter(), source.and_then(Path::to_str))?;
-    model.save_merged(&folder.model(), source)?;
+    drop(root);
+    let is_divided = model.residence().is_some();
+    match (folder, model.active_adapter()) {
+        (Some(folder), None) => model.save(&folder.model(), source)?,
+        (Some(folder), Some(_)) => model.save_merged(&folder.model(), source)?,
+        (None, None) if is_divided => model.help_save()?,
+        (None, Some(_)) if is_divided => model.help_save_merged()?,
+        (None, _) => {}
+    }
     Ok(Trained::Policy(Box::new(model)))
+}
+
+/// As [`save_policy`], of a reward model.
+pub(super) fn save_reward(model: RewardModel, folder: Option<&RunFolder>, source: Option<&Path>) -> Result<Trained> {
+    let root = model.resident_root()?;
+    if let Some(folder) = folder
+        && model.has_adapter()
+    {
+        model.save_adapter(&folder.adapter(), source.and_then(Path::to_str))?;
+    }
+    drop(root);
+    match folder {
+        Some(folder) => model.save(&folder.model(), source)?,
+        None if model.residence().is_some() => model.help_save()?,
+        None => {}
+    }
+    Ok(Trained::Reward(Box::new(model)))
 }
 
 #[cfg(all(test, feature = "faults", debug_assertions))]

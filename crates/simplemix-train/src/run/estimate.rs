@@ -176,7 +176,7 @@ impl<'a> Needs<'a> {
     }
 
     fn is_checkpointed(&self) -> bool {
-        self.config.memory.activation_checkpointing && self.config.objective != Objective::Reward
+        self.config.memory.activation_checkpointing
     }
 
     /// Costs of the network's passes.

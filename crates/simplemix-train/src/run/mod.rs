@@ -8,7 +8,8 @@ mod reference;
 mod shapes;
 mod shared;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
@@ -16,7 +17,7 @@ use simplemix_model::{CausalLm, RewardModel, RunTokens};
 use simplemix_settings::OrAuto;
 use tch::Device;
 
-use self::drive::{Drive, note_environment, save_policy};
+use self::drive::{Drive, note_environment, save_policy, save_reward};
 use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
@@ -32,6 +33,7 @@ use crate::preference::{PreferenceLearner, PreferenceOptions};
 use crate::reward::RewardLearner;
 use crate::run_folder::RunFolder;
 use crate::sft::SftLearner;
+use crate::sharded::{Divide, Sharded};
 use crate::team::Team;
 use crate::trainee::Trainee;
 use crate::trainer::Outcome;
@@ -48,6 +50,8 @@ pub struct Run {
     device: Device,
     /// Model with its weights, once they are loaded.
     start: Option<Start>,
+    /// The weights, where they were divided while they were loaded.
+    sharded: Option<Arc<Sharded>>,
     notices: Vec<String>,
     /// Tokens that end a response of the policy, for HyPO.
     stop_tokens: Vec<u32>,
@@ -101,7 +105,8 @@ impl From<bool> for Resume {
 pub struct Finished {
     /// Reason for the end of the run.
     pub outcome: Outcome,
-    /// Trained model; `None` if the run was interrupted, or had finished before.
+    /// Trained model; `None` if the run was interrupted, or had finished before, or each process has a part of it
+    /// ([`Shard::All`](crate::Shard::All)).
     pub model: Option<Trained>,
     /// Folder of the run.
     pub folder: RunFolder,
@@ -128,7 +133,8 @@ impl Run {
         &self.config
     }
 
-    /// Shares the run with the other processes of `team`, each of which starts the same run.
+    /// Shares the run with the other processes of `team`, each of which starts the same run. Weights that are to be divided among
+    /// them are divided while they are loaded, if this comes before [`Run::load`].
     #[must_use]
     pub fn with_team(self, team: Team) -> Self {
         Self { team, ..self }
@@ -177,11 +183,36 @@ impl Run {
     }
 
     fn read_weights(&mut self) -> Result<Start> {
-        let start = Start::load(&self.config, self.device, &self.model)?;
+        let is_trained = |name: &str| self.shapes.trained.iter().any(|(trained, _)| trained == name);
+        let mut divide = self.divide(&is_trained);
+        let start = Start::load(&self.config, self.device, &self.model, divide.as_mut())?;
+        self.sharded = divide.and_then(|divide| divide.sharded);
         self.notices.extend(start.notices().iter().cloned());
         // The weights may hold an output head that the configuration does not speak of.
         self.shapes = Shapes::of(&self.config, start.model_config().clone())?;
         Ok(start)
+    }
+
+    /// Divides weights among the processes, if that is asked for.
+    fn divide<'a>(&'a self, is_trained: &'a dyn Fn(&str) -> bool) -> Option<Divide<'a>> {
+        let (device, team) = (self.device, &self.team);
+        self.config.parallel.shard.divides_weights(team).then(|| Divide {
+            team,
+            kind: self.config.dtype.kind(device),
+            device,
+            is_trained,
+            has_gradients: true,
+            sharded: self.sharded.clone(),
+        })
+    }
+
+    /// Divides what of the weights is not divided yet.
+    fn divide_rest(&self, start: &mut Start) -> Result<Option<Arc<Sharded>>> {
+        let is_trained = |name: &str| self.shapes.trained.iter().any(|(trained, _)| trained == name);
+        let Some(divide) = self.divide(&is_trained) else { return Ok(None) };
+        let sharded = divide.rest(start.model_config(), start.parameters())?;
+        start.set_residence(&sharded);
+        Ok(Some(sharded))
     }
 
     /// transformers' name of the multimodal model whose text part is trained, if it is one.
@@ -241,7 +272,7 @@ impl Run {
     pub fn start(mut self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
         let team = self.team.clone();
         team.does_at_length("loading the model");
-        let start = match self.start.take() {
+        let mut start = match self.start.take() {
             Some(start) => start,
             None => self.read_weights()?,
         };
@@ -284,7 +315,9 @@ impl Run {
         }
         let resume = resume != Resume::No;
         let trained = shapes::trained(&self.config, start.trainable())?;
-        let trainee = Trainee::together(trained, &self.config.optimizer, team.clone(), self.config.parallel.shard)?;
+        let sharded = self.divide_rest(&mut start)?;
+        let optimizer = &self.config.optimizer;
+        let trainee = Trainee::together(trained, optimizer, team.clone(), self.config.parallel.shard, sharded)?;
         let (options, seed) = (self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let device = start.device();
@@ -295,16 +328,9 @@ impl Run {
         match start {
             Start::Reward(model) => {
                 let center = self.config.loss.center_rewards;
-                let learner = RewardLearner::new(*model, seed, trainee, options, center, &self.train, &self.eval);
+                let learner = RewardLearner::new(*model, seed, trainee, options, center, &self.train, &self.eval)?;
                 drive.run(learner, folder, resume, watch, |learner, folder| {
-                    let model = learner.into_model();
-                    if let Some(folder) = folder {
-                        if model.has_adapter() {
-                            model.save_adapter(&folder.adapter(), source.as_deref().and_then(Path::to_str))?;
-                        }
-                        model.save(&folder.model(), source.as_deref())?;
-                    }
-                    Ok(Trained::Reward(Box::new(model)))
+                    save_reward(learner.into_model(), folder, source.as_deref())
                 })
             }
             Start::Policy(policy) if self.config.objective == Objective::Sft => {
@@ -322,6 +348,7 @@ impl Run {
                     train: &self.train,
                     eval: &self.eval,
                     team: &team,
+                    trained: self.shapes.trained_names(),
                 };
                 let reference = maker.make(&policy, watch)?;
                 let hypo = maker.hypo(&policy, &reference, self.stop_tokens)?;

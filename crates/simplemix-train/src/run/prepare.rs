@@ -10,18 +10,19 @@ use simplemix_data::{
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
-use simplemix_model::{CausalLm, ModelConfig, RewardModel};
+use simplemix_model::{CausalLm, Divider, ModelConfig, RewardModel};
 use tch::{Device, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
 use super::shapes::{Shapes, lora_task};
-use crate::config::{Objective, TokenSettings, TrainConfig};
+use crate::config::{Objective, Shard, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
 use crate::loop_settings::LoopSettings;
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
 use crate::preference::no_scores;
+use crate::sharded::{Divide, Sharded};
 use crate::team::Team;
 
 /// Tokenised pairs, and the order of the training pairs where several sources are mixed.
@@ -109,6 +110,10 @@ impl Run {
             return Err(Error::setting("eval.best_metric", "set", "held-out pairs to measure it on (`eval.files`)"));
         }
         config.lora.resolve_targets(config_json(model)["model_type"].as_str().unwrap_or_default())?;
+        if config.parallel.shard == Shard::All && !config.memory.activation_checkpointing {
+            config.memory.activation_checkpointing = true;
+            notices.push(CHECKPOINTING.to_owned());
+        }
         let settings = config.loop_settings(train.len(), mixture);
         let shapes = Shapes::read(&config, model)?;
         let sampled = config.hypo().map_or(0, |hypo| hypo.max_new_tokens);
@@ -137,6 +142,7 @@ impl Run {
             shapes,
             device,
             start,
+            sharded: None,
             notices,
             stop_tokens,
             train,
@@ -150,13 +156,21 @@ impl Run {
 }
 
 impl Start {
-    pub(super) fn load(config: &TrainConfig, device: Device, folder: &Path) -> Result<Self> {
+    /// Loads the model. `divide` divides its weights while they are read, unless the embeddings may be an adapter's, or a score takes
+    /// the head's place.
+    pub(super) fn load(
+        config: &TrainConfig,
+        device: Device,
+        folder: &Path,
+        divide: Option<&mut Divide<'_>>,
+    ) -> Result<Self> {
         let kind = config.dtype.kind(device);
+        let divide = divide.filter(|_| config.lora.adapter.is_none()).map(|divide| divide as &mut dyn Divider);
         if config.objective == Objective::Reward {
             // A reward model is trained further; any other model gets a new score head.
             let is_reward = ends_in_a_score(folder);
             let mut model = if is_reward {
-                RewardModel::load(folder, kind, device)?
+                RewardModel::load_divided(folder, kind, device, divide)?
             } else {
                 RewardModel::on_top_of(CausalLm::load(folder, kind, device)?)?
             };
@@ -167,13 +181,29 @@ impl Start {
             }
             return Ok(Self::Reward(Box::new(model)));
         }
-        let mut model = CausalLm::load(folder, kind, device)?;
+        let mut model = CausalLm::load_divided(folder, kind, device, divide)?;
         match (&config.lora.adapter, config.lora.config(lora_task(config))) {
             (Some(adapter), _) => model.load_adapter(ADAPTER, adapter)?,
             (None, Some(lora)) => model.add_adapter(ADAPTER, lora, config.seed)?,
             (None, None) => return Ok(Self::Policy(Box::new(model))),
         }
         Ok(Self::Policy(Box::new(model.with_adapter(Some(ADAPTER))?)))
+    }
+
+    /// Weights under the checkpoint's names, without an adapter.
+    pub(super) fn parameters(&self) -> &[(String, Tensor)] {
+        match self {
+            Self::Policy(model) => model.named_parameters(),
+            Self::Reward(model) => model.named_parameters(),
+        }
+    }
+
+    /// Lets `sharded` keep the weights.
+    pub(super) fn set_residence(&mut self, sharded: &Arc<Sharded>) {
+        match self {
+            Self::Policy(model) => model.set_residence(sharded.clone()),
+            Self::Reward(model) => model.set_residence(sharded.clone()),
+        }
     }
 
     pub(super) fn model_config(&self) -> &ModelConfig {
@@ -205,6 +235,10 @@ impl Start {
         }
     }
 }
+
+/// Notice of a setting that follows from another.
+const CHECKPOINTING: &str = "`parallel.shard = \"all\"` turns `memory.activation_checkpointing` on: what a layer computes is computed \
+                             again in the backward pass, for which its weights are gathered again";
 
 /// The device of the settings, which then hold the element type that `auto` stands for on it.
 fn resolve_device(config: &mut TrainConfig) -> Result<Device> {

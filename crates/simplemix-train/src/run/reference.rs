@@ -1,6 +1,8 @@
 //! The reference of a run: absent, a model, or log-probabilities out of the cache.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use simplemix_data::Watch;
 use simplemix_files::cache_dir_for;
@@ -13,9 +15,10 @@ use crate::error::Result;
 use crate::forward::ForwardOptions;
 use crate::hypo::Hypo;
 use crate::pairs::{NamedSet, PairSet};
-use crate::preference::{Reference, ReferenceLogps, SyncRule, reference_logps_together};
+use crate::preference::{Reference, ReferenceLogps, ReferenceModel, SyncRule, reference_logps_together};
 use crate::reference::ReferenceSource;
 use crate::reference_cache::ReferenceKey;
+use crate::sharded::{Divide, Sharded};
 use crate::team::Team;
 
 /// Makes the reference of a run.
@@ -28,6 +31,8 @@ pub(super) struct ReferenceMaker<'a> {
     pub(super) train: &'a PairSet,
     pub(super) eval: &'a [NamedSet],
     pub(super) team: &'a Team,
+    /// Names of the weights that the policy trains.
+    pub(super) trained: HashSet<&'a str>,
 }
 
 impl ReferenceMaker<'_> {
@@ -42,10 +47,12 @@ impl ReferenceMaker<'_> {
         self.team.does_at_length("preparing the reference");
         let adapts = policy.active_adapter().is_some();
         let folder = config.reference.model.as_deref().or(config.model.as_deref());
+        let mut sharded = None;
         let model = match folder {
             // A second model, since the policy's weights will change.
             Some(folder) if !own || (on_the_fly && !adapts) => {
-                let model = CausalLm::load(folder, policy.kind(), policy.device())?;
+                let model;
+                (model, sharded) = self.load(folder, policy)?;
                 // Those of the policy's own folder have been said.
                 let unsaid = model.notices().iter().filter(|_| !own);
                 unsaid.for_each(|notice| watch.notice(notice));
@@ -57,7 +64,8 @@ impl ReferenceMaker<'_> {
         };
         if on_the_fly {
             let rule = SyncRule { every: config.reference.sync_every, mixup: config.reference.sync_mixup };
-            return Ok(Reference::Model(Box::new(model), (rule.every > 0).then_some(rule)));
+            let rule = (rule.every > 0).then_some(rule);
+            return Ok(Reference::Model(ReferenceModel { model, rule, sharded }));
         }
         // Pairs in memory may come with a model that no setting names; nothing is kept of it.
         let cache = folder.and_then(|_| self.cache());
@@ -85,7 +93,7 @@ impl ReferenceMaker<'_> {
 
     /// The reference as a model: a second handle to the model that is in memory already, or the model from its folder.
     fn frozen(&self, policy: &CausalLm, reference: &Reference) -> Result<CausalLm> {
-        if let Reference::Model(model, _) = reference {
+        if let Reference::Model(ReferenceModel { model, .. }) = reference {
             return Ok(model.with_adapter(None)?);
         }
         let own = self.config.reference.model.as_deref();
@@ -93,7 +101,23 @@ impl ReferenceMaker<'_> {
             return Ok(policy.with_adapter(None)?);
         }
         let folder = required("model", own.or(self.config.model.as_deref()))?;
-        Ok(CausalLm::load(folder, policy.kind(), policy.device())?)
+        Ok(self.load(folder, policy)?.0)
+    }
+
+    /// Loads a second model, whose weights are divided among the processes if those of the policy are. What the policy trains lies in
+    /// rows of its own, as in the policy, so that a reference can move.
+    fn load(&self, folder: &Path, policy: &CausalLm) -> Result<(CausalLm, Option<Arc<Sharded>>)> {
+        let (kind, device) = (policy.kind(), policy.device());
+        if !self.config.parallel.shard.divides_weights(self.team) {
+            return Ok((CausalLm::load(folder, kind, device)?, None));
+        }
+        let is_trained = |name: &str| self.trained.contains(name);
+        let (has_gradients, sharded) = (false, None);
+        let mut divide = Divide { team: self.team, kind, device, is_trained: &is_trained, has_gradients, sharded };
+        let mut model = CausalLm::load_divided(folder, kind, device, Some(&mut divide))?;
+        let sharded = divide.rest(model.config(), model.named_parameters())?;
+        model.set_residence(sharded.clone());
+        Ok((model, Some(sharded)))
     }
 
     /// Folder of cached log-probabilities, if they are to be cached.

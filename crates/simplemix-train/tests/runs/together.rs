@@ -8,7 +8,7 @@ use simplemix_train::Team;
 use super::*;
 
 /// Runs `config` with `size` processes; what each has finished.
-fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
+pub(super) fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
     let keeper = StoreKeeper::open().unwrap();
     let place = |rank| Place {
         rank,
@@ -37,7 +37,7 @@ fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Ve
 }
 
 /// Largest difference of a tensor's weights by the norm of the tensor.
-fn furthest_by_norm(a: &Path, b: &Path) -> f64 {
+pub(super) fn furthest_by_norm(a: &Path, b: &Path) -> f64 {
     let (a, b) = (weights_of(a), weights_of(b));
     assert_eq!(a.len(), b.len());
     let difference = |(name, t): (&String, &Tensor)| {
@@ -64,7 +64,7 @@ fn same_curve(one: &[Record], several: &[Record], what: &str) {
     }
 }
 
-fn check(name: &str, settings: &str, sizes: &[usize]) {
+pub(super) fn check(name: &str, settings: &str, sizes: &[usize]) {
     let dir = Dir::new();
     let config = |output: &str| {
         dir.with(output, &format!("max_steps = 8\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}"))
