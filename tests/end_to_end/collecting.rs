@@ -493,3 +493,31 @@ fn what_cannot_be_is_refused_before_anything_is_written() {
     assert!(said.contains(&format!("{url}/v1: prompt `p0`")) && said.contains("(2 attempts)"), "{said}");
     assert!(!exists(Path::new("c.parquet")));
 }
+
+#[test]
+fn responses_of_several_models_become_pairs_without_a_scorer() {
+    let dir = Dir::new();
+    let rows = |name: &str| {
+        let row = |i: i32| format!(r#"{{"prompt":"{i} + {i}?","response":"{name} says {}"}}"#, 2 * i);
+        (0..6).map(row).collect::<Vec<_>>().join("\n")
+    };
+    for name in ["weak", "middle", "strong"] {
+        dir.write(&format!("{name}.jsonl"), rows(name));
+    }
+    let members = ["--candidates", "weak=weak.jsonl", "--candidates", "middle=middle.jsonl", "--candidates"];
+    let pool =
+        [&["pool"], &members[..], &["strong=strong.jsonl", "--take", "1:weak,middle", "--take", "1:strong"]].concat();
+    let said = succeeds(&dir, &[&pool[..], &["-o", "pool.parquet"]].concat());
+    assert!(said.contains("12 responses to 6 of 6 prompts") && said.contains("6 by strong"), "{said}");
+    let delta = ["pair", "--candidates", "pool.parquet", "--select", "delta", "--chosen-generators", "strong"];
+    let said = succeeds(&dir, &[&delta[..], &["--rejected-generators", "weak,middle", "-o", "delta.jsonl"]].concat());
+    assert!(said.contains("6 pairs from 6 of 6 prompts") && !said.contains("mean gap"), "{said}");
+    let refused = dir.simplemix(&[&delta[..], &["-o", "none.jsonl"]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    let expected = "--rejected-generators is not set, expected at least one model, for the rule `delta`";
+    assert!(stderr(&refused).contains(expected), "{}", stderr(&refused));
+    let refused = dir.simplemix(&[&pool[..], &["--take", "1:stronger", "-o", "none.parquet"]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("no response by `stronger`"), "{}", stderr(&refused));
+    assert!(!exists(&dir.path("none.parquet")));
+}

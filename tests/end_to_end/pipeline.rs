@@ -59,7 +59,9 @@ fn run(dir: &Dir, more: &[&str]) -> String {
 fn small(more: &[&str]) -> Vec<&'static str> {
     let preset = more.iter().skip_while(|word| **word != "--preset").nth(1).copied().unwrap_or_default();
     let unused: &[&str] = match preset {
-        "off-policy" | "hypo" => &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10"],
+        "off-policy" | "hypo" | "tulu3" | "olmo2" | "olmo3-instruct" | "olmo3-think" | "small" => {
+            &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10"]
+        }
         "on-policy" | "dpo-mix-p" | "dpo-mix-r" => &["--off-policy"],
         _ => &[],
     };
@@ -411,6 +413,26 @@ fn the_other_methods_of_the_paper_run() {
     // One pair of each prompt that has any, drawn anew in each round.
     assert_eq!(report(&found, "pair-2")["pairs"], report(&found, "pair-2")["paired"]);
     assert!(exists(&dir.path("mix-r/model/config.json")));
+}
+
+#[test]
+fn published_recipes_run_with_their_hyperparameters() {
+    let dir = prepared();
+    for (preset, rate) in
+        [("tulu3", 5e-7), ("olmo2", 1e-6), ("olmo3-instruct", 1e-6), ("olmo3-think", 8e-8), ("small", 5e-7)]
+    {
+        let shown: toml::Table = succeeds(&dir, &["run", "--preset", preset, "--show"]).parse().unwrap();
+        let train = &shown["train"];
+        assert_eq!((&train["loss"]["name"], &train["loss"]["beta"]), (&"sigmoid_norm".into(), &5.0.into()));
+        assert_eq!(train["optimizer"]["learning_rate"], rate.into(), "{preset}");
+        run(&dir, &["--preset", preset, "--output", preset]);
+        assert!(exists(&dir.path(preset).join("model/config.json")));
+    }
+    let mixed = ["--prompts", "prompts.jsonl", "--scorer", "digit-share", "--set", "mix.on=1", "--output", "mixed"];
+    let sampled = ["--set", "collect.sampling.max_new_tokens=10"];
+    run(&dir, &[&["--preset", "small"], &mixed[..], &sampled].concat());
+    let found = summary(&dir, "mixed");
+    assert_eq!(report(&found, "mix")["sources"].as_array().unwrap().len(), 2, "{found:#}");
 }
 
 /// A reward model that is trained first scores the answers.
