@@ -192,9 +192,21 @@ pub(crate) fn score_pairs(
     options: &ForwardOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Scored> {
+    let parts = set.table.micro_batches(pairs, options.micro_batch_tokens)?;
+    score_parts(model, set, &parts, options, progress)
+}
+
+/// Scores micro-batches of a set as [`score_pairs`].
+fn score_parts(
+    model: &CausalLm,
+    set: &PairSet,
+    parts: &[&[usize]],
+    options: &ForwardOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Scored> {
     let _guard = tch::no_grad_guard();
     let (mut scored, mut done) = (Scored::default(), 0);
-    for part in set.table.micro_batches(pairs, options.micro_batch_tokens)? {
+    for part in parts {
         let pass = Pass::new(model, set, part, options, [])?;
         let scores = score_forward(pass.head(), &pass.rows, &pass.positions, pass.scoring(options))?;
         let weights = match (options.wpo, &scores.log_sum_sq_probs) {
@@ -221,7 +233,8 @@ pub(crate) fn score_pairs(
 /// Numbers of a scored pair: two log-probabilities, token statistics of two responses, and WPO's weight.
 const SCORED: usize = 11;
 
-/// Scores all pairs of a set under `model` as [`score_pairs`], each process its share.
+/// Scores all pairs of a set under `model` as [`score_pairs`], each process its share of the micro-batches. These are those of one
+/// process, so that their numbers are the same to the last bit.
 pub(crate) fn score_together(
     team: &Team,
     model: &CausalLm,
@@ -230,23 +243,30 @@ pub(crate) fn score_together(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Scored> {
     let all: Vec<usize> = (0..set.len()).collect();
-    let own = team.share(&all);
-    let scored = score_pairs(model, set, &own, options, &mut |done| {
-        team.does_part("scoring pairs", done, own.len());
+    let passes = set.table.micro_batches(&all, options.micro_batch_tokens)?;
+    let parts = team.share(&passes);
+    let own = parts.iter().map(|part| part.len()).sum();
+    let scored = score_parts(model, set, &parts, options, &mut |done| {
+        team.does_part("scoring pairs", done, own);
         progress((done * team.size()).min(all.len()));
     })?;
     if model.residence().is_some() {
-        // Others may have passes more.
-        let passes = set.table.micro_batches(&own, options.micro_batch_tokens)?.len();
-        let most = set.table.most_micro_batches(team, &all, options.micro_batch_tokens)?;
-        (passes..most).try_for_each(|_| model.idle_pass(false))?;
+        // Others may have a pass more.
+        (parts.len()..passes.len().div_ceil(team.size())).try_for_each(|_| model.idle_pass(false))?;
     }
     if team.size() == 1 || all.is_empty() {
         return Ok(scored);
     }
     let responses = if set.feed() == Feed::Chosen { 1 } else { 2 };
-    let rows = (0..own.len()).map(|pair| scored.row(pair, responses)).collect();
-    let rows = team.gather(all.len(), rows, "scoring pairs")?;
+    // Each number is a sum with the zeros of the others, and so itself.
+    let mut numbers = vec![0.0; all.len() * SCORED];
+    for (at, pair) in parts.concat().into_iter().enumerate() {
+        numbers[pair * SCORED..][..SCORED].copy_from_slice(&scored.row(at, responses));
+    }
+    let numbers = team.sums(&numbers, "scoring pairs")?;
+    let row = |row: &[f64]| row.try_into().expect("rows have as many numbers");
+    let rows: Vec<[f64; SCORED]> = numbers.chunks_exact(SCORED).map(row).collect();
+    progress(all.len());
     Ok(Scored::of_rows(&rows, responses, options.wpo.is_some()))
 }
 

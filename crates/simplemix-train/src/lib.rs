@@ -61,7 +61,7 @@ pub use metrics::{MetricSet, Record};
 pub use observer::{NonFinite, Observer, Occasion};
 pub use order::Order;
 pub use pairs::PairSet;
-pub use preference::{ReferenceLogps, reference_logps};
+pub use preference::{ReferenceLogps, reference_logps, reference_logps_together};
 pub use progress::{Best, Progress};
 pub use reference::{ReferenceSettings, ReferenceSource};
 pub use run::{Finished, Resume, Run, Trained};

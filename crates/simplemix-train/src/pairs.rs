@@ -258,6 +258,22 @@ impl PairSet {
         self.tokens.len()
     }
 
+    /// Hash of token ids, sources and scores, in their order.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for ((row, pair), margin) in self.tokens.iter().zip(&self.table.pairs).zip(&self.score_margins) {
+            for ids in [row.prompt, row.chosen, row.rejected] {
+                hasher.update(&(ids.len() as u64).to_le_bytes());
+                for id in ids {
+                    hasher.update(&id.to_le_bytes());
+                }
+            }
+            hasher.update(self.table.sources[pair.source].as_bytes());
+            hasher.update(&margin.unwrap_or(f64::NAN).to_le_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()

@@ -105,8 +105,11 @@ pub fn reference_logps(
     reference_logps_together(&Team::default(), model, set, options, progress)
 }
 
-/// As [`reference_logps`], each process of `team` its share.
-pub(crate) fn reference_logps_together(
+/// As [`reference_logps`], each process of `team` its share; all get all. The numbers are those of one process to the last bit.
+///
+/// # Errors
+/// Failures of the forward pass, and of other processes.
+pub fn reference_logps_together(
     team: &Team,
     model: &CausalLm,
     set: &PairSet,

@@ -85,7 +85,7 @@ impl Team {
     }
 
     /// As [`Team::does`], for work that may take any time.
-    pub(crate) fn does_at_length(&self, text: &str) {
+    pub fn does_at_length(&self, text: &str) {
         if let Some(group) = self.group() {
             group.does_at_length(text);
         }
@@ -153,7 +153,10 @@ impl Team {
     }
 
     /// Text of the first process.
-    pub(crate) fn told(&self, own: &str, doing: &'static str) -> Result<String> {
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
+    pub fn told(&self, own: &str, doing: &'static str) -> Result<String> {
         let Some(Together { group, device }) = &self.together else { return Ok(own.to_owned()) };
         let length = Tensor::from_slice(&[own.len() as i64]).to_device(*device);
         group.broadcast(&length, 0, doing)?.wait()?;
@@ -193,7 +196,52 @@ impl Team {
         Ok(whole)
     }
 
-    /// Sees that `value` is the same for all processes; `what` says in an error what differs.
+    /// Texts of all processes, in their order.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] if another process has failed.
+    pub fn texts(&self, own: &str, doing: &'static str) -> Result<Vec<String>> {
+        let Some(Together { group, device }) = &self.together else { return Ok(vec![own.to_owned()]) };
+        let gathered = |part: &Tensor| -> Result<Tensor> {
+            let whole = Tensor::zeros([part.size()[0] * group.size() as i64], (part.kind(), *device));
+            group.all_gather(&whole, &part.to_device(*device), doing)?.wait()?;
+            Ok(whole.to_device(Device::Cpu))
+        };
+        let lengths = gathered(&Tensor::from_slice(&[own.len() as i64]))?;
+        let lengths = Vec::<i64>::try_from(lengths).map_err(simplemix_torch::Error::from)?;
+        group.check()?;
+        let most = lengths.iter().copied().max().unwrap_or(0) as usize;
+        if most == 0 {
+            return Ok(vec![String::new(); group.size()]);
+        }
+        let mut bytes = own.as_bytes().to_vec();
+        bytes.resize(most, 0);
+        let bytes =
+            Vec::<u8>::try_from(gathered(&Tensor::from_slice(&bytes))?).map_err(simplemix_torch::Error::from)?;
+        group.check()?;
+        let text = |(part, length): (&[u8], &i64)| String::from_utf8_lossy(&part[..*length as usize]).into_owned();
+        Ok(bytes.chunks_exact(most).zip(&lengths).map(text).collect())
+    }
+
+    /// Sees that `value` is the same for all processes, each of which asks it at the same place of its work; `what` says in an error
+    /// what differs.
+    ///
+    /// # Errors
+    /// [`crate::Error::Torch`] with what differs, or if another process has failed.
+    pub fn same(&self, what: &str, value: &str) -> Result<()> {
+        let all = self.texts(value, "comparing what is to be the same")?;
+        let Some((rank, other)) = all.iter().enumerate().find(|(_, other)| *other != value) else { return Ok(()) };
+        Err(simplemix_torch::Error::Differs {
+            what: what.to_owned(),
+            rank,
+            other: other.clone(),
+            own_rank: self.rank(),
+            own: value.to_owned(),
+        }
+        .into())
+    }
+
+    /// Sees that `value` is the same for all processes. No other value may go by the same `what`.
     pub(crate) fn agree(&self, what: &str, value: &str) -> Result<()> {
         self.group().map_or(Ok(()), |group| Ok(group.agree(what, value)?))
     }

@@ -8,7 +8,6 @@ use simplemix_files::hash_model_folder;
 use super::Run;
 use crate::config::TrainConfig;
 use crate::error::{At, Error, Result};
-use crate::pairs::PairSet;
 use crate::run_folder::RunFolder;
 use crate::team::Team;
 
@@ -69,10 +68,10 @@ impl Identity {
     pub(super) fn of(run: &Run) -> Result<Self> {
         let mut identity = Self::of_settings(&run.config, FREE)?;
         let mut part = |name: &str, hash: String| identity.0.insert(name.to_owned(), hash.into());
-        part("content of the training pairs", hash_pairs(&run.train));
+        part("content of the training pairs", run.train.hash());
         if run.config.eval.best_metric.is_some() {
             for (name, set) in &run.eval {
-                part(format!("content of the held-out pairs {name}").trim_end(), hash_pairs(set));
+                part(format!("content of the held-out pairs {name}").trim_end(), set.hash());
             }
         }
         let TrainConfig { reference, lora, .. } = &run.config;
@@ -118,7 +117,7 @@ impl Identity {
         let contents = self.0.iter().filter(|(name, _)| name.starts_with("content "));
         own.extend(contents.map(|(name, value)| (name.clone(), value.clone())));
         for (name, set) in &run.eval {
-            own.insert(format!("content of the held-out pairs {name}").trim_end().to_owned(), hash_pairs(set).into());
+            own.insert(format!("content of the held-out pairs {name}").trim_end().to_owned(), set.hash().into());
         }
         let (names, text) = (own.keys().cloned().collect::<Vec<_>>().join(", "), serde_json::json!(own).to_string());
         let names = format!("{} ({})", names, own.len());
@@ -200,22 +199,6 @@ fn leaves(path: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
         }
         value => drop(found.insert(path.to_owned(), value.clone())),
     }
-}
-
-/// Hash of token ids, sources and scores, in their order.
-fn hash_pairs(set: &PairSet) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for ((row, pair), margin) in set.tokens.iter().zip(&set.table.pairs).zip(&set.score_margins) {
-        for ids in [row.prompt, row.chosen, row.rejected] {
-            hasher.update(&(ids.len() as u64).to_le_bytes());
-            for id in ids {
-                hasher.update(&id.to_le_bytes());
-            }
-        }
-        hasher.update(set.table.sources[pair.source].as_bytes());
-        hasher.update(&margin.unwrap_or(f64::NAN).to_le_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
 }
 
 #[cfg(test)]

@@ -7,19 +7,23 @@ use simplemix_train::Team;
 
 use super::*;
 
-/// Runs `config` with `size` processes; what each has finished.
-pub(super) fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
-    let keeper = StoreKeeper::open().unwrap();
-    let place = |rank| Place {
+/// The place of one of `size` threads.
+fn place(rank: usize, size: usize, port: u16) -> Place {
+    Place {
         rank,
         size,
         local_rank: rank,
         local_size: size,
         address: "127.0.0.1".to_owned(),
-        port: keeper.port(),
+        port,
         is_kept_by_agent: true,
         attempt: 0,
-    };
+    }
+}
+
+/// Runs `config` with `size` processes; what each has finished.
+pub(super) fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
+    let keeper = StoreKeeper::open().unwrap();
     let work = |place: Place| {
         let mut options = GroupOptions::for_device(Device::Cpu);
         options.interface = Some("lo".to_owned());
@@ -30,8 +34,9 @@ pub(super) fn together(config: &TrainConfig, size: usize, resume: bool, stop_at:
         Arc::into_inner(group).unwrap().leave().unwrap();
         finished
     };
+    let port = keeper.port();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(place(rank)))).collect();
+        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(place(rank, size, port)))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -115,4 +120,32 @@ fn a_run_goes_on_with_any_number_of_processes() {
     assert!(difference < 1e-6, "{difference}");
     let found = together(&config("parts"), 2, true, u64::MAX);
     assert!(found.iter().all(|finished| finished.outcome == Outcome::FinishedBefore));
+}
+
+#[test]
+fn texts_go_around_and_what_differs_is_named() {
+    let keeper = StoreKeeper::open().unwrap();
+    let size = 3;
+    let work = |rank: usize| {
+        let mut options = GroupOptions::for_device(Device::Cpu);
+        options.interface = Some("lo".to_owned());
+        let group = Group::open(&place(rank, size, keeper.port()), Device::Cpu, &options).unwrap();
+        let team = Team::new(Arc::new(group), Device::Cpu);
+        let own = ["", "zwei · δύο", "three"][rank];
+        let told = team.told(own, "testing").unwrap() + &team.told(["a", "b", "c"][rank], "testing").unwrap();
+        let texts = team.texts(own, "testing").unwrap();
+        assert_eq!(team.texts("", "testing").unwrap(), ["", "", ""]);
+        team.same("size", "3").unwrap();
+        (told, texts, team.same("model", ["m", "m", "n"][rank]).unwrap_err().to_string())
+    };
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(rank))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (told, texts, differs) in &found {
+        assert_eq!((told.as_str(), texts.as_slice()), ("a", &["", "zwei · δύο", "three"].map(str::to_owned)[..]));
+        assert!(differs.starts_with("model is `"), "{differs}");
+    }
+    assert!(found[0].2.contains("`n` for rank 2 and `m` for rank 0"), "{}", found[0].2);
 }
