@@ -214,6 +214,9 @@ pub enum Error {
     /// The caller asked to stop; finished work is kept.
     #[error("stopped; finished work is kept")]
     Interrupted,
+    /// Another process that shares the work has failed, or has another model.
+    #[error("{0}")]
+    Process(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file could not be written or hashed, or another process works on the same output.
     #[error(transparent)]
     Files(#[from] simplemix_files::Error),
@@ -256,6 +259,7 @@ impl Error {
             | Self::Arrow { .. }
             | Self::Command { .. }
             | Self::Server { .. }
+            | Self::Process(_)
             | Self::Interrupted => false,
             #[cfg(feature = "local")]
             Self::Model(error) => error.is_request(),

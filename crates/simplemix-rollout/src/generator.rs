@@ -167,7 +167,7 @@ impl Candidate {
 }
 
 /// Responses to sample for one prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Number of the prompt, from 0; [`Sampled`] refers to it.
     pub index: u64,
@@ -178,7 +178,7 @@ pub struct Job {
 }
 
 /// A sample of a [`Job`] that is done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
     /// Number of the prompt, as in [`Job::index`].
     pub index: u64,
@@ -272,6 +272,12 @@ pub trait Generator {
     /// Date that the chat template writes into prompts, if it looks at the date. It is kept with unfinished work, so that
     /// all prompts of a file have the same one.
     fn template_date(&self) -> Option<String> {
+        None
+    }
+
+    /// Responses that a model in this process samples at the same time; `None` for a backend elsewhere. Processes that share the
+    /// work take groups of such batches in turn.
+    fn batch_rows(&self) -> Option<usize> {
         None
     }
 

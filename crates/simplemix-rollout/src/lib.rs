@@ -39,6 +39,8 @@ mod scorers;
 mod select;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "local")]
+mod together;
 
 pub use answer::Answer;
 pub use backend::GeneratorSettings;
@@ -66,8 +68,12 @@ pub use prompts::PromptSettings;
 pub use reward::{RewardScorer, RewardSettings};
 pub use rules::{DigitShare, FormatRule, LengthRule, LengthUnit};
 pub use score::{ScoreReport, ScoreSettings, Weighted, score};
+#[cfg(feature = "local")]
+pub use scorer::Batched;
 pub use scorer::{Group, Rule, ScoreSink, Scorer, score_all};
 pub use scorers::{ScorerKind, ScorerSettings};
 pub use select::{NoPair, Select, SelectSettings, Selection, select_pairs};
 #[cfg(feature = "server")]
 pub use server::{Ask, Endpoint, OnRefused, Reply, ServerClient, ServerGenerator, ServerSettings, TokenLogp};
+#[cfg(feature = "local")]
+pub use together::{Part, Peers, together};

@@ -248,6 +248,10 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
         self.tokenizer.borrow().date()
     }
 
+    fn batch_rows(&self) -> Option<usize> {
+        Some(self.batch_rows)
+    }
+
     fn check(&self, prompt: &Prompt, sampling: &SamplingConfig) -> Result<()> {
         check(self.model.borrow().config(), self.tokenizer.borrow(), prompt, sampling)
     }

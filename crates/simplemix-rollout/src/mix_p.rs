@@ -150,6 +150,10 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for MixPGenerator<
         self.tokenizer.borrow().date()
     }
 
+    fn batch_rows(&self) -> Option<usize> {
+        Some(self.batch_rows)
+    }
+
     /// Warns if policy and reference have the same weights. All of them are compared if they are equal.
     fn remark(&self) -> Option<String> {
         same_weights(self.policy.borrow(), self.reference.borrow()).unwrap_or(false).then(|| SAME_WEIGHTS.to_owned())

@@ -9,7 +9,8 @@ use simplemix_model::{DeviceChoice, Dtype, RewardModel, model_name};
 
 use crate::error::{Error, Result};
 use crate::local::{dated_tokenizer, device_mark};
-use crate::scorer::{Group, ScoreSink, Scorer};
+use crate::scorer::{Batched, Group, ScoreSink, Scorer};
+use crate::together::{Part, by_group};
 
 /// Settings of a reward model in this process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,35 +157,53 @@ impl Scorer for RewardScorer {
     }
 
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {
+        let mut scores = vec![None; groups.iter().map(|group| group.responses.len()).sum()];
+        for (number, score) in self.score_part(groups, Part::WHOLE, sink)? {
+            scores[number] = Some(score);
+        }
+        sink.keep(by_group(groups, scores))
+    }
+
+    fn batched(&mut self) -> Option<&mut dyn Batched> {
+        Some(self)
+    }
+}
+
+impl Batched for RewardScorer {
+    fn score_part(&mut self, groups: &[Group], part: Part, sink: &mut dyn ScoreSink) -> Result<Vec<(usize, f64)>> {
         self.tell_tokens(groups, sink)?;
         let sequences = self.encode(groups)?;
         // Shortest first, so that sequences in a batch have similar lengths.
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|&at| sequences[at].len());
-        let mut scores = vec![None; sequences.len()];
-        let mut rest = order.as_slice();
-        while !rest.is_empty() {
+        let mut scores = Vec::new();
+        for now in part.own(batches(&order, &sequences, self.settings.batch_tokens)) {
             if sink.is_interrupted() {
                 return Err(Error::Interrupted);
             }
-            let mut tokens = 0;
-            let fits = |at: &&usize| {
-                tokens += sequences[**at].len();
-                tokens <= self.settings.batch_tokens
-            };
-            let count = rest.iter().take_while(fits).count().max(1);
-            let (now, later) = rest.split_at(count);
             let batch: Vec<&[u32]> = now.iter().map(|&at| sequences[at].as_slice()).collect();
-            for (&at, score) in now.iter().zip(self.model.score(&batch)?) {
-                scores[at] = Some(score);
-            }
-            rest = later;
+            scores.extend(now.iter().copied().zip(self.model.score(&batch)?));
+            sink.pending();
         }
-        let mut scores = scores.into_iter();
-        let of_group = |group: &Group| scores.by_ref().take(group.responses.len()).collect();
-        let scores: Vec<Vec<Option<f64>>> = groups.iter().map(of_group).collect();
-        sink.keep(scores.into_iter().enumerate().collect())
+        Ok(scores)
     }
+}
+
+/// Parts of `order` with at most `batch_tokens` tokens, or with a single sequence.
+fn batches<'a>(order: &'a [usize], sequences: &[Vec<u32>], batch_tokens: usize) -> Vec<&'a [usize]> {
+    let (mut all, mut rest) = (Vec::new(), order);
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let fits = |at: &&usize| {
+            tokens += sequences[**at].len();
+            tokens <= batch_tokens
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(count);
+        all.push(now);
+        rest = later;
+    }
+    all
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Scorers: numbers for responses, larger is better.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::generator::{Failures, Prompt};
 
 /// A prompt with responses to score.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// The prompt.
     pub prompt: Prompt,
@@ -29,6 +31,9 @@ pub trait ScoreSink {
         let _ = failures;
         Ok(())
     }
+
+    /// Reports that a batch is done. For signs of life.
+    fn pending(&mut self) {}
 
     /// Tells the user a fact about the scores, such as that the tokens are not those of another program.
     fn notice(&mut self, text: &str) {
@@ -65,6 +70,28 @@ pub trait Scorer {
     /// [`Error::Prompt`] if a prompt lacks a field that the scorer needs; [`Error::Scores`]; any error of the backend;
     /// [`Error::Interrupted`] if the sink asks to stop.
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()>;
+
+    /// This scorer, if it runs a model over batches that several processes can share.
+    #[cfg(feature = "local")]
+    fn batched(&mut self) -> Option<&mut dyn Batched> {
+        None
+    }
+}
+
+/// A scorer that runs a model over batches of responses, which several processes can share.
+#[cfg(feature = "local")]
+pub trait Batched {
+    /// Scores a part of the batches that [`Scorer::score`] makes of `groups`: pairs of the number of a response, counted through
+    /// all groups, and its score. `sink` gets signs of life and notices, and keeps nothing.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`].
+    fn score_part(
+        &mut self,
+        groups: &[Group],
+        part: crate::together::Part,
+        sink: &mut dyn ScoreSink,
+    ) -> Result<Vec<(usize, f64)>>;
 }
 
 /// A scorer that looks at one response at a time. Every rule is a [`Scorer`].
