@@ -23,6 +23,7 @@ mod quickstart;
 mod reading;
 mod reproduction;
 mod secrets;
+mod shared_work;
 mod terminal;
 mod together;
 mod training;

@@ -1,13 +1,15 @@
 //! `simplemix collect`: generate, score and pair in one command.
 
-use simplemix_rollout::{CollectSettings, Preset, SamplingConfig, collect_to_files};
+use simplemix_pipeline::peers;
+use simplemix_rollout::{CollectSettings, Preset, SamplingConfig, collect_to_files, together};
 
-use crate::claims::claim_files;
 use crate::failure::Result;
 use crate::flags::{Output, flagged, on_terminal};
 use crate::generate::{Backend, Prompts, Sampling};
 use crate::pair::Rule;
+use crate::progress::Terminal;
 use crate::score::Scorers;
+use crate::together::share;
 use crate::{generate, pair, score};
 
 /// Collect on-policy pairs: sample responses, score them, choose pairs
@@ -19,6 +21,7 @@ use crate::{generate, pair, score};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --samples 4 --max-new-tokens 256 --scorer exact-answer -o on.parquet\n  \
+  simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --scorer exact-answer --processes 8 -o on.parquet\n  \
   simplemix collect --server http://localhost:8000/v1 --prompts uf.parquet --preset simpo --scorer reward-model:./armo -o on.parquet")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,8 +49,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let device = args.backend.device;
-    device.refuse_without_models(args.runs_models()?)?;
+    args.backend.refuse_without_models(args.runs_models()?)?;
     let base = args.rule.preset.map_or_else(SamplingConfig::simplemix, Preset::sampling);
     let sampling = args.sampling.settings(base);
     let settings = CollectSettings {
@@ -60,15 +62,25 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     settings.generate().check().map_err(flagged)?;
     let (candidates, scored) = (settings.generate().output, settings.score().output);
-    let _claims = claim_files(&[("output", &settings.output), ("output", &candidates), ("output", &scored)])?;
-    let date = Some(settings.template_date());
-    let mut scorers = args.scorers.open(date.clone(), args.backend.tokenizer_as(), device)?;
-    let mut generator = args.backend.open(date)?;
-    let report = on_terminal(|terminal| collect_to_files(&settings, generator.as_mut(), &mut scorers, terminal))
-        .map_err(flagged)?;
-    args.output.summary.print(&report, |report| {
-        generate::say(&report.generate, &settings.generate(), generator.name());
-        score::say(&report.score, &settings.score());
-        pair::say(&report.pair, &settings.pair());
+    let Backend { processes, device, .. } = args.backend;
+    share(processes, device, Some(&settings.output), |processes, device| {
+        let outputs = [("output", settings.output.as_path()), ("output", &candidates), ("output", &scored)];
+        let _claims = processes.claim_files(&outputs)?;
+        let date = Some(settings.template_date());
+        let scorers = args.scorers.open(date.clone(), args.backend.tokenizer_as(), device, processes)?;
+        let generator = args.backend.open(date, device)?;
+        let name = generator.name().to_owned();
+        let work = |terminal: &mut Terminal| {
+            let peers = peers(&processes.team());
+            together(peers, Some(generator), scorers, terminal, |generator, scorers, watch| {
+                collect_to_files(&settings, generator.expect("one was given"), scorers, watch)
+            })
+        };
+        let Some(report) = on_terminal(work).map_err(flagged)? else { return Ok(()) };
+        args.output.summary.print(&report, |report| {
+            generate::say(&report.generate, &settings.generate(), &name);
+            score::say(&report.score, &settings.score());
+            pair::say(&report.pair, &settings.pair());
+        })
     })
 }

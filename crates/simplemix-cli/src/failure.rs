@@ -29,11 +29,16 @@ impl Failure {
     }
 
     pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(u8::try_from(self.number()).unwrap_or(1))
+    }
+
+    /// Number of the exit code.
+    pub(crate) fn number(&self) -> i32 {
         match self {
-            Self::Input(_) if !self.is_out_of_memory() => ExitCode::from(2),
-            Self::Input(_) | Self::Run(_) => ExitCode::from(1),
-            Self::Interrupted => ExitCode::from(130),
-            Self::Told(code) => ExitCode::from(u8::try_from(*code).unwrap_or(1)),
+            Self::Input(_) if !self.is_out_of_memory() => 2,
+            Self::Input(_) | Self::Run(_) => 1,
+            Self::Interrupted => 130,
+            Self::Told(code) => *code,
         }
     }
 

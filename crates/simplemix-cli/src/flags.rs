@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use simplemix_model::DeviceChoice;
@@ -102,6 +103,30 @@ impl DeviceFlag {
                 Err(Failure::input(format!("--device {device} has no use: no model runs in this process")))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Processes that share the work of a command.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct ProcessesFlag {
+    /// Processes on this machine that share the work, one a device; under torchrun or Slurm their number is what these have started
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024)
+    )]
+    pub(crate) processes: usize,
+}
+
+impl ProcessesFlag {
+    /// Refuses the flag where no model runs in this process.
+    pub(crate) fn refuse_without_models(self, has_models: bool) -> Result {
+        match self.processes {
+            1 => Ok(()),
+            _ if has_models => Ok(()),
+            count => Err(Failure::input(format!("--processes {count} has no use: no model runs in this process"))),
         }
     }
 }

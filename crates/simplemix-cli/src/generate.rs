@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::TokenizerAs;
 use simplemix_model::Dtype;
+use simplemix_pipeline::peers;
 use simplemix_rollout::{
     Endpoint, Failures, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
-    ModelProcessors, OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate,
+    ModelProcessors, OnRefused, PromptSettings, SamplingConfig, ServerSettings, generate, together,
 };
 
-use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{DeviceFlag, Output, PromptForm, flagged, on_terminal, with_default, word};
+use crate::flags::{DeviceFlag, Output, ProcessesFlag, PromptForm, flagged, on_terminal, with_default, word};
 use crate::lines::print;
+use crate::progress::Terminal;
 use crate::reading::{TokenizerFlag, files};
+use crate::together::{Processes, share};
 
 /// Sample responses of a model to prompts
 ///
@@ -24,6 +26,7 @@ use crate::reading::{TokenizerFlag, files};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix generate --model ./smollm2 --prompts gsm8k.jsonl --samples 4 -o candidates.parquet\n  \
+  simplemix generate --model ./smollm2 --prompts uf.parquet --samples 4 --processes 8 -o candidates.parquet\n  \
   simplemix generate --server http://localhost:8000/v1 --prompts uf.parquet --samples 8 --temperature 1 -o candidates.parquet")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -64,6 +67,8 @@ pub(crate) struct Backend {
     dtype: Dtype,
     #[command(flatten)]
     pub(crate) device: DeviceFlag,
+    #[command(flatten)]
+    pub(crate) processes: ProcessesFlag,
     /// Model to be trained, with --server: at the start the server's token ids of a prompt are compared with this model's
     #[arg(long, value_name = "DIR|ID", requires = "server", help_heading = "Server")]
     server_tokenizer: Option<PathBuf>,
@@ -221,7 +226,8 @@ fn sampling_help(help: &str, default: fn(SamplingConfig) -> String) -> String {
 }
 
 impl Backend {
-    pub(crate) fn settings(&self) -> Result<GeneratorSettings> {
+    /// Settings of the model, which runs on `device` if it is in this process.
+    fn settings(&self, device: DeviceFlag) -> Result<GeneratorSettings> {
         if let Some(url) = &self.server {
             let server = self.server_flags.settings(url);
             let tokenizer = self.server_tokenizer.as_deref().map(resolve).transpose()?;
@@ -233,7 +239,7 @@ impl Backend {
             name: self.generator_name.clone(),
             batch_rows: self.batch_rows,
             dtype: self.dtype,
-            device: self.device.choice(),
+            device: device.choice(),
             tokenizer_as: self.reading_as.tokenizer_as,
             ..LocalSettings::new(resolve(model)?)
         };
@@ -247,14 +253,20 @@ impl Backend {
         })
     }
 
-    /// Loads the model, for responses that go to `output`. An error is one of the input, except a server's.
-    pub(crate) fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
-        opened(self.settings()?.open_for(output))
+    /// Loads the model onto `device`, for responses that go to `output`. An error is one of the input, except a server's.
+    pub(crate) fn open_for(&self, output: &Path, device: DeviceFlag) -> Result<Box<dyn Generator>> {
+        opened(self.settings(device)?.open_for(output))
     }
 
-    /// Loads the model, whose chat template sees `date`. Errors are as above.
-    pub(crate) fn open(&self, date: Option<String>) -> Result<Box<dyn Generator>> {
-        opened(self.settings()?.with_date(date).open())
+    /// Loads the model onto `device`; its chat template sees `date`. Errors are as above.
+    pub(crate) fn open(&self, date: Option<String>, device: DeviceFlag) -> Result<Box<dyn Generator>> {
+        opened(self.settings(device)?.with_date(date).open())
+    }
+
+    /// Refuses flags that are for a model in this process where there is none.
+    pub(crate) fn refuse_without_models(&self, has_models: bool) -> Result {
+        self.device.refuse_without_models(has_models)?;
+        self.processes.refuse_without_models(has_models)
     }
 
     /// Whether the model runs in this process.
@@ -346,11 +358,31 @@ pub(crate) fn run(args: &Args) -> Result {
         overwrite: args.output.overwrite,
     };
     settings.check().map_err(flagged)?;
-    args.backend.device.refuse_without_models(args.runs_models())?;
-    let _claims = claim_files(&[("output", &settings.output)])?;
-    let mut generator = args.backend.open_for(&settings.output)?;
-    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal)).map_err(flagged)?;
-    args.output.summary.print(&report, |report| say(report, &settings, generator.name()))
+    args.backend.refuse_without_models(args.runs_models())?;
+    let Backend { processes, device, .. } = args.backend;
+    share(processes, device, Some(&settings.output), |processes, device| {
+        let _claims = processes.claim_files(&[("output", &settings.output)])?;
+        let generator = args.backend.open_for(&settings.output, device)?;
+        let name = generator.name().to_owned();
+        match sampled(processes, &settings, generator)? {
+            Some(report) => args.output.summary.print(&report, |report| say(report, &settings, &name)),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Samples in all processes; the report is that of the first.
+pub(crate) fn sampled(
+    processes: &Processes,
+    settings: &GenerateSettings,
+    generator: Box<dyn Generator>,
+) -> Result<Option<GenerateReport>> {
+    let work = |terminal: &mut Terminal| {
+        together(peers(&processes.team()), Some(generator), Vec::new(), terminal, |generator, _, watch| {
+            generate(settings, generator.expect("one was given"), watch)
+        })
+    };
+    on_terminal(work).map_err(flagged)
 }
 
 /// Prints the summary of generating.

@@ -54,6 +54,11 @@ fn opened(log: &Path) -> std::io::Result<std::fs::File> {
     std::fs::OpenOptions::new().create(true).append(true).open(log)
 }
 
+/// Whether another process speaks for this one.
+pub(crate) fn is_elsewhere() -> bool {
+    LOG.get().is_some()
+}
+
 /// Standard error, or the file that stands in for it.
 pub(crate) fn beside() -> Box<dyn Write> {
     let file = LOG.get().and_then(|log| opened(log).ok());

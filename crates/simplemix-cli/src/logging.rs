@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -16,8 +17,17 @@ use crate::progress_events::{ProgressEvents, is_progress};
 
 use crate::lines::{self, shown};
 
+/// How often -v was given.
+static VERBOSITY: AtomicU8 = AtomicU8::new(0);
+
+/// How often -v was given.
+pub(crate) fn verbosity() -> u8 {
+    VERBOSITY.load(Ordering::Relaxed)
+}
+
 /// Shows warnings by default, more with -v; `RUST_LOG` overrides both.
 pub(crate) fn to_stderr(verbose: u8) {
+    VERBOSITY.store(verbose, Ordering::Relaxed);
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use simplemix_data::{PairReader, PairTokenizer, PairWriter, TokenizeOptions, WriteOptions, schema};
-use simplemix_pipeline::{ScoringOptions, log_probabilities};
+use simplemix_pipeline::{ScoringOptions, log_probabilities_together};
 use simplemix_settings::OrAuto;
 use simplemix_train::{PairSet, Sides};
 
-use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{DeviceFlag, check_apart, tokens};
+use crate::flags::{DeviceFlag, ProcessesFlag, check_apart, tokens};
 use crate::lines::print;
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
+use crate::together::{Processes, share};
 
 /// Compute the summed log-probability of both responses of every pair under a model, in nats
 ///
@@ -24,7 +24,8 @@ use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, t
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.parquet\n  \
-  simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.jsonl --max-length 2048")]
+  simplemix logps --model ./smollm2 --data mix.parquet -o mix.logps.jsonl --max-length 2048\n  \
+  simplemix logps --model ./smollm2 --data mix.parquet --processes 8 -o mix.logps.parquet")]
 pub(crate) struct Args {
     /// Model folder, or its id on the Hugging Face hub
     #[arg(long, value_name = "DIR|ID")]
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
+    processes: ProcessesFlag,
+    #[command(flatten)]
     refusal: RefusalFlag,
     #[command(flatten)]
     reading_as: TokenizerFlag,
@@ -55,8 +58,14 @@ pub(crate) struct Args {
 const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
 pub(crate) fn run(args: &Args) -> Result {
-    let _claims = claim_files(&[("output", &args.output)])?;
-    let mut writer = PairWriter::create(&args.output, &WriteOptions::default()).input()?;
+    share(args.processes, args.device, Some(&args.output), |processes, device| work(args, processes, device))
+}
+
+/// What one process does.
+fn work(args: &Args, processes: &Processes, device: DeviceFlag) -> Result {
+    let _claims = processes.claim_files(&[("output", &args.output)])?;
+    let create = || PairWriter::create(&args.output, &WriteOptions::default()).input();
+    let writer = processes.is_first().then(create).transpose()?;
     let files = named(&args.data)?;
     check_apart(&args.output, &files)?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
@@ -90,9 +99,10 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     token_notices(&tokenizer, &pairs, set.token_rows())?;
     let mut terminal = Terminal::passive();
-    let scoring = ScoringOptions { device: args.device.choice(), micro_batch_tokens: args.micro_batch_tokens };
-    let logps = log_probabilities(&model, &set, scoring, "scoring", &mut terminal)?;
+    let scoring = ScoringOptions { device: device.choice(), micro_batch_tokens: args.micro_batch_tokens };
+    let logps = log_probabilities_together(&processes.team(), &model, &set, scoring, "scoring", &mut terminal)?;
     terminal.clear();
+    let Some(mut writer) = writer else { return Ok(()) };
 
     let mut by_row: Vec<[Option<f64>; 2]> = vec![[None; 2]; pairs.len()];
     for (entry, logps) in set.table.pairs.iter().zip(&logps) {

@@ -34,6 +34,7 @@ mod run;
 mod score;
 mod setting_flags;
 mod show;
+mod stage;
 mod together;
 mod tokenize;
 mod train;
@@ -96,6 +97,8 @@ enum Command {
     Report(report::Args),
     ImportGguf(import::Args),
     Clean(clean::Args),
+    #[command(hide = true)]
+    Stage(stage::Args),
     Completions(Completions),
 }
 
@@ -107,7 +110,7 @@ impl Command {
             Self::Score(args) => args.runs_models().unwrap_or(false),
             Self::Collect(args) => args.runs_models().unwrap_or(false),
             Self::Eval(args) => args.runs_models(),
-            Self::Train(_) | Self::Logps(_) | Self::Run(_) | Self::Compare(_) => true,
+            Self::Train(_) | Self::Logps(_) | Self::Run(_) | Self::Compare(_) | Self::Stage(_) => true,
             Self::Inspect(_)
             | Self::Show(_)
             | Self::Convert(_)
@@ -207,6 +210,7 @@ fn run(command: Command) -> Result {
         Command::Report(args) => report::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Clean(args) => clean::run(&args),
+        Command::Stage(_) => stage::run(),
         Command::Completions(Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "simplemix", &mut script);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simplemix_data::{Metrics, Watch};
 
-use crate::lines::{print, warn};
+use crate::lines::{is_elsewhere, print, warn};
 use simplemix_eval::plain::clean_line;
 
 /// Time from the start of a stage to its first line, and from one line to the next, where there is no terminal.
@@ -29,6 +29,10 @@ pub(crate) struct Bar {
 
 /// Progress of the stage `name`.
 pub(crate) fn bar(name: &str, total: u64) -> Bar {
+    if is_elsewhere() {
+        // The process that speaks shows the progress of all.
+        return Bar::hidden();
+    }
     Bar::new(name, total, std::io::stderr().is_terminal())
 }
 

@@ -6,12 +6,15 @@ use simplemix_eval::table;
 use simplemix_model::{DeviceChoice, device_name};
 use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage};
 use simplemix_settings::{assignment, merge};
+use simplemix_torch::group::Place;
 
 use crate::claims::{Claims, claim_folder};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::{print, print_json, print_lines};
 use crate::pipeline_closing::{PipelineClosing, StageClosing};
 use crate::progress::{Terminal, print_during_work};
+use crate::stage::StageProcesses;
+use crate::together::check_devices;
 use crate::unused;
 
 /// Run a whole pipeline: collect on-policy pairs, mix, train, evaluate
@@ -26,6 +29,7 @@ use crate::unused;
   simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet \\\n    \
     --scorer exact-answer --size 1000 --output runs/simplemix\n  \
   simplemix run pipeline.toml --dry-run\n  \
+  simplemix run pipeline.toml --processes 8\n  \
   simplemix run pipeline.toml --set train.loss.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
   simplemix run --preset hypo --show > hypo.toml\n\n\
   pipeline.toml has the keys that --show prints. Its key `preset` names the settings to start from: one of the presets, or \
@@ -67,6 +71,9 @@ pub(crate) struct Args {
     /// [default: auto]
     #[arg(long, value_name = "auto|cpu|cuda|cuda:N")]
     device: Option<DeviceChoice>,
+    /// Processes on this machine that share each stage that runs a model, one a device [default: 1]
+    #[arg(long, value_name = "N")]
+    processes: Option<usize>,
     /// Random seed [default: 42]
     #[arg(long)]
     seed: Option<u64>,
@@ -96,6 +103,7 @@ pub(crate) fn run(args: &Args) -> Result {
         print_lines(shown(args)?.trim_end());
         return Ok(());
     }
+    refuse_many()?;
     let settings = settings(args)?;
     let given = [
         ("--prompts", !args.prompts.is_empty()),
@@ -104,6 +112,10 @@ pub(crate) fn run(args: &Args) -> Result {
         ("--server", args.server.is_some()),
     ];
     unused::refuse(&settings, &given, &args.set)?;
+    let parallel = settings.parallel;
+    if parallel.processes > 1 {
+        check_devices(parallel.processes, settings.device)?;
+    }
     let _claims = match &settings.output {
         Some(output) if !args.dry_run => Some(claim(output, settings.stages.as_deref())?),
         _ => None,
@@ -125,7 +137,10 @@ pub(crate) fn run(args: &Args) -> Result {
         print_during_work(&format!("{} ({how}): {}", head(*position, &stage.name), done.report), args.json);
         closings.push(StageClosing::of(finished));
     };
-    let summary = pipeline.run_each(&mut terminal, tell);
+    let summary = match parallel.processes {
+        1 => pipeline.run_each(&mut terminal, tell),
+        _ => pipeline.run_with(&mut StageProcesses(parallel), &mut terminal, tell),
+    };
     terminal.clear();
     let summary = summary.inspect_err(|error| {
         if let Some(stage) = pipeline.stages().get(next).filter(|_| error.is_interrupted()) {
@@ -147,6 +162,18 @@ pub(crate) fn run(args: &Args) -> Result {
     print(&format!("model: {}", if link.exists() { link } else { summary.model }.display()));
     print(&format!("report: {}", pipeline.output().join("report.html").display()));
     Ok(())
+}
+
+/// Refuses to be one of several processes that torchrun or Slurm has started: one drives a pipeline.
+fn refuse_many() -> Result {
+    match Place::from_environment().input()? {
+        Some(place) if place.size > 1 => Err(Failure::input(format!(
+            "`simplemix run` was started as {} processes, by torchrun, Slurm or what sets the same variables (RANK, WORLD_SIZE); start \
+             it once, with --processes N: it starts the processes of each stage on its machine",
+            place.size
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Claims the output. A folder of stages may be shared, so it is only tried out; each stage has a lock.
@@ -205,6 +232,9 @@ fn flags(args: &Args) -> Result<toml::Table> {
     if let Some(device) = args.device {
         table.insert("device".to_owned(), device.to_string().into());
     }
+    if let Some(processes) = args.processes {
+        merge(&mut table, nested(["parallel", "processes"], toml::Value::try_from(processes).input()?));
+    }
     if let Some(seed) = args.seed {
         table.insert("seed".to_owned(), toml::Value::try_from(seed).input()?);
     }
@@ -260,6 +290,10 @@ fn describe(pipeline: &Pipeline) -> Result {
     }
     print(&format!("device: {}", device_name(pipeline.device())));
     print_lines(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
+    let processes = pipeline.settings().parallel.processes;
+    if processes > 1 {
+        print(&format!("{processes} processes: memory is that of each, times are those of one process alone"));
+    }
     print(&format!("at most {} in all; short responses and pairs take less. Nothing was written", duration(total)));
     Ok(())
 }

@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use simplemix_data::TokenizerAs;
-use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerKind, ScorerSettings, Weighted, score};
+use simplemix_model::DeviceChoice;
+use simplemix_pipeline::peers;
+use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerKind, ScorerSettings, Weighted, score, together};
 
-use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result, failed, read_toml};
-use crate::flags::{DeviceFlag, Output, on_terminal, word};
+use crate::flags::{DeviceFlag, Output, ProcessesFlag, on_terminal, word};
 use crate::generate::say_failed;
 use crate::lines::print;
+use crate::progress::Terminal;
+use crate::together::{Processes, share};
 
 /// Score candidates by their right answers, a reward model, a judge, a program, rules, or a weighted sum of these
 ///
@@ -20,6 +23,7 @@ use crate::lines::print;
 #[command(after_help = "Examples:\n  \
   simplemix score --candidates candidates.parquet --scorer exact-answer -o scored.parquet\n  \
   simplemix score --candidates candidates.parquet --scorer reward-model:./reward -o scored.parquet\n  \
+  simplemix score --candidates candidates.parquet --scorer reward-model:./reward --processes 8 -o scored.parquet\n  \
   simplemix score --candidates candidates.parquet --scorer 'command:python score.py' -o scored.parquet\n  \
   simplemix score --candidates candidates.parquet --scorer exact-answer --scorer '0.1*length:200' -o scored.parquet\n  \
   simplemix score --candidates candidates.parquet --scorers scorers.toml -o scored.parquet\n\n\
@@ -48,6 +52,8 @@ pub(crate) struct Args {
     tokenizer_as: Option<TokenizerAs>,
     #[command(flatten)]
     device: DeviceFlag,
+    #[command(flatten)]
+    processes: ProcessesFlag,
     #[command(flatten)]
     output: Output,
 }
@@ -94,10 +100,16 @@ impl Scorers {
         date: Option<String>,
         tokenizer_as: Option<TokenizerAs>,
         device: DeviceFlag,
+        processes: &Processes,
     ) -> Result<Vec<Weighted>> {
         let opened = |mut settings: ScorerSettings| {
             if let (ScorerKind::RewardModel(reward), Some(given)) = (&mut settings.kind, tokenizer_as) {
                 reward.tokenizer_as = given;
+            }
+            if let ScorerKind::RewardModel(reward) = &mut settings.kind
+                && reward.device != DeviceChoice::Auto
+            {
+                reward.device = processes.own(reward.device)?;
             }
             settings.with_date(date.clone()).with_device(device.choice()).open().input()
         };
@@ -123,16 +135,25 @@ pub(crate) fn run(args: &Args) -> Result {
         reference: args.reference,
         overwrite: args.output.overwrite,
     };
-    let _claims = claim_files(&[("output", &settings.output)])?;
     if args.tokenizer_as.is_some() && !args.scorers.has_reward_model()? {
         return Err(Failure::input(
             "--tokenizer-as is given, but no scorer has a tokenizer, expected reward-model:DIR",
         ));
     }
     args.device.refuse_without_models(args.runs_models()?)?;
-    let mut scorers = args.scorers.open(settings.template_date(), args.tokenizer_as, args.device)?;
-    let report = on_terminal(|terminal| score(&settings, &mut scorers, terminal)).map_err(failed)?;
-    args.output.summary.print(&report, |report| say(report, &settings))
+    args.processes.refuse_without_models(args.runs_models()?)?;
+    share(args.processes, args.device, Some(&settings.output), |processes, device| {
+        let _claims = processes.claim_files(&[("output", &settings.output)])?;
+        let scorers = args.scorers.open(settings.template_date(), args.tokenizer_as, device, processes)?;
+        let work = |terminal: &mut Terminal| {
+            let peers = peers(&processes.team());
+            together(peers, None, scorers, terminal, |_, scorers, watch| score(&settings, scorers, watch))
+        };
+        match on_terminal(work).map_err(failed)? {
+            Some(report) => args.output.summary.print(&report, |report| say(report, &settings)),
+            None => Ok(()),
+        }
+    })
 }
 
 /// Prints the summary of scoring.

@@ -1,8 +1,9 @@
 //! Several processes of one command: started here by --processes, or by torchrun, Slurm and what sets the same variables.
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,12 +11,14 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use simplemix_model::DeviceChoice;
+use simplemix_model::{DeviceChoice, Gpus};
 use simplemix_torch::group::{Group, GroupOptions, Place, StoreKeeper};
 use simplemix_train::{ParallelSettings, Team};
 use tch::Device;
 
+use crate::claims::{Claims, claim_files};
 use crate::failure::{Fails, Failure, Result};
+use crate::flags::{DeviceFlag, ProcessesFlag};
 use crate::interrupt;
 use crate::lines::{self, warn};
 
@@ -35,12 +38,9 @@ pub(crate) struct Processes {
 impl Processes {
     /// Joins the other processes, if torchrun, Slurm or --processes has started several; `None` if they are still to be started.
     /// The device becomes this process's own.
-    pub(crate) fn join(
-        settings: &ParallelSettings,
-        device: &mut DeviceChoice,
-        output: Option<&Path>,
-    ) -> Result<Option<Self>> {
+    pub(crate) fn join(settings: &ParallelSettings, device: &mut DeviceChoice, logs: Logs<'_>) -> Result<Option<Self>> {
         let Some(place) = Place::from_environment().input()? else {
+            check_devices(settings.processes, *device)?;
             return Ok((settings.processes == 1).then(Self::default));
         };
         if settings.processes != 1 && settings.processes != place.size {
@@ -50,7 +50,7 @@ impl Processes {
             )));
         }
         if place.rank > 0 {
-            lines::leave_to(log(output, place.rank));
+            lines::leave_to(logs.of(place.rank));
         }
         if place.size == 1 {
             return Ok(Some(Self::default()));
@@ -64,6 +64,16 @@ impl Processes {
         let group = Group::open(&place, opened, &options).run()?;
         group.agree("program", &program().run()?).run()?;
         Ok(Some(Self { group: Some(Arc::new(group)), device: Some(opened) }))
+    }
+
+    /// The device of this process where `asked` is the one of all.
+    pub(crate) fn own(&self, asked: DeviceChoice) -> Result<DeviceChoice> {
+        self.group.as_ref().map_or(Ok(asked), |group| own_device(asked, group.place()))
+    }
+
+    /// Claims the files of these flags, in the process that writes.
+    pub(crate) fn claim_files(&self, outputs: &[(&str, &Path)]) -> Result<Option<Claims>> {
+        self.is_first().then(|| claim_files(outputs)).transpose()
     }
 
     /// The processes as a run takes them.
@@ -120,9 +130,61 @@ fn program() -> std::io::Result<String> {
     Ok(format!("simplemix {} of {length} bytes", env!("CARGO_PKG_VERSION")))
 }
 
-/// Log of a process that does not speak.
-fn log(output: Option<&Path>, rank: usize) -> PathBuf {
-    output.unwrap_or(Path::new(".")).join("processes").join(format!("rank-{rank}.log"))
+/// Place of the logs of processes that do not speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Logs<'a> {
+    /// The folder `processes` in this one, or in the present one.
+    In(Option<&'a Path>),
+    /// Files beside this one.
+    Beside(&'a Path),
+}
+
+impl Logs<'_> {
+    fn of(self, rank: usize) -> PathBuf {
+        match self {
+            Self::In(folder) => folder.unwrap_or(Path::new(".")).join("processes").join(format!("rank-{rank}.log")),
+            Self::Beside(output) => {
+                let name = output.file_name().unwrap_or_default().to_string_lossy();
+                output.with_file_name(format!("{name}.rank-{rank}.log"))
+            }
+        }
+    }
+}
+
+/// Does the work of a command in the processes that share it: those that are there, or those that `flag` asks for. The device is
+/// each process's own.
+pub(crate) fn share(
+    flag: ProcessesFlag,
+    device: DeviceFlag,
+    output: Option<&Path>,
+    work: impl FnOnce(&Processes, DeviceFlag) -> Result,
+) -> Result {
+    let settings = ParallelSettings { processes: flag.processes, ..ParallelSettings::default() };
+    let mut choice = device.choice();
+    let logs = output.map_or(Logs::In(None), Logs::Beside);
+    match Processes::join(&settings, &mut choice, logs)? {
+        Some(processes) => processes.work(|processes| {
+            processes.does_at_length("reading, and loading a model");
+            work(processes, DeviceFlag { device: Some(choice) })
+        }),
+        None => launch(flag.processes, logs),
+    }
+}
+
+/// Refuses more processes than there are GPUs, which are for one each.
+pub(crate) fn check_devices(count: usize, device: DeviceChoice) -> Result {
+    if count == 1 {
+        return Ok(());
+    }
+    let gpus = Gpus::here();
+    if device.among(&gpus).input()? != Device::Cpu && gpus.usable < count {
+        let usable = gpus.usable;
+        return Err(Failure::input(format!(
+            "{count} processes were asked for, and libtorch can use {usable} GPUs, expected one for each; with `cpu` as the device, \
+             processes share the CPU"
+        )));
+    }
+    Ok(())
 }
 
 /// The device of a process: the GPU of its number on the machine, or the CPU.
@@ -149,18 +211,24 @@ pub(crate) fn end_with_the_starter() {
 
 /// Starts this command as `count` processes on this machine and waits for them. The exit code is that of the first of them, which
 /// speaks for all.
-pub(crate) fn launch(count: usize, output: Option<&Path>) -> Result {
-    let keeper = StoreKeeper::open().run()?;
-    let mut started = Started { children: Vec::new(), ends: Vec::new(), is_interrupted: false };
+pub(crate) fn launch(count: usize, logs: Logs<'_>) -> Result {
+    let interrupted = interrupt::flag();
+    let mut started = Started::none()?;
     for rank in 0..count {
-        started.children.push(start(rank, count, keeper.port())?);
+        let mut command = started.command(rank, count)?;
+        command.args(std::env::args_os().skip(1));
+        if rank > 0 {
+            command.stdin(Stdio::null());
+        }
+        started.children.push(command.spawn().run()?);
     }
-    started.wait(&keeper)?;
-    started.outcome(output)
+    started.wait(&mut || interrupted.swap(false, Ordering::SeqCst))?;
+    started.outcome(logs)
 }
 
 /// Processes that were started here, by rank, and how they have ended.
-struct Started {
+pub(crate) struct Started {
+    keeper: StoreKeeper,
     children: Vec<Child>,
     /// Ranks in the order of their ends.
     ends: Vec<(usize, ExitStatus)>,
@@ -168,8 +236,37 @@ struct Started {
 }
 
 impl Started {
-    fn wait(&mut self, keeper: &StoreKeeper) -> Result {
-        let interrupted = interrupt::flag();
+    fn none() -> Result<Self> {
+        let keeper = StoreKeeper::open().run()?;
+        Ok(Self { keeper, children: Vec::new(), ends: Vec::new(), is_interrupted: false })
+    }
+
+    /// Starts this program with `arguments` as `count` processes that read `order`; see [`Started::told`].
+    pub(crate) fn stage(count: usize, arguments: &[String], order: &str) -> Result<Self> {
+        let mut started = Self::none()?;
+        for rank in 0..count {
+            let mut command = started.command(rank, count)?;
+            command.args(arguments).stdin(Stdio::piped());
+            command.stdout(if rank == 0 { Stdio::piped() } else { Stdio::null() });
+            started.children.push(command.spawn().run()?);
+        }
+        for child in &mut started.children {
+            if let Some(mut input) = child.stdin.take() {
+                // One that has ended already has not read it, and says why by its end.
+                let _ = input.write_all(order.as_bytes());
+            }
+        }
+        Ok(started)
+    }
+
+    /// What the first process writes to its standard output, if it was started so.
+    pub(crate) fn told(&mut self) -> Option<ChildStdout> {
+        self.children.first_mut()?.stdout.take()
+    }
+
+    /// Waits until all have ended. They are told to when `interrupts` says so, which is asked all the time, and a while after one of
+    /// them has failed.
+    pub(crate) fn wait(&mut self, interrupts: &mut dyn FnMut() -> bool) -> Result {
         let mut failed_at = None::<Instant>;
         let mut told = [false; 2];
         while self.ends.len() < self.children.len() {
@@ -177,9 +274,9 @@ impl Started {
             self.look()?;
             for (rank, status) in self.ends[before..].iter().filter(|(_, status)| !status.success()) {
                 // Those that are left know it already if it has told them, and cannot know it if it was killed.
-                let _ = keeper.tell_end(*rank, &ended(*status));
+                let _ = self.keeper.tell_end(*rank, &ended(*status));
             }
-            if interrupted.swap(false, Ordering::SeqCst) {
+            if interrupts() {
                 self.is_interrupted = true;
                 // A terminal has told them too; a second time does no harm.
                 self.signal(Signal::SIGTERM);
@@ -210,6 +307,31 @@ impl Started {
         Ok(())
     }
 
+    /// This program, as a process among others.
+    fn command(&self, rank: usize, count: usize) -> Result<Command> {
+        let program = std::env::current_exe().run()?;
+        let mut command = Command::new(program);
+        let variables = [
+            ("RANK", rank.to_string()),
+            ("LOCAL_RANK", rank.to_string()),
+            ("WORLD_SIZE", count.to_string()),
+            ("LOCAL_WORLD_SIZE", count.to_string()),
+            ("MASTER_ADDR", "127.0.0.1".to_owned()),
+            ("MASTER_PORT", self.keeper.port().to_string()),
+            ("TORCHELASTIC_USE_AGENT_STORE", "True".to_owned()),
+            (STARTED, "1".to_owned()),
+        ];
+        command.envs(variables).env_remove("TORCHELASTIC_RESTART_COUNT");
+        if std::env::var_os("OMP_NUM_THREADS").is_none() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            command.env("OMP_NUM_THREADS", (cores / count).max(1).to_string());
+        }
+        if std::env::var_os("GLOO_SOCKET_IFNAME").is_none() {
+            command.env("GLOO_SOCKET_IFNAME", "lo");
+        }
+        Ok(command)
+    }
+
     fn signal(&self, signal: Signal) {
         let has_ended = |rank: usize| self.ends.iter().any(|(ended, _)| *ended == rank);
         for (_, child) in self.children.iter().enumerate().filter(|(rank, _)| !has_ended(*rank)) {
@@ -219,7 +341,7 @@ impl Started {
     }
 
     /// The failure as the first process has told it, or as it was seen from here.
-    fn outcome(&self, output: Option<&Path>) -> Result {
+    pub(crate) fn outcome(&self, logs: Logs<'_>) -> Result {
         let mut failed = self.ends.iter().filter(|(_, status)| !status.success());
         let Some(&(rank, status)) = failed.clone().next() else { return Ok(()) };
         let spoken = failed.find(|(rank, _)| *rank == 0).and_then(|(_, status)| status.code());
@@ -231,10 +353,8 @@ impl Started {
             warn("stopped");
             return Err(Failure::Interrupted);
         }
-        let more = match rank {
-            0 => String::new(),
-            _ => format!("; what it had to say is in {}", log(output, rank).display()),
-        };
+        let log = Some(logs.of(rank)).filter(|log| rank > 0 && log.exists());
+        let more = log.map_or_else(String::new, |log| format!("; what it had to say is in {}", log.display()));
         Err(Failure::Run(anyhow::anyhow!("rank {rank} {}{more}", ended(status))))
     }
 }
@@ -253,32 +373,4 @@ fn ended(status: ExitStatus) -> String {
 #[expect(clippy::disallowed_methods, reason = "processes get some time to end by themselves")]
 fn now() -> Instant {
     Instant::now()
-}
-
-fn start(rank: usize, count: usize, port: u16) -> Result<Child> {
-    let program = std::env::current_exe().run()?;
-    let mut command = Command::new(program);
-    command.args(std::env::args_os().skip(1));
-    let variables = [
-        ("RANK", rank.to_string()),
-        ("LOCAL_RANK", rank.to_string()),
-        ("WORLD_SIZE", count.to_string()),
-        ("LOCAL_WORLD_SIZE", count.to_string()),
-        ("MASTER_ADDR", "127.0.0.1".to_owned()),
-        ("MASTER_PORT", port.to_string()),
-        ("TORCHELASTIC_USE_AGENT_STORE", "True".to_owned()),
-        (STARTED, "1".to_owned()),
-    ];
-    command.envs(variables).env_remove("TORCHELASTIC_RESTART_COUNT");
-    if std::env::var_os("OMP_NUM_THREADS").is_none() {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        command.env("OMP_NUM_THREADS", (cores / count).max(1).to_string());
-    }
-    if std::env::var_os("GLOO_SOCKET_IFNAME").is_none() {
-        command.env("GLOO_SOCKET_IFNAME", "lo");
-    }
-    if rank > 0 {
-        command.stdin(Stdio::null());
-    }
-    command.spawn().run()
 }

@@ -13,7 +13,7 @@ use crate::failure::{Fails, Failure, Result, read_text};
 use crate::lines::{print, print_json, print_lines, warn};
 use crate::progress::Terminal;
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
-use crate::together::{Processes, launch};
+use crate::together::{Logs, Processes, launch};
 
 /// Train a model on preference pairs
 ///
@@ -197,9 +197,9 @@ pub(crate) fn run(args: &Args) -> Result {
     if args.dry_run {
         return train(args, config, &Processes::default());
     }
-    match Processes::join(&config.parallel, &mut config.device, config.output.as_deref())? {
+    match Processes::join(&config.parallel, &mut config.device, Logs::In(config.output.as_deref()))? {
         Some(processes) => processes.work(|processes| train(args, config, processes)),
-        None => launch(config.parallel.processes, config.output.as_deref()),
+        None => launch(config.parallel.processes, Logs::In(config.output.as_deref())),
     }
 }
 

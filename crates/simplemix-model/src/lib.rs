@@ -84,4 +84,4 @@ pub use processors::Processors;
 pub use residence::{Divider, Residence, Resident, Stage};
 pub use reward::RewardModel;
 pub use sample::Sampling;
-pub use simplemix_torch::{DeviceChoice, device_name};
+pub use simplemix_torch::{DeviceChoice, Gpus, device_name};

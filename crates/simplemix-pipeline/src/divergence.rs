@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Pair, PairTokenizer, Policy, TokenizeOptions, TokenizerAs, Watch};
 use simplemix_eval::{mean, standard_error};
-use simplemix_rollout::{Candidate, Generator, LocalGenerator, LocalSettings, Prompt, SamplingConfig};
-use simplemix_train::PairSet;
+use simplemix_rollout::{Candidate, LocalGenerator, LocalSettings, Prompt, SamplingConfig, together};
+use simplemix_train::{PairSet, Team};
 
 use crate::error::{Error, Result};
-use crate::scoring::{ScoringOptions, log_probabilities};
+use crate::ranks::peers;
+use crate::scoring::{ScoringOptions, log_probabilities_together};
 
 /// Settings of an estimate of the divergence.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DivergenceSettings {
     /// Model folder.
     pub model: PathBuf,
@@ -87,7 +88,20 @@ pub struct Ratio {
 /// # Errors
 /// [`Error::NoRatio`] if none of the responses can be scored, and whatever sampling and scoring report.
 pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Ratio>> {
-    let answers = answers(settings, prompts, watch)?;
+    log_ratios_together(&Team::default(), settings, prompts, watch)
+}
+
+/// As [`log_ratios`], each process of `team` its share; all get all.
+///
+/// # Errors
+/// As there, and if the processes have other models or prompts, or one of them has failed.
+pub fn log_ratios_together(
+    team: &Team,
+    settings: &DivergenceSettings,
+    prompts: &[Prompt],
+    watch: &mut dyn Watch,
+) -> Result<Vec<Ratio>> {
+    let answers = answers(team, settings, prompts, watch)?;
     let pair = |(prompt, answers): (&Prompt, &Vec<Candidate>)| {
         let [a, b] = [0, 1].map(|side| prompt.prompt.response(answers[side].text.as_deref().unwrap_or_default()));
         let mut pair = Pair::new(prompt.prompt.clone(), a, b, "sampled", Policy::On).with_inputs(prompt.inputs.clone());
@@ -96,7 +110,8 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
     };
     let pairs: Vec<Pair> = prompts.iter().zip(&answers).map(pair).collect();
     let set = PairSet::tokenize(&pairs, &settings.tokenizer()?).map_err(Error::Prepare)?;
-    let mut logps = |model: &Path, name: &str| log_probabilities(model, &set, settings.scoring, name, watch);
+    let mut logps =
+        |model: &Path, name: &str| log_probabilities_together(team, model, &set, settings.scoring, name, watch);
     let (policy, reference) = (logps(&settings.model, "model")?, logps(&settings.reference, "reference")?);
     let mut ratios = Vec::with_capacity(2 * set.len());
     for (entry, (policy, reference)) in set.table.pairs.iter().zip(policy.iter().zip(&reference)) {
@@ -110,11 +125,26 @@ pub fn log_ratios(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut
     Ok(ratios)
 }
 
-fn answers(settings: &DivergenceSettings, prompts: &[Prompt], watch: &mut dyn Watch) -> Result<Vec<Vec<Candidate>>> {
-    let mut local = LocalGenerator::load(&settings.local())?;
+fn answers(
+    team: &Team,
+    settings: &DivergenceSettings,
+    prompts: &[Prompt],
+    watch: &mut dyn Watch,
+) -> Result<Vec<Vec<Candidate>>> {
+    team.does_at_length("loading a model");
+    let local = Box::new(LocalGenerator::load(&settings.local())?);
     let sampling = SamplingConfig::plain(2, settings.max_new_tokens, settings.seed);
-    let mut progress = |done: usize, total: usize| watch.progress("sampling", done as u64, total as u64);
-    Ok(local.generate(prompts, &sampling, &mut progress)?)
+    let answers = together(peers(team), Some(local), Vec::new(), watch, |generator, _, watch| {
+        let mut progress = |done: usize, total: usize| watch.progress("sampling", done as u64, total as u64);
+        generator.map_or(Ok(Vec::new()), |generator| generator.generate(prompts, &sampling, &mut progress))
+    })?;
+    if team.size() == 1 {
+        return Ok(answers.unwrap_or_default());
+    }
+    let failed = Error::serialise("responses");
+    let own = serde_json::to_string(&answers).map_err(|error| failed(&error))?;
+    let told = team.told(&own, "hearing all responses")?;
+    serde_json::from_str(&told).map_err(|error| failed(&error))
 }
 
 impl Divergence {

@@ -130,6 +130,16 @@ pub enum Error {
     /// Metrics cannot be read, or a figure cannot be drawn.
     #[error(transparent)]
     Eval(#[from] simplemix_eval::Error),
+    /// A stage failed in the processes that shared it.
+    #[error("{stage}: {message}")]
+    Ranks {
+        /// Name of the stage.
+        stage: String,
+        /// Failure of the first process, or its end.
+        message: String,
+        /// Whether settings or input files are at fault.
+        is_input: bool,
+    },
     /// The observer stopped the work; what is done is kept.
     #[error("stopped; what is done is kept, and the same call continues from there")]
     Interrupted,
@@ -155,6 +165,7 @@ impl Error {
             | Self::Mix(_)
             | Self::Model(_)
             | Self::Prepare(_) => true,
+            Self::Ranks { is_input, .. } => *is_input,
             Self::Files(error) => error.is_input(),
             Self::Data(error) => error.is_input(),
             Self::Rollout(error) => error.is_input(),

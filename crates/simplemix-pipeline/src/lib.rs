@@ -12,6 +12,7 @@ mod page;
 mod pipeline;
 mod plan;
 mod presets;
+mod ranks;
 mod report;
 mod scoring;
 mod settings;
@@ -19,7 +20,7 @@ mod shown;
 mod stage;
 mod summary;
 
-pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios};
+pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios, log_ratios_together};
 pub use error::{Error, Result};
 pub use estimate::Estimate;
 pub use inputs::files;
@@ -27,9 +28,10 @@ pub use mix::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified
 pub use pipeline::{Finished, Pipeline};
 pub use plan::{Job, SCORED, Stage};
 pub use presets::preset;
+pub use ranks::{Ranks, peers};
 pub use report::{DivergenceReport, StageReport, TrainReport};
-pub use scoring::{ScoringOptions, log_probabilities};
-pub use settings::{CollectSection, EvaluateSection, MixSection, PipelineSettings, Sampler};
+pub use scoring::{ScoringOptions, log_probabilities, log_probabilities_together};
+pub use settings::{CollectSection, EvaluateSection, MixSection, ParallelSection, PipelineSettings, Sampler};
 pub use stage::Done;
 pub use summary::{Evaluation, StageSummary, Summary};
 

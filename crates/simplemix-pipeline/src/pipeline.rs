@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 use simplemix_files::secret::storable;
+use simplemix_model::Gpus;
 use tch::Device;
 
 use crate::date::dated;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
 use crate::page;
 use crate::plan::{Plan, Stage};
+use crate::ranks::Ranks;
 use crate::settings::{PipelineSettings, needed};
 use crate::stage::Done;
 use crate::summary::Summary;
@@ -46,7 +48,12 @@ impl Pipeline {
     /// read.
     pub fn open(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
         settings.check()?;
-        let device = settings.device.open().map_err(simplemix_model::Error::from)?;
+        let device = match settings.parallel.processes {
+            1 => settings.device.open(),
+            // This process holds no memory of a GPU, which those of the stages need.
+            _ => settings.device.among(&Gpus::here()),
+        };
+        let device = device.map_err(simplemix_model::Error::from)?;
         let settings = dated(settings, watch)?;
         let plan = Plan::new(&settings, device, watch)?;
         Ok(Self { settings, plan, device })
@@ -103,6 +110,32 @@ impl Pipeline {
     /// # Errors
     /// See [`Pipeline::run`].
     pub fn run_each(&self, watch: &mut dyn Watch, finished: &mut dyn FnMut(&Finished<'_>)) -> Result<Summary> {
+        if self.settings.parallel.processes > 1 {
+            let expected = "1 for a pipeline in this process; `Pipeline::run_with` has others start";
+            return Err(Error::setting("parallel.processes", self.settings.parallel.processes, expected));
+        }
+        self.run_stages(None, watch, finished)
+    }
+
+    /// As [`Pipeline::run_each`], with each stage that runs a model in the processes that `ranks` starts.
+    ///
+    /// # Errors
+    /// See [`Pipeline::run`].
+    pub fn run_with(
+        &self,
+        ranks: &mut dyn Ranks,
+        watch: &mut dyn Watch,
+        finished: &mut dyn FnMut(&Finished<'_>),
+    ) -> Result<Summary> {
+        self.run_stages(Some(ranks), watch, finished)
+    }
+
+    fn run_stages(
+        &self,
+        mut ranks: Option<&mut dyn Ranks>,
+        watch: &mut dyn Watch,
+        finished: &mut dyn FnMut(&Finished<'_>),
+    ) -> Result<Summary> {
         let output = self.output();
         simplemix_files::create_dir_all(output)?;
         simplemix_files::write(output.join(PipelineSettings::FILE), storable(&self.settings.to_toml()?))?;
@@ -110,7 +143,7 @@ impl Pipeline {
         for (position, stage) in self.plan.stages.iter().enumerate() {
             let (done, was_done) = match stage.done() {
                 Some(done) => (done, true),
-                None => (stage.run(watch)?, false),
+                None => (stage.run(ranks.as_deref_mut(), watch)?, false),
             };
             finished(&Finished { position, stage, done: &done, was_done });
             all.push(done);

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simplemix_data::{TokenizerAs, Watch};
 use simplemix_files::{hash_files, hash_model_folder};
@@ -71,7 +72,8 @@ impl Stage {
 }
 
 /// Work of a stage.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Job {
     /// Sample responses.
     Generate(Box<GenerateSettings>, GeneratorSettings),
@@ -233,7 +235,8 @@ impl Planner<'_> {
         reference: Option<&Model>,
         mixture: Option<(PathBuf, String)>,
     ) -> Result<usize> {
-        let mut config = TrainConfig { device: self.config.device, ..config };
+        let parallel = self.config.parallel.of_training(config.parallel);
+        let mut config = TrainConfig { device: self.config.device, parallel, ..config };
         config.tokens.template_date = config.tokens.template_date.or_else(|| self.config.template_date.clone());
         let mut inputs = vec![start.key.clone()];
         inputs.extend(reference.map(|model| model.key.clone()));
@@ -246,7 +249,10 @@ impl Planner<'_> {
             inputs.push(self.hash(path)?);
         }
         let mut material = as_json(&config)?;
-        // Paths are known by their content; caches and threads change no result.
+        // Paths are known by their content; caches and processes change no result.
+        if let Some(material) = material.as_object_mut() {
+            material.remove("parallel");
+        }
         for path in KNOWN_BY_CONTENT {
             if let Some(value) = material.pointer_mut(path) {
                 *value = Value::Null;

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
 use simplemix_model::{CausalLm, DeviceChoice, Dtype};
 use simplemix_settings::OrAuto;
-use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, reference_logps, scoring_budget};
+use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, Team, reference_logps_together, scoring_budget};
 
 use crate::error::{Error, Result};
 
 /// How pairs are scored; only time and memory depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScoringOptions {
     /// Device that the model runs on.
     pub device: DeviceChoice,
@@ -30,6 +31,28 @@ pub fn log_probabilities(
     stage: &str,
     watch: &mut dyn Watch,
 ) -> Result<ReferenceLogps> {
+    log_probabilities_together(&Team::default(), model, set, scoring, stage, watch)
+}
+
+/// As [`log_probabilities`], each process of `team` its share of the passes; all get all. The numbers are those of one process to
+/// the last bit.
+///
+/// # Errors
+/// As there, and if the processes have other models or pairs, or one of them has failed.
+pub fn log_probabilities_together(
+    team: &Team,
+    model: &Path,
+    set: &PairSet,
+    scoring: ScoringOptions,
+    stage: &str,
+    watch: &mut dyn Watch,
+) -> Result<ReferenceLogps> {
+    team.does_at_length("loading a model");
+    if team.size() > 1 {
+        let hashes = format!("{} {}", simplemix_files::hash_model_folder(model)?, set.hash());
+        team.same(&format!("hashes of model and pairs ({stage})"), &hashes)?;
+        team.does_at_length("loading a model");
+    }
     let device = scoring.device.open().map_err(simplemix_model::Error::from)?;
     let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
     model.notices().iter().for_each(|notice| watch.notice(notice));
@@ -46,5 +69,5 @@ pub fn log_probabilities(
     };
     let total = set.len() as u64;
     let mut progress = |done: usize| watch.progress(stage, done as u64, total);
-    Ok(reference_logps(&model, set, &options, &mut progress)?)
+    Ok(reference_logps_together(team, &model, set, &options, &mut progress)?)
 }

@@ -9,7 +9,7 @@ use simplemix_model::DeviceChoice;
 use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
 use simplemix_settings::{Error as SettingsError, Settings, merge, read};
-use simplemix_train::{Objective, TrainConfig};
+use simplemix_train::{Objective, ParallelSettings, TrainConfig};
 
 use crate::error::{Error, Result};
 use crate::mix::MixSettings;
@@ -53,6 +53,8 @@ pub struct PipelineSettings {
     pub train: TrainConfig,
     /// Evaluation of the model before and after each round.
     pub evaluate: EvaluateSection,
+    /// Processes that share each stage.
+    pub parallel: ParallelSection,
     /// Date that chat templates see in all stages, such as 2026-01-31; if not set, that of the day on which the pipeline began in
     /// this output.
     pub template_date: Option<String>,
@@ -136,6 +138,42 @@ pub struct EvaluateSection {
     pub kl_prompts: usize,
 }
 
+/// Several processes, one a device, that share each stage that runs a model. No result depends on their number but for the last
+/// bits of training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParallelSection {
+    /// Processes on this machine; 1 to 1024.
+    pub processes: usize,
+    /// Time in seconds after which a process that the others wait for, and that does nothing new, is an error; if not set, 120 s on
+    /// CPUs and 600 s on GPUs.
+    pub time_limit: Option<f64>,
+}
+
+impl Default for ParallelSection {
+    fn default() -> Self {
+        Self { processes: 1, time_limit: None }
+    }
+}
+
+impl ParallelSection {
+    /// The settings of a training, `own` but for what holds for all stages.
+    pub(crate) fn of_training(self, own: ParallelSettings) -> ParallelSettings {
+        ParallelSettings { processes: self.processes, time_limit: self.time_limit, ..own }
+    }
+
+    fn check(self) -> Result<()> {
+        let Self { processes, time_limit } = self;
+        if !(1..=1024).contains(&processes) {
+            return Err(Error::setting("parallel.processes", processes, "a number from 1 to 1024"));
+        }
+        if let Some(limit) = time_limit.filter(|limit| !(limit.is_finite() && *limit > 0.0)) {
+            return Err(Error::setting("parallel.time_limit", limit, "a number of seconds above 0"));
+        }
+        Ok(())
+    }
+}
+
 impl Default for PipelineSettings {
     fn default() -> Self {
         Self {
@@ -154,16 +192,19 @@ impl Default for PipelineSettings {
             mix: MixSection::default(),
             train: TrainConfig::default(),
             evaluate: EvaluateSection::default(),
+            parallel: ParallelSection::default(),
             template_date: None,
         }
     }
 }
 
 /// Keys that the pipeline sets by itself, by section.
-pub(crate) const SET_BY_THE_PIPELINE: [(&str, &[&str]); 4] = [
+pub(crate) const SET_BY_THE_PIPELINE: [(&str, &[&str]); 6] = [
     ("train", &["model", "train", "mix", "output", "device"]),
     ("train.reference", &["model"]),
+    ("train.parallel", &["processes", "time_limit"]),
     ("reward", &["model", "output", "device"]),
+    ("reward.parallel", &["processes", "time_limit"]),
     ("mix", &["source", "output", "report", "plot"]),
 ];
 
@@ -206,7 +247,11 @@ impl PipelineSettings {
 
     fn from_table(mut table: toml::Table, place: Option<&Path>) -> Result<Self> {
         if let Some(key) = keys_of_the_pipeline(&table).next() {
-            return Err(Error::setting(&key, "given", "none: the pipeline sets it"));
+            let expected = match key.split_once(".parallel.") {
+                Some((_, key)) => format!("none: `parallel.{key}` holds for all stages"),
+                None => "none: the pipeline sets it".to_owned(),
+            };
+            return Err(Error::setting(&key, "given", expected));
         }
         inherit_seed(&mut table);
         // All keys at fault are named at once.
@@ -280,6 +325,7 @@ impl PipelineSettings {
             self.collect.select.check()?;
             self.collect.select.check_for_one_model()?;
         }
+        self.parallel.check()?;
         check_training("train", &self.train)?;
         self.reward.as_ref().map_or(Ok(()), |reward| check_training("reward", reward))
     }
@@ -438,6 +484,11 @@ mod tests {
         assert_eq!(message(&["train.beta=1"]), "`train.beta` is now `train.loss.beta`");
         assert_eq!(message(&["train.loss.beta=0"]), "`train.loss.beta` is 0, expected a number above 0");
         assert!(message(&["train.reference.model='x'"]).contains("`train.reference.model` is given"));
+        assert!(message(&["train.parallel.processes=2"]).contains("none: `parallel.processes` holds for all stages"));
+        assert!(message(&["parallel.processes=0"]).contains("`parallel.processes` is 0, expected a number from 1"));
+        assert!(
+            message(&["parallel.time_limit=0"]).contains("`parallel.time_limit` is 0, expected a number of seconds")
+        );
         assert!(message(&["train.model='x'"]).contains("`train.model` is given"));
         assert!(message(&["train=3"]).contains("`train` is 3, expected a section"));
         assert!(message(&["mix.on=0", "mix.off=0"]).contains("`mix.on` is 0"));

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use crate::error::Result;
 use crate::mix::MixSettings;
 use crate::presets::preset;
-use crate::settings::{CollectSection, EvaluateSection, PipelineSettings, SET_BY_THE_PIPELINE};
+use crate::settings::{CollectSection, EvaluateSection, ParallelSection, PipelineSettings, SET_BY_THE_PIPELINE};
 
 impl PipelineSettings {
     /// The settings as TOML with every key: those without a value as comments, those of the preset `base` with the comments
@@ -135,6 +135,7 @@ fn known(path: &str) -> Vec<&'static str> {
         "collect.server" => keys::<ServerSettings>().to_vec(),
         "mix" => [&["on", "off"], keys::<MixSettings>()].concat(),
         "evaluate" => keys::<EvaluateSection>().to_vec(),
+        "parallel" => keys::<ParallelSection>().to_vec(),
         "train" | "reward" => of_train(""),
         path => path.strip_prefix("train.").or_else(|| path.strip_prefix("reward.")).map(of_train).unwrap_or_default(),
     };

@@ -9,13 +9,17 @@ use simplemix_data::Watch;
 use simplemix_eval::read_curves;
 use simplemix_files::Lock;
 use simplemix_files::secret::storable;
-use simplemix_rollout::{Prompt, ScoreSettings, ScorerSettings, Weighted, generate, pair, score};
-use simplemix_train::{Outcome, Resume, Run, RunFolder, TrainConfig};
+use simplemix_rollout::{
+    GenerateReport, GenerateSettings, GeneratorSettings, Prompt, ScoreReport, ScoreSettings, ScorerSettings, Weighted,
+    generate, pair, score, together,
+};
+use simplemix_train::{Outcome, Resume, Run, RunFolder, Team, TrainConfig};
 
-use crate::divergence::{Divergence, DivergenceSettings, log_ratios};
+use crate::divergence::{Divergence, DivergenceSettings, log_ratios_together};
 use crate::error::{Error, Result};
 use crate::mix::mix;
 use crate::plan::{Job, Stage};
+use crate::ranks::{Ranks, peers};
 use crate::report::{DivergenceReport, StageReport, TrainReport};
 
 /// Record of a stage that is done, `stage.json`, which is written last.
@@ -47,8 +51,8 @@ impl Stage {
         self.folder.is_dir()
     }
 
-    /// Does the stage, or what is left of it.
-    pub(crate) fn run(&self, watch: &mut dyn Watch) -> Result<Done> {
+    /// Does the stage, or what is left of it, in the processes of `ranks` if it runs a model and there are several.
+    pub(crate) fn run(&self, ranks: Option<&mut (dyn Ranks + '_)>, watch: &mut dyn Watch) -> Result<Done> {
         let started = now();
         simplemix_files::create_dir_all(&self.folder)?;
         let _lock = lock(&self.folder, watch)?;
@@ -56,7 +60,10 @@ impl Stage {
         if let Some(done) = self.done() {
             return Ok(done);
         }
-        let report = self.job.run(watch)?;
+        let report = match ranks.filter(|_| self.job.runs_models()) {
+            Some(ranks) => ranks.run(self, watch)?,
+            None => self.job.run(&Team::default(), watch)?.expect("a process of its own is the first"),
+        };
         let (stage, key) = (self.name.clone(), self.key.clone());
         let done = Done { stage, key, tool: crate::TOOL.to_owned(), seconds: started.elapsed().as_secs_f64(), report };
         let text = serde_json::to_string_pretty(&done).map_err(|error| Error::serialise("a stage")(&error))?;
@@ -66,42 +73,64 @@ impl Stage {
 }
 
 impl Job {
-    fn run(&self, watch: &mut dyn Watch) -> Result<StageReport> {
+    /// Does the work of the stage, which the processes of `team` share; the report is that of the first process.
+    ///
+    /// # Errors
+    /// Whatever the work reports; [`Error::Interrupted`] if any process was interrupted.
+    pub fn run(&self, team: &Team, watch: &mut dyn Watch) -> Result<Option<StageReport>> {
         Ok(match self {
-            Self::Generate(settings, by) => {
-                let mut generator = by.open_for(&settings.output)?;
-                StageReport::Generate(generate(settings, generator.as_mut(), watch)?)
-            }
-            Self::Score(settings, scorers) => StageReport::Score(scored(settings, scorers, watch)?),
-            Self::Pair(settings) => StageReport::Pair(pair(settings, watch)?),
-            Self::Mix(settings) => StageReport::Mix(mix(settings, watch)?.achieved),
-            Self::Train(config) => StageReport::Train(trained(config, watch)?),
+            Self::Generate(settings, by) => generated(settings, by, team, watch)?.map(StageReport::Generate),
+            Self::Score(settings, scorers) => scored(settings, scorers, team, watch)?.map(StageReport::Score),
+            Self::Train(config) => trained(config, team, watch)?.map(StageReport::Train),
             Self::Diverge(settings, prompts, each) => {
                 let (prompts, notices) = prompts.prompts_and_notices()?;
                 notices.iter().for_each(|notice| watch.notice(notice));
-                StageReport::Divergence(diverge(settings, &prompts, *each, watch)?)
+                let report = diverge(settings, &prompts, *each, team, watch)?;
+                team.is_first().then_some(StageReport::Divergence(report))
             }
+            Self::Pair(_) | Self::Mix(_) if !team.is_first() => None,
+            Self::Pair(settings) => Some(StageReport::Pair(pair(settings, watch)?)),
+            Self::Mix(settings) => Some(StageReport::Mix(mix(settings, watch)?.achieved)),
         })
     }
+}
+
+fn generated(
+    settings: &GenerateSettings,
+    by: &GeneratorSettings,
+    team: &Team,
+    watch: &mut dyn Watch,
+) -> Result<Option<GenerateReport>> {
+    team.does_at_length("loading a model");
+    let generator = by.open_for(&settings.output)?;
+    Ok(together(peers(team), Some(generator), Vec::new(), watch, |generator, _, watch| {
+        generate(settings, generator.expect("one was given"), watch)
+    })?)
 }
 
 fn scored(
     settings: &ScoreSettings,
     scorers: &[ScorerSettings],
+    team: &Team,
     watch: &mut dyn Watch,
-) -> Result<simplemix_rollout::ScoreReport> {
-    let mut opened = scorers.iter().map(|scorer| Ok(scorer.open()?)).collect::<Result<Vec<Weighted>>>()?;
-    Ok(score(settings, &mut opened, watch)?)
+) -> Result<Option<ScoreReport>> {
+    team.does_at_length("loading a model");
+    let opened = scorers.iter().map(|scorer| Ok(scorer.open()?)).collect::<Result<Vec<Weighted>>>()?;
+    Ok(together(peers(team), None, opened, watch, |_, scorers, watch| score(settings, scorers, watch))?)
 }
 
-fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
+fn trained(config: &TrainConfig, team: &Team, watch: &mut dyn Watch) -> Result<Option<TrainReport>> {
+    team.does_at_length("reading and loading a model");
     let run = config.output.as_deref().ok_or_else(|| Error::setting("train.output", "not set", "a folder"))?;
     let resume = Resume::from(RunFolder::is_started(run));
-    let prepared = Run::prepare(config.clone()).and_then(Run::load).map_err(Error::Prepare)?;
+    let prepared = Run::prepare(config.clone()).and_then(Run::load).map_err(Error::Prepare)?.with_team(team.clone());
     let pairs = prepared.train.len() as u64;
     let finished = prepared.start(resume, watch)?;
     if finished.outcome == Outcome::Stopped {
         return Err(Error::Interrupted);
+    }
+    if !team.is_first() {
+        return Ok(None);
     }
     let notices = finished.folder.notices()?;
     // The file has the metrics of this process and of those before it.
@@ -113,7 +142,8 @@ fn trained(config: &TrainConfig, watch: &mut dyn Watch) -> Result<TrainReport> {
         .filter(|(name, _)| is_shown(name))
         .map(|(name, points)| (name.clone(), tail_mean(points, name.starts_with("eval_"))))
         .filter(|(_, value)| value.is_finite());
-    Ok(TrainReport { pairs, updates: curves.get("loss").map_or(0, Vec::len) as u64, last: last.collect(), notices })
+    let updates = curves.get("loss").map_or(0, Vec::len) as u64;
+    Ok(Some(TrainReport { pairs, updates, last: last.collect(), notices }))
 }
 
 /// The divergence over all responses and by task, on the first `each` prompts of a task.
@@ -121,6 +151,7 @@ fn diverge(
     settings: &DivergenceSettings,
     prompts: &[Prompt],
     each: usize,
+    team: &Team,
     watch: &mut dyn Watch,
 ) -> Result<DivergenceReport> {
     let mut taken: BTreeMap<Option<String>, usize> = BTreeMap::new();
@@ -130,7 +161,7 @@ fn diverge(
         *count <= each
     };
     let prompts: Vec<Prompt> = prompts.iter().filter(|prompt| is_taken(prompt)).cloned().collect();
-    let ratios = log_ratios(settings, &prompts, watch)?;
+    let ratios = log_ratios_together(team, settings, &prompts, watch)?;
     let tasks: BTreeSet<&String> = ratios.iter().filter_map(|ratio| ratio.task.as_ref()).collect();
     let of_task =
         |task: &String| (task.clone(), Divergence::of(ratios.iter().filter(|ratio| ratio.task.as_ref() == Some(task))));

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use simplemix_data::{RowReader, Text};
 use simplemix_eval::{ModelOutput, write_outputs};
-use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig, generate};
+use simplemix_rollout::{CandidateReader, GenerateSettings, PromptSettings, SamplingConfig};
 
-use crate::claims::claim_files;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{PromptForm, check_new, flagged, on_terminal};
-use crate::generate::{Backend, Processors};
+use crate::flags::{DeviceFlag, PromptForm, check_new, flagged};
+use crate::generate::{Backend, Processors, sampled};
 use crate::lines::print;
 use crate::reading::files;
+use crate::together::{Processes, share};
 
 /// Generate a model's responses to an evaluation set, in the format of the official alpaca_eval package
 ///
@@ -61,12 +61,20 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    args.backend.device.refuse_without_models(args.runs_models())?;
-    let _claims = claim_files(&[("output", &args.output)])?;
-    check_new(&args.output, args.overwrite)?;
+    args.backend.refuse_without_models(args.runs_models())?;
+    let Backend { processes, device, .. } = args.backend;
+    share(processes, device, Some(&args.output), |processes, device| work(args, processes, device))
+}
+
+/// What one process does.
+fn work(args: &Args, processes: &Processes, device: DeviceFlag) -> Result {
+    let _claims = processes.claim_files(&[("output", &args.output)])?;
+    if processes.is_first() {
+        check_new(&args.output, args.overwrite)?;
+    }
     let prompts = files(&args.prompts)?;
-    let name = args.output.file_name();
-    let name = name.ok_or_else(|| Failure::input(format!("--output is {}, expected a file", args.output.display())))?;
+    let file = args.output.file_name();
+    let file = file.ok_or_else(|| Failure::input(format!("--output is {}, expected a file", args.output.display())))?;
     let settings = GenerateSettings {
         prompts: PromptSettings {
             files: prompts.clone(),
@@ -82,17 +90,18 @@ pub(crate) fn run(args: &Args) -> Result {
             seed: args.seed,
             ..SamplingConfig::simplemix()
         }),
-        output: args.output.with_file_name(format!(".{}.candidates.parquet", name.to_string_lossy())),
+        output: args.output.with_file_name(format!(".{}.candidates.parquet", file.to_string_lossy())),
         overwrite: args.overwrite,
     };
     settings.check().map_err(flagged)?;
-    let mut generator = args.backend.open_for(&settings.output)?;
-    let report = on_terminal(|terminal| generate(&settings, generator.as_mut(), terminal)).map_err(flagged)?;
-    let outputs = outputs(&settings.output, generator.name(), &datasets(&prompts)?)?;
+    let generator = args.backend.open_for(&settings.output, device)?;
+    let name = generator.name().to_owned();
+    let Some(report) = sampled(processes, &settings, generator)? else { return Ok(()) };
+    let outputs = outputs(&settings.output, &name, &datasets(&prompts)?)?;
     write_outputs(&args.output, &outputs).run()?;
     simplemix_files::remove_file(&settings.output).run()?;
     let (output, mean) = (args.output.display(), report.tokens as f64 / report.candidates.max(1) as f64);
-    print(&format!("{output}: {} responses of {}, {mean:.1} tokens each", outputs.len(), generator.name()));
+    print(&format!("{output}: {} responses of {}, {mean:.1} tokens each", outputs.len(), name));
     print(&format!("  {} cut at --max-new-tokens, {} repeated prompts left out", report.cut, report.repeated));
     if report.without_text + report.refused > 0 {
         let (empty, refused) = (report.without_text, report.refused);

@@ -7,17 +7,19 @@ use serde_json::json;
 use simplemix_data::{Pair, PairTokenizer, TokenizeOptions, read_pairs_with_report};
 use simplemix_eval::plot::{Panel, Series, write_svg};
 use simplemix_eval::{PreferenceFigures, ScoredPair, preference_figures, preference_groups, table};
-use simplemix_pipeline::{Divergence, DivergenceSettings, ScoringOptions, log_probabilities, log_ratios};
+use simplemix_pipeline::{
+    Divergence, DivergenceSettings, ScoringOptions, log_probabilities_together, log_ratios_together,
+};
 use simplemix_rollout::Prompt;
 use simplemix_settings::OrAuto;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
-use crate::claims::claim_optional;
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{DeviceFlag, tokens};
+use crate::flags::{DeviceFlag, ProcessesFlag, tokens};
 use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
+use crate::together::{Processes, share};
 
 /// Measure accuracy, margin, length bias and calibration of a model on preference pairs, also by source and task
 ///
@@ -27,7 +29,8 @@ use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, t
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet\n  \
-  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet --kl-prompts 100 --json")]
+  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet --kl-prompts 100 --json\n  \
+  simplemix eval preferences --model runs/dpo/model --reference ./smollm2 --data held_out.parquet --processes 8")]
 pub(crate) struct Args {
     /// Model to measure: a folder, or an id on the hub
     #[arg(long, value_name = "DIR|ID")]
@@ -65,6 +68,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
+    processes: ProcessesFlag,
+    #[command(flatten)]
     refusal: RefusalFlag,
     #[command(flatten)]
     reading_as: TokenizerFlag,
@@ -76,7 +81,27 @@ pub(crate) fn run(args: &Args) -> Result {
     if !(args.beta.is_finite() && args.beta > 0.0) {
         return Err(Failure::input(format!("--beta is {}, expected a number above 0", args.beta)));
     }
-    let _claims = claim_optional("plot", args.plot.as_deref())?;
+    share(args.processes, args.device, args.plot.as_deref(), |processes, device| {
+        work(
+            args,
+            &Place {
+                processes,
+                scoring: ScoringOptions { device: device.choice(), micro_batch_tokens: args.micro_batch_tokens },
+            },
+        )
+    })
+}
+
+/// The processes, and the device of this one.
+struct Place<'a> {
+    processes: &'a Processes,
+    scoring: ScoringOptions,
+}
+
+/// What one process does.
+fn work(args: &Args, place: &Place<'_>) -> Result {
+    let plot = args.plot.as_deref().map(|plot| ("plot", plot));
+    let _claims = place.processes.claim_files(plot.as_slice())?;
     let pairs = read(args)?;
     let model = simplemix_model::hub::resolve(&args.model).input()?;
     let reference = args.reference.as_deref().map(simplemix_model::hub::resolve).transpose().input()?;
@@ -90,12 +115,15 @@ pub(crate) fn run(args: &Args) -> Result {
     if set.is_empty() {
         return Err(Failure::input(format!("--data {}: {}, expected some", args.data.display(), set.summary())));
     }
-    let logps = logps(args, &model, reference.as_deref(), &set, &mut notices)?;
+    let logps = logps(place, &model, reference.as_deref(), &set, &mut notices)?;
     let scored = scored(&set, &pairs, &logps);
     let kl = match &reference {
-        Some(reference) if args.kl_prompts > 0 => Some(divergence(args, &model, reference, &pairs)?),
+        Some(reference) if args.kl_prompts > 0 => Some(divergence(args, place, &model, reference, &pairs)?),
         _ => None,
     };
+    if !place.processes.is_first() {
+        return Ok(());
+    }
     let all = preference_figures(&scored, args.beta);
     let groups = preference_groups(&scored, args.beta);
     if let Some(path) = &args.plot {
@@ -129,7 +157,7 @@ fn read(args: &Args) -> Result<Vec<Pair>> {
 
 /// Log-probabilities under the model and the reference; zeros without a reference. `notices` gets what the user was told.
 fn logps(
-    args: &Args,
+    place: &Place<'_>,
     model: &Path,
     reference: Option<&Path>,
     set: &PairSet,
@@ -137,7 +165,7 @@ fn logps(
 ) -> Result<[ReferenceLogps; 2]> {
     let mut terminal = Terminal::passive();
     let mut logps = |model: &Path, name: &str| -> Result<ReferenceLogps> {
-        Ok(log_probabilities(model, set, scoring(args), name, &mut terminal)?)
+        Ok(log_probabilities_together(&place.processes.team(), model, set, place.scoring, name, &mut terminal)?)
     };
     let policy = logps(model, "model")?;
     let reference = match reference {
@@ -147,10 +175,6 @@ fn logps(
     terminal.clear();
     notices.extend_from_slice(terminal.notices());
     Ok([policy, reference])
-}
-
-fn scoring(args: &Args) -> ScoringOptions {
-    ScoringOptions { device: args.device.choice(), micro_batch_tokens: args.micro_batch_tokens }
 }
 
 fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[ReferenceLogps; 2]) -> Vec<ScoredPair> {
@@ -166,7 +190,7 @@ fn scored(set: &PairSet, pairs: &[Pair], [policy, reference]: &[ReferenceLogps; 
 }
 
 /// Estimates the divergence of the model from the reference on the first prompts of the pairs.
-fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Result<Divergence> {
+fn divergence(args: &Args, place: &Place<'_>, model: &Path, reference: &Path, pairs: &[Pair]) -> Result<Divergence> {
     let mut prompts: Vec<Prompt> = Vec::new();
     for pair in pairs {
         if prompts.len() < args.kl_prompts && !prompts.iter().any(|known| known.prompt == pair.prompt) {
@@ -178,13 +202,13 @@ fn divergence(args: &Args, model: &Path, reference: &Path, pairs: &[Pair]) -> Re
         reference: reference.to_owned(),
         max_new_tokens: args.kl_tokens,
         max_length: args.max_length,
-        scoring: scoring(args),
+        scoring: place.scoring,
         seed: args.seed,
         tokenizer_as: args.reading_as.tokenizer_as,
         template_date: None,
     };
     let mut terminal = Terminal::passive();
-    let ratios = log_ratios(&settings, &prompts, &mut terminal)?;
+    let ratios = log_ratios_together(&place.processes.team(), &settings, &prompts, &mut terminal)?;
     terminal.clear();
     Ok(Divergence::of(&ratios))
 }
