@@ -104,6 +104,7 @@ else
     fi
     check head 40 --shape "$shape"
     check routes 30
+    check group 45
     stage inputs 60 "$python" gpu/inputs.py "$work/in" "$shape" "$dtype" "$device"
     check parts 45 --shape "$shape"
     speed ours 60

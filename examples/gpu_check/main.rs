@@ -9,6 +9,7 @@
 
 mod families;
 mod goldens;
+mod group;
 mod head;
 mod kernels;
 mod numbers;
@@ -64,6 +65,8 @@ enum Part {
     Parts,
     /// Training runs against the CPU's, and golden training runs
     Trajectories,
+    /// Exchange of tensors in a group of this process alone: NCCL on a GPU, Gloo on a CPU
+    Group,
 }
 
 /// Setting of all parts.
@@ -103,6 +106,7 @@ fn run(args: &Args) -> Result<bool> {
             Part::Routes => routes::check(&mut report, &setting)?,
             Part::Parts => parts::check(&mut report, &setting)?,
             Part::Trajectories => trajectories::check(&mut report, &setting)?,
+            Part::Group => group::check(&mut report, &setting)?,
         }
     }
     report.end();
