@@ -59,6 +59,7 @@ impl CausalLm {
             let expected = "a model without other adapters for it".to_owned();
             return Err(Error::Input { what: "adapter", found, expected });
         }
+        check_whole(holds_embeddings, self.residence().is_some(), folder)?;
         // The model takes the embeddings once everything else has been read.
         let base = match &stored {
             Some((config, parameters)) => Base { config, parameters, ..self.base() },
@@ -199,4 +200,14 @@ impl CausalLm {
             },
         })
     }
+}
+
+/// Refuses embeddings of an adapter for weights that are divided, which have no place for them.
+pub(crate) fn check_whole(holds_embeddings: bool, is_divided: bool, folder: &Path) -> Result<()> {
+    if !(holds_embeddings && is_divided) {
+        return Ok(());
+    }
+    let found = format!("one with embeddings of its own, in {}", folder.display());
+    let expected = "a model whose weights are divided among processes after it has been loaded".to_owned();
+    Err(Error::Input { what: "adapter", found, expected })
 }

@@ -212,3 +212,122 @@ impl CausalLm {
         self.network.idle_pass(trains)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::packed::Packed;
+    use crate::tiny;
+
+    /// Every tensor of a layer is of that layer's stage, whatever the family calls it.
+    #[test]
+    fn layers_are_stages_in_all_families() {
+        let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families");
+        let mut seen = 0;
+        for folder in std::fs::read_dir(families).unwrap() {
+            let folder = folder.unwrap().path();
+            if !folder.join("config.json").is_file() {
+                continue;
+            }
+            let config = ModelConfig::from_folder(&folder).unwrap();
+            let mut counts: BTreeMap<Stage, usize> = BTreeMap::new();
+            let stages = config.stages();
+            for (name, _) in config.tensors() {
+                *counts.entry(stages.get(&name).copied().unwrap_or(Stage::Root)).or_default() += 1;
+            }
+            let of_root = counts.remove(&Stage::Root).unwrap();
+            assert!(of_root <= 5, "{}: {of_root} tensors outside of layers", folder.display());
+            assert_eq!(counts.len(), config.num_hidden_layers, "{}", folder.display());
+            seen += 1;
+        }
+        assert!(seen > 20, "{seen}");
+    }
+
+    /// Writes down what a model tells it.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Told {
+        fn note(&self, what: &str, stage: Stage) {
+            self.0.lock().unwrap().push(match stage {
+                Stage::Root => format!("{what} root"),
+                Stage::Layer(layer) => format!("{what} {layer}"),
+            });
+        }
+    }
+
+    impl Residence for Told {
+        fn enter(&self, stage: Stage, _: Option<Stage>) -> simplemix_torch::Result<()> {
+            self.note("enter", stage);
+            Ok(())
+        }
+
+        fn leave(&self, stage: Stage) {
+            self.note("leave", stage);
+        }
+
+        fn begin_backward(&self, stage: Stage) -> simplemix_torch::Result<()> {
+            self.note("begin", stage);
+            Ok(())
+        }
+
+        fn end_backward(&self, stage: Stage) -> simplemix_torch::Result<()> {
+            self.note("end", stage);
+            Ok(())
+        }
+
+        fn has(&self, _: &str) -> bool {
+            false
+        }
+
+        fn whole(&self, _: &str) -> simplemix_torch::Result<Tensor> {
+            Ok(Tensor::zeros([0], (Kind::Float, Device::Cpu)))
+        }
+    }
+
+    #[test]
+    fn a_pass_tells_each_stage_and_an_idle_one_tells_the_same() {
+        let mut model = CausalLm::random(tiny::config(), 1, Device::Cpu).unwrap();
+        model.set_trainable(true);
+        let told = Arc::new(Told::default());
+        model.set_residence(told.clone());
+        let mut packed = Packed::new();
+        packed.push(&[1, 2, 3]).unwrap();
+        let pass = model.checkpointed(&packed).unwrap();
+        pass.hidden().square().sum(Kind::Float).backward();
+        pass.backward().unwrap();
+        let training = std::mem::take(&mut *told.0.lock().unwrap());
+        let expected = [
+            "enter root",
+            "enter 0",
+            "leave 0",
+            "enter 1",
+            "begin root", // and the last layer stays
+            "enter 1",
+            "leave 1",
+            "begin 1",
+            "end 1",
+            "leave 1",
+            "enter 0",
+            "begin 0",
+            "end 0",
+            "leave 0",
+            "end root",
+            "leave root",
+        ];
+        assert_eq!(training, expected);
+        model.idle_pass(true).unwrap();
+        assert_eq!(std::mem::take(&mut *told.0.lock().unwrap()), expected);
+        drop(tch::no_grad(|| model.hidden_states(&packed)).unwrap());
+        let scoring = std::mem::take(&mut *told.0.lock().unwrap());
+        assert_eq!(scoring, ["enter root", "enter 0", "leave 0", "enter 1", "leave 1", "leave root"]);
+        model.idle_pass(false).unwrap();
+        assert_eq!(std::mem::take(&mut *told.0.lock().unwrap()), scoring);
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::adapters::check_whole;
 use crate::causal_lm::CausalLm;
 use crate::checkpoint::Top;
 use crate::checkpointing::Checkpointed;
@@ -119,6 +120,7 @@ impl RewardModel {
         config.check_task(LoraTask::SeqCls)?;
         let stored = stored_embeddings(folder, &config, self.base())?;
         let holds_embeddings = stored.is_some();
+        check_whole(holds_embeddings, self.residence().is_some(), folder)?;
         // The model takes the embeddings once everything else has been read.
         let base = match &stored {
             Some((config, parameters)) => Base { config, parameters, ..self.base() },

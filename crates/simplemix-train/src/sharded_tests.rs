@@ -120,3 +120,59 @@ fn whole_weights_are_those_that_were_divided() {
         assert!(error.contains("activation checkpointing"), "{error}");
     });
 }
+
+/// Three processes with the same tokens have three times the gradients of one, which goes over the tokens three times.
+#[test]
+fn updates_of_parts_are_those_of_the_whole_in_half_precision_too() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("model");
+        tiny::write_folder(&folder, 1).unwrap();
+        let settings = OptimizerSettings::default();
+        let mut packed = Packed::new();
+        packed.push(&[1, 2, 3, 4]).unwrap();
+        let accumulate = |model: &CausalLm| {
+            let pass = model.checkpointed(&packed).unwrap();
+            let loss = pass.hidden().to_kind(Kind::Float).square().sum(Kind::Float);
+            loss.backward();
+            pass.backward().unwrap();
+        };
+        let load = || CausalLm::load(&folder, kind, Device::Cpu).unwrap();
+        let plain = load();
+        let mut trainee = Trainee::new(plain.trainable_parameters(), &settings).unwrap();
+        for _ in 0..2 {
+            (0..3).for_each(|_| accumulate(&plain));
+            trainee.update(1e-2, 0.5).unwrap();
+        }
+        let numbers = |tensor: &Tensor| Vec::<f32>::try_from(tensor.to_kind(Kind::Float).flatten(0, -1)).unwrap();
+        let expected: BTreeMap<String, Vec<f32>> =
+            plain.named_parameters().iter().map(|(name, tensor)| (name.clone(), numbers(&tensor.detach()))).collect();
+        let tokens = [1, 2, 3, 4];
+        together(3, |_, team| {
+            let is_trained = |_: &str| true;
+            let (team, device) = (&team, Device::Cpu);
+            let mut divide = Divide { team, kind, device, is_trained: &is_trained, has_gradients: true, sharded: None };
+            let mut model = CausalLm::load_divided(&folder, kind, device, Some(&mut divide)).unwrap();
+            let sharded = divide.sharded.take().expect("divided while it is read");
+            model.set_residence(sharded.clone());
+            let parameters = model.trainable_parameters();
+            let trainee = Trainee::together(parameters, &settings, team.clone(), Shard::All, Some(sharded.clone()));
+            let mut trainee = trainee.unwrap();
+            let mut packed = Packed::new();
+            packed.push(&tokens).unwrap();
+            for _ in 0..2 {
+                let pass = model.checkpointed(&packed).unwrap();
+                pass.hidden().to_kind(Kind::Float).square().sum(Kind::Float).backward();
+                pass.backward().unwrap();
+                trainee.sum_gradients().unwrap();
+                trainee.update(1e-2, 0.5).unwrap();
+            }
+            for (name, expected) in &expected {
+                let found = numbers(&sharded.whole(name).unwrap());
+                let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+                let difference = norm(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+                assert!(difference <= 1e-6 * norm(&mut expected.iter().copied()), "{kind:?} {name}: {difference}");
+            }
+        });
+    }
+}
