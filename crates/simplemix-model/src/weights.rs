@@ -449,6 +449,36 @@ pub fn read_all(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         .collect()
 }
 
+/// A safetensors file whose tensors are read one at a time, as they are, onto the CPU.
+#[derive(Debug)]
+pub struct TensorFile {
+    reader: Reader,
+    names: BTreeSet<String>,
+}
+
+impl TensorFile {
+    /// Opens a file and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Safetensors`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let reader = Reader::open(path)?;
+        let names = reader.names().into_iter().collect();
+        Ok(Self { reader, names })
+    }
+
+    /// Reads a tensor; none if the file has none of this name.
+    ///
+    /// # Errors
+    /// As [`TensorFile::open`].
+    pub fn tensor(&mut self, name: &str) -> Result<Option<Tensor>> {
+        if !self.names.contains(name) {
+            return Ok(None);
+        }
+        self.reader.tensor(name, None, Device::Cpu).map(Some)
+    }
+}
+
 /// The weight files of a folder, each once.
 pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let single = folder.join(WEIGHTS);

@@ -317,19 +317,28 @@ impl AdamW {
     /// # Errors
     /// [`Error::State`] for the first tensor that is absent or has another shape.
     pub fn restore(&mut self, state: &BTreeMap<String, Tensor>, updates: u64) -> Result<()> {
+        self.restore_with(|name| Ok(state.get(name).map(Tensor::shallow_clone)), updates)
+    }
+
+    /// As [`AdamW::restore`]; `find` looks a tensor of the state up, one at a time.
+    pub(crate) fn restore_with(
+        &mut self,
+        mut find: impl FnMut(&str) -> Result<Option<Tensor>>,
+        updates: u64,
+    ) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for slot in &self.slots {
             for (suffix, own) in slot.state() {
                 let name = format!("{}.{suffix}", slot.name);
-                let stored = state.get(&name);
+                let stored = find(&name)?;
                 let shape = slot.piece_of.as_ref().map_or_else(|| own.size(), |(_, shape)| shape.clone());
-                match (stored, &slot.piece_of) {
+                match (&stored, &slot.piece_of) {
                     (Some(stored), None) if stored.size() == shape => own.shallow_clone().copy_(stored),
                     (Some(stored), Some((start, _))) if stored.size() == shape => {
                         let piece = stored.flatten(0, -1).narrow(0, *start, own.numel() as i64);
                         own.shallow_clone().copy_(&piece);
                     }
-                    (found, _) => return Err(Error::misshapen(&name, found, &shape)),
+                    (found, _) => return Err(Error::misshapen(&name, found.as_ref(), &shape)),
                 }
             }
         }

@@ -44,7 +44,7 @@ pub(crate) enum Reference {
 /// A reference in memory.
 #[derive(Debug)]
 pub(crate) struct ReferenceModel {
-    pub(crate) model: CausalLm,
+    pub(crate) model: Box<CausalLm>,
     /// Rule by which it moves, if it does.
     pub(crate) rule: Option<SyncRule>,
     /// Its weights, where processes divide them.

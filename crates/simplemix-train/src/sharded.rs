@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use simplemix_model::weights::{self, Deferred};
+use simplemix_model::weights::{self, Deferred, TensorFile};
 use simplemix_model::{Divider, ModelConfig, Residence, Stage};
 use simplemix_torch::group::{Group, Work};
 use simplemix_torch::{exchange_memory, set_gradient, zero_all};
@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 use crate::span::{Member, Span, padded};
 use crate::team::Team;
 
+/// Name and shape of a tensor.
+type Named = (String, Vec<i64>);
+
 /// Weights of a model that processes divide among themselves.
 #[derive(Debug)]
 pub(crate) struct Sharded {
@@ -27,14 +30,13 @@ pub(crate) struct Sharded {
     team: Team,
     kind: Kind,
     device: Device,
-    /// Tensors are no one's but the holder's of the lock.
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     stages: BTreeMap<Stage, Rows>,
-    /// Memory that no stage uses: of weights, and of gradients.
+    /// Memory that no stage uses, of weights and of gradients.
     spare: Vec<Tensor>,
     /// Sums of gradients under way.
     sums: Option<Sums>,
@@ -89,7 +91,7 @@ struct Sums {
 /// Where the weights of a model lie when processes divide them.
 pub(crate) struct Layout<'a> {
     /// Names and shapes of all tensors.
-    pub(crate) tensors: &'a [(String, Vec<i64>)],
+    pub(crate) tensors: &'a [Named],
     /// Stages of those in layers; others are of the root.
     pub(crate) stages: &'a BTreeMap<String, Stage>,
     /// Those that lie in rows of their own, since they are trained.
@@ -112,7 +114,7 @@ pub(crate) struct Divide<'a> {
 }
 
 impl Divide<'_> {
-    fn room(&self, config: &ModelConfig, tensors: &[(String, Vec<i64>)]) -> simplemix_torch::Result<Arc<Sharded>> {
+    fn room(&self, config: &ModelConfig, tensors: &[Named]) -> simplemix_torch::Result<Arc<Sharded>> {
         let (stages, is_trained) = (config.stages(), self.is_trained);
         let layout = Layout { tensors, stages: &stages, is_trained, kind: self.kind, device: self.device };
         let DividedBytes { weights, gradients, gathered } =
@@ -134,11 +136,7 @@ impl Divide<'_> {
 }
 
 impl Divider for Divide<'_> {
-    fn begin(
-        &mut self,
-        config: &ModelConfig,
-        tensors: &[(String, Vec<i64>)],
-    ) -> simplemix_torch::Result<Arc<dyn Residence>> {
+    fn begin(&mut self, config: &ModelConfig, tensors: &[Named]) -> simplemix_torch::Result<Arc<dyn Residence>> {
         let sharded = self.room(config, tensors)?;
         self.sharded = Some(Arc::clone(&sharded));
         Ok(sharded)
@@ -152,12 +150,11 @@ impl Divider for Divide<'_> {
 }
 
 impl Sharded {
-    /// Makes room for this process's part of all tensors. `has_gradients` says whether there are
-    /// gradients of what is trained.
+    /// Makes room for this process's part of all tensors. `has_gradients` says whether there are gradients of what is trained.
     fn new(layout: &Layout<'_>, team: &Team, has_gradients: bool) -> simplemix_torch::Result<Self> {
         let group = team.shared_group().expect("weights are divided among several processes");
         let _guard = tch::no_grad_guard();
-        let mut stages: BTreeMap<(Stage, bool), Vec<&(String, Vec<i64>)>> = BTreeMap::new();
+        let mut stages: BTreeMap<(Stage, bool), Vec<&Named>> = BTreeMap::new();
         for tensor in layout.tensors {
             let stage = layout.stages.get(&tensor.0).copied().unwrap_or(Stage::Root);
             stages.entry((stage, (layout.is_trained)(&tensor.0))).or_default().push(tensor);
@@ -333,29 +330,25 @@ pub(crate) fn save_weights(
 
 /// Reads `tensors` from a file of [`save_weights`].
 pub(crate) fn restore_weights(path: &Path, tensors: &[(String, Tensor)], sharded: Option<&Sharded>) -> Result<()> {
-    let stored = weights::read_all(path)?;
+    let mut file = TensorFile::open(path)?;
     let _guard = tch::no_grad_guard();
     for (name, tensor) in tensors {
-        match (stored.get(name), sharded) {
+        let stored = file.tensor(name)?;
+        match (&stored, sharded) {
             (Some(stored), Some(sharded)) if stored.size() == tensor.size() && sharded.has(name) => {
                 sharded.keep(name, stored);
             }
             (Some(stored), _) if stored.size() == tensor.size() => tensor.shallow_clone().copy_(stored),
-            (found, _) => return Err(Error::misshapen(name, found, &tensor.size())),
+            (found, _) => return Err(Error::misshapen(name, found.as_ref(), &tensor.size())),
         }
     }
     Ok(())
 }
 
 impl Row {
-    fn new(
-        tensors: &[&(String, Vec<i64>)],
-        layout: &Layout<'_>,
-        team: &Team,
-        has_gradients: bool,
-    ) -> simplemix_torch::Result<Self> {
+    fn new(tensors: &[&Named], layout: &Layout<'_>, team: &Team, has_gradients: bool) -> simplemix_torch::Result<Self> {
         let mut held = 0;
-        let member = |(number, (name, shape)): (usize, &&(String, Vec<i64>))| {
+        let member = |(number, (name, shape)): (usize, &&Named)| {
             let (start, count) = (held, shape.iter().product());
             held += count;
             (name.clone(), Member { parameter: number, start, count })
@@ -367,7 +360,7 @@ impl Row {
         let trained = if has_gradients { Some(Trained { part: zeros(Kind::Float)?, whole: None }) } else { None };
         let new = |count: i64| Tensor::f_empty([count], (layout.kind, layout.device));
         let whole = new(length)?;
-        let own = |((_, member), (_, shape)): (&(String, Member), &&(String, Vec<i64>))| {
+        let own = |((_, member), (_, shape)): (&(String, Member), &&Named)| {
             // A tensor of its own on the row's memory, which may require gradients.
             let mut own = new(0)?;
             own.set_data(&whole.f_narrow(0, member.start, member.count)?.f_view(shape.as_slice())?);

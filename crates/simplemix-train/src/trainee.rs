@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_model::Residence;
-use simplemix_model::weights::{self, Deferred};
+use simplemix_model::weights::{self, Deferred, TensorFile};
 use simplemix_torch::device;
 use tch::{Device, Kind, Tensor};
 
@@ -238,7 +238,8 @@ impl Trainable for Trainee {
             found: text.clone(),
             expected: "a number of updates".to_owned(),
         })?;
-        self.optimizer.restore(&weights::read_all(&folder.join(OPTIMIZER))?, updates)
+        let mut file = TensorFile::open(&folder.join(OPTIMIZER))?;
+        self.optimizer.restore_with(|name| Ok(file.tensor(name)?), updates)
     }
 
     fn restore_weights(&mut self, folder: &Path) -> Result<()> {

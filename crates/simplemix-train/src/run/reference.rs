@@ -65,6 +65,7 @@ impl ReferenceMaker<'_> {
         if on_the_fly {
             let rule = SyncRule { every: config.reference.sync_every, mixup: config.reference.sync_mixup };
             let rule = (rule.every > 0).then_some(rule);
+            let model = Box::new(model);
             return Ok(Reference::Model(ReferenceModel { model, rule, sharded }));
         }
         // Pairs in memory may come with a model that no setting names; nothing is kept of it.
