@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use simplemix_model::{CausalLm, ModelConfig};
 use tch::Device;
 
+use crate::together::started_by;
 use crate::{Dir, stderr, stdout};
 
 /// Standard output, and the peak of resident memory and the processor time at the last look before the process ended, in
@@ -85,10 +86,52 @@ fn a_dry_run_of_a_large_model_needs_its_configuration_alone() {
     assert!(stderr(&output).contains("model.safetensors") && !dir.path("run").exists(), "{}", stderr(&output));
 }
 
-/// The tables of benches/dry_run_memory.py hold the estimate to a tenth; here a small model is held to a quarter of what is not
-/// the program.
+/// GPUs that are not here, and no pairs: weights are 16 bits, gradients and moments and copies of weights 32.
 #[test]
-fn a_run_takes_about_what_was_estimated() {
+fn a_plan_for_many_gpus_needs_the_configuration_alone() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path("8b")).unwrap();
+    let config = llama(&json!({
+        "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+    }));
+    dir.write("8b/config.json", config.to_string());
+    let args = ["train", "--dry-run", "--model", "8b", "--device", "cuda:3"];
+    let plan = |more: &[&str]| {
+        let (said, peak, _) = watched(&dir, &[&args[..], &["--set", "memory.device_gb=80"], more].concat());
+        assert!(peak < 500.0, "{peak} MB for a plan");
+        said
+    };
+    let of_8 = |shard: &str, more: &[&str]| {
+        let shard = format!("parallel.shard={shard}");
+        plan(&[&["--processes", "8", "--set", &shard], more].concat())
+    };
+    let states = |said: &str| ["weights", "gradients", "optimizer"].map(|what| gigabytes(said, what));
+    let said = plan(&[]);
+    assert_eq!(states(&said), [16.06, 32.12, 96.36]);
+    assert!(said.contains("GB: more than the 80 GB of the device"), "{said}");
+    let said = of_8("none", &[]);
+    assert!(said.contains("on each of 8 devices, `parallel.shard` none: more than the 80 GB of the device"), "{said}");
+    assert_eq!(states(&said), [16.06, 32.12, 96.36]);
+    assert_eq!(states(&of_8("optimizer", &[])), [16.06, 32.12, 12.05]);
+    let said = of_8("optimizer", &["--lora-rank", "16"]);
+    assert_eq!(states(&said), [16.23, 0.17, 0.04]);
+    assert!(said.contains("`parallel.shard` optimizer of 80 GB"), "{said}");
+    let refused = |args: &[&str], part: &str| {
+        let output = dir.simplemix(args);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    };
+    if Device::cuda_if_available() == Device::Cpu {
+        refused(&args, "`device` is `cuda:3`");
+    }
+    let on_cpu = ["train", "--dry-run", "--model", "8b", "--set", "memory.device_gb=80", "--device", "cpu"];
+    refused(&on_cpu, "`memory.device_gb` is 80, expected no memory of a GPU for a run on the CPU");
+    refused(&["train", "--dry-run", "--device", "cpu"], "`model` is not set");
+}
+
+/// A folder with the model `small`, large enough for a peak of its own, and four pairs.
+fn small() -> Dir {
     let dir = Dir::new();
     let config = llama(&json!({
         "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
@@ -103,6 +146,14 @@ fn a_run_takes_about_what_was_estimated() {
         json!({ "prompt": text(200), "chosen": text(150), "rejected": text(120) }).to_string()
     };
     dir.write("pairs.jsonl", (0..4).map(row).collect::<Vec<_>>().join("\n"));
+    dir
+}
+
+/// The tables of benches/dry_run_memory.py hold the estimate to a tenth; here a small model is held to a quarter of what is not
+/// the program.
+#[test]
+fn a_run_takes_about_what_was_estimated() {
+    let dir = small();
     let args = ["train", "--model", "small", "--train", "pairs.jsonl", "--batch-size", "2", "--max-steps", "2"];
     for (name, more) in [("whole", &[][..]), ("adapter", &["--lora-rank", "8"])] {
         let args = [&args[..], more, &["--output", name]].concat();
@@ -114,3 +165,48 @@ fn a_run_takes_about_what_was_estimated() {
         assert!((0.75..1.33).contains(&(expected / taken)), "{name}: {expected} of {taken} MB, beside {program}");
     }
 }
+
+/// Peaks of resident memory of the processes of a run, in megabytes.
+fn peaks_of_processes(dir: &Dir, args: &[&str]) -> Vec<f64> {
+    let mut launcher = dir.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut peaks = Vec::new();
+    let mut ranks = std::collections::BTreeMap::new();
+    let status = loop {
+        if let Some(status) = launcher.try_wait().unwrap() {
+            break status;
+        }
+        if ranks.len() < 2 {
+            ranks = started_by(launcher.id());
+            peaks = vec![0.0f64; ranks.len()];
+        }
+        for (peak, id) in peaks.iter_mut().zip(ranks.values()) {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+            let megabytes = kilobytes.and_then(|kilobytes| kilobytes.parse::<f64>().ok()).map(|kb| kb * 1024.0 / 1e6);
+            *peak = peak.max(megabytes.unwrap_or(0.0));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert!(status.success(), "{args:?}");
+    peaks
+}
+
+/// As above, for each of two processes, whatever they divide.
+#[test]
+fn processes_take_about_what_was_estimated() {
+    let dir = small();
+    let args = ["train", "--model", "small", "--train", "pairs.jsonl", "--batch-size", "4", "--max-steps", "2"];
+    for shard in SHARDS {
+        let set = format!("parallel.shard={shard}");
+        let args = [&args[..], &["--processes", "2", "--set", &set, "--output", shard]].concat();
+        let (said, program, _) = watched(&dir, &[&args[..], &["--dry-run"]].concat());
+        let expected = gigabytes(&said.replace(" on each", "\n"), "expected peak memory") * 1e3 - program;
+        for peak in peaks_of_processes(&dir, &args) {
+            let taken = peak - program;
+            assert!((0.7..1.4).contains(&(expected / taken)), "{shard}: {expected} of {taken} MB, beside {program}");
+        }
+    }
+}
+
+/// All that processes divide.
+const SHARDS: [&str; 2] = ["none", "optimizer"];

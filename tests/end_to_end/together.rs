@@ -126,7 +126,7 @@ fn until_it_runs(dir: &Dir, run: &str) {
 }
 
 /// Processes that a launcher has started, by rank.
-fn started_by(launcher: u32) -> BTreeMap<usize, u32> {
+pub(crate) fn started_by(launcher: u32) -> BTreeMap<usize, u32> {
     let mut found = BTreeMap::new();
     for id in std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()) {
         let id: u32 = id;

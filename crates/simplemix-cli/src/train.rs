@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Command, FromArgMatches};
 use simplemix_model::{device_name, hub};
 use simplemix_settings::{Settings, assignment, merge, placed, toml_template};
-use simplemix_train::{MixSource, Objective, Outcome, Phases, Resume, Run, RunFolder, TrainConfig, from_trl};
+use simplemix_train::{
+    MemoryEstimate, MixSource, Objective, Outcome, Phases, Resume, Run, RunFolder, TrainConfig, from_trl,
+};
 
 use crate::claims::claim_folder;
 use crate::closing::{Closing, how_to_go_on};
@@ -195,7 +197,7 @@ pub(crate) fn run(args: &Args) -> Result {
         config.output = Some(PathBuf::from(folder));
     }
     if args.dry_run {
-        return train(args, config, &Processes::default());
+        return if has_pairs(&config) { train(args, config, &Processes::default()) } else { plan(args, config) };
     }
     match Processes::join(&config.parallel, &mut config.device, Logs::In(config.output.as_deref()))? {
         Some(processes) => processes.work(|processes| train(args, config, processes)),
@@ -231,13 +233,16 @@ fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result 
     let reference = &mut config.reference.model;
     *reference = reference.as_deref().map(folder).transpose().input()?;
     processes.does_at_length("reading pairs");
-    let mut run = Run::prepare(config).map_err(|error| match error {
+    let prepare = if args.dry_run { Run::plan } else { Run::prepare };
+    let mut run = prepare(config).map_err(|error| match error {
         simplemix_train::Error::Setting(error) => refused(&error, args),
         other => Failure::Input(other.into()),
     })?;
     if args.dry_run {
         describe(args, &run);
-        return estimate(&run);
+        let memory = run.memory_estimate().input()?;
+        estimate(run.config(), &memory);
+        return Ok(());
     }
     run = run.with_team(processes.team()).load().input()?;
     describe(args, &run);
@@ -359,11 +364,41 @@ fn describe(args: &Args, run: &Run) {
     say(args, &format!("on {device} in {kind}, passes of at most {tokens} tokens, at most {logits:.0} MiB of logits"));
 }
 
-/// Prints the estimated memory of the run, so that settings can be chosen before hours are spent.
-fn estimate(run: &Run) -> Result {
-    let memory = run.memory_estimate().input()?;
+/// Whether the settings name pairs to train on.
+fn has_pairs(config: &TrainConfig) -> bool {
+    config.train.is_some() || !config.mix.is_empty()
+}
+
+/// Prints the memory of a run that has no pairs yet, from the model's config.json alone.
+fn plan(args: &Args, mut config: TrainConfig) -> Result {
+    config.model = config.model.as_deref().map(hub::resolve_without_weights).transpose().input()?;
+    let memory = config.memory_plan().map_err(|error| match error {
+        simplemix_train::Error::Setting(error) => refused(&error, args),
+        other => Failure::Input(other.into()),
+    })?;
+    let length = config.tokens.max_length;
+    print(&format!(
+        "no pairs are given (`train`, `mix`): each is taken to have {length} tokens a response with its prompt"
+    ));
+    estimate(&config, &memory);
+    Ok(())
+}
+
+/// Prints the estimated memory of each process of a run, so that settings can be chosen before hours are spent.
+fn estimate(config: &TrainConfig, memory: &MemoryEstimate) {
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-    print(&format!("expected peak memory {:.2} GB", gigabytes(memory.total())));
+    let (processes, shard) = (config.parallel.processes, config.parallel.shard.word());
+    let each = match processes {
+        1 => String::new(),
+        _ => format!(" on each of {processes} devices, `parallel.shard` {shard}"),
+    };
+    let total = gigabytes(memory.total());
+    let room = match config.memory.device_gb {
+        Some(room) if total > room => format!(": more than the {room} GB of the device"),
+        Some(room) => format!(" of {room} GB"),
+        None => String::new(),
+    };
+    print(&format!("expected peak memory {total:.2} GB{each}{room}"));
     let Phases { passes, update } = memory.phases;
     let passes_of = format!("passes of {} tokens", memory.micro_batch_tokens);
     let line = |what: &str, bytes: u64| print(&format!("  {what:<28} {:>6.2} GB", gigabytes(bytes)));
@@ -371,17 +406,18 @@ fn estimate(run: &Run) -> Result {
     line("weights", memory.weights);
     if memory.peaks_at_loading() {
         line("loading", memory.loading);
-        print("nothing was written; leave out --dry-run to train");
-        return Ok(());
-    }
-    line("gradients", memory.gradients);
-    line("optimizer", memory.optimizer);
-    match passes >= update {
-        true => line(&passes_of, passes),
-        false => line("update", update),
+    } else {
+        line("gradients", memory.gradients);
+        line("optimizer", memory.optimizer);
+        match passes + memory.gathered >= update {
+            true => line(&passes_of, passes),
+            false => line("update", update),
+        }
+        if memory.gathered > 0 && passes + memory.gathered >= update {
+            line("gathered layers", memory.gathered);
+        }
     }
     print("nothing was written; leave out --dry-run to train");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use simplemix_settings::OrAuto;
 use simplemix_torch::device;
 use tch::Device;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Tokens of a training pass on a CPU.
 pub(crate) const CPU_TOKENS: usize = 1024;
@@ -40,13 +40,20 @@ pub struct Budget {
 /// Failures of the device.
 pub fn scoring_budget(micro_batch_tokens: OrAuto<usize>, device: Device) -> Result<Budget> {
     let most = if device.is_cuda() { GPU_TOKENS[0] } else { CPU_SCORING_TOKENS };
-    let logits_bytes = logits_bytes(OrAuto::Auto, device_bytes(device)?);
+    let logits_bytes = logits_bytes(OrAuto::Auto, device_bytes(device, None)?);
     Ok(Budget { micro_batch_tokens: micro_batch_tokens.or(most), logits_bytes })
 }
 
-/// Memory of a device that this process has or could have, in bytes; none on a CPU.
-pub(crate) fn device_bytes(device: Device) -> Result<Option<u64>> {
-    Ok(device::memory(device)?.map(|memory| memory.free + memory.reserved))
+/// Memory of a device that this process has or could have, in bytes; none on a CPU. A `planned` number of GB stands in for that of a
+/// GPU.
+pub(crate) fn device_bytes(device: Device, planned: Option<f64>) -> Result<Option<u64>> {
+    match planned {
+        Some(gigabytes) if device.is_cuda() => Ok(Some((gigabytes * 1e9) as u64)),
+        Some(gigabytes) => {
+            Err(Error::setting("memory.device_gb", gigabytes, "no memory of a GPU for a run on the CPU"))
+        }
+        None => Ok(device::memory(device)?.map(|memory| memory.free + memory.reserved)),
+    }
 }
 
 /// The most bytes of logits, on a GPU of which this process can have `device_bytes`.

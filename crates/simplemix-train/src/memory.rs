@@ -98,17 +98,19 @@ pub struct Phases {
     pub update: u64,
 }
 
-/// Estimated peak memory of a run, in bytes.
+/// Estimated peak memory of a process of a run, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
     /// This program with its libraries and the pairs, or a device's context and workspaces.
     pub program: u64,
-    /// Weights of the policy, and of the reference if it is a second model.
+    /// Weights of the policy, and of the reference if it is a second model, or the process's part of them.
     pub weights: u64,
-    /// Gradients of the trained weights.
+    /// Gradients of the trained weights, or the process's part of them.
     pub gradients: u64,
     /// AdamW's two moments, and f32 copies of weights in half precision.
     pub optimizer: u64,
+    /// Weights that are gathered from other processes while a layer runs, with its gradients.
+    pub gathered: u64,
     /// Needs that come and go.
     pub phases: Phases,
     /// Copies of the largest tensor while the weights are loaded, before there are gradients and an optimiser.
@@ -134,6 +136,6 @@ impl MemoryEstimate {
     }
 
     fn training(&self) -> u64 {
-        self.gradients + self.optimizer + self.phases.passes.max(self.phases.update)
+        self.gradients + self.optimizer + (self.phases.passes + self.gathered).max(self.phases.update)
     }
 }

@@ -87,6 +87,9 @@ section! {
         /// Bytes of logits in memory at a time. `auto` is 256 MiB on a CPU; on a GPU 2 GiB, or a sixteenth of its memory if that is
         /// less.
         logits_bytes: OrAuto<usize> = OrAuto::Auto, in at_least(1.0), unit "bytes", was "logits_bytes";
+        /// Memory of a GPU that the run plans with, for tokens and logits at a time; if not set, what is free there. `--dry-run` takes it
+        /// for a GPU that this machine does not have.
+        device_gb: Option<f64> = None, in above(0.0), unit "GB";
         /// Recompute activations in the backward pass: far less memory, a third more time.
         activation_checkpointing: bool = false, was "activation_checkpointing";
         /// Run the prompt of a pair through the model once for both responses.

@@ -10,10 +10,10 @@ use simplemix_model::{ModelConfig, PassCosts, RunTokens, Trained};
 use tch::{Device, Kind};
 
 use super::Run;
-use super::prepare::build_loss;
+use super::prepare::{build_loss, config_json, planned_device, required};
 use super::shapes::{Named, Shapes, count};
-use crate::budget::{device_bytes, logits_bytes, most_training_tokens};
-use crate::config::{Objective, TrainConfig};
+use crate::budget::{device_bytes, logits_bytes, most_training_tokens, training_tokens};
+use crate::config::{Objective, Shard, TrainConfig};
 use crate::error::Result;
 use crate::hypo::HypoSettings;
 use crate::memory::{MemoryEstimate, Phases, Program, Slack};
@@ -67,6 +67,7 @@ impl Run {
     /// [`Error::Setting`](crate::Error::Setting) if the pairs cannot be split into micro-batches, and errors of the
     /// reference's configuration.
     pub fn memory_estimate(&self) -> Result<MemoryEstimate> {
+        let processes = self.config.parallel.processes;
         let (settings, table, pairs) = (&self.settings, &self.train.table, self.train.len() as u64);
         // The other epochs have the same pairs in another order.
         let steps = settings.steps.min(settings.order.updates(settings.batch_size, pairs));
@@ -74,9 +75,13 @@ impl Run {
         let mut passes = Vec::new();
         for step in 0..steps {
             let batch = batches.at(step);
-            for part in table.micro_batches(&batch, settings.micro_batch_tokens)? {
-                let entries: Vec<&PairEntry> = part.iter().map(|&pair| &table.pairs[pair]).collect();
-                passes.push(Pass::of(&entries, self.train.feed()));
+            for rank in 0..processes {
+                // As a team shares an update out.
+                let own: Vec<usize> = batch.iter().copied().skip(rank).step_by(processes).collect();
+                for part in table.micro_batches(&own, settings.micro_batch_tokens)? {
+                    let entries: Vec<&PairEntry> = part.iter().map(|&pair| &table.pairs[pair]).collect();
+                    passes.push(Pass::of(&entries, self.train.feed()));
+                }
             }
         }
         let prompt = table.pairs.iter().map(|pair| pair.prompt).max().unwrap_or(0);
@@ -91,21 +96,47 @@ impl Run {
 
 impl TrainConfig {
     /// Estimates the peak memory on `device` of a run of the model in `folder` before there are pairs: as if each had the maximum length,
-    /// half of it prompt, and the rejected response were as long as the chosen one.
+    /// half of it prompt, and the rejected response were as long as the chosen one. With several processes it is that of each.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for settings out of range, and errors of configurations.
     pub fn memory_bound(&self, folder: &Path, device: Device) -> Result<MemoryEstimate> {
-        let (loss, shapes) = (build_loss(self)?, Shapes::read(self, folder)?);
+        let most = most_training_tokens(self.batch.micro_batch_tokens, device);
+        self.bound(&Shapes::read(self, folder)?, device, |_| Ok(most))
+    }
+
+    /// As [`TrainConfig::memory_bound`], of a run that is planned from the model's `config.json` alone: on the device of the settings,
+    /// which need not be here where `memory.device_gb` says what it has, with as many tokens in a pass as a run would take there.
+    ///
+    /// # Errors
+    /// As there, and of a device that cannot be used.
+    pub fn memory_plan(&self) -> Result<MemoryEstimate> {
+        let mut config = self.clone();
+        config.check()?;
+        let device = planned_device(&mut config)?;
+        let folder = required("model", config.model.as_deref())?.to_owned();
+        config.lora.resolve_targets(config_json(&folder)["model_type"].as_str().unwrap_or_default())?;
+        let shapes = Shapes::read(&config, &folder)?;
+        config.bound(&shapes, device, |needs| needs.settled_tokens(needs.of(Vec::new(), 0)?.states()))
+    }
+
+    fn bound(
+        &self,
+        shapes: &Shapes,
+        device: Device,
+        most: impl FnOnce(&Needs<'_>) -> Result<usize>,
+    ) -> Result<MemoryEstimate> {
+        let loss = build_loss(self)?;
         let longest = self.tokens.max_length.min(shapes.model.max_position_embeddings as usize);
         let half = (longest / 2).max(1);
         let pair =
             PairEntry { prompt: half, responses: Sides { chosen: half, rejected: half }, ..PairEntry::default() };
         let feed = Feed::of(self);
         let tokens = Pass::of(&[&pair], feed).tokens();
-        let most = most_training_tokens(self.batch.micro_batch_tokens, device);
-        let pairs = (most / tokens).clamp(1, self.batch.batch_size.max(1));
-        Needs { config: self, loss: &loss, shapes: &shapes, device }.of(vec![Pass::of(&vec![&pair; pairs], feed)], half)
+        let needs = Needs { config: self, loss: &loss, shapes, device };
+        let own = self.batch.batch_size.div_ceil(self.parallel.processes).max(1);
+        let pairs = (most(&needs)? / tokens).clamp(1, own);
+        needs.of(vec![Pass::of(&vec![&pair; pairs], feed)], half)
     }
 }
 
@@ -160,19 +191,49 @@ impl<'a> Needs<'a> {
         let is_half = |name: &str| kind_of(name) != Kind::Float;
         let rounded: Named = shapes.trained.iter().filter(|(name, _)| is_half(name)).cloned().collect();
         let second = self.second_model()?.map_or(0, |model| model.parameters() as u64);
-        Ok(MemoryEstimate {
-            program: Program::of(device).bytes(),
+        let processes = config.parallel.processes as u64;
+        let states = States {
             weights: element * (shapes.parameters() as u64 + second) + adapter_weights,
             // In f32 whatever the weights' kind.
             gradients: 4 * trained,
             optimizer: 2 * 4 * trained + 4 * count(&rounded) as u64,
+            gathered: 0,
+            exchanged: 0,
+        };
+        let shared = match config.parallel.shard {
+            _ if processes == 1 => states,
+            Shard::None => states,
+            Shard::Optimizer => States {
+                optimizer: states.optimizer.div_ceil(processes),
+                exchanged: exchanged_bytes(&shapes.trained, &kind_of, device, processes),
+                ..states
+            },
+        };
+        Ok(MemoryEstimate {
+            program: Program::of(device).bytes(),
+            weights: shared.weights,
+            gradients: shared.gradients,
+            optimizer: shared.optimizer,
+            gathered: shared.gathered,
             phases: Phases {
                 passes: largest.max(embedding).max(sampling),
-                update: update_bytes(&shapes.trained, &kind_of),
+                update: update_bytes(&shapes.trained, &kind_of).max(shared.exchanged),
             },
             loading: loading_bytes(model, sizes().max().unwrap_or(0), kind, device),
             micro_batch_tokens: pass,
         })
+    }
+
+    /// Settles how many tokens a pass may have, as a run does on a device of known memory.
+    pub(super) fn settled_tokens(&self, states: u64) -> Result<usize> {
+        let costs = self.costs()?;
+        let activations = |tokens: usize| {
+            let memory = costs.of(&[RunTokens { own: tokens, before: 0 }]);
+            memory.kept + memory.in_layer
+        };
+        let bytes = device_bytes(self.device, self.config.memory.device_gb)?;
+        let left = bytes.map(|bytes| bytes.saturating_sub(states));
+        Ok(training_tokens(self.config.batch.micro_batch_tokens, left, activations))
     }
 
     fn is_checkpointed(&self) -> bool {
@@ -204,6 +265,28 @@ impl<'a> Needs<'a> {
             _ => None,
         })
     }
+}
+
+/// Memory that a process holds of the model and its optimiser.
+#[derive(Debug, Clone, Copy)]
+struct States {
+    weights: u64,
+    gradients: u64,
+    optimizer: u64,
+    /// Weights and gradients that are whole while they are used.
+    gathered: u64,
+    /// Copies while gradients are added up or weights gathered.
+    exchanged: u64,
+}
+
+/// Bytes beside gradients and weights while an optimiser's parts are exchanged: Gloo takes the parts of all ranks before it adds them,
+/// and a process's part of the weights is copied before it is gathered.
+fn exchanged_bytes(trained: &Named, kind_of: &dyn Fn(&str) -> Kind, device: Device, processes: u64) -> u64 {
+    let weights = |(name, shape): &(String, Vec<i64>)| {
+        shape.iter().product::<i64>() as u64 * kind_of(name).elt_size_in_bytes() as u64
+    };
+    let copies = trained.iter().map(weights).sum::<u64>() / processes;
+    if device == Device::Cpu { copies.max(4 * count(trained) as u64) } else { copies }
 }
 
 /// The output head, whose backward pass runs while all activations are kept.
@@ -243,7 +326,7 @@ impl Head {
             on_host: device == Device::Cpu,
             vocab: model.vocab_size as u64,
             width: model.hidden_size as u64,
-            budget: logits_bytes(config.memory.logits_bytes, device_bytes(device)?) as u64,
+            budget: logits_bytes(config.memory.logits_bytes, device_bytes(device, config.memory.device_gb)?) as u64,
         })
     }
 

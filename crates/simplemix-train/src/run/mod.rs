@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
-use simplemix_model::{CausalLm, RewardModel, RunTokens};
+use simplemix_model::{CausalLm, RewardModel};
 use simplemix_settings::OrAuto;
 use tch::Device;
 
@@ -22,7 +22,7 @@ use self::identity::Identity;
 use self::prepare::{Start, required};
 use self::reference::ReferenceMaker;
 use self::shapes::Shapes;
-use crate::budget::{CPU_LOGITS, device_bytes, logits_bytes, training_tokens};
+use crate::budget::{CPU_LOGITS, device_bytes, logits_bytes};
 use crate::config::{Objective, TrainConfig};
 use crate::error::{At, Result};
 use crate::forward::ForwardOptions;
@@ -227,18 +227,12 @@ impl Run {
 
     /// Settles what the settings leave to the device.
     fn settle_budget(&mut self) -> Result<()> {
-        let bytes = device_bytes(self.device())?;
+        let bytes = device_bytes(self.device(), self.config.memory.device_gb)?;
         let states = match bytes {
             Some(_) => self.memory_estimate()?.states(),
             None => 0,
         };
-        let costs = self.needs().costs()?;
-        let activations = |tokens: usize| {
-            let memory = costs.of(&[RunTokens { own: tokens, before: 0 }]);
-            memory.kept + memory.in_layer
-        };
-        let left = bytes.map(|bytes| bytes.saturating_sub(states));
-        let tokens = training_tokens(self.config.batch.micro_batch_tokens, left, activations);
+        let tokens = self.needs().settled_tokens(states)?;
         let logits = logits_bytes(self.config.memory.logits_bytes, bytes);
         self.settings.micro_batch_tokens = tokens;
         self.config.batch.micro_batch_tokens = OrAuto::Value(tokens);

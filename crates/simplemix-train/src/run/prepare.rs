@@ -10,7 +10,7 @@ use simplemix_data::{
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
-use simplemix_model::{CausalLm, Divider, ModelConfig, RewardModel};
+use simplemix_model::{CausalLm, DeviceChoice, Divider, ModelConfig, RewardModel};
 use tch::{Device, Tensor};
 
 use super::Run;
@@ -46,7 +46,22 @@ impl Run {
     /// # Errors
     /// [`Error::Setting`] for a setting that is missing or out of range, [`Error::Empty`] if no pair is usable, and errors
     /// of reading the data and the model.
-    pub fn prepare(mut config: TrainConfig) -> Result<Self> {
+    pub fn prepare(config: TrainConfig) -> Result<Self> {
+        Self::prepare_on(config, resolve_device)
+    }
+
+    /// As [`Run::prepare`], for a look at what the run would be and take: with `memory.device_gb` a GPU need not be here.
+    ///
+    /// # Errors
+    /// Errors of [`Run::prepare`].
+    pub fn plan(config: TrainConfig) -> Result<Self> {
+        Self::prepare_on(config, planned_device)
+    }
+
+    fn prepare_on(
+        mut config: TrainConfig,
+        resolve_device: impl FnOnce(&mut TrainConfig) -> Result<Device>,
+    ) -> Result<Self> {
         config.check()?;
         let device = resolve_device(&mut config)?;
         let loss = build_loss(&config)?;
@@ -240,6 +255,16 @@ impl Start {
 const CHECKPOINTING: &str = "`parallel.shard = \"all\"` turns `memory.activation_checkpointing` on: what a layer computes is computed \
                              again in the backward pass, for which its weights are gathered again";
 
+/// As [`resolve_device`], of a run that is planned only.
+pub(super) fn planned_device(config: &mut TrainConfig) -> Result<Device> {
+    let (DeviceChoice::Cuda(number), Some(_)) = (config.device, config.memory.device_gb) else {
+        return resolve_device(config);
+    };
+    let device = Device::Cuda(number);
+    config.dtype = config.dtype.resolved(device);
+    Ok(device)
+}
+
 /// The device of the settings, which then hold the element type that `auto` stands for on it.
 fn resolve_device(config: &mut TrainConfig) -> Result<Device> {
     let device = config.device.open()?;
@@ -254,7 +279,7 @@ fn ends_in_a_score(folder: &Path) -> bool {
 }
 
 /// A model folder's configuration; null if there is none, which loading the model reports.
-fn config_json(folder: &Path) -> serde_json::Value {
+pub(super) fn config_json(folder: &Path) -> serde_json::Value {
     let text = simplemix_files::read_to_string(folder.join("config.json")).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
