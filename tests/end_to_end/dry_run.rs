@@ -114,6 +114,13 @@ fn a_plan_for_many_gpus_needs_the_configuration_alone() {
     assert!(said.contains("on each of 8 devices, `parallel.shard` none: more than the 80 GB of the device"), "{said}");
     assert_eq!(states(&said), [16.06, 32.12, 96.36]);
     assert_eq!(states(&of_8("optimizer", &[])), [16.06, 32.12, 12.05]);
+    let said = of_8("all", &[]);
+    assert_eq!(states(&said), [2.01, 4.02, 12.05]);
+    // Weights of embedding and head, and of two layers, with f32 gradients; of one layer also the sum's part.
+    let (root, layer) = (2.0 * 128_256.0 * 4096.0 + 4096.0, 218_112_000.0);
+    let gathered = (6.0 * (root + 2.0 * layer) + 4.0 * layer / 8.0) / 1e9;
+    assert!((gigabytes(&said, "gathered layers") - gathered).abs() < 0.006, "{gathered}: {said}");
+    assert_eq!(states(&of_8("all", &["--lora-rank", "16"])), [2.18, 0.17, 0.04]);
     let said = of_8("optimizer", &["--lora-rank", "16"]);
     assert_eq!(states(&said), [16.23, 0.17, 0.04]);
     assert!(said.contains("`parallel.shard` optimizer of 80 GB"), "{said}");
@@ -209,4 +216,4 @@ fn processes_take_about_what_was_estimated() {
 }
 
 /// All that processes divide.
-const SHARDS: [&str; 2] = ["none", "optimizer"];
+const SHARDS: [&str; 3] = ["none", "optimizer", "all"];

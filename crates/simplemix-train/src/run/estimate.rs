@@ -3,10 +3,11 @@
 //! An update has two phases, of which the larger counts: forward and backward passes of the largest micro-batch, and the
 //! optimiser's step. Weights, gradients and the optimiser's state are there in both.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use simplemix_loss::{LossSum, Need, PairLoss};
-use simplemix_model::{ModelConfig, PassCosts, RunTokens, Trained};
+use simplemix_model::{ModelConfig, PassCosts, RunTokens, Stage, Trained};
 use tch::{Device, Kind};
 
 use super::Run;
@@ -19,6 +20,7 @@ use crate::hypo::HypoSettings;
 use crate::memory::{MemoryEstimate, Phases, Program, Slack};
 use crate::pairs::Feed;
 use crate::reference::ReferenceSource;
+use crate::sharded::{DividedBytes, Layout};
 use crate::sides::Sides;
 use crate::table::PairEntry;
 
@@ -190,24 +192,33 @@ impl<'a> Needs<'a> {
         let adapter_weights = shapes.of_adapter.iter().map(bytes).sum::<u64>();
         let is_half = |name: &str| kind_of(name) != Kind::Float;
         let rounded: Named = shapes.trained.iter().filter(|(name, _)| is_half(name)).cloned().collect();
-        let second = self.second_model()?.map_or(0, |model| model.parameters() as u64);
-        let processes = config.parallel.processes as u64;
+        let second = self.second_model()?;
         let states = States {
-            weights: element * (shapes.parameters() as u64 + second) + adapter_weights,
+            weights: element
+                * (shapes.parameters() as u64 + second.as_ref().map_or(0, |model| model.parameters() as u64))
+                + adapter_weights,
             // In f32 whatever the weights' kind.
             gradients: 4 * trained,
             optimizer: 2 * 4 * trained + 4 * count(&rounded) as u64,
             gathered: 0,
             exchanged: 0,
         };
+        let processes = config.parallel.processes as u64;
         let shared = match config.parallel.shard {
-            _ if processes == 1 => states,
-            Shard::None => states,
-            Shard::Optimizer => States {
+            Shard::Optimizer if processes > 1 => States {
                 optimizer: states.optimizer.div_ceil(processes),
                 exchanged: exchanged_bytes(&shapes.trained, &kind_of, device, processes),
                 ..states
             },
+            Shard::All if processes > 1 => {
+                if config.hypo().is_some() {
+                    // To sample, a process has the policy whole.
+                    sampling += element * shapes.parameters() as u64;
+                }
+                let of_adapter = States { weights: adapter_weights, ..states };
+                self.divided(of_adapter, second.as_ref(), &kind_of, processes)
+            }
+            _ => states,
         };
         Ok(MemoryEstimate {
             program: Program::of(device).bytes(),
@@ -237,7 +248,44 @@ impl<'a> Needs<'a> {
     }
 
     fn is_checkpointed(&self) -> bool {
-        self.config.memory.activation_checkpointing
+        self.config.memory.activation_checkpointing || self.config.parallel.shard == Shard::All
+    }
+
+    /// What a process holds where weights and gradients are divided. `whole` has the bytes of weights that stay whole, and all
+    /// gradients and states of the optimiser.
+    fn divided(
+        &self,
+        whole: States,
+        second: Option<&ModelConfig>,
+        kind_of: &dyn Fn(&str) -> Kind,
+        processes: u64,
+    ) -> States {
+        let (shapes, device) = (self.shapes, self.device);
+        let names = shapes.trained_names();
+        // Matrices of an adapter are each process's own.
+        let is_trained = |name: &str| shapes.adapter.is_none() && names.contains(name);
+        let kind = self.config.dtype.kind(device);
+        let of = |tensors: &[(String, Vec<i64>)], model: &ModelConfig, has_gradients: bool| {
+            let stages = model.stages();
+            let layout = Layout { tensors, stages: &stages, is_trained: &is_trained, kind, device };
+            (DividedBytes::of(&layout, processes, has_gradients), largest_stage(&layout))
+        };
+        let (own, largest) = of(&shapes.weights, &shapes.model, true);
+        let second = second.map(|model| of(&model.tensors(), model, false).0);
+        let others = |part: fn(&DividedBytes) -> u64| second.as_ref().map_or(0, part);
+        let (gradients, exchanged) = match shapes.adapter {
+            Some(_) => (whole.gradients, exchanged_bytes(&shapes.trained, kind_of, device, processes)),
+            None => (own.gradients, 0),
+        };
+        // Gloo takes the parts of all ranks of a stage's gradients before it adds them.
+        let parts = if device == Device::Cpu { 4 * largest } else { 0 };
+        States {
+            weights: whole.weights + own.weights + others(|second| second.weights),
+            gradients,
+            optimizer: whole.optimizer.div_ceil(processes),
+            gathered: own.gathered + parts + others(|second| second.gathered),
+            exchanged,
+        }
     }
 
     /// Costs of the network's passes.
@@ -265,6 +313,15 @@ impl<'a> Needs<'a> {
             _ => None,
         })
     }
+}
+
+/// Numbers of the stage with the most trained weights.
+fn largest_stage(layout: &Layout<'_>) -> u64 {
+    let mut stages: BTreeMap<Option<Stage>, u64> = BTreeMap::new();
+    for (name, shape) in layout.tensors.iter().filter(|(name, _)| (layout.is_trained)(name)) {
+        *stages.entry(layout.stages.get(name).copied()).or_default() += shape.iter().product::<i64>() as u64;
+    }
+    stages.into_values().max().unwrap_or(0)
 }
 
 /// Memory that a process holds of the model and its optimiser.
