@@ -70,9 +70,14 @@ fn same_curve(one: &[Record], several: &[Record], what: &str) {
 }
 
 pub(super) fn check(name: &str, settings: &str, sizes: &[usize]) {
+    check_long(name, 8, settings, sizes);
+}
+
+fn check_long(name: &str, steps: u64, settings: &str, sizes: &[usize]) {
     let dir = Dir::new();
     let config = |output: &str| {
-        dir.with(output, &format!("max_steps = 8\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}"))
+        let text = format!("max_steps = {steps}\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}");
+        dir.with(output, &text)
     };
     let one = train(config("one"));
     for &size in sizes {
@@ -148,4 +153,119 @@ fn texts_go_around_and_what_differs_is_named() {
         assert!(differs.starts_with("model is `"), "{differs}");
     }
     assert!(found[0].2.contains("`n` for rank 2 and `m` for rank 0"), "{}", found[0].2);
+}
+
+#[test]
+fn the_same_number_of_processes_gives_the_same_bits() {
+    let dir = Dir::new();
+    let config = |output: &str| {
+        let text = "max_steps = 6\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\nparallel.shard = 'optimizer'";
+        dir.with(output, text)
+    };
+    let values = |output: &str| -> Vec<(String, u64)> {
+        let records = together(&config(output), 3, false, u64::MAX)[0].records().unwrap();
+        let is_result =
+            |name: &str| !name.ends_with("_per_second") && !name.starts_with("processes/") && name != "peak_memory_gb";
+        let all = records.into_iter().flat_map(|record| record.values);
+        all.filter(|(name, _)| is_result(name)).map(|(name, value)| (name, value.to_bits())).collect()
+    };
+    assert_eq!(values("a"), values("b"));
+    assert_eq!(furthest(&dir.path("a"), &dir.path("b")), 0.0);
+}
+
+#[test]
+fn hypo_draws_the_same_responses_on_all() {
+    // Lengths and divergence of the draws are among the metrics that are compared.
+    check("HyPO", "hypo = { lambda = 0.01, max_new_tokens = 6, prompts = 5 }", &[2, 3]);
+}
+
+/// Trains with `size` processes on files, which each reads.
+fn on_files(config: &TrainConfig, size: usize) -> Finished {
+    let keeper = StoreKeeper::open().unwrap();
+    let port = keeper.port();
+    let work = |place: Place| {
+        let mut options = GroupOptions::for_device(Device::Cpu);
+        options.interface = Some("lo".to_owned());
+        let group = Arc::new(Group::open(&place, Device::Cpu, &options).unwrap());
+        let run = Run::prepare(config.clone()).unwrap().with_team(Team::new(Arc::clone(&group), Device::Cpu));
+        let finished = run.start(Resume::No, &mut StopAt(u64::MAX, Cell::new(0))).unwrap();
+        Arc::into_inner(group).unwrap().leave().unwrap();
+        finished
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(place(rank, size, port)))).collect();
+        let mut all: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        all.swap_remove(0)
+    })
+}
+
+/// Two sources that are mixed while training, and a file whose shares were scheduled when it was mixed, in its own order.
+#[test]
+fn mixtures_are_dealt_out() {
+    let dir = Dir::new();
+    let row = |source: &str, i: usize| {
+        let turn = |role: &str, text: String| serde_json::json!([{ "role": role, "content": text }]);
+        let more = " and more".repeat(i % 4);
+        serde_json::json!({
+            "prompt": turn("user", format!("{source} question {i}{more}")),
+            "chosen": turn("assistant", format!("a good answer {i}")),
+            "rejected": turn("assistant", format!("no {i}")),
+            "source": source,
+        })
+        .to_string()
+    };
+    let write = |name: &str, rows: Vec<String>| {
+        let path = dir.path(name);
+        std::fs::write(&path, rows.join("\n")).unwrap();
+        path.display().to_string()
+    };
+    let on = write("on.jsonl", (0..20).map(|i| row("on", i)).collect());
+    let off = write("off.jsonl", (0..20).map(|i| row("off", i)).collect());
+    // Shares that go from one source to the other.
+    let scheduled = |i: usize| if (i * i) % 40 < i { "on" } else { "off" };
+    let scheduled = write("scheduled.jsonl", (0..40).map(|i| row(scheduled(i), i)).collect());
+    let fixed =
+        format!("mix = [{{ name = 'on', path = '{on}', weight = 1 }}, {{ name = 'off', path = '{off}', weight = 2 }}]");
+    let cache = dir.path("cache").display().to_string();
+    let scheduled = format!("train = '{scheduled}'\nbatch.shuffle = 'none'");
+    for (name, data) in [("fixed", fixed), ("scheduled", scheduled)] {
+        let config = |output: &str| {
+            let text = format!(
+                "max_steps = 8\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\ntokens.cache_folder = '{cache}'\n{data}"
+            );
+            dir.with(&format!("{name}-{output}"), &text)
+        };
+        let one = Run::prepare(config("one")).unwrap();
+        let one = one.start(Resume::No, &mut StopAt(u64::MAX, Cell::new(0))).unwrap();
+        for size in [2, 3] {
+            let output = format!("of-{size}");
+            let several = on_files(&config(&output), size);
+            same_curve(&one.records().unwrap(), &several.records().unwrap(), name);
+            let (one, several) = (dir.path(&format!("{name}-one")), dir.path(&format!("{name}-{output}")));
+            let difference = furthest_by_norm(&one, &several);
+            assert!(difference < 1e-6, "{name} on {size}: {difference}");
+        }
+    }
+}
+
+/// Each objective with each form of sharding on 2, 3 and 4 processes, over 30 updates.
+#[test]
+#[ignore = "takes minutes; the other tests are a sample of it, and benches/results/ has its last run"]
+fn the_whole_matrix() {
+    let objectives = [
+        ("DPO", "eval.eval_every_steps = 10"),
+        ("SFT", "objective = 'sft'\neval.eval_every_steps = 10"),
+        ("a reward model", "objective = 'reward'\neval.eval_every_steps = 10"),
+        ("LoRA with dropout", "lora = { rank = 4, dropout = 0.2 }"),
+        ("HyPO", "hypo = { lambda = 0.01, max_new_tokens = 6, prompts = 5 }"),
+        ("a moving reference", "reference = { source = 'on-the-fly', sync_every = 4 }"),
+    ];
+    for (name, settings) in objectives {
+        for shard in ["none", "optimizer", "all"] {
+            check_long(&format!("{name}, {shard}"), 30, &format!("parallel.shard = '{shard}'\n{settings}"), &[2, 3, 4]);
+        }
+    }
+    for shard in ["none", "optimizer", "all"] {
+        check_long(&format!("fewer pairs than processes, {shard}"), 30, &format!("parallel.shard = '{shard}'"), &[9]);
+    }
 }
