@@ -82,3 +82,41 @@ pub fn set_gradient_kind(leaf: &Tensor, kind: Kind) -> Result<()> {
 pub fn gradient_kind(leaf: &Tensor) -> Result<Kind> {
     native::gradient_kind(leaf)
 }
+
+/// Tells a function of leaves whose gradients a backward pass has added, until it is dropped.
+#[derive(Debug)]
+#[must_use = "nothing is told once it is dropped"]
+pub struct Watched {
+    _hooks: native::LeafHooks,
+}
+
+/// Calls `then` with the number of a leaf each time a backward pass has come to it and its gradient of that pass is in `.grad`,
+/// as PyTorch's `register_post_accumulate_grad_hook`. That is so for gradients which [`crate::linear`] has added too, and where
+/// the pass had none to add. `then` is called on the thread that runs the pass, which may be any.
+///
+/// # Errors
+/// [`Error::Torch`] for a tensor that is no leaf of a graph, or requires no gradient.
+///
+/// # Examples
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use std::sync::Arc;
+/// use tch::{Kind, Tensor};
+///
+/// let leaf = || Tensor::from_slice(&[1.0]).set_requires_grad(true);
+/// let (a, b, told) = (leaf(), leaf(), Arc::new(AtomicUsize::new(0)));
+/// let counter = Arc::clone(&told);
+/// let watched = simplemix_torch::watch_gradients(&[&a, &b], move |leaf| {
+///     counter.fetch_add(leaf + 1, Ordering::Relaxed);
+/// })?;
+/// (&b * &b + &b).sum(Kind::Double).backward();
+/// // The pass comes to `b` once, with the whole of its gradient.
+/// assert_eq!(told.load(Ordering::Relaxed), 2);
+/// drop(watched);
+/// (&b * &b).sum(Kind::Double).backward();
+/// assert_eq!(told.load(Ordering::Relaxed), 2);
+/// # Ok::<(), simplemix_torch::Error>(())
+/// ```
+pub fn watch_gradients(leaves: &[&Tensor], then: impl Fn(usize) + Send + Sync + 'static) -> Result<Watched> {
+    Ok(Watched { _hooks: native::LeafHooks::new(leaves, Box::new(then))? })
+}

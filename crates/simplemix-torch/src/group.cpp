@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/sum.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/Logging.h>
@@ -15,6 +16,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +24,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "guarded.h"
@@ -50,6 +54,8 @@ struct Group {
   virtual Work *broadcast(Tensor tensor, int root) = 0;
   // Milliseconds since the oldest work that is not done was given; 0 if there is none. Throws if the group has failed.
   virtual int64_t pending() = 0;
+  // Milliseconds for which the device has waited for work, by now.
+  virtual double waited() { return 0; }
   // Ends what is under way, where that can be had.
   virtual void abort() = 0;
 };
@@ -232,13 +238,54 @@ struct Streams {
   }
 };
 
+// Times for which the stream that computes has waited for work.
+struct Waits {
+  std::mutex mutex;
+  std::deque<std::pair<c10::Event, c10::Event>> under_way;
+  double time = 0;
+
+  // What is computed from now on comes after `done`.
+  void wait_for(const c10::Event &done, const c10::Stream &computing) {
+    const auto timed = [&] {
+      c10::Event event(computing.device_type(), c10::EventFlag::BACKEND_DEFAULT);
+      event.record(computing);
+      return event;
+    };
+    auto start = timed();
+    done.block(computing);
+    auto end = timed();
+    std::lock_guard<std::mutex> lock(mutex);
+    under_way.emplace_back(std::move(start), std::move(end));
+  }
+  double total() {
+    std::lock_guard<std::mutex> lock(mutex);
+    while (!under_way.empty() && under_way.front().second.query()) {
+      time += under_way.front().first.elapsedTime(under_way.front().second);
+      under_way.pop_front();
+    }
+    return time;
+  }
+};
+
 struct NcclWork : Work {
+  // Kept until what is computed comes after the work: memory that is freed earlier could be used again at once, as the allocator
+  // knows of the computing stream alone.
   std::vector<Tensor> tensors;
   std::shared_ptr<c10::Event> done;
+  std::shared_ptr<Waits> waits;
 
+  // Also where nobody has waited, as after an error.
+  ~NcclWork() override {
+    try {
+      wait({});
+    } catch (...) {
+      // The device is lost, and its memory with it.
+    }
+  }
   // The host goes on; what is computed from now on comes after the work.
   bool wait(milliseconds) override {
-    if (done) done->block(Streams::computing(tensors.front().device()));
+    if (done) waits->wait_for(*done, Streams::computing(tensors.front().device()));
+    done.reset();
     return true;
   }
 };
@@ -247,8 +294,13 @@ struct NcclGroup : Group {
   Nccl nccl;
   ncclComm_t comm;
   Streams streams;
+  std::shared_ptr<Waits> waits = std::make_shared<Waits>();
+  // Held during a call of the library, which takes one at a time, and may wait for other ranks in it.
+  std::timed_mutex calls;
+  // Of what follows. Never held during such a call, as whoever looks for ranks that do not come needs it.
   std::mutex mutex;
   std::deque<std::pair<std::shared_ptr<c10::Event>, Clock::time_point>> given;
+  std::optional<Clock::time_point> calling;
   bool aborted = false;
 
   NcclGroup(Nccl nccl, ncclComm_t comm, at::Device device) : nccl(nccl), comm(comm), streams(device) {}
@@ -256,20 +308,43 @@ struct NcclGroup : Group {
     if (!aborted) nccl.CommDestroy(comm);
   }
 
-  template <class F> Work *give(const char *call, std::vector<Tensor> tensors, F &&work) {
+  void begin_call() {
     std::lock_guard<std::mutex> lock(mutex);
     TORCH_CHECK(!aborted, "the group was aborted");
+    calling = Clock::now();
+  }
+  // Takes note of work that the library has taken. An aborted group has no communicator to be asked for a reason.
+  void end_call(int result, const char *call, const std::shared_ptr<c10::Event> &done) {
+    std::lock_guard<std::mutex> lock(mutex);
+    calling.reset();
+    TORCH_CHECK(!aborted, call, ": the group was aborted");
+    nccl.check(result, comm, call);
+    if (done) given.emplace_back(done, Clock::now());
+  }
+
+  template <class F> Work *give(const char *call, std::vector<Tensor> tensors, F &&work) {
+    std::lock_guard<std::timed_mutex> one(calls);
     for (const auto &tensor : tensors) TORCH_CHECK(tensor.is_contiguous(), call, " takes contiguous tensors");
-    streams.follow();
-    nccl.check(work(), comm, call);
-    auto *result = new NcclWork();
-    result->tensors = std::move(tensors);
-    if (streams.own) {
-      result->done = std::make_shared<c10::Event>(streams.own->device_type());
-      result->done->record(*streams.own);
-      given.emplace_back(result->done, Clock::now());
+    auto result = std::make_unique<NcclWork>();
+    std::shared_ptr<c10::Event> done;
+    begin_call();
+    int returned = ncclSuccess;
+    {
+      // Threads of backward passes and others may have another device.
+      c10::OptionalDeviceGuard guard;
+      if (streams.own) guard.reset_device(streams.own->device());
+      streams.follow();
+      returned = work();
+      if (streams.own) {
+        done = std::make_shared<c10::Event>(streams.own->device_type());
+        done->record(*streams.own);
+      }
     }
-    return result;
+    result->tensors = std::move(tensors);
+    result->done = done;
+    result->waits = waits;
+    end_call(returned, call, done);
+    return result.release();
   }
 
   Work *all_reduce(Tensor tensor) override {
@@ -297,18 +372,30 @@ struct NcclGroup : Group {
   }
 
   int64_t pending() override {
+    // One call at a time: a call under way finds errors itself.
+    std::unique_lock<std::timed_mutex> one(calls, std::try_to_lock);
     std::lock_guard<std::mutex> lock(mutex);
     if (aborted) return 0;
-    int result = ncclSuccess;
-    nccl.check(nccl.CommGetAsyncError(comm, &result), comm, "ncclCommGetAsyncError");
-    nccl.check(result, comm, "a collective of NCCL");
+    if (one) {
+      int result = ncclSuccess;
+      nccl.check(nccl.CommGetAsyncError(comm, &result), comm, "ncclCommGetAsyncError");
+      nccl.check(result, comm, "a collective of NCCL");
+    }
     while (!given.empty() && given.front().first->query()) given.pop_front();
-    return given.empty() ? 0 : since(given.front().second);
+    int64_t longest = calling ? since(*calling) : 0;
+    if (!given.empty()) longest = std::max(longest, since(given.front().second));
+    return longest;
   }
+  double waited() override { return waits->total(); }
   void abort() override {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (!aborted) nccl.CommAbort(comm);
-    aborted = true;
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (aborted) return;
+      aborted = true;
+    }
+    // A call that waits for a rank that has ended goes on until this; one that does not is let finish.
+    std::unique_lock<std::timed_mutex> one(calls, std::chrono::seconds(2));
+    nccl.CommAbort(comm);
   }
 };
 
@@ -444,6 +531,10 @@ Work *smx_broadcast(Group *group, const Tensor *tensor, int root) {
 
 int64_t smx_group_pending(Group *group) {
   return guarded([&] { return group->pending(); });
+}
+
+double smx_group_waited(Group *group) {
+  return guarded([&] { return group->waited(); });
 }
 
 void smx_group_abort(Group *group) {

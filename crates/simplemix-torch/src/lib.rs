@@ -33,7 +33,7 @@ pub use error::{Error, Result};
 pub use function::{function, records};
 pub use generator::{generator_state, set_generator_state};
 pub use gpus::Gpus;
-pub use gradients::{backward, gradient_kind, set_gradient, set_gradient_kind};
+pub use gradients::{Watched, backward, gradient_kind, set_gradient, set_gradient_kind, watch_gradients};
 pub use host::{Gate, gated, has_loops, rms_norm, rotated};
 pub use linear::linear;
 pub use many::{copy_all, norm, zero_all};

@@ -22,7 +22,9 @@
 #include <c10/core/Event.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <cstring>
 #include <limits>
@@ -81,6 +83,38 @@ struct Function : torch::autograd::Node {
     failed = false;
     TORCH_CHECK(done, label, ": ", failure);
     return all;
+  }
+};
+
+// A function of Rust that is told of leaves by their numbers; owned by the hooks until `drop`.
+struct Teller {
+  void *data;
+  void (*call)(void *data, int64_t leaf);
+  void (*drop)(void *data);
+};
+
+struct LeafHook : torch::autograd::FunctionPostHook {
+  const Teller &teller;
+  int64_t leaf;
+  LeafHook(const Teller &teller, int64_t leaf) : teller(teller), leaf(leaf) {}
+
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list &outputs,
+                                            const torch::autograd::variable_list &) override {
+    teller.call(teller.data, leaf);
+    return outputs;
+  }
+};
+
+// Hooks on the nodes that add gradients to leaves, which live as long as this.
+struct LeafHooks {
+  Teller teller;
+  std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> nodes;
+
+  explicit LeafHooks(Teller teller) : teller(teller) {}
+  LeafHooks(const LeafHooks &) = delete;
+  ~LeafHooks() {
+    for (auto &[node, key] : nodes) node->del_post_hook(key);
+    teller.drop(teller.data);
   }
 };
 
@@ -227,6 +261,23 @@ void smx_set_gradient_kind(Tensor *leaf, int kind) {
 int smx_gradient_kind(Tensor *leaf) {
   return guarded([&] { return static_cast<int>(leaf->grad_dtype().value_or(leaf->scalar_type())); });
 }
+
+// Tells `teller` of each leaf after a backward pass has come to it, whether it brought a gradient or not; takes the teller in
+// any case.
+LeafHooks *smx_leaf_hooks(Tensor *const *leaves, int64_t count, Teller teller) {
+  return guarded([&] {
+    auto hooks = std::make_unique<LeafHooks>(teller);
+    for (int64_t leaf = 0; leaf < count; ++leaf) {
+      auto node = torch::autograd::impl::grad_accumulator(*leaves[leaf]);
+      TORCH_CHECK(node != nullptr, "tensor ", leaf, " is no leaf");
+      const auto key = node->add_post_hook(std::make_unique<LeafHook>(hooks->teller, leaf));
+      hooks->nodes.emplace_back(std::move(node), key);
+    }
+    return hooks.release();
+  });
+}
+
+void smx_leaf_hooks_drop(LeafHooks *hooks) { delete hooks; }
 
 Tensor *smx_norm(Tensor *const *tensors, int64_t count) {
   return guarded([&] {

@@ -19,6 +19,13 @@ struct Closure {
     drop: unsafe extern "C" fn(*mut c_void),
 }
 
+#[repr(C)]
+struct Teller {
+    data: *mut c_void,
+    call: unsafe extern "C" fn(*mut c_void, i64),
+    drop: unsafe extern "C" fn(*mut c_void),
+}
+
 unsafe extern "C" {
     fn smx_take_error() -> *const c_char;
     fn smx_fail(text: *const u8, length: usize);
@@ -28,6 +35,8 @@ unsafe extern "C" {
     fn smx_has_memory(tensor: Pointer) -> bool;
     fn smx_set_gradient_kind(leaf: Pointer, kind: c_int);
     fn smx_gradient_kind(leaf: Pointer) -> c_int;
+    fn smx_leaf_hooks(leaves: *const Pointer, count: i64, teller: Teller) -> *mut c_void;
+    fn smx_leaf_hooks_drop(hooks: *mut c_void);
     fn smx_norm(tensors: *const Pointer, count: i64) -> Pointer;
     fn smx_copy_all(to: *const Pointer, from: *const Pointer, count: i64);
     fn smx_zero_all(tensors: *const Pointer, count: i64);
@@ -195,6 +204,48 @@ pub(crate) fn gradient_kind(leaf: &Tensor) -> Result<Kind> {
     let kind = unsafe { smx_gradient_kind(pointer(leaf)) };
     let kind = checked("reading the kind of a gradient", kind)?;
     Ok(KINDS.iter().find(|(_, number)| *number == kind).map_or(leaf.kind(), |(kind, _)| *kind))
+}
+
+/// A function that is told of leaves by their numbers, on any thread.
+pub(crate) type Tell = Box<dyn Fn(usize) + Send + Sync>;
+
+/// Hooks on leaves, until they are dropped.
+#[derive(Debug)]
+pub(crate) struct LeafHooks(*mut c_void);
+
+// SAFETY: the hooks are only kept and dropped, by one thread; what they call may be called by any.
+unsafe impl Send for LeafHooks {}
+// SAFETY: nothing is done through a shared reference.
+unsafe impl Sync for LeafHooks {}
+
+impl LeafHooks {
+    pub(crate) fn new(leaves: &[&Tensor], tell: Tell) -> Result<Self> {
+        let leaves = pointers(leaves);
+        let data: *mut Tell = Box::into_raw(Box::new(tell));
+        let teller = Teller { data: data.cast(), call: call_tell, drop: drop_tell };
+        // SAFETY: the tensors live until the call returns, which takes `data` and drops it once, after the last call of it.
+        let hooks = unsafe { smx_leaf_hooks(leaves.as_ptr(), leaves.len() as i64, teller) };
+        checked("watching gradients", Self(hooks))
+    }
+}
+
+impl Drop for LeafHooks {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, or null, which C++ deletes without effect; dropped once.
+        unsafe { smx_leaf_hooks_drop(self.0) }
+    }
+}
+
+unsafe extern "C" fn call_tell(data: *mut c_void, leaf: i64) {
+    // SAFETY: `data` is what `new` made and lives as long as the hooks.
+    let tell = unsafe { &*data.cast::<Tell>() };
+    // A panic may not cross into C++; the hook's owner learns of it by what is missing.
+    let _ = catch_unwind(AssertUnwindSafe(|| tell(leaf as usize)));
+}
+
+unsafe extern "C" fn drop_tell(data: *mut c_void) {
+    // SAFETY: `data` is what `new` made, and the hooks drop it once.
+    drop(unsafe { Box::from_raw(data.cast::<Tell>()) });
 }
 
 pub(crate) fn norm(tensors: &[&Tensor]) -> Result<Tensor> {

@@ -230,13 +230,15 @@ struct Watch<'a> {
     signs: Vec<Option<Sign>>,
     /// Time from which the store has not answered.
     silent: Option<Instant>,
+    /// Time from which a group has an error.
+    broken: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
     fn new(shared: &'a Shared, store: Store) -> Self {
         let slow = SLOW.min(shared.limit / 4);
         let (patience, signs) = (shared.limit - slow, vec![None; shared.place.size]);
-        Self { shared, slow, patience, store, beat: 0, signs, silent: None }
+        Self { shared, slow, patience, store, beat: 0, signs, silent: None, broken: None }
     }
 
     fn run(mut self) {
@@ -262,7 +264,10 @@ impl<'a> Watch<'a> {
             self.store.add("heard", 1)?;
             return Ok(Some(Failure::Rank { rank, found }));
         }
-        let pending = self.pending().unwrap_or(self.slow);
+        let pending = match self.pending() {
+            Ok(pending) => pending,
+            Err(error) => return self.behind(&error),
+        };
         if !is_broken && pending < self.slow {
             // Signs that were seen before would look old.
             self.signs.fill(None);
@@ -270,6 +275,22 @@ impl<'a> Watch<'a> {
         }
         self.read_signs()?;
         Ok(if is_broken { self.silent_rank(SILENCE) } else { self.late_rank(&doing, pending) })
+    }
+
+    /// The failure behind an error of a group that none of its calls has met, as of a GPU's connection: another rank's end, else this
+    /// rank's own.
+    fn behind(&mut self, error: &Error) -> Result<Option<Failure>> {
+        let since = *self.broken.get_or_insert_with(super::now);
+        self.read_signs()?;
+        if let Some(failure) = self.silent_rank(SILENCE) {
+            return Ok(Some(failure));
+        }
+        if since.elapsed() < SILENCE * 3 {
+            return Ok(None);
+        }
+        let (rank, found) = (self.shared.place.rank, format!("failed: {error}"));
+        self.store.tell_failure(rank, &found)?;
+        Ok(Some(Failure::Rank { rank, found }))
     }
 
     fn pending(&self) -> Result<Duration> {

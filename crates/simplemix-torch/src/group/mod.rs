@@ -74,7 +74,7 @@ pub struct Traffic {
     /// Bytes that this rank has to send by the theory of rings: for N processes `2 (N - 1) / N` of an all-reduced tensor,
     /// `(N - 1) / N` of a whole one that is gathered or scattered, all of one that rank 0 broadcasts.
     pub bytes: u64,
-    /// Time that this rank has waited for others.
+    /// Time that this rank has waited for others: its host, and its GPU, whose time is known once it is done with what came before.
     pub waited: Duration,
 }
 
@@ -159,8 +159,12 @@ impl Group {
     }
 
     /// Work done by now.
-    pub fn traffic(&self) -> Traffic {
-        *counted(&self.traffic)
+    ///
+    /// # Errors
+    /// [`Error::Torch`] if the device is lost.
+    pub fn traffic(&self) -> Result<Traffic> {
+        let traffic = *counted(&self.traffic);
+        Ok(Traffic { waited: traffic.waited + self.native.waited()?, ..traffic })
     }
 
     /// Tells the others what this rank does, so that an error can say it: a rank that others wait for counts as standing still

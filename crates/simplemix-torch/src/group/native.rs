@@ -47,6 +47,7 @@ unsafe extern "C" {
     fn smx_all_gather(group: *mut c_void, output: Pointer, input: Pointer) -> *mut c_void;
     fn smx_broadcast(group: *mut c_void, tensor: Pointer, root: c_int) -> *mut c_void;
     fn smx_group_pending(group: *mut c_void) -> i64;
+    fn smx_group_waited(group: *mut c_void) -> f64;
     fn smx_group_abort(group: *mut c_void);
     fn smx_group_drop(group: *mut c_void);
     fn smx_work_wait(work: *mut c_void, limit: i64) -> bool;
@@ -187,6 +188,13 @@ impl Group {
         // SAFETY: the group lives as long as `self`.
         let time = unsafe { smx_group_pending(self.group) };
         checked("asking for the work of a group", Duration::from_millis(time.max(0) as u64))
+    }
+
+    /// Time for which the device has waited for work.
+    pub(super) fn waited(&self) -> Result<Duration> {
+        // SAFETY: as above.
+        let time = unsafe { smx_group_waited(self.group) };
+        checked("asking for the time that a device has waited", Duration::from_secs_f64(time.max(0.0) / 1e3))
     }
 
     pub(super) fn abort(&self) -> Result<()> {

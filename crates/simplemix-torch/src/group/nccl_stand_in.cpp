@@ -1,4 +1,5 @@
 // A library with NCCL's C interface for ranks that are threads of one process and tensors of the host, for tests.
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -16,6 +17,7 @@ struct Shared {
   std::condition_variable changed;
   int size = 0, come = 0, round = 0;
   bool aborted = false;
+  std::atomic<bool> is_broken{false};
   std::vector<const void *> inputs;
   std::vector<void *> outputs;
 
@@ -117,12 +119,14 @@ int ncclCommAbort(ncclComm *comm) {
   comm->shared->changed.notify_all();
   return 0;
 }
-int ncclCommGetAsyncError(ncclComm *, int *result) {
-  *result = 0;
+int ncclCommGetAsyncError(ncclComm *comm, int *result) {
+  *result = comm->shared->is_broken ? 6 : 0;
   return 0;
 }
+// A sum of 13 numbers is one in which a connection breaks.
 int ncclAllReduce(const void *input, void *output, size_t count, int kind, int, ncclComm *comm, void *) {
   auto &shared = *comm->shared;
+  if (count == 13) shared.is_broken = true;
   return shared.together(comm->rank, input, output, [&] {
     const auto result = sum(shared, 0, count, kind);
     for (void *to : shared.outputs) std::memcpy(to, result.data(), result.size());

@@ -95,7 +95,7 @@ fn collectives(backend: Backend, size: usize, kinds: &[Kind]) {
             assert_eq!(values(&told), [size as f64 - 1.0; 2], "{kind:?}");
         }
         group.barrier("the end").unwrap();
-        let traffic = group.traffic();
+        let traffic = group.traffic().unwrap();
         group.leave().unwrap();
         traffic
     });
@@ -129,7 +129,7 @@ fn sums_have_the_same_bits_in_each_run_and_work_is_done_in_order() {
             let works: Vec<Work> =
                 tensors.iter().map(|tensor| group.all_reduce(tensor, "gradients").unwrap()).collect();
             works.into_iter().for_each(|work| work.wait().unwrap());
-            let traffic = group.traffic();
+            let traffic = group.traffic().unwrap();
             assert_eq!(traffic.bytes, 5 * 2 * (10_001 * 4 * 2 / 3));
             let all = Tensor::stack(&tensors, 0);
             group.leave().unwrap();
@@ -178,6 +178,47 @@ fn a_rank_that_ends_without_a_word_is_named() {
     for rank in [0, 1, 3] {
         assert!(found[rank].contains("rank 2 has ended, was killed or stands still"), "{found:?}");
         assert!(found[rank].contains("reading pairs"), "{found:?}");
+    }
+}
+
+/// NCCL connects in the first call, which waits for the others.
+#[test]
+fn a_rank_that_does_not_come_into_a_call_of_nccl_is_named() {
+    let start = Instant::now();
+    let found = on_ranks(Backend::Nccl, 2, 4, |group| {
+        if group.rank() == 1 {
+            group.does("sampling");
+            return text(loop {
+                if let Err(error) = group.check() {
+                    break Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            });
+        }
+        let reason = text(group.barrier("gradients"));
+        group.fail(&reason);
+        reason
+    });
+    assert!(found[0].starts_with("rank 1 lives, and has not come to what rank 0 has waited for"), "{found:?}");
+    assert!(found[1].starts_with("rank 0 failed: rank 1 lives"), "{found:?}");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_error_of_nccl_that_no_call_returns_ends_all_ranks() {
+    let found = on_ranks(Backend::Nccl, 2, 60, |group| {
+        let sum = Tensor::ones([13], (Kind::Float, Device::Cpu));
+        group.all_reduce(&sum, "gradients").unwrap().wait().unwrap();
+        text(loop {
+            if let Err(error) = group.check() {
+                break Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        })
+    });
+    for text in found {
+        let told = text.starts_with("rank 0 failed: ") || text.starts_with("rank 1 failed: ");
+        assert!(told && text.contains("a collective of NCCL: remote process exited"), "{text}");
     }
 }
 
