@@ -46,7 +46,7 @@ fn alone(setting: &Setting, kind: Kind) -> Result<Found> {
     group.agree("check", "yes")?;
     let errors = [summed, scattered, gathered, sent].map(|found| relative(&found, &given));
     let backend = format!("{:?}", group.backend()).to_lowercase();
-    let traffic = group.traffic();
+    let traffic = group.traffic()?;
     group.leave()?;
     Ok(Found::within(0.0, errors).note("backend", backend).note("calls", traffic.calls))
 }

@@ -9,11 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::adamw::Piece;
 use crate::error::{Error, Result};
+use crate::sending::Sum;
 use crate::span::{Member, Span, padded};
 use crate::team::Team;
-
-/// Bytes of gradients in a bucket, as in PyTorch's DistributedDataParallel.
-const BYTES: usize = 25 << 20;
 
 /// Some parameters' gradients, and weights where they are sharded.
 #[derive(Debug)]
@@ -25,12 +23,14 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Buckets of those `parameters` that `numbers` name, which get their gradients there, and with `shards` their weights.
+    /// Buckets of those `parameters` that `numbers` name, which get their gradients there, and with `shards` their weights. Each holds
+    /// about `bytes` of gradients.
     pub(crate) fn all(
         parameters: &[(String, Tensor)],
         numbers: Vec<usize>,
         team: &Team,
         shards: bool,
+        bytes: usize,
     ) -> Result<Vec<Self>> {
         let mut rest = numbers;
         let mut all = Vec::new();
@@ -43,7 +43,7 @@ impl Bucket {
                 let count = tensor(parameter).numel() as i64;
                 members.push(Member { parameter, start: held, count });
                 held += count;
-                let is_full = held as usize * size_of::<f32>() >= BYTES;
+                let is_full = held as usize * size_of::<f32>() >= bytes;
                 next = rest.pop_if(|number| !is_full && sort(*number) == sort(first));
             }
             all.push(Self::new(parameters, members, padded(held, team), shards)?);
@@ -95,15 +95,14 @@ impl Bucket {
         self.span().here(team).map(piece).collect()
     }
 
-    /// Begins to add up the gradients: all of them, or this process's part.
-    pub(crate) fn begin_sum(&self, team: &Team) -> Result<Option<Work>> {
-        const DOING: &str = "adding up gradients";
-        let Some(group) = team.group() else { return Ok(None) };
-        let (first, count) = self.part(team);
-        Ok(Some(match self.weights {
-            None => group.all_reduce(&self.gradients, DOING)?,
-            Some(_) => group.reduce_scatter(&self.gradients.narrow(0, first, count), &self.gradients, DOING)?,
-        }))
+    /// Numbers of the parameters here, in their order.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|member| member.parameter)
+    }
+
+    /// Gradients to be added up: all of them, or this process's part.
+    pub(crate) fn sum(&self, team: &Team) -> Sum {
+        Sum { gradients: self.gradients.shallow_clone(), part: self.weights.as_ref().map(|_| self.part(team)) }
     }
 
     /// Begins to gather the weights that each process has updated.

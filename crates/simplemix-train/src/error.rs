@@ -205,6 +205,19 @@ pub enum Error {
     /// The sources could not be mixed as asked.
     #[error(transparent)]
     Mix(#[from] simplemix_mix::Error),
+    /// A backward pass came to a parameter again after its gradient had gone to the other processes.
+    #[error(
+        "the gradient of `{name}` was added to {times} times by the last backward pass of an update, expected {expected}: it had gone \
+         to the other processes by then, so that their sum would lack a part; please report this"
+    )]
+    LateGradient {
+        /// Name of the parameter.
+        name: String,
+        /// Number of times that the pass has come to it.
+        times: u32,
+        /// Number of times that the first update has shown.
+        expected: u32,
+    },
     /// The model could not be loaded, run or saved.
     #[error(transparent)]
     Model(#[from] simplemix_model::Error),

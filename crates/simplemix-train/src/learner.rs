@@ -111,6 +111,12 @@ pub trait Learner {
         Ok(())
     }
 
+    /// Whether [`Learner::regularise`] adds gradients. Several processes add up all gradients after it then, in place of while the
+    /// last backward pass of an update runs.
+    fn regularises(&self) -> bool {
+        false
+    }
+
     /// Adds gradients of batch-level regularisers, after all micro-batches of update `step`. Returns metrics; a NaN
     /// among them counts as a NaN loss.
     ///
@@ -175,6 +181,19 @@ pub trait Learner {
 
 /// Weights in training with their gradients and optimiser state. [`crate::Trainee`] implements it for tensors.
 pub trait Trainable {
+    /// Announces that the next backward pass is this process's last one of the update: from now on gradients may go to the other
+    /// processes as soon as they are final.
+    fn begin_last_pass(&self) {}
+
+    /// Begins to add up the gradients of all processes, as far as the last pass has not. Every process calls this after its passes,
+    /// however many there were.
+    ///
+    /// # Errors
+    /// [`crate::Error::LateGradient`]; [`crate::Error::Torch`] if another process has failed.
+    fn begin_sum(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Adds up the accumulated gradients of all processes; nothing is to be done for one alone.
     ///
     /// # Errors
@@ -201,7 +220,7 @@ pub trait Trainable {
         Movement::Parameters
     }
 
-    /// Clears the accumulated gradients without an update.
+    /// Clears the accumulated gradients without an update, once sums that are begun are done.
     ///
     /// # Errors
     /// Failures of the device.

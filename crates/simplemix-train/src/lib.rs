@@ -30,6 +30,7 @@ mod reward;
 mod run;
 mod run_folder;
 mod schedule;
+mod sending;
 mod sft;
 mod sharded;
 mod sides;

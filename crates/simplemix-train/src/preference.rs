@@ -354,6 +354,10 @@ impl Learner for PreferenceLearner<'_> {
         Ok(self.policy.in_training.idle_pass(true)?)
     }
 
+    fn regularises(&self) -> bool {
+        self.hypo.is_some()
+    }
+
     fn regularise(&mut self, step: u64, batch: &[usize]) -> Result<Vec<(&'static str, f64)>> {
         let Some(hypo) = &self.hypo else { return Ok(Vec::new()) };
         let count = hypo.settings().prompts_of(batch.len());

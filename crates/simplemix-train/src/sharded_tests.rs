@@ -4,7 +4,7 @@ use simplemix_torch::has_memory;
 
 use super::*;
 use crate::adamw::OptimizerSettings;
-use crate::config::Shard;
+use crate::config::{ParallelSettings, Shard};
 use crate::learner::Trainable;
 use crate::trainee::Trainee;
 
@@ -63,17 +63,18 @@ fn a_process_holds_a_quarter_and_gathers_two_layers() {
         let sharded = divided(&mut model, &team);
         let parameters = model.trainable_parameters();
         let settings = OptimizerSettings::default();
-        let trainee = Trainee::together(parameters, &settings, team.clone(), Shard::All, Some(Arc::clone(&sharded)));
+        let parallel = ParallelSettings { shard: Shard::All, ..ParallelSettings::default() };
+        let trainee = Trainee::together(parameters, &settings, team.clone(), &parallel, Some(Arc::clone(&sharded)));
         let mut trainee = trainee.unwrap();
         let mut packed = Packed::new();
         packed.push(&[1, 2, 3 + group.rank() as u32]).unwrap();
-        let before = group.traffic().bytes;
+        let before = group.traffic().unwrap().bytes;
         let pass = model.checkpointed(&packed).unwrap();
         pass.hidden().square().sum(Kind::Float).backward();
         pass.backward().unwrap();
         // Forward and again backward, but the root and the last layer once; gradients once. All f32, three quarters of it sent.
         let numbers = (ROOT + 8 * LAYER) + 7 * LAYER + (ROOT + 8 * LAYER);
-        assert_eq!(group.traffic().bytes - before, 4 * numbers * 3 / 4);
+        assert_eq!(group.traffic().unwrap().bytes - before, 4 * numbers * 3 / 4);
         trainee.update(1e-3, 1.0).unwrap();
 
         // Weights, gradients and two moments of f32 numbers.
@@ -156,7 +157,8 @@ fn updates_of_parts_are_those_of_the_whole_in_half_precision_too() {
             let sharded = divide.sharded.take().expect("divided while it is read");
             model.set_residence(sharded.clone());
             let parameters = model.trainable_parameters();
-            let trainee = Trainee::together(parameters, &settings, team.clone(), Shard::All, Some(sharded.clone()));
+            let parallel = ParallelSettings { shard: Shard::All, ..ParallelSettings::default() };
+            let trainee = Trainee::together(parameters, &settings, team.clone(), &parallel, Some(sharded.clone()));
             let mut trainee = trainee.unwrap();
             let mut packed = Packed::new();
             packed.push(&tokens).unwrap();

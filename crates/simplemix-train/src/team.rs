@@ -33,6 +33,11 @@ impl Team {
         self.together.as_ref().map(|together| &*together.group)
     }
 
+    /// As [`Team::group`], to be kept.
+    pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
+        self.together.as_ref().map(|together| Arc::clone(&together.group))
+    }
+
     /// Number of this process.
     pub fn rank(&self) -> usize {
         self.group().map_or(0, Group::rank)
@@ -46,11 +51,6 @@ impl Team {
     /// Whether this process writes files and shows progress.
     pub fn is_first(&self) -> bool {
         self.rank() == 0
-    }
-
-    /// The group, where there are several processes, to be kept.
-    pub(crate) fn shared_group(&self) -> Option<Arc<Group>> {
-        self.together.as_ref().map(|together| Arc::clone(&together.group))
     }
 
     /// This process's part of `all`, dealt in turn.
@@ -250,3 +250,7 @@ impl Team {
 fn read(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(Vec::try_from(tensor.to_device(Device::Cpu)).map_err(simplemix_torch::Error::from)?)
 }
+
+#[cfg(test)]
+#[path = "team_tests.rs"]
+pub(crate) mod tests;

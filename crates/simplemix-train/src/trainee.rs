@@ -11,9 +11,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::adamw::{AdamW, Movement, OptimizerSettings, Slot};
 use crate::buckets::Bucket;
-use crate::config::Shard;
+use crate::config::{ParallelSettings, Shard};
 use crate::error::{At, Error, Result};
 use crate::learner::Trainable;
+use crate::sending::Sending;
 use crate::sharded::{Sharded, restore_weights, save_weights};
 use crate::span::Span;
 use crate::team::Team;
@@ -29,6 +30,7 @@ pub struct Trainee {
     team: Team,
     /// Memory of the gradients, and of sharded weights, where there are several processes.
     buckets: Vec<Bucket>,
+    sending: Option<Sending>,
     shard: Shard,
     /// Places of the optimiser's pieces, where it is sharded.
     spans: Vec<Span>,
@@ -41,11 +43,11 @@ impl Trainee {
     /// # Errors
     /// Errors of [`AdamW::new`].
     pub fn new(parameters: Vec<(String, Tensor)>, settings: &OptimizerSettings) -> Result<Self> {
-        Self::together(parameters, settings, Team::default(), Shard::None, None)
+        Self::together(parameters, settings, Team::default(), &ParallelSettings::default(), None)
     }
 
-    /// As [`Trainee::new`], with gradients that all processes of `team` add up, and with what `shard` names divided among them;
-    /// `sharded` holds the weights that are divided already.
+    /// As [`Trainee::new`], with gradients that all processes of `team` add up, and with what `parallel.shard` names divided among
+    /// them; `sharded` holds the weights that are divided already.
     ///
     /// # Errors
     /// Errors of [`AdamW::new`].
@@ -53,7 +55,7 @@ impl Trainee {
         parameters: Vec<(String, Tensor)>,
         settings: &OptimizerSettings,
         team: Team,
-        shard: Shard,
+        parallel: &ParallelSettings,
         sharded: Option<Arc<Sharded>>,
     ) -> Result<Self> {
         for (_, parameter) in &parameters {
@@ -63,15 +65,16 @@ impl Trainee {
                 simplemix_torch::set_gradient_kind(parameter, Kind::Float)?;
             }
         }
-        let shard = if team.size() > 1 { shard } else { Shard::None };
+        let shard = if team.size() > 1 { parallel.shard } else { Shard::None };
         let is_whole = |number: &usize| sharded.as_ref().is_none_or(|sharded| !sharded.has(&parameters[*number].0));
         let buckets = match team.size() {
             1 => Vec::new(),
             _ => {
                 let whole = (0..parameters.len()).filter(is_whole).collect();
-                Bucket::all(&parameters, whole, &team, shard != Shard::None)?
+                Bucket::all(&parameters, whole, &team, shard != Shard::None, parallel.bucket_bytes())?
             }
         };
+        let sending = Sending::new(&parameters, &buckets, &team)?;
         let mut spans = Vec::new();
         let optimizer = match shard {
             Shard::None => AdamW::new(&parameters, settings)?,
@@ -84,7 +87,7 @@ impl Trainee {
                 AdamW::of_pieces(&parameters, pieces.into_iter().flatten().collect(), settings)?
             }
         };
-        Ok(Self { parameters, optimizer, team, buckets, shard, spans, sharded })
+        Ok(Self { parameters, optimizer, team, buckets, sending, shard, spans, sharded })
     }
 
     /// Writes the optimiser's state to `path`, or helps the process that does.
@@ -108,17 +111,8 @@ impl Trainee {
                 for &suffix in span.state_names() {
                     let own = here.get(&member.parameter).map(|slot| slot.part(suffix));
                     let shape = parameter.size();
-                    let make = {
-                        let shape = shape.clone();
-                        move || {
-                            let row = span.state(&self.team, member, own)?;
-                            if self.team.is_first() {
-                                // Others wait while it is written.
-                                self.team.does_at_length("writing a checkpoint");
-                            }
-                            Ok(row.f_view(shape.as_slice())?)
-                        }
-                    };
+                    let view = shape.clone();
+                    let make = move || Ok(span.state(&self.team, member, own)?.f_view(view.as_slice())?);
                     let tensor = Deferred { kind: Kind::Float, shape, make: Box::new(make) };
                     all.push((format!("{name}.{suffix}"), tensor));
                 }
@@ -156,9 +150,18 @@ impl Trainee {
 }
 
 impl Trainable for Trainee {
+    fn begin_last_pass(&self) {
+        if let Some(sending) = &self.sending {
+            sending.begin_last();
+        }
+    }
+
+    fn begin_sum(&self) -> Result<()> {
+        self.sending.as_ref().map_or(Ok(()), Sending::begin_rest)
+    }
+
     fn sum_gradients(&self) -> Result<()> {
-        let works: Vec<_> = self.buckets.iter().map(|bucket| bucket.begin_sum(&self.team)).collect::<Result<_>>()?;
-        works.into_iter().flatten().try_for_each(|work| Ok(work.wait()?))
+        self.sending.as_ref().map_or(Ok(()), Sending::finish)
     }
 
     fn gradient_norm(&self) -> Result<f64> {
@@ -200,7 +203,8 @@ impl Trainable for Trainee {
     }
 
     fn discard(&mut self) -> Result<()> {
-        if !self.buckets.is_empty() {
+        if let Some(sending) = &self.sending {
+            sending.wait()?;
             return self.clear();
         }
         let _guard = tch::no_grad_guard();
@@ -246,3 +250,7 @@ impl Trainable for Trainee {
         restore_weights(&folder.join(weights::WEIGHTS), &self.parameters, self.sharded())
     }
 }
+
+#[cfg(test)]
+#[path = "trainee_tests.rs"]
+mod tests;

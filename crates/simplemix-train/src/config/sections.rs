@@ -75,9 +75,18 @@ section! {
         /// Parts of the run's memory that are divided among the processes: nothing; the optimiser's moments and f32 copies; or
         /// weights and gradients too, each layer gathered while it runs, with activation checkpointing.
         shard: Shard = Shard::None;
+        /// Gradients, in megabytes of 2^20 bytes, that are sent in one call, while the backward pass still computes the next ones.
+        bucket_mb: f64 = 25.0, in above(0.0), unit "MiB", from "PyTorch";
         /// Time after which a process that the others wait for, and that does nothing new, is an error; if not set, 120 s on CPUs and
         /// 600 s on GPUs.
         time_limit: Option<f64> = None, in above(0.0), unit "seconds";
+    }
+}
+
+impl ParallelSettings {
+    /// Bytes of gradients in a bucket.
+    pub(crate) fn bucket_bytes(&self) -> usize {
+        (self.bucket_mb * f64::from(1 << 20)) as usize
     }
 }
 

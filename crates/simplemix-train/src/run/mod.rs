@@ -310,8 +310,8 @@ impl Run {
         let resume = resume != Resume::No;
         let trained = shapes::trained(&self.config, start.trainable())?;
         let sharded = self.divide_rest(&mut start)?;
-        let optimizer = &self.config.optimizer;
-        let trainee = Trainee::together(trained, optimizer, team.clone(), self.config.parallel.shard, sharded)?;
+        let (optimizer, parallel) = (&self.config.optimizer, &self.config.parallel);
+        let trainee = Trainee::together(trained, optimizer, team.clone(), parallel, sharded)?;
         let (options, seed) = (self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
         let device = start.device();

@@ -1,6 +1,7 @@
 //! Several processes train as one does: here they are threads, each with its own model and connections.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use simplemix_torch::group::{Group, GroupOptions, Place, StoreKeeper};
 use simplemix_train::Team;
@@ -23,14 +24,24 @@ fn place(rank: usize, size: usize, port: u16) -> Place {
 
 /// Runs `config` with `size` processes; what each has finished.
 pub(super) fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
+    together_watched(config, size, resume, |_| StopAt(stop_at, Cell::new(0)))
+}
+
+/// As [`together`], each process watched by what `watch` makes for its rank.
+fn together_watched<W: Watch>(
+    config: &TrainConfig,
+    size: usize,
+    resume: bool,
+    watch: impl Fn(usize) -> W + Sync,
+) -> Vec<Finished> {
     let keeper = StoreKeeper::open().unwrap();
-    let work = |place: Place| {
+    let work = &|place: Place| {
         let mut options = GroupOptions::for_device(Device::Cpu);
         options.interface = Some("lo".to_owned());
         let group = Arc::new(Group::open(&place, Device::Cpu, &options).unwrap());
         let run = Run::with_pairs(config.clone(), config.model.as_ref().unwrap(), &pairs(24), &pairs(4)).unwrap();
         let run = run.with_team(Team::new(Arc::clone(&group), Device::Cpu));
-        let finished = run.start(resume.into(), &mut StopAt(stop_at, Cell::new(0))).unwrap();
+        let finished = run.start(resume.into(), &mut watch(place.rank)).unwrap();
         Arc::into_inner(group).unwrap().leave().unwrap();
         finished
     };
@@ -76,8 +87,9 @@ pub(super) fn check(name: &str, settings: &str, sizes: &[usize]) {
 fn check_long(name: &str, steps: u64, settings: &str, sizes: &[usize]) {
     let dir = Dir::new();
     let config = |output: &str| {
-        let text = format!("max_steps = {steps}\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\n{settings}");
-        dir.with(output, &text)
+        // Many buckets.
+        let common = "batch.batch_size = 7\noptimizer.learning_rate = 1e-4\nparallel.bucket_mb = 0.01";
+        dir.with(output, &format!("max_steps = {steps}\n{common}\n{settings}"))
     };
     let one = train(config("one"));
     for &size in sizes {
@@ -99,6 +111,8 @@ fn several_processes_learn_what_one_learns() {
     check("a sharded optimiser of LoRA", "lora = { rank = 4 }\nparallel.shard = 'optimizer'", &[3]);
     check("LoRA with dropout", "lora = { rank = 4, dropout = 0.2 }", &[2]);
     check("a moving reference", "reference = { source = 'on-the-fly', sync_every = 4 }", &[2]);
+    check("several passes an update", "batch.micro_batch_tokens = 60", &[2, 3]);
+    check("recomputed layers", "memory.activation_checkpointing = true\nbatch.micro_batch_tokens = 60", &[2]);
     // Updates of 7 pairs leave two of nine processes without one.
     check("more processes than pairs", "", &[9]);
 }
@@ -268,4 +282,34 @@ fn the_whole_matrix() {
     for shard in ["none", "optimizer", "all"] {
         check_long(&format!("fewer pairs than processes, {shard}"), 30, &format!("parallel.shard = '{shard}'"), &[9]);
     }
+}
+
+/// A process that is slow, whose fellows wait for it.
+struct Slow(Duration);
+
+impl Watch for Slow {
+    fn is_interrupted(&self) -> bool {
+        // Asked once an update, after the passes.
+        std::thread::sleep(self.0);
+        false
+    }
+}
+
+#[test]
+fn time_for_which_a_slow_process_is_waited_for_is_a_metric() {
+    let dir = Dir::new();
+    let waited = |output: &str, slow: Duration| {
+        let config = dir.with(output, "max_steps = 3\nbatch.batch_size = 4");
+        let watch = |rank: usize| Slow(if rank == 1 { slow } else { Duration::ZERO });
+        let found = together_watched(&config, 2, false, watch);
+        let records = found[0].records().unwrap();
+        let of = |name: &str| records.iter().filter_map(|record| record.get(name)).collect::<Vec<_>>();
+        let (sent, waited) = (of("processes/sent_gb"), of("processes/seconds_waited"));
+        assert!(sent.len() == 3 && waited.len() == 3 && sent.iter().all(|sent| *sent > 0.0));
+        waited.into_iter().fold(0.0, f64::max)
+    };
+    let slow = Duration::from_secs(2);
+    // Less than the whole, as the process that waits may be the later one by itself.
+    assert!(waited("slow", slow) > 1.0);
+    assert!(waited("quick", Duration::ZERO) < 1.0);
 }
