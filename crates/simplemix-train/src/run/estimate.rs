@@ -251,7 +251,7 @@ impl<'a> Needs<'a> {
         self.config.memory.activation_checkpointing || self.config.parallel.shard == Shard::All
     }
 
-    /// What a process holds where weights and gradients are divided. `whole` has the bytes of weights that stay whole, and all
+    /// Memory that a process holds where weights and gradients are divided. `whole` has the bytes of weights that stay whole, and all
     /// gradients and states of the optimiser.
     fn divided(
         &self,
