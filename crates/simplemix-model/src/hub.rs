@@ -9,6 +9,9 @@ use crate::not_a_model;
 #[cfg(feature = "hub")]
 use crate::weights::{WEIGHTS, WEIGHTS_INDEX};
 
+/// The revision of which nothing else is said.
+const MAIN: &str = "main";
+
 /// Files that not every model has.
 #[cfg(feature = "hub")]
 const OPTIONAL: &[&str] = &[
@@ -24,9 +27,19 @@ const OPTIONAL: &[&str] = &[
     "video_preprocessor_config.json",
 ];
 
-/// The folder of `model`: the path itself, or the hub's model of that id, downloaded into the hub's cache.
+/// Files of a repository at a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The commit that the revision stands for.
+    pub commit: String,
+    /// Paths of all files in the repository.
+    pub files: Vec<String>,
+}
+
+/// The folder of `model`: the path itself, or the hub's model of that id, downloaded into the hub's cache. After an `@` follows the
+/// revision, a branch, a tag or a commit: `HuggingFaceTB/SmolLM3-3B-checkpoints@it-SFT`; without it, `main`.
 ///
-/// `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and the token file are honoured as by `huggingface_hub`. The token is sent
+/// `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_TOKEN` and the token file are honoured as by `huggingface_hub`. The token is sent
 /// to the endpoint and to no place that it redirects to.
 ///
 /// # Errors
@@ -34,7 +47,7 @@ const OPTIONAL: &[&str] = &[
 /// (feature `hub`); [`Error::NotAModel`] for a path that is known to be something else than a model folder.
 pub fn resolve(model: &Path) -> Result<PathBuf> {
     match hub_id(model) {
-        Some(id) => fetch(id, true),
+        Some((id, revision)) => fetch(id, revision, true),
         None => not_a_model::check(model).map(|()| model.to_owned()),
     }
 }
@@ -45,23 +58,25 @@ pub fn resolve(model: &Path) -> Result<PathBuf> {
 /// As [`resolve`].
 pub fn resolve_without_weights(model: &Path) -> Result<PathBuf> {
     match hub_id(model) {
-        Some(id) => fetch(id, false),
+        Some((id, revision)) => fetch(id, revision, false),
         None => resolve(model),
     }
 }
 
 #[cfg(not(feature = "hub"))]
-fn fetch(id: &str, _: bool) -> Result<PathBuf> {
-    let reason = "there is no such folder, and this build has no access to the hub; build it with `--features hub`";
-    Err(Error::Hub { id: id.to_owned(), reason: reason.to_owned() })
+fn fetch(id: &str, _: &str, _: bool) -> Result<PathBuf> {
+    Err(Error::Hub { id: id.to_owned(), reason: ABSENT.to_owned() })
 }
+
+#[cfg(not(feature = "hub"))]
+const ABSENT: &str = "this build has no access to the hub; build it with `--features hub`";
 
 /// Downloads a model into the hub's cache, with its weights or without.
 #[cfg(feature = "hub")]
-fn fetch(id: &str, with_weights: bool) -> Result<PathBuf> {
+fn fetch(id: &str, revision: &str, with_weights: bool) -> Result<PathBuf> {
     let failed = |reason: String| Error::Hub { id: id.to_owned(), reason };
     let hub = Hub::from_env();
-    let repo = Repo { kind: Kind::Model, id };
+    let repo = Repo { kind: Kind::Model, id, revision };
     let get = |name: &str| hub.get(repo, name);
     let config = get("config.json").map_err(failed)?;
     get("tokenizer.json").map_err(failed)?;
@@ -81,7 +96,7 @@ fn fetch(id: &str, with_weights: bool) -> Result<PathBuf> {
 /// [`Error::Hub`] if the hub cannot be reached or has no such file.
 #[cfg(feature = "hub")]
 pub fn dataset_file(id: &str, name: &str, may_fetch: bool) -> Result<Option<PathBuf>> {
-    let (hub, repo) = (Hub::from_env(), Repo { kind: Kind::Dataset, id });
+    let (hub, repo) = (Hub::from_env(), Repo { kind: Kind::Dataset, id, revision: MAIN });
     match hub.cached(repo, name) {
         None if may_fetch => {
             hub.get(repo, name).map(Some).map_err(|reason| Error::Hub { id: format!("{id}/{name}"), reason })
@@ -90,9 +105,33 @@ pub fn dataset_file(id: &str, name: &str, may_fetch: bool) -> Result<Option<Path
     }
 }
 
-/// `owner/name`, where no such folder exists.
-fn hub_id(model: &Path) -> Option<&str> {
-    let text = model.to_str()?;
+/// Files of the data set `id` on the hub at a revision: a branch, a tag or a commit.
+///
+/// # Errors
+/// [`Error::Hub`] if the hub cannot be reached, has no such data set, or is not part of this build (feature `hub`).
+pub fn dataset_listing(id: &str, revision: &str) -> Result<Listing> {
+    #[cfg(feature = "hub")]
+    let listing = Hub::from_env().listing(Repo { kind: Kind::Dataset, id, revision });
+    #[cfg(not(feature = "hub"))]
+    let listing = Err(format!("{revision}: {ABSENT}"));
+    listing.map_err(|reason| Error::Hub { id: id.to_owned(), reason })
+}
+
+/// A file of the data set `id` on the hub at a revision, downloaded into the hub's cache if it is not there.
+///
+/// # Errors
+/// As [`dataset_listing`].
+pub fn dataset_file_at(id: &str, revision: &str, name: &str) -> Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    let file = Hub::from_env().get(Repo { kind: Kind::Dataset, id, revision }, name);
+    #[cfg(not(feature = "hub"))]
+    let file = Err(format!("{revision}: {ABSENT}"));
+    file.map_err(|reason| Error::Hub { id: format!("{id}/{name}"), reason })
+}
+
+/// Owner, name and revision, where no such folder exists.
+fn hub_id(model: &Path) -> Option<(&str, &str)> {
+    let (text, revision) = model.to_str().map(|text| text.split_once('@').unwrap_or((text, MAIN)))?;
     let named = |part: &str| {
         !part.is_empty()
             && part != "."
@@ -100,7 +139,7 @@ fn hub_id(model: &Path) -> Option<&str> {
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     let (owner, name) = text.split_once('/')?;
-    (!model.exists() && named(owner) && named(name)).then_some(text)
+    (!model.exists() && named(owner) && named(name)).then_some((text, revision))
 }
 
 /// One file of weights, or the shards that the index names.
@@ -124,6 +163,7 @@ mod tests {
         for path in ["src", "./a/b", "/a/b", "a", "a/b/c", "../b", "a/..", "a b/c"] {
             assert_eq!(hub_id(Path::new(path)), None, "{path}");
         }
-        assert_eq!(hub_id(Path::new("HuggingFaceTB/SmolLM2-135M")), Some("HuggingFaceTB/SmolLM2-135M"));
+        assert_eq!(hub_id(Path::new("HuggingFaceTB/SmolLM2-135M")), Some(("HuggingFaceTB/SmolLM2-135M", "main")));
+        assert_eq!(hub_id(Path::new("a/b@refs/pr/1")), Some(("a/b", "refs/pr/1")));
     }
 }

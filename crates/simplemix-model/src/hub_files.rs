@@ -14,6 +14,8 @@ use ureq::Agent;
 use ureq::http::Response;
 use url::Url;
 
+use crate::hub::Listing;
+
 /// Most redirections of a request.
 const MOST: usize = 10;
 
@@ -26,12 +28,14 @@ pub(crate) enum Kind {
     Dataset,
 }
 
-/// A repository of the hub, at its main revision.
+/// A repository of the hub at a revision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Repo<'a> {
     pub(crate) kind: Kind,
     /// `owner/name`.
     pub(crate) id: &'a str,
+    /// Branch, tag, reference such as `refs/pr/1`, or commit.
+    pub(crate) revision: &'a str,
 }
 
 impl Repo<'_> {
@@ -43,8 +47,38 @@ impl Repo<'_> {
 
     fn url(&self, endpoint: &str, name: &str) -> String {
         let kind = if self.kind == Kind::Model { "" } else { "datasets/" };
-        format!("{}/{kind}{}/resolve/main/{name}", endpoint.trim_end_matches('/'), self.id)
+        let revision = self.revision.replace('/', "%2F");
+        format!("{}/{kind}{}/resolve/{revision}/{}", endpoint.trim_end_matches('/'), self.id, in_url(name))
     }
+
+    fn listing_url(&self, endpoint: &str) -> String {
+        let kind = if self.kind == Kind::Model { "models" } else { "datasets" };
+        let revision = self.revision.replace('/', "%2F");
+        format!("{}/api/{kind}/{}/revision/{revision}", endpoint.trim_end_matches('/'), self.id)
+    }
+
+    /// Refuses a revision that is no plain path, since it becomes a part of one.
+    fn check(&self) -> Result<(), String> {
+        let is_plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        match self.revision.split('/').all(is_plain) {
+            true => Ok(()),
+            false => Err(format!("`{}` is no name of a revision: a branch, a tag or a commit", self.revision)),
+        }
+    }
+
+    /// Whether the revision is a commit, which names its snapshot itself.
+    fn is_commit(&self) -> bool {
+        self.revision.len() == 40 && self.revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
+/// A file's path with the characters that end the path of a URL written in percent.
+fn in_url(name: &str) -> String {
+    name.replace('%', "%25").replace('#', "%23").replace('?', "%3F").replace(' ', "%20")
 }
 
 /// The hub, with its cache.
@@ -53,11 +87,13 @@ pub(crate) struct Hub {
     endpoint: String,
     token: Option<Secret>,
     cache: PathBuf,
+    /// Whether nothing may be asked for.
+    is_offline: bool,
 }
 
 impl Hub {
     /// Endpoint, token and cache as `huggingface_hub` finds them: `HF_ENDPOINT`; `HF_TOKEN` or the token file; `HF_HUB_CACHE`,
-    /// `HF_HOME` or the user's cache.
+    /// `HF_HOME` or the user's cache; `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
     pub(crate) fn from_env() -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let caches = || path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
@@ -69,13 +105,21 @@ impl Hub {
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned()),
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()).map(Secret::new),
             cache: path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub")),
+            is_offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| {
+                text(name).is_some_and(|value| {
+                    ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_ascii_uppercase().as_str())
+                })
+            }),
         }
     }
 
     /// A file that is in the cache.
     pub(crate) fn cached(&self, repo: Repo<'_>, name: &str) -> Option<PathBuf> {
         let folder = self.cache.join(repo.folder());
-        let commit = simplemix_files::read_to_string(folder.join("refs/main")).ok()?;
+        let commit = match repo.is_commit() {
+            true => repo.revision.to_owned(),
+            false => simplemix_files::read_to_string(folder.join("refs").join(repo.revision)).ok()?,
+        };
         let path = folder.join("snapshots").join(commit.trim()).join(name);
         path.exists().then_some(path)
     }
@@ -85,11 +129,28 @@ impl Hub {
         if !Path::new(name).components().all(|part| matches!(part, Component::Normal(_))) || name.contains('\\') {
             return Err(format!("`{name}` is no name of a file in a repository"));
         }
+        repo.check()?;
         if let Some(path) = self.cached(repo, name) {
             return Ok(path);
         }
         let url = repo.url(&self.endpoint, name);
         self.download(repo, name, &url).map_err(|error| redacted(&format!("{url}: {error}")).into_owned())
+    }
+
+    /// Files of a repository at its revision. It is always asked for, since the cache may hold a part of the files.
+    pub(crate) fn listing(&self, repo: Repo<'_>) -> Result<Listing, String> {
+        repo.check()?;
+        let url = repo.listing_url(&self.endpoint);
+        let failed = |error: String| redacted(&format!("{url}: {error}")).into_owned();
+        let mut found = self.ask(&url, 0).map_err(failed)?;
+        let text = found.response.body_mut().read_to_string().map_err(|error| failed(error.to_string()))?;
+        let reply: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| failed(format!("a reply that is no JSON: {error}")))?;
+        let commit = plain(reply["sha"].as_str(), "sha").map_err(failed)?;
+        let names = reply["siblings"].as_array().map(|files| files.iter().map(|file| file["rfilename"].as_str()));
+        let files = names.and_then(|names| names.map(|name| name.map(str::to_owned)).collect::<Option<Vec<_>>>());
+        let files = files.ok_or_else(|| failed("a reply without the names of the files, `siblings`".to_owned()))?;
+        Ok(Listing { commit, files })
     }
 
     fn download(&self, repo: Repo<'_>, name: &str, url: &str) -> Result<PathBuf, String> {
@@ -106,9 +167,12 @@ impl Hub {
         drop(lock);
         let path = folder.join("snapshots").join(&commit).join(name);
         link(&path, &blob, name).map_err(|error| format!("{}: cannot link: {error}", path.display()))?;
-        let main = folder.join("refs/main");
-        simplemix_files::create_dir_all(folder.join("refs")).map_err(|error| error.to_string())?;
-        simplemix_files::write(main, commit).map_err(|error| error.to_string())?;
+        if !repo.is_commit() {
+            let reference = folder.join("refs").join(repo.revision);
+            let within = reference.parent().unwrap_or(&folder);
+            simplemix_files::create_dir_all(within).map_err(|error| error.to_string())?;
+            simplemix_files::write(reference, commit).map_err(|error| error.to_string())?;
+        }
         Ok(path)
     }
 
@@ -137,6 +201,12 @@ impl Hub {
 
     /// Asks for a file from byte `start` on, and follows redirections.
     fn ask(&self, url: &str, start: u64) -> Result<Found, String> {
+        if self.is_offline {
+            return Err(
+                "not in the cache, and HF_HUB_OFFLINE forbids to ask the hub; name files on this machine, or unset it"
+                    .into(),
+            );
+        }
         if let Some(host) = self.token.as_ref().and_then(|_| first_in_the_open(&self.endpoint)) {
             tracing::warn!(
                 "{host}: the hub's token is sent to it over http, readable for every machine between; use https"
@@ -153,7 +223,9 @@ impl Hub {
             if start > 0 {
                 request = request.header("range", format!("bytes={start}-"));
             }
-            let response = request.call().map_err(|error| error.to_string())?;
+            let response = request.call().map_err(|error| {
+                format!("the hub cannot be reached: {error}; without a network, name files on this machine")
+            })?;
             if is_hub {
                 commit = commit.or_else(|| header(&response, "x-repo-commit"));
                 etag = etag.or_else(|| header(&response, "x-linked-etag")).or_else(|| header(&response, "etag"));
@@ -162,7 +234,9 @@ impl Hub {
                 (200 | 206, _) => return Ok(Found { response, commit, etag }),
                 (301 | 302 | 303 | 307 | 308, Some(location)) => here = redirected(&here, &location)?,
                 (401 | 403, _) => return Err("refused; a private or gated repository needs a token in HF_TOKEN".into()),
-                (404, _) => return Err("status 404: there is no such repository, or no such file in it".into()),
+                (404, _) => {
+                    return Err("status 404: there is no such repository or revision, or no such file in it".into());
+                }
                 (status, _) => return Err(format!("status {status}")),
             }
         }
@@ -266,14 +340,70 @@ mod tests {
     }
 
     fn hub(endpoint: &str, cache: &Path) -> Hub {
-        Hub { endpoint: endpoint.to_owned(), token: Some(Secret::new(TOKEN)), cache: cache.to_owned() }
+        let (token, cache) = (Some(Secret::new(TOKEN)), cache.to_owned());
+        Hub { endpoint: endpoint.to_owned(), token, cache, is_offline: false }
     }
 
     fn sends(headers: &str, body: &str) -> String {
         format!("HTTP/1.1 {headers}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
     }
 
-    const MODEL: Repo<'_> = Repo { kind: Kind::Model, id: "owner/name" };
+    const MODEL: Repo<'_> = Repo { kind: Kind::Model, id: "owner/name", revision: "main" };
+
+    #[test]
+    fn a_revision_has_a_reference_and_snapshot_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (endpoint, seen) = server(|_| sends("200 OK\r\netag: abc\r\nx-repo-commit: c1", "x"));
+        let hub = hub(&endpoint, dir.path());
+        let folder = dir.path().join("models--owner--name");
+        for (revision, in_url) in [("it-SFT", "it-SFT"), ("refs/pr/3", "refs%2Fpr%2F3")] {
+            let path = hub.get(Repo { revision, ..MODEL }, "config.json").unwrap();
+            assert_eq!(path, folder.join("snapshots/c1/config.json"));
+            assert_eq!(fs::read_to_string(folder.join("refs").join(revision)).unwrap(), "c1");
+            let asked = seen.lock().unwrap().last().unwrap().clone();
+            let line = format!("get /owner/name/resolve/{in_url}/config.json ").to_ascii_lowercase();
+            assert!(asked.starts_with(&line), "{asked}");
+        }
+        // A commit names its snapshot; nothing is asked for.
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        fs::create_dir_all(folder.join("snapshots").join(commit)).unwrap();
+        fs::write(folder.join("snapshots").join(commit).join("config.json"), "y").unwrap();
+        let asked = seen.lock().unwrap().len();
+        assert!(hub.get(Repo { revision: commit, ..MODEL }, "config.json").is_ok());
+        assert_eq!(seen.lock().unwrap().len(), asked);
+        for revision in ["../main", "", "a//b", ".git", "a b"] {
+            let error = hub.get(Repo { revision, ..MODEL }, "config.json").unwrap_err();
+            assert_eq!(error, format!("`{revision}` is no name of a revision: a branch, a tag or a commit"));
+        }
+    }
+
+    #[test]
+    fn files_of_a_data_set_are_listed_and_offline_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let reply =
+            r#"{"sha": "c0ffee", "siblings": [{"rfilename": "README.md"}, {"rfilename": "data/train.parquet"}]}"#;
+        let (endpoint, seen) = server(move |_| sends("200 OK", reply));
+        let repo = Repo { kind: Kind::Dataset, id: "owner/set", revision: "main" };
+        let listing = hub(&endpoint, dir.path()).listing(repo).unwrap();
+        let files = vec!["README.md".to_owned(), "data/train.parquet".to_owned()];
+        assert_eq!(listing, Listing { commit: "c0ffee".to_owned(), files });
+        assert!(seen.lock().unwrap()[0].starts_with("get /api/datasets/owner/set/revision/main "));
+        let offline = Hub { is_offline: true, ..hub(&endpoint, dir.path()) };
+        let error = offline.listing(repo).unwrap_err();
+        assert!(
+            error.ends_with(
+                "not in the cache, and HF_HUB_OFFLINE forbids to ask the hub; name files on this machine, or unset it"
+            ),
+            "{error}"
+        );
+        let error = hub("http://127.0.0.1:1", dir.path()).listing(repo).unwrap_err();
+        assert!(
+            error.contains("the hub cannot be reached") && error.ends_with("name files on this machine"),
+            "{error}"
+        );
+        let (endpoint, _) = server(|_| sends("200 OK", r#"{"sha": "../x", "siblings": []}"#));
+        assert!(hub(&endpoint, dir.path()).listing(repo).unwrap_err().ends_with("is no plain name"));
+    }
 
     #[test]
     fn the_token_goes_to_the_hub_alone_and_files_lie_as_huggingface_hub_puts_them() {
