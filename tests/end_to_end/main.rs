@@ -21,6 +21,7 @@ mod outputs;
 mod pipeline;
 mod quickstart;
 mod reading;
+mod recipes;
 mod reproduction;
 mod secrets;
 mod shared_work;

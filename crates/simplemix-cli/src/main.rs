@@ -15,6 +15,7 @@ mod flags;
 mod generate;
 mod help;
 mod import;
+mod import_config;
 mod inspect;
 mod interrupt;
 mod layout;
@@ -74,6 +75,7 @@ Examples:
   simplemix eval alpaca --annotations annotations.json
   simplemix compare ./smollm2 runs/first/model --prompts gsm8k.jsonl --limit 5
   simplemix report runs/* -o comparison
+  simplemix import-config dpo.yaml -o run.toml
   simplemix import-gguf model.gguf ./model
   simplemix clean --dry-run";
 
@@ -95,6 +97,7 @@ enum Command {
     Eval(Box<eval::Args>),
     Compare(Box<compare::Args>),
     Report(report::Args),
+    ImportConfig(import_config::Args),
     ImportGguf(import::Args),
     Clean(clean::Args),
     #[command(hide = true)]
@@ -119,6 +122,7 @@ impl Command {
             | Self::Pair(_)
             | Self::Mix(_)
             | Self::Report(_)
+            | Self::ImportConfig(_)
             | Self::ImportGguf(_)
             | Self::Clean(_)
             | Self::Completions(_) => false,
@@ -208,6 +212,7 @@ fn run(command: Command) -> Result {
         Command::Eval(args) => eval::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::ImportConfig(args) => import_config::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Stage(_) => stage::run(),

@@ -187,6 +187,11 @@ pub(crate) fn check_devices(count: usize, device: DeviceChoice) -> Result {
     Ok(())
 }
 
+/// Number of this process and of all of them, if torchrun, Slurm or --processes has started it.
+pub(crate) fn rank_and_size() -> Result<Option<(usize, usize)>> {
+    Ok(Place::from_environment().input()?.map(|place| (place.rank, place.size)))
+}
+
 /// The device of a process: the GPU of its number on the machine, or the CPU.
 fn own_device(asked: DeviceChoice, place: &Place) -> Result<DeviceChoice> {
     match asked {

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgMatches, Command, FromArgMatches};
 use simplemix_model::{device_name, hub};
 use simplemix_settings::{Settings, assignment, merge, placed, toml_template};
-use simplemix_train::{
-    MemoryEstimate, MixSource, Objective, Outcome, Phases, Resume, Run, RunFolder, TrainConfig, from_trl,
-};
+use simplemix_train::{MemoryEstimate, MixSource, Outcome, Phases, Resume, Run, RunFolder, TrainConfig, from_trl};
 
 use crate::claims::claim_folder;
 use crate::closing::{Closing, how_to_go_on};
@@ -15,7 +13,7 @@ use crate::failure::{Fails, Failure, Result, read_text};
 use crate::lines::{print, print_json, print_lines, warn};
 use crate::progress::Terminal;
 use crate::setting_flags::{self, Flag, Given, SWITCH, one, text};
-use crate::together::{Logs, Processes, launch};
+use crate::together::{Logs, Processes, launch, rank_and_size};
 
 /// Train a model on preference pairs
 ///
@@ -30,7 +28,7 @@ pub(crate) struct Args {
     /// Settings in TOML
     #[arg(long, value_name = "FILE", help_heading = SETTINGS)]
     config: Option<PathBuf>,
-    /// Settings of TRL in YAML, with TRL's defaults; prints the keys that are ignored
+    /// Settings of TRL or the alignment handbook in YAML, with TRL's defaults; prints the batch size and the keys that are ignored
     #[arg(long, value_name = "FILE", conflicts_with = "config", help_heading = SETTINGS)]
     trl_config: Option<PathBuf>,
     /// Any setting, such as optimizer.warmup_ratio=0.1; give it several times
@@ -284,10 +282,15 @@ fn resolve(args: &Args) -> Result<TrainConfig> {
         args.resume.as_deref().filter(|folder| *folder != "auto").map(|folder| Path::new(folder).join("config.toml"));
     let mut table = match (&args.config, &args.trl_config, resumed) {
         (Some(path), ..) => read_settings(path)?,
-        (None, Some(path), _) => read_trl(args, path, objective(args))?,
+        (None, Some(path), _) => read_trl(args, path)?,
         (None, None, Some(path)) if path.is_file() => read_settings(&path)?,
         (None, None, _) => toml::Table::new(),
     };
+    let own = named(args);
+    if own.train.is_some() || !own.mix.is_empty() {
+        // Data that a flag names takes the place of the sets of a file.
+        table.remove("data");
+    }
     for text in &args.set {
         let own = assignment(text).and_then(|own| check(&own).map(|()| own)).input()?;
         merge(&mut table, own);
@@ -316,24 +319,34 @@ fn read_settings(path: &Path) -> Result<toml::Table> {
     Ok(table)
 }
 
-/// The objective that --set or a flag names, whose defaults a file of TRL has.
-fn objective(args: &Args) -> Objective {
+/// Settings that --set and flags name. A value that cannot be read is refused later.
+fn named(args: &Args) -> TrainConfig {
     let mut table = toml::Table::new();
     args.set.iter().filter_map(|text| assignment(text).ok()).for_each(|own| merge(&mut table, own));
     for given in &args.flags.0 {
-        // A value that cannot be read is refused later.
         let _ = given.set_in(&mut table);
     }
-    TrainConfig::from_table(table).map_or(Objective::Preference, |config| config.objective)
+    TrainConfig::from_table(table).unwrap_or_default()
 }
 
-fn read_trl(args: &Args, path: &Path, objective: Objective) -> Result<toml::Table> {
-    let (table, ignored) = from_trl(&read_text(path)?, path, objective).input()?;
-    if !ignored.is_empty() {
-        say(args, &format!("{}: keys without effect on the result: {}", path.display(), ignored.join(", ")));
+/// Settings of a file of TRL. The objective, whose defaults it has, and the devices, whose pairs are a batch, are those of flags and
+/// launcher.
+fn read_trl(args: &Args, path: &Path) -> Result<toml::Table> {
+    let named = named(args);
+    let asked = named.parallel.processes;
+    let place = rank_and_size()?;
+    let devices = place.map_or(asked, |(_, size)| size);
+    // The first of several processes speaks; the one that starts them leaves it to them.
+    let speaks = place.map_or(asked == 1, |(rank, _)| rank == 0);
+    let recipe = from_trl(&read_text(path)?, path, named.objective, devices as u64).input()?;
+    for remark in recipe.remarks.iter().filter(|_| speaks) {
+        say(args, &format!("{}: {remark}", path.display()));
     }
-    check(&table).map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
-    Ok(table)
+    if speaks && !recipe.ignored.is_empty() {
+        say(args, &format!("{}: keys without effect on the result: {}", path.display(), recipe.ignored.join(", ")));
+    }
+    check(&recipe.settings).map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
+    Ok(recipe.settings)
 }
 
 fn describe(args: &Args, run: &Run) {
@@ -366,7 +379,7 @@ fn describe(args: &Args, run: &Run) {
 
 /// Whether the settings name pairs to train on.
 fn has_pairs(config: &TrainConfig) -> bool {
-    config.train.is_some() || !config.mix.is_empty()
+    config.train.is_some() || !config.mix.is_empty() || !config.data.sets.is_empty()
 }
 
 /// Prints the memory of a run that has no pairs yet, from the model's config.json alone.
@@ -378,7 +391,7 @@ fn plan(args: &Args, mut config: TrainConfig) -> Result {
     })?;
     let length = config.tokens.max_length;
     print(&format!(
-        "no pairs are given (`train`, `mix`): each is taken to have {length} tokens a response with its prompt"
+        "no pairs are given (`train`, `mix`, `data.sets`): each is taken to have {length} tokens a response with its prompt"
     ));
     estimate(&config, &memory);
     Ok(())

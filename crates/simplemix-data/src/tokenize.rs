@@ -264,6 +264,27 @@ impl PairTokenizer {
         self
     }
 
+    /// Replaces the end-of-sequence token of the folder by another token of its vocabulary. Those of its configurations still end a
+    /// response too.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if there is no such token.
+    pub fn with_eos_token(mut self, token: &str) -> Result<Self> {
+        let id = self.tokenizer.token_to_id(token).ok_or_else(|| Error::Value {
+            row: 0,
+            column: "eos_token",
+            found: format!("`{token}`"),
+            expected: "a token of the tokenizer",
+        })?;
+        self.special_tokens.set("eos_token", token);
+        let tokens = self.special_tokens.clone();
+        self.template = self.template.map(|template| template.with_special_tokens(tokens));
+        self.eos_ids.push(id);
+        self.eos_ids.sort_unstable();
+        self.eos_ids.dedup();
+        Ok(self)
+    }
+
     /// Fixes the date that the chat template sees, as `2026-01-31`; without it, the day on which the folder was loaded.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::rest::Rest;
 use crate::weights::{self, Merging};
 
 /// Files that travel with the weights when a model is saved beside another.
-const COMPANIONS: &[&str] = &[
+pub(crate) const COMPANIONS: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",

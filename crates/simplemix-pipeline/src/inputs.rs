@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Files that `text` names, in the order of their names: a path, a folder of shards, a pattern or, with the feature
-/// `object-store`, a URL, whose objects are copied into the cache and reported to `watch` as `copying`, in bytes.
+/// `object-store`, a URL, whose objects are copied into the cache and reported to `watch` as `copying`, in bytes. A data set of the
+/// Hugging Face hub is `hf://datasets/OWNER/NAME@REVISION?config=CONFIG&split=SPLIT`.
 ///
 /// # Errors
-/// [`crate::Error::Data`] if no file fits, or a store refuses.
+/// [`Error::Data`] if no file fits, or a store refuses, [`Error::Prepare`] if the hub does.
 pub fn files(text: &Path, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
+    if let Some(files) = simplemix_train::hub_data_files(text).map_err(Error::Prepare)? {
+        return Ok(files);
+    }
     #[cfg(feature = "object-store")]
     if let Some(url) = text.to_str().filter(|text| text.contains("://")) {
         return copies(url, watch);

@@ -20,7 +20,7 @@ pub use error::{Error, Moved, Result};
 pub use every::read;
 pub use field::{Field, Section};
 pub use keys::keys;
-pub use nearest::nearest;
+pub use nearest::{nearest, nearest_within};
 pub use or_auto::OrAuto;
 pub use place::{place, placed};
 pub use range::Range;

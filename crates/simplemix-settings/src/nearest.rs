@@ -8,9 +8,20 @@
 /// assert_eq!(simplemix_settings::nearest("warmth", &names), None);
 /// ```
 pub fn nearest<'a>(found: &str, names: &[&'a str]) -> Option<&'a str> {
+    nearest_within(found, names, 1 + found.len() / 4)
+}
+
+/// The name that is nearest to `found`, if at most `most` slips lie between.
+///
+/// ```
+/// let names = ["dataset_name", "beta"];
+/// assert_eq!(simplemix_settings::nearest_within("dataset_nmae", &names, 2), Some("dataset_name"));
+/// assert_eq!(simplemix_settings::nearest_within("dataset_mixer", &names, 2), None);
+/// ```
+pub fn nearest_within<'a>(found: &str, names: &[&'a str], most: usize) -> Option<&'a str> {
     let distance = |name: &&str| strsim::damerau_levenshtein(found, name);
     let best = names.iter().copied().min_by_key(|name| distance(name))?;
-    (distance(&best) <= 1 + found.len() / 4).then_some(best)
+    (distance(&best) <= most).then_some(best)
 }
 
 #[cfg(test)]

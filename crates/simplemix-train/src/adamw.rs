@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::host::entries;
 use crate::patterns;
-use crate::schedule::Schedule;
+use crate::schedule::{Decay, Schedule};
 use crate::update::{CHUNK, Update};
 
 section! {
@@ -22,8 +22,19 @@ section! {
         learning_rate: f64 = 1e-6, in above(0.0), from "TRL", was "learning_rate";
         /// Shape of the learning rate after warm-up.
         schedule: Schedule = Schedule::Linear, from "TRL", was "schedule";
-        /// Share of the updates over which the learning rate rises from 0.
+        /// Share of the updates over which the learning rate rises from 0; the number of updates is rounded up.
         warmup_ratio: f64 = 0.0, in between(0.0, 1.0), from "TRL", was "warmup_ratio";
+        /// Updates over which the learning rate rises from 0, in place of `warmup_ratio`.
+        warmup_steps: Option<u64> = None, unit "updates";
+        /// Share of the peak learning rate at which the decay ends, for `linear`, `cosine` and `warmup-stable-decay`.
+        min_rate_ratio: f64 = 0.0, in from_to_below(0.0, 1.0), from "TRL";
+        /// Share of the updates over which the learning rate falls at the end, for `warmup-stable-decay`; the number of updates is
+        /// rounded up.
+        decay_ratio: f64 = 0.0, in between(0.0, 1.0);
+        /// Updates over which the learning rate falls at the end, in place of `decay_ratio`.
+        decay_steps: Option<u64> = None, in at_least(1.0), unit "updates";
+        /// Shape of that fall.
+        decay: Decay = Decay::Cosine, from "TRL";
         /// Gradient norm above which gradients are scaled down; 0 for no limit.
         max_grad_norm: f64 = 1.0, in at_least(0.0), from "TRL", was "max_grad_norm";
         /// Decay of the mean gradient.

@@ -27,6 +27,14 @@ pub enum Error {
         /// The setting and the reason.
         source: Box<simplemix_settings::Error>,
     },
+    /// A data set of the hub cannot be followed.
+    #[error("{path}: {problem}")]
+    HubData {
+        /// The data set as it was asked for.
+        path: String,
+        /// Problem, with what was expected.
+        problem: String,
+    },
     /// A data file has no pair to train on.
     #[error("{path}: no pair to train on: {reason}")]
     Empty {

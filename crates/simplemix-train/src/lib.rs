@@ -10,11 +10,13 @@ mod events;
 mod first_loss;
 mod forward;
 mod host;
+mod hub_data;
 mod hypo;
 mod learner;
 mod loop_settings;
 mod memory;
 mod metrics;
+mod numpy_random;
 mod observer;
 mod order;
 mod pairs;
@@ -22,6 +24,7 @@ mod patterns;
 mod policy;
 mod preference;
 mod progress;
+mod recipe;
 mod reference;
 mod reference_cache;
 #[cfg(feature = "report")]
@@ -41,19 +44,19 @@ mod team;
 mod torch_random;
 mod trainee;
 mod trainer;
-mod trl_config;
 mod update;
 
 pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use budget::{Budget, most_training_tokens, scoring_budget};
 pub use config::{
-    BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, MixSource,
-    NonFinitePolicy, Objective, ParallelSettings, Shard, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
-    TrainConfig,
+    BatchSettings, CheckpointSettings, DataSet, DataSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings,
+    MixSource, NonFinitePolicy, Objective, ParallelSettings, Shard, Shares, Shuffle, TemplateRefusal, TokenSettings,
+    TokenizerReading, TrainConfig,
 };
 pub use error::{Error, Result};
 pub use first_loss::FirstLoss;
 pub use forward::ForwardOptions;
+pub use hub_data::files as hub_data_files;
 pub use hypo::HypoSettings;
 pub use learner::{Learner, Trainable};
 pub use loop_settings::{BestRule, LoopSettings, OnNonFinite};
@@ -64,14 +67,14 @@ pub use order::Order;
 pub use pairs::PairSet;
 pub use preference::{ReferenceLogps, reference_logps, reference_logps_together};
 pub use progress::{Best, Progress};
+pub use recipe::{Program, Recipe, from_trl, import_recipe};
 pub use reference::{ReferenceSettings, ReferenceSource};
 pub use run::{Finished, Resume, Run, Trained};
 pub use run_folder::RunFolder;
-pub use schedule::Schedule;
+pub use schedule::{Decay, RateCurve, Schedule};
 pub use sides::Sides;
 pub use stats::{PairStats, TokenSums};
 pub use table::{PairEntry, PairTable};
 pub use team::Team;
 pub use trainee::Trainee;
 pub use trainer::{Outcome, Tables, train};
-pub use trl_config::from_trl;

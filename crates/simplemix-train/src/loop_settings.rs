@@ -1,7 +1,7 @@
 //! Checked settings of the training loop.
 
 use crate::order::Order;
-use crate::schedule::Schedule;
+use crate::schedule::{Decay, RateCurve, Schedule};
 
 /// Settings of the training loop, checked.
 #[derive(Debug, Clone)]
@@ -18,6 +18,12 @@ pub struct LoopSettings {
     pub schedule: Schedule,
     /// Updates over which the learning rate rises from zero.
     pub warmup_steps: u64,
+    /// Share of the peak at which the decay ends.
+    pub min_rate_ratio: f64,
+    /// Updates of the decay of a warm-up-stable-decay schedule.
+    pub decay_steps: u64,
+    /// Shape of that decay.
+    pub decay: Decay,
     /// Global gradient norm above which gradients are scaled down; infinite for no limit.
     pub max_grad_norm: f64,
     /// Updates between evaluations, or 0.
@@ -41,7 +47,15 @@ pub struct LoopSettings {
 impl LoopSettings {
     /// Learning rate of update `step`, counted from zero.
     pub(crate) fn rate(&self, step: u64) -> f64 {
-        self.learning_rate * self.schedule.factor(step, self.steps, self.warmup_steps)
+        let curve = RateCurve {
+            schedule: self.schedule,
+            steps: self.steps,
+            warmup: self.warmup_steps,
+            min_ratio: self.min_rate_ratio,
+            decay_steps: self.decay_steps,
+            decay: self.decay,
+        };
+        self.learning_rate * curve.factor(step)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::adamw::Movement;
 use crate::learner::Trainable;
 use crate::loop_settings::BestRule;
 use crate::order::Order;
-use crate::schedule::Schedule;
+use crate::schedule::{Decay, Schedule};
 use crate::sides::Sides;
 use crate::table::PairEntry;
 
@@ -131,6 +131,9 @@ fn settings() -> LoopSettings {
         learning_rate: 0.1,
         schedule: Schedule::Constant,
         warmup_steps: 0,
+        min_rate_ratio: 0.0,
+        decay_steps: 0,
+        decay: Decay::Cosine,
         max_grad_norm: f64::INFINITY,
         eval_every_steps: 4,
         eval_every_epoch: false,

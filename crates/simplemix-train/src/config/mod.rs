@@ -2,6 +2,7 @@
 //!
 //! Defaults are TRL 1.16's where it has the setting, except one epoch in place of three: SIMPLEMIX trains one.
 
+mod data;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use simplemix_mix::Weight;
 use simplemix_model::{DeviceChoice, Dtype, LoraSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
 
+pub use self::data::{DataSet, DataSettings, Shares};
 pub use self::sections::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy,
     ParallelSettings, Shard, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
@@ -23,6 +25,7 @@ use crate::hypo::HypoSettings;
 use crate::loop_settings::{BestRule, LoopSettings, OnNonFinite};
 use crate::order::Order;
 use crate::reference::{ReferenceSettings, ReferenceSource};
+use crate::schedule::Schedule;
 
 section! {
     /// Model, data and length of the run.
@@ -31,7 +34,8 @@ section! {
         objective: Objective = Objective::Preference;
         /// Model folder, or its id on the hub: the policy to train and, unless another is named, the frozen reference.
         model: Option<PathBuf> = None;
-        /// Pairs to train on: a file (Parquet, Arrow IPC, JSON lines, JSON), a folder of shards, a pattern or a URL.
+        /// Pairs to train on: a file (Parquet, Arrow IPC, JSON lines, JSON), a folder of shards, a pattern or a URL; a data set of the hub
+        /// as `hf://datasets/OWNER/NAME@REVISION?config=CONFIG&split=SPLIT`.
         train: Option<PathBuf> = None;
         /// Sources to draw pairs from instead of one file; every batch holds their shares.
         mix: Vec<MixSource> = Vec::new();
@@ -49,6 +53,8 @@ section! {
         device: DeviceChoice = DeviceChoice::Auto;
     }
     sections {
+        /// Joined sets.
+        data: DataSettings;
         /// Preference loss.
         loss: LossSettings;
         /// Frozen reference.
@@ -153,12 +159,15 @@ impl TrainConfig {
             micro_batch_tokens: batch.micro_batch_tokens.or(CPU_TOKENS),
             learning_rate: optimizer.learning_rate,
             schedule: optimizer.schedule,
-            warmup_steps: (optimizer.warmup_ratio * steps as f64).ceil() as u64,
+            warmup_steps: optimizer.warmup_steps.unwrap_or(share_of(steps, optimizer.warmup_ratio)),
+            min_rate_ratio: optimizer.min_rate_ratio,
+            decay_steps: optimizer.decay_steps.unwrap_or(share_of(steps, optimizer.decay_ratio)),
+            decay: optimizer.decay,
             max_grad_norm: if optimizer.max_grad_norm == 0.0 { f64::INFINITY } else { optimizer.max_grad_norm },
-            eval_every_steps: self.eval.eval_every_steps,
+            eval_every_steps: self.eval.eval_every_steps.max(share_of(steps, self.eval.eval_every_ratio)),
             eval_every_epoch: self.eval.eval_every_epoch,
             eval_at_end: self.eval.eval_at_end,
-            save_every_steps: self.checkpoint.save_every_steps,
+            save_every_steps: self.checkpoint.save_every_steps.max(share_of(steps, self.checkpoint.save_every_ratio)),
             save_every_epoch: self.checkpoint.save_every_epoch,
             order,
             on_nonfinite: match batch.on_nonfinite {
@@ -187,7 +196,41 @@ impl TrainConfig {
         let (reference, hypo, eval, log) = (&self.reference, &self.hypo, &self.eval, &self.log);
         let adapts = self.lora.is_on();
         let moves = reference.sync_every > 0;
+        let optimizer = &self.optimizer;
+        let decays = optimizer.decay_steps.is_some() || optimizer.decay_ratio > 0.0;
+        let decay_key = if optimizer.decay_ratio > 0.0 { "optimizer.decay_ratio" } else { "optimizer.decay_steps" };
+        let ends_in_decay = optimizer.schedule == Schedule::WarmupStableDecay;
         let conflicts = [
+            (
+                optimizer.warmup_steps.is_some() && optimizer.warmup_ratio > 0.0,
+                ("optimizer.warmup_steps", "set together with `optimizer.warmup_ratio`", "one of the two"),
+            ),
+            (
+                optimizer.decay_steps.is_some() && optimizer.decay_ratio > 0.0,
+                ("optimizer.decay_steps", "set together with `optimizer.decay_ratio`", "one of the two"),
+            ),
+            (
+                ends_in_decay && !decays,
+                (
+                    "optimizer.schedule",
+                    "warmup-stable-decay",
+                    "`optimizer.decay_ratio` or `optimizer.decay_steps` with it",
+                ),
+            ),
+            (decays && !ends_in_decay, (decay_key, "set", "`optimizer.schedule = \"warmup-stable-decay\"`")),
+            (
+                optimizer.min_rate_ratio > 0.0
+                    && matches!(optimizer.schedule, Schedule::Constant | Schedule::InverseSqrt),
+                ("optimizer.min_rate_ratio", "set", "a schedule that ends: linear, cosine or warmup-stable-decay"),
+            ),
+            (
+                eval.eval_every_steps > 0 && eval.eval_every_ratio > 0.0,
+                ("eval.eval_every_ratio", "set together with `eval.eval_every_steps`", "one of the two"),
+            ),
+            (
+                self.checkpoint.save_every_steps > 0 && self.checkpoint.save_every_ratio > 0.0,
+                ("checkpoint.save_every_ratio", "set together with `checkpoint.save_every_steps`", "one of the two"),
+            ),
             (
                 self.lora.rank > 0 && self.lora.adapter.is_some(),
                 ("lora.rank", "set together with `lora.adapter`", "one of the two: an adapter has a rank"),
@@ -213,6 +256,10 @@ impl TrainConfig {
                 ("mix", "set together with `train` or `batch.shuffle`", "sources alone: they have an order"),
             ),
             (
+                !self.data.sets.is_empty() && (self.train.is_some() || !self.mix.is_empty()),
+                ("data.sets", "set together with `train` or `mix`", "one of the three"),
+            ),
+            (
                 hypo.lambda != 0.0 && self.objective != Objective::Preference,
                 ("hypo.lambda", "set", "`objective = \"preference\"`"),
             ),
@@ -235,6 +282,9 @@ impl TrainConfig {
         if let Some((_, (key, found, expected))) = conflicts.into_iter().find(|(conflict, _)| *conflict) {
             return Err(Error::setting(key, found, expected));
         }
+        if let Some((key, found, expected)) = self.data.problem() {
+            return Err(Error::setting(key, found, expected));
+        }
         if hypo.lambda != 0.0 && hypo.prompts > self.batch.batch_size {
             let expected = format!("at most `batch.batch_size`, {}", self.batch.batch_size);
             return Err(Error::setting("hypo.prompts", hypo.prompts, expected));
@@ -243,10 +293,14 @@ impl TrainConfig {
     }
 }
 
+/// Updates that a share of all is, rounded up.
+fn share_of(steps: u64, ratio: f64) -> u64 {
+    (steps as f64 * ratio).ceil() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schedule::Schedule;
 
     fn read(text: &str) -> Result<TrainConfig> {
         TrainConfig::from_toml(text, Path::new("run.toml"))

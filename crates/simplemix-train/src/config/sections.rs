@@ -34,6 +34,10 @@ section! {
         messages: bool = false;
         /// Date that the chat template sees, such as 2026-01-31; if not set, that of the run's first day.
         template_date: Option<String> = None;
+        /// Chat template in place of the model's: Jinja text, or the path of a file that ends in .jinja. It becomes the result's.
+        chat_template: Option<String> = None;
+        /// End-of-sequence token in place of the tokenizer's, one of its tokens. It becomes the result's.
+        eos_token: Option<String> = None;
         /// Maximum length of prompt and response together; longer pairs are cut at the end.
         max_length: usize = 1024, in at_least(2.0), unit "tokens", from "TRL", was "max_length";
         /// Reading of a tokenizer that transformers 5 builds anew by its class: as tokenizer.json has it, or as transformers does.
@@ -113,6 +117,8 @@ section! {
         files: Option<EvalFiles> = None, was "eval";
         /// Updates between evaluations; with 0, none depends on their number.
         eval_every_steps: u64 = 0, unit "updates", was "eval_every_steps";
+        /// Share of the run's updates between evaluations, in place of `eval_every_steps`; the number of updates is rounded up.
+        eval_every_ratio: f64 = 0.0, in between(0.0, 1.0);
         /// Evaluate after every epoch.
         eval_every_epoch: bool = false;
         /// Evaluate after the last update.
@@ -129,6 +135,8 @@ section! {
     pub struct CheckpointSettings("checkpoint") {
         /// Updates between checkpoints; 0 saves one only when the run is stopped.
         save_every_steps: u64 = 0, unit "updates", was "save_every_steps";
+        /// Share of the run's updates between checkpoints, in place of `save_every_steps`; the number of updates is rounded up.
+        save_every_ratio: f64 = 0.0, in between(0.0, 1.0);
         /// Save a checkpoint after every epoch.
         save_every_epoch: bool = false;
         /// Number of checkpoints to keep, in addition to the best one.

@@ -271,8 +271,14 @@ fn environment(device: Device) -> String {
 /// Name of the trained adapter, which is peft's default name.
 pub(super) const ADAPTER: &str = "default";
 
-/// Writes the result to `folder`, or helps the process that does.
-pub(super) fn save_policy(model: CausalLm, folder: Option<&RunFolder>, source: Option<&Path>) -> Result<Trained> {
+/// Writes the result to `folder`, or helps the process that does. It gets the files of `tokenizer`; `source` is the model that an
+/// adapter belongs to.
+pub(super) fn save_policy(
+    model: CausalLm,
+    folder: Option<&RunFolder>,
+    source: Option<&Path>,
+    tokenizer: Option<&Path>,
+) -> Result<Trained> {
     // peft's file may hold the embedding beside the adapter.
     let root = model.resident_root()?;
     if let (Some(folder), Some(_)) = (folder, model.active_adapter()) {
@@ -281,8 +287,8 @@ pub(super) fn save_policy(model: CausalLm, folder: Option<&RunFolder>, source: O
     drop(root);
     let is_divided = model.residence().is_some();
     match (folder, model.active_adapter()) {
-        (Some(folder), None) => model.save(&folder.model(), source)?,
-        (Some(folder), Some(_)) => model.save_merged(&folder.model(), source)?,
+        (Some(folder), None) => model.save(&folder.model(), tokenizer)?,
+        (Some(folder), Some(_)) => model.save_merged(&folder.model(), tokenizer)?,
         (None, None) if is_divided => model.help_save()?,
         (None, Some(_)) if is_divided => model.help_save_merged()?,
         (None, _) => {}
@@ -291,7 +297,12 @@ pub(super) fn save_policy(model: CausalLm, folder: Option<&RunFolder>, source: O
 }
 
 /// As [`save_policy`], of a reward model.
-pub(super) fn save_reward(model: RewardModel, folder: Option<&RunFolder>, source: Option<&Path>) -> Result<Trained> {
+pub(super) fn save_reward(
+    model: RewardModel,
+    folder: Option<&RunFolder>,
+    source: Option<&Path>,
+    tokenizer: Option<&Path>,
+) -> Result<Trained> {
     let root = model.resident_root()?;
     if let Some(folder) = folder
         && model.has_adapter()
@@ -300,7 +311,7 @@ pub(super) fn save_reward(model: RewardModel, folder: Option<&RunFolder>, source
     }
     drop(root);
     match folder {
-        Some(folder) => model.save(&folder.model(), source)?,
+        Some(folder) => model.save(&folder.model(), tokenizer)?,
         None if model.residence().is_some() => model.help_save()?,
         None => {}
     }

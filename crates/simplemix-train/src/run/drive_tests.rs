@@ -11,7 +11,7 @@ use super::*;
 use crate::learner::Trainable;
 use crate::loop_settings::OnNonFinite;
 use crate::order::Order;
-use crate::schedule::Schedule;
+use crate::schedule::{Decay, Schedule};
 use crate::stats::PairStats;
 use crate::table::PairEntry;
 
@@ -100,6 +100,9 @@ fn run_with(output: &Path, passes: usize) -> Result<f64> {
         learning_rate: 0.1,
         schedule: Schedule::Linear,
         warmup_steps: 0,
+        min_rate_ratio: 0.0,
+        decay_steps: 0,
+        decay: Decay::Cosine,
         max_grad_norm: f64::INFINITY,
         eval_every_steps: 0,
         eval_every_epoch: false,

@@ -20,10 +20,12 @@ const REFERENCE: &str = "content of the reference model";
 const FREE: &[&str] = &[
     "batch.micro_batch_tokens",
     "checkpoint.",
+    "data.",
     "device",
     "epochs",
     "eval.eval_at_end",
     "eval.eval_every_epoch",
+    "eval.eval_every_ratio",
     "eval.eval_every_steps",
     "eval.files",
     "log.",
@@ -45,6 +47,7 @@ const FREE: &[&str] = &[
 /// decides about what they do together.
 const OWN: &[&str] = &[
     "batch.micro_batch_tokens",
+    "data.sets",
     "device",
     "eval.files",
     "lora.adapter",
@@ -136,7 +139,7 @@ impl Identity {
     /// notice.
     pub(super) fn check(&self, folder: &RunFolder, anyway: bool) -> Result<Option<String>> {
         let differences = match folder.read_json(FILE)? {
-            Some(kept) => Self(kept).with_type_of(self).differences(self),
+            Some(kept) => Self(kept).with_type_of(self).with_defaults()?.differences(self),
             // A run of version 0.1 has its settings only.
             None => {
                 let path = folder.path().join("config.toml");
@@ -165,6 +168,18 @@ impl Identity {
             self.0.insert("dtype".to_owned(), now.clone());
         }
         self
+    }
+
+    /// Settings that an earlier version did not know have their defaults, with which it did the same.
+    fn with_defaults(mut self) -> Result<Self> {
+        let within = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+        for (key, value) in Self::of_settings(&TrainConfig::default(), FREE)?.0 {
+            // A setting may be one value or a table.
+            if !self.0.keys().any(|kept| within(kept, &key) || within(&key, kept)) {
+                self.0.entry(key).or_insert(value);
+            }
+        }
+        Ok(self)
     }
 
     fn differences(&self, now: &Self) -> Vec<String> {
@@ -225,6 +240,20 @@ mod tests {
         assert_eq!(identity("dtype = 'auto'").with_type_of(&now).differences(&now), [""; 0]);
         let found = identity("dtype = 'bfloat16'").with_type_of(&now).differences(&now);
         assert_eq!(found, ["`dtype` was \"bfloat16\" and is \"float32\""]);
+    }
+
+    #[test]
+    fn a_setting_that_an_older_run_did_not_know_has_its_default() {
+        let old = || {
+            let mut old = identity("");
+            old.0.remove("optimizer.min_rate_ratio").unwrap();
+            old.with_defaults().unwrap()
+        };
+        assert_eq!(old().differences(&identity("")), [""; 0]);
+        let table = || identity("loss.f_divergence_type = { alpha_divergence = 0.5 }\n");
+        assert_eq!(table().with_defaults().unwrap().differences(&table()), [""; 0]);
+        let now = identity("[optimizer]\nmin_rate_ratio = 0.1\n");
+        assert_eq!(old().differences(&now), ["`optimizer.min_rate_ratio` was 0.0 and is 0.1"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod drive;
 mod estimate;
 mod identity;
+mod joined;
 mod prepare;
 mod reference;
 mod shapes;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use simplemix_data::Watch;
 use simplemix_loss::LossSum;
-use simplemix_model::{CausalLm, RewardModel};
+use simplemix_model::{CausalLm, RewardModel, TokenizerChanges};
 use simplemix_settings::OrAuto;
 use tch::Device;
 
@@ -55,6 +56,8 @@ pub struct Run {
     notices: Vec<String>,
     /// Tokens that end a response of the policy, for HyPO.
     stop_tokens: Vec<u32>,
+    /// Id of the end-of-sequence token, if the settings name one.
+    eos_id: Option<u32>,
     /// Processes that train together.
     team: Team,
     /// Training pairs.
@@ -240,6 +243,22 @@ impl Run {
         Ok(())
     }
 
+    /// Folder of the tokenizer files that the result gets, if they are not those of the model.
+    fn tokenizer_of_result(&self, folder: &RunFolder) -> Result<Option<PathBuf>> {
+        let tokens = &self.config.tokens;
+        let changes = TokenizerChanges {
+            chat_template: tokens.chat_template.as_deref(),
+            eos_token: tokens.eos_token.as_deref().zip(self.eos_id),
+        };
+        if changes.chat_template.is_none() && changes.eos_token.is_none() {
+            return Ok(None);
+        }
+        let to = folder.path().join("tokenizer");
+        simplemix_files::create_dir_all(&to)?;
+        changes.copy(&self.model, &to)?;
+        Ok(Some(to))
+    }
+
     fn forward_options(&self) -> ForwardOptions {
         let TrainConfig { loss, memory, log, .. } = &self.config;
         ForwardOptions {
@@ -314,6 +333,7 @@ impl Run {
         let trainee = Trainee::together(trained, optimizer, team.clone(), parallel, sharded)?;
         let (options, seed) = (self.forward_options(), self.config.seed);
         let source = self.config.model.clone();
+        let tokenizer = if team.is_first() { self.tokenizer_of_result(&folder)? } else { None }.or(source.clone());
         let device = start.device();
         // From here on, so that what loading took at most is no part of the run's peak.
         simplemix_torch::device::reset_peak(device)?;
@@ -324,13 +344,13 @@ impl Run {
                 let center = self.config.loss.center_rewards;
                 let learner = RewardLearner::new(*model, seed, trainee, options, center, &self.train, &self.eval)?;
                 drive.run(learner, folder, resume, watch, |learner, folder| {
-                    save_reward(learner.into_model(), folder, source.as_deref())
+                    save_reward(learner.into_model(), folder, source.as_deref(), tokenizer.as_deref())
                 })
             }
             Start::Policy(policy) if self.config.objective == Objective::Sft => {
                 let learner = SftLearner::new(*policy, trainee, options, seed, &self.train, &self.eval)?;
                 drive.run(learner, folder, resume, watch, |learner, folder| {
-                    save_policy(learner.into_model(), folder, source.as_deref())
+                    save_policy(learner.into_model(), folder, source.as_deref(), tokenizer.as_deref())
                 })
             }
             Start::Policy(policy) => {
@@ -359,7 +379,7 @@ impl Run {
                     None => learner,
                 };
                 drive.run(learner, folder, resume, watch, |learner, folder| {
-                    save_policy(learner.into_model(), folder, source.as_deref())
+                    save_policy(learner.into_model(), folder, source.as_deref(), tokenizer.as_deref())
                 })
             }
         }

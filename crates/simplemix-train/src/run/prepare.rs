@@ -1,11 +1,12 @@
 //! Preparation of a run: checks the settings, reads and tokenises the pairs, loads the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_data::{
-    Form, Pair, PairTokenizer, ReadOptions, ReadReport, TokenizeOptions, inputs, read_metadata, read_pairs_with_report,
+    ChatTemplate, Form, Pair, PairTokenizer, ReadOptions, ReadReport, SourceRule, TokenizeOptions, inputs,
+    read_metadata, read_pairs_with_report,
 };
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
@@ -15,9 +16,11 @@ use tch::{Device, Tensor};
 
 use super::Run;
 use super::drive::ADAPTER;
+use super::joined;
 use super::shapes::{Shapes, lora_task};
 use crate::config::{Objective, Shard, TokenSettings, TrainConfig};
 use crate::error::{Error, Result};
+use crate::hub_data;
 use crate::loop_settings::LoopSettings;
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
@@ -69,13 +72,17 @@ impl Run {
         let output = required("output", config.output.as_deref())?.to_owned();
         let tokenizer = tokenizer(&mut config, &model, Some(&output))?;
         let mut reader = Reader { config: &config, tokenizer: &tokenizer, notices: Vec::new(), asked: None };
-        let (train, mixture) = if config.mix.is_empty() {
+        let mut eval = Vec::new();
+        let (train, mixture) = if !config.data.sets.is_empty() {
+            let (train, held_out) = reader.joined()?;
+            eval.extend(held_out.map(|held_out| (String::new(), held_out)));
+            (train, None)
+        } else if config.mix.is_empty() {
             (reader.read(required("train", config.train.as_deref())?)?, None)
         } else {
             let (train, mixture) = reader.mixed()?;
             (train, Some(mixture))
         };
-        let mut eval = Vec::new();
         for (name, path) in config.eval.files.iter().flat_map(|files| files.all()) {
             eval.push((name, reader.read(path)?));
         }
@@ -84,7 +91,7 @@ impl Run {
         Self::assemble(config, device, loss, &model, sets, &tokenizer)
     }
 
-    /// Prepares a run on pairs in memory; `train`, `mix` and `eval.files` of the settings are ignored.
+    /// Prepares a run on pairs in memory; `train`, `mix`, `data` and `eval.files` of the settings are ignored.
     ///
     /// # Errors
     /// Errors of [`Run::prepare`].
@@ -114,7 +121,7 @@ impl Run {
         let Sets { mut train, mut eval, mixture, mut notices } = sets;
         notices.extend(tokenizer.folder_notices().iter().cloned());
         if train.is_empty() {
-            let path = config.train.clone().unwrap_or_default();
+            let path = config.train.clone().unwrap_or_else(|| "the pairs".into());
             return Err(Error::Empty { path, reason: train.summary() });
         }
         if config.objective == Objective::Preference && loss.needs(Need::LabelProbs) {
@@ -142,12 +149,13 @@ impl Run {
             eval.iter().try_for_each(|(_, set)| set.check_for(model, "the held-out pairs", 0))?;
         }
         let stop_tokens = tokenizer.eos_ids().to_vec();
+        let eos_id = config.tokens.eos_token.as_ref().and_then(|token| tokenizer.inner().token_to_id(token));
         notices.extend(notices_of(&settings, train.len()));
         notices.extend(tokenizer_notice(&config, &shapes));
         if let Some(date) = &config.tokens.template_date {
             notices.push(format!("the chat template writes a date: {date} in this run (`tokens.template_date`)"));
         }
-        check_rates(&settings, shapes.learns(&config)?)?;
+        check_rates(&settings, &config, shapes.learns(&config)?)?;
         let model = model.to_owned();
         let start = None;
         let mut run = Self {
@@ -160,6 +168,7 @@ impl Run {
             sharded: None,
             notices,
             stop_tokens,
+            eos_id,
             train,
             eval,
             config,
@@ -294,6 +303,17 @@ fn tokenizer(config: &mut TrainConfig, model: &Path, output: Option<&Path>) -> R
         ..TokenizeOptions::default()
     };
     let mut tokenizer = PairTokenizer::from_dir(model, options)?;
+    if let Some(token) = &config.tokens.eos_token {
+        tokenizer = tokenizer.with_eos_token(token).map_err(|_| {
+            Error::setting("tokens.eos_token", format!("`{token}`"), "a token of the model's tokenizer")
+        })?;
+    }
+    if let Some(text) = config.tokens.chat_template.as_deref().map(template_text).transpose()? {
+        let template = ChatTemplate::from_str(&text)
+            .map_err(|error| Error::setting("tokens.chat_template", error, "a Jinja template, or a file with one"))?;
+        tokenizer = tokenizer.with_template(template);
+        config.tokens.chat_template = Some(text);
+    }
     let date = config.tokens.template_date.clone().or_else(|| kept_date(output?));
     if let Some(date) = date {
         tokenizer = tokenizer
@@ -304,11 +324,45 @@ fn tokenizer(config: &mut TrainConfig, model: &Path, output: Option<&Path>) -> R
     Ok(tokenizer)
 }
 
+/// The text of a chat template that may be a file.
+fn template_text(template: &str) -> Result<String> {
+    if !template.ends_with(".jinja") || template.contains(['{', '\n']) {
+        return Ok(template.to_owned());
+    }
+    simplemix_files::read_to_string(template).map_err(|error| {
+        Error::setting("tokens.chat_template", format!("{template}: {error}"), "a file with a Jinja template")
+    })
+}
+
 /// The date of a run that was started in `output`.
 fn kept_date(output: &Path) -> Option<String> {
     let path = output.join("config.toml");
     let text = simplemix_files::read_to_string(&path).ok()?;
     TrainConfig::from_toml(&text, &path).ok()?.tokens.template_date
+}
+
+/// Pairs of files, with the numbers of their rows.
+#[derive(Default)]
+struct FromFiles {
+    pairs: Vec<Pair>,
+    /// Rows of all files, those without a pair included.
+    rows: u64,
+    /// For each file, the number of its first pair and of its first row.
+    starts: Vec<(usize, u64)>,
+    /// Shares of the sources that the file asks for, if it is a mixture that says so.
+    asked: Option<BTreeMap<String, f64>>,
+}
+
+impl FromFiles {
+    /// The pairs with their rows, counted through all files.
+    fn with_rows(self) -> impl Iterator<Item = (u64, Pair)> {
+        let starts = self.starts;
+        self.pairs.into_iter().enumerate().map(move |(number, pair)| {
+            let file = starts.partition_point(|(first, _)| *first <= number) - 1;
+            let row = pair.origin.file().map_or(0, |(_, row)| row);
+            (starts[file].1 + row, pair)
+        })
+    }
 }
 
 /// Reads and tokenises pairs, and collects what its user should know about them.
@@ -323,31 +377,75 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads the pairs of all files that `path` names.
     fn read(&mut self, path: &Path) -> Result<PairSet> {
-        let form = self.config.tokens.messages.then_some(Form::Messages);
+        let FromFiles { pairs, asked, .. } = self.pairs(path, None)?;
+        self.asked = asked;
+        self.tokenize_cached(&pairs, &path.display().to_string())
+    }
+
+    /// Reads the pairs of all files that `path` names; `source` is the source of rows that name none.
+    fn pairs(&mut self, path: &Path, source: Option<&str>) -> Result<FromFiles> {
         let mut options = ReadOptions::default();
-        options.form = form;
-        let (mut pairs, mut reasons) = (Vec::new(), Vec::new());
-        let files = inputs(path)?;
-        self.asked = match &files[..] {
-            [file] => asked_shares(file),
-            _ => None,
-        };
+        options.form = self.config.tokens.messages.then_some(Form::Messages);
+        if let Some(source) = source.or_else(|| hub_data::name(path)) {
+            options.source = SourceRule::Default(source.to_owned());
+        }
+        let mut read = FromFiles::default();
+        let mut reasons = Vec::new();
+        let files = hub_data::files(path)?.map_or_else(|| inputs(path), Ok)?;
+        if let [file] = &files[..] {
+            read.asked = asked_shares(file);
+        }
         for file in files {
             let (found, report) = read_pairs_with_report(&file, &options)?;
-            pairs.extend(found);
+            read.starts.push((read.pairs.len(), read.rows));
+            read.pairs.extend(found);
+            read.rows += report.rows;
             let reason = refusals(&report);
             if !report.is_plain() {
                 self.notices.push(format!("{}: {reason}{}", file.display(), report.remarks()));
             }
             reasons.push(reason);
         }
-        if pairs.is_empty() {
-            return Err(Error::Empty { path: path.to_owned(), reason: reasons.join("; ") });
+        match read.pairs.is_empty() {
+            true => Err(Error::Empty { path: path.to_owned(), reason: reasons.join("; ") }),
+            false => Ok(read),
         }
+    }
+
+    /// Reads the sets to join; returns the training pairs and those that are held out for evaluation.
+    fn joined(&mut self) -> Result<(PairSet, Option<PairSet>)> {
+        let config = self.config;
+        let settings = &config.data;
+        let (mut sizes, mut by_row) = (Vec::new(), HashMap::new());
+        for (number, set) in settings.sets.iter().enumerate() {
+            let read = self.pairs(&set.path, set.name.as_deref())?;
+            sizes.push(read.rows);
+            for (row, pair) in read.with_rows() {
+                by_row.entry((number, row)).or_insert_with(Vec::new).push(pair);
+            }
+        }
+        let plan = joined::plan(settings, &sizes)?;
+        let mut take = |rows: Vec<joined::Row>| -> Vec<Pair> {
+            rows.into_iter().filter_map(|row| by_row.remove(&row)).flatten().collect()
+        };
+        let (train, held_out) = (take(plan.train), take(plan.held_out));
+        let train = self.tokenize_cached(&train, "the joined sets")?;
+        let is_evaluated = settings.held_out.is_some() && config.eval.files.is_none();
+        if settings.held_out.is_some() && !is_evaluated {
+            let count = held_out.len();
+            self.notices.push(format!(
+                "{count} pairs that `data.held_out` keeps back are not used: `eval.files` are evaluated"
+            ));
+        }
+        let held_out = is_evaluated.then(|| self.tokenize_cached(&held_out, "the held-out rows")).transpose()?;
+        Ok((train, held_out))
+    }
+
+    fn tokenize_cached(&mut self, pairs: &[Pair], name: &str) -> Result<PairSet> {
         let TokenSettings { cache, cache_folder, .. } = &self.config.tokens;
         let cache = cache.then(|| cache_folder.clone().or_else(|| cache_dir_for("tokens").ok())).flatten();
         // Token ids come from the cache, or are made, to be written there when the run starts.
-        self.tokenize(&pairs, &path.display().to_string(), |pairs, tokenizer| match &cache {
+        self.tokenize(pairs, name, |pairs, tokenizer| match &cache {
             Some(folder) => PairSet::tokenize_cached(pairs, tokenizer, folder),
             None => PairSet::tokenize(pairs, tokenizer),
         })
@@ -484,7 +582,7 @@ fn tokenizer_notice(config: &TrainConfig, shapes: &Shapes) -> Option<String> {
 }
 
 /// Refuses a run whose learning rate is 0 in every update, or for every parameter.
-fn check_rates(settings: &LoopSettings, learns: bool) -> Result<()> {
+fn check_rates(settings: &LoopSettings, config: &TrainConfig, learns: bool) -> Result<()> {
     if !learns {
         let key = "optimizer.parameter_groups.learning_rate_factor";
         return Err(Error::setting(key, "0 for every parameter", "a factor above 0 for some"));
@@ -494,8 +592,10 @@ fn check_rates(settings: &LoopSettings, learns: bool) -> Result<()> {
     if (0..steps).any(|step| settings.rate(step) > 0.0) {
         return Ok(());
     }
+    let is_counted = config.optimizer.warmup_steps.is_some();
+    let key = if is_counted { "optimizer.warmup_steps" } else { "optimizer.warmup_ratio" };
     let found = format!("a warm-up over {warmup} of {steps} updates, whose learning rates are all 0");
-    Err(Error::setting("optimizer.warmup_ratio", found, "0, or more updates"))
+    Err(Error::setting(key, found, "0, or more updates"))
 }
 
 /// Refuses a set in which a pair has no scores.
