@@ -116,7 +116,7 @@ fn commands_write_the_same_bytes_in_any_number_of_processes() {
     shared(&dir, &[&answers[..], &["-o", "one.json"]].concat());
     shared(&dir, &[&answers[..], &["-o", "two.json", "--processes", "2"]].concat());
     same(&dir, "one.json", "two.json");
-    // What the other processes have to say lies beside the outputs; nothing else is left.
+    // Lines of the other processes lie beside the outputs; nothing else is left.
     let left = dir.entries().into_iter().filter(|name| name.starts_with('.') || name.ends_with(".log"));
     assert_eq!(left.collect::<Vec<_>>(), [""; 0]);
 }

@@ -213,8 +213,10 @@ mod tests {
     fn every_flag_named_in_an_error_exists() {
         use clap::CommandFactory;
         let command = crate::Cli::command();
-        let collect = command.find_subcommand("collect").unwrap();
-        let has = |name: &str| collect.get_arguments().any(|flag| flag.get_long() == Some(name));
+        let commands = ["collect", "pool"].map(|name| command.find_subcommand(name).unwrap());
+        let has = |name: &str| {
+            commands.iter().any(|command| command.get_arguments().any(|flag| flag.get_long() == Some(name)))
+        };
         assert!(FLAGS.iter().all(|key| has(&key.replace('_', "-"))) && has("server") && has("timeout"));
     }
 

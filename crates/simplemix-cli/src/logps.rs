@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result {
     share(args.processes, args.device, Some(&args.output), |processes, device| work(args, processes, device))
 }
 
-/// What one process does.
+/// Work of one process.
 fn work(args: &Args, processes: &Processes, device: DeviceFlag) -> Result {
     let _claims = processes.claim_files(&[("output", &args.output)])?;
     let create = || PairWriter::create(&args.output, &WriteOptions::default()).input();

@@ -18,9 +18,7 @@ use crate::lines::print;
 #[command(after_help = "Examples:\n  \
   simplemix pool --candidates strong=32b.parquet --candidates weak=0.6b.parquet -o pool.parquet\n  \
   simplemix pool --candidates a.parquet --candidates b.parquet --candidates c.parquet --candidates d.parquet \
-    --take 2:Qwen3-0.6B,Qwen3-1.7B --take 2:Qwen3-14B,Qwen3-32B -o pool.parquet\n  \
-  simplemix score --candidates pool.parquet --scorer reward-model:./reward -o scored.parquet\n  \
-  simplemix pair --candidates pool.parquet --select delta --chosen-generators strong --rejected-generators weak -o delta.parquet")]
+    --take 2:Qwen3-0.6B,Qwen3-1.7B --take 2:Qwen3-14B,Qwen3-32B -o pool.parquet")]
 pub(crate) struct Args {
     /// File of candidates; a name before it is that of the model that wrote them, in place of the column generator. Repeat the
     /// flag for each file

@@ -24,7 +24,7 @@ use crate::{interrupt, logging};
 /// Time between two lines of progress.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a process is to do.
+/// Work that a process is to do.
 #[derive(Serialize, Deserialize)]
 struct Order {
     job: Job,
@@ -33,7 +33,7 @@ struct Order {
     folder: PathBuf,
 }
 
-/// What the first process tells.
+/// Message of the first process.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Event {
@@ -87,7 +87,7 @@ pub(crate) fn run() -> Result {
     Err(Failure::Told(code))
 }
 
-/// What one process does.
+/// Work of one process.
 fn work() -> Result {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).run()?;
@@ -189,7 +189,7 @@ impl StageProcesses {
             watch.is_interrupted() && !std::mem::replace(&mut is_told, true)
         })?;
         let outcome = started.outcome(Logs::In(Some(&stage.folder)));
-        // What the first process has told until its end.
+        // Messages of the first process until its end.
         for event in events {
             end = tell(event, watch).or(end);
         }

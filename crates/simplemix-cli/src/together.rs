@@ -264,7 +264,7 @@ impl Started {
         Ok(started)
     }
 
-    /// What the first process writes to its standard output, if it was started so.
+    /// Standard output of the first process, if it was started so.
     pub(crate) fn told(&mut self) -> Option<ChildStdout> {
         self.children.first_mut()?.stdout.take()
     }

@@ -117,7 +117,7 @@ fn read(
         (name.clone(), if turned { shape.iter().rev().copied().collect() } else { shape.clone() })
     };
     let held: Vec<_> = wanted.iter().map(held).collect();
-    // What is divided is not whole on the device.
+    // Weights that are divided are not whole on the device.
     let device = if divider.is_some() { Device::Cpu } else { device };
     weights::load_files_with(
         folder,

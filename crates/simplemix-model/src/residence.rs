@@ -118,7 +118,7 @@ impl Network {
     pub(crate) fn through_layers(&self, mut work: impl FnMut(usize) -> Result<()>) -> Result<Option<Resident>> {
         let (count, mut held) = (self.layers.len(), None);
         for layer in 0..count {
-            // Its memory is free for the layer after this one.
+            // Memory of it is free for the layer after this one.
             drop(held.take());
             let next = Some(layer + 1).filter(|&next| next < count);
             held = self.resident(Stage::Layer(layer), next.map(Stage::Layer))?;

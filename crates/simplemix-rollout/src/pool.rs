@@ -518,7 +518,7 @@ mod tests {
         assert!(["w1", "w2", "w3"].iter().all(|name| report.by_generator[*name].abs_diff(393) < 46), "{report:?}");
         let first = groups(&settings.output);
         assert!(first.iter().all(|group| group.rows.len() == 4));
-        // The same draw again, whatever the order of the files; another one with another seed.
+        // As before, whatever the order of the files; another draw with another seed.
         settings.candidates.reverse();
         let again = PoolSettings { output: dir.path().join("again.parquet"), ..settings.clone() };
         pool(&again, &mut Unwatched).unwrap();

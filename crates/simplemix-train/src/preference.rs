@@ -47,7 +47,7 @@ pub(crate) struct ReferenceModel {
     pub(crate) model: Box<CausalLm>,
     /// Rule by which it moves, if it does.
     pub(crate) rule: Option<SyncRule>,
-    /// Its weights, where processes divide them.
+    /// Weights of it, where processes divide them.
     pub(crate) sharded: Option<Arc<Sharded>>,
 }
 

@@ -109,7 +109,7 @@ pub(crate) struct Divide<'a> {
     pub(crate) is_trained: &'a dyn Fn(&str) -> bool,
     /// Whether those have gradients.
     pub(crate) has_gradients: bool,
-    /// What was divided while it was read.
+    /// Weights that were divided while they were read.
     pub(crate) sharded: Option<Arc<Sharded>>,
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result {
     share(processes, device, Some(&args.output), |processes, device| work(args, processes, device))
 }
 
-/// What one process does.
+/// Work of one process.
 fn work(args: &Args, processes: &Processes, device: DeviceFlag) -> Result {
     let _claims = processes.claim_files(&[("output", &args.output)])?;
     if processes.is_first() {

@@ -98,7 +98,7 @@ struct Place<'a> {
     scoring: ScoringOptions,
 }
 
-/// What one process does.
+/// Work of one process.
 fn work(args: &Args, place: &Place<'_>) -> Result {
     let plot = args.plot.as_deref().map(|plot| ("plot", plot));
     let _claims = place.processes.claim_files(plot.as_slice())?;

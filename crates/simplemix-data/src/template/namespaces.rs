@@ -31,7 +31,7 @@ pub(super) struct Release {
 }
 
 impl Release {
-    /// What these templates assign.
+    /// Attributes that these templates assign.
     pub(super) fn of<'a>(templates: impl IntoIterator<Item = &'a str>) -> Self {
         let mut environment = Environment::new();
         for name in templates.into_iter().flat_map(assigned).collect::<BTreeSet<_>>() {

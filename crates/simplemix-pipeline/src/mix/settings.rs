@@ -48,7 +48,7 @@ pub struct MixSettings {
     /// larger one are left out and counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_length_difference: Option<u64>,
-    /// The same for the pairs of some tasks, in place of `max_length_difference`.
+    /// Limits for the pairs of some tasks, in place of `max_length_difference`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub max_length_difference_of_tasks: BTreeMap<String, u64>,
     /// Megabytes of rows held in memory; rows beyond go to a temporary file beside the output.

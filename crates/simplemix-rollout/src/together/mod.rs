@@ -74,7 +74,7 @@ impl Part {
     }
 }
 
-/// What the first process asks all for.
+/// Request of the first process to all.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Order {
     /// Responses to a group of prompts by each process.
@@ -85,7 +85,7 @@ enum Order {
     End { is_interrupted: bool },
 }
 
-/// What a process has done for an order; none if it was interrupted.
+/// Results of a process for an order; none if it was interrupted.
 type Done<T> = Option<Vec<T>>;
 
 /// Does work with a generator and scorers, which the processes of `peers` share, or alone without peers. In the first process
