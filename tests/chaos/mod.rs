@@ -294,7 +294,9 @@ impl<'a> Trials<'a> {
             None => !path.starts_with("cache"),
         };
         if let Some((path, _)) = self.after.iter().find(|(path, bytes)| differs(path, bytes)) {
-            return Err(format!("{} differs from that of a run without a fault", path.display()));
+            let is_there = found.get(path).is_some_and(Option::is_some);
+            let how = if is_there { "differs from" } else { "is gone, beside" };
+            return Err(format!("{} {how} that of a run without a fault", path.display()));
         }
         match found.keys().find(|path| files::is_hidden(path) && !self.after.contains_key(*path)) {
             Some(left) => Err(format!("{} is left", left.display())),

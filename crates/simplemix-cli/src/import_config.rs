@@ -18,9 +18,9 @@ use crate::lines::{print, print_lines};
   simplemix import-config zephyr/dpo/config_full.yaml -o zephyr.toml\n  \
   simplemix import-config axolotl-dpo.yml --devices 8 -o run.toml\n  \
   simplemix import-config qwen3_lora_dpo.yaml -o run.toml\n  \
-  simplemix import-config reward.yaml --objective reward\n  \
-  simplemix train --config run.toml --train pairs.parquet --output runs/first\n\n\
-  A batch of such files is that of one device. --devices multiplies it, as the launcher of the other program does.")]
+  simplemix import-config reward.yaml --objective reward\n\n\
+  The file is for simplemix train --config run.toml. A batch of other programs is that of one device; --devices multiplies it, \
+  as their launchers do.")]
 pub(crate) struct Args {
     /// File of settings in YAML
     file: PathBuf,

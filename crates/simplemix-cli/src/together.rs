@@ -327,9 +327,11 @@ impl Started {
             (STARTED, "1".to_owned()),
         ];
         command.envs(variables).env_remove("TORCHELASTIC_RESTART_COUNT");
-        if std::env::var_os("OMP_NUM_THREADS").is_none() {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            command.env("OMP_NUM_THREADS", (cores / count).max(1).to_string());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).div_euclid(count).max(1);
+        for name in ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"] {
+            if std::env::var_os(name).is_none() {
+                command.env(name, threads.to_string());
+            }
         }
         if std::env::var_os("GLOO_SOCKET_IFNAME").is_none() {
             command.env("GLOO_SOCKET_IFNAME", "lo");

@@ -341,7 +341,10 @@ fn agree(place: &Place, store: &Store, fellows: &Fellows, (what, value): (&str, 
     for rank in 0..place.size {
         let other = told(store, fellows, &key(rank))?;
         if other != value {
-            let (own_rank, own) = (place.rank, value.to_owned());
+            // All tell it in one order of ranks, whoever sees it first.
+            let mut sides = [(rank, other), (place.rank, value.to_owned())];
+            sides.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+            let [(rank, other), (own_rank, own)] = sides;
             return Err(Error::Differs { what: what.to_owned(), rank, other, own_rank, own });
         }
     }
