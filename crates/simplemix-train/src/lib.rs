@@ -78,3 +78,11 @@ pub use table::{PairEntry, PairTable};
 pub use team::Team;
 pub use trainee::Trainee;
 pub use trainer::{Outcome, Tables, train};
+
+/// Numbers of other programs under `tests/golden/train/`.
+#[cfg(test)]
+pub(crate) fn golden(name: &str) -> serde_json::Value {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/train");
+    let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("a golden file");
+    serde_json::from_str(&text).expect("JSON")
+}

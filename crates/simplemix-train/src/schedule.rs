@@ -142,8 +142,7 @@ mod tests {
     /// Rates that `tests/golden/train_schedules.py` has from transformers' `get_scheduler`.
     #[test]
     fn every_schedule_is_that_of_transformers() {
-        let cases: serde_json::Value =
-            serde_json::from_str(include_str!("../../../tests/golden/train/schedules.json")).unwrap();
+        let cases = crate::golden("schedules");
         for case in cases["cases"].as_array().unwrap() {
             let kwargs = &case["kwargs"];
             let whole = |value: &serde_json::Value| value.as_u64().unwrap_or(0);

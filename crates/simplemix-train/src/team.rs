@@ -84,7 +84,7 @@ impl Team {
         }
     }
 
-    /// As [`Team::does`], for work that may take any time.
+    /// Tells the others what this process does, for work that may take any time.
     pub fn does_at_length(&self, text: &str) {
         if let Some(group) = self.group() {
             group.does_at_length(text);

@@ -206,8 +206,7 @@ fn older_keys_mean_what_they_meant() {
 /// Fields of TRL 1.16's and transformers 5.24's classes, by `tests/golden/train_trl_keys.py`.
 #[test]
 fn every_key_of_trl_is_known() {
-    let golden: serde_json::Value =
-        serde_json::from_str(include_str!("../../../../tests/golden/train/trl_keys.json")).unwrap();
+    let golden = crate::golden("trl_keys");
     for (name, objective) in [("dpo", Objective::Preference), ("sft", Objective::Sft), ("reward", Objective::Reward)] {
         let keys: Vec<&str> = golden["keys"][name].as_array().unwrap().iter().filter_map(|key| key.as_str()).collect();
         assert!(keys.len() > 100);

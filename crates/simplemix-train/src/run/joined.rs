@@ -86,8 +86,7 @@ mod tests {
     /// TRL 1.16 and the alignment handbook on `datasets` of plain rows, by `tests/golden/train_mixtures.py`.
     #[test]
     fn rows_are_those_of_trl_and_of_the_handbook() {
-        let golden: serde_json::Value =
-            serde_json::from_str(include_str!("../../../../tests/golden/train/mixtures.json")).unwrap();
+        let golden = crate::golden("mixtures");
         for case in golden["cases"].as_array().unwrap() {
             let numbers =
                 |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<_>>();
