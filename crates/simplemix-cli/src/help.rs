@@ -76,9 +76,14 @@ mod tests {
     fn leaves(command: &Command, path: &str) -> Vec<(String, Command)> {
         let path = format!("{path}{} ", command.get_name());
         match command.has_subcommands() {
-            true => command.get_subcommands().flat_map(|inner| leaves(inner, &path)).collect(),
+            true => shown(command).flat_map(|inner| leaves(inner, &path)).collect(),
             false => vec![(path, command.clone())],
         }
+    }
+
+    /// Commands that the help lists.
+    fn shown(command: &Command) -> impl Iterator<Item = &Command> {
+        command.get_subcommands().filter(|inner| !inner.is_hide_set())
     }
 
     /// The examples of a help text as a shell reads them.
