@@ -64,13 +64,13 @@ pub enum Error {
     Differs {
         /// Thing that differs.
         what: String,
-        /// A rank that differs from this one.
+        /// Higher one of two ranks that differ; one of them is this process.
         rank: usize,
         /// Value there.
         other: String,
-        /// Rank of this process.
+        /// Lower one.
         own_rank: usize,
-        /// Value here.
+        /// Value there.
         own: String,
     },
     /// The reader or writer of a file failed.
