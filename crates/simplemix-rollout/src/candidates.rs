@@ -119,6 +119,11 @@ impl CandidateRow {
         }
     }
 
+    /// Whether the response has more than white space.
+    pub(crate) fn has_text(&self) -> bool {
+        self.response.as_ref().is_some_and(|text| !text.trim().is_empty())
+    }
+
     fn from_cells(mut cells: Map<String, Value>) -> std::result::Result<Self, String> {
         if let Some(reason) = cells.remove(FINISH_REASON).filter(|_| !cells.contains_key("finish")) {
             cells.insert("finish".to_owned(), reason);

@@ -233,6 +233,17 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// [`Error::Generator`] for a model that is none of those that are `known`.
+    pub(crate) fn without_responses<'a>(
+        path: PathBuf,
+        absent: &str,
+        known: impl IntoIterator<Item = &'a String>,
+    ) -> Self {
+        let known: Vec<String> = known.into_iter().map(|name| format!("`{name}`")).collect();
+        let found = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Self::Generator { path, absent: absent.to_owned(), found }
+    }
+
     /// Whether settings or input files are at fault, as opposed to a failure of the model, a server or the disk.
     pub fn is_input(&self) -> bool {
         match self {

@@ -225,12 +225,7 @@ fn check_generators(found: &BTreeSet<String>, settings: &PairSettings) -> Result
     let Some(absent) = chosen_generators.iter().chain(rejected_generators).find(|name| !found.contains(*name)) else {
         return Ok(());
     };
-    let found: Vec<String> = found.iter().map(|name| format!("`{name}`")).collect();
-    Err(Error::Generator {
-        path: settings.candidates.clone(),
-        absent: absent.clone(),
-        found: if found.is_empty() { "none".to_owned() } else { found.join(", ") },
-    })
+    Err(Error::without_responses(settings.candidates.clone(), absent, found))
 }
 
 fn check_column(group: &CandidateGroup, settings: &PairSettings) -> Result<()> {
@@ -265,7 +260,7 @@ fn reason_to_leave_out(row: &CandidateRow, select: &SelectSettings) -> Option<No
     match row {
         row if row.is_reference && !select.uses_reference() => Some(NotTaking::Reference),
         // A blank response would make a pair that no reader takes.
-        row if row.response.as_ref().is_none_or(|text| text.trim().is_empty()) => Some(NotTaking::NoText),
+        row if !row.has_text() => Some(NotTaking::NoText),
         _ if select.finished && !is_finished() => Some(NotTaking::Unfinished),
         row if !select.names(row.generator.as_deref()) => Some(NotTaking::OtherGenerator),
         _ => None,

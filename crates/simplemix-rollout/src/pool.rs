@@ -233,8 +233,7 @@ fn drawn(group: CandidateGroup, settings: &PoolSettings, report: &mut PoolReport
         return rows;
     }
     let total = rows.len();
-    let has_text = |row: &CandidateRow| row.response.as_ref().is_some_and(|text| !text.trim().is_empty());
-    let with_text: Vec<CandidateRow> = rows.into_iter().filter(|row| has_text(row) && !row.is_reference).collect();
+    let with_text: Vec<CandidateRow> = rows.into_iter().filter(|row| row.has_text() && !row.is_reference).collect();
     report.without_text += (total - with_text.len()) as u64;
     let mut kept = Vec::new();
     for (number, quota) in settings.take.iter().enumerate() {
@@ -361,14 +360,9 @@ impl Seen {
     fn check_generators(&self, settings: &PoolSettings) -> Result<()> {
         let mut named = settings.take.iter().flat_map(|quota| &quota.generators);
         let Some(absent) = named.find(|name| !self.generators.contains_key(*name)) else { return Ok(()) };
-        let known = self.generators.keys().filter(|name| !name.is_empty());
-        let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let paths: Vec<String> = settings.candidates.iter().map(|member| member.path.display().to_string()).collect();
-        Err(Error::Generator {
-            path: paths.join(", ").into(),
-            absent: absent.clone(),
-            found: if known.is_empty() { "none".to_owned() } else { known },
-        })
+        let known = self.generators.keys().filter(|name| !name.is_empty());
+        Err(Error::without_responses(paths.join(", ").into(), absent, known))
     }
 }
 

@@ -1,38 +1,16 @@
 use simplemix_model::{CausalLm, Packed, tiny};
-use simplemix_torch::group::{GroupOptions, Place, StoreKeeper};
 use simplemix_torch::has_memory;
 
 use super::*;
 use crate::adamw::OptimizerSettings;
 use crate::config::{ParallelSettings, Shard};
 use crate::learner::Trainable;
+use crate::team::tests::on_ranks;
 use crate::trainee::Trainee;
 
 /// Runs `work` on as many threads as there are processes.
 fn together<T: Send>(size: usize, work: impl Fn(Arc<Group>, Team) -> T + Sync) -> Vec<T> {
-    let keeper = StoreKeeper::open().unwrap();
-    let open = |rank: usize| {
-        let place = Place {
-            rank,
-            size,
-            local_rank: rank,
-            local_size: size,
-            address: "127.0.0.1".to_owned(),
-            port: keeper.port(),
-            is_kept_by_agent: true,
-            attempt: 0,
-        };
-        let mut options = GroupOptions::for_device(Device::Cpu);
-        options.interface = Some("lo".to_owned());
-        let group = Arc::new(Group::open(&place, Device::Cpu, &options).unwrap());
-        let done = work(Arc::clone(&group), Team::new(Arc::clone(&group), Device::Cpu));
-        Arc::into_inner(group).unwrap().leave().unwrap();
-        done
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || open(rank))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
+    on_ranks(size, |team| work(team.shared_group().unwrap(), team.clone()))
 }
 
 /// Eight layers.

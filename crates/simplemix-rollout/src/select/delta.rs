@@ -42,10 +42,9 @@ pub(super) fn pairs(responses: &[Scored<'_>], settings: &SelectSettings) -> Resu
     if strong.is_empty() || weak.is_empty() {
         return Err(NoPair::NotBothGenerators);
     }
-    let most = settings.max_pairs.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let in_turn = strong.into_iter().zip(weak).map(|(chosen, rejected)| Choice { chosen, rejected });
     let differs = |choice: &Choice| responses[choice.chosen].text.trim() != responses[choice.rejected].text.trim();
-    let pairs: Vec<Choice> = in_turn.filter(differs).take(most).collect();
+    let pairs: Vec<Choice> = in_turn.filter(differs).take(settings.most_pairs()).collect();
     if pairs.is_empty() { Err(NoPair::SameText) } else { Ok(pairs) }
 }
 

@@ -167,6 +167,11 @@ impl SelectSettings {
         Err(Error::Setting { key: "select", found: "`delta`".to_owned(), expected })
     }
 
+    /// Largest number of pairs of a prompt.
+    fn most_pairs(&self) -> usize {
+        self.max_pairs.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
     /// Policy of the pairs: models that the rule `delta` names are others than the one in training.
     pub(crate) fn policy(&self) -> Policy {
         if self.select == Select::Delta { Policy::Off } else { Policy::On }
@@ -257,16 +262,14 @@ pub(crate) struct Choice {
 /// # Errors
 /// The reason for which there is no pair.
 pub(crate) fn choose(id: &str, responses: &[Scored<'_>], settings: &SelectSettings) -> Result<Vec<Choice>, NoPair> {
-    if settings.select == Select::Delta {
-        return delta::pairs(responses, settings);
-    }
-    let ranking = Ranking::new(responses, settings)?;
+    let ranking = || Ranking::new(responses, settings);
     match settings.select {
-        Select::BestWorst => ranking.best_worst(),
-        Select::Threshold => ranking.across_threshold(),
-        Select::MaxMinGap => ranking.by_gap(1),
-        Select::AllGaps | Select::Dno => ranking.by_gap(ranking.max_pairs()),
-        Select::MixR | Select::Delta => mix_r::draw(id, &ranking).map(|choice| vec![choice]),
+        Select::BestWorst => ranking()?.best_worst(),
+        Select::Threshold => ranking()?.across_threshold(),
+        Select::MaxMinGap => ranking()?.by_gap(1),
+        Select::AllGaps | Select::Dno => ranking()?.by_gap(settings.most_pairs()),
+        Select::MixR => mix_r::draw(id, &ranking()?).map(|choice| vec![choice]),
+        Select::Delta => delta::pairs(responses, settings),
     }
 }
 

@@ -37,11 +37,6 @@ impl<'a> Ranking<'a> {
         Ok(Self { responses, settings, scores, best, worst })
     }
 
-    /// Largest number of pairs of a prompt.
-    pub(super) fn max_pairs(&self) -> usize {
-        self.settings.max_pairs.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
-    }
-
     /// The pair if its gap is within the bounds and its texts differ, otherwise the reason.
     pub(super) fn allowed(&self, choice: Choice) -> Result<Choice, NoPair> {
         let Choice { chosen, rejected } = choice;
@@ -72,7 +67,7 @@ impl<'a> Ranking<'a> {
         let good = self.best.iter().filter(|&&i| self.scores[i] >= threshold);
         let bad = self.worst.iter().filter(|&&i| self.scores[i] < threshold);
         let pairs = good.zip(bad).map(|(&chosen, &rejected)| Choice { chosen, rejected }).collect();
-        self.first_allowed(pairs, self.max_pairs(), NoPair::OneSideOfThreshold)
+        self.first_allowed(pairs, self.settings.most_pairs(), NoPair::OneSideOfThreshold)
     }
 
     /// At most `most` pairs, largest gaps first.

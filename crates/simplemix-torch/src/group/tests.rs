@@ -27,6 +27,16 @@ fn options(limit: u64) -> GroupOptions {
     GroupOptions { limit: Duration::from_secs(limit), interface, nccl: stand_in().to_owned() }
 }
 
+/// Waits until a rank has failed.
+fn until_failure(group: &Group) -> String {
+    text(loop {
+        if let Err(error) = group.check() {
+            break Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    })
+}
+
 /// Runs `work` on each of `size` ranks and returns what each made of it.
 fn on_ranks<T: Send>(backend: Backend, size: usize, limit: u64, work: impl Fn(Group) -> T + Sync) -> Vec<T> {
     let keeper = StoreKeeper::open().unwrap();
@@ -188,12 +198,7 @@ fn a_rank_that_does_not_come_into_a_call_of_nccl_is_named() {
     let found = on_ranks(Backend::Nccl, 2, 4, |group| {
         if group.rank() == 1 {
             group.does("sampling");
-            return text(loop {
-                if let Err(error) = group.check() {
-                    break Err(error);
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            });
+            return until_failure(&group);
         }
         let reason = text(group.barrier("gradients"));
         group.fail(&reason);
@@ -209,12 +214,7 @@ fn an_error_of_nccl_that_no_call_returns_ends_all_ranks() {
     let found = on_ranks(Backend::Nccl, 2, 60, |group| {
         let sum = Tensor::ones([13], (Kind::Float, Device::Cpu));
         group.all_reduce(&sum, "gradients").unwrap().wait().unwrap();
-        text(loop {
-            if let Err(error) = group.check() {
-                break Err(error);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        })
+        until_failure(&group)
     });
     for text in found {
         let told = text.starts_with("rank 0 failed: ") || text.starts_with("rank 1 failed: ");
@@ -227,12 +227,7 @@ fn a_rank_that_does_not_come_is_named_with_what_it_does() {
     let found = on_ranks(Backend::Gloo, 2, 4, |group| {
         if group.rank() == 1 {
             group.does("sampling");
-            return text(loop {
-                if let Err(error) = group.check() {
-                    break Err(error);
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            });
+            return until_failure(&group);
         }
         let reason = text(group.barrier("gradients"));
         group.fail(&reason);
