@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use simplemix::tch::{Kind, Tensor};
-use simplemix::torch::group::{Group, GroupOptions, Place, StoreKeeper};
+use simplemix::torch::group::{Group, GroupOptions, StoreKeeper};
 
 use crate::Setting;
 use crate::numbers::{random, relative};
@@ -21,19 +21,9 @@ pub(crate) fn check(report: &mut Report, setting: &Setting) -> Result<()> {
 /// Every collective of one process leaves the numbers as they are.
 fn alone(setting: &Setting, kind: Kind) -> Result<Found> {
     let keeper = StoreKeeper::open()?;
-    let place = Place {
-        rank: 0,
-        size: 1,
-        local_rank: 0,
-        local_size: 1,
-        address: "127.0.0.1".to_owned(),
-        port: keeper.port(),
-        is_kept_by_agent: true,
-        attempt: 0,
-    };
     let mut options = GroupOptions::for_device(setting.device);
     options.interface = Some("lo".to_owned());
-    let group = Group::open(&place, setting.device, &options)?;
+    let group = Group::open(&keeper.place(0, 1), setting.device, &options)?;
     let given = random(&[NUMBERS], kind, setting.device, 1);
     let fresh = || Tensor::zeros([NUMBERS], (kind, setting.device));
     let (summed, [scattered, gathered]) = (given.copy(), [fresh(), fresh()]);

@@ -7,26 +7,17 @@ use super::*;
 /// Runs `work` on each of `size` ranks; results by rank.
 pub(crate) fn on_ranks<T: Send>(size: usize, work: impl Fn(&Team) -> T + Sync) -> Vec<T> {
     let keeper = StoreKeeper::open().unwrap();
-    let place = |rank| Place {
-        rank,
-        size,
-        local_rank: rank,
-        local_size: size,
-        address: "127.0.0.1".to_owned(),
-        port: keeper.port(),
-        is_kept_by_agent: true,
-        attempt: 0,
-    };
     let run = |place: Place| {
         let mut options = GroupOptions::for_device(Device::Cpu);
         options.interface = Some("lo".to_owned());
-        let team = Team::new(Arc::new(Group::open(&place, Device::Cpu, &options).unwrap()), Device::Cpu);
-        let found = work(&team);
-        team.any(false).unwrap();
+        let group = Arc::new(Group::open(&place, Device::Cpu, &options).unwrap());
+        let found = work(&Team::new(Arc::clone(&group), Device::Cpu));
+        Arc::into_inner(group).unwrap().leave().unwrap();
         found
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || run(place(rank)))).collect();
+        let threads: Vec<_> =
+            (0..size).map(|rank| keeper.place(rank, size)).map(|place| scope.spawn(move || run(place))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }

@@ -34,6 +34,20 @@ impl StoreKeeper {
         self.port
     }
 
+    /// Place of one of `size` processes on this machine, which meet in this store.
+    pub fn place(&self, rank: usize, size: usize) -> Place {
+        Place {
+            rank,
+            size,
+            local_rank: rank,
+            local_size: size,
+            address: "127.0.0.1".to_owned(),
+            port: self.port,
+            is_kept_by_agent: true,
+            attempt: 0,
+        }
+    }
+
     /// Tells all processes that one of them has ended, unless a failure was told before.
     ///
     /// # Errors

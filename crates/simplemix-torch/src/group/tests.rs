@@ -9,17 +9,7 @@ use tch::Kind;
 use super::*;
 
 fn places(keeper: &StoreKeeper, size: usize) -> Vec<Place> {
-    let place = |rank| Place {
-        rank,
-        size,
-        local_rank: rank,
-        local_size: size,
-        address: "127.0.0.1".to_owned(),
-        port: keeper.port(),
-        is_kept_by_agent: true,
-        attempt: 0,
-    };
-    (0..size).map(place).collect()
+    (0..size).map(|rank| keeper.place(rank, size)).collect()
 }
 
 fn options(limit: u64) -> GroupOptions {

@@ -8,20 +8,6 @@ use simplemix_train::Team;
 
 use super::*;
 
-/// The place of one of `size` threads.
-fn place(rank: usize, size: usize, port: u16) -> Place {
-    Place {
-        rank,
-        size,
-        local_rank: rank,
-        local_size: size,
-        address: "127.0.0.1".to_owned(),
-        port,
-        is_kept_by_agent: true,
-        attempt: 0,
-    }
-}
-
 /// Runs `config` with `size` processes; what each has finished.
 pub(super) fn together(config: &TrainConfig, size: usize, resume: bool, stop_at: u64) -> Vec<Finished> {
     together_watched(config, size, resume, |_| StopAt(stop_at, Cell::new(0)))
@@ -45,9 +31,9 @@ fn together_watched<W: Watch>(
         Arc::into_inner(group).unwrap().leave().unwrap();
         finished
     };
-    let port = keeper.port();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(place(rank, size, port)))).collect();
+        let places = (0..size).map(|rank| keeper.place(rank, size));
+        let threads: Vec<_> = places.map(|place| scope.spawn(move || work(place))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -148,7 +134,7 @@ fn texts_go_around_and_what_differs_is_named() {
     let work = |rank: usize| {
         let mut options = GroupOptions::for_device(Device::Cpu);
         options.interface = Some("lo".to_owned());
-        let group = Group::open(&place(rank, size, keeper.port()), Device::Cpu, &options).unwrap();
+        let group = Group::open(&keeper.place(rank, size), Device::Cpu, &options).unwrap();
         let team = Team::new(Arc::new(group), Device::Cpu);
         let own = ["", "zwei · δύο", "three"][rank];
         let told = team.told(own, "testing").unwrap() + &team.told(["a", "b", "c"][rank], "testing").unwrap();
@@ -196,7 +182,6 @@ fn hypo_draws_the_same_responses_on_all() {
 /// Trains with `size` processes on files, which each reads.
 fn on_files(config: &TrainConfig, size: usize) -> Finished {
     let keeper = StoreKeeper::open().unwrap();
-    let port = keeper.port();
     let work = |place: Place| {
         let mut options = GroupOptions::for_device(Device::Cpu);
         options.interface = Some("lo".to_owned());
@@ -207,7 +192,8 @@ fn on_files(config: &TrainConfig, size: usize) -> Finished {
         finished
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..size).map(|rank| scope.spawn(move || work(place(rank, size, port)))).collect();
+        let places = (0..size).map(|rank| keeper.place(rank, size));
+        let threads: Vec<_> = places.map(|place| scope.spawn(move || work(place))).collect();
         let mut all: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         all.swap_remove(0)
     })
