@@ -41,7 +41,7 @@ def outside(*arguments):
 def main(model, data):
     print("| processes | shard | metric, all ranks, an update | loopback, an update | ratio |\n| --- | --- | --- | --- | --- |")
     for processes in (2, 4):
-        for shard in ("none", "optimizer"):
+        for shard in ("none", "optimizer", "all"):
             few, many = (outside(model, data, processes, shard, updates) for updates in UPDATES)
             updates = UPDATES[1] - UPDATES[0]
             wire, metric = (many[0] - few[0]) / updates, processes * many[1] / updates

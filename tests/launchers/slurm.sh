@@ -60,6 +60,8 @@ train=(train --model "$model" --train "$pairs" --max-steps 30 --learning-rate 1e
 "$program" "${train[@]}" --output "$folder/one"
 srun -N 2 -n 4 "$program" "${train[@]}" --output "$folder/of-4"
 python3 "$here/compare.py" "$folder/one" "$folder/of-4"
+srun -N 2 -n 3 "$program" "${train[@]}" --output "$folder/all" --set parallel.shard=all
+python3 "$here/compare.py" "$folder/one" "$folder/all"
 
 # A job that is told to end before its time saves and ends; the same command goes on with fewer processes.
 stopped=$folder/stopped

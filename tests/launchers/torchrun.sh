@@ -15,8 +15,10 @@ for processes in 2 4; do
   torchrun --no-python --standalone --nproc-per-node "$processes" "$program" "${train[@]}" --output "$folder/of-$processes"
   python3 "$here/compare.py" "$folder/one" "$folder/of-$processes"
 done
-torchrun --no-python --standalone --nproc-per-node 3 "$program" "${train[@]}" --output "$folder/sharded" --set parallel.shard=optimizer
-python3 "$here/compare.py" "$folder/one" "$folder/sharded"
+for shard in optimizer all; do
+  torchrun --no-python --standalone --nproc-per-node 3 "$program" "${train[@]}" --output "$folder/$shard" --set "parallel.shard=$shard"
+  python3 "$here/compare.py" "$folder/one" "$folder/$shard"
+done
 # Rank 0 keeps the store where torchrun does not.
 TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --no-python --standalone --nproc-per-node 2 "$program" "${train[@]}" --output "$folder/own-store"
 python3 "$here/compare.py" "$folder/one" "$folder/own-store"
