@@ -76,11 +76,13 @@ pub fn reset_peak(device: Device) -> Result<()> {
     index(device).map_or(Ok(()), native::reset_peak)
 }
 
-/// Gives memory that no tensor holds back to the devices. Nothing happens without a GPU.
+/// Gives memory that no tensor holds back to the devices, and with glibc memory of the CPU to the system: what is freed between
+/// blocks that stay would be kept by the process otherwise.
 ///
 /// # Errors
 /// [`Error::Torch`] for an error of earlier work.
 pub fn empty_cache() -> Result<()> {
+    native::trim_heap();
     if native::has_accelerator() { native::empty_cache() } else { Ok(()) }
 }
 

@@ -26,6 +26,10 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
+#ifdef __linux__
+#include <malloc.h> // tells glibc by __GLIBC__, and has its malloc_trim
+#endif
+
 #include <cstring>
 #include <limits>
 #include <string>
@@ -435,6 +439,12 @@ void smx_memory(int device, int64_t *bytes) {
 
 void smx_reset_peak(int device) {
   guarded([&] { at::accelerator::resetPeakStats(device); });
+}
+
+void smx_trim_heap() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 void smx_empty_cache() {

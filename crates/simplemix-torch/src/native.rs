@@ -115,6 +115,7 @@ unsafe extern "C" {
     fn smx_synchronize(device: c_int);
     fn smx_memory(device: c_int, bytes: *mut i64);
     fn smx_reset_peak(device: c_int);
+    fn smx_trim_heap();
     fn smx_empty_cache();
     fn smx_event_record(device: c_int) -> *mut c_void;
     fn smx_event_synchronize(event: *mut c_void);
@@ -567,6 +568,11 @@ pub(crate) fn reset_peak(device: i32) -> Result<()> {
     // SAFETY: numbers only.
     unsafe { smx_reset_peak(device) };
     checked("resetting the peak of a device", ())
+}
+
+pub(crate) fn trim_heap() {
+    // SAFETY: no arguments, and no memory in use is touched.
+    unsafe { smx_trim_heap() };
 }
 
 pub(crate) fn empty_cache() -> Result<()> {

@@ -315,6 +315,29 @@ fn switches_are_set() {
     set_half_sums(false).unwrap();
 }
 
+/// Weights that move into buckets leave holes between blocks that stay.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn freed_memory_goes_back_to_the_system() {
+    const MEGABYTE: i64 = 1 << 20;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024
+    };
+    let zeros = |bytes: i64| Tensor::ones([bytes], (Kind::Uint8, CPU));
+    // After this, blocks of up to as much come from the heap.
+    drop(zeros(30 * MEGABYTE));
+    let all: Vec<(Tensor, Tensor)> = (0..200).map(|_| (zeros(MEGABYTE), zeros(100))).collect();
+    let before = resident();
+    let (large, small): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    drop(large);
+    device::empty_cache().unwrap();
+    let given = before - resident();
+    assert!(given > 150 * MEGABYTE, "{given}");
+    drop(small);
+}
+
 #[test]
 fn the_cpu_needs_no_device() {
     assert_eq!(device::memory(CPU).unwrap(), None);

@@ -74,6 +74,10 @@ impl Trainee {
                 Bucket::all(&parameters, whole, &team, shard != Shard::None, parallel.bucket_bytes())?
             }
         };
+        if shard != Shard::None {
+            // Weights have moved into the buckets.
+            device::empty_cache()?;
+        }
         let sending = Sending::new(&parameters, &buckets, &team)?;
         let mut spans = Vec::new();
         let optimizer = match shard {
