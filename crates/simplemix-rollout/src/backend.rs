@@ -12,7 +12,7 @@ use crate::local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
 use crate::mix_p::{MixPGenerator, MixPSettings};
 #[cfg(feature = "server")]
-use crate::server::{ServerGenerator, ServerSettings};
+use crate::server::{ServerGenerator, Servers, SeveralServers};
 
 /// Settings of a generator: a table `local`, `mix_p` or `server`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ pub enum GeneratorSettings {
     #[cfg(feature = "local")]
     #[serde(rename = "mix_p")]
     MixP(MixPSettings),
-    /// A server with the OpenAI interface.
+    /// A server with the OpenAI interface, or several that have one model.
     #[cfg(feature = "server")]
-    Server(ServerSettings),
+    Server(Servers),
 }
 
 impl GeneratorSettings {
@@ -77,7 +77,10 @@ impl GeneratorSettings {
             #[cfg(feature = "local")]
             Self::MixP(settings) => Ok(Box::new(MixPGenerator::load(settings)?)),
             #[cfg(feature = "server")]
-            Self::Server(settings) => Ok(Box::new(ServerGenerator::new(settings.clone())?)),
+            Self::Server(servers) => match servers.all() {
+                [one] => Ok(Box::new(ServerGenerator::new(one.clone())?)),
+                _ => Ok(Box::new(SeveralServers::new(servers)?)),
+            },
             #[cfg(not(any(feature = "local", feature = "server")))]
             _ => unreachable!("there is no variant without a backend"),
         }

@@ -74,6 +74,8 @@ pub use scorer::{Group, Rule, ScoreSink, Scorer, score_all};
 pub use scorers::{ScorerKind, ScorerSettings};
 pub use select::{NoPair, Select, SelectSettings, Selection, select_pairs};
 #[cfg(feature = "server")]
-pub use server::{Ask, Endpoint, OnRefused, Reply, ServerClient, ServerGenerator, ServerSettings, TokenLogp};
+pub use server::{
+    Ask, Endpoint, OnRefused, Reply, ServerClient, ServerGenerator, ServerSettings, Servers, SeveralServers, TokenLogp,
+};
 #[cfg(feature = "local")]
 pub use together::{Part, Peers, together};
