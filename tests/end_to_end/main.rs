@@ -24,7 +24,7 @@ mod reading;
 mod recipes;
 mod reproduction;
 mod secrets;
-mod semi_online;
+mod served;
 mod shared_work;
 mod terminal;
 mod together;
@@ -35,8 +35,12 @@ mod training;
 mod chaos;
 #[path = "../../crates/simplemix-model/tests/support/mod.rs"]
 mod gguf;
+#[path = "../../crates/simplemix-rollout/tests/support/models.rs"]
+mod served_models;
 #[path = "../../crates/simplemix-rollout/tests/support/mod.rs"]
 mod server;
+// The name by which that file knows it.
+use server as support;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

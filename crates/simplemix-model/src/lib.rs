@@ -6,6 +6,7 @@
 //! | compute hidden states of ragged input without padding | [`Packed`], [`CausalLm::hidden_states`] |
 //! | the same with little memory for the backward pass | [`CausalLm::checkpointed`] |
 //! | train an adapter, with the reference in the same weights | [`CausalLm::add_adapter`], [`CausalLm::with_adapter`] |
+//! | make one adapter of those of several rounds | [`compose_adapters`] |
 //! | sample answers | [`CausalLm::generate`], [`CausalLm::generate_mixed`] |
 //! | follow what a `generation_config.json` asks for | [`GenerationConfig::read`], [`Processors`] |
 //! | score answers | [`RewardModel`] |
@@ -77,6 +78,7 @@ pub use generation_config::GenerationConfig;
 pub use head::HeadWeight;
 pub use lora::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, LoraBias, LoraConfig, LoraSettings, LoraTargets, LoraTask, ModuleNames,
+    compose_adapters,
 };
 pub use memory::{PassCosts, PassMemory, RunTokens, Trained};
 pub use name::model_name;

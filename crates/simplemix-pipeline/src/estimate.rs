@@ -62,6 +62,9 @@ impl Estimator {
             }
             Job::Train(config) => self.training(config),
             Job::Score(..) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
+            // A moment, beside loading.
+            #[cfg(feature = "server")]
+            Job::Yardstick(_) => Estimate { memory: Some(self.weights()), ..Estimate::default() },
         }
     }
 

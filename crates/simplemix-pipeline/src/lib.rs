@@ -2,12 +2,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod background;
-mod beside;
 mod date;
 mod divergence;
 mod error;
 mod estimate;
-mod execute;
 mod inputs;
 mod mix;
 mod page;
@@ -17,12 +15,13 @@ mod presets;
 mod ranks;
 mod report;
 mod scoring;
+#[cfg(feature = "server")]
+mod served;
 mod settings;
 mod shown;
 mod stage;
 mod summary;
 
-pub use beside::Beside;
 pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios, log_ratios_together};
 pub use error::{Error, Result};
 pub use estimate::Estimate;

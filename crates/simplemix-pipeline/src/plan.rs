@@ -13,12 +13,12 @@ use simplemix_data::{TokenizerAs, Watch};
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_model::hub;
-#[cfg(feature = "server")]
-use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{
     GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, ModelProcessors, PairSettings, PromptSettings,
     RewardSettings, SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
 };
+#[cfg(feature = "server")]
+use simplemix_rollout::{ServerSettings, YardstickSettings};
 use simplemix_settings::OrAuto;
 use simplemix_train::{EvalFiles, ReferenceSettings, TrainConfig, most_training_tokens};
 use tch::Device;
@@ -53,10 +53,6 @@ pub struct Stage {
     pub folder: PathBuf,
     /// Work to do.
     pub job: Job,
-    /// Indices of the stages whose results it needs.
-    pub(crate) after: Vec<usize>,
-    /// Whether it is a part of collecting on-policy pairs.
-    pub(crate) collects: bool,
 }
 
 impl Stage {
@@ -71,6 +67,8 @@ impl Stage {
             }
             Job::Train(config) => config.output.iter().map(|run| run.join("model")).collect(),
             Job::Diverge(..) => Vec::new(),
+            #[cfg(feature = "server")]
+            Job::Yardstick(settings) => vec![settings.output.clone()],
         }
     }
 }
@@ -91,23 +89,32 @@ pub enum Job {
     Train(Box<TrainConfig>),
     /// Estimate the divergence of a model from the first one, on this number of prompts of each task.
     Diverge(Box<DivergenceSettings>, PromptSettings, usize),
+    /// Make the responses by which the weights of a server are told.
+    #[cfg(feature = "server")]
+    Yardstick(Box<YardstickSettings>),
 }
 
 /// A model folder: given, or made by a stage.
 #[derive(Debug, Clone)]
-struct Model {
-    path: PathBuf,
+pub(crate) struct Model {
+    pub(crate) path: PathBuf,
     /// Hash of the files, or key of the stage.
-    key: String,
+    pub(crate) key: String,
+    /// Adapters that were trained one after the other to make it of the first model, where adapters are trained.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "for servers"))]
+    pub(crate) adapters: Vec<PathBuf>,
 }
 
-struct Planner<'a> {
-    config: &'a PipelineSettings,
+pub(crate) struct Planner<'a> {
+    pub(crate) config: &'a PipelineSettings,
     /// Device that the models run on.
     device: Device,
     stages: Vec<Stage>,
     root: PathBuf,
     hashes: HashMap<PathBuf, String>,
+    /// Models that a server samples from, in the order of the rounds.
+    #[cfg(feature = "server")]
+    pub(crate) served: Vec<Model>,
     watch: &'a mut dyn Watch,
 }
 
@@ -134,36 +141,40 @@ impl Plan {
         let output = needed("output", config.output.as_deref(), "a folder")?;
         let first = hub::resolve(needed("model", config.model.as_deref(), "a model folder")?)?;
         let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
-        let mut planner = Planner { config, device, stages: Vec::new(), root, hashes: HashMap::new(), watch };
-        let first = Model { key: planner.hash(&first)?, path: first };
+        let mut planner = Planner {
+            config,
+            device,
+            stages: Vec::new(),
+            root,
+            hashes: HashMap::new(),
+            #[cfg(feature = "server")]
+            served: Vec::new(),
+            watch,
+        };
+        let first = Model { key: planner.hash(&first)?, path: first, adapters: Vec::new() };
         let reward = planner.reward(&first)?;
         let mut plan = Self { stages: Vec::new(), result: 0, grades: Vec::new(), divergences: Vec::new() };
         if config.evaluate.prompts.is_some() {
             plan.grades.push(planner.grade("before", &first, reward.as_ref())?);
         }
-        // The model after each round.
-        let mut policies = vec![first.clone()];
+        let mut policy = first.clone();
         let mut pairs: Vec<(PathBuf, String)> = Vec::new();
         for round in 1..=config.rounds {
-            let suffix = config.suffix(round);
-            let policy = policies[round as usize - 1].clone();
-            // With a lag the next round is collected before this one trains, or beside it.
-            for next in pairs.len() as u32 + 1..=config.collected_before(round) {
-                let (begin, sampler) = (planner.stages.len(), &policies[config.sampler_of(next)]);
-                pairs.push(planner.collect(next, &config.suffix(next), sampler, &first, reward.as_ref())?);
-                planner.stages[begin..].iter_mut().for_each(|stage| stage.collects = true);
+            let suffix = if config.rounds == 1 { String::new() } else { format!("-{round}") };
+            if config.collects() {
+                pairs.push(planner.collect(round, &suffix, &policy, &first, reward.as_ref())?);
             }
-            let mixture = planner.mix(round, &suffix, &pairs[..pairs.len().min(round as usize)])?;
+            let mixture = planner.mix(round, &suffix, &pairs)?;
             plan.result = planner.train(&suffix, &policy, &first, mixture)?;
             let trained = &planner.stages[plan.result];
-            let policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone() };
+            let adapters = [policy.adapters, vec![trained.folder.join("run/adapter")]].concat();
+            policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone(), adapters };
             if config.evaluate.prompts.is_some() {
                 plan.grades.push(planner.grade(&format!("after{suffix}"), &policy, reward.as_ref())?);
             }
             if config.evaluate.kl_prompts > 0 {
                 plan.divergences.push(planner.diverge(&suffix, &policy, &first)?);
             }
-            policies.push(policy);
         }
         plan.stages = planner.stages;
         Ok(plan)
@@ -177,7 +188,7 @@ impl Plan {
 
 impl Planner<'_> {
     /// Adds a stage whose result depends on `material` and on `inputs`, which are keys or hashes. Returns its index.
-    fn add(
+    pub(crate) fn add(
         &mut self,
         name: String,
         material: Value,
@@ -189,16 +200,15 @@ impl Planner<'_> {
         let key = blake3::hash(whole.to_string().as_bytes()).to_hex()[..16].to_owned();
         let folder = self.root.join(format!("{name}-{}", &key[..8]));
         let job = job(&folder)?;
-        let after = (0..self.stages.len()).filter(|&at| inputs.contains(&self.stages[at].key.as_str())).collect();
-        self.stages.push(Stage { name, key, folder, job, after, collects: false });
+        self.stages.push(Stage { name, key, folder, job });
         Ok(self.stages.len() - 1)
     }
 
-    fn folder(&self, stage: usize) -> PathBuf {
+    pub(crate) fn folder(&self, stage: usize) -> PathBuf {
         self.stages[stage].folder.clone()
     }
 
-    fn key(&self, stage: usize) -> String {
+    pub(crate) fn key(&self, stage: usize) -> String {
         self.stages[stage].key.clone()
     }
 
@@ -220,13 +230,13 @@ impl Planner<'_> {
     }
 
     /// The part of a key that stands for prompts.
-    fn prompts(&mut self, prompts: &PromptSettings) -> Result<Value> {
+    pub(crate) fn prompts(&mut self, prompts: &PromptSettings) -> Result<Value> {
         let files = prompts.files.iter().map(|file| self.hash(file)).collect::<Result<Vec<_>>>()?;
         Ok(json!([files, prompts.limit, prompts.system, prompts.messages]))
     }
 
     /// Prompts with their patterns resolved.
-    fn resolved(&mut self, prompts: &PromptSettings) -> Result<PromptSettings> {
+    pub(crate) fn resolved(&mut self, prompts: &PromptSettings) -> Result<PromptSettings> {
         let files = prompts.files.iter().map(|text| files(text, self.watch)).collect::<Result<Vec<_>>>()?.concat();
         Ok(PromptSettings { files, ..prompts.clone() })
     }
@@ -234,7 +244,7 @@ impl Planner<'_> {
     fn reward(&mut self, first: &Model) -> Result<Option<Model>> {
         let Some(config) = self.config.reward.clone() else { return Ok(None) };
         let stage = self.training("reward".to_owned(), config, first, None, None)?;
-        Ok(Some(Model { path: self.folder(stage).join("run/model"), key: self.key(stage) }))
+        Ok(Some(Model { path: self.folder(stage).join("run/model"), key: self.key(stage), adapters: Vec::new() }))
     }
 
     /// Adds the training of `start` on `mixture` (a file and its key) or, without one, on the data that `config` names.
@@ -326,18 +336,22 @@ impl Planner<'_> {
         };
         #[cfg(feature = "server")]
         let by = collect.server.clone().map_or(by, |server| {
-            GeneratorSettings::Server(server.map(|server| {
-                let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
-                ServerSettings { tokenizer, ..server }
-            }))
+            let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
+            GeneratorSettings::Server(ServerSettings { tokenizer, ..server })
         });
-        let generated = self.generate(
-            format!("generate{suffix}"),
-            &prompts,
-            sampling,
-            by,
-            [policy, first][..1 + usize::from(mixes)].to_vec(),
-        )?;
+        let models = [Some(policy), Some(first).filter(|_| mixes)].into_iter().flatten();
+        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "for servers"))]
+        let mut inputs: Vec<String> = models.map(|model| model.key.clone()).collect();
+        #[cfg(feature = "server")]
+        let by = match &collect.weights {
+            Some(weights) => {
+                let (by, more) = self.round(suffix, policy, &prompts, weights)?;
+                inputs.extend(more);
+                by
+            }
+            None => by,
+        };
+        let generated = self.generate(format!("generate{suffix}"), &prompts, sampling, by, inputs)?;
         let scored = self.score(
             format!("score{suffix}"),
             generated,
@@ -357,7 +371,7 @@ impl Planner<'_> {
         Ok((self.folder(paired).join(PAIRS), self.key(paired)))
     }
 
-    fn local(&self, model: &Model) -> LocalSettings {
+    pub(crate) fn local(&self, model: &Model) -> LocalSettings {
         let mut settings = LocalSettings::new(&model.path);
         settings.batch_rows = self.config.collect.batch_rows;
         settings.device = self.config.device;
@@ -369,7 +383,7 @@ impl Planner<'_> {
     }
 
     /// Name of a model in the column `generator`.
-    fn model_name(&self, model: &Model) -> String {
+    pub(crate) fn model_name(&self, model: &Model) -> String {
         match self.stages.iter().find(|stage| stage.key == model.key) {
             Some(stage) => format!("{}-{}", stage.name, &stage.key[..8]),
             None => simplemix_model::model_name(&model.path),
@@ -382,7 +396,7 @@ impl Planner<'_> {
         prompts: &PromptSettings,
         sampling: SamplingConfig,
         by: GeneratorSettings,
-        models: Vec<&Model>,
+        inputs: Vec<String>,
     ) -> Result<usize> {
         let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
         match &by {
@@ -396,12 +410,17 @@ impl Planner<'_> {
                 add_reading(&mut material, &folders.policy);
             }
             #[cfg(feature = "server")]
-            // The model's key is among the inputs; any server that has it will do.
-            GeneratorSettings::Server(servers) => material["server"] = servers.identity(),
+            GeneratorSettings::Server(server) => {
+                // The tokenizer is the model's, whose key is among the inputs.
+                let server = ServerSettings { tokenizer: None, ..server.clone() };
+                material["backend"] = json!(GeneratorSettings::Server(server));
+            }
+            // The server may move and wait longer; the model is among the inputs.
+            #[cfg(feature = "server")]
+            GeneratorSettings::Round(round) => material["backend"] = crate::served::material(round),
             backend => material["backend"] = json!(backend),
         }
-        let keys: Vec<String> = models.iter().map(|model| model.key.clone()).collect();
-        let inputs: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let prompts = self.resolved(prompts)?;
         self.add(name, material, &inputs, |folder| {
             let output = folder.join(CANDIDATES);
@@ -474,12 +493,11 @@ impl Planner<'_> {
             inputs.push(self.hash(path)?);
             settings.sources.push(MixSource::new("off", path, config.mix.off));
         }
-        let kept = pairs.iter().rev().take(1 + config.rounds_kept() as usize).collect::<Vec<_>>();
-        for (back, (path, key)) in (0..).zip(&kept) {
+        let kept = pairs.iter().rev().take(1 + config.max_age as usize).collect::<Vec<_>>();
+        for (age, (path, key)) in kept.iter().enumerate() {
             inputs.push(key.clone());
-            let name = if back == 0 { "on".to_owned() } else { format!("on-{back}") };
-            let source = MixSource::new(&name, path, part(config.mix.on, kept.len() as u64)?);
-            settings.sources.push(source.with_age(config.age(round, back)));
+            let name = if age == 0 { "on".to_owned() } else { format!("on-{age}") };
+            settings.sources.push(MixSource::new(&name, path, part(config.mix.on, kept.len() as u64)?));
         }
         let mut material = as_json(&settings)?;
         if let Some(tokenizer) = &settings.tokenizer {
@@ -508,7 +526,8 @@ impl Planner<'_> {
         let collect = &self.config.collect;
         let sampling = SamplingConfig::greedy(self.answer_tokens());
         let by = GeneratorSettings::Local(self.local(model));
-        let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, vec![model])?;
+        let inputs = vec![model.key.clone()];
+        let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, inputs)?;
         let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };
         self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
     }
@@ -552,7 +571,7 @@ impl Planner<'_> {
 }
 
 /// Adds to a stage's material how texts become token ids, where that is not the usual way.
-fn add_reading(material: &mut Value, settings: &LocalSettings) {
+pub(crate) fn add_reading(material: &mut Value, settings: &LocalSettings) {
     if settings.tokenizer_as != TokenizerAs::File {
         material["tokenizer_as"] = json!(settings.tokenizer_as);
     }

@@ -69,6 +69,8 @@ impl Job {
             Self::Generate(_, by) => is_local(by),
             Self::Score(_, scorers) => scorers.iter().any(|scorer| matches!(scorer.kind, ScorerKind::RewardModel(_))),
             Self::Train(_) | Self::Diverge(..) => true,
+            #[cfg(feature = "server")]
+            Self::Yardstick(_) => true,
             Self::Pair(_) | Self::Mix(_) => false,
         }
     }
@@ -87,6 +89,8 @@ impl Job {
                 .collect(),
             Self::Train(config) => vec![&mut config.device],
             Self::Diverge(settings, ..) => vec![&mut settings.scoring.device],
+            #[cfg(feature = "server")]
+            Self::Yardstick(settings) => vec![&mut settings.model.device],
             Self::Generate(..) | Self::Pair(_) | Self::Mix(_) => Vec::new(),
         }
     }

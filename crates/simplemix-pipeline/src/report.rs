@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use simplemix_eval::html::number;
 use simplemix_mix::Achieved;
+#[cfg(feature = "server")]
+use simplemix_rollout::{Evidence, YardstickReport};
 use simplemix_rollout::{GenerateReport, PairReport, ScoreReport};
 
 use crate::divergence::Divergence;
@@ -28,6 +30,9 @@ pub enum StageReport {
     Train(TrainReport),
     /// The divergence of a model from the first one was estimated.
     Divergence(DivergenceReport),
+    /// Responses were made by which the weights of a server are told.
+    #[cfg(feature = "server")]
+    Yardstick(YardstickReport),
 }
 
 /// Report of a training.
@@ -65,7 +70,24 @@ impl DivergenceReport {
 impl fmt::Display for StageReport {
     /// The numbers of the report in one line, such as `48 candidates, 12 prompts`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&in_words(self))
+        f.write_str(&in_words(self))?;
+        #[cfg(feature = "server")]
+        if let Self::Generate(GenerateReport { served: Some(served), .. }) = self {
+            write!(f, ", {}", evidence(served.evidence))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known about the weights of a server, in words.
+#[cfg(feature = "server")]
+fn evidence(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::NotVerified => "weights not verified",
+        Evidence::Same => "weights verified",
+        Evidence::LogProbabilities => "weights verified, not those of the round before",
+        Evidence::Texts => "weights verified by texts, not those of the round before",
+        Evidence::NotTold => "weights not told from those of the round before",
     }
 }
 

@@ -1,8 +1,8 @@
 //! Settings of a pipeline as a file to start from: every key, with its value or as a comment.
 
-#[cfg(feature = "server")]
-use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{PromptSettings, SamplingConfig, SelectSettings};
+#[cfg(feature = "server")]
+use simplemix_rollout::{ServerSettings, WeightsSettings};
 use simplemix_settings::{Settings, keys};
 use simplemix_train::TrainConfig;
 use toml::{Table, Value};
@@ -133,6 +133,8 @@ fn known(path: &str) -> Vec<&'static str> {
         "collect.select" => keys::<SelectSettings>().to_vec(),
         #[cfg(feature = "server")]
         "collect.server" => keys::<ServerSettings>().to_vec(),
+        #[cfg(feature = "server")]
+        "collect.weights" => keys::<WeightsSettings>().to_vec(),
         "mix" => [&["on", "off"], keys::<MixSettings>()].concat(),
         "evaluate" => keys::<EvaluateSection>().to_vec(),
         "parallel" => keys::<ParallelSection>().to_vec(),

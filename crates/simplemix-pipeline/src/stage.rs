@@ -13,6 +13,8 @@ use simplemix_rollout::{
     GenerateReport, GenerateSettings, GeneratorSettings, Prompt, ScoreReport, ScoreSettings, ScorerSettings, Weighted,
     generate, pair, score, together,
 };
+#[cfg(feature = "server")]
+use simplemix_rollout::{RoundSettings, YardstickReport, YardstickSettings, measure};
 use simplemix_train::{Outcome, Resume, Run, RunFolder, Team, TrainConfig};
 
 use crate::divergence::{Divergence, DivergenceSettings, log_ratios_together};
@@ -88,6 +90,11 @@ impl Job {
                 let report = diverge(settings, &prompts, *each, team, watch)?;
                 team.is_first().then_some(StageReport::Divergence(report))
             }
+            #[cfg(feature = "server")]
+            Self::Yardstick(settings) => {
+                let report = measured(settings, team, watch)?;
+                team.is_first().then_some(StageReport::Yardstick(report))
+            }
             Self::Pair(_) | Self::Mix(_) if !team.is_first() => None,
             Self::Pair(settings) => Some(StageReport::Pair(pair(settings, watch)?)),
             Self::Mix(settings) => Some(StageReport::Mix(mix(settings, watch)?.achieved)),
@@ -101,11 +108,45 @@ fn generated(
     team: &Team,
     watch: &mut dyn Watch,
 ) -> Result<Option<GenerateReport>> {
+    #[cfg(feature = "server")]
+    if let GeneratorSettings::Round(round) = by {
+        return generated_in_round(settings, round, watch).map(Some);
+    }
     team.does_at_length("loading a model");
     let generator = by.open_for(&settings.output)?;
     Ok(together(peers(team), Some(generator), Vec::new(), watch, |generator, _, watch| {
         generate(settings, generator.expect("one was given"), watch)
     })?)
+}
+
+/// As [`generated`], by a server that gets the weights first, and lets go of them afterwards.
+#[cfg(feature = "server")]
+fn generated_in_round(
+    settings: &GenerateSettings,
+    round: &RoundSettings,
+    watch: &mut dyn Watch,
+) -> Result<GenerateReport> {
+    // A server that is started may need what libtorch keeps for later.
+    simplemix_torch::device::empty_cache().map_err(simplemix_model::Error::from)?;
+    let folder = settings.output.parent().expect("the output of a stage is in its folder");
+    let mut generator = round.open(folder, watch)?;
+    let mut report = generate(settings, &mut generator, watch)?;
+    let mut served = generator.end(watch);
+    report.notices.append(&mut served.notices);
+    report.served = Some(served);
+    Ok(report)
+}
+
+/// Own responses of a model, made by the first process; all get the report.
+#[cfg(feature = "server")]
+fn measured(settings: &YardstickSettings, team: &Team, watch: &mut dyn Watch) -> Result<YardstickReport> {
+    team.does_at_length("making own responses");
+    let own = if team.is_first() { Some(measure(settings, watch)?) } else { None };
+    let failed = Error::serialise("own responses");
+    let text = serde_json::to_string(&own).map_err(|error| failed(&error))?;
+    let told = team.told(&text, "waiting for own responses")?;
+    let report: Option<YardstickReport> = serde_json::from_str(&told).map_err(|error| failed(&error))?;
+    Ok(report.unwrap_or_default())
 }
 
 fn scored(
@@ -169,8 +210,7 @@ fn diverge(
 }
 
 /// Metrics of training that the pipeline's report shows.
-const SHOWN: &[&str] =
-    &["loss", "rewards/margins", "rewards/accuracies", "accuracy", "margin", "kl", "age/mean", "age/max"];
+const SHOWN: &[&str] = &["loss", "rewards/margins", "rewards/accuracies", "accuracy", "margin", "kl"];
 
 /// The mean over the last tenth of a curve, or its last value.
 fn tail_mean(points: &[(f64, f64)], last_only: bool) -> f64 {

@@ -12,9 +12,9 @@ use crate::local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
 use crate::mix_p::{MixPGenerator, MixPSettings};
 #[cfg(feature = "server")]
-use crate::server::{ServerGenerator, Servers, SeveralServers};
+use crate::server::{RoundSettings, ServerGenerator, ServerSettings};
 
-/// Settings of a generator: a table `local`, `mix_p` or `server`.
+/// Settings of a generator: a table `local`, `mix_p`, `server` or `round`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -26,9 +26,12 @@ pub enum GeneratorSettings {
     #[cfg(feature = "local")]
     #[serde(rename = "mix_p")]
     MixP(MixPSettings),
-    /// A server with the OpenAI interface, or several that have one model.
+    /// A server with the OpenAI interface.
     #[cfg(feature = "server")]
-    Server(Servers),
+    Server(ServerSettings),
+    /// A server that gets the weights of a round first.
+    #[cfg(feature = "server")]
+    Round(Box<RoundSettings>),
 }
 
 impl GeneratorSettings {
@@ -38,6 +41,11 @@ impl GeneratorSettings {
     /// # Errors
     /// See [`GeneratorSettings::open`].
     pub fn open_for(&self, output: &Path) -> Result<Box<dyn Generator>> {
+        #[cfg(feature = "server")]
+        if let Self::Round(round) = self {
+            let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Ok(Box::new(round.open(folder, &mut simplemix_data::Unwatched)?));
+        }
         let date = kept_date(output);
         #[cfg(any(feature = "local", feature = "server"))]
         return self.clone().with_date(date).open();
@@ -63,10 +71,12 @@ impl GeneratorSettings {
                 let _ = date;
                 Self::Server(server)
             }
+            #[cfg(feature = "server")]
+            Self::Round(round) => Self::Round(round),
         }
     }
 
-    /// Loads the model, or prepares the client of the server.
+    /// Loads the model, or prepares the client of the server; logs of a server that gets weights go to the present folder.
     ///
     /// # Errors
     /// [`crate::Error::Setting`] with the first setting out of range, and any error of loading.
@@ -77,10 +87,9 @@ impl GeneratorSettings {
             #[cfg(feature = "local")]
             Self::MixP(settings) => Ok(Box::new(MixPGenerator::load(settings)?)),
             #[cfg(feature = "server")]
-            Self::Server(servers) => match servers.all() {
-                [one] => Ok(Box::new(ServerGenerator::new(one.clone())?)),
-                _ => Ok(Box::new(SeveralServers::new(servers)?)),
-            },
+            Self::Server(settings) => Ok(Box::new(ServerGenerator::new(settings.clone())?)),
+            #[cfg(feature = "server")]
+            Self::Round(round) => Ok(Box::new(round.open(Path::new("."), &mut simplemix_data::Unwatched)?)),
             #[cfg(not(any(feature = "local", feature = "server")))]
             _ => unreachable!("there is no variant without a backend"),
         }

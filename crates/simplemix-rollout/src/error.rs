@@ -199,16 +199,6 @@ pub enum Error {
         /// The reply that was expected.
         expected: &'static str,
     },
-    /// All servers that share some work have failed.
-    #[error(
-        "all {} servers have failed: {}; the same command, also with other servers that have the model, continues",
-        failures.len(),
-        failures.join("; ")
-    )]
-    Servers {
-        /// Address and last failure of each.
-        failures: Vec<String>,
-    },
     /// A server refused a request, kept failing, or sent a reply that cannot be read.
     #[error("{url}: {found}{}", if *attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() })]
     Server {
@@ -220,6 +210,28 @@ pub enum Error {
         found: String,
         /// Number of attempts.
         attempts: u32,
+    },
+    /// A server that was started here has ended, or does not answer in time.
+    #[error("server `{command}` {found}; its log is {log}{}", last_words(tail), log = log.display())]
+    ServerProcess {
+        /// Command line.
+        command: String,
+        /// Failure.
+        found: String,
+        /// File of what the server has said.
+        log: PathBuf,
+        /// Last lines of it.
+        tail: String,
+    },
+    /// A server did not take the weights of a round, or responds by other ones.
+    #[error("{url}: {found}, expected {expected}")]
+    Weights {
+        /// Address of the server.
+        url: String,
+        /// Fact about the server.
+        found: String,
+        /// Weights, names or numbers that were expected, and what to do.
+        expected: String,
     },
     /// The caller asked to stop; finished work is kept.
     #[error("stopped; finished work is kept")]
@@ -280,13 +292,19 @@ impl Error {
             | Self::Arrow { .. }
             | Self::Command { .. }
             | Self::Server { .. }
-            | Self::Servers { .. }
+            | Self::ServerProcess { .. }
+            | Self::Weights { .. }
             | Self::Process(_)
             | Self::Interrupted => false,
             #[cfg(feature = "local")]
             Self::Model(error) => error.is_request(),
         }
     }
+}
+
+/// The last lines of a log, to follow its path.
+fn last_words(tail: &str) -> String {
+    if tail.is_empty() { ", and is empty".to_owned() } else { format!(", which ends with\n{tail}") }
 }
 
 /// Adds the path and the operation to an IO error.

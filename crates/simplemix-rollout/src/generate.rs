@@ -73,14 +73,14 @@ pub struct GenerateReport {
     pub identical: u64,
     /// Facts that the user should read.
     pub notices: Vec<String>,
-    /// Candidates by the address of the server that sampled them, where several share the work. Not kept in the file, whose bytes
-    /// depend on the responses alone: empty where the file was there already.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub servers: BTreeMap<String, u64>,
     /// Attempts that failed, by reason, whether or not another one succeeded. Not kept in the file, whose bytes depend on the
     /// responses alone: empty where the file was there already.
     #[serde(skip_serializing_if = "Failures::is_empty")]
     pub failed: Failures,
+    /// Account of the weights that a server got for these responses. Not kept in the file.
+    #[cfg(feature = "server")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served: Option<crate::server::ServedReport>,
 }
 
 impl GenerateReport {
@@ -193,8 +193,8 @@ pub fn generate(
         Work::Open(journal) => journal,
     };
     survey.notices.iter().for_each(|notice| watch.notice(notice));
-    let Told { notices, passing } = sample_missing(settings, generator, &survey, &mut journal, watch)?;
-    let notices = [survey.notices.clone(), notices].concat();
+    let told = sample_missing(settings, generator, &survey, &mut journal, watch)?;
+    let notices = [survey.notices.clone(), told].concat();
     let report = write(settings, generator.name(), &survey, &mut journal, &key, notices);
     let failed = journal.failures().clone();
     if matches!(report, Ok(_) | Err(Error::NoText { .. })) {
@@ -202,29 +202,20 @@ pub fn generate(
     }
     let (report, remarks) = report?;
     remarks.iter().for_each(|remark| watch.notice(remark));
-    Ok(GenerateReport { failed, notices: [passing, report.notices].concat(), ..report })
+    Ok(GenerateReport { failed, ..report })
 }
 
-/// What the user should read about sampling, which is told already.
-#[derive(Default)]
-struct Told {
-    /// Facts about the responses.
-    notices: Vec<String>,
-    /// Facts about this call alone.
-    passing: Vec<String>,
-}
-
-/// Samples the responses that are not in the journal.
+/// Samples the responses that are not in the journal. Returns what the user should read, which is told already.
 fn sample_missing(
     settings: &GenerateSettings,
     generator: &mut dyn Generator,
     survey: &Survey,
     journal: &mut Journal<Option<Candidate>>,
     watch: &mut dyn Watch,
-) -> Result<Told> {
+) -> Result<Vec<String>> {
     let samples = settings.sampling.samples;
     let total = survey.prompts * samples as u64;
-    let mut told = Told::default();
+    let mut notices = Vec::new();
     watch.progress("generate", journal.done(), total);
     if journal.done() < total {
         for prompt in settings.prompts.read() {
@@ -237,13 +228,13 @@ fn sample_missing(
                 (!samples.is_empty()).then(|| prompt.map(|prompt| Job { index: index as u64, prompt, samples }))
             },
         );
-        let mut sink = Sink { journal, samples, total, watch, told: Told::default() };
+        let mut sink = Sink { journal, samples, total, watch, notices: Vec::new() };
         generator.remark().iter().for_each(|remark| sink.notice(remark));
         generator.sample(&mut jobs, &settings.sampling, &mut sink)?;
-        told = sink.told;
+        notices = sink.notices;
     }
     if journal.done() == total {
-        return Ok(told);
+        return Ok(notices);
     }
     Err(Error::Responses {
         generator: generator.name().to_owned(),
@@ -265,7 +256,6 @@ fn write(
 ) -> Result<(GenerateReport, Vec<String>)> {
     let sampling = &settings.sampling;
     let mut report = GenerateReport::new(survey);
-    let mut servers: BTreeMap<String, u64> = BTreeMap::new();
     let mut cut_early = 0;
     let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), survey.several_answers, &[])?;
     for (index, prompt) in settings.prompts.read().enumerate() {
@@ -275,9 +265,6 @@ fn write(
             match journal.get((index * sampling.samples + sample) as u64)? {
                 Some(Some(candidate)) => {
                     report.count(candidate);
-                    if let Some(server) = &candidate.server {
-                        *servers.entry(server.clone()).or_default() += 1;
-                    }
                     cut_early +=
                         u64::from(candidate.is_cut() && (1..sampling.max_new_tokens).contains(&candidate.tokens));
                     texts.extend(candidate.text.clone());
@@ -295,7 +282,6 @@ fn write(
     let remarks = report.remarks(sampling, cut_early);
     report.notices = [notices, remarks.clone()].concat();
     writer.finish(key.metadata(&report))?;
-    report.servers = servers;
     Ok((report, remarks))
 }
 
@@ -322,7 +308,8 @@ struct Sink<'a> {
     samples: usize,
     total: u64,
     watch: &'a mut dyn Watch,
-    told: Told,
+    /// Notices that the user has been told.
+    notices: Vec<String>,
 }
 
 impl CandidateSink for Sink<'_> {
@@ -345,12 +332,7 @@ impl CandidateSink for Sink<'_> {
 
     fn notice(&mut self, text: &str) {
         self.watch.notice(text);
-        self.told.notices.push(text.to_owned());
-    }
-
-    fn passing(&mut self, text: &str) {
-        self.watch.notice(text);
-        self.told.passing.push(text.to_owned());
+        self.notices.push(text.to_owned());
     }
 
     fn is_interrupted(&self) -> bool {

@@ -75,7 +75,11 @@ pub use scorers::{ScorerKind, ScorerSettings};
 pub use select::{NoPair, Select, SelectSettings, Selection, select_pairs};
 #[cfg(feature = "server")]
 pub use server::{
-    Ask, Endpoint, OnRefused, Reply, ServerClient, ServerGenerator, ServerSettings, Servers, SeveralServers, TokenLogp,
+    Ask, Before, Endpoint, Evidence, OnRefused, OwnResponse, Reply, RoundGenerator, RoundModel, RoundSettings, Served,
+    ServedReport, ServerClient, ServerGenerator, ServerSettings, Software, TokenLogp, WeightsBy, WeightsSettings,
+    Yardstick, put_weights,
 };
+#[cfg(all(feature = "local", feature = "server"))]
+pub use server::{YardstickReport, YardstickSettings, measure};
 #[cfg(feature = "local")]
 pub use together::{Part, Peers, together};

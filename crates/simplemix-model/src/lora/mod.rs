@@ -1,6 +1,7 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), in peft's files and with peft's numbers.
 
 mod adapter;
+mod compose;
 mod config;
 mod dora;
 mod embeddings;
@@ -12,6 +13,7 @@ mod settings;
 mod tensors;
 
 pub(crate) use adapter::{Adapter, Base, Loras};
+pub use compose::compose_adapters;
 pub use config::{LoraBias, LoraConfig, LoraTargets, LoraTask};
 pub(crate) use embeddings::stored as stored_embeddings;
 pub use matching::ModuleNames;

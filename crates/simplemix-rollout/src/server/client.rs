@@ -84,36 +84,40 @@ impl ServerClient {
     /// [`Error::Setting`] with the first setting out of range or with an invalid key, [`Error::Server`] if the server cannot
     /// be asked for its model.
     pub fn new(settings: ServerSettings) -> Result<Self> {
-        let client = Self::unasked(settings)?;
-        let model = if client.model.is_empty() { client.only_model()? } else { client.model.clone() };
-        Ok(client.with_model(model))
+        let named = settings.model.clone();
+        let mut client = Self::nameless(settings)?;
+        client.model = named.map_or_else(|| client.only_model(), Ok)?;
+        Ok(client)
     }
 
-    /// A client that has asked the server nothing; without a model in the settings its name is empty.
-    pub(super) fn unasked(settings: ServerSettings) -> Result<Self> {
+    /// A client that does not know the name of the model, for requests about the server itself.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the first setting out of range or with an invalid key.
+    pub(super) fn nameless(settings: ServerSettings) -> Result<Self> {
         settings.check()?;
         let key = key::from_env(&settings.api_key_env)?;
         let connections = Connections::new(Duration::from_secs_f64(settings.timeout_secs));
         let address = Address::new(&settings.url)?;
         warn_of_the_open(&settings, &address, key.is_some());
         let (gate, requests, learned) = (Gate::default(), AtomicU64::new(0), Mutex::default());
-        let model = settings.model.clone().unwrap_or_default();
-        let (large, warnings) = (Mutex::default(), AtomicU64::new(0));
+        let (model, large, warnings) = (String::new(), Mutex::default(), AtomicU64::new(0));
         Ok(Self { settings, address, connections, key, model, gate, requests, warnings, learned, large })
     }
 
-    pub(super) fn with_model(self, model: String) -> Self {
-        Self { model, ..self }
+    /// Address of the server.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
-    /// Address without its query, for the user.
-    pub(super) fn shown(&self) -> String {
-        self.address.shown()
-    }
-
-    /// Whether a request would be sent at once: no rate limit is being waited for.
-    pub(super) fn is_open(&self) -> bool {
-        self.gate.is_open()
+    /// The body of a reply of status 2xx to a request with this JSON, or to one without a body.
+    ///
+    /// # Errors
+    /// [`Error::Server`] and [`Error::Interrupted`].
+    pub(super) fn plain(&self, url: &str, body: Option<&Value>, stopped: &dyn Fn() -> bool) -> Result<String> {
+        let body = body.map(Value::to_string);
+        let text = |reply: &[u8]| Ok(String::from_utf8_lossy(reply).into_owned());
+        self.retry(stopped, &|connection| self.once(self.request(connection, url, body.as_deref()), &text))
     }
 
     /// Name of the model on the server.
@@ -128,7 +132,7 @@ impl ServerClient {
 
     /// Everything that responses depend on beside prompts and parameters.
     pub(crate) fn fingerprint(&self) -> String {
-        self.settings.fingerprint(&self.model)
+        self.settings.fingerprint(&self.address, &self.model)
     }
 
     /// Asks for one response to `prompt`. Retries with growing waits while the server fails, refuses for lack of capacity,
@@ -255,18 +259,9 @@ impl ServerClient {
     }
 
     fn only_model(&self) -> Result<String> {
-        self.only_of(&self.models(&|| false)?)
-    }
-
-    /// Names of the models on the server.
-    pub(super) fn models(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<String>> {
         let url = self.address.of("models");
-        self.retry(stopped, &|connection| self.once(self.request(connection, &url, None), &models))
-    }
-
-    /// The only one of the server's models.
-    pub(super) fn only_of(&self, names: &[String]) -> Result<String> {
-        match names {
+        let names = self.retry(&|| false, &|connection| self.once(self.request(connection, &url, None), &models))?;
+        match names.as_slice() {
             [name] => Ok(name.clone()),
             names => {
                 let found =
@@ -317,14 +312,10 @@ impl ServerClient {
             };
             drop(connection);
             *self.learned().failures.entry(failed.reason.to_string()).or_default() += 1;
-            let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
             if !failed.is_transient || attempt > self.settings.retries {
-                if failed.is_transient && (failed.status == Some(429) || failed.advice.retry_after.is_some()) {
-                    // Whoever asks again, now by another request, is to wait as long.
-                    self.gate.pause(wait);
-                }
                 return Err(self.error(failed.status, failed.found, attempt));
             }
+            let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
             let (url, found, retries) = (self.address.shown(), redacted(&failed.found), self.settings.retries);
             // Lasting trouble is worth a warning, a single failure is not, nor is the same trouble of thousands of requests.
             match if attempt == 3 { self.warnings.fetch_add(1, Ordering::Relaxed) } else { MOST_WARNINGS } {
@@ -485,7 +476,7 @@ impl Failed {
 }
 
 /// Whether another attempt may help after this status.
-pub(super) fn is_transient(status: u16) -> bool {
+fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
 }
 

@@ -26,6 +26,8 @@ use crate::random::sample_seed;
 pub struct ServerGenerator {
     client: Arc<ServerClient>,
     name: String,
+    /// Everything that responses depend on, where that is not the server's address.
+    mark: Option<String>,
 }
 
 impl ServerGenerator {
@@ -36,7 +38,12 @@ impl ServerGenerator {
     pub fn new(settings: ServerSettings) -> Result<Self> {
         let client = ServerClient::new(settings)?;
         let name = client.settings().name.clone().unwrap_or_else(|| client.model().to_owned());
-        Ok(Self { client: Arc::new(client), name })
+        Ok(Self { client: Arc::new(client), name, mark: None })
+    }
+
+    /// A model that may be behind any address, and is known by `mark`.
+    pub(super) fn known_by(settings: ServerSettings, mark: String) -> Result<Self> {
+        Ok(Self { mark: Some(mark), ..Self::new(settings)? })
     }
 }
 
@@ -46,7 +53,7 @@ impl Generator for ServerGenerator {
     }
 
     fn fingerprint(&self) -> String {
-        self.client.fingerprint()
+        self.mark.clone().unwrap_or_else(|| self.client.fingerprint())
     }
 
     fn sample(
@@ -55,8 +62,15 @@ impl Generator for ServerGenerator {
         sampling: &SamplingConfig,
         sink: &mut dyn CandidateSink,
     ) -> Result<()> {
+        let requests = jobs.flat_map(|job| match job {
+            Ok(Job { index, prompt, samples }) => {
+                let prompt = Arc::new(prompt);
+                samples.into_iter().map(|sample| Ok((index, sample, prompt.clone()))).collect()
+            }
+            Err(error) => vec![Err(error)],
+        });
         check_sampling(sampling)?;
-        let mut requests = requests(jobs).peekable();
+        let mut requests = requests.peekable();
         if let (Some(Ok((_, _, prompt))), Some(tokenizer)) = (requests.peek(), &self.client.settings().tokenizer) {
             let notice = compare_ids(&self.client, tokenizer, prompt, &|| sink.is_interrupted())?;
             notice.iter().for_each(|notice| sink.notice(notice));
@@ -64,7 +78,11 @@ impl Generator for ServerGenerator {
         let (client, sampling) = (self.client.clone(), sampling.clone());
         let workers = client.settings().concurrency;
         let work = move |(index, sample, prompt): (u64, usize, Arc<Prompt>), stopped: &dyn Fn() -> bool| {
-            let (candidate, told) = request(&client, &prompt, sample, &sampling, stopped)?.told(&prompt);
+            let asked = request(&client, &prompt, sample, &sampling, stopped)?;
+            let (candidate, told) = match asked {
+                Asked::Told(candidate, apart) => (Some(candidate), Beside::Apart(apart)),
+                Asked::Refused(found) => (None, Beside::Refusal(format!("prompt `{}`: refused: {found}", prompt.id))),
+            };
             Ok((Sampled { index, sample, candidate }, told))
         };
         let mut once = Once::default();
@@ -83,21 +101,8 @@ impl Generator for ServerGenerator {
     }
 }
 
-/// Requests for samples: number of the prompt, number of the sample, prompt.
-pub(super) fn requests(
-    jobs: &mut dyn Iterator<Item = Result<Job>>,
-) -> impl Iterator<Item = Result<(u64, usize, Arc<Prompt>)>> {
-    jobs.flat_map(|job| match job {
-        Ok(Job { index, prompt, samples }) => {
-            let prompt = Arc::new(prompt);
-            samples.into_iter().map(|sample| Ok((index, sample, prompt.clone()))).collect()
-        }
-        Err(error) => vec![Err(error)],
-    })
-}
-
 /// Refuses settings that no request has a field for.
-pub(super) fn check_sampling(sampling: &SamplingConfig) -> Result<()> {
+fn check_sampling(sampling: &SamplingConfig) -> Result<()> {
     let given = [
         ("no_repeat_ngram_size", sampling.no_repeat_ngram_size.is_some()),
         ("suppress_tokens", sampling.suppress_tokens.is_some()),
@@ -114,26 +119,16 @@ pub(super) fn check_sampling(sampling: &SamplingConfig) -> Result<()> {
 }
 
 /// Answer to a request for a sample.
-pub(super) enum Asked {
+enum Asked {
     /// A sample, and the fields that the server keeps apart from its text.
     Told(Candidate, Vec<&'static str>),
     /// The server refuses the prompt, with these words, and refusals are skipped.
     Refused(String),
 }
 
-impl Asked {
-    /// The response, if there is one, and what the server says beside it.
-    pub(super) fn told(self, prompt: &Prompt) -> (Option<Candidate>, Beside) {
-        match self {
-            Self::Told(candidate, apart) => (Some(candidate), Beside::Apart(apart)),
-            Self::Refused(found) => (None, Beside::Refusal(format!("prompt `{}`: refused: {found}", prompt.id))),
-        }
-    }
-}
-
 /// Requests one sample. Every setting is sent, also a neutral one: a server may fill what is absent from the model's
 /// `generation_config.json`, as vLLM and SGLang do.
-pub(super) fn request(
+fn request(
     client: &ServerClient,
     prompt: &Prompt,
     sample: usize,
@@ -163,7 +158,6 @@ pub(super) fn request(
                 finish: reply.finish,
                 text: reply.text,
                 seed: client.sends("seed").then_some(seed),
-                server: None,
             };
             Ok(Asked::Told(candidate, apart))
         }

@@ -21,6 +21,8 @@ const NO_PROBABILITY: f64 = -9999.0;
 pub struct Reply {
     /// Id of the reply, if the server gives one.
     pub id: Option<String>,
+    /// Name of the model that responded, if the server gives one.
+    pub model: Option<String>,
     /// Text of the response; `None` if it has none, such as for reasoning alone, a refusal or a tool call.
     pub text: Option<String>,
     /// Reason for which the response ended, in the server's word; `None` if the server tells none.
@@ -31,6 +33,8 @@ pub struct Reply {
     pub prompt_tokens: Option<usize>,
     /// Token ids of the prompt, if they were requested and the server reports them, as vLLM does.
     pub prompt_ids: Option<Vec<u32>>,
+    /// Token ids of the response, if they were requested and the server reports them, as vLLM does.
+    pub response_ids: Option<Vec<u32>>,
     /// Tokens with their log-probabilities, if they were requested and the server reports them.
     pub logps: Option<Vec<TokenLogp>>,
     /// Fields of the message that the server keeps apart from its text: reasoning, a refusal, calls.
@@ -59,7 +63,7 @@ impl Reply {
                 *text = rest;
             }
         };
-        self.text.iter_mut().for_each(&mut clean);
+        self.text.iter_mut().chain(&mut self.model).for_each(&mut clean);
         for token in self.logps.iter_mut().flatten() {
             clean(&mut token.token);
             token.top.iter_mut().for_each(|(token, _)| clean(token));
@@ -99,11 +103,13 @@ pub(super) fn parse(body: &[u8], chat: bool) -> Result<Reply, Unread> {
     let count = |name: &str| usage[name].as_u64().and_then(|count| usize::try_from(count).ok());
     Ok(Reply {
         id: body["id"].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
+        model: body["model"].as_str().filter(|name| !name.is_empty()).map(str::to_owned),
         text,
         finish: choice["finish_reason"].as_str().map(|word| Finish::from(word.to_owned())),
         tokens: count("completion_tokens").or_else(|| logps.as_ref().map(Vec::len).filter(|count| *count > 0)),
         prompt_tokens: count("prompt_tokens"),
         prompt_ids: ids(&body["prompt_token_ids"]).or_else(|| ids(&choice["prompt_token_ids"])),
+        response_ids: ids(&choice["token_ids"]),
         logps,
         apart: apart(&choice["message"]),
     })

@@ -24,11 +24,12 @@ fn replies_of_both_interfaces_are_parsed() {
     assert_eq!(choice(r#""text": "a""#).text.as_deref(), Some("a"));
     let message = br#"{"choices": [{"message": {"content": "a"}}]}"#;
     assert_eq!(parse(message, false).unwrap().text.as_deref(), Some("a"));
-    let text = br#"{"choices": [{"text": " 4.", "finish_reason": "stop", "prompt_token_ids": [7],
+    let text = br#"{"model": "m", "choices": [{"text": " 4.", "finish_reason": "stop", "prompt_token_ids": [7], "token_ids": [5, 6],
         "logprobs": {"tokens": [" 4", "."], "token_logprobs": [-1.0, -0.25]}}]}"#;
     let reply = parse(text, false).unwrap();
     assert_eq!((reply.text.as_deref(), reply.tokens, reply.logp()), (Some(" 4."), Some(2), Some(-1.25)));
-    assert_eq!(reply.prompt_ids, Some(vec![7]));
+    assert_eq!((reply.prompt_ids, reply.response_ids), (Some(vec![7]), Some(vec![5, 6])));
+    assert_eq!(reply.model.as_deref(), Some("m"));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::key;
 use crate::error::{Error, Result};
 use crate::journal::json;
 
-/// Settings of a server with the OpenAI interface. Responses depend on model, endpoint, `logps` and `extra`; the
-/// other settings, also the address, may change when a run continues.
+/// Settings of a server with the OpenAI interface. Responses depend on address, model, endpoint, `logps` and `extra`; the
+/// other settings may change when a run continues.
 ///
 /// # Examples
 /// ```
@@ -23,8 +23,9 @@ use crate::journal::json;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// Address, such as `http://localhost:8000/v1`. `/v1` is added to a host without a path.
-    #[serde(serialize_with = "stored_url")]
+    /// Address, such as `http://localhost:8000/v1`. `/v1` is added to a host without a path. None for a server that is started
+    /// here.
+    #[serde(default, serialize_with = "stored_url", skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// Name of the model on the server; by default the only one there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,11 +196,10 @@ impl ServerSettings {
         Ok(())
     }
 
-    /// Everything that responses of `model` depend on. The address is left out, so that another server with the model can go on
-    /// where one has failed.
-    pub(crate) fn fingerprint(&self, model: &str) -> String {
+    /// Everything that responses of `model` at `address` depend on.
+    pub(crate) fn fingerprint(&self, address: &Address, model: &str) -> String {
         // Earlier versions left neutral settings to the server: their samples are others.
-        format!("{model} {:?} {} {} all settings, any address", self.endpoint, self.logps, json(&self.extra))
+        format!("{} {model} {:?} {} {} all settings", address.shown(), self.endpoint, self.logps, json(&self.extra))
     }
 }
 
@@ -221,6 +221,9 @@ impl Address {
         // An invalid address may contain a password, so it is not shown.
         let refuse = |found: &str, expected| Err(Error::Setting { key: "url", found: found.to_owned(), expected });
         let (rest, query) = url.split_once('?').map_or((url, ""), |(rest, query)| (rest, query));
+        if url.is_empty() {
+            return refuse("not set", "http://HOST or https://HOST, optionally with a path");
+        }
         let Some((scheme, host)) = rest.split_once("://").filter(|(_, host)| !host.is_empty()) else {
             return refuse("without a scheme", "http://HOST or https://HOST, optionally with a path");
         };

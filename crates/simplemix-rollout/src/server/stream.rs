@@ -38,6 +38,7 @@ pub(super) fn joined(stream: &str) -> Result<Value, Unread> {
 #[derive(Default)]
 struct Whole {
     id: Value,
+    model: Value,
     text: Option<String>,
     reasoning: String,
     refusal: String,
@@ -58,6 +59,7 @@ impl Whole {
         }
         if self.id.is_null() {
             self.id = event["id"].clone();
+            self.model = event["model"].clone();
         }
         let choice = &event["choices"][0];
         let delta = &choice["delta"];
@@ -85,6 +87,7 @@ impl Whole {
         };
         json!({
             "id": self.id,
+            "model": self.model,
             "choices": [{
                 "message": {
                     "content": self.text,

@@ -62,7 +62,12 @@ pub(crate) struct Mock {
 
 impl Mock {
     pub(crate) fn start(behaviour: impl Fn(&Seen) -> Does + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at(0, behaviour)
+    }
+
+    /// A server at this port of the machine; at a free one for 0.
+    pub(crate) fn start_at(port: u16, behaviour: impl Fn(&Seen) -> Does + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (kept, behaviour): (_, Arc<Behaviour>) = (seen.clone(), Arc::new(behaviour));
