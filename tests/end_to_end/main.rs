@@ -24,6 +24,7 @@ mod reading;
 mod recipes;
 mod reproduction;
 mod secrets;
+mod semi_online;
 mod served;
 mod shared_work;
 mod terminal;

@@ -33,7 +33,7 @@ const SMALL: &[&str] = &[
     "collect.sampling.max_new_tokens=10",
 ];
 
-fn prepared() -> Dir {
+pub(crate) fn prepared() -> Dir {
     let dir = Dir::new();
     dir.model();
     dir.pairs("off.jsonl", "written", 24);
@@ -62,22 +62,22 @@ fn small(more: &[&str]) -> Vec<&'static str> {
         "off-policy" | "hypo" | "tulu3" | "olmo2" | "olmo3-instruct" | "olmo3-think" | "small" => {
             &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10"]
         }
-        "on-policy" | "dpo-mix-p" | "dpo-mix-r" => &["--off-policy"],
+        "on-policy" | "dpo-mix-p" | "dpo-mix-r" | "semi-online" => &["--off-policy"],
         _ => &[],
     };
     let used = SMALL.chunks(2).filter(|words| !words.iter().any(|word| unused.contains(word)));
     used.flatten().copied().collect()
 }
 
-fn weights(dir: &Dir, output: &str) -> Vec<u8> {
+pub(crate) fn weights(dir: &Dir, output: &str) -> Vec<u8> {
     std::fs::read(dir.path(output).join("model/model.safetensors")).unwrap()
 }
 
-fn summary(dir: &Dir, output: &str) -> Value {
+pub(crate) fn summary(dir: &Dir, output: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(dir.path(output).join("summary.json")).unwrap()).unwrap()
 }
 
-fn report<'a>(summary: &'a Value, stage: &str) -> &'a Value {
+pub(crate) fn report<'a>(summary: &'a Value, stage: &str) -> &'a Value {
     let stages = summary["stages"].as_array().unwrap();
     &stages.iter().find(|found| found["stage"] == stage).unwrap_or_else(|| panic!("{stage}: {summary:#}"))["report"]
 }

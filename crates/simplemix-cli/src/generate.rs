@@ -27,7 +27,8 @@ use crate::together::{Processes, share};
 #[command(after_help = "Examples:\n  \
   simplemix generate --model ./smollm2 --prompts gsm8k.jsonl --samples 4 -o candidates.parquet\n  \
   simplemix generate --model ./smollm2 --prompts uf.parquet --samples 4 --processes 8 -o candidates.parquet\n  \
-  simplemix generate --server http://localhost:8000/v1 --prompts uf.parquet --samples 8 --temperature 1 -o candidates.parquet")]
+  simplemix generate --server http://localhost:8000/v1 --prompts uf.parquet --samples 8 --temperature 1 -o candidates.parquet\n  \
+  simplemix generate --server http://a:8000/v1 --server http://b:8000/v1 --prompts uf.parquet -o candidates.parquet")]
 pub(crate) struct Args {
     #[command(flatten)]
     backend: Backend,
@@ -46,9 +47,10 @@ pub(crate) struct Backend {
     /// Model folder, or its id on the Hugging Face hub
     #[arg(long, value_name = "DIR|ID", required_unless_present = "server", conflicts_with = "server")]
     model: Option<PathBuf>,
-    /// Address of a server with the OpenAI interface: vLLM, SGLang, llama.cpp, Ollama, ...
+    /// Address of a server with the OpenAI interface: vLLM, SGLang, llama.cpp, Ollama, ...; several that have one model share the
+    /// requests
     #[arg(long, value_name = "URL")]
-    server: Option<String>,
+    server: Vec<String>,
     /// Sample as DPO-Mix-P does, with this model before the first round as the reference: half of the responses to a prompt
     /// come from 1.5 of --model's logits less 0.5 of the reference's, half from 0.5 of each
     #[arg(long, value_name = "DIR|ID", requires = "model")]
@@ -91,7 +93,7 @@ pub(crate) struct ServerFlags {
     /// Interface of the server; auto is chat for messages and completions for plain text
     #[arg(long, requires = "server", value_name = "auto|chat|completions", default_value = "auto", value_parser = word::<Endpoint>)]
     endpoint: Endpoint,
-    /// Number of requests at the same time
+    /// Number of requests at the same time, to each server
     #[arg(long, requires = "server", value_name = "N", default_value_t = ServerSettings::new("").concurrency)]
     concurrency: usize,
     /// Time limit of a request in seconds, after which it is tried again
@@ -228,11 +230,14 @@ fn sampling_help(help: &str, default: fn(SamplingConfig) -> String) -> String {
 impl Backend {
     /// Settings of the model, which runs on `device` if it is in this process.
     fn settings(&self, device: DeviceFlag) -> Result<GeneratorSettings> {
-        if let Some(url) = &self.server {
-            let server = self.server_flags.settings(url);
+        if !self.server.is_empty() {
             let tokenizer = self.server_tokenizer.as_deref().map(resolve).transpose()?;
             let name = self.generator_name.clone();
-            return Ok(GeneratorSettings::Server(ServerSettings { name, tokenizer, ..server }));
+            let of = |url: &String| {
+                let (name, tokenizer) = (name.clone(), tokenizer.clone());
+                ServerSettings { name, tokenizer, ..self.server_flags.settings(url) }
+            };
+            return Ok(GeneratorSettings::Server(self.server.iter().map(of).collect::<Vec<_>>().into()));
         }
         let model = self.model.as_deref().expect("clap requires --model without --server");
         let local = LocalSettings {
@@ -271,7 +276,7 @@ impl Backend {
 
     /// Whether the model runs in this process.
     pub(crate) fn is_local(&self) -> bool {
-        self.server.is_none()
+        self.server.is_empty()
     }
 
     /// Reading of the tokenizer.
@@ -283,7 +288,9 @@ impl Backend {
 /// The generator, or a failure whose kind depends on what failed.
 fn opened(opened: simplemix_rollout::Result<Box<dyn Generator>>) -> Result<Box<dyn Generator>> {
     match opened {
-        Err(error @ simplemix_rollout::Error::Server { .. }) => Err(Failure::Run(error.into())),
+        Err(error @ (simplemix_rollout::Error::Server { .. } | simplemix_rollout::Error::Servers { .. })) => {
+            Err(Failure::Run(error.into()))
+        }
         Err(error @ simplemix_rollout::Error::Setting { .. }) => Err(flagged(error)),
         opened => opened.input(),
     }
@@ -405,6 +412,9 @@ pub(crate) fn say(report: &GenerateReport, settings: &GenerateSettings, generato
     }
     if report.refused > 0 {
         print(&format!("  {} responses refused by the server", report.refused));
+    }
+    for (server, count) in &report.servers {
+        print(&format!("  {count} responses by {server}"));
     }
     say_failed(&report.failed);
 }

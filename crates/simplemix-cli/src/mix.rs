@@ -225,6 +225,7 @@ fn resolve(args: &Args) -> Result<MixSettings> {
         .map_err(|error: toml::de::Error| Failure::input(format!("--set: {}", error.to_string().trim_end())))?;
     if !args.sources.is_empty() {
         let source = |spec: &SourceSpec| MixSource {
+            age: None,
             name: spec.name.clone(),
             path: spec.path.clone().into(),
             weight: spec.weight,

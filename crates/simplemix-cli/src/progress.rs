@@ -114,6 +114,8 @@ fn now() -> Instant {
 pub(crate) struct Terminal {
     bar: Bar,
     stage: String,
+    /// Work that goes on beside, and its bar.
+    beside: Option<(String, Bar)>,
     interrupted: Arc<AtomicBool>,
     /// Whether standard output is for JSON alone, so that evaluations go beside it.
     is_json: bool,
@@ -140,7 +142,7 @@ impl Terminal {
     /// A terminal for work that Ctrl-C ends at once, as it ends a program by default.
     pub(crate) fn passive() -> Self {
         let (stage, interrupted) = (String::new(), Arc::default());
-        Self { bar: Bar::hidden(), stage, interrupted, is_json: false, notices: Vec::new() }
+        Self { bar: Bar::hidden(), stage, beside: None, interrupted, is_json: false, notices: Vec::new() }
     }
 
     /// Everything that the user was told so far.
@@ -158,6 +160,9 @@ impl Terminal {
         self.bar.finish_and_clear();
         self.bar = Bar::hidden();
         self.stage.clear();
+        if let Some((_, bar)) = self.beside.take() {
+            bar.finish_and_clear();
+        }
     }
 
     fn show(&mut self, stage: &str, total: u64) {
@@ -195,6 +200,18 @@ impl Watch for Terminal {
         self.bar.set_position(done);
     }
 
+    fn progress_beside(&mut self, stage: &str, done: u64, total: u64) {
+        if let Some((_, bar)) = self.beside.take_if(|(known, _)| known != stage) {
+            bar.finish_and_clear();
+        }
+        let (_, bar) = self.beside.get_or_insert_with(|| (stage.to_owned(), bar(stage, total)));
+        bar.set_length(total);
+        bar.set_position(done);
+        if total > 0 && done >= total {
+            self.beside.take().iter().for_each(|(_, bar)| bar.finish_and_clear());
+        }
+    }
+
     fn metrics(&mut self, metrics: &Metrics<'_>) {
         if metrics.is_evaluation {
             return self.evaluation(metrics);
@@ -229,6 +246,21 @@ mod tests {
         bar.bar.set_position(30);
         assert!(bar.line().starts_with("training: 30 of 900, loss 0.69"), "{}", bar.line());
         assert!(Bar::new("reading", 0, false).line().ends_with("reading: 0"));
+    }
+
+    #[test]
+    fn work_beside_has_a_bar_of_its_own() {
+        let mut terminal = Terminal::passive();
+        terminal.progress("training", 3, 9);
+        terminal.progress_beside("generate", 4, 8);
+        terminal.progress("training", 5, 9);
+        terminal.progress_beside("generate", 6, 8);
+        let (stage, bar) = terminal.beside.as_ref().unwrap();
+        assert_eq!((terminal.bar.position(), stage.as_str(), bar.position()), (5, "generate", 6));
+        terminal.progress_beside("score", 1, 8);
+        assert_eq!(terminal.beside.as_ref().unwrap().0, "score");
+        terminal.progress_beside("score", 8, 8);
+        assert!(terminal.beside.is_none() && terminal.bar.position() == 5);
     }
 
     #[test]

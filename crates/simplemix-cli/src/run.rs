@@ -52,9 +52,10 @@ pub(crate) struct Args {
     /// File of off-policy pairs
     #[arg(long, value_name = "FILE")]
     off_policy: Option<PathBuf>,
-    /// Server with the OpenAI interface that has --model and samples in place of this process; for a single round
+    /// Server with the OpenAI interface that has --model and samples in place of this process, for a single round; several share the
+    /// requests
     #[arg(long, value_name = "URL")]
-    server: Option<String>,
+    server: Vec<String>,
     /// Name of the model on the server [default: the only one there]
     #[arg(long, value_name = "NAME", requires = "server")]
     server_model: Option<String>,
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result {
         ("--prompts", !args.prompts.is_empty()),
         ("--scorer", !args.scorer.is_empty()),
         ("--off-policy", args.off_policy.is_some()),
-        ("--server", args.server.is_some()),
+        ("--server", !args.server.is_empty()),
     ];
     unused::refuse(&settings, &given, &args.set)?;
     let parallel = settings.parallel;
@@ -129,13 +130,13 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let stages = pipeline.stages().len();
     let head = |position: usize, name: &str| format!("[{}/{stages}] {name}", position + 1);
-    let (mut next, mut closings) = (0, Vec::new());
+    let (mut is_done, mut closings) = (vec![false; stages], Vec::new());
     let tell = &mut |finished: &Finished<'_>| {
         let Finished { position, stage, done, was_done, .. } = finished;
-        next = position + 1;
+        is_done[*position] = true;
         let how = if *was_done { "done before".to_owned() } else { format!("{:.1} s", done.seconds) };
         print_during_work(&format!("{} ({how}): {}", head(*position, &stage.name), done.report), args.json);
-        closings.push(StageClosing::of(finished));
+        closings.push((*position, StageClosing::of(finished)));
     };
     let summary = match parallel.processes {
         1 => pipeline.run_each(&mut terminal, tell),
@@ -143,14 +144,17 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     terminal.clear();
     let summary = summary.inspect_err(|error| {
-        if let Some(stage) = pipeline.stages().get(next).filter(|_| error.is_interrupted()) {
-            let line = format!("{}: stopped; the same command continues", head(next, &stage.name));
-            print_during_work(&line, args.json);
+        let next = is_done.iter().position(|is_done| !is_done).filter(|_| error.is_interrupted());
+        if let Some(next) = next {
+            let name = &pipeline.stages()[next].name;
+            print_during_work(&format!("{}: stopped; the same command continues", head(next, name)), args.json);
         }
     });
     let summary = summary.map_err(hinted)?;
     if args.json {
-        let stages = closings.into_iter().collect::<Result<Vec<_>>>()?;
+        // Those of collecting may be done beside others.
+        closings.sort_by_key(|(position, _)| *position);
+        let stages = closings.into_iter().map(|(_, closing)| closing).collect::<Result<Vec<_>>>()?;
         let closing = PipelineClosing::of(&pipeline, summary, stages, terminal.notices());
         print_json(&serde_json::to_string(&closing).run()?);
         return Ok(());
@@ -249,10 +253,15 @@ fn flags(args: &Args) -> Result<toml::Table> {
     if let Some(size) = args.size {
         merge(&mut table, nested(["mix", "size"], toml::Value::try_from(size).input()?));
     }
-    if let Some(url) = &args.server {
-        let keys = [("url", Some(url)), ("model", args.server_model.as_ref())].into_iter();
-        let server = keys.filter_map(|(key, value)| Some((key.to_owned(), value?.clone().into())));
-        merge(&mut table, nested(["collect", "server"], toml::Table::from_iter(server).into()));
+    let url = match args.server.as_slice() {
+        [] => None,
+        [url] => Some(toml::Value::from(url.clone())),
+        urls => Some(urls.to_vec().into()),
+    };
+    if let Some(url) = url {
+        let model = args.server_model.clone().map(|model| ("model".to_owned(), model.into()));
+        let server = toml::Table::from_iter([("url".to_owned(), url)].into_iter().chain(model));
+        merge(&mut table, nested(["collect", "server"], server.into()));
     }
     if !args.scorer.is_empty() {
         merge(&mut table, nested(["collect", "scorer"], toml::Value::try_from(&args.scorer).input()?));
@@ -290,6 +299,11 @@ fn describe(pipeline: &Pipeline) -> Result {
     }
     print(&format!("device: {}", device_name(pipeline.device())));
     print_lines(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
+    let beside = pipeline.stages().iter().zip(pipeline.beside()).filter(|(_, is_beside)| *is_beside);
+    let beside: Vec<&str> = beside.map(|(stage, _)| stage.name.as_str()).collect();
+    if !beside.is_empty() {
+        print(&format!("beside training, so that the whole takes less than the sum: {}", beside.join(", ")));
+    }
     let processes = pipeline.settings().parallel.processes;
     if processes > 1 {
         print(&format!("{processes} processes: memory is that of each, times are those of one process alone"));

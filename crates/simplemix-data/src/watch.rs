@@ -12,6 +12,11 @@ pub trait Watch {
         let _ = (stage, done, total);
     }
 
+    /// Reports progress of work that goes on beside that of [`Watch::progress`]; shown in its place by default.
+    fn progress_beside(&mut self, stage: &str, done: u64, total: u64) {
+        self.progress(stage, done, total);
+    }
+
     /// Reports the metrics of an update or of an evaluation.
     fn metrics(&mut self, metrics: &Metrics<'_>) {
         let _ = metrics;

@@ -12,6 +12,10 @@ use crate::plan::{Planned, Promise};
 /// of the pairs.
 pub const SHARES_KEY: &str = "simplemix.shares";
 
+/// Metadata key for the ages of a mixture's on-policy sources: for each, the rounds between the model that wrote its pairs and the one
+/// that is to be trained on them, as a JSON object.
+pub const AGES_KEY: &str = "simplemix.ages";
+
 /// Numbers of pairs and of response tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {

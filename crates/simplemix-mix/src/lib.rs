@@ -16,7 +16,7 @@ mod schedule;
 mod spec;
 mod weight;
 
-pub use audit::{Achieved, Audit, Origin, Receipt, SHARES_KEY, SourceAchieved, Tally};
+pub use audit::{AGES_KEY, Achieved, Audit, Origin, Receipt, SHARES_KEY, SourceAchieved, Tally};
 pub use config::{BatchOrder, Exhaustion, MixtureConfig, RowOrder, Shares, SourceConfig};
 pub use error::{Error, Result};
 pub use mixture::{Draw, Mixture};

@@ -2,10 +2,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod background;
+mod beside;
 mod date;
 mod divergence;
 mod error;
 mod estimate;
+mod execute;
 mod inputs;
 mod mix;
 mod page;
@@ -22,6 +24,7 @@ mod shown;
 mod stage;
 mod summary;
 
+pub use beside::Beside;
 pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios, log_ratios_together};
 pub use error::{Error, Result};
 pub use estimate::Estimate;

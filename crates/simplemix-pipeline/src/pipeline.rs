@@ -10,6 +10,7 @@ use tch::Device;
 use crate::date::dated;
 use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
+use crate::execute;
 use crate::page;
 use crate::plan::{Plan, Stage};
 use crate::ranks::Ranks;
@@ -74,6 +75,12 @@ impl Pipeline {
         &self.plan.stages
     }
 
+    /// For each stage, whether it runs beside the training of the round before, on a thread of its own.
+    pub fn beside(&self) -> Vec<bool> {
+        let is_shared = self.settings.parallel.processes > 1;
+        self.stages().iter().map(|stage| self.settings.runs_beside(stage, is_shared)).collect()
+    }
+
     /// Folder for the report, the resolved settings and the result.
     pub fn output(&self) -> &Path {
         self.settings.output.as_deref().expect("a pipeline without an output is not planned")
@@ -99,7 +106,7 @@ impl Pipeline {
     /// Does all stages that are not done, and writes settings, summary and report to the output.
     ///
     /// # Errors
-    /// The error of the first stage that fails or is interrupted. The stages before it stay done, and another run
+    /// The error of the first stage that fails or is interrupted. Stages that are done stay done, and another run
     /// continues from there.
     pub fn run(&self, watch: &mut dyn Watch) -> Result<Summary> {
         self.run_each(watch, &mut |_| {})
@@ -132,22 +139,18 @@ impl Pipeline {
 
     fn run_stages(
         &self,
-        mut ranks: Option<&mut dyn Ranks>,
+        ranks: Option<&mut dyn Ranks>,
         watch: &mut dyn Watch,
         finished: &mut dyn FnMut(&Finished<'_>),
     ) -> Result<Summary> {
         let output = self.output();
         simplemix_files::create_dir_all(output)?;
         simplemix_files::write(output.join(PipelineSettings::FILE), storable(&self.settings.to_toml()?))?;
-        let mut all = Vec::new();
-        for (position, stage) in self.plan.stages.iter().enumerate() {
-            let (done, was_done) = match stage.done() {
-                Some(done) => (done, true),
-                None => (stage.run(ranks.as_deref_mut(), watch)?, false),
-            };
-            finished(&Finished { position, stage, done: &done, was_done });
-            all.push(done);
-        }
+        let stages = self.stages();
+        let mut hears = |position: usize, done: &Done, was_done: bool| {
+            finished(&Finished { position, stage: &stages[position], done, was_done });
+        };
+        let all = execute::all(stages, &self.beside(), ranks, watch, &mut hears)?;
         let summary = Summary::new(&self.plan, &all)?;
         let text = serde_json::to_string_pretty(&summary).map_err(|error| Error::serialise("the summary")(&error))?;
         simplemix_files::write(output.join(Summary::FILE), storable(&(text + "\n")))?;

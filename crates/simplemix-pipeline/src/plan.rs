@@ -53,6 +53,10 @@ pub struct Stage {
     pub folder: PathBuf,
     /// Work to do.
     pub job: Job,
+    /// Indices of the stages whose results it needs.
+    pub(crate) after: Vec<usize>,
+    /// Whether it is a part of collecting on-policy pairs.
+    pub(crate) collects: bool,
 }
 
 impl Stage {
@@ -157,24 +161,30 @@ impl Plan {
         if config.evaluate.prompts.is_some() {
             plan.grades.push(planner.grade("before", &first, reward.as_ref())?);
         }
-        let mut policy = first.clone();
+        // The model after each round.
+        let mut policies = vec![first.clone()];
         let mut pairs: Vec<(PathBuf, String)> = Vec::new();
         for round in 1..=config.rounds {
-            let suffix = if config.rounds == 1 { String::new() } else { format!("-{round}") };
-            if config.collects() {
-                pairs.push(planner.collect(round, &suffix, &policy, &first, reward.as_ref())?);
+            let suffix = config.suffix(round);
+            let policy = policies[round as usize - 1].clone();
+            // With a lag the next round is collected before this one trains, or beside it.
+            for next in pairs.len() as u32 + 1..=config.collected_before(round) {
+                let (begin, sampler) = (planner.stages.len(), &policies[config.sampler_of(next)]);
+                pairs.push(planner.collect(next, &config.suffix(next), sampler, &first, reward.as_ref())?);
+                planner.stages[begin..].iter_mut().for_each(|stage| stage.collects = true);
             }
-            let mixture = planner.mix(round, &suffix, &pairs)?;
+            let mixture = planner.mix(round, &suffix, &pairs[..pairs.len().min(round as usize)])?;
             plan.result = planner.train(&suffix, &policy, &first, mixture)?;
             let trained = &planner.stages[plan.result];
             let adapters = [policy.adapters, vec![trained.folder.join("run/adapter")]].concat();
-            policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone(), adapters };
+            let policy = Model { path: trained.folder.join("run/model"), key: trained.key.clone(), adapters };
             if config.evaluate.prompts.is_some() {
                 plan.grades.push(planner.grade(&format!("after{suffix}"), &policy, reward.as_ref())?);
             }
             if config.evaluate.kl_prompts > 0 {
                 plan.divergences.push(planner.diverge(&suffix, &policy, &first)?);
             }
+            policies.push(policy);
         }
         plan.stages = planner.stages;
         Ok(plan)
@@ -200,7 +210,8 @@ impl Planner<'_> {
         let key = blake3::hash(whole.to_string().as_bytes()).to_hex()[..16].to_owned();
         let folder = self.root.join(format!("{name}-{}", &key[..8]));
         let job = job(&folder)?;
-        self.stages.push(Stage { name, key, folder, job });
+        let after = (0..self.stages.len()).filter(|&at| inputs.contains(&self.stages[at].key.as_str())).collect();
+        self.stages.push(Stage { name, key, folder, job, after, collects: false });
         Ok(self.stages.len() - 1)
     }
 
@@ -336,8 +347,10 @@ impl Planner<'_> {
         };
         #[cfg(feature = "server")]
         let by = collect.server.clone().map_or(by, |server| {
-            let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
-            GeneratorSettings::Server(ServerSettings { tokenizer, ..server })
+            GeneratorSettings::Server(server.map(|server| {
+                let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
+                ServerSettings { tokenizer, ..server }
+            }))
         });
         let models = [Some(policy), Some(first).filter(|_| mixes)].into_iter().flatten();
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "for servers"))]
@@ -410,11 +423,8 @@ impl Planner<'_> {
                 add_reading(&mut material, &folders.policy);
             }
             #[cfg(feature = "server")]
-            GeneratorSettings::Server(server) => {
-                // The tokenizer is the model's, whose key is among the inputs.
-                let server = ServerSettings { tokenizer: None, ..server.clone() };
-                material["backend"] = json!(GeneratorSettings::Server(server));
-            }
+            // The model's key is among the inputs; any server that has it will do.
+            GeneratorSettings::Server(servers) => material["server"] = servers.identity(),
             // The server may move and wait longer; the model is among the inputs.
             #[cfg(feature = "server")]
             GeneratorSettings::Round(round) => material["backend"] = crate::served::material(round),
@@ -493,11 +503,12 @@ impl Planner<'_> {
             inputs.push(self.hash(path)?);
             settings.sources.push(MixSource::new("off", path, config.mix.off));
         }
-        let kept = pairs.iter().rev().take(1 + config.max_age as usize).collect::<Vec<_>>();
-        for (age, (path, key)) in kept.iter().enumerate() {
+        let kept = pairs.iter().rev().take(1 + config.rounds_kept() as usize).collect::<Vec<_>>();
+        for (back, (path, key)) in (0..).zip(&kept) {
             inputs.push(key.clone());
-            let name = if age == 0 { "on".to_owned() } else { format!("on-{age}") };
-            settings.sources.push(MixSource::new(&name, path, part(config.mix.on, kept.len() as u64)?));
+            let name = if back == 0 { "on".to_owned() } else { format!("on-{back}") };
+            let source = MixSource::new(&name, path, part(config.mix.on, kept.len() as u64)?);
+            settings.sources.push(source.with_age(config.age(round, back)));
         }
         let mut material = as_json(&settings)?;
         if let Some(tokenizer) = &settings.tokenizer {

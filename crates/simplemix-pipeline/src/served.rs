@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use simplemix_model::LoraBias;
 use simplemix_rollout::{
-    GeneratorSettings, LocalSettings, PromptSettings, RoundModel, RoundSettings, ServerSettings, WeightsBy,
+    GeneratorSettings, LocalSettings, PromptSettings, RoundModel, RoundSettings, ServerSettings, Servers, WeightsBy,
     WeightsSettings, YardstickSettings,
 };
 
@@ -36,8 +36,12 @@ pub(crate) fn check(settings: &PipelineSettings) -> Result<()> {
     if !settings.collects() {
         return refuse("collect.weights", "given", "none: no response is sampled where `mix.on` is 0");
     }
+    if server.as_ref().is_some_and(|servers| servers.all().len() > 1) {
+        return refuse("collect.server", "several servers", "one beside `[collect.weights]`");
+    }
+    let has_address = |servers: &Servers| servers.all().iter().any(|server| !server.url.is_empty());
     match (weights.by, server) {
-        (WeightsBy::Serve, Some(server)) if !server.url.is_empty() => {
+        (WeightsBy::Serve, Some(servers)) if has_address(servers) => {
             return refuse(
                 "collect.server.url",
                 "given",
@@ -119,7 +123,8 @@ impl Planner<'_> {
         prompts: &PromptSettings,
         weights: &WeightsSettings,
     ) -> Result<(GeneratorSettings, Vec<String>)> {
-        let server = self.config.collect.server.clone().unwrap_or_else(|| ServerSettings::new(""));
+        let server = self.config.collect.server.as_ref().and_then(|servers| servers.all().first().cloned());
+        let server = server.unwrap_or_else(|| ServerSettings::new(""));
         let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
         let is_other = |model: &&Model| model.key != policy.key;
         let before: Vec<Model> = self.served.iter().filter(is_other).cloned().collect();

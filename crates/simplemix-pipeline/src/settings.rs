@@ -7,10 +7,11 @@ use simplemix_mix::Weight;
 use simplemix_model::DeviceChoice;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
 #[cfg(feature = "server")]
-use simplemix_rollout::{ServerSettings, WeightsSettings};
+use simplemix_rollout::{Servers, WeightsSettings};
 use simplemix_settings::{Error as SettingsError, Settings, merge, read};
 use simplemix_train::{Objective, ParallelSettings, TrainConfig};
 
+use crate::beside::Beside;
 use crate::error::{Error, Result};
 use crate::mix::MixSettings;
 use crate::presets::layers;
@@ -37,7 +38,8 @@ pub struct PipelineSettings {
     pub rounds: u32,
     /// Whether the reference of a round is the model that the round starts from, in place of the first model.
     pub renew_reference: bool,
-    /// Rounds for which on-policy pairs are kept; 0 keeps those of the current model only.
+    /// Largest age of on-policy pairs, in rounds between the model that wrote them and the one that trains on them; 0 takes those of
+    /// the current model only.
     pub max_age: u32,
     /// Off-policy pairs: file, folder of shards, pattern or URL.
     pub off_policy: Option<PathBuf>,
@@ -74,14 +76,20 @@ pub struct CollectSection {
     pub select: SelectSettings,
     /// Scorers of the responses; the reward model of `reward` if there are none.
     pub scorer: Vec<ScorerSettings>,
-    /// Server that has the model, in place of this process; with several rounds it needs `weights`.
+    /// Server that has the model, in place of this process, or a list of several that share the requests; with several rounds it needs
+    /// `weights`.
     #[cfg(feature = "server")]
-    pub server: Option<ServerSettings>,
+    pub server: Option<Servers>,
     /// Way in which the server gets the weights of each round, and whether it is seen that it has them.
     #[cfg(feature = "server")]
     pub weights: Option<WeightsSettings>,
     /// Batch size of sampling in this process; more needs more memory.
     pub batch_rows: usize,
+    /// Rounds by which the model that samples is behind: with 1, a round samples from the model of the round before the last, so that
+    /// it can collect while that one trains. Less than `rounds`.
+    pub lag: u32,
+    /// Stages of collecting that run beside training, with a `lag`.
+    pub beside: Beside,
 }
 
 impl Default for CollectSection {
@@ -97,6 +105,8 @@ impl Default for CollectSection {
             #[cfg(feature = "server")]
             weights: None,
             batch_rows: 64,
+            lag: 0,
+            beside: Beside::Servers,
         }
     }
 }
@@ -324,9 +334,45 @@ impl PipelineSettings {
             self.collect.select.check()?;
             self.collect.select.check_for_one_model()?;
         }
+        self.check_lag()?;
         self.parallel.check()?;
         check_training("train", &self.train)?;
         self.reward.as_ref().map_or(Ok(()), |reward| check_training("reward", reward))
+    }
+
+    /// Checks that the pairs' age is bounded, and that what runs beside training can.
+    fn check_lag(&self) -> Result<()> {
+        let CollectSection { lag, beside, .. } = self.collect;
+        let refuse =
+            |key: &str, found: &dyn ToString, expected: String| Err(Error::setting(key, found.to_string(), expected));
+        if lag == 0 {
+            return match beside {
+                Beside::Servers => Ok(()),
+                other => refuse(
+                    "collect.beside",
+                    &other,
+                    "no value without `collect.lag`: each round waits for the last".into(),
+                ),
+            };
+        }
+        if !self.collects() {
+            return refuse("collect.lag", &lag, "0 without on-policy pairs: no model samples".into());
+        }
+        if lag >= self.rounds {
+            return refuse("collect.lag", &lag, format!("less than `rounds`, {}", self.rounds));
+        }
+        if self.max_age < lag {
+            return refuse(
+                "max_age",
+                &self.max_age,
+                format!("at least `collect.lag`, {lag}: pairs of a round are that old"),
+            );
+        }
+        if beside == Beside::All && self.parallel.processes > 1 {
+            let expected = "`servers` or `none` with several processes, which have every device while they train";
+            return refuse("collect.beside", &beside, expected.into());
+        }
+        Ok(())
     }
 
     /// Whether on-policy pairs are collected.

@@ -210,7 +210,8 @@ fn diverge(
 }
 
 /// Metrics of training that the pipeline's report shows.
-const SHOWN: &[&str] = &["loss", "rewards/margins", "rewards/accuracies", "accuracy", "margin", "kl"];
+const SHOWN: &[&str] =
+    &["loss", "rewards/margins", "rewards/accuracies", "accuracy", "margin", "kl", "age/mean", "age/max"];
 
 /// The mean over the last tenth of a curve, or its last value.
 fn tail_mean(points: &[(f64, f64)], last_only: bool) -> f64 {

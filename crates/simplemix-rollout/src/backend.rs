@@ -12,7 +12,7 @@ use crate::local::{LocalGenerator, LocalSettings};
 #[cfg(feature = "local")]
 use crate::mix_p::{MixPGenerator, MixPSettings};
 #[cfg(feature = "server")]
-use crate::server::{RoundSettings, ServerGenerator, ServerSettings};
+use crate::server::{RoundSettings, ServerGenerator, Servers, SeveralServers};
 
 /// Settings of a generator: a table `local`, `mix_p`, `server` or `round`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ pub enum GeneratorSettings {
     #[cfg(feature = "local")]
     #[serde(rename = "mix_p")]
     MixP(MixPSettings),
-    /// A server with the OpenAI interface.
+    /// A server with the OpenAI interface, or several that have one model.
     #[cfg(feature = "server")]
-    Server(ServerSettings),
+    Server(Servers),
     /// A server that gets the weights of a round first.
     #[cfg(feature = "server")]
     Round(Box<RoundSettings>),
@@ -87,7 +87,10 @@ impl GeneratorSettings {
             #[cfg(feature = "local")]
             Self::MixP(settings) => Ok(Box::new(MixPGenerator::load(settings)?)),
             #[cfg(feature = "server")]
-            Self::Server(settings) => Ok(Box::new(ServerGenerator::new(settings.clone())?)),
+            Self::Server(servers) => match servers.all() {
+                [one] => Ok(Box::new(ServerGenerator::new(one.clone())?)),
+                _ => Ok(Box::new(SeveralServers::new(servers)?)),
+            },
             #[cfg(feature = "server")]
             Self::Round(round) => Ok(Box::new(round.open(Path::new("."), &mut simplemix_data::Unwatched)?)),
             #[cfg(not(any(feature = "local", feature = "server")))]

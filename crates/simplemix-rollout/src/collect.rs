@@ -243,6 +243,7 @@ mod tests {
                         logp: None,
                         finish: Some(if right { Finish::Stop } else { Finish::Length }),
                         seed: None,
+                        server: None,
                     });
                     sink.keep(vec![Sampled { index, sample, candidate }])?;
                 }

@@ -199,6 +199,16 @@ pub enum Error {
         /// The reply that was expected.
         expected: &'static str,
     },
+    /// All servers that share some work have failed.
+    #[error(
+        "all {} servers have failed: {}; the same command, also with other servers that have the model, continues",
+        failures.len(),
+        failures.join("; ")
+    )]
+    Servers {
+        /// Address and last failure of each.
+        failures: Vec<String>,
+    },
     /// A server refused a request, kept failing, or sent a reply that cannot be read.
     #[error("{url}: {found}{}", if *attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() })]
     Server {
@@ -292,6 +302,7 @@ impl Error {
             | Self::Arrow { .. }
             | Self::Command { .. }
             | Self::Server { .. }
+            | Self::Servers { .. }
             | Self::ServerProcess { .. }
             | Self::Weights { .. }
             | Self::Process(_)

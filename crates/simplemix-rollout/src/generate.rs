@@ -73,6 +73,10 @@ pub struct GenerateReport {
     pub identical: u64,
     /// Facts that the user should read.
     pub notices: Vec<String>,
+    /// Candidates by the address of the server that sampled them, where several share the work. Not kept in the file, whose bytes
+    /// depend on the responses alone: empty where the file was there already.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<String, u64>,
     /// Attempts that failed, by reason, whether or not another one succeeded. Not kept in the file, whose bytes depend on the
     /// responses alone: empty where the file was there already.
     #[serde(skip_serializing_if = "Failures::is_empty")]
@@ -193,8 +197,8 @@ pub fn generate(
         Work::Open(journal) => journal,
     };
     survey.notices.iter().for_each(|notice| watch.notice(notice));
-    let told = sample_missing(settings, generator, &survey, &mut journal, watch)?;
-    let notices = [survey.notices.clone(), told].concat();
+    let Told { notices, passing } = sample_missing(settings, generator, &survey, &mut journal, watch)?;
+    let notices = [survey.notices.clone(), notices].concat();
     let report = write(settings, generator.name(), &survey, &mut journal, &key, notices);
     let failed = journal.failures().clone();
     if matches!(report, Ok(_) | Err(Error::NoText { .. })) {
@@ -202,20 +206,29 @@ pub fn generate(
     }
     let (report, remarks) = report?;
     remarks.iter().for_each(|remark| watch.notice(remark));
-    Ok(GenerateReport { failed, ..report })
+    Ok(GenerateReport { failed, notices: [passing, report.notices].concat(), ..report })
 }
 
-/// Samples the responses that are not in the journal. Returns what the user should read, which is told already.
+/// What the user should read about sampling, which is told already.
+#[derive(Default)]
+struct Told {
+    /// Facts about the responses.
+    notices: Vec<String>,
+    /// Facts about this call alone.
+    passing: Vec<String>,
+}
+
+/// Samples the responses that are not in the journal.
 fn sample_missing(
     settings: &GenerateSettings,
     generator: &mut dyn Generator,
     survey: &Survey,
     journal: &mut Journal<Option<Candidate>>,
     watch: &mut dyn Watch,
-) -> Result<Vec<String>> {
+) -> Result<Told> {
     let samples = settings.sampling.samples;
     let total = survey.prompts * samples as u64;
-    let mut notices = Vec::new();
+    let mut told = Told::default();
     watch.progress("generate", journal.done(), total);
     if journal.done() < total {
         for prompt in settings.prompts.read() {
@@ -228,13 +241,13 @@ fn sample_missing(
                 (!samples.is_empty()).then(|| prompt.map(|prompt| Job { index: index as u64, prompt, samples }))
             },
         );
-        let mut sink = Sink { journal, samples, total, watch, notices: Vec::new() };
+        let mut sink = Sink { journal, samples, total, watch, told: Told::default() };
         generator.remark().iter().for_each(|remark| sink.notice(remark));
         generator.sample(&mut jobs, &settings.sampling, &mut sink)?;
-        notices = sink.notices;
+        told = sink.told;
     }
     if journal.done() == total {
-        return Ok(notices);
+        return Ok(told);
     }
     Err(Error::Responses {
         generator: generator.name().to_owned(),
@@ -256,6 +269,7 @@ fn write(
 ) -> Result<(GenerateReport, Vec<String>)> {
     let sampling = &settings.sampling;
     let mut report = GenerateReport::new(survey);
+    let mut servers: BTreeMap<String, u64> = BTreeMap::new();
     let mut cut_early = 0;
     let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), survey.several_answers, &[])?;
     for (index, prompt) in settings.prompts.read().enumerate() {
@@ -265,6 +279,9 @@ fn write(
             match journal.get((index * sampling.samples + sample) as u64)? {
                 Some(Some(candidate)) => {
                     report.count(candidate);
+                    if let Some(server) = &candidate.server {
+                        *servers.entry(server.clone()).or_default() += 1;
+                    }
                     cut_early +=
                         u64::from(candidate.is_cut() && (1..sampling.max_new_tokens).contains(&candidate.tokens));
                     texts.extend(candidate.text.clone());
@@ -282,6 +299,7 @@ fn write(
     let remarks = report.remarks(sampling, cut_early);
     report.notices = [notices, remarks.clone()].concat();
     writer.finish(key.metadata(&report))?;
+    report.servers = servers;
     Ok((report, remarks))
 }
 
@@ -308,8 +326,7 @@ struct Sink<'a> {
     samples: usize,
     total: u64,
     watch: &'a mut dyn Watch,
-    /// Notices that the user has been told.
-    notices: Vec<String>,
+    told: Told,
 }
 
 impl CandidateSink for Sink<'_> {
@@ -332,7 +349,12 @@ impl CandidateSink for Sink<'_> {
 
     fn notice(&mut self, text: &str) {
         self.watch.notice(text);
-        self.notices.push(text.to_owned());
+        self.told.notices.push(text.to_owned());
+    }
+
+    fn passing(&mut self, text: &str) {
+        self.watch.notice(text);
+        self.told.passing.push(text.to_owned());
     }
 
     fn is_interrupted(&self) -> bool {

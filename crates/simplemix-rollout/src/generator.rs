@@ -152,12 +152,15 @@ pub struct Candidate {
     /// Seed given to the backend: the run's own for a model in this process, one per sample for a server.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Address of the server that sampled it, where several share the work. Kept while the work is unfinished, for the summary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 impl Candidate {
-    /// A response without tokens, log-probability and seed.
+    /// A response without tokens, log-probability, seed and server.
     pub fn new(text: impl Into<String>, finish: Finish) -> Self {
-        Self { text: Some(text.into()), tokens: 0, logp: None, finish: Some(finish), seed: None }
+        Self { text: Some(text.into()), tokens: 0, logp: None, finish: Some(finish), seed: None, server: None }
     }
 
     /// Whether a limit of tokens cut it.
@@ -219,6 +222,12 @@ pub trait CandidateSink {
         let _ = text;
     }
 
+    /// Reports a passing fact about the work that changes no response, such as a server that is set aside. The user is told, and
+    /// the file does not keep it.
+    fn passing(&mut self, text: &str) {
+        self.notice(text);
+    }
+
     /// Whether the generator should stop and return [`Error::Interrupted`].
     fn is_interrupted(&self) -> bool {
         false
@@ -264,7 +273,7 @@ pub trait Generator {
     fn name(&self) -> &str;
 
     /// Everything that responses depend on beside prompts and sampling settings, such as a hash of the model or the
-    /// address of a server. Responses with different fingerprints never go into the same file.
+    /// name of a server's model. Responses with different fingerprints never go into the same file.
     fn fingerprint(&self) -> String {
         self.name().to_owned()
     }

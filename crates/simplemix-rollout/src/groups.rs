@@ -110,5 +110,6 @@ fn candidate(tokenizer: &PairTokenizer, response: &Generated, seed: u64) -> Resu
             simplemix_model::Finish::Length => Finish::Length,
         }),
         seed: Some(seed),
+        server: None,
     })
 }

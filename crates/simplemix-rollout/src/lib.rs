@@ -76,7 +76,7 @@ pub use select::{NoPair, Select, SelectSettings, Selection, select_pairs};
 #[cfg(feature = "server")]
 pub use server::{
     Ask, Before, Endpoint, Evidence, OnRefused, OwnResponse, Reply, RoundGenerator, RoundModel, RoundSettings, Served,
-    ServedReport, ServerClient, ServerGenerator, ServerSettings, Software, TokenLogp, WeightsBy, WeightsSettings,
+    ServedReport, ServerClient, ServerGenerator, ServerSettings, Servers, SeveralServers, Software, TokenLogp, WeightsBy, WeightsSettings,
     Yardstick, put_weights,
 };
 #[cfg(all(feature = "local", feature = "server"))]

@@ -3,6 +3,8 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test fails by panicking, and measures waits")]
 
+#[path = "support/several.rs"]
+mod several;
 mod support;
 
 use std::cell::Cell;
@@ -95,7 +97,7 @@ fn a_server_that_is_too_slow_is_told_from_one_that_is_away() {
 }
 
 /// The server breaks after some responses: they are kept and not requested again, and the file is that of a run without a
-/// break.
+/// break. Each time the server has another address.
 #[test]
 fn a_server_that_fails_half_way_loses_nothing() {
     let whole = tempfile::tempdir().unwrap();
@@ -103,12 +105,13 @@ fn a_server_that_fails_half_way_loses_nothing() {
     let expected = std::fs::read(whole.path().join("candidates.parquet")).unwrap();
 
     let dir = tempfile::tempdir().unwrap();
+    // One request at a time, so that it is certain which responses arrived before the break.
+    let one_by_one = |mock: &Mock, retries| ServerSettings { retries, concurrency: 1, ..settings(mock) };
     for (turn, good) in [3, 1, 17].into_iter().enumerate() {
         let mock = Mock::start(move |seen: &Seen| {
             if seen.number < good { echo(seen) } else { Does::Sends(500, vec![], "out of memory".to_owned()) }
         });
-        // The key depends on the address, so every turn must look like the same server.
-        let error = at_one_address(dir.path(), &mock, 0).unwrap_err();
+        let error = run(dir.path(), one_by_one(&mock, 0), &mut Unwatched).unwrap_err();
         assert!(error.to_string().contains("status 500: out of memory"), "{error}");
         let journal = std::fs::read_to_string(dir.path().join(".candidates.parquet.partial")).unwrap();
         let kept = [3, 4, 21][turn];
@@ -117,49 +120,18 @@ fn a_server_that_fails_half_way_loses_nothing() {
         assert!(!dir.path().join("candidates.parquet").exists());
     }
     let mock = Mock::start(echo);
-    let report = at_one_address(dir.path(), &mock, 8).unwrap();
+    let report = run(dir.path(), one_by_one(&mock, 8), &mut Unwatched).unwrap();
     assert_eq!((report.candidates, mock.seen().len()), (36, 36 - 21));
-    let texts = |rows: Vec<CandidateRow>| rows.into_iter().map(|row| row.response).collect::<Vec<_>>();
-    assert_eq!(texts(rows(dir.path())), texts(rows(whole.path())));
+    assert!(std::fs::read(dir.path().join("candidates.parquet")).unwrap() == expected);
     assert!(!dir.path().join(".candidates.parquet.partial").exists());
     // Called again with the output there: no further request.
-    at_one_address(dir.path(), &mock, 8).unwrap();
+    run(dir.path(), one_by_one(&mock, 8), &mut Unwatched).unwrap();
     assert_eq!(mock.seen().len(), 36 - 21);
     assert!(expected.len() > 1000);
+    // Responses of another model, or through another interface, are others.
+    let other = ServerSettings { model: Some("another".to_owned()), ..settings(&mock) };
+    assert!(matches!(run(dir.path(), other, &mut Unwatched), Err(Error::Exists { .. })));
 }
-
-/// Runs through a relay with a fixed address, behind which servers change.
-fn at_one_address(dir: &Path, mock: &Mock, retries: u32) -> Result<GenerateReport, Error> {
-    let target = mock.address;
-    let relay = RELAY.get_or_init(|| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let target: std::sync::Arc<std::sync::Mutex<std::net::SocketAddr>> =
-            std::sync::Arc::new(std::sync::Mutex::new(target));
-        let of_thread = target.clone();
-        std::thread::spawn(move || {
-            for from in listener.incoming().map_while(Result::ok) {
-                let to = std::net::TcpStream::connect(*of_thread.lock().unwrap()).unwrap();
-                let (mut from_too, mut to_too) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                let (mut from, mut to) = (from, to);
-                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
-                std::thread::spawn(move || {
-                    let _ = std::io::copy(&mut to_too, &mut from_too);
-                    let _ = from_too.shutdown(std::net::Shutdown::Both);
-                });
-            }
-        });
-        (address, target)
-    });
-    *relay.1.lock().unwrap() = target;
-    // One request at a time, so that it is certain which responses arrived before the break.
-    let mut server = ServerSettings { retries, concurrency: 1, ..settings(mock) };
-    server.url = format!("http://{}/v1", relay.0);
-    run(dir, server, &mut Unwatched)
-}
-
-static RELAY: std::sync::OnceLock<(std::net::SocketAddr, std::sync::Arc<std::sync::Mutex<std::net::SocketAddr>>)> =
-    std::sync::OnceLock::new();
 
 #[test]
 fn rate_limits_hold_for_all_requests_together() {

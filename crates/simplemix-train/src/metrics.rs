@@ -3,7 +3,8 @@
 //!
 //! Definitions are TRL 1.16's. Rewards are `beta` times the log-ratio; accuracy counts pairs with a strictly larger chosen
 //! reward; `logps` are sums over a response and `lengths` its tokens. `logits`, `entropy` and `mean_token_accuracy` are
-//! means over response tokens. All others are means over the pairs of the update.
+//! means over response tokens. All others are means over the pairs of the update. Our own `age/mean` and `age/max` are those of its
+//! on-policy pairs, in rounds, where the mixture tells them.
 
 use std::fmt;
 
@@ -117,6 +118,7 @@ pub(crate) fn metrics(
     for (name, tokens) in [("chosen", chosen), ("rejected", rejected)] {
         values.push((format!("{prefix}lengths/{name}"), tokens as f64 / total));
     }
+    values.extend(age_metrics(prefix, table, pairs));
     let mut groups = |names: &[String], mark: &str, group_of: &dyn Fn(usize) -> Option<usize>| {
         for (number, name) in names.iter().enumerate() {
             let in_group = pairs.iter().zip(stats).filter(|(pair, _)| group_of(**pair) == Some(number));
@@ -136,6 +138,17 @@ pub(crate) fn metrics(
         groups(&table.tasks, "task:", &|pair| table.pairs[pair].task);
     }
     values
+}
+
+/// Mean and largest age of the pairs whose source has one.
+fn age_metrics(prefix: &str, table: &PairTable, pairs: &[usize]) -> Vec<(String, f64)> {
+    let age_of = |pair: &usize| table.ages.get(&table.pairs[*pair].source).copied();
+    let ages: Vec<f64> = pairs.iter().filter_map(age_of).map(f64::from).collect();
+    if ages.is_empty() {
+        return Vec::new();
+    }
+    let mean = ages.iter().sum::<f64>() / ages.len() as f64;
+    vec![(format!("{prefix}age/mean"), mean), (format!("{prefix}age/max"), ages.into_iter().fold(0.0, f64::max))]
 }
 
 /// Metrics of one group; none for no pairs, so that an absent source does not look like a zero.
@@ -213,6 +226,8 @@ fn token_metrics(set: MetricSet, stats: &[&PairStats]) -> Named {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn pair(chosen: f64, rejected: f64) -> PairStats {
@@ -224,6 +239,7 @@ mod tests {
         let table = PairTable {
             sources: vec!["off".into(), "on".into()],
             tasks: vec!["math".into(), "code".into()],
+            ages: BTreeMap::new(),
             pairs: vec![entry(0, Some(0)), entry(1, None), entry(0, Some(0))],
         };
         Record { step: 1, values: metrics(set, "", &table, &[0, 1, 2], stats, 1.0 / 3.0) }

@@ -1,5 +1,7 @@
 //! The loop's view of the data: length and origin of each pair.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
 use crate::sides::Sides;
 use crate::team::Team;
@@ -11,6 +13,9 @@ pub struct PairTable {
     pub sources: Vec<String>,
     /// Names of the tasks.
     pub tasks: Vec<String>,
+    /// Rounds between the model that wrote the pairs of a source and the one that is trained on them, by index into
+    /// [`PairTable::sources`], where the file of a mixture tells.
+    pub ages: BTreeMap<usize, u32>,
     /// The pairs, in file order.
     pub pairs: Vec<PairEntry>,
 }
@@ -39,6 +44,12 @@ impl PairTable {
     /// Index of a source's name, which is added if it is new.
     pub fn source(&mut self, name: &str) -> usize {
         index(&mut self.sources, name)
+    }
+
+    /// Sets the ages of the sources that are in `ages`.
+    pub(crate) fn set_ages(&mut self, ages: &BTreeMap<String, u32>) {
+        let named = self.sources.iter().enumerate();
+        self.ages = named.filter_map(|(number, name)| Some((number, *ages.get(name)?))).collect();
     }
 
     /// Index of a task's name, which is added if it is new.

@@ -10,11 +10,12 @@ use simplemix_data::{Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, sc
 use simplemix_files::AtomicFile;
 use simplemix_mix::prompts::{self, Crossed};
 use simplemix_mix::{
-    Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, SHARES_KEY, Shares, SourceConfig, Weight,
+    AGES_KEY, Achieved, Audit, BatchOrder, Mixture, MixtureConfig, Permutation, SHARES_KEY, Shares, SourceConfig,
+    Weight,
 };
 
 use super::lengths::Lengths;
-use super::settings::{MixSettings, SharedPrompts};
+use super::settings::{MixSettings, MixSource, SharedPrompts};
 use super::sources::{Sources, tasks};
 use crate::error::{Error, Result};
 
@@ -32,6 +33,8 @@ pub struct Mixing {
     ranks: usize,
     /// Names of the sources.
     names: Vec<String>,
+    /// Ages of the pairs of sources that have one, by name.
+    ages: BTreeMap<String, u32>,
     /// The source of each of the mixture's sources, which may be the rows of one task of a source.
     cells: Vec<usize>,
     rows: Rows,
@@ -114,7 +117,8 @@ impl Mixing {
             }
         };
         let names = settings.sources.iter().map(|source| source.name.clone()).collect();
-        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, names, cells, rows })
+        let ages = ages(settings);
+        Ok(Self { mixture, sources, lengths, ranks: settings.ranks, names, ages, cells, rows })
     }
 
     /// Shares of the pairs that were asked for, by source; `None` where each pair is made of two sources.
@@ -172,6 +176,10 @@ impl Mixing {
         if let Some(shares) = self.asked() {
             let text = serde_json::to_string(&shares).map_err(|error| Error::serialise("the shares")(&error))?;
             writer.add_metadata(SHARES_KEY, text);
+        }
+        if !self.ages.is_empty() {
+            let text = serde_json::to_string(&self.ages).map_err(|error| Error::serialise("the ages")(&error))?;
+            writer.add_metadata(AGES_KEY, text);
         }
         let mut audit = Audit::new(&self.mixture, self.ranks);
         let total = self.mixture.len();
@@ -260,6 +268,24 @@ impl Mixing {
     }
 }
 
+/// Ages by the name of the source; a pair of two sources is as old as the older response.
+fn ages(settings: &MixSettings) -> BTreeMap<String, u32> {
+    let aged = |source: &MixSource| Some((source.name.clone(), source.age?));
+    let own: Vec<(String, u32)> = settings.sources.iter().filter_map(aged).collect();
+    if settings.prompts != SharedPrompts::Crossed {
+        return own.into_iter().collect();
+    }
+    let crossed = |(name, age): &(String, u32)| {
+        let others = settings.sources.iter().filter(|other| other.name != *name);
+        let pairs = others.flat_map(|other| {
+            let age = other.age.map_or(*age, |other| other.max(*age));
+            [format!("{name}>{}", other.name), format!("{}>{name}", other.name)].map(|name| (name, age))
+        });
+        pairs.collect::<Vec<_>>()
+    };
+    own.iter().flat_map(crossed).collect()
+}
+
 fn lengths_of(settings: &MixSettings) -> Result<Lengths> {
     Lengths::new(settings.tokenizer.as_deref(), settings.tokenizer_as)
 }
@@ -344,7 +370,6 @@ mod tests {
     use simplemix_data::{Message, Text, Unwatched};
     use simplemix_mix::Weight;
 
-    use super::super::settings::MixSource;
     use super::*;
 
     fn pairs(source: &str, count: usize) -> Vec<Pair> {

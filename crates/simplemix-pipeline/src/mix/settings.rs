@@ -83,12 +83,22 @@ pub struct MixSource {
     /// Share relative to the other sources' weights; equal shares if no source has one.
     #[serde(default)]
     pub weight: Option<Weight>,
+    /// Rounds between the model that wrote the pairs and the one that is to be trained on them; kept in the mixture, for the metrics
+    /// of training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<u32>,
 }
 
 impl MixSource {
     /// A source with a weight.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, weight: Weight) -> Self {
-        Self { name: name.into(), path: path.into(), weight: Some(weight) }
+        Self { name: name.into(), path: path.into(), weight: Some(weight), age: None }
+    }
+
+    /// Sets the age of the pairs.
+    #[must_use]
+    pub fn with_age(self, age: Option<u32>) -> Self {
+        Self { age, ..self }
     }
 }
 
@@ -237,7 +247,7 @@ mod tests {
 
     #[test]
     fn weights_are_for_every_source_or_for_none() {
-        let source = |name: &str, weight| MixSource { name: name.to_owned(), path: name.into(), weight };
+        let source = |name: &str, weight| MixSource { name: name.to_owned(), path: name.into(), weight, age: None };
         let mut settings =
             MixSettings { sources: vec![source("off", None), source("on", None)], ..MixSettings::default() };
         settings.check().unwrap();

@@ -6,7 +6,7 @@ use simplemix_settings::merge;
 
 use crate::error::{At, Error, Result, invalid};
 
-const PRESETS: [(&str, &str); 12] = [
+const PRESETS: [(&str, &str); 13] = [
     ("simplemix", include_str!("simplemix.toml")),
     ("off-policy", include_str!("off-policy.toml")),
     ("on-policy", include_str!("on-policy.toml")),
@@ -14,6 +14,7 @@ const PRESETS: [(&str, &str); 12] = [
     ("dpo-mix-p", include_str!("dpo-mix-p.toml")),
     ("dpo-mix-r", include_str!("dpo-mix-r.toml")),
     ("iterative", include_str!("iterative.toml")),
+    ("semi-online", include_str!("semi-online.toml")),
     ("tulu3", include_str!("tulu3.toml")),
     ("olmo2", include_str!("olmo2.toml")),
     ("olmo3-instruct", include_str!("olmo3-instruct.toml")),

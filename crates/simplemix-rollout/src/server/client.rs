@@ -101,8 +101,23 @@ impl ServerClient {
         let address = Address::new(&settings.url)?;
         warn_of_the_open(&settings, &address, key.is_some());
         let (gate, requests, learned) = (Gate::default(), AtomicU64::new(0), Mutex::default());
-        let (model, large, warnings) = (String::new(), Mutex::default(), AtomicU64::new(0));
+        let model = String::new();
+        let (large, warnings) = (Mutex::default(), AtomicU64::new(0));
         Ok(Self { settings, address, connections, key, model, gate, requests, warnings, learned, large })
+    }
+
+    pub(super) fn with_model(self, model: String) -> Self {
+        Self { model, ..self }
+    }
+
+    /// Address without its query, for the user.
+    pub(super) fn shown(&self) -> String {
+        self.address.shown()
+    }
+
+    /// Whether a request would be sent at once: no rate limit is being waited for.
+    pub(super) fn is_open(&self) -> bool {
+        self.gate.is_open()
     }
 
     /// Address of the server.
@@ -132,7 +147,7 @@ impl ServerClient {
 
     /// Everything that responses depend on beside prompts and parameters.
     pub(crate) fn fingerprint(&self) -> String {
-        self.settings.fingerprint(&self.address, &self.model)
+        self.settings.fingerprint(&self.model)
     }
 
     /// Asks for one response to `prompt`. Retries with growing waits while the server fails, refuses for lack of capacity,
@@ -259,9 +274,18 @@ impl ServerClient {
     }
 
     fn only_model(&self) -> Result<String> {
+        self.only_of(&self.models(&|| false)?)
+    }
+
+    /// Names of the models on the server.
+    pub(super) fn models(&self, stopped: &dyn Fn() -> bool) -> Result<Vec<String>> {
         let url = self.address.of("models");
-        let names = self.retry(&|| false, &|connection| self.once(self.request(connection, &url, None), &models))?;
-        match names.as_slice() {
+        self.retry(stopped, &|connection| self.once(self.request(connection, &url, None), &models))
+    }
+
+    /// The only one of the server's models.
+    pub(super) fn only_of(&self, names: &[String]) -> Result<String> {
+        match names {
             [name] => Ok(name.clone()),
             names => {
                 let found =
@@ -312,10 +336,14 @@ impl ServerClient {
             };
             drop(connection);
             *self.learned().failures.entry(failed.reason.to_string()).or_default() += 1;
+            let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
             if !failed.is_transient || attempt > self.settings.retries {
+                if failed.is_transient && (failed.status == Some(429) || failed.advice.retry_after.is_some()) {
+                    // Whoever asks again, now by another request, is to wait as long.
+                    self.gate.pause(wait);
+                }
                 return Err(self.error(failed.status, failed.found, attempt));
             }
-            let wait = failed.advice.retry_after.map_or_else(|| backoff(number, attempt, most), |wait| wait.min(most));
             let (url, found, retries) = (self.address.shown(), redacted(&failed.found), self.settings.retries);
             // Lasting trouble is worth a warning, a single failure is not, nor is the same trouble of thousands of requests.
             match if attempt == 3 { self.warnings.fetch_add(1, Ordering::Relaxed) } else { MOST_WARNINGS } {
@@ -476,7 +504,7 @@ impl Failed {
 }
 
 /// Whether another attempt may help after this status.
-fn is_transient(status: u16) -> bool {
+pub(super) fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504 | 529)
 }
 

@@ -62,15 +62,8 @@ impl Generator for ServerGenerator {
         sampling: &SamplingConfig,
         sink: &mut dyn CandidateSink,
     ) -> Result<()> {
-        let requests = jobs.flat_map(|job| match job {
-            Ok(Job { index, prompt, samples }) => {
-                let prompt = Arc::new(prompt);
-                samples.into_iter().map(|sample| Ok((index, sample, prompt.clone()))).collect()
-            }
-            Err(error) => vec![Err(error)],
-        });
         check_sampling(sampling)?;
-        let mut requests = requests.peekable();
+        let mut requests = requests(jobs).peekable();
         if let (Some(Ok((_, _, prompt))), Some(tokenizer)) = (requests.peek(), &self.client.settings().tokenizer) {
             let notice = compare_ids(&self.client, tokenizer, prompt, &|| sink.is_interrupted())?;
             notice.iter().for_each(|notice| sink.notice(notice));
@@ -78,11 +71,7 @@ impl Generator for ServerGenerator {
         let (client, sampling) = (self.client.clone(), sampling.clone());
         let workers = client.settings().concurrency;
         let work = move |(index, sample, prompt): (u64, usize, Arc<Prompt>), stopped: &dyn Fn() -> bool| {
-            let asked = request(&client, &prompt, sample, &sampling, stopped)?;
-            let (candidate, told) = match asked {
-                Asked::Told(candidate, apart) => (Some(candidate), Beside::Apart(apart)),
-                Asked::Refused(found) => (None, Beside::Refusal(format!("prompt `{}`: refused: {found}", prompt.id))),
-            };
+            let (candidate, told) = request(&client, &prompt, sample, &sampling, stopped)?.told(&prompt);
             Ok((Sampled { index, sample, candidate }, told))
         };
         let mut once = Once::default();
@@ -101,8 +90,21 @@ impl Generator for ServerGenerator {
     }
 }
 
+/// Requests for samples: number of the prompt, number of the sample, prompt.
+pub(super) fn requests(
+    jobs: &mut dyn Iterator<Item = Result<Job>>,
+) -> impl Iterator<Item = Result<(u64, usize, Arc<Prompt>)>> {
+    jobs.flat_map(|job| match job {
+        Ok(Job { index, prompt, samples }) => {
+            let prompt = Arc::new(prompt);
+            samples.into_iter().map(|sample| Ok((index, sample, prompt.clone()))).collect()
+        }
+        Err(error) => vec![Err(error)],
+    })
+}
+
 /// Refuses settings that no request has a field for.
-fn check_sampling(sampling: &SamplingConfig) -> Result<()> {
+pub(super) fn check_sampling(sampling: &SamplingConfig) -> Result<()> {
     let given = [
         ("no_repeat_ngram_size", sampling.no_repeat_ngram_size.is_some()),
         ("suppress_tokens", sampling.suppress_tokens.is_some()),
@@ -119,16 +121,26 @@ fn check_sampling(sampling: &SamplingConfig) -> Result<()> {
 }
 
 /// Answer to a request for a sample.
-enum Asked {
+pub(super) enum Asked {
     /// A sample, and the fields that the server keeps apart from its text.
     Told(Candidate, Vec<&'static str>),
     /// The server refuses the prompt, with these words, and refusals are skipped.
     Refused(String),
 }
 
+impl Asked {
+    /// The response, if there is one, and what the server says beside it.
+    pub(super) fn told(self, prompt: &Prompt) -> (Option<Candidate>, Beside) {
+        match self {
+            Self::Told(candidate, apart) => (Some(candidate), Beside::Apart(apart)),
+            Self::Refused(found) => (None, Beside::Refusal(format!("prompt `{}`: refused: {found}", prompt.id))),
+        }
+    }
+}
+
 /// Requests one sample. Every setting is sent, also a neutral one: a server may fill what is absent from the model's
 /// `generation_config.json`, as vLLM and SGLang do.
-fn request(
+pub(super) fn request(
     client: &ServerClient,
     prompt: &Prompt,
     sample: usize,
@@ -158,6 +170,7 @@ fn request(
                 finish: reply.finish,
                 text: reply.text,
                 seed: client.sends("seed").then_some(seed),
+                server: None,
             };
             Ok(Asked::Told(candidate, apart))
         }

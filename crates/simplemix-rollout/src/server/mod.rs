@@ -1,7 +1,7 @@
 //! Servers with the OpenAI interface: vLLM, SGLang, llama.cpp, Ollama and others.
 //!
 //! [`ServerClient`] sends one request and retries it where that helps, [`pool`] runs many requests at the same time, and
-//! [`ServerGenerator`] samples responses with both.
+//! [`ServerGenerator`] samples responses with both. [`SeveralServers`] shares the requests of one collection between servers.
 
 mod admin;
 mod client;
@@ -9,13 +9,16 @@ mod connection;
 mod generator;
 mod key;
 mod lenient;
+mod member;
 pub(crate) mod pool;
 mod process;
 mod reason;
 mod reply;
 mod request;
 mod round;
+mod servers;
 mod settings;
+mod several;
 mod stream;
 mod token_ids;
 mod told;
@@ -30,7 +33,9 @@ pub use generator::ServerGenerator;
 pub use reply::{Reply, TokenLogp};
 pub use request::Ask;
 pub use round::{RoundGenerator, RoundModel, RoundSettings, Served, put_weights};
+pub use servers::Servers;
 pub use settings::{Endpoint, OnRefused, ServerSettings};
+pub use several::SeveralServers;
 pub use verify::{Evidence, ServedReport};
 pub use weights::{Software, WeightsBy, WeightsSettings};
 pub use yardstick::{Before, OwnResponse, Yardstick};

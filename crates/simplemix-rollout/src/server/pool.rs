@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Stack size of each thread. Memory is used only where the stack grows.
 const STACK_BYTES: usize = 1 << 20;
 /// Interval at which `stopped` is checked while no result arrives.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// Does `work` on `jobs`, at most `workers` at a time, and passes each result to `done` on the calling thread, in any order.
 /// The second argument of `work` tells it when to give up waiting.
@@ -79,7 +79,7 @@ impl Drop for GiveUp {
     }
 }
 
-fn start(run: impl FnOnce() + Send + 'static) -> Result<()> {
+pub(super) fn start(run: impl FnOnce() + Send + 'static) -> Result<()> {
     let builder = std::thread::Builder::new().name("simplemix-server".to_owned()).stack_size(STACK_BYTES);
     let failed = |error: std::io::Error| Error::Setting {
         key: "concurrency",

@@ -11,8 +11,8 @@ use super::key;
 use crate::error::{Error, Result};
 use crate::journal::json;
 
-/// Settings of a server with the OpenAI interface. Responses depend on address, model, endpoint, `logps` and `extra`; the
-/// other settings may change when a run continues.
+/// Settings of a server with the OpenAI interface. Responses depend on model, endpoint, `logps` and `extra`; the
+/// other settings, also the address, may change when a run continues.
 ///
 /// # Examples
 /// ```
@@ -196,10 +196,11 @@ impl ServerSettings {
         Ok(())
     }
 
-    /// Everything that responses of `model` at `address` depend on.
-    pub(crate) fn fingerprint(&self, address: &Address, model: &str) -> String {
+    /// Everything that responses of `model` depend on. The address is left out, so that another server with the model can go on
+    /// where one has failed.
+    pub(crate) fn fingerprint(&self, model: &str) -> String {
         // Earlier versions left neutral settings to the server: their samples are others.
-        format!("{} {model} {:?} {} {} all settings", address.shown(), self.endpoint, self.logps, json(&self.extra))
+        format!("{model} {:?} {} {} all settings, any address", self.endpoint, self.logps, json(&self.extra))
     }
 }
 

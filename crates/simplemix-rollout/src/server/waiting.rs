@@ -107,11 +107,20 @@ impl Gate {
         *closed = Some(closed.map_or(until, |closed| closed.max(until)));
     }
 
+    /// Whether the gate is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    fn left(&self) -> Duration {
+        let until = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now()))
+    }
+
     /// Waits until the gate is open. Returns false if `stopped` becomes true before.
     pub(crate) fn pass(&self, stopped: &dyn Fn() -> bool) -> bool {
         loop {
-            let until = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now()));
+            let left = self.left();
             if left.is_zero() {
                 return !stopped();
             }
@@ -138,7 +147,7 @@ pub(crate) fn sleep(wait: Duration, stopped: &dyn Fn() -> bool) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "waits need a clock; no result depends on it")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

@@ -10,7 +10,7 @@ use simplemix_data::{
 };
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
-use simplemix_mix::{Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
+use simplemix_mix::{AGES_KEY, Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
 use simplemix_model::{CausalLm, DeviceChoice, Divider, ModelConfig, RewardModel};
 use tch::{Device, Tensor};
 
@@ -351,6 +351,8 @@ struct FromFiles {
     starts: Vec<(usize, u64)>,
     /// Shares of the sources that the file asks for, if it is a mixture that says so.
     asked: Option<BTreeMap<String, f64>>,
+    /// Ages of the on-policy sources, if it is a mixture that tells them.
+    ages: BTreeMap<String, u32>,
 }
 
 impl FromFiles {
@@ -377,9 +379,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads the pairs of all files that `path` names.
     fn read(&mut self, path: &Path) -> Result<PairSet> {
-        let FromFiles { pairs, asked, .. } = self.pairs(path, None)?;
+        let FromFiles { pairs, asked, ages, .. } = self.pairs(path, None)?;
         self.asked = asked;
-        self.tokenize_cached(&pairs, &path.display().to_string())
+        let mut set = self.tokenize_cached(&pairs, &path.display().to_string())?;
+        set.table.set_ages(&ages);
+        Ok(set)
     }
 
     /// Reads the pairs of all files that `path` names; `source` is the source of rows that name none.
@@ -393,7 +397,8 @@ impl Reader<'_> {
         let mut reasons = Vec::new();
         let files = hub_data::files(path)?.map_or_else(|| inputs(path), Ok)?;
         if let [file] = &files[..] {
-            read.asked = asked_shares(file);
+            read.asked = told(file, SHARES_KEY);
+            read.ages = told(file, AGES_KEY).unwrap_or_default();
         }
         for file in files {
             let (found, report) = read_pairs_with_report(&file, &options)?;
@@ -485,9 +490,9 @@ impl Reader<'_> {
     }
 }
 
-/// Shares that were asked for when a file was mixed, where it says so.
-fn asked_shares(file: &Path) -> Option<BTreeMap<String, f64>> {
-    let text = read_metadata(file).ok()?.remove(SHARES_KEY)?;
+/// A number for each source that was written into a file when it was mixed.
+fn told<T: serde::de::DeserializeOwned>(file: &Path, key: &str) -> Option<BTreeMap<String, T>> {
+    let text = read_metadata(file).ok()?.remove(key)?;
     serde_json::from_str(&text).ok()
 }
 
