@@ -7,5 +7,5 @@ use libfuzzer_sys::fuzz_target;
 use simplemix_train::{Objective, from_trl};
 
 fuzz_target!(|text: &str| {
-    let _ = from_trl(text, Path::new("trl.yaml"), Objective::Preference);
+    let _ = from_trl(text, Path::new("trl.yaml"), Objective::Preference, 1);
 });
