@@ -403,6 +403,16 @@ fn processes_meet_by_the_variables_of_torchrun_and_slurm() {
         assert_eq!(code(output.status), Some(0), "{}{}", stderr(&output), log(&dir, "torchrun", 1));
     }
     as_whole(&dir, "torchrun");
+    // Memory is planned for as many as there are, and the run folder says so; what it says holds no other number up.
+    let settings = std::fs::read_to_string(dir.path("torchrun/config.toml")).unwrap();
+    assert!(settings.contains("\nprocesses = 2\n"), "{settings}");
+    let mut others = Ranks::meet(&dir, 3, |_, command| {
+        command.args(["train", "--resume", "torchrun"]);
+    });
+    for rank in 0..3 {
+        let output = others.end(rank);
+        assert_eq!(code(output.status), Some(0), "{}{}", stderr(&output), log(&dir, "torchrun", 1));
+    }
 
     let port = free_port();
     let variables = [

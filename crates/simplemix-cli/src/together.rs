@@ -84,6 +84,11 @@ impl Processes {
         }
     }
 
+    /// Number of the processes.
+    pub(crate) fn count(&self) -> usize {
+        self.group.as_ref().map_or(1, |group| group.size())
+    }
+
     /// Whether this process writes files and speaks for all.
     pub(crate) fn is_first(&self) -> bool {
         self.group.as_ref().is_none_or(|group| group.rank() == 0)

@@ -198,7 +198,11 @@ pub(crate) fn run(args: &Args) -> Result {
         return if has_pairs(&config) { train(args, config, &Processes::default()) } else { plan(args, config) };
     }
     match Processes::join(&config.parallel, &mut config.device, Logs::In(config.output.as_deref()))? {
-        Some(processes) => processes.work(|processes| train(args, config, processes)),
+        Some(processes) => {
+            // What a launcher has started is what memory is planned for, and what the run folder tells.
+            config.parallel.processes = processes.count();
+            processes.work(|processes| train(args, config, processes))
+        }
         None => launch(config.parallel.processes, Logs::In(config.output.as_deref())),
     }
 }
@@ -283,7 +287,7 @@ fn resolve(args: &Args) -> Result<TrainConfig> {
     let mut table = match (&args.config, &args.trl_config, resumed) {
         (Some(path), ..) => read_settings(path)?,
         (None, Some(path), _) => read_trl(args, path)?,
-        (None, None, Some(path)) if path.is_file() => read_settings(&path)?,
+        (None, None, Some(path)) if path.is_file() => read_resumed(&path)?,
         (None, None, _) => toml::Table::new(),
     };
     let own = named(args);
@@ -308,6 +312,15 @@ fn check(table: &toml::Table) -> simplemix_settings::Result {
 
 fn refused(error: &simplemix_settings::Error, args: &Args) -> Failure {
     Failure::input(setting_flags::message(error, &args.flags.0))
+}
+
+/// Settings of a run that goes on, with the number of processes that a launcher has started in place of its own.
+fn read_resumed(path: &Path) -> Result<toml::Table> {
+    let mut table = read_settings(path)?;
+    if let (Some(_), Some(parallel)) = (rank_and_size()?, table.get_mut("parallel").and_then(toml::Value::as_table_mut)) {
+        parallel.remove("processes");
+    }
+    Ok(table)
 }
 
 fn read_settings(path: &Path) -> Result<toml::Table> {
