@@ -416,6 +416,26 @@ mod tests {
         assert_eq!(mixed.iter().filter(|pair| pair.inputs.tools.is_some()).count(), 1);
     }
 
+    /// A mixture of n pairs is the first n of one of 2n, also where prompts decide which rows are taken; `apart` depends on the size.
+    #[test]
+    fn a_smaller_mixture_is_the_beginning_of_a_larger_one() {
+        let (off, on) = (pairs("off", 60), pairs("on", 60));
+        let sources = || ["off", "on"].map(|name| MixSource::new(name, name, Weight::whole(1))).to_vec();
+        let of = |prompts: SharedPrompts, size: u64| {
+            let settings =
+                MixSettings { sources: sources(), size: Some(size), prompts, seed: 5, ..MixSettings::default() };
+            Mixing::of_pairs(&settings, &[&off, &on]).unwrap().pairs().unwrap()
+        };
+        use SharedPrompts::{Adjacent, Any, Apart, Crossed, Disjoint};
+        for prompts in [Any, Disjoint, Adjacent, Crossed] {
+            let whole = of(prompts, 40);
+            for size in [1, 2, 10, 20] {
+                assert_eq!(of(prompts, size), whole[..size as usize], "{prompts:?} {size}");
+            }
+        }
+        assert_ne!(of(Apart, 20), of(Apart, 40)[..20]);
+    }
+
     /// Both ways give the same rows.
     #[test]
     fn pairs_in_memory_mix_as_those_of_files() {
