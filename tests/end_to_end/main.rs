@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod advising;
 mod bad_input;
 mod collecting;
 mod data;
@@ -27,6 +28,7 @@ mod secrets;
 mod semi_online;
 mod served;
 mod shared_work;
+mod sweep;
 mod terminal;
 mod together;
 mod training;

@@ -12,7 +12,7 @@ use crate::server::{Does, Mock, echo};
 use crate::{Dir, exists, stderr};
 
 /// Settings that make the presets small.
-const SMALL: &[&str] = &[
+pub(crate) const SMALL: &[&str] = &[
     "--model",
     "model",
     "--prompts",

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod advise;
 mod claims;
 mod clean;
 mod closing;
@@ -36,6 +37,7 @@ mod score;
 mod setting_flags;
 mod show;
 mod stage;
+mod sweep;
 mod together;
 mod tokenize;
 mod train;
@@ -69,9 +71,11 @@ Examples:
   simplemix show uf.parquet --rows 2
   simplemix convert hh.jsonl.gz -o hh.parquet
   simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --scorer exact-answer -o on.parquet
+  simplemix advise --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet --scorer exact-answer
   simplemix mix --source off=uf.parquet --source on=on.parquet --weights off=0.5,on=0.5 --size 10000 --seed 1 -o mix.parquet
   simplemix train --model ./smollm2 --train mix.parquet --output runs/first --beta 0.1 --learning-rate 1e-6
   simplemix run --preset simplemix --model ./smollm2 --prompts gsm8k.jsonl --off-policy uf.parquet --scorer exact-answer --output runs/all
+  simplemix sweep pipeline.toml --vary size=1000,2000 --vary beta=0.05,0.1 --output runs/sweep
   simplemix eval alpaca --annotations annotations.json
   simplemix compare ./smollm2 runs/first/model --prompts gsm8k.jsonl --limit 5
   simplemix report runs/* -o comparison
@@ -90,10 +94,12 @@ enum Command {
     Pool(pool::Args),
     Pair(pair::Args),
     Collect(Box<collect::Args>),
+    Advise(Box<advise::Args>),
     Mix(mix::Args),
     Train(Box<train::Args>),
     Logps(Box<logps::Args>),
     Run(Box<run::Args>),
+    Sweep(Box<sweep::Args>),
     Eval(Box<eval::Args>),
     Compare(Box<compare::Args>),
     Report(report::Args),
@@ -113,7 +119,13 @@ impl Command {
             Self::Score(args) => args.runs_models().unwrap_or(false),
             Self::Collect(args) => args.runs_models().unwrap_or(false),
             Self::Eval(args) => args.runs_models(),
-            Self::Train(_) | Self::Logps(_) | Self::Run(_) | Self::Compare(_) | Self::Stage(_) => true,
+            Self::Train(_)
+            | Self::Logps(_)
+            | Self::Advise(_)
+            | Self::Run(_)
+            | Self::Sweep(_)
+            | Self::Compare(_)
+            | Self::Stage(_) => true,
             Self::Inspect(_)
             | Self::Show(_)
             | Self::Convert(_)
@@ -205,10 +217,12 @@ fn run(command: Command) -> Result {
         Command::Pool(args) => pool::run(&args),
         Command::Pair(args) => pair::run(&args),
         Command::Collect(args) => collect::run(&args),
+        Command::Advise(args) => advise::run(&args),
         Command::Mix(args) => mix::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Logps(args) => logps::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),

@@ -38,11 +38,11 @@ use crate::unused;
 pub(crate) struct Args {
     /// Read settings from a TOML file, on top of those of the preset
     #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Start from the settings of a method: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r or iterative; or
     /// from those of a TOML file
     #[arg(long, value_name = "NAME")]
-    preset: Option<String>,
+    pub(crate) preset: Option<String>,
     /// Model to train: a folder, or its id on the Hugging Face hub
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
@@ -86,17 +86,17 @@ pub(crate) struct Args {
     stages: Option<PathBuf>,
     /// Set any key of the settings file, such as train.loss.beta=0.05; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub(crate) set: Vec<String>,
     /// Print the stages with upper bounds of their tokens, memory and time, and stop
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Print every key of the resolved settings as TOML, to start a file from, and stop
     #[arg(long)]
-    show: bool,
+    pub(crate) show: bool,
     /// Print what the pipeline came to as one JSON object: each stage with its state, seconds, outputs, counts and notices, the
     /// evaluation, and the notices of this call
     #[arg(long, conflicts_with_all = ["dry_run", "show"])]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result {
@@ -104,15 +104,9 @@ pub(crate) fn run(args: &Args) -> Result {
         print_lines(shown(args)?.trim_end());
         return Ok(());
     }
-    refuse_many()?;
+    refuse_many("run")?;
     let settings = settings(args)?;
-    let given = [
-        ("--prompts", !args.prompts.is_empty()),
-        ("--scorer", !args.scorer.is_empty()),
-        ("--off-policy", args.off_policy.is_some()),
-        ("--server", !args.server.is_empty()),
-    ];
-    unused::refuse(&settings, &given, &args.set)?;
+    unused::refuse(&settings, &given(args), &args.set)?;
     let parallel = settings.parallel;
     if parallel.processes > 1 {
         check_devices(parallel.processes, settings.device)?;
@@ -168,11 +162,21 @@ pub(crate) fn run(args: &Args) -> Result {
     Ok(())
 }
 
+/// Flags that some settings have no use for, and whether they were given.
+pub(crate) fn given(args: &Args) -> [(&'static str, bool); 4] {
+    [
+        ("--prompts", !args.prompts.is_empty()),
+        ("--scorer", !args.scorer.is_empty()),
+        ("--off-policy", args.off_policy.is_some()),
+        ("--server", !args.server.is_empty()),
+    ]
+}
+
 /// Refuses to be one of several processes that torchrun or Slurm has started: one drives a pipeline.
-fn refuse_many() -> Result {
+pub(crate) fn refuse_many(command: &str) -> Result {
     match Place::from_environment().input()? {
         Some(place) if place.size > 1 => Err(Failure::input(format!(
-            "`simplemix run` was started as {} processes, by torchrun, Slurm or what sets the same variables (RANK, WORLD_SIZE); start \
+            "`simplemix {command}` was started as {} processes, by torchrun, Slurm or what sets the same variables (RANK, WORLD_SIZE); start \
              it once, with --processes N: it starts the processes of each stage on its machine",
             place.size
         ))),
@@ -181,7 +185,7 @@ fn refuse_many() -> Result {
 }
 
 /// Claims the output. A folder of stages may be shared, so it is only tried out; each stage has a lock.
-fn claim(output: &Path, stages: Option<&Path>) -> Result<Claims> {
+pub(crate) fn claim(output: &Path, stages: Option<&Path>) -> Result<Claims> {
     let claims = claim_folder(output)?;
     if let Some(stages) = stages {
         simplemix_files::open_dir(stages).input()?;
@@ -201,17 +205,28 @@ fn hinted(error: Error) -> Failure {
 
 /// The settings of a call: preset, file, --set, flags.
 fn settings(args: &Args) -> Result<PipelineSettings> {
+    let resolved = PipelineSettings::resolve(args.preset.as_deref(), args.file.as_deref(), over(args)?);
+    resolved.map_err(|error| of_preset(args, error))
+}
+
+/// The settings of --set and of flags.
+pub(crate) fn over(args: &Args) -> Result<toml::Table> {
     let mut over = toml::Table::new();
     for text in &args.set {
         merge(&mut over, assignment(text).input()?);
     }
     merge(&mut over, flags(args)?);
-    PipelineSettings::resolve(args.preset.as_deref(), args.file.as_deref(), over).map_err(|error| match error {
+    Ok(over)
+}
+
+/// The failure to resolve settings, with the flag in place of the key `preset`.
+pub(crate) fn of_preset(args: &Args, error: Error) -> Failure {
+    match error {
         Error::Setting { key, found, expected } if key == "preset" && args.preset.is_some() => {
             Failure::input(format!("--preset is {found}, expected {expected}"))
         }
         error => error.into(),
-    })
+    }
 }
 
 /// The text of --show: every key of the resolved settings, with a preset's comments on where its values come from.
@@ -321,7 +336,7 @@ fn folder_name(stage: &Stage) -> String {
 }
 
 /// A duration in words.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod alpaca;
+mod bootstrap;
 mod curves;
 mod error;
 pub mod html;
@@ -19,6 +20,7 @@ mod share;
 mod stats;
 mod table;
 
+pub use bootstrap::bootstrap_mean;
 pub use curves::{Curves, at_end, read_curves};
 pub use error::{Error, Result};
 pub use logistic::sigmoid;
@@ -27,5 +29,5 @@ pub use preferences::{
     Bin, Calibration, LengthBias, PreferenceFigures, ScoredPair, preference_figures, preference_groups,
 };
 pub use share::{Share, mcnemar};
-pub use stats::{half_width_95, holm, mean, paired_t_test, standard_error};
+pub use stats::{half_width_95, holm, mean, paired_t_test, quantile, standard_error};
 pub use table::table;

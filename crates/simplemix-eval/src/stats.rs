@@ -31,7 +31,13 @@ pub fn standard_error(values: &[f64]) -> f64 {
 }
 
 /// Computes the `q`-quantile of sorted values by linear interpolation, as NumPy's `quantile`; NaN without values.
-pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
+///
+/// # Examples
+/// ```
+/// // numpy: quantile([1, 2, 4, 8], 0.8) = 5.6
+/// assert!((simplemix_eval::quantile(&[1.0, 2.0, 4.0, 8.0], 0.8) - 5.6).abs() < 1e-12);
+/// ```
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = q * last as f64;
     let (below, share) = (place.floor() as usize, place.fract());

@@ -140,6 +140,14 @@ pub enum Error {
         /// Whether settings or input files are at fault.
         is_input: bool,
     },
+    /// A run of a sweep cannot be planned.
+    #[error("run with {values}: {source}")]
+    InRun {
+        /// Values of the keys that vary.
+        values: String,
+        /// Fault.
+        source: Box<Error>,
+    },
     /// The observer stopped the work; what is done is kept.
     #[error("stopped; what is done is kept, and the same call continues from there")]
     Interrupted,
@@ -166,6 +174,7 @@ impl Error {
             | Self::Model(_)
             | Self::Prepare(_) => true,
             Self::Ranks { is_input, .. } => *is_input,
+            Self::InRun { source, .. } => source.is_input(),
             Self::Files(error) => error.is_input(),
             Self::Data(error) => error.is_input(),
             Self::Rollout(error) => error.is_input(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use simplemix_model::{Dtype, ModelConfig};
 use simplemix_rollout::GeneratorSettings;
-use simplemix_train::TrainConfig;
+use simplemix_train::{CheckpointSettings, TrainConfig};
 use tch::{Device, Tensor};
 
 use crate::error::Result;
@@ -19,6 +19,8 @@ pub struct Estimate {
     pub memory: Option<f64>,
     /// Time, in seconds.
     pub seconds: Option<f64>,
+    /// Models and checkpoints on disk, in bytes.
+    pub disk: Option<f64>,
 }
 
 /// Shares of the speed of matrix products that a training step reaches (benches/results), and decoding with full batches.
@@ -58,6 +60,7 @@ impl Estimator {
                     tokens: Some(tokens),
                     memory: Some(models * self.weights() + cache),
                     seconds: Some(models * self.seconds(2.0, tokens, DECODING * (rows / 32.0).min(1.0))),
+                    disk: None,
                 }
             }
             Job::Train(config) => self.training(config),
@@ -76,7 +79,17 @@ impl Estimator {
         // Every pair has the maximum length, its second response half of it.
         let tokens = pairs.map(|pairs| pairs * 1.5 * config.tokens.max_length as f64);
         let seconds = tokens.map(|tokens| self.seconds(6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
-        Estimate { tokens, memory, seconds }
+        Estimate { tokens, memory, seconds, disk: Some(self.disk(config)) }
+    }
+
+    /// Bytes of the resulting model and of the checkpoints that a training keeps, with two moments of every weight and one checkpoint
+    /// that is being written.
+    fn disk(&self, config: &TrainConfig) -> f64 {
+        let CheckpointSettings { save_every_steps, save_every_ratio, save_every_epoch, keep } = &config.checkpoint;
+        let is_saving = *save_every_steps > 0 || *save_every_ratio > 0.0 || *save_every_epoch;
+        let kept = if is_saving { *keep as f64 + 1.0 } else { 0.0 }
+            + if config.eval.best_metric.is_some() { 1.0 } else { 0.0 };
+        self.weights() * (1.0 + 3.0 * kept)
     }
 
     fn weights(&self) -> f64 {

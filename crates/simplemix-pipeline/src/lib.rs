@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod advise;
 mod background;
 mod beside;
 mod date;
@@ -23,7 +24,9 @@ mod settings;
 mod shown;
 mod stage;
 mod summary;
+mod sweep;
 
+pub use advise::{Advice, AdviseSettings, Figure, Reading, advise};
 pub use beside::Beside;
 pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios, log_ratios_together};
 pub use error::{Error, Result};
@@ -39,6 +42,10 @@ pub use scoring::{ScoringOptions, log_probabilities, log_probabilities_together}
 pub use settings::{CollectSection, EvaluateSection, MixSection, ParallelSection, PipelineSettings, Sampler};
 pub use stage::Done;
 pub use summary::{Evaluation, StageSummary, Summary};
+pub use sweep::{
+    Axis, BestBy, Configuration, Forecast, Keep, Over, PlannedRun, RunForecast, RunReport, RunState, Sweep, SweepEvent,
+    SweepReport, SweepSettings,
+};
 
 /// Name and version of the program that wrote a file.
 const TOOL: &str = concat!("simplemix ", env!("CARGO_PKG_VERSION"));

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
 use crate::execute;
 use crate::page;
-use crate::plan::{Plan, Stage};
+use crate::plan::{Hashes, Plan, Stage};
 use crate::ranks::Ranks;
 use crate::settings::{PipelineSettings, needed};
 use crate::stage::Done;
@@ -48,6 +48,11 @@ impl Pipeline {
     /// [`Error::Setting`] for a setting that is missing or cannot be used; others for files and models that cannot be
     /// read.
     pub fn open(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
+        Self::open_sharing(settings, &mut Hashes::default(), watch)
+    }
+
+    /// As [`Pipeline::open`], with the hashes of files that were read for other pipelines.
+    pub(crate) fn open_sharing(settings: PipelineSettings, hashes: &mut Hashes, watch: &mut dyn Watch) -> Result<Self> {
         settings.check()?;
         let device = match settings.parallel.processes {
             1 => settings.device.open(),
@@ -56,7 +61,7 @@ impl Pipeline {
         };
         let device = device.map_err(simplemix_model::Error::from)?;
         let settings = dated(settings, watch)?;
-        let plan = Plan::new(&settings, device, watch)?;
+        let plan = Plan::new(&settings, device, hashes, watch)?;
         Ok(Self { settings, plan, device })
     }
 
@@ -91,7 +96,12 @@ impl Pipeline {
         self.plan.model()
     }
 
-    /// Upper bounds of tokens, memory and time of each stage; none for stages that are done.
+    /// The stage that scores the responses of the resulting model, where there is an evaluation.
+    pub(crate) fn last_grade(&self) -> Option<&Stage> {
+        self.plan.grades.last().map(|&at| &self.plan.stages[at])
+    }
+
+    /// Upper bounds of tokens, memory, time and disk space of each stage; none for stages that are done.
     ///
     /// # Errors
     /// [`Error::Model`] if the model's configuration cannot be read.

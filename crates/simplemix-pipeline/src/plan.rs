@@ -115,12 +115,15 @@ pub(crate) struct Planner<'a> {
     device: Device,
     stages: Vec<Stage>,
     root: PathBuf,
-    hashes: HashMap<PathBuf, String>,
+    hashes: &'a mut Hashes,
     /// Models that a server samples from, in the order of the rounds.
     #[cfg(feature = "server")]
     pub(crate) served: Vec<Model>,
     watch: &'a mut dyn Watch,
 }
+
+/// Hashes of files and model folders that were read, which plans of one sweep share.
+pub(crate) type Hashes = HashMap<PathBuf, String>;
 
 /// Version of the stages' results, a part of every key: results of other versions are not found.
 const VERSION: u32 = 3;
@@ -141,7 +144,12 @@ const KNOWN_BY_CONTENT: [&str; 9] = [
 
 impl Plan {
     /// Hashes the files that are read; nothing is written.
-    pub(crate) fn new(config: &PipelineSettings, device: Device, watch: &mut dyn Watch) -> Result<Self> {
+    pub(crate) fn new(
+        config: &PipelineSettings,
+        device: Device,
+        hashes: &mut Hashes,
+        watch: &mut dyn Watch,
+    ) -> Result<Self> {
         let output = needed("output", config.output.as_deref(), "a folder")?;
         let first = hub::resolve(needed("model", config.model.as_deref(), "a model folder")?)?;
         let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
@@ -150,7 +158,7 @@ impl Plan {
             device,
             stages: Vec::new(),
             root,
-            hashes: HashMap::new(),
+            hashes,
             #[cfg(feature = "server")]
             served: Vec::new(),
             watch,

@@ -53,6 +53,11 @@ impl Stage {
         self.folder.is_dir()
     }
 
+    /// Takes the record of the stage away, so that it counts as not done.
+    pub(crate) fn undo(&self) -> Result<()> {
+        Ok(simplemix_files::remove_file(self.folder.join(DONE))?)
+    }
+
     /// Does the stage, or what is left of it, in the processes of `ranks` if it runs a model and there are several.
     pub(crate) fn run(&self, ranks: Option<&mut (dyn Ranks + '_)>, watch: &mut dyn Watch) -> Result<Done> {
         let started = now();

@@ -154,20 +154,21 @@ fn evaluations(plan: &Plan, done: &[Done]) -> Result<Vec<Evaluation>> {
 }
 
 /// Scores of the evaluation's responses, by prompt.
-struct Grades {
+pub(crate) struct Grades {
     name: String,
     responses: BTreeMap<String, Graded>,
 }
 
 /// A scored response.
-struct Graded {
+pub(crate) struct Graded {
     task: Option<String>,
-    score: f64,
+    pub(crate) score: f64,
     tokens: Option<i64>,
 }
 
 impl Grades {
-    fn read(stage: &Stage) -> Result<Self> {
+    /// The scores that a stage has written.
+    pub(crate) fn read(stage: &Stage) -> Result<Self> {
         let mut responses = BTreeMap::new();
         for group in CandidateReader::open(&stage.folder.join(SCORED))? {
             let group = group?;
@@ -185,7 +186,7 @@ impl Grades {
     }
 
     /// Responses to the prompts of a task, or to all.
-    fn of(&self, task: Option<&str>) -> impl Iterator<Item = (&String, &Graded)> {
+    pub(crate) fn of(&self, task: Option<&str>) -> impl Iterator<Item = (&String, &Graded)> {
         self.responses.iter().filter(move |(_, graded)| task.is_none() || graded.task.as_deref() == task)
     }
 

@@ -23,7 +23,7 @@ section! {
     #[derive(Copy)]
     pub struct HypoSettings("hypo") {
         /// Weight of the KL divergence to the reference, estimated from responses that the policy samples in every update;
-        /// 0 switches it off, 1e-4 to 1e-2 are usual.
+        /// 0 switches it off.
         lambda: f64 = 0.0, in at_least(0.0), was "hypo_lambda";
         /// Responses sampled for each prompt; from 2 on, the mean of the others is each one's baseline.
         samples: usize = 2, in at_least(1.0), unit "responses", was "hypo_samples";

@@ -54,7 +54,7 @@ impl Bootstrap {
     }
 
     /// Number of times that each of `rows` rows is drawn; each replicate has its own random stream.
-    fn counts(self, replicate: u32, rows: usize) -> Vec<u32> {
+    pub(crate) fn counts(self, replicate: u32, rows: usize) -> Vec<u32> {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(u64::from(replicate));
         let mut counts = vec![0; rows];

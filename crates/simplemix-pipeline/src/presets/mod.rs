@@ -78,3 +78,24 @@ fn named(name: &str, folder: &Path, layers: usize) -> Result<toml::Table> {
     }
     read(&folder.join(name), None, layers - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that say themselves what they are: shares, and random seeds.
+    const PLAIN: [&str; 3] = ["on", "off", "seed"];
+
+    #[test]
+    fn every_number_has_its_source_beside_it() {
+        for (name, text) in PRESETS {
+            assert!(!text.contains("from memory"), "{name}");
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                let Some((key, rest)) = line.split_once('=') else { continue };
+                let (value, comment) = rest.split_once(" # ").unwrap_or((rest, ""));
+                let is_number = value.trim().parse::<f64>().is_ok() && !PLAIN.contains(&key.trim());
+                assert!(!is_number || !comment.trim().is_empty(), "{name}: {line}");
+            }
+        }
+    }
+}
