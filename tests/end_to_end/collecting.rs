@@ -385,6 +385,86 @@ fn any_of_several_answers_is_right_from_prompts_to_scores() {
     assert_eq!(scores, [1.0, 1.0, 0.0]);
 }
 
+/// Two servers, one of which is dead, give the file of one, by flags and by settings.
+#[test]
+fn several_servers_share_a_collection_and_a_dead_one_is_told() {
+    let dir = Dir::new();
+    prompts(&dir, 20);
+    let mocks = [(); 2].map(|()| Mock::start(|seen| Does::Waits(Duration::from_millis(3), Box::new(echo(seen)))));
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = format!("http://{dead}/v1");
+    let [first, second] = mocks.each_ref().map(Mock::url);
+    let rest = ["--server-model", "m", "--concurrency", "4", "--retries", "1", "--json"];
+    let generate = |servers: &[&str], output: &str| -> serde_json::Value {
+        let servers: Vec<&str> = servers.iter().flat_map(|url| ["--server", url]).collect();
+        let said = succeeds(&dir, &[&["generate"], &servers[..], &rest, &["-o", output], SAMPLING].concat());
+        serde_json::from_str(&said).unwrap()
+    };
+    let one = generate(&[&first], "one.parquet");
+    assert!(one["servers"].is_null(), "{one:#}");
+    let both = generate(&[&first, &dead, &second], "three.parquet");
+    let count = |url: &str| both["servers"][url].as_u64().unwrap_or_default();
+    assert!(count(&first) > 0 && count(&second) > 0 && count(&dead) == 0, "{both:#}");
+    assert_eq!(count(&first) + count(&second), 60);
+    let notices: Vec<&str> =
+        both["notices"].as_array().unwrap().iter().map(|notice| notice.as_str().unwrap()).collect();
+    assert_eq!(
+        notices.iter().filter(|text| text.contains(&dead) && text.contains("set aside")).count(),
+        1,
+        "{notices:?}"
+    );
+    let [one, three] = &files(&dir, &["one.parquet", "three.parquet"])[..] else { unreachable!() };
+    assert!(one == three);
+    let output = dir.simplemix(
+        &[
+            &["generate", "--server", &dead, "--server", "http://127.0.0.1:9"],
+            &rest[..],
+            &["-o", "none.parquet"],
+            SAMPLING,
+        ]
+        .concat(),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("all 2 servers have failed"), "{}", stderr(&output));
+    // A pipeline: servers with settings of their own, and then others with the model, whose results are the same stage.
+    dir.model();
+    dir.pairs("off.jsonl", "off", 12);
+    let server = |url: &str, concurrency: usize| {
+        format!("[[collect.server]]\nurl = \"{url}\"\nmodel = \"m\"\nretries = 1\nconcurrency = {concurrency}\n")
+    };
+    let settings = format!(
+        "preset = \"simplemix\"\nmodel = \"model\"\noff_policy = \"off.jsonl\"\nprompts.files = [\"prompts.jsonl\"]\n\
+         train.batch.batch_size = 4\nmix.size = 8\n[collect]\nscorer = [{{ kind = \"digit-share\" }}]\n\
+         [collect.sampling]\nmax_new_tokens = 12\n{}{}",
+        server(&first, 2),
+        server(&dead, 8)
+    );
+    dir.write("pipeline.toml", settings);
+    let run = |more: &[&str]| succeeds(&dir, &[&["run", "pipeline.toml", "--output", "out"], more].concat());
+    let asked = mocks[0].seen().len();
+    let said = run(&[]);
+    assert!(said.contains(&format!("80 {first}")), "{said}");
+    assert_eq!(mocks[0].seen().iter().skip(asked).filter(|seen| seen.body["seed"].is_u64()).count(), 80);
+    let shown = run(&["--show"]);
+    assert_eq!(
+        (shown.matches("[[collect.server]]").count(), shown.matches("concurrency = 8").count()),
+        (2, 1),
+        "{shown}"
+    );
+    let again = run(&["--server", &second, "--server-model", "m"]);
+    assert_eq!(again.matches("done before").count(), 5, "{again}");
+    let other = dir.simplemix(&[
+        "run",
+        "pipeline.toml",
+        "--output",
+        "out",
+        "--set",
+        "collect.server=[{url='http://a'},{url='http://b',logps=false}]",
+    ]);
+    assert_eq!(other.status.code(), Some(2));
+    assert!(stderr(&other).contains("http://a/v1 and http://b/v1, whose `logps` differ"), "{}", stderr(&other));
+}
+
 #[test]
 fn collecting_that_is_asked_to_stop_keeps_what_is_done() {
     let dir = Dir::new();

@@ -124,6 +124,66 @@ fn adapters_of_each_round_go_to_a_server_and_a_killed_pipeline_goes_on_with_them
     assert!(third.mock.seen().iter().all(|seen| seen.body["model"] != FIRST && seen.body["model"] != *second));
 }
 
+/// Two servers get the adapter of each round and share its requests, while the round before trains; the bytes are those of one server
+/// and one stage after the other. A server that is away has no part in the round.
+#[test]
+fn rounds_are_collected_from_two_servers_while_the_one_before_trains() {
+    let dir = prepared();
+    let server = || ModelServer::start(&dir.path("model"), Speaks::Vllm, Fault::None);
+    let (first, second) = (server(), server());
+    // Texts of a tiny model, half of which hold digits.
+    let rounds = "run --preset on-policy --model model --prompts prompts.jsonl --scorer digit-share --size 4 --set \
+        train.batch.batch_size=2 --set train.tokens.max_length=256 --set train.optimizer.learning_rate=2e-2 --set \
+        collect.sampling.max_new_tokens=10 --set collect.sampling.samples=8";
+    let run = |more: &[&str]| {
+        let words: Vec<&str> = rounds.split_whitespace().collect();
+        dir.command(&[&words[..], more].concat())
+    };
+    let lag =
+        ["--set", "rounds=3", "--set", "collect.lag=1", "--set", "max_age=1", "--set", "collect.server.retries=0"];
+    let (one, two) = (first.mock.url(), second.mock.url());
+    let both = [LORA, &lag, &["--server", &one, "--server", &two, "--output", "out"]].concat();
+    // Training of the second round cannot begin, since its lock is held here; the third round is collected all the same.
+    let plan = run(&[&both[..], &["--dry-run"]].concat()).output().unwrap();
+    let said = crate::stdout(&plan);
+    assert!(said.contains("beside training") && said.contains("generate-3, score-3, pair-3"), "{said}");
+    let name = said.lines().find(|line| line.starts_with("train-2")).unwrap().split_whitespace().last().unwrap();
+    let train = dir.path("out/stages").join(name.trim_end_matches("/run"));
+    std::fs::create_dir_all(&train).unwrap();
+    let lock = simplemix_files::Lock::acquire(train.join(".lock")).unwrap();
+    let mut child = run(&both).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(120);
+    let collected = || {
+        dir.path("out/stages").read_dir().unwrap().any(|entry| {
+            let entry = entry.unwrap().path();
+            entry.file_name().unwrap().to_string_lossy().starts_with("pair-3-") && exists(&entry.join("stage.json"))
+        })
+    };
+    while !collected() {
+        if child.try_wait().unwrap().is_some() || Instant::now() >= until {
+            child.kill().unwrap();
+            panic!("the third round is not collected: {}", stderr(&child.wait_with_output().unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(lock);
+    assert!(child.wait().unwrap().success());
+    let shares = report(&dir, "generate-3")["servers"].clone();
+    let [of_one, of_two] = [&one, &two].map(|url| shares[url].as_u64().unwrap_or_default());
+    assert!(of_one > 0 && of_two > 0 && of_one + of_two == 64, "{shares:#}");
+    assert_eq!(report(&dir, "generate-3")["served"]["evidence"], "log-probabilities");
+    let model = |output: &str| std::fs::read(dir.path(output).join("model/model.safetensors")).unwrap();
+    let whole = model("out");
+    // One server, another one that is away, nothing beside training.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = format!("http://{dead}/v1");
+    let after = ["--server", &dead, "--server", &one, "--set", "collect.beside=none", "--output", "after"];
+    let after = run(&[LORA, &lag, &after].concat()).output().unwrap();
+    assert!(after.status.success(), "{}", stderr(&after));
+    assert!(stderr(&after).contains("it has no part in this round"), "{}", stderr(&after));
+    assert!(model("after") == whole);
+}
+
 /// A server that says that it has the new weights and goes on with the old ones ends the run, and does not unseen.
 #[test]
 fn a_server_that_goes_on_with_old_weights_is_an_error_unless_nobody_looks() {

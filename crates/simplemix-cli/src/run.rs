@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Read settings from a TOML file, on top of those of the preset
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Start from the settings of a method: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r or iterative; or
+    /// Start from the settings of a method: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r, iterative or semi-online; or
     /// from those of a TOML file
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,

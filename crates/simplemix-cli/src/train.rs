@@ -317,7 +317,8 @@ fn refused(error: &simplemix_settings::Error, args: &Args) -> Failure {
 /// Settings of a run that goes on, with the number of processes that a launcher has started in place of its own.
 fn read_resumed(path: &Path) -> Result<toml::Table> {
     let mut table = read_settings(path)?;
-    if let (Some(_), Some(parallel)) = (rank_and_size()?, table.get_mut("parallel").and_then(toml::Value::as_table_mut)) {
+    if let (Some(_), Some(parallel)) = (rank_and_size()?, table.get_mut("parallel").and_then(toml::Value::as_table_mut))
+    {
         parallel.remove("processes");
     }
     Ok(table)

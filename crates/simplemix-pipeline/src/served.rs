@@ -17,6 +17,8 @@ const YARDSTICK: &str = "own-responses.json";
 /// Checks that server, weights and rounds fit each other.
 pub(crate) fn check(settings: &PipelineSettings) -> Result<()> {
     let CollectSection { server, weights, sampler, .. } = &settings.collect;
+    let has_address = |servers: &&Servers| servers.all().iter().any(|server| !server.url.is_empty());
+    server.as_ref().filter(has_address).map_or(Ok(()), Servers::check)?;
     let refuse = |key: &str, found: &str, expected: &str| Err(Error::setting(key, found, expected));
     if *sampler == Sampler::MixP && (server.is_some() || weights.is_some()) {
         let key = if server.is_some() { "collect.server" } else { "collect.weights" };
@@ -36,12 +38,12 @@ pub(crate) fn check(settings: &PipelineSettings) -> Result<()> {
     if !settings.collects() {
         return refuse("collect.weights", "given", "none: no response is sampled where `mix.on` is 0");
     }
-    if server.as_ref().is_some_and(|servers| servers.all().len() > 1) {
-        return refuse("collect.server", "several servers", "one beside `[collect.weights]`");
+    if server.as_ref().is_some_and(|servers| servers.all().len() > 1) && weights.by == WeightsBy::Command {
+        let expected = "one server: the command of `weights` is not told which one it is for";
+        return refuse("collect.server", "several servers", expected);
     }
-    let has_address = |servers: &Servers| servers.all().iter().any(|server| !server.url.is_empty());
     match (weights.by, server) {
-        (WeightsBy::Serve, Some(servers)) if has_address(servers) => {
+        (WeightsBy::Serve, Some(servers)) if has_address(&servers) => {
             return refuse(
                 "collect.server.url",
                 "given",
@@ -96,7 +98,10 @@ fn of_collect(error: simplemix_rollout::Error) -> Error {
 /// The part of a key that stands for a server with the weights of a round. Addresses, limits of time and attempts, and places of
 /// files change no response.
 pub(crate) fn material(round: &RoundSettings) -> Value {
-    let ServerSettings { model, name, endpoint, on_refused, logps, extra, .. } = &round.server;
+    let Some(ServerSettings { model, name, endpoint, on_refused, logps, extra, .. }) = round.server.all().first()
+    else {
+        return Value::Null;
+    };
     let WeightsSettings { by, command, verify, .. } = &round.weights;
     json!({
         "round": {
@@ -123,9 +128,7 @@ impl Planner<'_> {
         prompts: &PromptSettings,
         weights: &WeightsSettings,
     ) -> Result<(GeneratorSettings, Vec<String>)> {
-        let server = self.config.collect.server.as_ref().and_then(|servers| servers.all().first().cloned());
-        let server = server.unwrap_or_else(|| ServerSettings::new(""));
-        let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
+        let server = self.config.collect.server.clone().unwrap_or_else(|| ServerSettings::new("").into());
         let is_other = |model: &&Model| model.key != policy.key;
         let before: Vec<Model> = self.served.iter().filter(is_other).cloned().collect();
         let mut inputs = Vec::new();
@@ -143,7 +146,10 @@ impl Planner<'_> {
             yardstick,
         };
         self.served.push(policy.clone());
-        let server = ServerSettings { tokenizer, ..server };
+        let server = server.map(|server| {
+            let tokenizer = server.tokenizer.clone().or_else(|| Some(policy.path.clone()));
+            ServerSettings { tokenizer, ..server }
+        });
         Ok((GeneratorSettings::Round(Box::new(RoundSettings { server, weights: weights.clone(), model })), inputs))
     }
 

@@ -76,8 +76,8 @@ pub use select::{NoPair, Select, SelectSettings, Selection, select_pairs};
 #[cfg(feature = "server")]
 pub use server::{
     Ask, Before, Endpoint, Evidence, OnRefused, OwnResponse, Reply, RoundGenerator, RoundModel, RoundSettings, Served,
-    ServedReport, ServerClient, ServerGenerator, ServerSettings, Servers, SeveralServers, Software, TokenLogp, WeightsBy, WeightsSettings,
-    Yardstick, put_weights,
+    ServedReport, ServerClient, ServerGenerator, ServerSettings, Servers, SeveralServers, Software, TokenLogp,
+    WeightsBy, WeightsSettings, Yardstick, put_weights,
 };
 #[cfg(all(feature = "local", feature = "server"))]
 pub use server::{YardstickReport, YardstickSettings, measure};

@@ -289,7 +289,7 @@ fn a_collection_goes_on_at_another_address() {
     let model = round.model("second", &["adapter"], Some("first"));
     let generate_by = |server: &ModelServer, output: &str, watch: &mut dyn Watch| {
         let settings =
-            RoundSettings { server: settings(server), weights: weights(WeightsBy::Lora), model: model.clone() };
+            RoundSettings { server: settings(server).into(), weights: weights(WeightsBy::Lora), model: model.clone() };
         let by = GeneratorSettings::Round(Box::new(settings));
         let settings = GenerateSettings {
             prompts: round.prompts(),

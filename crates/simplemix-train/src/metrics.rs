@@ -270,6 +270,25 @@ mod tests {
     }
 
     #[test]
+    fn the_age_is_that_of_the_pairs_whose_source_has_one() {
+        let entry = |source| PairEntry { source, ..PairEntry::default() };
+        let mut table = PairTable {
+            sources: vec!["off".into(), "on".into(), "on-1".into()],
+            pairs: [0, 1, 1, 2].map(entry).to_vec(),
+            ..PairTable::default()
+        };
+        table.set_ages(&[("on".to_owned(), 1), ("on-1".to_owned(), 3), ("elsewhere".to_owned(), 9)].into());
+        let ages = |pairs: &[usize]| {
+            let values = metrics(MetricSet::Preference, "", &table, pairs, &vec![pair(1.0, 0.0); pairs.len()], 1.0);
+            let record = Record { step: 1, values };
+            record.get("age/mean").zip(record.get("age/max"))
+        };
+        // (1 + 1 + 3) / 3; the off-policy pair has no age.
+        assert_eq!(ages(&[0, 1, 2, 3]), Some((5.0 / 3.0, 3.0)));
+        assert_eq!((ages(&[0, 1]), ages(&[0])), (Some((1.0, 1.0)), None));
+    }
+
+    #[test]
     fn a_groups_loss_is_its_own_mean() {
         let loss = |loss| PairStats { loss, ..PairStats::default() };
         let record = record(MetricSet::Preference, &[loss(1.0), loss(5.0), loss(3.0)]);

@@ -1,6 +1,6 @@
 //! A server that has the model of a round: it gets the weights, shows that it has them, samples, and lets go of them.
 //!
-//! [`put_weights`] is the one way to do so, for one server. [`RoundGenerator`] samples from it.
+//! [`put_weights`] is the one way to do so, for one server. [`RoundGenerator`](super::RoundGenerator) samples from those that have them.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -11,16 +11,14 @@ use simplemix_data::Watch;
 
 use super::admin::{Admin, Listed};
 use super::client::ServerClient;
-use super::generator::ServerGenerator;
 use super::process::{ServerProcess, now, quoted};
+use super::servers::Servers;
 use super::settings::ServerSettings;
 use super::verify::{ServedReport, verify};
 use super::waiting::sleep;
 use super::weights::{Software, WeightsBy, WeightsSettings};
 use super::yardstick::Yardstick;
 use crate::error::{At, Error, Result};
-use crate::generator::{CandidateSink, Generator, Job, SamplingConfig};
-use crate::journal::json;
 
 /// Time limit of a request that asks whether a server is ready.
 const PROBE_SECS: f64 = 10.0;
@@ -50,31 +48,12 @@ pub struct RoundModel {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoundSettings {
-    /// The server; without an address if it is started here.
-    pub server: ServerSettings,
+    /// The server, or several that share the requests; without an address if it is started here.
+    pub server: Servers,
     /// Way in which it gets the weights.
     pub weights: WeightsSettings,
     /// Model of the round.
     pub model: RoundModel,
-}
-
-impl RoundSettings {
-    /// Everything that responses depend on beside prompts and sampling: the model, the way to it, the fields of requests. A server
-    /// may have moved to another address.
-    fn mark(&self) -> String {
-        let ServerSettings { endpoint, logps, extra, .. } = &self.server;
-        format!("round {} {} {endpoint:?} {logps} {}", self.model.name, self.weights.mark(), json(extra))
-    }
-
-    /// The server with the weights of the round, ready to sample. Logs go to the folder `logs`.
-    ///
-    /// # Errors
-    /// See [`put_weights`].
-    pub fn open(&self, logs: &Path, watch: &mut dyn Watch) -> Result<RoundGenerator> {
-        let served = put_weights(&self.server, &self.weights, &self.model, logs, watch)?;
-        let generator = ServerGenerator::known_by(served.settings.clone(), self.mark())?;
-        Ok(RoundGenerator { served, generator })
-    }
 }
 
 /// A server that has the weights of a round, until this value is gone: a server that was started here ends with it.
@@ -113,7 +92,7 @@ impl Served {
     }
 
     /// A failure, or the cause of it if the server has ended.
-    fn explained(&mut self, error: Error) -> Error {
+    pub(super) fn explained(&mut self, error: Error) -> Error {
         let is_server = matches!(error, Error::Server { .. });
         self.process.as_mut().filter(|_| is_server).and_then(ServerProcess::ended).unwrap_or(error)
     }
@@ -392,38 +371,4 @@ fn free_port() -> Result<u16> {
     let address = Path::new("127.0.0.1:0");
     let listener = TcpListener::bind("127.0.0.1:0").at(address, "open")?;
     Ok(listener.local_addr().at(address, "open")?.port())
-}
-
-/// Responses from a server that has the weights of a round.
-#[derive(Debug)]
-pub struct RoundGenerator {
-    served: Served,
-    generator: ServerGenerator,
-}
-
-impl RoundGenerator {
-    /// Lets go of the weights, see [`Served::end`].
-    pub fn end(self, watch: &mut dyn Watch) -> ServedReport {
-        self.served.end(watch)
-    }
-}
-
-impl Generator for RoundGenerator {
-    fn name(&self) -> &str {
-        self.generator.name()
-    }
-
-    fn fingerprint(&self) -> String {
-        self.generator.fingerprint()
-    }
-
-    fn sample(
-        &mut self,
-        jobs: &mut dyn Iterator<Item = Result<Job>>,
-        sampling: &SamplingConfig,
-        sink: &mut dyn CandidateSink,
-    ) -> Result<()> {
-        let sampled = self.generator.sample(jobs, sampling, sink);
-        sampled.map_err(|error| self.served.explained(error))
-    }
 }

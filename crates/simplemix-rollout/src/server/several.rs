@@ -40,6 +40,8 @@ pub struct SeveralServers {
     /// Settings as given; those of the clients let a request fail at once, for another server to take it.
     settings: Vec<ServerSettings>,
     name: String,
+    /// Everything that responses depend on, where that is more than the settings.
+    mark: Option<String>,
 }
 
 impl SeveralServers {
@@ -51,7 +53,8 @@ impl SeveralServers {
     pub fn new(servers: &Servers) -> Result<Self> {
         servers.check()?;
         let settings = servers.all().to_vec();
-        let once = |settings: &ServerSettings| ServerClient::nameless(ServerSettings { retries: 0, ..settings.clone() });
+        let once =
+            |settings: &ServerSettings| ServerClient::nameless(ServerSettings { retries: 0, ..settings.clone() });
         let clients = settings.iter().map(once).collect::<Result<Vec<_>>>()?;
         let model = match settings.iter().find_map(|server| server.model.clone()) {
             Some(model) => model,
@@ -59,7 +62,12 @@ impl SeveralServers {
         };
         let name = settings[0].name.clone().unwrap_or_else(|| model.clone());
         let clients = clients.into_iter().map(|client| Arc::new(client.with_model(model.clone()))).collect();
-        Ok(Self { clients, settings, name })
+        Ok(Self { clients, settings, name, mark: None })
+    }
+
+    /// Servers whose model is known by `mark`.
+    pub(super) fn known_by(servers: &Servers, mark: String) -> Result<Self> {
+        Ok(Self { mark: Some(mark), ..Self::new(servers)? })
     }
 }
 
@@ -91,7 +99,7 @@ impl Generator for SeveralServers {
     }
 
     fn fingerprint(&self) -> String {
-        self.clients[0].fingerprint()
+        self.mark.clone().unwrap_or_else(|| self.clients[0].fingerprint())
     }
 
     fn sample(
