@@ -363,6 +363,7 @@ pub(crate) fn run(args: &Args) -> Result {
         sampling: args.sampling.settings(SamplingConfig::simplemix()),
         output: args.output.path.clone(),
         overwrite: args.output.overwrite,
+        share: None,
     };
     settings.check().map_err(flagged)?;
     args.backend.refuse_without_models(args.runs_models())?;

@@ -11,7 +11,7 @@ use crate::lines::print;
 
 /// Choose preference pairs among scored candidates, and count the prompts without a pair by reason
 ///
-/// The output has the canonical columns with policy on, and prompt_id, temperature, candidates (number of responses a pair
+/// The output has the canonical columns with policy on (see --policy-generators), and prompt_id, temperature, candidates (number of responses a pair
 /// was chosen from), reference (side that is the reference response, if one is), tokens and log-probabilities of both sides.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// Name for the source column
     #[arg(long, value_name = "NAME", default_value = "on_policy")]
     source_name: String,
+    /// Names of the model in training in the column generator, for candidates of several models: a pair is on-policy if it wrote
+    /// both sides [default: every pair is on-policy, but for --select delta]
+    #[arg(long, value_name = "GENERATOR,...", value_delimiter = ',')]
+    policy_generators: Option<Vec<String>>,
     #[command(flatten)]
     output: Output,
 }
@@ -127,6 +131,7 @@ pub(crate) fn run(args: &Args) -> Result {
         select,
         by: args.by.clone(),
         source: args.source_name.clone(),
+        policy_generators: args.policy_generators.clone(),
         overwrite: args.output.overwrite,
         ..PairSettings::new(&args.candidates, &args.output.path)
     };

@@ -60,6 +60,7 @@ impl CollectSettings {
             sampling: self.sampling.clone(),
             output: beside(&self.output, "candidates"),
             overwrite: self.overwrite,
+            share: None,
         }
     }
 

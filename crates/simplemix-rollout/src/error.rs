@@ -37,7 +37,8 @@ pub enum Error {
     },
     /// A generator sampled fewer responses than it was asked for.
     #[error(
-        "generator `{generator}` sampled {found} responses, expected {expected}: {samples} to each of {prompts} prompts"
+        "generator `{generator}` sampled {found} responses, expected {expected}: {}{samples} to each of {prompts} prompts",
+        if *expected == *samples as u64 * prompts { "" } else { "up to " }
     )]
     Responses {
         /// Name of the generator.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::finish::Finish;
 use crate::generator::{Candidate, CandidateSink, Failures, Generator, Job, Prompt, Sampled, SamplingConfig};
 use crate::journal::{Journal, Work, WorkKey, check_apart, json};
+use crate::pool_share::{Assigned, PoolShare};
 use crate::prompts::{PromptSettings, Survey};
 
 /// Settings of generating: prompts, sampling and output.
@@ -26,6 +27,9 @@ pub struct GenerateSettings {
     /// Whether to overwrite an output, or unfinished work, made with other settings.
     #[serde(default)]
     pub overwrite: bool,
+    /// Part of a pool that is sampled; without one, every prompt has all samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<PoolShare>,
 }
 
 impl GenerateSettings {
@@ -35,8 +39,48 @@ impl GenerateSettings {
     /// [`Error::Setting`] with the first setting out of range.
     pub fn check(&self) -> Result<()> {
         self.sampling.check()?;
+        let (samples, most) = (self.sampling.samples, self.share.as_ref().map(PoolShare::most_responses));
+        if most.is_some_and(|most| most != samples) {
+            let expected = "the number of responses of the model's quota, for a part of a pool";
+            return Err(Error::Setting { key: "samples", found: samples.to_string(), expected });
+        }
         check_apart(&self.output, &self.prompts.files)?;
         check_output(&self.output)
+    }
+
+    /// Number of responses that are asked for.
+    ///
+    /// # Errors
+    /// Any error of reading the prompts, or the files of the pool.
+    pub fn responses(&self) -> Result<u64> {
+        Ok(Asked::of(self, self.prompts.count()?)?.total())
+    }
+}
+
+/// Responses that are asked for, by prompt.
+struct Asked {
+    counts: Vec<usize>,
+    /// Everything that the counts depend on, where they differ.
+    key: Option<String>,
+}
+
+impl Asked {
+    fn of(settings: &GenerateSettings, prompts: u64) -> Result<Self> {
+        let Some(share) = &settings.share else {
+            return Ok(Self { counts: vec![settings.sampling.samples; prompts as usize], key: None });
+        };
+        let assigned = Assigned::new(share)?;
+        let counts = settings.prompts.read().map(|prompt| Ok(assigned.responses(&prompt?.id)));
+        Ok(Self { counts: counts.collect::<Result<_>>()?, key: Some(assigned.key()) })
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.iter().map(|count| *count as u64).sum()
+    }
+
+    /// Prompts that are asked at all.
+    fn prompts(&self) -> u64 {
+        self.counts.iter().filter(|count| **count > 0).count() as u64
     }
 }
 
@@ -88,14 +132,10 @@ pub struct GenerateReport {
 }
 
 impl GenerateReport {
-    fn new(survey: &Survey) -> Self {
-        Self {
-            prompts: survey.prompts,
-            repeated: survey.repeated,
-            answers_known: survey.answers,
-            references: survey.references,
-            ..Self::default()
-        }
+    fn ask(&mut self, prompt: &Prompt) {
+        self.prompts += 1;
+        self.answers_known += u64::from(prompt.answer.is_some());
+        self.references += u64::from(prompt.reference.is_some());
     }
 
     fn count(&mut self, candidate: &Candidate) {
@@ -139,6 +179,7 @@ impl GenerateReport {
     fn no_text(&self, generator: &str) -> Option<Error> {
         let advice = match (self.candidates, self.candidates - self.without_text) {
             (_, 1..) => return None,
+            (0, 0) if self.refused == 0 => return None,
             (0, 0) => "see the server's words, and shorten the prompts or raise the server's limit",
             (_, 0) => "a model that reasons needs a higher `max_new_tokens`, or no reasoning by `extra`",
         };
@@ -174,6 +215,7 @@ fn by_finish(finish: &BTreeMap<String, u64>) -> String {
 ///         sampling: SamplingConfig::simplemix(),
 ///         output: "candidates.parquet".into(),
 ///         overwrite: false,
+///         share: None,
 ///     };
 ///     let report = generate(&settings, model, &mut Unwatched)?;
 ///     println!("{} responses to {} prompts", report.candidates, report.prompts);
@@ -187,19 +229,19 @@ pub fn generate(
 ) -> Result<GenerateReport> {
     settings.check()?;
     let survey = settings.prompts.survey()?;
-    let key = WorkKey::new(
-        "generate",
-        &[&json(&settings.sampling), generator.name(), &generator.fingerprint(), &survey.hash],
-    )
-    .with_date(generator.template_date());
+    let asked = Asked::of(settings, survey.prompts)?;
+    let (sampling, fingerprint) = (json(&settings.sampling), generator.fingerprint());
+    let mut parts = vec![&*sampling, generator.name(), &*fingerprint, &*survey.hash];
+    parts.extend(asked.key.as_deref());
+    let key = WorkKey::new("generate", &parts).with_date(generator.template_date());
     let mut journal = match Work::begin(&settings.output, &key, settings.overwrite)? {
         Work::Complete(report) => return Ok(report),
         Work::Open(journal) => journal,
     };
     survey.notices.iter().for_each(|notice| watch.notice(notice));
-    let Told { notices, passing } = sample_missing(settings, generator, &survey, &mut journal, watch)?;
+    let Told { notices, passing } = sample_missing(settings, generator, &asked, &mut journal, watch)?;
     let notices = [survey.notices.clone(), notices].concat();
-    let report = write(settings, generator.name(), &survey, &mut journal, &key, notices);
+    let report = write(settings, generator.name(), (&survey, &asked), &mut journal, &key, notices);
     let failed = journal.failures().clone();
     if matches!(report, Ok(_) | Err(Error::NoText { .. })) {
         journal.remove()?;
@@ -222,25 +264,26 @@ struct Told {
 fn sample_missing(
     settings: &GenerateSettings,
     generator: &mut dyn Generator,
-    survey: &Survey,
+    asked: &Asked,
     journal: &mut Journal<Option<Candidate>>,
     watch: &mut dyn Watch,
 ) -> Result<Told> {
     let samples = settings.sampling.samples;
-    let total = survey.prompts * samples as u64;
+    let total = asked.total();
     let mut told = Told::default();
     watch.progress("generate", journal.done(), total);
     if journal.done() < total {
-        for prompt in settings.prompts.read() {
+        for (prompt, _) in settings.prompts.read().zip(&asked.counts).filter(|(_, count)| **count > 0) {
             generator.check(&prompt?, &settings.sampling)?;
         }
-        let missing: Vec<bool> = (0..total).map(|number| !journal.has(number)).collect();
-        let mut jobs = settings.prompts.read().zip(missing.chunks(samples)).enumerate().filter_map(
-            |(index, (prompt, missing))| {
-                let samples: Vec<usize> = (0..samples).filter(|&sample| missing[sample]).collect();
-                (!samples.is_empty()).then(|| prompt.map(|prompt| Job { index: index as u64, prompt, samples }))
-            },
-        );
+        let is_missing = |index: usize, sample: usize| !journal.has((index * samples + sample) as u64);
+        let missing: Vec<Vec<usize>> = (asked.counts.iter().enumerate())
+            .map(|(index, &count)| (0..count).filter(|&sample| is_missing(index, sample)).collect())
+            .collect();
+        let jobs = settings.prompts.read().zip(missing).enumerate();
+        let mut jobs = jobs
+            .filter(|(_, (_, samples))| !samples.is_empty())
+            .map(|(index, (prompt, samples))| prompt.map(|prompt| Job { index: index as u64, prompt, samples }));
         let mut sink = Sink { journal, samples, total, watch, told: Told::default() };
         generator.remark().iter().for_each(|remark| sink.notice(remark));
         generator.sample(&mut jobs, &settings.sampling, &mut sink)?;
@@ -254,7 +297,7 @@ fn sample_missing(
         found: journal.done(),
         expected: total,
         samples,
-        prompts: survey.prompts,
+        prompts: asked.prompts(),
     })
 }
 
@@ -262,20 +305,24 @@ fn sample_missing(
 fn write(
     settings: &GenerateSettings,
     generator: &str,
-    survey: &Survey,
+    (survey, asked): (&Survey, &Asked),
     journal: &mut Journal<Option<Candidate>>,
     key: &WorkKey,
     notices: Vec<String>,
 ) -> Result<(GenerateReport, Vec<String>)> {
     let sampling = &settings.sampling;
-    let mut report = GenerateReport::new(survey);
+    let mut report = GenerateReport { repeated: survey.repeated, ..GenerateReport::default() };
     let mut servers: BTreeMap<String, u64> = BTreeMap::new();
     let mut cut_early = 0;
     let mut writer = CandidateWriter::create(&settings.output, survey.layout.clone(), survey.several_answers, &[])?;
-    for (index, prompt) in settings.prompts.read().enumerate() {
+    for (index, (prompt, &count)) in settings.prompts.read().zip(&asked.counts).enumerate() {
         let prompt = prompt?;
-        let mut texts = Vec::with_capacity(sampling.samples);
-        for sample in 0..sampling.samples {
+        if count == 0 {
+            continue;
+        }
+        report.ask(&prompt);
+        let mut texts = Vec::with_capacity(count);
+        for sample in 0..count {
             match journal.get((index * sampling.samples + sample) as u64)? {
                 Some(Some(candidate)) => {
                     report.count(candidate);
@@ -410,6 +457,7 @@ mod tests {
             sampling: SamplingConfig { samples: 1, ..SamplingConfig::simplemix() },
             output: dir.path().join("c.parquet"),
             overwrite: false,
+            share: None,
         };
         let mut watch = Notices::default();
         let report = generate(&settings, &mut Echo, &mut watch).unwrap();

@@ -26,6 +26,7 @@ mod local;
 mod mix_p;
 mod pair;
 mod pool;
+mod pool_share;
 mod preset;
 mod prompt_rows;
 mod prompts;
@@ -62,6 +63,7 @@ pub use local::{LocalGenerator, LocalSettings};
 pub use mix_p::{MixPGenerator, MixPSettings};
 pub use pair::{PairReport, PairSettings, pair};
 pub use pool::{PoolMember, PoolReport, PoolSettings, Quota, pool};
+pub use pool_share::PoolShare;
 pub use preset::Preset;
 pub use prompts::PromptSettings;
 #[cfg(feature = "local")]

@@ -1,6 +1,7 @@
 //! Responses from a model in this process.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -221,14 +222,20 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> LocalGenerator<M, T> {
             let prompt = tokenizer.encode_prompt_with(&job.prompt.prompt, &job.prompt.inputs)?;
             Ok(Request { prompt, stream: stream(&job.prompt.id) })
         };
-        let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
         let processors = processors(&self.generation, sampling);
         let options = GenerateOptions { processors, ..options(tokenizer, sampling, self.batch_rows) };
-        let responses = self.model.borrow().generate_while(&requests, &options, &mut |done, _| {
-            sink.pending(done);
-            !sink.is_interrupted()
-        })?;
-        sink.keep(sampled(tokenizer, jobs, &responses.ok_or(Error::Interrupted)?, sampling.seed)?)
+        let (mut kept, mut before) = (Vec::new(), 0);
+        for (samples, jobs) in by_samples(jobs) {
+            let requests = jobs.iter().map(request).collect::<Result<Vec<_>>>()?;
+            let options = GenerateOptions { samples, ..options.clone() };
+            let responses = self.model.borrow().generate_while(&requests, &options, &mut |done, _| {
+                sink.pending(before + done);
+                !sink.is_interrupted()
+            })?;
+            kept.extend(sampled(tokenizer, &jobs, &responses.ok_or(Error::Interrupted)?, sampling.seed)?);
+            before += samples * jobs.len();
+        }
+        sink.keep(kept)
     }
 }
 
@@ -276,6 +283,16 @@ impl<M: Borrow<CausalLm>, T: Borrow<PairTokenizer>> Generator for LocalGenerator
             self.sample_group(jobs, sampling, sink)
         })
     }
+}
+
+/// Jobs with the same number of samples, counted to the last one that is missing. Most often all have the same.
+fn by_samples(jobs: &[Job]) -> BTreeMap<usize, Vec<Job>> {
+    let mut parts: BTreeMap<usize, Vec<Job>> = BTreeMap::new();
+    for job in jobs {
+        let samples = job.samples.iter().max().map_or(0, |last| last + 1);
+        parts.entry(samples).or_default().push(job.clone());
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -351,6 +368,7 @@ mod tests {
             sampling: SamplingConfig { samples: 1, max_new_tokens: 2, ..SamplingConfig::simplemix() },
             output: dir.path().join("candidates.parquet"),
             overwrite: false,
+            share: None,
         };
         let local = LocalSettings { template_date: Some("2024-02-29".to_owned()), ..LocalSettings::new(&folder) };
         let mut first = LocalGenerator::load(&local).unwrap();
@@ -364,6 +382,36 @@ mod tests {
         assert_ne!(today.fingerprint(), first.fingerprint());
         let wrong = LocalSettings { template_date: Some("yesterday".to_owned()), ..local };
         assert!(LocalGenerator::load(&wrong).err().unwrap().to_string().contains("`template_date` is `yesterday`"));
+    }
+
+    /// In a pool a model may have other numbers of responses to some prompts.
+    #[test]
+    fn each_prompt_has_the_samples_that_are_asked_for_and_no_others() {
+        struct Sink(Vec<crate::Sampled>);
+        impl CandidateSink for Sink {
+            fn keep(&mut self, sampled: Vec<crate::Sampled>) -> Result<()> {
+                self.0.extend(sampled);
+                Ok(())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tiny");
+        tiny::write_folder(&folder, 3).unwrap();
+        let mut model = LocalGenerator::load(&LocalSettings::new(&folder)).unwrap();
+        let prompts: Vec<Prompt> = (0..3).map(|i| Prompt::new(format!("p{i}"), format!("one, two {i}"))).collect();
+        let sampling = SamplingConfig::plain(3, 6, 9);
+        let all = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
+        let job = |index: usize, samples: usize| {
+            Ok(Job { index: index as u64, prompt: prompts[index].clone(), samples: (0..samples).collect() })
+        };
+        let mut sink = Sink(Vec::new());
+        model.sample(&mut [job(0, 3), job(1, 1), job(2, 3)].into_iter(), &sampling, &mut sink).unwrap();
+        sink.0.sort_by_key(|sampled| (sampled.index, sampled.sample));
+        let places: Vec<(u64, usize)> = sink.0.iter().map(|sampled| (sampled.index, sampled.sample)).collect();
+        assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1), (2, 2)]);
+        for crate::Sampled { index, sample, candidate } in sink.0 {
+            assert_eq!(candidate.unwrap().text, all[index as usize][sample].text, "{index} {sample}");
+        }
     }
 
     #[test]

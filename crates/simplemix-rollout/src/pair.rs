@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray}
 use arrow::datatypes::{Field, FieldRef, Schema};
 use serde::{Deserialize, Serialize};
 use simplemix_data::schema::{self, Layout};
-use simplemix_data::{Pair, PairWriter, Watch, WriteOptions};
+use simplemix_data::{Pair, PairWriter, Policy, Watch, WriteOptions};
 
 use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, SCORE, survey};
 use crate::error::{Error, Result};
@@ -33,6 +33,10 @@ pub struct PairSettings {
     /// Value of the `source` column of the pairs.
     #[serde(default = "source")]
     pub source: String,
+    /// Names of the model in training, as in the column `generator`: a pair is on-policy if it wrote both sides. With an empty list
+    /// none is; by default every pair is, but for those of the rule `delta`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_generators: Option<Vec<String>>,
     /// Whether to overwrite an output made with other settings.
     #[serde(default)]
     pub overwrite: bool,
@@ -55,8 +59,19 @@ impl PairSettings {
             select: SelectSettings::default(),
             by: score(),
             source: source(),
+            policy_generators: None,
             overwrite: false,
         }
+    }
+}
+
+impl PairSettings {
+    /// Policy of the pair of these two responses.
+    fn policy(&self, sides: &[CandidateRow; 2]) -> Policy {
+        let Some(own) = &self.policy_generators else { return self.select.policy() };
+        let is_own =
+            |row: &CandidateRow| !row.is_reference && row.generator.as_ref().is_some_and(|name| own.contains(name));
+        if sides.iter().all(is_own) { Policy::On } else { Policy::Off }
     }
 }
 
@@ -97,7 +112,8 @@ pub struct PairReport {
 /// Pairs in each batch written.
 const BATCH_PAIRS: usize = 1024;
 
-/// Chooses pairs among scored candidates. The output has the canonical schema with `policy` on, and the further columns
+/// Chooses pairs among scored candidates. The output has the canonical schema with `policy` on (see
+/// [`PairSettings::policy_generators`]), and the further columns
 /// `prompt_id`, `temperature`, `candidates` (number of responses the pair was chosen from), `reference` (`chosen` or
 /// `rejected` if that side is the reference response), and tokens and log-probabilities of both sides at sampling time.
 ///
@@ -124,7 +140,11 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     let path = &settings.candidates;
     check_apart(&settings.output, std::slice::from_ref(path))?;
     let CandidateSurvey { hash, groups: total, unreadable, layout, notices, .. } = survey(path)?;
-    let key = WorkKey::new("pair", &[&hash, &json(&settings.select), &settings.by, &settings.source]);
+    let select = json(&settings.select);
+    let policy = settings.policy_generators.as_ref().map(|names| json(names));
+    let mut parts = vec![&*hash, &*select, &*settings.by, &*settings.source];
+    parts.extend(policy.as_deref());
+    let key = WorkKey::new("pair", &parts);
     if let Some(report) = finished(&settings.output, &key, settings.overwrite)? {
         return not_empty(report, path);
     }
@@ -222,7 +242,9 @@ impl Gaps {
 /// Refuses models that have written none of the responses.
 fn check_generators(found: &BTreeSet<String>, settings: &PairSettings) -> Result<()> {
     let SelectSettings { chosen_generators, rejected_generators, .. } = &settings.select;
-    let Some(absent) = chosen_generators.iter().chain(rejected_generators).find(|name| !found.contains(*name)) else {
+    let own = settings.policy_generators.iter().flatten();
+    let mut named = chosen_generators.iter().chain(rejected_generators).chain(own);
+    let Some(absent) = named.find(|name| !found.contains(*name)) else {
         return Ok(());
     };
     Err(Error::without_responses(settings.candidates.clone(), absent, found))
@@ -284,7 +306,7 @@ fn pairs_of(group: &CandidateGroup, settings: &PairSettings) -> Result<Vec<PairR
         .collect();
     let with_rows = |choice: Choice| {
         let sides = [rows[choice.chosen].clone(), rows[choice.rejected].clone()];
-        let mut pair = pair_of(&group.prompt, &scored, choice, (&settings.source, settings.select.policy()));
+        let mut pair = pair_of(&group.prompt, &scored, choice, (&settings.source, settings.policy(&sides)));
         pair.generator = sides[0].generator.clone().filter(|name| sides[1].generator.as_ref() == Some(name));
         PairRows { pair, sides, candidates: rows.len() }
     };
@@ -445,6 +467,34 @@ mod tests {
         };
         assert_eq!(chosen(false), (vec!["best, and".into(), "good".into()], BTreeMap::new()));
         assert_eq!(chosen(true), (vec!["good".into()], [(NoPair::TooFew, 1)].into()));
+    }
+
+    #[test]
+    fn pairs_of_a_pool_are_on_policy_if_the_policy_wrote_both_sides() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |prompt: &str, by: &str, score: f64| {
+            let response = format!("{by} {score}");
+            serde_json::json!({"prompt": prompt, "response": response, "generator": by, "score": score}).to_string()
+        };
+        let rows =
+            [("a", "p", 1.0), ("a", "p", 0.0), ("b", "p", 1.0), ("b", "q", 0.0), ("c", "q", 1.0), ("c", "q", 0.0)];
+        let candidates = dir.path().join("scored.jsonl");
+        std::fs::write(&candidates, rows.map(|(prompt, by, score)| row(prompt, by, score)).join("\n")).unwrap();
+        let policies = |policy_generators: Option<Vec<String>>| {
+            let settings = PairSettings {
+                policy_generators,
+                overwrite: true,
+                ..PairSettings::new(&candidates, dir.path().join("p.jsonl"))
+            };
+            pair(&settings, &mut Unwatched)?;
+            let pairs = simplemix_data::read_pairs(&settings.output, &Default::default()).unwrap();
+            Ok::<_, Error>(pairs.iter().map(|pair| pair.policy == Policy::On).collect::<Vec<_>>())
+        };
+        assert_eq!(policies(None).unwrap(), [true, true, true]);
+        assert_eq!(policies(Some(vec!["p".to_owned()])).unwrap(), [true, false, false]);
+        assert_eq!(policies(Some(Vec::new())).unwrap(), [false, false, false]);
+        let error = policies(Some(vec!["r".to_owned()])).unwrap_err();
+        assert!(error.is_input() && error.to_string().contains("no response by `r`"), "{error}");
     }
 
     #[test]

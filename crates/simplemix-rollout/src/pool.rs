@@ -251,7 +251,7 @@ fn drawn(group: CandidateGroup, settings: &PoolSettings, report: &mut PoolReport
 }
 
 /// The models of a quota in an order that seed, prompt and number of the quota decide.
-fn in_order<'a>(quota: &'a Quota, number: usize, id: &str, seed: u64) -> Vec<&'a str> {
+pub(crate) fn in_order<'a>(quota: &'a Quota, number: usize, id: &str, seed: u64) -> Vec<&'a str> {
     let mut order: Vec<(f64, &str)> = (0..)
         .zip(&quota.generators)
         .map(|(at, name)| (uniform(seed ^ number as u64, stream(id), at), name.as_str()))
@@ -334,14 +334,21 @@ impl Seen {
     }
 
     fn add(&mut self, other: Self, path: &Path) -> Result<()> {
-        if other.layout.form != self.layout.form {
+        let has_any = |groups: &[u64]| groups.iter().any(|count| *count > 0);
+        // A file without prompts has no form of its own.
+        let (is_begun, has_prompts) = (has_any(&self.groups), has_any(&other.groups));
+        if is_begun && has_prompts && other.layout.form != self.layout.form {
             let (found, expected) = match other.layout.form {
                 Form::Plain => ("prompts that are texts", "messages, as in the files before"),
                 Form::Messages => ("prompts that are messages", "texts, as in the files before"),
             };
             return Err(Error::Apart { path: path.to_path_buf(), found: found.to_owned(), expected });
         }
-        self.layout.add_all(&other.layout);
+        match (is_begun, has_prompts) {
+            (false, true) => self.layout = other.layout,
+            (true, true) => self.layout.add_all(&other.layout),
+            (_, false) => {}
+        }
         self.hashes.extend(other.hashes);
         self.several_answers |= other.several_answers;
         self.scores.extend(other.scores);
@@ -359,7 +366,10 @@ impl Seen {
 
     fn check_generators(&self, settings: &PoolSettings) -> Result<()> {
         let mut named = settings.take.iter().flat_map(|quota| &quota.generators);
-        let Some(absent) = named.find(|name| !self.generators.contains_key(*name)) else { return Ok(()) };
+        let is_file = |name: &str| settings.candidates.iter().any(|member| member.generator.as_deref() == Some(name));
+        let Some(absent) = named.find(|name| !self.generators.contains_key(*name) && !is_file(name)) else {
+            return Ok(());
+        };
         let paths: Vec<String> = settings.candidates.iter().map(|member| member.path.display().to_string()).collect();
         let known = self.generators.keys().filter(|name| !name.is_empty());
         Err(Error::without_responses(paths.join(", ").into(), absent, known))
@@ -553,6 +563,25 @@ mod tests {
         assert!(with(&[], &[]).starts_with("`candidates` is none"));
         assert!("two:a".parse::<Quota>().unwrap_err().to_string().contains("a number and models"));
         assert!("=x".parse::<PoolMember>().is_err() && "x=".parse::<PoolMember>().is_err());
+    }
+
+    /// A model of a quota to which no prompt has fallen.
+    #[test]
+    fn a_file_without_rows_is_a_model_without_responses() {
+        let dir = tempfile::tempdir().unwrap();
+        let turns = rows(&["1", "2"], &["x*"]).replace("\"Say 1.\"", r#"[{"role": "user", "content": "Say 1."}]"#);
+        let turns = turns.replace("\"Say 2.\"", r#"[{"role": "user", "content": "Say 2."}]"#);
+        let empty = dir.path().join("empty.parquet");
+        let layout = Layout::from(Form::Plain);
+        CandidateWriter::create(&empty, layout, false, &[]).unwrap().finish(Vec::new()).unwrap();
+        let empty = PoolMember { generator: Some("b".to_owned()), path: empty };
+        let full = file(&dir, "a", &turns);
+        for members in [vec![empty.clone(), full.clone()], vec![full, empty]] {
+            let mut settings = PoolSettings::new(members, dir.path().join("out.jsonl"));
+            (settings.take, settings.overwrite) = (vec!["1:a,b".parse().unwrap()], true);
+            let report = pool(&settings, &mut Unwatched).unwrap();
+            assert_eq!((report.kept, &report.by_generator), (2, &[("a".to_owned(), 2)].into()));
+        }
     }
 
     #[test]

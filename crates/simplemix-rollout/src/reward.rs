@@ -248,6 +248,7 @@ mod tests {
             sampling: crate::SamplingConfig { samples: 1, max_new_tokens: 2, ..crate::SamplingConfig::simplemix() },
             output: dir.path().join("c.parquet"),
             overwrite: false,
+            share: None,
         };
         let local = crate::LocalSettings::new(&policy).with_date(Some("2024-02-29".to_owned()));
         let mut model = crate::LocalGenerator::load(&local).unwrap();

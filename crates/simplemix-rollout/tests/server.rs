@@ -42,6 +42,7 @@ fn run(dir: &Path, server: ServerSettings, watch: &mut dyn Watch) -> Result<Gene
         sampling: SamplingConfig { samples: 3, seed: 5, max_new_tokens: 16, ..SamplingConfig::simplemix() },
         output: dir.join("candidates.parquet"),
         overwrite: false,
+        share: None,
     };
     generate(&settings, &mut ServerGenerator::new(server)?, watch)
 }

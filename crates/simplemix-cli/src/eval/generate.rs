@@ -92,6 +92,7 @@ fn work(args: &Args, processes: &Processes, device: DeviceFlag) -> Result {
         }),
         output: args.output.with_file_name(format!(".{}.candidates.parquet", file.to_string_lossy())),
         overwrite: args.overwrite,
+        share: None,
     };
     settings.check().map_err(flagged)?;
     let generator = args.backend.open_for(&settings.output, device)?;

@@ -102,6 +102,7 @@ fn sampled_by(dir: &Path, size: usize, interrupted: Option<usize>) -> Vec<Result
         sampling: SamplingConfig { samples: 2, ..SamplingConfig::simplemix() },
         output: dir.join("out.parquet"),
         overwrite: false,
+        share: None,
     };
     let work = |rank: usize| {
         let peers: Rc<dyn Peers> = Rc::new(Threads { rank, size, shared: Arc::clone(&shared) });
