@@ -20,6 +20,7 @@ mod models;
 #[cfg(feature = "faults")]
 mod outputs;
 mod pipeline;
+mod pools;
 mod quickstart;
 mod reading;
 mod recipes;

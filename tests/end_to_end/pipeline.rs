@@ -51,7 +51,7 @@ pub(crate) fn prepared() -> Dir {
     dir
 }
 
-fn run(dir: &Dir, more: &[&str]) -> String {
+pub(crate) fn run(dir: &Dir, more: &[&str]) -> String {
     succeeds(dir, &[&["run"], &small(more)[..], more].concat())
 }
 
@@ -62,7 +62,9 @@ fn small(more: &[&str]) -> Vec<&'static str> {
         "off-policy" | "hypo" | "tulu3" | "olmo2" | "olmo3-instruct" | "olmo3-think" | "small" => {
             &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10"]
         }
-        "on-policy" | "dpo-mix-p" | "dpo-mix-r" | "semi-online" => &["--off-policy"],
+        "smollm3" => &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10", "--off-policy"],
+        "on-policy" | "dpo-mix-p" | "dpo-mix-r" | "delta-judged" | "semi-online" => &["--off-policy"],
+        "delta" => &["--off-policy", "--scorer"],
         _ => &[],
     };
     let used = SMALL.chunks(2).filter(|words| !words.iter().any(|word| unused.contains(word)));
@@ -455,6 +457,8 @@ fn what_is_missing_or_wrong_is_named_before_anything_is_done() {
     let dir = prepared();
     let no_scorer: Vec<&str> =
         SMALL.iter().filter(|flag| !["--scorer", "digit-share"].contains(flag)).copied().collect();
+    let without_off: Vec<&str> =
+        SMALL.iter().filter(|flag| !["--off-policy", "off.jsonl"].contains(flag)).copied().collect();
     for (flags, expected) in [
         ([&["run"], SMALL, &["--preset", "simplemix"]].concat(), "`output` is not set"),
         (
@@ -466,8 +470,13 @@ fn what_is_missing_or_wrong_is_named_before_anything_is_done() {
             "--preset is `simple`, expected one of",
         ),
         (
-            [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--off-policy", "none.jsonl"]].concat(),
+            [&["run"], &without_off[..], &["--preset", "simplemix", "--output", "runs", "--off-policy", "none.jsonl"]]
+                .concat(),
             "none.jsonl",
+        ),
+        (
+            [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--off-policy", "b=none.jsonl"]].concat(),
+            "--off-policy `off.jsonl` has no name",
         ),
         (
             [&["run"], SMALL, &["--preset", "simplemix", "--output", "runs", "--set", "train.learning_rat=1"]].concat(),

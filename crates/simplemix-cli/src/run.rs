@@ -11,7 +11,9 @@ use simplemix_torch::group::Place;
 use crate::claims::{Claims, claim_folder};
 use crate::failure::{Fails, Failure, Result};
 use crate::lines::{print, print_json, print_lines};
+use crate::off_policy_flags::{self, OffPolicyFlag};
 use crate::pipeline_closing::{PipelineClosing, StageClosing};
+use crate::pool_flags::PoolFlag;
 use crate::progress::{Terminal, print_during_work};
 use crate::stage::StageProcesses;
 use crate::together::check_devices;
@@ -30,7 +32,11 @@ use crate::unused;
     --scorer exact-answer --size 1000 --output runs/simplemix\n  \
   simplemix run pipeline.toml --dry-run\n  \
   simplemix run pipeline.toml --processes 8\n  \
+  simplemix run --preset off-policy --model ./smollm2 --off-policy chat=uf.parquet:0.7 --off-policy math=orca.parquet:0.3 \
+    --size 10000 --output runs/off\n  \
   simplemix run pipeline.toml --set train.loss.beta=0.05 --set mix.on=0.3 --set mix.off=0.7 --output runs/beta05\n  \
+  simplemix run --preset delta --model ./tulu3-sft --prompts prompts.jsonl --pool strong=./qwen2.5-3b --pool weak=./qwen2.5-1.5b \
+    --output runs/delta\n  \
   simplemix run --preset hypo --show > hypo.toml\n\n\
   pipeline.toml has the keys that --show prints. Its key `preset` names the settings to start from: one of the presets, or \
   the path of a TOML file relative to this one"
@@ -39,8 +45,9 @@ pub(crate) struct Args {
     /// Read settings from a TOML file, on top of those of the preset
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Start from the settings of a method: simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r, iterative or semi-online; or
-    /// from those of a TOML file
+    /// Start from the settings of a method (simplemix, off-policy, on-policy, hypo, dpo-mix-p, dpo-mix-r, iterative, semi-online, delta,
+    /// delta-judged) or of a published recipe (tulu3, olmo2, olmo3-instruct, olmo3-think, smollm3, small); or from those of a TOML
+    /// file
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
     /// Model to train: a folder, or its id on the Hugging Face hub
@@ -49,9 +56,10 @@ pub(crate) struct Args {
     /// Prompts to sample responses to: files, folders of shards, or patterns
     #[arg(long, value_name = "FILE", num_args = 1..)]
     prompts: Vec<PathBuf>,
-    /// File of off-policy pairs
-    #[arg(long, value_name = "FILE")]
-    off_policy: Option<PathBuf>,
+    /// Off-policy pairs: a file, or several of them, each with its name and perhaps its weight within the off-policy share; repeat
+    /// the flag for each
+    #[arg(long, value_name = "FILE|NAME=FILE[:WEIGHT]")]
+    off_policy: Vec<OffPolicyFlag>,
     /// Server with the OpenAI interface that has --model and samples in place of this process, for a single round; several share the
     /// requests
     #[arg(long, value_name = "URL")]
@@ -62,6 +70,11 @@ pub(crate) struct Args {
     /// Scorer of the responses, as in `simplemix score`; several of them give a weighted sum
     #[arg(long, value_name = "[WEIGHT*]KIND[:ARGUMENT]")]
     scorer: Vec<simplemix_rollout::ScorerSettings>,
+    /// Another model whose responses to the prompts stand beside the policy's, with its name and perhaps its group: a folder or id
+    /// of a model, the URL of a server, or a file of candidates. Quotas are `collect.pool.take`, such as 2:weak; repeat the flag
+    /// for each model
+    #[arg(long, value_name = "[GROUP:]NAME=MODEL")]
+    pool: Vec<PoolFlag>,
     /// Prompts for an evaluation of the model before and after training: files, folders of shards, or patterns
     #[arg(long, value_name = "FILE", num_args = 1..)]
     eval_prompts: Vec<PathBuf>,
@@ -163,12 +176,13 @@ pub(crate) fn run(args: &Args) -> Result {
 }
 
 /// Flags that some settings have no use for, and whether they were given.
-pub(crate) fn given(args: &Args) -> [(&'static str, bool); 4] {
+pub(crate) fn given(args: &Args) -> [(&'static str, bool); 5] {
     [
         ("--prompts", !args.prompts.is_empty()),
         ("--scorer", !args.scorer.is_empty()),
-        ("--off-policy", args.off_policy.is_some()),
+        ("--off-policy", !args.off_policy.is_empty()),
         ("--server", !args.server.is_empty()),
+        ("--pool", !args.pool.is_empty()),
     ]
 }
 
@@ -241,12 +255,13 @@ fn shown(args: &Args) -> Result<String> {
 fn flags(args: &Args) -> Result<toml::Table> {
     let mut table = toml::Table::new();
     let text = |path: &Path| toml::Value::from(path.to_string_lossy().into_owned());
-    for (key, path) in
-        [("model", &args.model), ("off_policy", &args.off_policy), ("output", &args.output), ("stages", &args.stages)]
-    {
+    for (key, path) in [("model", &args.model), ("output", &args.output), ("stages", &args.stages)] {
         if let Some(path) = path {
             table.insert(key.to_owned(), text(path));
         }
+    }
+    if let Some(sources) = off_policy_flags::value(&args.off_policy)? {
+        table.insert("off_policy".to_owned(), sources);
     }
     if let Some(device) = args.device {
         table.insert("device".to_owned(), device.to_string().into());
@@ -277,6 +292,11 @@ fn flags(args: &Args) -> Result<toml::Table> {
         let model = args.server_model.clone().map(|model| ("model".to_owned(), model.into()));
         let server = toml::Table::from_iter([("url".to_owned(), url)].into_iter().chain(model));
         merge(&mut table, nested(["collect", "server"], server.into()));
+    }
+    if !args.pool.is_empty() {
+        let models = args.pool.iter().map(PoolFlag::table).collect();
+        let pool = nested(["pool", "model"], toml::Value::Array(models));
+        merge(&mut table, toml::Table::from_iter([("collect".to_owned(), pool.into())]));
     }
     if !args.scorer.is_empty() {
         merge(&mut table, nested(["collect", "scorer"], toml::Value::try_from(&args.scorer).input()?));

@@ -4,36 +4,42 @@
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use simplemix_pipeline::PipelineSettings;
+use simplemix_rollout::Select;
 
 use crate::failure::{Failure, Result};
 
-/// A flag, whether it was given, and why its setting is not used, if so.
-type Use<'a> = (&'a str, bool, Option<&'static str>);
-
 const NO_ON_POLICY: &str = "no response is sampled: mix.on is 0";
+const ONLY_FILES: &str = "the responses of all models of the pool are in files";
+const NO_POLICY: &str = "the policy takes no part in the pool: no number of collect.pool.take names it";
+const NO_SCORES: &str = "pairs are chosen by the models that wrote the responses, not by scores";
+const BY_QUOTAS: &str = "collect.pool.take says how many responses each prompt has";
 const NO_OFF_POLICY: &str = "no off-policy pair is taken: mix.off is 0";
 
 /// Refuses flags that were given in vain. `sets` are the assignments of --set.
 pub(crate) fn refuse(settings: &PipelineSettings, given: &[(&str, bool)], sets: &[String]) -> Result {
-    let samples = !settings.mix.on.is_zero();
+    let collects = !settings.mix.on.is_zero();
     let evaluates = settings.evaluate.prompts.is_some();
+    let pool = settings.collect.pool.as_ref().filter(|_| collects);
+    let by_names = collects && settings.collect.select.select == Select::Delta;
     let reason = |flag: &str| match flag {
-        "--prompts" | "--server" if !samples => Some(NO_ON_POLICY),
+        "--prompts" | "--server" | "--pool" if !collects => Some(NO_ON_POLICY),
+        "--prompts" if pool.is_some_and(|pool| !pool.samples()) => Some(ONLY_FILES),
+        "--server" if pool.is_some_and(|pool| !pool.has_policy()) => Some(NO_POLICY),
         // Scorers of collecting also score the evaluation's responses.
-        "--scorer" if !samples && !evaluates => Some(NO_ON_POLICY),
+        "--scorer" if !collects && !evaluates => Some(NO_ON_POLICY),
+        "--scorer" if by_names && !evaluates => Some(NO_SCORES),
         "--off-policy" if settings.mix.off.is_zero() => Some(NO_OFF_POLICY),
         _ => None,
     };
-    let flags = given.iter().map(|(flag, is_given)| (*flag, *is_given, reason(flag)));
-    let is_collecting = |text: &&String| text.trim_start().starts_with("collect.");
-    let collecting: Option<Use<'_>> = sets
-        .iter()
-        .find(is_collecting)
-        .filter(|_| !samples && !evaluates)
-        .map(|text| (text.as_str(), true, Some(NO_ON_POLICY)));
-    match flags.chain(collecting).find_map(|(flag, is_given, reason)| Some((flag, reason.filter(|_| is_given)?))) {
-        Some((flag, reason)) if flag.starts_with("--") => Err(Failure::input(format!("{flag} has no use: {reason}"))),
-        Some((set, reason)) => Err(Failure::input(format!("--set {set} has no use: {reason}"))),
+    let of_set = |text: &str| match text.trim_start().split('=').next().unwrap_or_default().trim_end() {
+        key if key.starts_with("collect.") && !collects && !evaluates => Some(NO_ON_POLICY),
+        "collect.sampling.samples" if pool.is_some_and(|pool| !pool.take.is_empty()) => Some(BY_QUOTAS),
+        _ => None,
+    };
+    let flags = given.iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| ((*flag).to_owned(), reason(flag)));
+    let sets = sets.iter().map(|text| (format!("--set {text}"), of_set(text)));
+    match flags.chain(sets).find_map(|(flag, reason)| Some((flag, reason?))) {
+        Some((flag, reason)) => Err(Failure::input(format!("{flag} has no use: {reason}"))),
         None => Ok(()),
     }
 }
@@ -95,7 +101,7 @@ mod tests {
 
     fn refused(preset: &str, flag: &str, set: &str) -> Option<String> {
         let settings = PipelineSettings::resolve(Some(preset), None, toml::Table::new()).unwrap();
-        let flags = ["--prompts", "--scorer", "--off-policy", "--size"].map(|known| (known, known == flag));
+        let flags = ["--prompts", "--scorer", "--off-policy", "--server", "--size"].map(|known| (known, known == flag));
         refuse(&settings, &flags, &[set.to_owned()]).err().map(|error| error.message().unwrap())
     }
 
@@ -111,5 +117,10 @@ mod tests {
         }
         let set = refused("off-policy", "", "collect.sampling.samples=8").unwrap();
         assert!(set.starts_with("--set collect.sampling.samples=8 has no use"), "{set}");
+        assert_eq!(of("delta", "--prompts"), None);
+        assert!(of("delta", "--scorer").unwrap().contains("not by scores"));
+        assert!(of("delta-judged", "--server").unwrap().contains("the policy takes no part"));
+        let set = refused("delta-judged", "", "collect.sampling.samples=8").unwrap();
+        assert_eq!(set, format!("--set collect.sampling.samples=8 has no use: {BY_QUOTAS}"));
     }
 }

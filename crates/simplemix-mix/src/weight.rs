@@ -49,6 +49,33 @@ impl Weight {
         }
     }
 
+    /// Parts of the weight in the ratio of `weights`, which sum to it exactly.
+    ///
+    /// ```
+    /// use simplemix_mix::Weight;
+    /// let parts = "1/2".parse::<Weight>()?.divided(&["0.5".parse()?, "0.25".parse()?])?;
+    /// assert_eq!(parts, ["1/3".parse()?, "1/6".parse()?]);
+    /// # Ok::<(), simplemix_mix::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Fraction`] if all weights are 0, or a part needs more than 64 bits.
+    pub fn divided(self, weights: &[Self]) -> Result<Vec<Self>> {
+        let wrong = |what: &str| Error::Fraction { found: format!("{self} divided by weights {what}") };
+        let mut common = 1u64;
+        for weight in weights {
+            let step = u128::from(weight.denominator) / gcd(u128::from(common), u128::from(weight.denominator));
+            common = u64::try_from(u128::from(common) * step).map_err(|_| wrong("without a common denominator"))?;
+        }
+        let numbers = weights.iter().map(|weight| weight.numerator.checked_mul(common / weight.denominator));
+        let numbers = numbers.collect::<Option<Vec<u64>>>().ok_or_else(|| wrong("that are too long"))?;
+        let sum = numbers.iter().try_fold(0u64, |sum, number| sum.checked_add(*number));
+        match sum.ok_or_else(|| wrong("that are too long"))? {
+            0 => Err(wrong("of which none is above 0")),
+            sum => numbers.into_iter().map(|number| self.times(number, sum)).collect(),
+        }
+    }
+
     /// Whether the weight is 0, so that the source gives no rows.
     pub fn is_zero(self) -> bool {
         self.numerator == 0

@@ -7,6 +7,7 @@ use simplemix_model::hub;
 use simplemix_rollout::ScorerKind;
 
 use crate::error::{Error, Result};
+use crate::pool::PoolSection;
 use crate::settings::PipelineSettings;
 
 /// The settings with the date of the pipeline, where a chat template looks at the date: the one that is set, that of the
@@ -43,6 +44,9 @@ fn uses_date(settings: &PipelineSettings) -> Result<bool> {
     let mut folders: Vec<PathBuf> = Vec::new();
     if let Some(model) = &settings.model {
         folders.push(hub::resolve(model)?);
+    }
+    for folder in settings.collect.pool.iter().flat_map(PoolSection::folders) {
+        folders.push(hub::resolve(folder)?);
     }
     for scorer in settings.collect.scorer.iter().chain(&settings.evaluate.scorer) {
         if let ScorerKind::RewardModel(reward) = &scorer.kind {

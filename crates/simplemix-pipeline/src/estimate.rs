@@ -46,28 +46,31 @@ impl Estimator {
     pub(crate) fn of(&self, stage: &Stage) -> Estimate {
         match &stage.job {
             Job::Generate(settings, by) => {
-                let Ok(prompts) = settings.prompts.count() else { return Estimate::default() };
-                let tokens = prompts as f64 * (settings.sampling.samples * settings.sampling.max_new_tokens) as f64;
-                let (models, rows) = match by {
-                    GeneratorSettings::Local(local) => (1.0, local.batch_rows as f64),
-                    GeneratorSettings::MixP(folders) => (2.0, folders.policy.batch_rows as f64),
+                let Ok(responses) = settings.responses() else { return Estimate::default() };
+                let tokens = responses as f64 * settings.sampling.max_new_tokens as f64;
+                let (models, rows, folder) = match by {
+                    GeneratorSettings::Local(local) => (1.0, local.batch_rows as f64, &local.model),
+                    GeneratorSettings::MixP(folders) => (2.0, folders.policy.batch_rows as f64, &folders.policy.model),
                     // A server: its memory and speed are not known.
                     _ => return Estimate { tokens: Some(tokens), ..Estimate::default() },
                 };
                 // Keys and values of a batch, with prompts as long as responses.
-                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * self.model.cache_bytes(4) as f64;
+                // A folder that a stage will write has a model of the first one's shape.
+                let model = ModelConfig::from_folder(folder).unwrap_or_else(|_| self.model.clone());
+                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * model.cache_bytes(4) as f64;
+                let share = DECODING * (rows / 32.0).min(1.0);
                 Estimate {
                     tokens: Some(tokens),
-                    memory: Some(models * self.weights() + cache),
-                    seconds: Some(models * self.seconds(2.0, tokens, DECODING * (rows / 32.0).min(1.0))),
+                    memory: Some(models * 4.0 * model.parameters() as f64 + cache),
+                    seconds: Some(models * self.seconds(&model, 2.0, tokens, share)),
                     disk: None,
                 }
             }
             Job::Train(config) => self.training(config),
-            Job::Score(..) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
+            Job::Pool(_) | Job::Score(..) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
             // A moment, beside loading.
             #[cfg(feature = "server")]
-            Job::Yardstick(_) => Estimate { memory: Some(self.weights()), ..Estimate::default() },
+            Job::Yardstick(_) => Estimate { memory: Some(4.0 * self.model.parameters() as f64), ..Estimate::default() },
         }
     }
 
@@ -78,7 +81,8 @@ impl Estimator {
         let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
         // Every pair has the maximum length, its second response half of it.
         let tokens = pairs.map(|pairs| pairs * 1.5 * config.tokens.max_length as f64);
-        let seconds = tokens.map(|tokens| self.seconds(6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
+        let seconds =
+            tokens.map(|tokens| self.seconds(&self.model, 6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
         Estimate { tokens, memory, seconds, disk: Some(self.disk(config)) }
     }
 
@@ -89,16 +93,12 @@ impl Estimator {
         let is_saving = *save_every_steps > 0 || *save_every_ratio > 0.0 || *save_every_epoch;
         let kept = if is_saving { *keep as f64 + 1.0 } else { 0.0 }
             + if config.eval.best_metric.is_some() { 1.0 } else { 0.0 };
-        self.weights() * (1.0 + 3.0 * kept)
+        4.0 * self.model.parameters() as f64 * (1.0 + 3.0 * kept)
     }
 
-    fn weights(&self) -> f64 {
-        4.0 * self.model.parameters() as f64
-    }
-
-    /// Seconds for `tokens`, at a number of operations for each weight and a share of the speed.
-    fn seconds(&self, operations: f64, tokens: f64, share: f64) -> f64 {
-        operations * self.model.parameters() as f64 * tokens / (self.flops * share)
+    /// Seconds for `tokens` through `model`, at a number of operations for each weight and a share of the speed.
+    fn seconds(&self, model: &ModelConfig, operations: f64, tokens: f64, share: f64) -> f64 {
+        operations * model.parameters() as f64 * tokens / (self.flops * share)
     }
 }
 

@@ -4,6 +4,8 @@
 //! that it reads, and the keys of the stages before it. So a changed setting gives new folders to the stages that depend on
 //! it, and the results of all other stages are found again.
 
+mod pool;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +16,9 @@ use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_model::hub;
 use simplemix_rollout::{
-    GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, ModelProcessors, PairSettings, PromptSettings,
-    RewardSettings, SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select, SelectSettings,
+    GenerateSettings, GeneratorSettings, LocalSettings, MixPSettings, ModelProcessors, PairSettings, PoolSettings,
+    PoolShare, PromptSettings, RewardSettings, SamplingConfig, ScoreSettings, ScorerKind, ScorerSettings, Select,
+    SelectSettings,
 };
 #[cfg(feature = "server")]
 use simplemix_rollout::{ServerSettings, YardstickSettings};
@@ -27,6 +30,7 @@ use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
 use crate::inputs::files;
 use crate::mix::{MixSettings, MixSource};
+use crate::pool::POLICY;
 use crate::scoring::ScoringOptions;
 use crate::settings::{PipelineSettings, Sampler, needed};
 
@@ -65,6 +69,7 @@ impl Stage {
         match &self.job {
             Job::Generate(settings, _) => vec![settings.output.clone()],
             Job::Score(settings, _) => vec![settings.output.clone()],
+            Job::Pool(settings) => vec![settings.output.clone()],
             Job::Pair(settings) => vec![settings.output.clone()],
             Job::Mix(settings) => {
                 [&settings.output, &settings.report, &settings.plot].into_iter().flatten().cloned().collect()
@@ -83,6 +88,8 @@ impl Stage {
 pub enum Job {
     /// Sample responses.
     Generate(Box<GenerateSettings>, GeneratorSettings),
+    /// Bring the responses of several models together.
+    Pool(PoolSettings),
     /// Score responses.
     Score(ScoreSettings, Vec<ScorerSettings>),
     /// Make pairs of scored responses.
@@ -119,6 +126,8 @@ pub(crate) struct Planner<'a> {
     /// Models that a server samples from, in the order of the rounds.
     #[cfg(feature = "server")]
     pub(crate) served: Vec<Model>,
+    /// Files of the pool's other models that sample, once they are planned.
+    others: Option<Vec<pool::Member>>,
     watch: &'a mut dyn Watch,
 }
 
@@ -159,6 +168,7 @@ impl Plan {
             stages: Vec::new(),
             root,
             hashes,
+            others: None,
             #[cfg(feature = "server")]
             served: Vec::new(),
             watch,
@@ -329,20 +339,91 @@ impl Planner<'_> {
         reward: Option<&Model>,
     ) -> Result<(PathBuf, String)> {
         let collect = &self.config.collect;
-        let prompts = needed("prompts", self.config.prompts.as_ref(), "files of prompts, for on-policy pairs")?.clone();
-        // Rounds have the same prompts; they must not sample the same responses, nor draw pairs by the same numbers.
-        let of_round = |seed: u64| seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1));
+        let select = match collect.select.select {
+            Select::MixR => {
+                SelectSettings { seed: self.of_round(round, collect.select.seed), ..collect.select.clone() }
+            }
+            _ => collect.select.clone(),
+        };
+        let sampling = self.sampling(round);
+        let generated = if let Some(pool) = &collect.pool {
+            let own = if pool.has_policy() { Some(self.policy_generator(suffix, policy, first)?) } else { None };
+            self.pool(suffix, pool, own.map(|(by, inputs)| pool::Policy { by, inputs, sampling }))?
+        } else {
+            let prompts = self.asked()?;
+            let (by, inputs) = self.policy_generator(suffix, policy, first)?;
+            self.generate(format!("generate{suffix}"), &prompts, sampling, by, inputs, None)?
+        };
+        let (stage, file) = match select.select {
+            // Who wrote a response says all.
+            Select::Delta => (generated, CANDIDATES),
+            _ => {
+                let (name, scorers) = (format!("score{suffix}"), &collect.scorer);
+                let with_references = select.uses_reference();
+                (self.score(name, generated, scorers, reward, with_references, "collect.scorer")?, SCORED)
+            }
+        };
+        self.pairs(suffix, select, self.folder(stage).join(file), &self.key(stage))
+    }
+
+    /// Adds the stage that makes pairs of a file of candidates. Returns the file of the pairs and its key.
+    fn pairs(
+        &mut self,
+        suffix: &str,
+        select: SelectSettings,
+        candidates: PathBuf,
+        key: &str,
+    ) -> Result<(PathBuf, String)> {
+        let (mut select, mut policy_generators) = (select, None);
+        if let Some(pool) = &self.config.collect.pool {
+            select.chosen_generators = pool.models_of(&select.chosen_generators);
+            select.rejected_generators = pool.models_of(&select.rejected_generators);
+            policy_generators = Some(pool.has_policy().then(|| POLICY.to_owned()).into_iter().collect::<Vec<_>>());
+        }
+        let material = match &policy_generators {
+            None => json!(select),
+            Some(own) => json!([select, own]),
+        };
+        let source = self.config.own_source().to_owned();
+        let paired = self.add(format!("pair{suffix}"), material, &[key], |folder| {
+            let output = folder.join(PAIRS);
+            Ok(Job::Pair(PairSettings { select, source, policy_generators, ..PairSettings::new(candidates, output) }))
+        })?;
+        Ok((self.folder(paired).join(PAIRS), self.key(paired)))
+    }
+
+    /// The seed of a round: rounds have the same prompts; they must not sample the same responses, nor draw pairs by the same
+    /// numbers.
+    fn of_round(&self, round: u32, seed: u64) -> u64 {
+        seed.wrapping_add(self.config.seed).wrapping_add(u64::from(round - 1))
+    }
+
+    /// Sampling of a round.
+    fn sampling(&self, round: u32) -> SamplingConfig {
+        let collect = &self.config.collect;
         // DPO-Mix-P samples from the models' own distributions, in its first round too.
         let generation_config = match collect.sampler {
             Sampler::MixP => ModelProcessors::None,
             Sampler::Policy => collect.sampling.generation_config,
         };
-        let seed = of_round(collect.sampling.seed);
-        let sampling = SamplingConfig { seed, generation_config, ..collect.sampling.clone() };
-        let select = match collect.select.select {
-            Select::MixR => SelectSettings { seed: of_round(collect.select.seed), ..collect.select.clone() },
-            _ => collect.select.clone(),
-        };
+        let seed = self.of_round(round, collect.sampling.seed);
+        SamplingConfig { seed, generation_config, ..collect.sampling.clone() }
+    }
+
+    /// Prompts to sample responses to.
+    fn asked(&self) -> Result<PromptSettings> {
+        let expected = "files of prompts, for responses that are sampled";
+        Ok(needed("prompts", self.config.prompts.as_ref(), expected)?.clone())
+    }
+
+    /// Generator of the policy's responses in a round, and keys of what they depend on.
+    fn policy_generator(
+        &mut self,
+        suffix: &str,
+        policy: &Model,
+        first: &Model,
+    ) -> Result<(GeneratorSettings, Vec<String>)> {
+        let collect = &self.config.collect;
         let mixes = collect.sampler == Sampler::MixP && policy.key != first.key;
         let by = if mixes {
             GeneratorSettings::MixP(MixPSettings {
@@ -353,6 +434,16 @@ impl Planner<'_> {
         } else {
             GeneratorSettings::Local(self.local(policy))
         };
+        let models = [Some(policy), Some(first).filter(|_| mixes)].into_iter().flatten();
+        let inputs: Vec<String> = models.map(|model| model.key.clone()).collect();
+        #[cfg(not(feature = "server"))]
+        let _ = suffix;
+        #[cfg(feature = "server")]
+        if let Some(weights) = &collect.weights {
+            let prompts = self.asked()?;
+            let (by, more) = self.round(suffix, policy, &prompts, weights)?;
+            return Ok((by, [inputs, more].concat()));
+        }
         #[cfg(feature = "server")]
         let by = collect.server.clone().map_or(by, |server| {
             GeneratorSettings::Server(server.map(|server| {
@@ -360,36 +451,7 @@ impl Planner<'_> {
                 ServerSettings { tokenizer, ..server }
             }))
         });
-        let models = [Some(policy), Some(first).filter(|_| mixes)].into_iter().flatten();
-        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "for servers"))]
-        let mut inputs: Vec<String> = models.map(|model| model.key.clone()).collect();
-        #[cfg(feature = "server")]
-        let by = match &collect.weights {
-            Some(weights) => {
-                let (by, more) = self.round(suffix, policy, &prompts, weights)?;
-                inputs.extend(more);
-                by
-            }
-            None => by,
-        };
-        let generated = self.generate(format!("generate{suffix}"), &prompts, sampling, by, inputs)?;
-        let scored = self.score(
-            format!("score{suffix}"),
-            generated,
-            &collect.scorer,
-            reward,
-            collect.select.uses_reference(),
-            "collect.scorer",
-        )?;
-        let (candidates, key) = (self.folder(scored).join(SCORED), self.key(scored));
-        let paired = self.add(format!("pair{suffix}"), json!(select), &[&key], |folder| {
-            Ok(Job::Pair(PairSettings {
-                select,
-                source: "on".to_owned(),
-                ..PairSettings::new(candidates, folder.join(PAIRS))
-            }))
-        })?;
-        Ok((self.folder(paired).join(PAIRS), self.key(paired)))
+        Ok((by, inputs))
     }
 
     pub(crate) fn local(&self, model: &Model) -> LocalSettings {
@@ -418,6 +480,7 @@ impl Planner<'_> {
         sampling: SamplingConfig,
         by: GeneratorSettings,
         inputs: Vec<String>,
+        share: Option<(PoolShare, Vec<&str>)>,
     ) -> Result<usize> {
         let mut material = json!({ "prompts": self.prompts(prompts)?, "sampling": sampling });
         match &by {
@@ -438,11 +501,19 @@ impl Planner<'_> {
             GeneratorSettings::Round(round) => material["backend"] = crate::served::material(round),
             backend => material["backend"] = json!(backend),
         }
-        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let mut inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        if let Some((share, ready)) = &share {
+            let PoolShare { generator, samplers, take, candidates, seed } = share;
+            let names: Vec<_> = candidates.iter().map(|member| &member.generator).collect();
+            material["share"] = json!([generator, samplers, pool::texts(take), names, seed]);
+            inputs.extend(ready);
+        }
         let prompts = self.resolved(prompts)?;
+        let share = share.map(|(share, _)| share);
         self.add(name, material, &inputs, |folder| {
             let output = folder.join(CANDIDATES);
-            Ok(Job::Generate(Box::new(GenerateSettings { prompts, sampling, output, overwrite: false }), by))
+            let settings = GenerateSettings { prompts, sampling, output, overwrite: false, share };
+            Ok(Job::Generate(Box::new(settings), by))
         })
     }
 
@@ -507,14 +578,17 @@ impl Planner<'_> {
         settings.seed = settings.seed.wrapping_add(u64::from(round - 1));
         let mut inputs = Vec::new();
         if !config.mix.off.is_zero() {
-            let path = needed("off_policy", config.off_policy.as_deref(), "a file of pairs, for `mix.off` above 0")?;
-            inputs.push(self.hash(path)?);
-            settings.sources.push(MixSource::new("off", path, config.mix.off));
+            let sources = needed("off_policy", config.off_policy.as_ref(), "a file of pairs, for `mix.off` above 0")?;
+            for source in sources.sources(config.mix.off)? {
+                inputs.push(self.hash(&source.path)?);
+                settings.sources.push(source);
+            }
         }
         let kept = pairs.iter().rev().take(1 + config.rounds_kept() as usize).collect::<Vec<_>>();
         for (back, (path, key)) in (0..).zip(&kept) {
             inputs.push(key.clone());
-            let name = if back == 0 { "on".to_owned() } else { format!("on-{back}") };
+            let own = config.own_source();
+            let name = if back == 0 { own.to_owned() } else { format!("{own}-{back}") };
             let source = MixSource::new(&name, path, part(config.mix.on, kept.len() as u64)?);
             settings.sources.push(source.with_age(config.age(round, back)));
         }
@@ -546,7 +620,7 @@ impl Planner<'_> {
         let sampling = SamplingConfig::greedy(self.answer_tokens());
         let by = GeneratorSettings::Local(self.local(model));
         let inputs = vec![model.key.clone()];
-        let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, inputs)?;
+        let generated = self.generate(format!("answer-{when}"), &prompts, sampling, by, inputs, None)?;
         let scorers = if evaluate.scorer.is_empty() { &collect.scorer } else { &evaluate.scorer };
         self.score(format!("grade-{when}"), generated, scorers, reward, false, "evaluate.scorer")
     }

@@ -71,7 +71,7 @@ impl Job {
             Self::Train(_) | Self::Diverge(..) => true,
             #[cfg(feature = "server")]
             Self::Yardstick(_) => true,
-            Self::Pair(_) | Self::Mix(_) => false,
+            Self::Pool(_) | Self::Pair(_) | Self::Mix(_) => false,
         }
     }
 
@@ -91,7 +91,7 @@ impl Job {
             Self::Diverge(settings, ..) => vec![&mut settings.scoring.device],
             #[cfg(feature = "server")]
             Self::Yardstick(settings) => vec![&mut settings.model.device],
-            Self::Generate(..) | Self::Pair(_) | Self::Mix(_) => Vec::new(),
+            Self::Generate(..) | Self::Pool(_) | Self::Pair(_) | Self::Mix(_) => Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use simplemix_eval::html::number;
 use simplemix_mix::Achieved;
 #[cfg(feature = "server")]
 use simplemix_rollout::{Evidence, YardstickReport};
-use simplemix_rollout::{GenerateReport, PairReport, ScoreReport};
+use simplemix_rollout::{GenerateReport, PairReport, PoolReport, ScoreReport};
 
 use crate::divergence::Divergence;
 
@@ -20,6 +20,8 @@ use crate::divergence::Divergence;
 pub enum StageReport {
     /// Responses were sampled.
     Generate(GenerateReport),
+    /// Responses of several models were brought together.
+    Pool(PoolReport),
     /// Responses were scored.
     Score(ScoreReport),
     /// Scored responses were paired.

@@ -14,6 +14,8 @@ use simplemix_train::{Objective, ParallelSettings, TrainConfig};
 use crate::beside::Beside;
 use crate::error::{Error, Result};
 use crate::mix::MixSettings;
+use crate::off_policy::OffPolicy;
+use crate::pool::PoolSection;
 use crate::presets::layers;
 
 /// Settings of a pipeline.
@@ -41,8 +43,8 @@ pub struct PipelineSettings {
     /// Largest age of on-policy pairs, in rounds between the model that wrote them and the one that trains on them; 0 takes those of
     /// the current model only.
     pub max_age: u32,
-    /// Off-policy pairs: file, folder of shards, pattern or URL.
-    pub off_policy: Option<PathBuf>,
+    /// Off-policy pairs: file, folder of shards, pattern or URL, or a list of sources with shares of `mix.off`.
+    pub off_policy: Option<OffPolicy>,
     /// Prompts to sample responses to.
     pub prompts: Option<PromptSettings>,
     /// How on-policy pairs are collected.
@@ -76,6 +78,8 @@ pub struct CollectSection {
     pub select: SelectSettings,
     /// Scorers of the responses; the reward model of `reward` if there are none.
     pub scorer: Vec<ScorerSettings>,
+    /// Other models whose responses stand beside the policy's, and how many of which models each prompt has.
+    pub pool: Option<PoolSection>,
     /// Server that has the model, in place of this process, or a list of several that share the requests; with several rounds it needs
     /// `weights`.
     #[cfg(feature = "server")]
@@ -100,6 +104,7 @@ impl Default for CollectSection {
             sampling: SamplingConfig::simplemix(),
             select: SelectSettings::default(),
             scorer: Vec::new(),
+            pool: None,
             #[cfg(feature = "server")]
             server: None,
             #[cfg(feature = "server")]
@@ -316,6 +321,7 @@ impl PipelineSettings {
         if self.mix.on.is_zero() && self.mix.off.is_zero() {
             return refuse("mix.on", "0, as `mix.off`", "a share of one of them");
         }
+        self.off_policy.as_ref().map_or(Ok(()), |sources| sources.check(self.own_source()))?;
         if !self.collects() && self.rounds > 1 {
             return refuse("rounds", &self.rounds.to_string(), "1 without on-policy pairs: nothing would change");
         }
@@ -332,12 +338,27 @@ impl PipelineSettings {
         if self.collects() {
             self.collect.sampling.check()?;
             self.collect.select.check()?;
-            self.collect.select.check_for_one_model()?;
+            match &self.collect.pool {
+                Some(pool) => self.check_pool(pool)?,
+                None => self.collect.select.check_for_one_model()?,
+            }
         }
         self.check_lag()?;
         self.parallel.check()?;
         check_training("train", &self.train)?;
         self.reward.as_ref().map_or(Ok(()), |reward| check_training("reward", reward))
+    }
+
+    fn check_pool(&self, pool: &PoolSection) -> Result<()> {
+        pool.check()?;
+        if self.collect.sampler == Sampler::MixP {
+            return Err(Error::setting("collect.pool", "given", "none with the sampler `mix-p`"));
+        }
+        if self.rounds > 1 && !pool.has_policy() {
+            let expected = "1 where the policy takes no part in the pool: nothing would change";
+            return Err(Error::setting("rounds", self.rounds, expected));
+        }
+        Ok(())
     }
 
     /// Checks that the pairs' age is bounded, and that what runs beside training can.
@@ -375,7 +396,12 @@ impl PipelineSettings {
         Ok(())
     }
 
-    /// Whether on-policy pairs are collected.
+    /// Name of the source of the pairs that the pipeline collects.
+    pub(crate) fn own_source(&self) -> &'static str {
+        if self.collect.pool.is_some() { "pool" } else { "on" }
+    }
+
+    /// Whether pairs are collected.
     pub(crate) fn collects(&self) -> bool {
         !self.mix.on.is_zero()
     }

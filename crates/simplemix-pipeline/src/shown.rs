@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use crate::error::Result;
 use crate::mix::MixSettings;
+use crate::pool::{PoolModel, PoolSection};
 use crate::presets::preset;
 use crate::settings::{CollectSection, EvaluateSection, ParallelSection, PipelineSettings, SET_BY_THE_PIPELINE};
 
@@ -130,6 +131,8 @@ fn known(path: &str) -> Vec<&'static str> {
         "prompts" | "evaluate.prompts" => keys::<PromptSettings>().to_vec(),
         "collect" => keys::<CollectSection>().to_vec(),
         "collect.sampling" => keys::<SamplingConfig>().to_vec(),
+        "collect.pool" => keys::<PoolSection>().to_vec(),
+        "collect.pool.model" => keys::<PoolModel>().to_vec(),
         "collect.select" => keys::<SelectSettings>().to_vec(),
         #[cfg(feature = "server")]
         "collect.server" => keys::<ServerSettings>().to_vec(),
@@ -169,7 +172,8 @@ mod tests {
                 "kl_prompts",
                 "system",
             ] {
-                let is_shown = lines.iter().any(|line| line.split(" =").next() == Some(key));
+                let is_key = |line: &&str| line.split(" =").next() == Some(key) || **line == format!("[[{key}]]");
+                let is_shown = lines.iter().any(is_key);
                 // Prompts are a section of their own once there are some.
                 assert_eq!(is_shown, key != "system", "{key} of {name}:\n{text}");
             }

@@ -11,7 +11,7 @@ use simplemix_files::Lock;
 use simplemix_files::secret::storable;
 use simplemix_rollout::{
     GenerateReport, GenerateSettings, GeneratorSettings, Prompt, ScoreReport, ScoreSettings, ScorerSettings, Weighted,
-    generate, pair, score, together,
+    generate, pair, pool, score, together,
 };
 #[cfg(feature = "server")]
 use simplemix_rollout::{RoundSettings, YardstickReport, YardstickSettings, measure};
@@ -100,7 +100,8 @@ impl Job {
                 let report = measured(settings, team, watch)?;
                 team.is_first().then_some(StageReport::Yardstick(report))
             }
-            Self::Pair(_) | Self::Mix(_) if !team.is_first() => None,
+            Self::Pool(_) | Self::Pair(_) | Self::Mix(_) if !team.is_first() => None,
+            Self::Pool(settings) => Some(StageReport::Pool(pool(settings, watch)?)),
             Self::Pair(settings) => Some(StageReport::Pair(pair(settings, watch)?)),
             Self::Mix(settings) => Some(StageReport::Mix(mix(settings, watch)?.achieved)),
         })

@@ -398,7 +398,8 @@ mod tests {
         let folder = dir.path().join("tiny");
         tiny::write_folder(&folder, 3).unwrap();
         let mut model = LocalGenerator::load(&LocalSettings::new(&folder)).unwrap();
-        let prompts: Vec<Prompt> = (0..3).map(|i| Prompt::new(format!("p{i}"), format!("one, two {i}"))).collect();
+        let prompts: Vec<Prompt> =
+            (0..3).map(|i| Prompt::new(format!("p{i}"), format!("one, two {i}").as_str())).collect();
         let sampling = SamplingConfig::plain(3, 6, 9);
         let all = model.generate(&prompts, &sampling, &mut |_, _| {}).unwrap();
         let job = |index: usize, samples: usize| {

@@ -296,6 +296,7 @@ fn a_collection_goes_on_at_another_address() {
             sampling: SamplingConfig { samples: 2, max_new_tokens: 4, ..SamplingConfig::simplemix() },
             output: round.path(output),
             overwrite: false,
+            share: None,
         };
         let mut generator = by.open_for(&settings.output)?;
         generate(&settings, generator.as_mut(), watch)

@@ -90,7 +90,7 @@ impl AdviseSettings {
             output: Some(self.output.clone()),
             model: Some(self.model.clone()),
             device: self.device,
-            off_policy: Some(self.off_policy.clone()),
+            off_policy: Some(self.off_policy.clone().into()),
             prompts: Some(prompts),
             collect: CollectSection {
                 sampling: self.sampling.clone(),

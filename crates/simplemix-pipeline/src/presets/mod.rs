@@ -6,7 +6,7 @@ use simplemix_settings::merge;
 
 use crate::error::{At, Error, Result, invalid};
 
-const PRESETS: [(&str, &str); 13] = [
+const PRESETS: [(&str, &str); 16] = [
     ("simplemix", include_str!("simplemix.toml")),
     ("off-policy", include_str!("off-policy.toml")),
     ("on-policy", include_str!("on-policy.toml")),
@@ -19,7 +19,10 @@ const PRESETS: [(&str, &str); 13] = [
     ("olmo2", include_str!("olmo2.toml")),
     ("olmo3-instruct", include_str!("olmo3-instruct.toml")),
     ("olmo3-think", include_str!("olmo3-think.toml")),
+    ("smollm3", include_str!("smollm3.toml")),
     ("small", include_str!("small.toml")),
+    ("delta", include_str!("delta.toml")),
+    ("delta-judged", include_str!("delta-judged.toml")),
 ];
 
 /// Names of the presets.

@@ -35,6 +35,7 @@ fn sampled(dir: &Path, model: &mut dyn Generator, watch: &mut dyn Watch) -> Resu
         sampling: SamplingConfig { samples: SAMPLES, seed: 5, max_new_tokens: 16, ..SamplingConfig::simplemix() },
         output: dir.join("candidates.parquet"),
         overwrite: false,
+        share: None,
     };
     generate(&settings, model, watch)
 }
