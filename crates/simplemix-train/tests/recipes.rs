@@ -202,3 +202,43 @@ fn public_recipes_become_settings_and_what_has_no_counterpart_is_named() {
         }
     }
 }
+
+const BEGIN: &str =
+    "<!-- recipes: made from tests/recipes.rs; UPDATE_DOCS=1 cargo test -p simplemix-train --test recipes -->\n";
+const END: &str = "<!-- end of recipes -->";
+
+/// The rows of the table in docs/recipes.md.
+fn table() -> String {
+    let mut text = "| recipe | program | to be edited |\n| --- | --- | --- |\n".to_owned();
+    for (name, program, .., unfollowed) in RECIPES {
+        let name = name.split_once('-').map_or(*name, |(_, rest)| rest);
+        let keys = unfollowed.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        let keys = if keys.is_empty() { "nothing".to_owned() } else { keys };
+        text += &format!("| `{name}` | {} | {keys} |\n", of(*program, name));
+    }
+    text
+}
+
+/// Program in words; the handbook's files are TRL's.
+fn of(program: Program, name: &str) -> &'static str {
+    match program {
+        Program::Trl if name == "example" => "TRL",
+        Program::Trl => "alignment handbook",
+        Program::Axolotl => "axolotl",
+        Program::LlamaFactory => "LLaMA-Factory",
+    }
+}
+
+#[test]
+fn the_table_of_recipes_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("docs/recipes.md has the first marker");
+    let (found, after) = rest.split_once(END).expect("docs/recipes.md has the second marker");
+    let expected = format!("\n{}\n", table());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+    } else {
+        assert!(found == expected, "docs/recipes.md: run UPDATE_DOCS=1 cargo test -p simplemix-train --test recipes");
+    }
+}
