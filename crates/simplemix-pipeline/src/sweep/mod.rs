@@ -286,8 +286,8 @@ impl Sweep {
         let needed = (0..self.runs.len()).filter(|at| is_needed(*at)).flat_map(|at| self.pipelines[at].stages());
         let needed: BTreeSet<&Path> = needed.map(|stage| stage.folder.as_path()).collect();
         let is_spare = |stage: &&Stage| stage.name.starts_with("train") && !needed.contains(stage.folder.as_path());
-        let stages = self.pipelines.iter().flat_map(|pipeline| pipeline.stages().iter().filter(is_spare));
-        stages.map(disk::remove_model).collect::<Result<()>>()?;
+        let mut stages = self.pipelines.iter().flat_map(|pipeline| pipeline.stages().iter().filter(is_spare));
+        stages.try_for_each(disk::remove_model)?;
         self.runs.iter().try_for_each(|run| disk::remove_dead_link(&run.folder.join("model")))
     }
 

@@ -90,7 +90,7 @@ fn panel(at: usize, axis: &Axis, label: &str, report: &SweepReport) -> Option<(P
             choice
         };
         let is_first = report.configurations.iter().find(|other| rest(other) == rest(found));
-        if !is_first.is_some_and(|first| first.values == found.values) || series.len() == MOST_CURVES {
+        if is_first.is_none_or(|first| first.values != found.values) || series.len() == MOST_CURVES {
             continue;
         }
         let mut points: Vec<(f64, &Configuration)> = (report.configurations.iter())
