@@ -60,8 +60,8 @@ pub(crate) struct Args {
     /// the flag for each
     #[arg(long, value_name = "FILE|NAME=FILE[:WEIGHT]")]
     off_policy: Vec<OffPolicyFlag>,
-    /// Server with the OpenAI interface that has --model and samples in place of this process, for a single round; several share the
-    /// requests
+    /// Server with the OpenAI interface that has --model and samples in place of this process; several share the requests. With
+    /// several rounds it needs [collect.weights], by which it gets the weights of each
     #[arg(long, value_name = "URL")]
     server: Vec<String>,
     /// Name of the model on the server [default: the only one there]
