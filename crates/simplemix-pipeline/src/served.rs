@@ -138,11 +138,15 @@ impl Planner<'_> {
             inputs.push(self.key(stage));
             yardstick = Some(self.folder(stage).join(YARDSTICK));
         }
+        // The first model is no adapter that a server could forget. With a lag two rounds may sample from one model.
+        let trained = before.iter().filter(|model| !model.adapters.is_empty());
+        let mut names: Vec<String> = trained.map(|model| self.model_name(model)).collect();
+        names.dedup();
         let model = RoundModel {
             name: self.model_name(policy),
             folder: policy.path.clone(),
             adapters: policy.adapters.clone(),
-            before: before.iter().map(|model| self.model_name(model)).collect(),
+            before: names,
             yardstick,
         };
         self.served.push(policy.clone());

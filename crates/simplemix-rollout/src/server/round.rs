@@ -320,7 +320,8 @@ impl Put<'_> {
     /// Account of the weights by which the server responds.
     fn verified(&mut self, settings: &ServerSettings) -> Result<ServedReport> {
         let Some(path) = self.model.yardstick.as_ref().filter(|_| self.weights.verify) else {
-            let text = "the weights of the server are not verified (`weights.verify` is false)".to_owned();
+            let because = if self.weights.verify { "there are no own responses" } else { "`weights.verify` is false" };
+            let text = format!("the weights of the server are not verified: {because}");
             let model = settings.model.clone().unwrap_or_default();
             return Ok(ServedReport { model, notices: vec![text], ..ServedReport::default() });
         };

@@ -212,11 +212,7 @@ mod own {
         let ids = Tensor::from_slice(&ids).to_device(model.device()).unsqueeze(1); // [R, 1]
         let all = model.logits(&hidden)?.log_softmax(-1, Kind::Float); // [R, V]
         let own = all.gather(1, &ids, false).squeeze_dim(1).to_kind(Kind::Double);
-        Ok(Vec::<f64>::try_from(own).map_err(simplemix_torch_error)?)
-    }
-
-    fn simplemix_torch_error(error: tch::TchError) -> Error {
-        Error::Process(Box::new(error))
+        Vec::<f64>::try_from(own).map_err(|error| Error::Process(Box::new(error)))
     }
 
     /// Text of one token, special ones too; one that is a part of a character only has U+FFFD.
