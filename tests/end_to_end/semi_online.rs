@@ -193,6 +193,14 @@ fn a_lag_that_has_no_effect_or_no_bound_is_refused() {
         (&["max_age=0"], "`max_age` is 0, expected at least `collect.lag`, 1: pairs of a round are that old"),
         (&["collect.lag=0", "collect.beside=all"], "`collect.beside` is all, expected no value without `collect.lag`"),
         (&["collect.beside=all", "parallel.processes=2"], "`collect.beside` is all, expected `servers` or `none`"),
+        (
+            &[
+                "collect.server.url=['http://a','http://b']",
+                "collect.weights.by=command",
+                "collect.weights.command=reload {model}",
+            ],
+            "`collect.server` is several servers, expected one server",
+        ),
         (&["mix.on=0", "mix.off=1"], "`rounds` is 3, expected 1 without on-policy pairs"),
         (&["mix.on=0", "mix.off=1", "rounds=1"], "`collect.lag` is 1, expected 0 without on-policy pairs"),
     ] {

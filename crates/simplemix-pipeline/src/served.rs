@@ -38,7 +38,9 @@ pub(crate) fn check(settings: &PipelineSettings) -> Result<()> {
     if !settings.collects() {
         return refuse("collect.weights", "given", "none: no response is sampled where `mix.on` is 0");
     }
-    if server.as_ref().is_some_and(|servers| servers.all().len() > 1) && weights.by == WeightsBy::Command {
+    if server.as_ref().is_some_and(|servers| servers.all().len() > 1)
+        && matches!(weights.by, WeightsBy::Command | WeightsBy::Serve)
+    {
         let expected = "one server: the command of `weights` is not told which one it is for";
         return refuse("collect.server", "several servers", expected);
     }

@@ -75,6 +75,7 @@ pub(super) struct Member {
     is_refusing: bool,
     failure: String,
     is_told_aside: bool,
+    is_told_back: bool,
 }
 
 impl Member {
@@ -98,6 +99,7 @@ impl Member {
             is_refusing: false,
             failure: String::new(),
             is_told_aside: false,
+            is_told_back: false,
         }
     }
 
@@ -171,9 +173,9 @@ impl Member {
         self.is_well = self.epoch == 0;
     }
 
-    /// Notes a response. Returns whether the user is to know that the server is back.
+    /// Notes a response. Returns whether the user is to know that the server is back, which is told once.
     pub(super) fn succeeds(&mut self) -> bool {
-        let is_back = !self.is_well && std::mem::replace(&mut self.is_told_aside, false);
+        let is_back = !self.is_well && self.is_told_aside && !std::mem::replace(&mut self.is_told_back, true);
         (self.is_well, self.is_refusing, self.aside_until) = (true, false, None);
         (self.in_turn, self.trials) = (0, 0);
         is_back

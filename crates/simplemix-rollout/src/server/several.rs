@@ -310,7 +310,9 @@ impl Sharing<'_> {
             }
             (Task::Verify(_), Err(Error::Interrupted)) => Ok(()),
             (Task::Verify(_), Ok(word)) => self.verified(at, word),
-            (Task::Sample(id, _), Ok(Word::Sampled(candidate, beside))) => self.keep(at, id, candidate, beside),
+            (Task::Sample(id, _), Ok(Word::Sampled(candidate, beside))) => {
+                self.keep((at, is_current), id, candidate, beside)
+            }
             (Task::Sample(..), Ok(_)) => unreachable!("a sample was asked for"),
             (task, Err(Error::Server { url, status, found, attempts })) => {
                 self.fails((at, is_current), task, Error::Server { url, status, found, attempts })
@@ -320,9 +322,16 @@ impl Sharing<'_> {
     }
 
     /// Keeps a response, unless another server has given it.
-    fn keep(&mut self, at: usize, id: Id, candidate: Option<Candidate>, beside: Beside) -> Result<()> {
+    fn keep(
+        &mut self,
+        (at, is_current): (usize, bool),
+        id: Id,
+        candidate: Option<Candidate>,
+        beside: Beside,
+    ) -> Result<()> {
         let shown = self.members[at].client().shown();
-        if self.members[at].succeeds() {
+        // A response from before the server was set aside says nothing about it.
+        if is_current && self.members[at].succeeds() {
             self.sink.passing(&format!("{shown}: does well again, and gets its part of the requests"));
         }
         if self.flights.remove(&id).is_none() {
