@@ -51,7 +51,7 @@ fn a_round_samples_from_the_model_before_the_last_and_its_pairs_tell_their_age()
     // The first model writes the pairs of two rounds, by other seeds; the model of the first round those of the third.
     let mixture = |round: u32| dir.path(&folder(&found, &format!("mix-{round}"))).join("mixture.parquet");
     let writer = |round: u32| {
-        let pairs = simplemix_data::read_pairs(&mixture(round), &simplemix_data::ReadOptions::default()).unwrap();
+        let pairs = simplemix_data::read_pairs(mixture(round), &simplemix_data::ReadOptions::default()).unwrap();
         let names: std::collections::BTreeSet<_> = pairs.into_iter().map(|pair| pair.generator.unwrap()).collect();
         assert_eq!(names.len(), 1, "{names:?}");
         names.into_iter().next().unwrap()
@@ -60,7 +60,7 @@ fn a_round_samples_from_the_model_before_the_last_and_its_pairs_tell_their_age()
     let candidates = |round: u32| dir.path(&folder(&found, &format!("generate-{round}"))).join("candidates.parquet");
     assert!(std::fs::read(candidates(1)).unwrap() != std::fs::read(candidates(2)).unwrap());
     assert!(writer(3).starts_with("train-1-"), "{}", writer(3));
-    assert_eq!(read_metadata(&mixture(2)).unwrap()["simplemix.ages"], r#"{"on":1}"#);
+    assert_eq!(read_metadata(mixture(2)).unwrap()["simplemix.ages"], r#"{"on":1}"#);
     let receipt = dir.path(&folder(&found, "mix-2")).join("receipt.json");
     let receipt: Value = serde_json::from_str(&std::fs::read_to_string(receipt).unwrap()).unwrap();
     assert_eq!(receipt["settings"]["source"][0]["age"], 1);

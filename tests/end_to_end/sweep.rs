@@ -1,7 +1,5 @@
 //! `simplemix sweep`: many values of some keys, on shared stages.
 
-#![expect(clippy::disallowed_methods, reason = "a kill comes at a moment")]
-
 use std::process::Stdio;
 
 use serde_json::Value;

@@ -19,7 +19,7 @@ use crate::divergence::Divergence;
 #[non_exhaustive]
 pub enum StageReport {
     /// Responses were sampled.
-    Generate(GenerateReport),
+    Generate(Box<GenerateReport>),
     /// Responses of several models were brought together.
     Pool(PoolReport),
     /// Responses were scored.
@@ -74,7 +74,9 @@ impl fmt::Display for StageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&in_words(self))?;
         #[cfg(feature = "server")]
-        if let Self::Generate(GenerateReport { served: Some(served), .. }) = self {
+        if let Self::Generate(report) = self
+            && let Some(served) = &report.served
+        {
             write!(f, ", {}", evidence(served.evidence))?;
         }
         Ok(())

@@ -86,7 +86,9 @@ impl Job {
     /// Whatever the work reports; [`Error::Interrupted`] if any process was interrupted.
     pub fn run(&self, team: &Team, watch: &mut dyn Watch) -> Result<Option<StageReport>> {
         Ok(match self {
-            Self::Generate(settings, by) => generated(settings, by, team, watch)?.map(StageReport::Generate),
+            Self::Generate(settings, by) => {
+                generated(settings, by, team, watch)?.map(|report| StageReport::Generate(Box::new(report)))
+            }
             Self::Score(settings, scorers) => scored(settings, scorers, team, watch)?.map(StageReport::Score),
             Self::Train(config) => trained(config, team, watch)?.map(StageReport::Train),
             Self::Diverge(settings, prompts, each) => {

@@ -141,7 +141,7 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     check_apart(&settings.output, std::slice::from_ref(path))?;
     let CandidateSurvey { hash, groups: total, unreadable, layout, notices, .. } = survey(path)?;
     let select = json(&settings.select);
-    let policy = settings.policy_generators.as_ref().map(|names| json(names));
+    let policy = settings.policy_generators.as_ref().map(json);
     let mut parts = vec![&*hash, &*select, &*settings.by, &*settings.source];
     parts.extend(policy.as_deref());
     let key = WorkKey::new("pair", &parts);

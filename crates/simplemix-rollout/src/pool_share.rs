@@ -114,7 +114,7 @@ impl<'a> Assigned<'a> {
         // The first response of each model, then the second of each, as the pool draws them.
         let all = (0..quota.responses).flat_map(|turn| {
             let has = &has;
-            order.iter().filter(move |name| has(**name, turn))
+            order.iter().filter(move |name| has(name, turn))
         });
         let drawn = all.take(usize::try_from(quota.responses).unwrap_or(usize::MAX));
         drawn.filter(|name| **name == self.share.generator).count()

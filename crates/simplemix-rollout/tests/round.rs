@@ -48,7 +48,7 @@ impl Round {
         for (at, (name, tensor)) in model.trainable_parameters().iter().enumerate() {
             if name.contains("lora_B") {
                 let waves = tensor.ones_like().cumsum(0, Kind::Float) * (0.7 + at as f64) + seed as f64;
-                let _ = tch::no_grad(|| tensor.shallow_clone().copy_(&(waves.sin() * 0.2)));
+                tch::no_grad(|| tensor.shallow_clone().copy_(&(waves.sin() * 0.2)));
             }
         }
         model.save_adapter("a", &self.path(adapter), None).unwrap();

@@ -213,7 +213,8 @@ mod tests {
                 .starts_with("`server` is http://a/v1 and http://b/v1, whose `endpoint` differ, expected servers that"),
             "{found}"
         );
-        let changes: [(&str, fn(&mut ServerSettings)); 5] = [
+        type Change = (&'static str, fn(&mut ServerSettings));
+        let changes: [Change; 5] = [
             ("model", |other| other.model = Some("n".to_owned())),
             ("name", |other| other.name = Some("n".to_owned())),
             ("logps", |other| other.logps = false),

@@ -38,7 +38,7 @@ const OLD: [f64; 8] = [-1.2, -0.4, -0.35, -1.8, -0.95, -1.4, -0.225, -0.8];
 
 /// `NEW` plus a share of the way back to `OLD` and noise of alternating sign.
 fn between(share: f64, noise: f64) -> Vec<f64> {
-    let sign = |at: usize| if at % 2 == 0 { noise } else { -noise };
+    let sign = |at: usize| if at.is_multiple_of(2) { noise } else { -noise };
     (0..8).map(|at| OLD[at] + share * (NEW[at] - OLD[at]) + sign(at)).collect()
 }
 
