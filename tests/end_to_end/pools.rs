@@ -53,7 +53,7 @@ fn off_policy_sources_share_their_weight_and_stand_in_the_receipt() {
         .map(|origin| (origin["name"].as_str().unwrap(), origin["path"].as_str().unwrap()))
         .collect();
     assert_eq!(origins, [("chat", "chat.jsonl"), ("math", "math.jsonl")]);
-    // The same as a file, with on-policy pairs: half of all, so that chat has three eighths. Nothing but the mixture changes.
+    // As a file, with on-policy pairs: half of all, so that chat has three eighths. Nothing but the mixture changes.
     dir.write(
         "arm.toml",
         "preset = 'simplemix'\n[[off_policy]]\nname = 'chat'\npath = 'chat.jsonl'\nweight = 0.75\n\

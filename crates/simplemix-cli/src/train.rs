@@ -199,7 +199,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     match Processes::join(&config.parallel, &mut config.device, Logs::In(config.output.as_deref()))? {
         Some(processes) => {
-            // What a launcher has started is what memory is planned for, and what the run folder tells.
+            // Memory is planned for as many as a launcher has started, and the run folder tells them.
             config.parallel.processes = processes.count();
             processes.work(|processes| train(args, config, processes))
         }

@@ -72,7 +72,7 @@ fn shares_by_task_are_prefixes_too() {
     assert_eq!(of(250), of(500)[..250]);
 }
 
-/// What docs/mixing.md names as the exceptions: their rows depend on the size.
+/// Exceptions that docs/mixing.md names: their rows depend on the size.
 #[test]
 fn a_schedule_is_stretched_over_the_size() {
     let half = "1/2".parse().unwrap();

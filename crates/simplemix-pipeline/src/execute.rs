@@ -96,7 +96,7 @@ fn second_lane(stages: &[Stage], positions: impl Iterator<Item = usize>, board: 
     Ok(())
 }
 
-/// What the threads know of each other.
+/// State that the threads share.
 struct Board {
     state: Mutex<State>,
     changed: Condvar,

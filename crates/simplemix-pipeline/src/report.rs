@@ -83,7 +83,7 @@ impl fmt::Display for StageReport {
     }
 }
 
-/// What is known about the weights of a server, in words.
+/// Knowledge about the weights of a server, in words.
 #[cfg(feature = "server")]
 fn evidence(evidence: Evidence) -> &'static str {
     match evidence {

@@ -17,6 +17,7 @@ use crate::mix::MixSettings;
 use crate::off_policy::OffPolicy;
 use crate::pool::PoolSection;
 use crate::presets::layers;
+use crate::sweep::SECTION;
 
 /// Settings of a pipeline.
 ///
@@ -272,6 +273,13 @@ impl PipelineSettings {
                 None => "none: the pipeline sets it".to_owned(),
             };
             return Err(Error::setting(&key, "given", expected));
+        }
+        if table.contains_key(SECTION) {
+            return Err(Error::setting(
+                SECTION,
+                "a section",
+                "none for a single pipeline; `simplemix sweep` does its runs",
+            ));
         }
         inherit_seed(&mut table);
         // All keys at fault are named at once.

@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::json::ReaderBuilder;
 use serde::{Deserialize, Serialize};
@@ -258,11 +259,12 @@ impl CandidateReader {
     /// Opens a Parquet, Arrow, JSON or JSON lines file.
     ///
     /// # Errors
-    /// [`Error::Data`] if the file cannot be read, [`Error::Columns`] if it has no `prompt` or no `response`.
+    /// [`Error::Data`] if the file cannot be read, [`Error::Columns`] if it has rows and no `prompt` or no `response`.
     pub fn open(path: &Path) -> Result<Self> {
         let reader = RowReader::open(path)?;
         for needed in ["prompt", "response"] {
-            if !reader.columns().iter().any(|column| column == needed) {
+            // A table without rows shows no columns.
+            if !reader.columns().is_empty() && !reader.columns().iter().any(|column| column == needed) {
                 return Err(Error::Columns {
                     path: path.to_path_buf(),
                     found: reader.columns().join(", "),
@@ -389,6 +391,8 @@ pub(crate) struct CandidateWriter {
     path: PathBuf,
     table: TableWriter,
     schema: SchemaRef,
+    /// Whether the table has its columns, which a batch brings.
+    has_columns: bool,
     rows: Vec<Value>,
     /// Whether the column of answers holds lists.
     several_answers: bool,
@@ -401,7 +405,7 @@ impl CandidateWriter {
         check_output(path)?;
         let table = TableWriter::create(path, &WriteOptions::default())?;
         let schema = schema_of(layout, several_answers, scores);
-        Ok(Self { path: path.to_path_buf(), table, schema, rows: Vec::new(), several_answers })
+        Ok(Self { path: path.to_path_buf(), table, schema, has_columns: false, rows: Vec::new(), several_answers })
     }
 
     pub(crate) fn write(&mut self, row: &CandidateRow) -> Result<()> {
@@ -426,6 +430,7 @@ impl CandidateWriter {
         decoder.serialize(&self.rows).map_err(failed)?;
         if let Some(batch) = decoder.flush().map_err(failed)? {
             self.table.write_batch(&batch)?;
+            self.has_columns = true;
         }
         self.rows.clear();
         Ok(())
@@ -434,6 +439,10 @@ impl CandidateWriter {
     /// Completes the file and adds `remarks` to its metadata.
     pub(crate) fn finish(mut self, remarks: impl IntoIterator<Item = (&'static str, String)>) -> Result<u64> {
         self.flush()?;
+        if !self.has_columns {
+            // A file without rows has its columns too.
+            self.table.write_batch(&RecordBatch::new_empty(self.schema.clone()))?;
+        }
         for (key, value) in remarks {
             self.table.add_metadata(key, value);
         }

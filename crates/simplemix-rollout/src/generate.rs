@@ -251,7 +251,7 @@ pub fn generate(
     Ok(GenerateReport { failed, notices: [passing, report.notices].concat(), ..report })
 }
 
-/// What the user should read about sampling, which is told already.
+/// Facts about sampling that the user should read, which are told already.
 #[derive(Default)]
 struct Told {
     /// Facts about the responses.

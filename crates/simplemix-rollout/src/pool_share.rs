@@ -153,7 +153,7 @@ mod tests {
         prompts.flat_map(|(prompt, count)| (0..count).map(move |turn| row(prompt, turn).to_string() + "\n")).collect()
     }
 
-    /// What the models sample is what the pool keeps, to the last response, with files that have some prompts only.
+    /// The models sample what the pool keeps, to the last response, with files that have some prompts only.
     #[test]
     fn nothing_is_sampled_that_the_pool_does_not_keep() {
         let dir = tempfile::tempdir().unwrap();
@@ -176,7 +176,7 @@ mod tests {
             std::fs::write(&path, rows(name, counts.into_iter())).unwrap();
             members.push(PoolMember { generator: Some(name.to_owned()), path });
         }
-        // Of 30 prompts one response is in the file; the other 60 have three of a and b.
+        // One response to each of 30 prompts is in the file; the other 60 have three of a and b.
         assert_eq!(sampled, 4 * 90 - 30);
         let mut settings = PoolSettings::new(members, dir.path().join("pool.jsonl"));
         (settings.take, settings.seed) = (take.map(|quota| quota.parse().unwrap()).to_vec(), 7);

@@ -159,7 +159,7 @@ pub fn advise(settings: &AdviseSettings, watch: &mut dyn Watch) -> Result<Advice
     Ok(advice)
 }
 
-/// What likelihoods and lengths are measured with.
+/// Model and tokenizer that likelihoods and lengths are measured with.
 struct Measuring {
     model: PathBuf,
     tokenizer: PairTokenizer,

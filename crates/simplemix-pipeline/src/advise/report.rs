@@ -35,7 +35,7 @@ pub struct Reading {
     pub name: String,
     /// Numbers.
     pub figures: Vec<Figure>,
-    /// What the source says, or that it names no value.
+    /// Words of the source, or that it names no value.
     pub says: String,
     /// Papers.
     pub source: String,
@@ -72,6 +72,8 @@ impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.value, self.half_width_95) {
             (Some(value), Some(half)) => write!(f, "{} ± {}", number(value), number(half)),
+            // Counts are whole.
+            (Some(value), None) if value.fract() == 0.0 => write!(f, "{value:.0}"),
             (Some(value), None) => f.write_str(&number(value)),
             (None, _) => f.write_str("nothing to measure"),
         }

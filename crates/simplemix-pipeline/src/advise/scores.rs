@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn pass_at_k_is_the_share_of_draws_with_a_right_one() {
-        // Of 4 responses one is right: 1/4, 3/6, 4/4 of the draws of 1, 2 and 4 hold it; of two right ones 5/6 of the draws of 2.
+        // One of 4 responses is right: 1/4, 3/6, 4/4 of the draws of 1, 2 and 4 hold it; of two right ones 5/6 of the draws of 2.
         let one = [0.0, 1.0, 0.0, 0.0];
         let found = [1, 2, 4].map(|k| pass_at(k, &one));
         for (found, expected) in found.iter().zip([0.25, 0.5, 1.0]) {

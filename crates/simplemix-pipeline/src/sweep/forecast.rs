@@ -62,7 +62,7 @@ pub(super) fn forecast(sweep: &Sweep) -> Result<Forecast> {
         if run.left_out.is_none() {
             begun += 1;
             seconds += run.seconds;
-            // Of models that do not stay, the largest is on disk beside the best.
+            // The largest of the models that do not stay is on disk beside the best.
             disk_bytes = match sweep.kept() {
                 Keep::All => disk_bytes + run.disk_bytes,
                 Keep::Best => disk_bytes.max(used + 2.0 * run.disk_bytes),

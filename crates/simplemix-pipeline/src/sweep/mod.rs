@@ -31,6 +31,7 @@ pub use grid::PlannedRun;
 pub use metric::BestBy;
 pub use record::RunState;
 pub use report::{RunReport, SweepReport};
+pub(crate) use settings::SECTION;
 pub use settings::{Keep, SweepSettings};
 pub use verdict::{Configuration, Over};
 
@@ -399,7 +400,7 @@ struct Work {
 }
 
 impl Work {
-    /// What earlier calls have done.
+    /// Outcomes of earlier calls.
     fn new(sweep: &Sweep) -> Self {
         let kept = |(run, pipeline): (&PlannedRun, &Pipeline)| {
             let record = Record::done(&run.folder, &keys(pipeline))?;

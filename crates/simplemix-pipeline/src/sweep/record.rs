@@ -34,7 +34,7 @@ pub enum RunState {
     ToDo,
 }
 
-/// What is known of a run that was begun.
+/// Record of a run that was begun.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// Keys of the run's stages, which everything in the run follows from.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::record::RunState;
 use super::verdict::Configuration;
 
-/// What a sweep came to.
+/// Outcome of a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
@@ -29,7 +29,7 @@ pub struct SweepReport {
     pub disk_bytes: u64,
 }
 
-/// What a run of a sweep came to.
+/// Outcome of a run of a sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunReport {

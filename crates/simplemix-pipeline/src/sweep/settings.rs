@@ -54,7 +54,7 @@ struct Section {
 }
 
 /// Name of the section in a pipeline's file.
-pub(super) const SECTION: &str = "sweep";
+pub(crate) const SECTION: &str = "sweep";
 
 impl SweepSettings {
     /// Settings of the pipeline, as a table, and of the sweep: those of a preset or a file with `over` on top, as in
@@ -181,6 +181,13 @@ mod tests {
         assert_eq!(again, sweep);
         sweep.set_axis(Axis::parse("size=4").unwrap());
         assert_eq!((sweep.vary.len(), sweep.vary.iter().find(|axis| axis.key() == "mix.size").unwrap().len()), (3, 1));
+    }
+
+    #[test]
+    fn a_single_pipeline_has_no_sweep() {
+        let over = "[sweep]\nvary.beta = [0.1, 0.5]".parse().unwrap();
+        let message = PipelineSettings::resolve(Some("off-policy"), None, over).unwrap_err().to_string();
+        assert!(message.starts_with("`sweep` is a section") && message.contains("`simplemix sweep`"), "{message}");
     }
 
     #[test]

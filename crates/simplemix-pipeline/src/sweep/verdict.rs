@@ -43,7 +43,7 @@ pub struct Configuration {
     /// 95 % interval of the mean, where there is more than one seed, or a score for each prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_95: Option<[f64; 2]>,
-    /// What the interval is over.
+    /// Values that the interval is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_over: Option<Over>,
     /// Index of each axis' value, without the seed.

@@ -334,7 +334,7 @@ impl Put<'_> {
     }
 }
 
-/// What a server has, if it is ready.
+/// Models of a server that is ready.
 fn ready(admin: &Admin, stopped: &dyn Fn() -> bool) -> Result<Vec<Listed>> {
     let failure = |found: &str| admin.failure(found.to_owned(), "a server that is ready".to_owned());
     if !admin.is_healthy(stopped)? {

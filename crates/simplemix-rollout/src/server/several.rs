@@ -479,7 +479,7 @@ fn done(
     (epoch, task): (u64, Task),
     give_up: &AtomicBool,
 ) -> Answer {
-    // What waits for this server's rate limit could be done by another.
+    // Another server could do the work that waits for this one's rate limit.
     let stopped = || give_up.load(Ordering::Relaxed) || !client.is_open();
     let word = match &task {
         Task::Verify(prompt) => model(client, prompt, &stopped),
@@ -490,7 +490,7 @@ fn done(
     Answer { server, epoch, task, word }
 }
 
-/// What a server tells about its model.
+/// Facts that a server tells about its model.
 fn model(client: &ServerClient, prompt: &Prompt, stopped: &dyn Fn() -> bool) -> Result<Word> {
     let others = match &client.settings().model {
         Some(_) => None,

@@ -33,7 +33,7 @@ pub struct ServedReport {
     pub by: String,
     /// Name of the model in requests.
     pub model: String,
-    /// What shows that these weights responded.
+    /// Evidence that these weights responded.
     pub evidence: Evidence,
     /// Tokens compared.
     pub compared_tokens: u64,
@@ -62,7 +62,7 @@ pub struct ServedReport {
     pub notices: Vec<String>,
 }
 
-/// What shows by which weights a server responded.
+/// Evidence of the weights by which a server responded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Evidence {

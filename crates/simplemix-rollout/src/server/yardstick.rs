@@ -37,7 +37,7 @@ pub struct OwnResponse {
     pub before: Option<Before>,
 }
 
-/// The same prompt for the model before.
+/// Numbers of the prompt for the model before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Before {
     /// Log-probability, under it, of each token of the other model's response, in nats.
