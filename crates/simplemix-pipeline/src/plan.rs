@@ -112,7 +112,6 @@ pub(crate) struct Model {
     /// Hash of the files, or key of the stage.
     pub(crate) key: String,
     /// Adapters that were trained one after the other to make it of the first model, where adapters are trained.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "for servers"))]
     pub(crate) adapters: Vec<PathBuf>,
 }
 
