@@ -79,9 +79,24 @@ pub(crate) fn summary(dir: &Dir, output: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(dir.path(output).join("summary.json")).unwrap()).unwrap()
 }
 
-pub(crate) fn report<'a>(summary: &'a Value, stage: &str) -> &'a Value {
+/// A stage of a summary.
+pub(crate) fn stage<'a>(summary: &'a Value, name: &str) -> &'a Value {
     let stages = summary["stages"].as_array().unwrap();
-    &stages.iter().find(|found| found["stage"] == stage).unwrap_or_else(|| panic!("{stage}: {summary:#}"))["report"]
+    stages.iter().find(|found| found["stage"] == name).unwrap_or_else(|| panic!("{name}: {summary:#}"))
+}
+
+/// Names of the stages of a summary, in their order.
+pub(crate) fn stage_names(summary: &Value) -> Vec<&str> {
+    summary["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect()
+}
+
+/// Folder of a stage, seen from the folder of the test.
+pub(crate) fn stage_folder<'a>(summary: &'a Value, name: &str) -> &'a str {
+    stage(summary, name)["folder"].as_str().unwrap()
+}
+
+pub(crate) fn report<'a>(summary: &'a Value, name: &str) -> &'a Value {
+    &stage(summary, name)["report"]
 }
 
 #[test]

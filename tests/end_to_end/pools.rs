@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::good_runs::succeeds;
-use crate::pipeline::{prepared, report, run, summary};
+use crate::pipeline::{prepared, report, run, stage_folder, stage_names, summary};
 use crate::server::{Mock, echo};
 use crate::{Dir, exists, stderr};
 
@@ -18,13 +18,7 @@ fn with_models() -> Dir {
 
 /// A file in the folder of a stage.
 fn file(dir: &Dir, summary: &Value, stage: &str, name: &str) -> std::path::PathBuf {
-    let stages = summary["stages"].as_array().unwrap();
-    let found = stages.iter().find(|found| found["stage"] == stage).unwrap_or_else(|| panic!("{stage}: {summary:#}"));
-    dir.path(found["folder"].as_str().unwrap()).join(name)
-}
-
-fn stages(summary: &Value) -> Vec<&str> {
-    summary["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect()
+    dir.path(stage_folder(summary, stage)).join(name)
 }
 
 fn share(summary: &Value, mix: &str, name: &str) -> f64 {
@@ -100,7 +94,7 @@ fn delta_learning_needs_two_models_and_no_score() {
     let pool = ["--pool", "strong=strong", "--pool", "weak=weak"];
     run(&dir, &[&["--preset", "delta", "--output", "out"], &pool[..], &plain].concat());
     let found = summary(&dir, "out");
-    assert_eq!(stages(&found), ["sample-strong", "sample-weak", "pool", "pair", "mix", "train"]);
+    assert_eq!(stage_names(&found), ["sample-strong", "sample-weak", "pool", "pair", "mix", "train"]);
     let kept = report(&found, "pool")["kept"].as_u64().unwrap();
     assert!(kept >= 8);
     assert_eq!(report(&found, "pool")["by_generator"], serde_json::json!({"strong": kept, "weak": kept}));
@@ -126,7 +120,7 @@ fn delta_learning_needs_two_models_and_no_score() {
     let pool = ["--pool", "strong=strong", "--pool", &ready];
     run(&dir, &[&["--preset", "delta", "--output", "file"], &pool[..], &plain].concat());
     let again = summary(&dir, "file");
-    assert_eq!(stages(&again), ["sample-strong", "pool", "pair", "mix", "train"]);
+    assert_eq!(stage_names(&again), ["sample-strong", "pool", "pair", "mix", "train"]);
     let of_file = simplemix_data::read_pairs(file(&dir, &again, "pair", "pairs.parquet"), &Default::default()).unwrap();
     assert_eq!(of_file.len(), pairs.len());
 }
@@ -170,7 +164,7 @@ fn a_pool_samples_nothing_in_vain() {
     let said = run(&dir, &[&arm[..], &pool, &["--output", "out"]].concat());
     assert!(said.contains("sample-strong") && !said.contains("done before"), "{said}");
     let found = summary(&dir, "out");
-    assert_eq!(stages(&found)[..5], ["generate-1", "sample-strong", "sample-weak", "pool-1", "score-1"]);
+    assert_eq!(stage_names(&found)[..5], ["generate-1", "sample-strong", "sample-weak", "pool-1", "score-1"]);
     let sampled = |stage: &str| report(&found, stage)["candidates"].as_u64().unwrap();
     let (strong, weak) = (sampled("sample-strong"), sampled("sample-weak"));
     assert_eq!((sampled("generate-1"), sampled("generate-2"), strong + weak), (24, 24, 12));
@@ -189,7 +183,7 @@ fn a_pool_samples_nothing_in_vain() {
     }
     // Again nothing is done; with another number the policy and the pool are done anew, and what follows.
     let said = run(&dir, &[&arm[..], &pool, &["--output", "out"]].concat());
-    assert_eq!(said.matches("done before").count(), stages(&found).len(), "{said}");
+    assert_eq!(said.matches("done before").count(), stage_names(&found).len(), "{said}");
     let wrong = |more: &[&str], expected: &str| {
         let flags =
             ["run", "--preset", "on-policy", "--model", "model", "--prompts", "prompts.jsonl", "--output", "no"];

@@ -9,7 +9,7 @@ use serde_json::Value;
 use simplemix_data::read_metadata;
 
 use crate::good_runs::succeeds;
-use crate::pipeline::{prepared, report, summary, weights};
+use crate::pipeline::{prepared, report, stage_folder, stage_names, summary, weights};
 use crate::{Dir, stderr};
 
 /// The preset, made small: three rounds of two updates.
@@ -29,13 +29,6 @@ fn run(dir: &Dir, more: &[&str]) -> String {
     succeeds(dir, &words(more))
 }
 
-/// Folder of a stage, from the summary.
-fn folder(found: &Value, stage: &str) -> String {
-    let stages = found["stages"].as_array().unwrap();
-    let stage = stages.iter().find(|known| known["stage"] == stage).unwrap();
-    stage["folder"].as_str().unwrap().to_owned()
-}
-
 #[test]
 fn a_round_samples_from_the_model_before_the_last_and_its_pairs_tell_their_age() {
     let dir = prepared();
@@ -44,12 +37,12 @@ fn a_round_samples_from_the_model_before_the_last_and_its_pairs_tell_their_age()
     for (stage, age) in [("train-1", 0.0), ("train-2", 1.0), ("train-3", 1.0)] {
         let last = &report(&found, stage)["last"];
         assert_eq!((last["age/mean"].as_f64(), last["age/max"].as_f64()), (Some(age), Some(age)), "{stage}: {last:#}");
-        let run = dir.path(&folder(&found, stage)).join("run");
+        let run = dir.path(stage_folder(&found, stage)).join("run");
         let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
         assert!(metrics.lines().next().unwrap().contains(&format!("\"age/mean\":{age:?}")), "{metrics}");
     }
     // The first model writes the pairs of two rounds, by other seeds; the model of the first round those of the third.
-    let mixture = |round: u32| dir.path(&folder(&found, &format!("mix-{round}"))).join("mixture.parquet");
+    let mixture = |round: u32| dir.path(stage_folder(&found, &format!("mix-{round}"))).join("mixture.parquet");
     let writer = |round: u32| {
         let pairs = simplemix_data::read_pairs(mixture(round), &simplemix_data::ReadOptions::default()).unwrap();
         let names: std::collections::BTreeSet<_> = pairs.into_iter().map(|pair| pair.generator.unwrap()).collect();
@@ -57,11 +50,12 @@ fn a_round_samples_from_the_model_before_the_last_and_its_pairs_tell_their_age()
         names.into_iter().next().unwrap()
     };
     assert_eq!((writer(1).as_str(), writer(2).as_str()), ("model", "model"));
-    let candidates = |round: u32| dir.path(&folder(&found, &format!("generate-{round}"))).join("candidates.parquet");
+    let candidates =
+        |round: u32| dir.path(stage_folder(&found, &format!("generate-{round}"))).join("candidates.parquet");
     assert!(std::fs::read(candidates(1)).unwrap() != std::fs::read(candidates(2)).unwrap());
     assert!(writer(3).starts_with("train-1-"), "{}", writer(3));
     assert_eq!(read_metadata(mixture(2)).unwrap()["simplemix.ages"], r#"{"on":1}"#);
-    let receipt = dir.path(&folder(&found, "mix-2")).join("receipt.json");
+    let receipt = dir.path(stage_folder(&found, "mix-2")).join("receipt.json");
     let receipt: Value = serde_json::from_str(&std::fs::read_to_string(receipt).unwrap()).unwrap();
     assert_eq!(receipt["settings"]["source"][0]["age"], 1);
     // Older pairs within a larger bound.
@@ -82,10 +76,8 @@ fn the_result_is_that_of_one_stage_after_the_other() {
     // Stages are reported in the plan's order, whichever is done first.
     let json = run(&dir, &[&RULE[..], &BESIDE, &["--output", "beside", "--json"]].concat());
     let json: Value = serde_json::from_str(&json).unwrap();
-    let names: Vec<&str> =
-        json["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
     let expected = "generate-1 score-1 pair-1 generate-2 score-2 pair-2 mix-1 train-1 generate-3 score-3 pair-3 mix-2 train-2 mix-3 train-3";
-    assert_eq!(names.join(" "), expected);
+    assert_eq!(stage_names(&json).join(" "), expected);
 }
 
 fn spawn(dir: &Dir, more: &[&str]) -> Child {
@@ -153,7 +145,7 @@ fn a_pipeline_with_two_threads_that_is_killed_goes_on() {
     assert!(weights(&dir, "whole") == weights(&dir, "cut"));
     let [whole, cut] = ["whole", "cut"].map(|output| {
         let found = summary(&dir, output);
-        dir.path(&folder(&found, "mix-3")).join("mixture.parquet")
+        dir.path(stage_folder(&found, "mix-3")).join("mixture.parquet")
     });
     assert!(std::fs::read(whole).unwrap() == std::fs::read(cut).unwrap());
 }

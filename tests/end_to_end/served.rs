@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::served_models::{FIRST, Fault, ModelServer, Speaks};
-use crate::{Dir, exists, stderr};
+use crate::{Dir, exists, pipeline, stderr};
 
 const ROUNDS: &[&str] = &[
     "run",
@@ -55,9 +55,7 @@ fn run(dir: &Dir, more: &[&str]) -> Output {
 }
 
 fn report(dir: &Dir, stage: &str) -> Value {
-    let summary: Value = serde_json::from_str(&std::fs::read_to_string(dir.path("out/summary.json")).unwrap()).unwrap();
-    let stages = summary["stages"].as_array().unwrap();
-    stages.iter().find(|found| found["stage"] == stage).unwrap_or_else(|| panic!("{stage}"))["report"].clone()
+    pipeline::report(&pipeline::summary(dir, "out"), stage).clone()
 }
 
 /// The folder of a stage in the output.
