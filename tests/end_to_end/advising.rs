@@ -1,5 +1,8 @@
 //! `simplemix advise`: measurements before mixing.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::bad_input::refused;
@@ -80,6 +83,24 @@ fn readings_are_measured_with_their_sources() {
     );
     assert_eq!(std::fs::metadata(dir.path("a/advice.json")).unwrap().len(), before);
     assert!(exists(&dir.path("a/advice.html")));
+}
+
+#[test]
+fn advice_that_is_killed_goes_on_to_the_same_numbers() {
+    let dir = prepared();
+    let arm = ["advise", "--model", "model", "--prompts", "prompts.jsonl", "--off-policy", "off.jsonl"];
+    let arm = [&arm[..], &["--scorer", "exact-answer", "--max-new-tokens", "8", "--json", "--output"]].concat();
+    let whole: Value = serde_json::from_str(&succeeds(&dir, &[&arm[..], &["whole"]].concat())).unwrap();
+    // At moments spread over the work: before, in and behind its stages.
+    let killed = [&arm[..], &["killed"]].concat();
+    for milliseconds in [40, 150, 400, 900] {
+        let mut child = dir.command(&killed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let after: Value = serde_json::from_str(&succeeds(&dir, &killed)).unwrap();
+    assert_eq!(after["readings"], whole["readings"]);
 }
 
 #[test]

@@ -107,6 +107,34 @@ fn seeds_are_repetitions_and_a_budget_leaves_out_the_last() {
 }
 
 #[test]
+fn hours_and_disk_are_a_budget_too() {
+    let dir = prepared();
+    dir.pairs("held-pairs.jsonl", "kept", 6);
+    let small = ["sweep", "--preset", "off-policy", "--model", "model", "--off-policy", "off.jsonl", "--size", "8"];
+    let set = ["--set", "train.batch.batch_size=4", "--set", "train.tokens.max_length=128", "--output", "swept"];
+    let eval = ["--set", "train.eval.files=held-pairs.jsonl", "--best-by", "eval_rewards/accuracies"];
+    let all = [&small[..], &set, &eval, &["--vary", "learning_rate=1e-5,1e-4,1e-3"]].concat();
+    let after = |more: &[&str]| {
+        succeeds(&dir, &[&all[..], more].concat());
+        let report = read(&dir, "swept/sweep.json");
+        let left = report["runs"].as_array().unwrap().iter().filter(|run| run["state"] == "left-out");
+        let reasons: Vec<String> = left.map(|run| run["reason"].as_str().unwrap().to_owned()).collect();
+        (names(&report, "done"), reasons)
+    };
+    // Less than a run takes: the first one begins, since nothing is known of its time.
+    let (done, reasons) = after(&["--max-hours", "1e-6"]);
+    assert_eq!(done, ["learning-rate-0.0001"]);
+    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.ends_with("(max_hours)")), "{reasons:?}");
+    // Less than is there already.
+    let (done, reasons) = after(&["--max-disk-gb", "1e-6"]);
+    assert_eq!(done, ["learning-rate-0.0001"]);
+    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.ends_with("(max_disk_gb)")), "{reasons:?}");
+    // Enough of both.
+    let (done, reasons) = after(&["--max-hours", "1", "--max-disk-gb", "10"]);
+    assert_eq!((done.len(), reasons.len()), (3, 0));
+}
+
+#[test]
 fn a_sweep_that_is_killed_goes_on() {
     let dir = prepared();
     let vary = ["--vary", "share=0,1/2,1", "--json"];
