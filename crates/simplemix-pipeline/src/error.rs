@@ -30,58 +30,6 @@ pub enum Error {
         /// Line, key, and reason.
         message: String,
     },
-    /// Weights name a source that the mixture does not have, or one that has a weight already.
-    #[error("weight of source `{name}`: {found}, expected {expected}")]
-    Weights {
-        /// Name of the source.
-        name: String,
-        /// Fault.
-        found: &'static str,
-        /// Values that are allowed.
-        expected: String,
-    },
-    /// A source has no usable pair.
-    #[error("{path}: no pair is left of its rows, refused: {refused}", path = path.display())]
-    EmptySource {
-        /// Path of the source.
-        path: PathBuf,
-        /// Rows left out, by reason.
-        refused: String,
-    },
-    /// A batch of pairs lacks a canonical column.
-    #[error("a batch has no column `{column}`, expected canonical pairs")]
-    Column {
-        /// Name of the column.
-        column: &'static str,
-    },
-    /// A file is not a receipt of a mixture, or one of another version.
-    #[error("{path}: not a receipt: {message}", path = path.display())]
-    Receipt {
-        /// Path of the file.
-        path: PathBuf,
-        /// Reason.
-        message: String,
-    },
-    /// A source of a receipt has changed since.
-    #[error("{path}: source `{name}` has changed: blake3 {found}, expected {expected}")]
-    SourceChanged {
-        /// Path of the source, as the receipt has it.
-        path: String,
-        /// Name of the source.
-        name: String,
-        /// Hash of the source now.
-        found: String,
-        /// Hash of the source in the receipt.
-        expected: String,
-    },
-    /// A mixture made again differs from its receipt.
-    #[error("{path}: {message}", path = path.display())]
-    Differs {
-        /// Path of the receipt.
-        path: PathBuf,
-        /// Difference.
-        message: String,
-    },
     /// No response could be scored for an estimate of the divergence.
     #[error("divergence: no response could be scored; {summary}")]
     NoRatio {
@@ -115,6 +63,9 @@ pub enum Error {
     /// The sources cannot be mixed as asked.
     #[error(transparent)]
     Mix(#[from] simplemix_mix::Error),
+    /// A mixture cannot be carried out, for a reason that concerns mixtures alone.
+    #[error(transparent)]
+    Blend(simplemix_blend::Error),
     /// A model cannot be found or loaded.
     #[error(transparent)]
     Model(#[from] simplemix_model::Error),
@@ -163,11 +114,6 @@ impl Error {
             Self::Setting { .. }
             | Self::Settings(_)
             | Self::Config { .. }
-            | Self::Weights { .. }
-            | Self::EmptySource { .. }
-            | Self::Column { .. }
-            | Self::Receipt { .. }
-            | Self::SourceChanged { .. }
             | Self::NoRatio { .. }
             | Self::Io { action: "read", .. }
             | Self::Mix(_)
@@ -177,13 +123,9 @@ impl Error {
             Self::InRun { source, .. } => source.is_input(),
             Self::Files(error) => error.is_input(),
             Self::Data(error) => error.is_input(),
+            Self::Blend(error) => error.is_input(),
             Self::Rollout(error) => error.is_input(),
-            Self::Differs { .. }
-            | Self::Io { .. }
-            | Self::Serialise { .. }
-            | Self::Train(_)
-            | Self::Eval(_)
-            | Self::Interrupted => false,
+            Self::Io { .. } | Self::Serialise { .. } | Self::Train(_) | Self::Eval(_) | Self::Interrupted => false,
         }
     }
 
@@ -198,6 +140,28 @@ impl Error {
 
     pub(crate) fn serialise(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
         move |reason| Self::Serialise { what, message: reason.to_string() }
+    }
+}
+
+/// Reasons that other stages have too become those of this enum, and errors of [`crate::files`] come back as they were.
+impl From<simplemix_blend::Error> for Error {
+    fn from(error: simplemix_blend::Error) -> Self {
+        use simplemix_blend::Error as Blend;
+        match error {
+            Blend::Setting { key, found, expected } => Self::Setting { key, found, expected },
+            Blend::Io { path, action, source } => Self::Io { path, action, source },
+            Blend::Serialise { what, message } => Self::Serialise { what, message },
+            Blend::Files(error) => Self::Files(error),
+            Blend::Data(error) => Self::Data(error),
+            Blend::Mix(error) => Self::Mix(error),
+            Blend::Plot(error) => Self::Eval(error),
+            Blend::Interrupted => Self::Interrupted,
+            Blend::Find(error) => match error.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(error) => Self::Blend(Blend::Find(error)),
+            },
+            other => Self::Blend(other),
+        }
     }
 }
 

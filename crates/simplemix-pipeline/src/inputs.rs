@@ -16,25 +16,5 @@ pub fn files(text: &Path, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
     if let Some(files) = simplemix_train::hub_data_files(text).map_err(Error::Prepare)? {
         return Ok(files);
     }
-    #[cfg(feature = "object-store")]
-    if let Some(url) = text.to_str().filter(|text| text.contains("://")) {
-        return copies(url, watch);
-    }
-    let _ = watch;
-    Ok(simplemix_data::inputs(text)?)
-}
-
-/// Local copies of the objects that a URL names.
-#[cfg(feature = "object-store")]
-fn copies(url: &str, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
-    let cache = simplemix_data::ObjectCache::from_env()?;
-    let copy = |reporter: &crate::background::Reporter<'_>| {
-        cache.inputs_with(url, &mut |transfer| reporter.progress(transfer.done, transfer.total))
-    };
-    Ok(crate::background::watched(watch, "copying", copy)?)
-}
-
-/// blake3 of the files that `text` names, one after the other, in hex.
-pub(crate) fn fingerprint(text: &Path, watch: &mut dyn Watch) -> Result<String> {
-    Ok(simplemix_files::hash_files(files(text, watch)?)?)
+    Ok(simplemix_blend::files(text, watch)?)
 }

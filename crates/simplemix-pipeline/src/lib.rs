@@ -2,7 +2,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod advise;
-mod background;
 mod beside;
 mod date;
 mod divergence;
@@ -34,7 +33,7 @@ pub use divergence::{Divergence, DivergenceSettings, Ratio, log_ratios, log_rati
 pub use error::{Error, Result};
 pub use estimate::Estimate;
 pub use inputs::files;
-pub use mix::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified, mix, verify};
+pub use mix::{mix, verify};
 pub use off_policy::OffPolicy;
 pub use pipeline::{Finished, Pipeline};
 pub use plan::{Job, SCORED, Stage};
@@ -44,6 +43,7 @@ pub use ranks::{Ranks, peers};
 pub use report::{DivergenceReport, StageReport, TrainReport};
 pub use scoring::{ScoringOptions, log_probabilities, log_probabilities_together};
 pub use settings::{CollectSection, EvaluateSection, MixSection, ParallelSection, PipelineSettings, Sampler};
+pub use simplemix_blend::{MixReport, MixSettings, MixSource, Mixing, SharedPrompts, Verified};
 pub use stage::Done;
 pub use summary::{Evaluation, StageSummary, Summary};
 pub use sweep::{

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use simplemix_blend::MixSource;
 use simplemix_mix::Weight;
 
 use crate::error::{Error, Result};
-use crate::mix::MixSource;
 
 /// Off-policy pairs: a path, or a list of sources as a mixture has them.
 ///

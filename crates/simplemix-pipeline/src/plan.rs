@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use simplemix_blend::{MixSettings, MixSource};
 use simplemix_data::{TokenizerAs, Watch};
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
@@ -29,7 +30,6 @@ use tch::Device;
 use crate::divergence::DivergenceSettings;
 use crate::error::{Error, Result};
 use crate::inputs::files;
-use crate::mix::{MixSettings, MixSource};
 use crate::pool::POLICY;
 use crate::scoring::ScoringOptions;
 use crate::settings::{PipelineSettings, Sampler, needed};

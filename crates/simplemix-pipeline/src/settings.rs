@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simplemix_blend::MixSettings;
 use simplemix_mix::Weight;
 use simplemix_model::DeviceChoice;
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
@@ -13,7 +14,6 @@ use simplemix_train::{Objective, ParallelSettings, TrainConfig};
 
 use crate::beside::Beside;
 use crate::error::{Error, Result};
-use crate::mix::MixSettings;
 use crate::off_policy::OffPolicy;
 use crate::pool::PoolSection;
 use crate::presets::layers;

@@ -1,5 +1,6 @@
 //! Settings of a pipeline as a file to start from: every key, with its value or as a comment.
 
+use simplemix_blend::MixSettings;
 use simplemix_rollout::{PromptSettings, SamplingConfig, SelectSettings};
 #[cfg(feature = "server")]
 use simplemix_rollout::{ServerSettings, WeightsSettings};
@@ -8,7 +9,6 @@ use simplemix_train::TrainConfig;
 use toml::{Table, Value};
 
 use crate::error::Result;
-use crate::mix::MixSettings;
 use crate::pool::{PoolModel, PoolSection};
 use crate::presets::preset;
 use crate::settings::{CollectSection, EvaluateSection, ParallelSection, PipelineSettings, SET_BY_THE_PIPELINE};

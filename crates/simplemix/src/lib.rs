@@ -3,6 +3,7 @@
 mod error;
 
 pub use error::{Error, Result};
+pub use simplemix_blend as blend;
 pub use simplemix_data as data;
 pub use simplemix_eval as eval;
 pub use simplemix_files as files;

@@ -8,10 +8,10 @@ use simplemix_files::AtomicFolder;
 use simplemix_files::secret::storable;
 use simplemix_mix::{Achieved, Origin, Receipt};
 
-use super::execute::Mixing;
-use super::settings::MixSettings;
 use crate::error::{At, Error, Result};
-use crate::inputs::fingerprint;
+use crate::execute::Mixing;
+use crate::inputs::{Find, fingerprint, here};
+use crate::settings::MixSettings;
 
 const VERSION: u32 = 1;
 
@@ -40,14 +40,15 @@ pub struct Verified {
 }
 
 /// The receipt of a mixture whose file has this hash.
-pub(super) fn text(
+pub(crate) fn text(
     settings: &MixSettings,
     mixing: &Mixing,
     achieved: &Achieved,
     hash: String,
+    find: Find<'_>,
     watch: &mut dyn Watch,
 ) -> Result<String> {
-    let file = file(settings, mixing, achieved, hash, watch)?;
+    let file = file(settings, mixing, achieved, hash, find, watch)?;
     let text = serde_json::to_string_pretty(&file).map_err(|error| Error::serialise("the receipt")(&error))?;
     Ok(storable(&(text + "\n")).to_string())
 }
@@ -57,6 +58,7 @@ fn file(
     mixing: &Mixing,
     achieved: &Achieved,
     hash: String,
+    find: Find<'_>,
     watch: &mut dyn Watch,
 ) -> Result<File> {
     let output = settings.required_output()?;
@@ -65,7 +67,7 @@ fn file(
         origins.push(Origin {
             name: source.name.clone(),
             path: source.path.display().to_string(),
-            blake3: fingerprint(&source.path, watch)?,
+            blake3: fingerprint(find, &source.path, watch)?,
             rows: store.rows(),
             refused: refused.clone(),
         });
@@ -91,22 +93,30 @@ fn file(
 /// [`Error::Receipt`] for a file that is no receipt, [`Error::SourceChanged`], [`Error::Differs`], and whatever mixing
 /// reports.
 pub fn verify(path: &Path, watch: &mut dyn Watch) -> Result<Verified> {
+    verify_with(path, &here, watch)
+}
+
+/// [`verify`] with the files of each source as `find` finds them.
+///
+/// # Errors
+/// As [`verify`]; errors of `find` as [`Error::Find`], or as they are if they are of this crate.
+pub fn verify_with(path: &Path, find: Find<'_>, watch: &mut dyn Watch) -> Result<Verified> {
     let known = read(path)?;
     for origin in &known.receipt.origins {
-        let found = fingerprint(Path::new(&origin.path), watch)?;
+        let found = fingerprint(find, Path::new(&origin.path), watch)?;
         if found != origin.blake3 {
             let (path, name, expected) = (origin.path.clone(), origin.name.clone(), origin.blake3.clone());
             return Err(Error::SourceChanged { path, name, found, expected });
         }
     }
     let output = PathBuf::from(&known.receipt.output);
-    let made = made_again(path, &known.settings, watch)?;
+    let made = made_again(path, &known.settings, find, watch)?;
     let differs = |message: String| Err(Error::Differs { path: path.to_owned(), message });
     if let Some(message) = difference(&known, &made)? {
         return differs(message);
     }
     let is_there = output.is_file();
-    if is_there && fingerprint(&output, watch)? != known.receipt.output_blake3 {
+    if is_there && fingerprint(find, &output, watch)? != known.receipt.output_blake3 {
         return differs(stale(path, &output));
     }
     Ok(Verified { pairs: made.receipt.achieved.pairs, sources: made.receipt.origins.len(), output, is_there })
@@ -138,7 +148,7 @@ fn read(path: &Path) -> Result<File> {
 }
 
 /// The receipt that the settings lead to now. The mixture is written to the cache and vanishes.
-fn made_again(path: &Path, settings: &MixSettings, watch: &mut dyn Watch) -> Result<File> {
+fn made_again(path: &Path, settings: &MixSettings, find: Find<'_>, watch: &mut dyn Watch) -> Result<File> {
     let output = settings.required_output()?;
     let cache = simplemix_files::cache_dir()?;
     simplemix_files::open_dir(&cache)?;
@@ -149,10 +159,10 @@ fn made_again(path: &Path, settings: &MixSettings, watch: &mut dyn Watch) -> Res
         message: format!("its output is `{}`, expected a file", output.display()),
     })?;
     let temporary = MixSettings { output: Some(folder.path().join(name)), ..settings.clone() };
-    let mixing = Mixing::open(&temporary, watch)?;
+    let mixing = Mixing::open_with(&temporary, find, watch)?;
     let (mixture, achieved) = mixing.write_without_name(temporary.required_output()?, watch)?;
     let hash = simplemix_files::hash_file(mixture.temporary_path())?;
-    let mut file = file(&temporary, &mixing, &achieved, hash, watch)?;
+    let mut file = file(&temporary, &mixing, &achieved, hash, find, watch)?;
     file.receipt.output = output.display().to_string();
     file.settings = settings.clone();
     Ok(file)

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 const LOOKED_AT: usize = 256;
 
 /// Measures responses.
-pub(super) enum Lengths {
+pub(crate) enum Lengths {
     /// UTF-8 bytes of the contents.
     Bytes,
     /// Tokens of the contents.
@@ -19,13 +19,13 @@ pub(super) enum Lengths {
 }
 
 impl Lengths {
-    pub(super) fn new(folder: Option<&Path>, tokenizer_as: TokenizerAs) -> Result<Self> {
+    pub(crate) fn new(folder: Option<&Path>, tokenizer_as: TokenizerAs) -> Result<Self> {
         let Some(folder) = folder else { return Ok(Self::Bytes) };
         let options = TokenizeOptions { tokenizer_as, ..TokenizeOptions::default() };
         Ok(Self::Tokens(Box::new(PairTokenizer::from_dir(folder, options)?)))
     }
 
-    pub(super) fn unit(&self) -> &'static str {
+    pub(crate) fn unit(&self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
             Self::Tokens(_) => "tokens",
@@ -33,7 +33,7 @@ impl Lengths {
     }
 
     /// Facts about the tokenizer that the user should know; `rows` are some of those that are measured.
-    pub(super) fn notices(&self, rows: &[RecordBatch]) -> Result<Vec<String>> {
+    pub(crate) fn notices(&self, rows: &[RecordBatch]) -> Result<Vec<String>> {
         let Self::Tokens(tokenizer) = self else { return Ok(Vec::new()) };
         let mut texts = Vec::new();
         for batch in rows {
@@ -46,13 +46,13 @@ impl Lengths {
     }
 
     /// Length of chosen and rejected together, row by row.
-    pub(super) fn of(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
+    pub(crate) fn of(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
         let [chosen, rejected] = self.of_sides(batch)?;
         Ok(chosen.into_iter().zip(rejected).map(|(chosen, rejected)| chosen + rejected).collect())
     }
 
     /// Lengths of chosen and of rejected, row by row.
-    pub(super) fn of_sides(&self, batch: &RecordBatch) -> Result<[Vec<u64>; 2]> {
+    pub(crate) fn of_sides(&self, batch: &RecordBatch) -> Result<[Vec<u64>; 2]> {
         let side = |name| self.of_column(batch, name);
         Ok([side("chosen")?, side("rejected")?])
     }
@@ -98,5 +98,5 @@ fn contents(column: &dyn Array, row: usize) -> String {
         return plain.value(row).to_owned();
     }
     // Role and content alternate.
-    super::sources::texts(column, row).into_iter().skip(1).step_by(2).collect::<Vec<_>>().join("\n")
+    crate::sources::texts(column, row).into_iter().skip(1).step_by(2).collect::<Vec<_>>().join("\n")
 }

@@ -186,6 +186,10 @@ impl MixSettings {
         if let Some(path) = self.plot.as_ref().filter(|path| path.extension().is_none_or(|end| end != "svg")) {
             return Err(Error::setting("plot", path.display(), "a name that ends in .svg"));
         }
+        #[cfg(not(feature = "plot"))]
+        if let Some(path) = &self.plot {
+            return Err(Error::setting("plot", path.display(), "none: this build draws no plots (feature `plot`)"));
+        }
         let without = self.sources.iter().find(|source| source.weight.is_none());
         match without.filter(|_| self.sources.iter().any(|source| source.weight.is_some())) {
             Some(MixSource { name, .. }) => Err(Error::Weights {

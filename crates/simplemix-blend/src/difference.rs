@@ -6,27 +6,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 
-use super::lengths::Lengths;
-use super::settings::MixSettings;
-use super::sources::tasks;
 use crate::error::Result;
+use crate::lengths::Lengths;
+use crate::settings::MixSettings;
+use crate::sources::tasks;
 
 /// Reason in counts of rows left out.
-pub(super) const REASON: &str = "length-difference";
+pub(crate) const REASON: &str = "length-difference";
 
 /// Limits of the difference between the lengths of a pair's responses.
-pub(super) struct Difference<'a> {
+pub(crate) struct Difference<'a> {
     settings: &'a MixSettings,
     lengths: &'a Lengths,
 }
 
 impl<'a> Difference<'a> {
-    pub(super) fn new(settings: &'a MixSettings, lengths: &'a Lengths) -> Self {
+    pub(crate) fn new(settings: &'a MixSettings, lengths: &'a Lengths) -> Self {
         Self { settings, lengths }
     }
 
     /// The rows within the limits, and the number of the others.
-    pub(super) fn filter(&self, batch: RecordBatch) -> Result<(RecordBatch, u64)> {
+    pub(crate) fn filter(&self, batch: RecordBatch) -> Result<(RecordBatch, u64)> {
         let MixSettings { max_length_difference, max_length_difference_of_tasks: of_tasks, .. } = self.settings;
         if max_length_difference.is_none() && of_tasks.is_empty() {
             return Ok((batch, 0));
@@ -45,7 +45,7 @@ impl<'a> Difference<'a> {
 }
 
 /// Notices about pairs that were left out, by source, and about tasks with a limit that no pair has.
-pub(super) fn notices(
+pub(crate) fn notices(
     settings: &MixSettings,
     unit: &str,
     refused: &[BTreeMap<String, u64>],
@@ -66,8 +66,8 @@ mod tests {
     use simplemix_data::{Pair, Policy, Text};
     use simplemix_mix::Weight;
 
-    use super::super::{MixSource, Mixing};
     use super::*;
+    use crate::{MixSource, Mixing};
 
     fn pair(task: Option<&str>, chosen: usize, rejected: usize) -> Pair {
         let text = |length: usize| "x".repeat(length);

@@ -10,31 +10,32 @@ use rayon::prelude::*;
 use simplemix_data::schema::{self, Layout};
 use simplemix_data::{ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch};
 
-use super::difference::{self, Difference};
-use super::lengths::Lengths;
-use super::settings::{MixSettings, MixSource};
 use crate::background::{Reporter, watched};
+use crate::difference::{self, Difference};
 use crate::error::{Error, Result};
-use crate::inputs::files;
+use crate::inputs::{Find, found};
+use crate::lengths::Lengths;
+use crate::settings::{MixSettings, MixSource};
 
 /// Pairs in memory that become one batch.
 const BATCH_PAIRS: usize = 4096;
 
 /// Rows of every source, and counts of rows left out.
-pub(super) struct Sources {
+pub(crate) struct Sources {
     /// Form and columns of all rows.
-    pub(super) layout: Layout,
-    pub(super) stores: Vec<RowStore>,
+    pub(crate) layout: Layout,
+    pub(crate) stores: Vec<RowStore>,
     /// Rows left out of each source, by reason.
-    pub(super) refused: Vec<BTreeMap<String, u64>>,
+    pub(crate) refused: Vec<BTreeMap<String, u64>>,
 }
 
 impl Sources {
     /// Reads the sources in one form: text becomes messages where any source has messages.
-    pub(super) fn read(
+    pub(crate) fn read(
         settings: &MixSettings,
         lengths: &Lengths,
         folder: &Path,
+        find: Find<'_>,
         watch: &mut dyn Watch,
     ) -> Result<Self> {
         let mut options = ReadOptions::default();
@@ -44,7 +45,7 @@ impl Sources {
         let mut layout = Layout::from(Form::Messages);
         let (mut shards, mut plain, mut left_out) = (Vec::new(), Vec::new(), BTreeSet::new());
         for source in &settings.sources {
-            let of_source = files(&source.path, watch)?;
+            let of_source = found(find, &source.path, watch)?;
             for file in &of_source {
                 let reader = PairReader::open(file, &options)?;
                 let has_messages = reader.report().form == Form::Messages;
@@ -99,7 +100,7 @@ impl Sources {
     }
 
     /// Pairs in memory, a list for each source.
-    pub(super) fn of_pairs(settings: &MixSettings, lengths: &Lengths, pairs: &[&[Pair]]) -> Result<Self> {
+    pub(crate) fn of_pairs(settings: &MixSettings, lengths: &Lengths, pairs: &[&[Pair]]) -> Result<Self> {
         let is_plain = pairs.iter().flat_map(|pairs| pairs.iter()).all(|pair| pair.form() == Form::Plain);
         let mut layout = Layout::from(if is_plain { Form::Plain } else { Form::Messages });
         pairs.iter().for_each(|pairs| layout.add_all(&Layout::of_pairs(pairs)));
@@ -118,12 +119,12 @@ impl Sources {
         Ok(Self { stores, refused, layout })
     }
 
-    pub(super) fn rows(&self) -> Vec<u64> {
+    pub(crate) fn rows(&self) -> Vec<u64> {
         self.stores.iter().map(RowStore::rows).collect()
     }
 
     /// A number for each row's prompt; equal prompts have equal numbers.
-    pub(super) fn prompts(&self, source: usize) -> Result<Vec<u64>> {
+    pub(crate) fn prompts(&self, source: usize) -> Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for batch in self.stores[source].batches() {
             let batch = batch?;
@@ -143,7 +144,7 @@ impl Sources {
     }
 
     /// The task of each row of a source, as a number in `names`; rows without one have the empty name.
-    pub(super) fn tasks(&self, source: usize, names: &mut Vec<String>) -> Result<Vec<u32>> {
+    pub(crate) fn tasks(&self, source: usize, names: &mut Vec<String>) -> Result<Vec<u32>> {
         let mut numbers: HashMap<String, u32> =
             (0..).zip(&*names).map(|(number, name)| (name.clone(), number)).collect();
         let mut of_rows = Vec::with_capacity(self.stores[source].rows() as usize);
@@ -252,7 +253,7 @@ fn shard<'a>(
 }
 
 /// The tasks of a batch's rows.
-pub(super) fn tasks(batch: &RecordBatch) -> Vec<Option<&str>> {
+pub(crate) fn tasks(batch: &RecordBatch) -> Vec<Option<&str>> {
     match batch.column_by_name("task").and_then(|column| column.as_string_opt::<i32>()) {
         Some(tasks) => tasks.iter().collect(),
         None => vec![None; batch.num_rows()],
@@ -260,7 +261,7 @@ pub(super) fn tasks(batch: &RecordBatch) -> Vec<Option<&str>> {
 }
 
 /// The texts of a row of a canonical column: one text, or role and content of each turn.
-pub(super) fn texts(column: &dyn Array, row: usize) -> Vec<&str> {
+pub(crate) fn texts(column: &dyn Array, row: usize) -> Vec<&str> {
     if let Some(plain) = column.as_string_opt::<i32>() {
         return vec![plain.value(row)];
     }

@@ -14,10 +14,11 @@ use simplemix_mix::{
     Weight,
 };
 
-use super::lengths::Lengths;
-use super::settings::{MixSettings, MixSource, SharedPrompts};
-use super::sources::{Sources, tasks};
 use crate::error::{Error, Result};
+use crate::inputs::{Find, here};
+use crate::lengths::Lengths;
+use crate::settings::{MixSettings, MixSource, SharedPrompts};
+use crate::sources::{Sources, tasks};
 
 /// Rows gathered at a time.
 const CHUNK: usize = 4096;
@@ -27,9 +28,9 @@ const AHEAD: usize = 4;
 
 /// A mixture over sources that are read, ready to be written.
 pub struct Mixing {
-    pub(super) mixture: Mixture,
-    pub(super) sources: Sources,
-    pub(super) lengths: Lengths,
+    pub(crate) mixture: Mixture,
+    pub(crate) sources: Sources,
+    pub(crate) lengths: Lengths,
     ranks: usize,
     /// Names of the sources.
     names: Vec<String>,
@@ -63,11 +64,19 @@ impl Mixing {
     /// [`Error::Setting`], [`Error::Weights`] and [`Error::Mix`] for settings that do not fit each other or the sources,
     /// [`Error::Data`] and [`Error::EmptySource`] for sources that cannot be used.
     pub fn open(settings: &MixSettings, watch: &mut dyn Watch) -> Result<Self> {
+        Self::open_with(settings, &here, watch)
+    }
+
+    /// [`Mixing::open`] with the files of each source as `find` finds them.
+    ///
+    /// # Errors
+    /// As [`Mixing::open`]; errors of `find` as [`Error::Find`], or as they are if they are of this crate.
+    pub fn open_with(settings: &MixSettings, find: Find<'_>, watch: &mut dyn Watch) -> Result<Self> {
         settings.check()?;
         let output = settings.output.as_deref().unwrap_or(Path::new("."));
         let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let lengths = lengths_of(settings)?;
-        let sources = Sources::read(settings, &lengths, folder, watch)?;
+        let sources = Sources::read(settings, &lengths, folder, find, watch)?;
         let mixing = Self::plan(settings, sources, lengths)?;
         let first = mixing.sources.stores.iter().filter_map(|store| store.batches().next());
         let first = first.collect::<simplemix_data::Result<Vec<_>>>()?;
@@ -171,7 +180,7 @@ impl Mixing {
     }
 
     /// [`Mixing::write`] to a file that has no name yet.
-    pub(super) fn write_without_name(&self, output: &Path, watch: &mut dyn Watch) -> Result<(AtomicFile, Achieved)> {
+    pub(crate) fn write_without_name(&self, output: &Path, watch: &mut dyn Watch) -> Result<(AtomicFile, Achieved)> {
         let mut writer = PairWriter::create(output, &WriteOptions::default())?;
         if let Some(shares) = self.asked() {
             let text = serde_json::to_string(&shares).map_err(|error| Error::serialise("the shares")(&error))?;
