@@ -218,6 +218,57 @@ fn dpo_mix_r_draws_one_pair_of_each_prompt() {
     assert!(stderr(&unknown).contains("expected simplemix, simpo, rs-dpo, dno or dpo-mix-r"), "{}", stderr(&unknown));
 }
 
+/// The scores of all samples of a prompt go with its pairs, through every file, to the loss that ranks rewards among them.
+#[test]
+fn rewards_of_the_reference_reach_the_loss_that_needs_them() {
+    let dir = Dir::new();
+    dir.model();
+    prompts(&dir, 12);
+    let collect = ["collect", "--model", "model", "--scorer", "digit-share", "-o", "on.parquet"];
+    succeeds(&dir, &[&collect[..], SAMPLING].concat());
+    succeeds(&dir, &["convert", "on.parquet", "-o", "on.jsonl"]);
+    let pairs = lines(&dir, "on.jsonl");
+    for pair in &pairs {
+        let rewards: Vec<f64> = pair["ref_rewards"].as_array().unwrap().iter().map(|r| r.as_f64().unwrap()).collect();
+        let [chosen, rejected] = ["score_chosen", "score_rejected"].map(|side| pair[side].as_f64().unwrap());
+        // Best against worst of three samples.
+        assert_eq!(rewards.len(), 3);
+        assert_eq!(rewards.iter().copied().fold(f64::MIN, f64::max), chosen);
+        assert_eq!(rewards.iter().copied().fold(f64::MAX, f64::min), rejected);
+    }
+    succeeds(&dir, &["mix", "--source", "on=on.jsonl:1", "-o", "mix.parquet"]);
+    let train = |data: &str, more: &[&str]| {
+        let args =
+            ["train", "--model", "model", "--train", data, "--loss", "qrpo", "--batch-size", "4", "--max-steps", "2"];
+        dir.simplemix(&[&args[..], more].concat())
+    };
+    let trained = train("mix.parquet", &["--output", "run", "--eval", "on.jsonl"]);
+    assert!(trained.status.success(), "{}", stderr(&trained));
+    dir.pairs("off.jsonl", "written", 8);
+    let refused = train("off.jsonl", &["--output", "none"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("row 0: `score_chosen` or `score_rejected` is missing; the loss `qrpo` needs both"),
+        "{said}"
+    );
+    let bare: Vec<String> = pairs
+        .iter()
+        .map(|pair| {
+            let mut pair = pair.clone();
+            pair.as_object_mut().unwrap().remove("ref_rewards");
+            pair.to_string()
+        })
+        .collect();
+    dir.write("bare.jsonl", bare.join("\n"));
+    let said = stderr(&train("bare.jsonl", &["--output", "none"]));
+    assert!(
+        said.contains("row 0: `ref_rewards` is missing; the loss `qrpo` needs the scores of the reference's samples"),
+        "{said}"
+    );
+    assert!(!exists(&dir.path("none")));
+}
+
 #[test]
 fn collecting_survives_kills_in_every_stage() {
     let dir = Dir::new();

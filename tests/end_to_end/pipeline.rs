@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::good_runs::succeeds;
+use crate::good_runs::{lines, succeeds};
 use crate::server::{Does, Mock, echo};
 use crate::{Dir, exists, stderr};
 
@@ -63,7 +63,7 @@ fn small(more: &[&str]) -> Vec<&'static str> {
             &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10"]
         }
         "smollm3" => &["--prompts", "--scorer", "collect.sampling.max_new_tokens=10", "--off-policy"],
-        "on-policy" | "dpo-mix-p" | "dpo-mix-r" | "delta-judged" | "semi-online" => &["--off-policy"],
+        "on-policy" | "qrpo" | "dpo-mix-p" | "dpo-mix-r" | "delta-judged" | "semi-online" => &["--off-policy"],
         "delta" => &["--off-policy", "--scorer"],
         _ => &[],
     };
@@ -431,6 +431,36 @@ fn the_other_methods_of_the_paper_run() {
     // One pair of each prompt that has any, drawn anew in each round.
     assert_eq!(report(&found, "pair-2")["pairs"], report(&found, "pair-2")["paired"]);
     assert!(exists(&dir.path("mix-r/model/config.json")));
+}
+
+#[test]
+fn qrpo_ranks_rewards_among_those_of_the_samples() {
+    let dir = prepared();
+    run(&dir, &["--preset", "qrpo", "--output", "qrpo"]);
+    let found = summary(&dir, "qrpo");
+    let mixed = format!("{}/mixture.parquet", stage_folder(&found, "mix"));
+    succeeds(&dir, &["convert", &mixed, "-o", "mixture.jsonl"]);
+    let pairs = lines(&dir, "mixture.jsonl");
+    assert!(pairs.iter().all(|pair| pair["ref_rewards"].as_array().unwrap().len() == 6), "{pairs:?}");
+    // Where policy and reference are one, the loss is the mean square of what the quantiles are away from beta ln Z.
+    let beta_log_z = 0.001 * 0.001f64.ln() + 1.0;
+    let calibrated = |pair: &Value, side: &str| {
+        let all = pair["ref_rewards"].as_array().unwrap();
+        let reached = all.iter().filter(|reward| reward.as_f64() <= pair[side].as_f64()).count();
+        (reached as f64 / all.len() as f64 - beta_log_z).powi(2)
+    };
+    // The first update takes the first four pairs.
+    let losses = pairs[..4].iter().map(|pair| calibrated(pair, "score_chosen") + calibrated(pair, "score_rejected"));
+    let want = losses.sum::<f64>() / 8.0;
+    let first = &lines(&dir, &format!("{}/run/metrics.jsonl", stage_folder(&found, "train")))[0];
+    assert!((first["loss"].as_f64().unwrap() - want).abs() < 1e-5, "{first} {want}");
+    let shared = dir.simplemix(
+        &[&["run", "--preset", "qrpo", "--output", "no"], &small(&["--preset", "qrpo"])[..], &["--set", "rounds=2"]]
+            .concat(),
+    );
+    let said = stderr(&shared);
+    assert_eq!(shared.status.code(), Some(2), "{said}");
+    assert!(said.contains("`renew_reference` is false, expected true with the loss `qrpo`"), "{said}");
 }
 
 #[test]

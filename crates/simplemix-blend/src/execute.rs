@@ -269,6 +269,7 @@ impl Mixing {
             let policy = if good.policy == bad.policy { good.policy } else { Policy::Off };
             let mut pair = Pair::new(good.prompt, good.chosen, bad.rejected, source, policy).with_inputs(good.inputs);
             (pair.task, pair.score_chosen, pair.score_rejected) = (good.task, good.score_chosen, bad.score_rejected);
+            pair.ref_rewards = if good.ref_rewards.is_empty() { bad.ref_rewards } else { good.ref_rewards };
             pair.generator = good.generator.filter(|generator| Some(generator) == bad.generator.as_ref());
             pair
         };

@@ -67,7 +67,7 @@ impl Sources {
             watch.notice(&format!("plain text becomes messages, since other sources have messages: {names}"));
         }
         options.form = messages.then_some(Form::Messages);
-        let layout = if messages { layout } else { Form::Plain.into() };
+        let layout = layout.in_form(if messages { Form::Messages } else { Form::Plain });
         options.layout = Some(layout.clone());
         let memory = ((settings.memory as usize) << 20) / settings.sources.len();
         let total = settings.sources.len() as u64;

@@ -31,6 +31,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) task: Option<Cow<'a, str>>,
     pub(crate) score_chosen: Option<f64>,
     pub(crate) score_rejected: Option<f64>,
+    pub(crate) ref_rewards: Vec<f64>,
     pub(crate) inputs: TemplateInputs,
     pub(crate) origin: Origin,
 }
@@ -125,6 +126,7 @@ impl<'a> Draft<'a> {
             task: None,
             score_chosen: None,
             score_rejected: None,
+            ref_rewards: Vec::new(),
             inputs: TemplateInputs::default(),
             origin: Origin::default(),
         }
@@ -142,6 +144,7 @@ impl<'a> Draft<'a> {
             task: pair.task.as_deref().map(Into::into),
             score_chosen: pair.score_chosen,
             score_rejected: pair.score_rejected,
+            ref_rewards: pair.ref_rewards.clone(),
             inputs: pair.inputs.clone(),
             origin: pair.origin.clone(),
         }
@@ -219,6 +222,7 @@ impl<'a> Draft<'a> {
         pair.task = self.task.map(Cow::into_owned);
         pair.score_chosen = self.score_chosen;
         pair.score_rejected = self.score_rejected;
+        pair.ref_rewards = self.ref_rewards;
         pair
     }
 }

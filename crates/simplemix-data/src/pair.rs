@@ -167,6 +167,9 @@ pub struct Pair {
     pub score_chosen: Option<f64>,
     /// Score of the rejected response by a reward model or judge.
     pub score_rejected: Option<f64>,
+    /// Scores of samples of the reference model for the same prompt, by the scorer of the two responses, in no order that
+    /// matters; empty if there are none. QRPO (arXiv:2507.08068) learns from the share of them that a response reaches.
+    pub ref_rewards: Vec<f64>,
     /// Inputs of the chat template beside the turns: tools, documents, arguments.
     pub inputs: TemplateInputs,
     /// File and row of the pair, for messages.
@@ -196,6 +199,7 @@ impl Pair {
             task: None,
             score_chosen: None,
             score_rejected: None,
+            ref_rewards: Vec::new(),
             inputs,
             origin: Origin::default(),
             id,

@@ -8,6 +8,7 @@
 //! | `generator`, `task` | `Utf8`, nullable |
 //! | `score_chosen`, `score_rejected` | `Float64`, nullable |
 //! | `id` | `Utf8` |
+//! | `ref_rewards` | `List<Float64>`, nullable; only where rows have it |
 //!
 //! Turns with more than role and content have further fields, such as `tool_calls`, and rows with tools, documents or
 //! arguments for the chat template have the columns `tools`, `documents` and `chat_template_kwargs` after `id`
@@ -31,7 +32,7 @@ use serde_json::Value;
 use crate::cell::{Cell, List, Struct};
 use crate::draft::{Draft, DraftText};
 use crate::error::{Error, Result};
-use crate::format::{TURN_FIELDS, Turn, template_inputs, turn};
+use crate::format::{TURN_FIELDS, Turn, ref_rewards, template_inputs, turn};
 use crate::message::{Message, TemplateInputs};
 use crate::pair::{Form, Origin, Pair, Text};
 
@@ -60,11 +61,13 @@ pub struct Layout {
     pub turn_fields: Vec<&'static str>,
     /// Columns of inputs of the chat template, in the order of [`TemplateInputs::COLUMNS`].
     pub inputs: Vec<&'static str>,
+    /// Whether there is the column `ref_rewards`, see [`Pair::ref_rewards`].
+    pub ref_rewards: bool,
 }
 
 impl From<Form> for Layout {
     fn from(form: Form) -> Self {
-        Self { form, turn_fields: Vec::new(), inputs: Vec::new() }
+        Self { form, turn_fields: Vec::new(), inputs: Vec::new(), ref_rewards: false }
     }
 }
 
@@ -73,6 +76,7 @@ impl Layout {
     pub fn of_pairs(pairs: &[Pair]) -> Self {
         let is_plain = !pairs.is_empty() && pairs.iter().all(|pair| pair.form() == Form::Plain);
         let mut layout = Self::from(if is_plain { Form::Plain } else { Form::Messages });
+        layout.ref_rewards = pairs.iter().any(|pair| !pair.ref_rewards.is_empty());
         for pair in pairs.iter().filter(|_| !is_plain) {
             layout.add_inputs(&pair.inputs);
             for text in [&pair.prompt, &pair.chosen, &pair.rejected] {
@@ -80,6 +84,15 @@ impl Layout {
             }
         }
         layout
+    }
+
+    /// The layout of the same rows in another form: bare text has no fields of turns, and a template gets nothing beside it.
+    #[must_use]
+    pub fn in_form(self, form: Form) -> Self {
+        match form {
+            Form::Plain => Self { ref_rewards: self.ref_rewards, ..form.into() },
+            Form::Messages => Self { form, ..self },
+        }
     }
 
     /// Adds the fields of a text's turns.
@@ -103,6 +116,7 @@ impl Layout {
     pub fn add_all(&mut self, other: &Self) {
         other.turn_fields.iter().for_each(|name| self.add_field(name));
         other.inputs.iter().for_each(|name| self.add_input(name));
+        self.ref_rewards |= other.ref_rewards;
     }
 
     pub(crate) fn add_field(&mut self, name: &str) {
@@ -117,7 +131,8 @@ impl Layout {
     pub(crate) fn fits(&self, draft: &Draft<'_>) -> bool {
         let fields = draft.turns().flat_map(|turn| turn.fields.keys());
         let has_column = |name: &&str| draft.inputs.column(name).is_none() || self.inputs.contains(name);
-        fields.into_iter().all(|name| self.turn_fields.iter().any(|field| field == name))
+        (self.ref_rewards || draft.ref_rewards.is_empty())
+            && fields.into_iter().all(|name| self.turn_fields.iter().any(|field| field == name))
             && (draft.inputs.is_empty() || TemplateInputs::COLUMNS.iter().all(has_column))
     }
 }
@@ -161,6 +176,13 @@ fn message_item(layout: &Layout) -> FieldRef {
     Arc::new(Field::new("item", DataType::Struct(message_fields(layout)), true))
 }
 
+/// Name of the column of [`Pair::ref_rewards`].
+pub(crate) const REF_REWARDS: &str = "ref_rewards";
+
+fn reward_item() -> FieldRef {
+    Arc::new(Field::new("item", DataType::Float64, true))
+}
+
 /// Canonical fields, without further columns.
 pub(crate) fn fields(layout: &Layout) -> Vec<FieldRef> {
     let text = match layout.form {
@@ -180,6 +202,7 @@ pub(crate) fn fields(layout: &Layout) -> Vec<FieldRef> {
             };
             Arc::new(Field::new(name, kind, nullable))
         })
+        .chain(layout.ref_rewards.then(|| Arc::new(Field::new(REF_REWARDS, DataType::List(reward_item()), true))))
         .chain(layout.inputs.iter().map(|name| Arc::new(json_field(name))))
         .collect()
 }
@@ -211,10 +234,11 @@ pub(crate) fn layout_of(schema: &Schema) -> Result<Layout> {
 /// Layout of a file that was started with this schema.
 pub(crate) fn layout_of_written(schema: &Schema) -> Layout {
     let of_type = |name: &str| schema.field_with_name(name).map(Field::data_type).ok();
+    let ref_rewards = of_type(REF_REWARDS).is_some();
     if of_type("chosen") == Some(&DataType::Utf8) {
-        return Form::Plain.into();
+        return Layout { ref_rewards, ..Form::Plain.into() };
     }
-    let mut layout = Layout::from(Form::Messages);
+    let mut layout = Layout { ref_rewards, ..Form::Messages.into() };
     if let Some(DataType::List(item)) = of_type("chosen")
         && let DataType::Struct(fields) = item.data_type()
     {
@@ -242,11 +266,7 @@ pub(crate) fn layout_of_written(schema: &Schema) -> Layout {
 /// # Ok::<(), simplemix_data::Error>(())
 /// ```
 pub fn batch_from_pairs(pairs: &[Pair], form: Form) -> Result<RecordBatch> {
-    let layout = match form {
-        Form::Plain => form.into(),
-        Form::Messages => Layout { form, ..Layout::of_pairs(pairs) },
-    };
-    batch_in_layout(pairs, &layout)
+    batch_in_layout(pairs, &Layout::of_pairs(pairs).in_form(form))
 }
 
 /// Like [`batch_from_pairs`], for batches that are to have the same columns.
@@ -262,6 +282,10 @@ pub fn batch_in_layout(pairs: &[Pair], layout: &Layout) -> Result<RecordBatch> {
         }
         let mut draft = Draft::of_pair(pair);
         draft.set_form(layout.form);
+        if !draft.ref_rewards.is_empty() && !layout.ref_rewards {
+            let found = "rewards, which the first pairs do not have".to_owned();
+            return Err(Error::Value { row, column: REF_REWARDS, found, expected: "none, or rewards in the layout" });
+        }
         if layout.form == Form::Messages && !layout.fits(&draft) {
             let found = "turns or inputs with a field that the first pairs do not have".to_owned();
             return Err(Error::Value { row, column: "prompt", found, expected: "fields of the layout" });
@@ -342,6 +366,7 @@ fn pair_of_row(cells: Struct<'_>, row: usize, layout: &Layout) -> Result<Pair> {
         task: string("task"),
         score_chosen: cells.get("score_chosen").as_f64(),
         score_rejected: cells.get("score_rejected").as_f64(),
+        ref_rewards: ref_rewards(cells.get(REF_REWARDS)).unwrap_or_default().0,
         inputs,
         origin: Origin::default(),
         id: required("id")?,
@@ -364,6 +389,7 @@ pub(crate) struct BatchBuilder {
     task: StringBuilder,
     scores: [Float64Builder; 2],
     id: StringBuilder,
+    ref_rewards: ListBuilder<Float64Builder>,
     inputs: Vec<StringBuilder>,
     pub(crate) rows: usize,
     pub(crate) text_bytes: usize,
@@ -440,6 +466,7 @@ impl BatchBuilder {
             task: StringBuilder::new(),
             scores: std::array::from_fn(|_| Float64Builder::new()),
             id: StringBuilder::new(),
+            ref_rewards: ListBuilder::new(Float64Builder::new()).with_field(reward_item()),
             inputs: layout.inputs.iter().map(|_| StringBuilder::new()).collect(),
             rows: 0,
             text_bytes: 0,
@@ -462,6 +489,10 @@ impl BatchBuilder {
         self.scores[0].append_option(draft.score_chosen);
         self.scores[1].append_option(draft.score_rejected);
         self.id.append_value(id);
+        if self.layout.ref_rewards {
+            self.ref_rewards.values().append_slice(&draft.ref_rewards);
+            self.ref_rewards.append(!draft.ref_rewards.is_empty());
+        }
         for (builder, name) in self.inputs.iter_mut().zip(&self.layout.inputs) {
             builder.append_option(draft.inputs.column(name));
         }
@@ -481,6 +512,9 @@ impl BatchBuilder {
         columns.push(Arc::new(self.task.finish()));
         columns.extend(self.scores.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
         columns.push(Arc::new(self.id.finish()));
+        if self.layout.ref_rewards {
+            columns.push(Arc::new(self.ref_rewards.finish()));
+        }
         columns.extend(self.inputs.iter_mut().map(|builder| Arc::new(builder.finish()) as ArrayRef));
         columns
     }

@@ -184,10 +184,7 @@ impl PairWriter {
         let Some(first) = pairs.first() else { return Ok(()) };
         let layout = match &self.table.schema {
             Some(schema) => schema::layout_of_written(schema),
-            None => match first.form() {
-                Form::Plain => Form::Plain.into(),
-                form => Layout { form, ..Layout::of_pairs(pairs) },
-            },
+            None => Layout::of_pairs(pairs).in_form(first.form()),
         };
         for pairs in pairs.chunks(1024) {
             self.write_batch(&schema::batch_in_layout(pairs, &layout)?)?;

@@ -5,7 +5,7 @@
 
 use tch::Tensor;
 
-use crate::pair::{Need, PairLengths, PairLogps, Pairs};
+use crate::pair::{Need, PairLengths, PairLogps, PairQuantiles, Pairs};
 
 /// Largest number of constants that a loss can have besides beta.
 pub const MAX_CONSTANTS: usize = 4;
@@ -121,6 +121,11 @@ impl Terms<'_> {
     /// Probability that each label is right, for a formula with [`Need::LabelProbs`].
     pub fn label_probs(&self) -> &Tensor {
         self.pairs.label_probs.expect("checked before a formula with Need::LabelProbs is computed")
+    }
+
+    /// Quantile rewards of the responses, for a formula with [`Need::Quantiles`].
+    pub fn quantiles(&self) -> &PairQuantiles {
+        self.pairs.quantiles.expect("checked before a formula with Need::Quantiles is computed")
     }
 }
 

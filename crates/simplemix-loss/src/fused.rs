@@ -10,7 +10,7 @@ use crate::error::{Doing, Result};
 use crate::head::Head;
 use crate::inputs::{Positions, ScoreOptions, TokenStats};
 use crate::objective::PairLoss;
-use crate::pair::{LossOutput, PairLengths, PairLogps, Pairs};
+use crate::pair::{LossOutput, PairLengths, PairLogps, PairQuantiles, Pairs};
 use crate::score::{Next, Scores, rows_within, score_in};
 use crate::weights::wpo_weights;
 use crate::workspace::Workspace;
@@ -29,6 +29,8 @@ pub struct FusedInputs<'a> {
     pub reference: Option<&'a PairLogps>,
     /// Probability that the chosen response is the better one, `[B]`, for soft labels.
     pub label_probs: Option<&'a Tensor>,
+    /// Quantile rewards of the responses, `[B]` each, for losses of rewards.
+    pub quantiles: Option<&'a PairQuantiles>,
     /// Factor of all gradients, but not of the reported loss.
     pub weight: f64,
     /// Budget of logits, statistics and weights of tokens.
@@ -52,7 +54,7 @@ impl<'a> FusedInputs<'a> {
     /// Inputs without reference, with weight 1 and default options.
     pub fn new(head: impl Into<Head<'a>>, hidden: &'a Tensor, positions: &'a Positions) -> Self {
         let (head, options) = (head.into(), ScoreOptions::default());
-        Self { head, hidden, positions, reference: None, label_probs: None, weight: 1.0, options }
+        Self { head, hidden, positions, reference: None, label_probs: None, quantiles: None, weight: 1.0, options }
     }
 
     fn check(&self) -> Result<()> {
@@ -63,6 +65,10 @@ impl<'a> FusedInputs<'a> {
         }
         if let Some(probs) = self.label_probs {
             float_vector("label_probs", probs, pairs)?;
+        }
+        if let Some(quantiles) = self.quantiles {
+            float_vector("quantiles.chosen", &quantiles.chosen, pairs)?;
+            float_vector("quantiles.rejected", &quantiles.rejected, pairs)?;
         }
         if let Some(weights) = self.options.token_weights {
             float_vector("token_weights", weights, self.positions.rows())?;
@@ -80,6 +86,7 @@ impl<'a> FusedInputs<'a> {
         let part = group.of(self.positions);
         let reference = self.reference.map(|logps| logps.narrow(group.pair, group.pairs));
         let label_probs = self.label_probs.map(|probs| probs.narrow(0, group.pair, group.pairs));
+        let quantiles = self.quantiles.map(|quantiles| quantiles.narrow(group.pair, group.pairs));
         let token_weights = self.options.token_weights.map(|weights| weights.narrow(0, group.row, group.rows));
         let mut options = ScoreOptions { token_weights: token_weights.as_ref(), ..self.options };
         options.stats.log_sum_sq_probs |= loss.wpo().is_some();
@@ -94,6 +101,7 @@ impl<'a> FusedInputs<'a> {
                 reference: reference.as_ref(),
                 lengths: Some(&lengths),
                 label_probs: label_probs.as_ref(),
+                quantiles: quantiles.as_ref(),
                 weights: weights.as_ref(),
                 checks: options.checks,
                 ..Pairs::new(&policy)

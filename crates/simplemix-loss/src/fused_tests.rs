@@ -21,6 +21,10 @@ fn label_probs() -> Tensor {
     Tensor::from_slice(&[0.9, 0.2])
 }
 
+fn quantiles() -> PairQuantiles {
+    PairQuantiles { chosen: Tensor::from_slice(&[1.0, 0.25]), rejected: Tensor::from_slice(&[0.5, 0.0]) }
+}
+
 fn below(embedding: &Tensor) -> Tensor {
     embedding.index_select(0, &Tensor::from_slice(&[1i64, 2, 3, 4, 5, 6, 7, 8])).tanh()
 }
@@ -43,11 +47,12 @@ fn naive(loss: &dyn PairLoss, weight: f64) -> (LossOutput, Tensor) {
     let weights = loss.wpo().map(|wpo| wpo_weights(wpo, &positions, &token.detach(), &squares).unwrap());
     let policy = PairLogps::from_alternating(&logps).unwrap();
     let lengths = PairLengths::from_alternating(&positions.lengths(Kind::Double)).unwrap();
-    let probs = label_probs();
+    let (probs, quantiles) = (label_probs(), quantiles());
     let pairs = Pairs {
         reference: Some(&reference),
         lengths: Some(&lengths),
         label_probs: Some(&probs),
+        quantiles: Some(&quantiles),
         weights: weights.as_ref(),
         ..Pairs::new(&policy)
     };
@@ -60,10 +65,12 @@ fn naive(loss: &dyn PairLoss, weight: f64) -> (LossOutput, Tensor) {
 #[test]
 fn gradients_reach_a_tied_head_from_both_sides() {
     let loss = |name: &str| PreferenceLoss::new(name.parse().unwrap(), 0.7, 0.0).unwrap();
-    let losses: [Box<dyn PairLoss>; 6] = [
+    let losses: [Box<dyn PairLoss>; 8] = [
         Box::new(loss("sigmoid_norm")),
         Box::new(loss("aot")),
         Box::new(loss("soft_label")),
+        Box::new(loss("qrpo")),
+        Box::new(loss("qrpo_norm")),
         Box::new(LossSum::rpo(0.7, 0.3).unwrap()),
         Box::new(loss("sigmoid").with_wpo(Wpo::Capped).unwrap()),
         Box::new(loss("ipo").with_wpo(Wpo::Uncapped).unwrap()),
@@ -73,9 +80,11 @@ fn gradients_reach_a_tied_head_from_both_sides() {
         for budget in [1, 5 * 9 * 8, 1 << 20] {
             let embedding = embedding();
             let (hidden, positions, reference, probs) = (below(&embedding), positions(), reference(), label_probs());
+            let quantiles = quantiles();
             let inputs = FusedInputs {
                 reference: Some(&reference),
                 label_probs: Some(&probs),
+                quantiles: Some(&quantiles),
                 weight: 0.25,
                 options: budget.into(),
                 ..FusedInputs::new(&embedding, &hidden, &positions)
@@ -111,6 +120,9 @@ fn a_reference_of_another_length_is_refused() {
         let inputs = FusedInputs { options: budget.into(), ..FusedInputs::new(&embedding, &hidden, &positions) };
         let error = fused_preference_loss(&loss, &FusedInputs { label_probs: Some(&short.chosen), ..inputs });
         assert!(error.unwrap_err().to_string().contains("label_probs"));
+        let quantiles = PairQuantiles { rejected: Tensor::from_slice(&[0.5]), ..quantiles() };
+        let error = fused_preference_loss(&loss, &FusedInputs { quantiles: Some(&quantiles), ..inputs }).unwrap_err();
+        assert!(error.to_string().contains("quantiles.rejected"), "{error}");
         assert!(fused_preference_loss(&loss, &FusedInputs { reference: Some(&short), ..inputs }).is_err());
     }
 }

@@ -31,7 +31,7 @@ pub use head::Head;
 pub use inputs::{Checks, Positions, ScoreOptions, TokenStats};
 pub use objective::PairLoss;
 pub use online::{ScoreTerm, bradley_terry, kl_from_samples};
-pub use pair::{LossOutput, Need, PairLengths, PairLogps, Pairs};
+pub use pair::{LossOutput, Need, PairLengths, PairLogps, PairQuantiles, Pairs};
 pub use preference::{LossKind, PreferenceLoss};
 pub use score::{Scores, score, score_forward, score_only};
 pub use settings::{LossNames, LossSettings};

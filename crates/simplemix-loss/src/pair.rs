@@ -24,6 +24,16 @@ pub struct PairLengths {
     pub rejected: Tensor,
 }
 
+/// Quantile rewards of the two responses of each pair: the share of the reference's rewards that each reaches, see
+/// [`quantile_reward`](crate::losses::quantile::quantile_reward).
+#[derive(Debug)]
+pub struct PairQuantiles {
+    /// Chosen responses, `[B]`, in [0, 1].
+    pub chosen: Tensor,
+    /// Rejected responses, `[B]`, in [0, 1].
+    pub rejected: Tensor,
+}
+
 /// Inputs of a loss. Most losses need only the first three fields.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'a> {
@@ -35,6 +45,8 @@ pub struct Pairs<'a> {
     pub lengths: Option<&'a PairLengths>,
     /// Probability that the chosen response is the better one, `[B]`, in [0, 1], for soft labels.
     pub label_probs: Option<&'a Tensor>,
+    /// Quantile rewards of the responses, for losses of rewards.
+    pub quantiles: Option<&'a PairQuantiles>,
     /// Factor of each pair's loss, `[B]`, such as [`crate::wpo_weights`].
     pub weights: Option<&'a Tensor>,
     /// Time of the checks for NaN, infinity and ranges.
@@ -50,6 +62,8 @@ pub enum Need {
     Lengths,
     /// Probability that each pair's label is right.
     LabelProbs,
+    /// Quantile rewards of the responses.
+    Quantiles,
 }
 
 impl Need {
@@ -59,6 +73,7 @@ impl Need {
             Self::Reference => "a reference",
             Self::Lengths => "the responses' lengths",
             Self::LabelProbs => "label probabilities",
+            Self::Quantiles => "the responses' quantile rewards",
         }
     }
 }
@@ -109,10 +124,25 @@ impl PairLengths {
     }
 }
 
+impl PairQuantiles {
+    /// Pairs `start..start + len`.
+    pub(crate) fn narrow(&self, start: i64, len: i64) -> Self {
+        Self { chosen: self.chosen.narrow(0, start, len), rejected: self.rejected.narrow(0, start, len) }
+    }
+}
+
 impl<'a> Pairs<'a> {
     /// Pairs with the policy's log-probabilities alone.
     pub fn new(policy: &'a PairLogps) -> Self {
-        Self { policy, reference: None, lengths: None, label_probs: None, weights: None, checks: Checks::Now }
+        Self {
+            policy,
+            reference: None,
+            lengths: None,
+            label_probs: None,
+            quantiles: None,
+            weights: None,
+            checks: Checks::Now,
+        }
     }
 
     /// Whether an input is there.
@@ -121,6 +151,7 @@ impl<'a> Pairs<'a> {
             Need::Reference => self.reference.is_some(),
             Need::Lengths => self.lengths.is_some(),
             Need::LabelProbs => self.label_probs.is_some(),
+            Need::Quantiles => self.quantiles.is_some(),
         }
     }
 
@@ -133,6 +164,9 @@ impl<'a> Pairs<'a> {
         }
         if let Some(lengths) = self.lengths {
             vectors.extend([("lengths.chosen", &lengths.chosen), ("lengths.rejected", &lengths.rejected)]);
+        }
+        if let Some(quantiles) = self.quantiles {
+            vectors.extend([("quantiles.chosen", &quantiles.chosen), ("quantiles.rejected", &quantiles.rejected)]);
         }
         vectors.extend(self.label_probs.map(|probs| ("label_probs", probs)));
         vectors.extend(self.weights.map(|weights| ("weights", weights)));
@@ -160,6 +194,10 @@ impl<'a> Pairs<'a> {
             }
             if let Some(probs) = self.label_probs {
                 in_range("label_probs", probs, 0.0, 1.0, "from 0 to 1")?;
+            }
+            if let Some(quantiles) = self.quantiles {
+                in_range("quantiles.chosen", &quantiles.chosen, 0.0, 1.0, "from 0 to 1")?;
+                in_range("quantiles.rejected", &quantiles.rejected, 0.0, 1.0, "from 0 to 1")?;
             }
         }
         Ok(len)

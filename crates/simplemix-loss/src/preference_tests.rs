@@ -3,6 +3,7 @@
 use super::*;
 use crate::losses::absolute::bco_pair;
 use crate::losses::margin::sigmoid;
+use crate::pair::PairQuantiles;
 use crate::unpaired::{KtoConstants, kto};
 use tch::Kind;
 
@@ -33,10 +34,12 @@ fn every(beta: f64) -> Vec<PreferenceLoss> {
 fn output(loss: &PreferenceLoss, policy: &PairLogps, reference: &PairLogps) -> LossOutput {
     let lengths = PairLengths { chosen: vector(5.0), rejected: vector(8.0) };
     let label_probs = vector(0.8);
+    let quantiles = PairQuantiles { chosen: vector(0.75), rejected: vector(0.25) };
     let pairs = Pairs {
         reference: loss.needs(Need::Reference).then_some(reference),
         lengths: Some(&lengths),
         label_probs: Some(&label_probs),
+        quantiles: Some(&quantiles),
         ..Pairs::new(policy)
     };
     loss.evaluate_pairs(&pairs).unwrap()
@@ -64,6 +67,7 @@ fn golden_values() {
         (loss("sppo_hard", 0.1, &[]), 36.25),
         (loss("apo_zero", 0.1, &[]), 0.962523416),
         (loss("apo_down", 0.1, &[]), 0.987549342),
+        (loss("qrpo", 0.1, &[]), 0.117494870),
         (loss("discopop", 0.1, &[]), 0.849337579),
         (loss("sigmoid_norm", 5.0, &[]), 0.238344508),
         (loss("simpo", 2.0, &[("simpo_gamma", 1.0)]), 2.126928011),
@@ -206,6 +210,14 @@ fn what_does_not_fit_is_named() {
         loss("soft_label", 0.1, &[]).evaluate(&logps(0.0, 0.0), &logps(0.0, 0.0), None),
         Err(Error::Missing { need: "label probabilities", .. })
     ));
+    let qrpo = loss("qrpo", 0.1, &[]);
+    let error = qrpo.evaluate(&logps(0.0, 0.0), &logps(0.0, 0.0), None).unwrap_err();
+    assert_eq!(error.to_string(), "the loss `qrpo` needs the responses' quantile rewards");
+    let quantiles = PairQuantiles { chosen: vector(1.5), rejected: vector(0.0) };
+    let (policy, reference) = (logps(0.0, 0.0), logps(0.0, 0.0));
+    let pairs = Pairs { reference: Some(&reference), quantiles: Some(&quantiles), ..Pairs::new(&policy) };
+    let error = qrpo.evaluate_pairs(&pairs).unwrap_err().to_string();
+    assert_eq!(error, "`quantiles.chosen` is 1.5 to 1.5, expected from 0 to 1");
 }
 
 /// A formula of another crate goes through the same entry, as docs/losses.md shows.

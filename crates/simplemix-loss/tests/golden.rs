@@ -1,13 +1,15 @@
-//! Losses and gradients against TRL 1.16's own code: tests/golden/loss_trl.py made tests/golden/trl.json.
+//! Losses and gradients against TRL 1.16's own code (tests/golden/loss_trl.py made tests/golden/trl.json), and QRPO's against its
+//! formulas in PyTorch (tests/golden/loss_qrpo.py made tests/golden/qrpo.json).
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use simplemix_loss::losses::quantile::quantile_reward;
 use simplemix_loss::{
-    Divergence, LossNames, LossSettings, LossSum, PairLengths, PairLogps, PairLoss, Pairs, Positions, Wpo,
-    ld_token_weights, wpo_weights,
+    Divergence, LossNames, LossSettings, LossSum, PairLengths, PairLogps, PairLoss, PairQuantiles, Pairs, Positions,
+    Wpo, ld_token_weights, wpo_weights,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -173,4 +175,80 @@ fn reference_free_trainers_agree() {
             assert!(close(*got, *want, tolerance), "{}: gradient {got} {want}", case.loss_name);
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Qrpo {
+    lengths: Both<f64>,
+    reference_rewards: Vec<Vec<f64>>,
+    rewards: Both<f64>,
+    quantiles: Both<f64>,
+    cases: Vec<QrpoCase>,
+}
+
+#[derive(Deserialize)]
+struct QrpoCase {
+    loss_name: String,
+    beta: f64,
+    policy: Both<f64>,
+    reference: Both<f64>,
+    loss: Vec<f64>,
+    gradients: Both<f64>,
+}
+
+#[derive(Deserialize)]
+struct Both<T> {
+    chosen: Vec<T>,
+    rejected: Vec<T>,
+}
+
+impl Both<f64> {
+    fn tensors(&self, kind: Kind) -> [Tensor; 2] {
+        [&self.chosen, &self.rejected].map(|values| Tensor::from_slice(values).to_kind(kind))
+    }
+
+    fn logps(&self, kind: Kind) -> PairLogps {
+        let [chosen, rejected] = self.tensors(kind);
+        PairLogps { chosen, rejected }
+    }
+}
+
+#[test]
+fn qrpo_is_its_formula() {
+    let golden: Qrpo = serde_json::from_str(include_str!("golden/qrpo.json")).unwrap();
+    for (rewards, want) in
+        [(&golden.rewards.chosen, &golden.quantiles.chosen), (&golden.rewards.rejected, &golden.quantiles.rejected)]
+    {
+        let quantiles = rewards.iter().zip(&golden.reference_rewards);
+        let quantiles: Vec<f64> = quantiles.map(|(reward, all)| quantile_reward(*reward, all).unwrap()).collect();
+        assert_eq!(&quantiles, want);
+    }
+    for case in &golden.cases {
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 3e-5)] {
+            let [chosen, rejected] = golden.quantiles.tensors(kind);
+            let quantiles = PairQuantiles { chosen, rejected };
+            let [chosen, rejected] = golden.lengths.tensors(kind);
+            let lengths = PairLengths { chosen, rejected };
+            let (policy, reference) = (case.policy.logps(kind), case.reference.logps(kind));
+            let _ = (policy.chosen.set_requires_grad(true), policy.rejected.set_requires_grad(true));
+            let pairs = Pairs {
+                reference: Some(&reference),
+                lengths: Some(&lengths),
+                quantiles: Some(&quantiles),
+                ..Pairs::new(&policy)
+            };
+            let loss = settings(LossNames::One(case.loss_name.clone()), case.beta, &BTreeMap::new()).build().unwrap();
+            let output = loss.evaluate_pairs(&pairs).unwrap();
+            assert_eq!(output.loss.kind(), kind);
+            output.loss.sum(Kind::Double).backward();
+            let got = [&output.loss, &policy.chosen.grad(), &policy.rejected.grad()];
+            for (got, want) in got.into_iter().zip([&case.loss, &case.gradients.chosen, &case.gradients.rejected]) {
+                for (got, want) in Vec::<f64>::try_from(got.to_kind(Kind::Double)).unwrap().iter().zip(want) {
+                    let name = format!("{} {} {kind:?}", case.loss_name, case.beta);
+                    assert!(close(*got, *want, tolerance), "{name}: {got} {want}");
+                }
+            }
+        }
+    }
+    assert_eq!(golden.cases.len(), 7);
 }

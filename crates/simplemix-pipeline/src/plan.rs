@@ -134,7 +134,7 @@ pub(crate) struct Planner<'a> {
 pub(crate) type Hashes = HashMap<PathBuf, String>;
 
 /// Version of the stages' results, a part of every key: results of other versions are not found.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Settings of training that are not part of a stage's key, as JSON pointers: the device, paths (their content is), caches and
 /// logs.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use simplemix_blend::MixSettings;
 use simplemix_mix::Weight;
 use simplemix_model::DeviceChoice;
-use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, SelectSettings};
+use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, Select, SelectSettings};
 #[cfg(feature = "server")]
 use simplemix_rollout::{Servers, WeightsSettings};
 use simplemix_settings::{Error as SettingsError, Settings, merge, read};
@@ -352,6 +352,7 @@ impl PipelineSettings {
             }
         }
         self.check_lag()?;
+        self.check_reference_rewards()?;
         self.parallel.check()?;
         check_training("train", &self.train)?;
         self.reward.as_ref().map_or(Ok(()), |reward| check_training("reward", reward))
@@ -402,6 +403,38 @@ impl PipelineSettings {
             return refuse("collect.beside", &beside, expected.into());
         }
         Ok(())
+    }
+
+    /// Checks that the samples of each round are the reference's, where training ranks rewards among those of its samples.
+    fn check_reference_rewards(&self) -> Result<()> {
+        if !self.collects() || !self.train.learns_from_reference_rewards() {
+            return Ok(());
+        }
+        let refuse = |key: &str, found: &dyn ToString, expected: &str| {
+            let expected = format!(
+                "{expected} with the loss `{}`: it ranks rewards among those of the reference's samples",
+                self.train.loss.name
+            );
+            Err(Error::setting(key, found.to_string(), expected))
+        };
+        if self.rounds > 1 && !self.renew_reference {
+            return refuse("renew_reference", &false, "true");
+        }
+        if self.max_age > 0 {
+            return refuse("max_age", &self.max_age, "0");
+        }
+        if self.rounds > 1 && self.collect.sampler == Sampler::MixP {
+            return refuse("collect.sampler", &"mix-p", "policy");
+        }
+        if self.collect.select.select == Select::Delta {
+            return refuse("collect.select.select", &"delta", "a rule of scores");
+        }
+        match &self.collect.pool {
+            Some(pool) if !pool.has_policy() => {
+                refuse("collect.pool.take", &"without the policy", "a share of `policy`")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Name of the source of the pairs that the pipeline collects.
@@ -578,6 +611,13 @@ mod tests {
             assert!(all.contains(key), "{key} in {all}");
         }
         assert!(message(&["nothing=3"]).contains("nothing"));
+        let qrpo = |set: &str| message(&["train.loss.name=qrpo", "rounds=2", set]);
+        let expected = "expected true with the loss `qrpo`: it ranks rewards among those of the reference's samples";
+        assert_eq!(qrpo("mix.on=1"), format!("`renew_reference` is false, {expected}"));
+        assert!(of(&["train.loss.name=qrpo", "rounds=2", "renew_reference=true"]).is_ok());
+        let renewed = |set: &str| message(&["train.loss.name=qrpo", "rounds=2", "renew_reference=true", set]);
+        assert!(renewed("max_age=1").starts_with("`max_age` is 1, expected 0"), "{}", renewed("max_age=1"));
+        assert!(renewed("collect.sampler='mix-p'").starts_with("`collect.sampler` is mix-p, expected policy"));
         let scored = ["collect.scorer=[{kind='digit-share'}]", "evaluate.foo=1"];
         assert!(message(&scored).starts_with("`evaluate.foo`: unknown field"), "{}", message(&scored));
     }

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use simplemix_data::schema::{self, Layout};
 use simplemix_data::{Pair, PairWriter, Policy, Watch, WriteOptions};
 
-use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, SCORE, survey};
+use crate::candidates::{CandidateGroup, CandidateReader, CandidateRow, CandidateSurvey, SCORE, survey_with};
 use crate::error::{Error, Result};
 use crate::finish::Finish;
 use crate::journal::{WorkKey, check_apart, finished, json};
-use crate::select::{Choice, NoPair, Scored, Select, SelectSettings, choose, pair_of};
+use crate::select::{Choice, NoPair, Scored, Select, SelectSettings, choose, pair_of, rewards};
 
 /// Settings of pairing: input, rule and output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,46 @@ impl PairSettings {
     }
 }
 
+/// Models whose samples stand for the reference model's, so that their scores are the reference rewards of their prompt.
+///
+/// In a first round the reference is the policy that has sampled. Without names of it the samples of a file are its own if one
+/// model has written them all.
+#[derive(Debug, Default)]
+struct ReferenceModels<'a> {
+    named: Option<&'a [String]>,
+    found: BTreeSet<Option<String>>,
+}
+
+impl<'a> ReferenceModels<'a> {
+    fn new(settings: &'a PairSettings) -> Self {
+        Self { named: settings.policy_generators.as_deref(), found: BTreeSet::new() }
+    }
+
+    fn see(&mut self, group: &CandidateGroup) {
+        for row in group.rows.iter().filter(|row| !row.is_reference) {
+            if !self.found.contains(&row.generator) {
+                self.found.insert(row.generator.clone());
+            }
+        }
+    }
+
+    /// Whether the samples of some model are the reference's.
+    fn are_known(&self, select: Select) -> bool {
+        select != Select::Delta && self.named.map_or(self.found.len() == 1, |named| !named.is_empty())
+    }
+
+    fn wrote(&self, row: &CandidateRow) -> bool {
+        let is_named = |named: &[String]| row.generator.as_ref().is_some_and(|name| named.contains(name));
+        !row.is_reference && self.named.is_none_or(is_named)
+    }
+
+    /// Scores `by` of all samples that the reference wrote for a prompt, cut ones among them: it is their distribution that counts.
+    fn rewards(&self, group: &CandidateGroup, by: &str) -> Vec<f64> {
+        let samples = group.rows.iter().filter(|row| self.wrote(row));
+        rewards(samples.map(|row| row.scores.get(by).copied().flatten()))
+    }
+}
+
 /// Summary of pairing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -116,6 +156,8 @@ const BATCH_PAIRS: usize = 1024;
 /// [`PairSettings::policy_generators`]), and the further columns
 /// `prompt_id`, `temperature`, `candidates` (number of responses the pair was chosen from), `reference` (`chosen` or
 /// `rejected` if that side is the reference response), and tokens and log-probabilities of both sides at sampling time.
+/// [`Pair::ref_rewards`] are the scores of all samples of the prompt, if one model has written all samples of the file, or of those
+/// of [`PairSettings::policy_generators`]; pairs of the rule `delta` have none.
 ///
 /// Pairing takes seconds, so a killed run starts again and writes the same file.
 ///
@@ -139,7 +181,10 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
     settings.select.check()?;
     let path = &settings.candidates;
     check_apart(&settings.output, std::slice::from_ref(path))?;
-    let CandidateSurvey { hash, groups: total, unreadable, layout, notices, .. } = survey(path)?;
+    let mut references = ReferenceModels::new(settings);
+    let survey = survey_with(path, |group| references.see(group))?;
+    let CandidateSurvey { hash, groups: total, unreadable, mut layout, notices, .. } = survey;
+    layout.ref_rewards = references.are_known(settings.select.select);
     let select = json(&settings.select);
     let policy = settings.policy_generators.as_ref().map(json);
     let mut parts = vec![&*hash, &*select, &*settings.by, &*settings.source];
@@ -172,8 +217,12 @@ pub fn pair(settings: &PairSettings, watch: &mut dyn Watch) -> Result<PairReport
             generators.extend(row.generator.clone());
         }
         match pairs_of(&group, settings) {
-            Ok(pairs) => {
+            Ok(mut pairs) => {
                 report.paired += 1;
+                if layout.ref_rewards {
+                    let rewards = references.rewards(&group, &settings.by);
+                    pairs.iter_mut().for_each(|rows| rows.pair.ref_rewards.clone_from(&rewards));
+                }
                 for PairRows { pair, sides, .. } in &pairs {
                     report.pairs += 1;
                     report.with_reference += u64::from(sides.iter().any(|row| row.is_reference));
@@ -349,6 +398,7 @@ fn batch(pairs: &[PairRows], layout: &Layout, output: &Path) -> Result<RecordBat
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use simplemix_data::Unwatched;
 
     use super::*;
@@ -394,6 +444,42 @@ mod tests {
         std::fs::write(&candidates, rows).unwrap();
         let report = pair(&PairSettings::new(&candidates, dir.path().join("p.jsonl")), &mut Unwatched).unwrap();
         assert_eq!((report.pairs, report.without_text, report.mean_gap), (1, 1, Some(1.0)));
+    }
+
+    /// All samples of one model are the reference's, whether a pair could be made of them or not; those of others are not.
+    #[test]
+    fn pairs_keep_the_scores_of_the_references_samples() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |response: Value, score: Value, generator: &str, of_prompts: bool| {
+            let row = serde_json::json!({"prompt": "a", "response": response, "score": score, "generator": generator,
+                "is_reference": of_prompts, "finish": if response == "cut" { "length" } else { "stop" }});
+            row.to_string()
+        };
+        let own = [
+            row(json!("good"), json!(3.0), "m", false),
+            row(json!("bad"), json!(1.0), "m", false),
+            row(json!("cut"), json!(2.0), "m", false),
+            row(Value::Null, Value::Null, "m", false),
+            row(json!("written"), json!(9.0), "m", true),
+        ];
+        let other = row(json!("of another"), json!(0.0), "n", false);
+        let rewards = |rows: &[String], change: &dyn Fn(&mut PairSettings)| {
+            let candidates = dir.path().join("scored.jsonl");
+            std::fs::write(&candidates, rows.join("\n")).unwrap();
+            let mut settings = PairSettings::new(&candidates, dir.path().join("p.parquet"));
+            settings.overwrite = true;
+            change(&mut settings);
+            pair(&settings, &mut Unwatched).unwrap();
+            let pairs = simplemix_data::read_pairs(&settings.output, &Default::default()).unwrap();
+            pairs[0].ref_rewards.clone()
+        };
+        assert_eq!(rewards(&own, &|_| {}), [3.0, 1.0, 2.0]);
+        assert_eq!(rewards(&own, &|settings| settings.select.finished = true), [3.0, 1.0, 2.0]);
+        let both = [&own[..], &[other]].concat();
+        assert_eq!(rewards(&both, &|_| {}), [0.0; 0]);
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(rewards(&both, &|settings| settings.policy_generators = Some(named(&["m"]))), [3.0, 1.0, 2.0]);
+        assert_eq!(rewards(&own, &|settings| settings.policy_generators = Some(named(&[]))), [0.0; 0]);
     }
 
     #[test]

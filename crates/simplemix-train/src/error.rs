@@ -51,6 +51,17 @@ pub enum Error {
         /// The loss.
         loss: String,
     },
+    /// A pair has no rewards of the reference, among which the loss ranks those of its responses.
+    #[error(
+        "row {row}: `ref_rewards` is missing; the loss `{loss}` needs the scores of the reference's samples for each prompt, as \
+         `simplemix generate`, `score` and `pair` write them"
+    )]
+    NoReferenceRewards {
+        /// Row of the data file.
+        row: usize,
+        /// The loss.
+        loss: String,
+    },
     /// A pattern of parameter names is invalid or matches nothing.
     #[error("`{key}`: the pattern `{pattern}` {problem}")]
     Pattern {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use simplemix_data::{DropReason, Pair, PairTokenizer, TokenRow, TokenSet, TokenizedPair, TokenizedSet};
 use simplemix_files::open_dir;
+use simplemix_loss::losses::quantile::quantile_reward;
 use simplemix_model::ModelConfig;
 
 use crate::config::{Objective, TrainConfig};
@@ -55,6 +56,8 @@ pub struct PairSet {
     pub(crate) ids: Vec<String>,
     /// Chosen score minus rejected score, in the table's order; `None` if one is unknown.
     pub(crate) score_margins: Vec<Option<f64>>,
+    /// Quantile rewards of the responses, in the table's order.
+    pub(crate) quantiles: Vec<Quantiles>,
     /// Number of pairs left out, by reason.
     pub dropped: BTreeMap<String, usize>,
     /// Number of pairs with a truncated response.
@@ -62,6 +65,28 @@ pub struct PairSet {
     pub(crate) feed: Feed,
     /// Token ids to be cached, and their files.
     pub(crate) uncached: Vec<(PathBuf, Arc<TokenizedSet>)>,
+}
+
+/// Quantile rewards of a pair's responses among the [reference rewards](Pair::ref_rewards).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Quantiles {
+    Known(Sides<f64>),
+    /// A response has no score.
+    NoScores,
+    /// There are no rewards of the reference.
+    NoReferenceRewards,
+}
+
+impl Quantiles {
+    fn of(pair: &Pair) -> Self {
+        let (Some(chosen), Some(rejected)) = (pair.score_chosen, pair.score_rejected) else { return Self::NoScores };
+        let side = |score: f64| quantile_reward(score, &pair.ref_rewards);
+        match (side(chosen), side(rejected)) {
+            (Some(chosen), Some(rejected)) => Self::Known(Sides { chosen, rejected }),
+            _ if chosen.is_nan() || rejected.is_nan() => Self::NoScores,
+            _ => Self::NoReferenceRewards,
+        }
+    }
 }
 
 /// Token ids of pairs, as they were made or as files have them.
@@ -187,6 +212,7 @@ impl PairSet {
             });
             set.ids.push(pairs[row].id.clone());
             set.score_margins.push(pairs[row].margin().filter(|margin| margin.is_finite()));
+            set.quantiles.push(Quantiles::of(&pairs[row]));
         }
         set.tokens = tokens;
         set.set_feed(Feed::default(), &[]);
@@ -224,6 +250,7 @@ impl PairSet {
         self.uncached.extend(other.uncached);
         self.ids.extend(other.ids);
         self.score_margins.extend(other.score_margins);
+        self.quantiles.extend(other.quantiles);
         self.cut += other.cut;
         for (reason, count) in other.dropped {
             *self.dropped.entry(reason).or_default() += count;
@@ -258,10 +285,11 @@ impl PairSet {
         self.tokens.len()
     }
 
-    /// Hash of token ids, sources and scores, in their order.
+    /// Hash of token ids, sources, scores and quantile rewards, in their order.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for ((row, pair), margin) in self.tokens.iter().zip(&self.table.pairs).zip(&self.score_margins) {
+        let pairs = self.tokens.iter().zip(&self.table.pairs).zip(&self.score_margins);
+        for (at, ((row, pair), margin)) in pairs.enumerate() {
             for ids in [row.prompt, row.chosen, row.rejected] {
                 hasher.update(&(ids.len() as u64).to_le_bytes());
                 for id in ids {
@@ -270,6 +298,10 @@ impl PairSet {
             }
             hasher.update(self.table.sources[pair.source].as_bytes());
             hasher.update(&margin.unwrap_or(f64::NAN).to_le_bytes());
+            if let Some(Quantiles::Known(Sides { chosen, rejected })) = self.quantiles.get(at) {
+                hasher.update(&chosen.to_le_bytes());
+                hasher.update(&rejected.to_le_bytes());
+            }
         }
         hasher.finalize().to_hex().to_string()
     }

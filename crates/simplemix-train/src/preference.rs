@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simplemix_loss::{
-    FusedInputs, LossOutput, LossSum, Need, PairLengths, PairLogps, PairLoss, Pairs, fused_preference_loss,
+    FusedInputs, LossOutput, LossSum, Need, PairLengths, PairLogps, PairLoss, PairQuantiles, Pairs,
+    fused_preference_loss,
 };
 use simplemix_model::CausalLm;
 use simplemix_torch::device::read_all;
@@ -19,7 +20,7 @@ use crate::first_loss::FirstLoss;
 use crate::forward::{ForwardOptions, Pass, Scored, TokenTensors, score_pairs, score_together};
 use crate::hypo::Hypo;
 use crate::learner::{Learner, Trainable};
-use crate::pairs::{NamedSet, PairSet};
+use crate::pairs::{NamedSet, PairSet, Quantiles};
 use crate::policy::Policy;
 use crate::sharded::{Sharded, restore_weights, save_weights};
 use crate::sides::Sides;
@@ -196,6 +197,17 @@ impl<'a> PreferenceLearner<'a> {
         Ok(Some(probs.to_kind(Kind::Float)))
     }
 
+    /// Quantile rewards of the pairs' responses in f32 on the host, if the loss uses them.
+    fn quantiles(&self, set: &PairSet, pairs: &[usize]) -> Result<Option<PairQuantiles>> {
+        let loss = &self.options.loss;
+        if !loss.needs(Need::Quantiles) {
+            return Ok(None);
+        }
+        let known = |&pair: &usize| quantiles_of(set, pair, loss);
+        let PairLogps { chosen, rejected } = in_f32(vectors(&pairs.iter().map(known).collect::<Result<Vec<_>>>()?));
+        Ok(Some(PairQuantiles { chosen, rejected }))
+    }
+
     /// Moves the reference towards the policy, if update `step` is one at which it moves.
     fn move_reference(&self, step: u64) -> Result<()> {
         let Reference::Model(ReferenceModel { model, rule: Some(rule), sharded }) = &self.reference else {
@@ -242,11 +254,12 @@ impl<'a> PreferenceLearner<'a> {
         let lengths = PairLengths { chosen, rejected };
         let weights = (!weights.is_empty()).then(|| Tensor::from_slice(weights));
         let all: Vec<usize> = (0..pairs.len()).collect();
-        let label_probs = self.label_probs(pairs, &all)?;
+        let (label_probs, quantiles) = (self.label_probs(pairs, &all)?, self.quantiles(pairs, &all)?);
         let policy = vectors(policy);
         Ok(self.options.loss.evaluate_pairs(&Pairs {
             reference: reference.as_ref(),
             label_probs: label_probs.as_ref(),
+            quantiles: quantiles.as_ref(),
             lengths: Some(&lengths),
             weights: weights.as_ref(),
             ..Pairs::new(&policy)
@@ -305,6 +318,20 @@ pub(crate) fn no_scores(set: &PairSet, pair: usize, loss: &LossSum) -> Error {
     Error::NoScores { row: set.table.pairs[pair].row, loss: loss.to_string() }
 }
 
+/// Quantile rewards of a pair's responses.
+///
+/// # Errors
+/// [`Error::NoScores`] or [`Error::NoReferenceRewards`] if they are not known.
+pub(crate) fn quantiles_of(set: &PairSet, pair: usize, loss: &LossSum) -> Result<Sides<f64>> {
+    match set.quantiles.get(pair).copied().unwrap_or(Quantiles::NoReferenceRewards) {
+        Quantiles::Known(quantiles) => Ok(quantiles),
+        Quantiles::NoScores => Err(no_scores(set, pair, loss)),
+        Quantiles::NoReferenceRewards => {
+            Err(Error::NoReferenceRewards { row: set.table.pairs[pair].row, loss: loss.to_string() })
+        }
+    }
+}
+
 impl Learner for PreferenceLearner<'_> {
     fn trainee(&self) -> &dyn Trainable {
         &self.trainee
@@ -326,12 +353,15 @@ impl Learner for PreferenceLearner<'_> {
         let model = &self.policy.in_training;
         let mut reference = known.as_deref().map(|known| in_f32(vectors(known)));
         let mut label_probs = self.label_probs(self.train, pairs)?;
+        let mut quantiles = self.quantiles(self.train, pairs)?;
         let known_before = reference.iter_mut().flat_map(|known| [&mut known.chosen, &mut known.rejected]);
-        let along = known_before.chain(&mut label_probs);
+        let rewards = quantiles.iter_mut().flat_map(|rewards| [&mut rewards.chosen, &mut rewards.rejected]);
+        let along = known_before.chain(&mut label_probs).chain(rewards);
         let pass = Pass::new(model, self.train, pairs, &self.in_update, along)?;
         let inputs = FusedInputs {
             reference: reference.as_ref(),
             label_probs: label_probs.as_ref(),
+            quantiles: quantiles.as_ref(),
             weight,
             options: pass.scoring(&self.in_update),
             ..FusedInputs::new(pass.head(), &pass.rows, &pass.positions)

@@ -546,6 +546,49 @@ fn scored_pairs(count: usize, margin: impl Fn(usize) -> f64) -> Vec<Pair> {
 }
 
 #[test]
+fn quantile_rewards_come_from_scores_and_those_of_the_reference() {
+    let dir = Dir::new();
+    let of_reference = |pairs: Vec<Pair>| -> Vec<Pair> {
+        let with = |mut pair: Pair| {
+            pair.ref_rewards = vec![0.0, 1.0, 1.5, 2.5];
+            pair
+        };
+        pairs.into_iter().map(with).collect()
+    };
+    let run = |name: &str, margin: f64| {
+        let config = dir.with(name, "loss = { name = 'qrpo', beta = 0.05 }");
+        let (train, eval) = (of_reference(scored_pairs(24, |_| margin)), of_reference(scored_pairs(1, |_| margin)));
+        let run = Run::with_pairs(config, &dir.model(), &train, &eval).unwrap();
+        run.start(Resume::No, &mut StopAt(u64::MAX, Cell::new(0))).unwrap().records().unwrap()
+    };
+    // Scores 2 and 1 among those of the reference: quantiles 3/4 and 2/4.
+    let records = run("better", 1.0);
+    let of = |name: &str| records.last().unwrap().get(name).unwrap();
+    let calibrated = 0.05 * 0.05f64.ln() + 1.0;
+    let side = |quantile: f64, name: &str| (quantile - calibrated - of(name)).powi(2);
+    let want = (side(0.75, "eval_rewards/chosen") + side(0.5, "eval_rewards/rejected")) / 2.0;
+    assert!((of("eval_loss") - want).abs() < 1e-6, "{} {want}", of("eval_loss"));
+    // Where policy and reference are one, the rewards are 0.
+    let first = records[0].get("loss").unwrap();
+    assert!((first - ((0.75 - calibrated).powi(2) + (0.5 - calibrated).powi(2)) / 2.0).abs() < 1e-6, "{first}");
+    // A rejected response that the reference cannot reach is the better one, whatever it is called.
+    assert!(run("worse", -10.0)[2].get("rewards/margins").unwrap() < 0.0);
+
+    let refused = |name: &str, pairs: &[Pair]| {
+        let config = dir.with(name, "loss.name = 'qrpo'");
+        Run::with_pairs(config, &dir.model(), pairs, &[]).unwrap_err().to_string()
+    };
+    let error = refused("unscored", &of_reference(pairs(8)));
+    assert_eq!(error, "row 0: `score_chosen` or `score_rejected` is missing; the loss `qrpo` needs both");
+    let mut missing = of_reference(scored_pairs(8, |_| 1.0));
+    missing[5].ref_rewards.clear();
+    let error = refused("without", &missing);
+    let expected = "row 5: `ref_rewards` is missing; the loss `qrpo` needs the scores of the reference's samples for each prompt, as \
+                    `simplemix generate`, `score` and `pair` write them";
+    assert_eq!(error, expected);
+}
+
+#[test]
 fn soft_labels_come_from_scores() {
     let dir = Dir::new();
     let run = |name: &str, loss: &str, scale: f64, margin: fn(usize) -> f64| {

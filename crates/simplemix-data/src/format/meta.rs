@@ -5,16 +5,24 @@ use crate::draft::{Draft, DraftText};
 use crate::format::turns::Turn;
 use crate::pair::Policy;
 use crate::problem::Problem;
+use crate::schema::REF_REWARDS;
 
 const SOURCE: [&str; 1] = ["source"];
 const TASK: [&str; 1] = ["task"];
 const GENERATOR: [&str; 1] = ["generator"];
 const POLICY: [&str; 1] = ["policy"];
 
-/// Score columns of chosen and rejected, in the names of TRL and UltraFeedback, RLHFlow, OLMo, and argilla (two).
-const SCORES: [[&str; 5]; 2] = [
-    ["score_chosen", "chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating"],
-    ["score_rejected", "rejected_score", "rejected_rating", "rejected-rating", "rejected_avg_rating"],
+/// Score columns of chosen and rejected, in the names of TRL and UltraFeedback, RLHFlow, OLMo, argilla (two), and QRPO's sets.
+const SCORES: [[&str; 6]; 2] = [
+    ["score_chosen", "chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating", "chosen_rewards"],
+    [
+        "score_rejected",
+        "rejected_score",
+        "rejected_rating",
+        "rejected-rating",
+        "rejected_avg_rating",
+        "rejected_rewards",
+    ],
 ];
 
 /// Columns of system prompts, which become the first turn.
@@ -28,6 +36,7 @@ pub(crate) const MODELS: [[&str; 2]; 2] = [["chosen_model", "chosen-model"], ["r
 pub(crate) fn consumes(column: &str) -> bool {
     [&SOURCE, &TASK, &GENERATOR, &POLICY].iter().any(|names| names.contains(&column))
         || SCORES.iter().flatten().any(|name| *name == column)
+        || column == REF_REWARDS
 }
 
 /// Number in a cell, which may be text; `None` for text that is no number, and for NaN and infinity.
@@ -36,10 +45,22 @@ pub(crate) fn number(cell: Cell<'_>) -> Option<f64> {
     number.filter(|number| number.is_finite())
 }
 
-/// Number of scores in a row that are texts without a number.
+/// Rewards in a cell of `ref_rewards`, and the number of its items that are none: nulls, NaN, infinity and texts without a number.
+/// `None` for a cell that holds something other than a list.
+pub(crate) fn ref_rewards(cell: Cell<'_>) -> Option<(Vec<f64>, u64)> {
+    if cell.is_null() {
+        return Some((Vec::new(), 0));
+    }
+    let list = cell.as_list()?;
+    let rewards: Vec<f64> = list.iter().filter_map(number).collect();
+    let unread = list.iter().count() - rewards.len();
+    Some((rewards, unread as u64))
+}
+
+/// Number of scores in a row that are texts without a number, and of rewards that are no numbers.
 pub(crate) fn unread_scores(row: Struct<'_>) -> u64 {
-    let unread = |names: &&[&str; 5]| row.first(*names).as_str().is_some() && number(row.first(*names)).is_none();
-    SCORES.iter().filter(unread).count() as u64
+    let unread = |names: &&[&str; 6]| row.first(*names).as_str().is_some() && number(row.first(*names)).is_none();
+    SCORES.iter().filter(unread).count() as u64 + ref_rewards(row.get(REF_REWARDS)).map_or(1, |(_, unread)| unread)
 }
 
 /// Puts the system prompt of the row before the turns of the prompt.
@@ -81,6 +102,7 @@ pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) -> Result<(), Pro
     for (score, names) in [&mut draft.score_chosen, &mut draft.score_rejected].into_iter().zip(&SCORES) {
         *score = score.filter(|score| score.is_finite()).or_else(|| number(row.first(names)));
     }
+    draft.ref_rewards = ref_rewards(row.get(REF_REWARDS)).unwrap_or_default().0;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ mod unread;
 
 pub(crate) use detect::detect;
 pub(crate) use kind::{Columns, Kind};
-pub(crate) use meta::unread_scores;
+pub(crate) use meta::{ref_rewards, unread_scores};
 pub use ranked::RankedRule;
 pub(crate) use table::Shape;
 pub(crate) use turn_fields::{TURN_FIELDS, has_media, is_media, template_inputs};

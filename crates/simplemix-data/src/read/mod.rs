@@ -40,7 +40,7 @@ use crate::format::{
 use crate::message::TemplateInputs;
 use crate::pair::{Form, Origin, Pair};
 use crate::problem::Problem;
-use crate::schema::{self, BatchBuilder, Layout};
+use crate::schema::{self, BatchBuilder, Layout, REF_REWARDS};
 use container::{Chunk, Chunks, Source, Wanted};
 use extra::{Extra, extra_columns};
 use regroup::{group, parse_json_text};
@@ -132,6 +132,12 @@ impl PairReader {
         };
         let arrangement = Arrangement { json_text: columns.json_text(), shape: format.shape() };
         let mut layout = Layout::from(form);
+        if as_batches && matches!(format.shape(), Shape::Row) {
+            layout.ref_rewards = match &options.layout {
+                Some(given) => given.ref_rewards,
+                None => has_ref_rewards(&source, &sample, &names)?,
+            };
+        }
         if form == Form::Messages && as_batches && matches!(format.shape(), Shape::Row) {
             match &options.layout {
                 Some(given) => layout.add_all(given),
@@ -354,6 +360,15 @@ fn layout_of(
         survey::add_rows(&mut layout, arrangement.apply(chunks), &reads)?;
     }
     Ok(layout)
+}
+
+/// Whether a file has the column of reference rewards; JSON may have it in later rows alone.
+fn has_ref_rewards(source: &Source, sample: &Chunk, names: &Renaming) -> Result<bool> {
+    if sample.has_column(REF_REWARDS) {
+        return Ok(true);
+    }
+    let name = names.0.get(REF_REWARDS).map_or(REF_REWARDS, String::as_str);
+    Ok(source.container().is_json() && survey::may_have(source, &[name])?)
 }
 
 /// Inputs of the chat template that a row holds beside the texts; rows with images or the like are refused.

@@ -79,8 +79,14 @@ fn add_turn(layout: &mut Layout, turn: Struct<'_>) {
 
 /// Whether the text of a JSON file has any of the names that [`add_rows`] looks for, which costs far less than parsing it.
 pub(super) fn may_have_more(source: &Source) -> Result<bool> {
-    let names = TURN_FIELDS.iter().map(|field| field.name).chain(TemplateInputs::COLUMNS);
-    let search = AhoCorasick::new(names.map(|name| format!("\"{name}"))).expect("a few short names fit an automaton");
+    let names: Vec<&str> = TURN_FIELDS.iter().map(|field| field.name).chain(TemplateInputs::COLUMNS).collect();
+    may_have(source, &names)
+}
+
+/// Whether the text of a JSON file has any of these names after a quotation mark.
+pub(super) fn may_have(source: &Source, names: &[&str]) -> Result<bool> {
+    let search =
+        AhoCorasick::new(names.iter().map(|name| format!("\"{name}"))).expect("a few short names fit an automaton");
     let mut found = search.stream_find_iter(source.text()?);
     found.next().transpose().map(|found| found.is_some()).map_err(Error::io(source.path(), "read"))
 }

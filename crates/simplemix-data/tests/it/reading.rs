@@ -6,7 +6,8 @@ use arrow::array::{ArrayRef, LargeStringArray, RecordBatch};
 use arrow::ipc::CompressionType;
 use arrow::ipc::writer::FileWriter;
 use simplemix_data::{
-    Format, Message, Pair, PairReader, Policy, Problem, ReadOptions, Text, read_pairs, read_pairs_with_report,
+    Form, Format, Message, Pair, PairReader, PairWriter, Policy, Problem, ReadOptions, Text, WriteOptions, read_pairs,
+    read_pairs_with_report,
 };
 
 use crate::common::{arrow_bytes, file};
@@ -218,4 +219,67 @@ fn compressed_arrow_is_read_as_pandas_writes_it() {
             assert_eq!((pairs.len(), &pairs[19].rejected), (20, &Text::Plain(format!("{long}b"))));
         }
     }
+}
+
+#[test]
+fn rewards_of_the_reference_are_read_from_every_container_and_written_back() {
+    let dir = tempfile::tempdir().unwrap();
+    // The columns of QRPO's published sets; items that are no numbers are left out and counted, an empty list is none.
+    let rows = [
+        r#"{"prompt": "a", "chosen": "x", "rejected": "y", "chosen_rewards": 2.5, "rejected_rewards": 1, "ref_rewards": [1, 0.5, "2", null]}"#,
+        r#"{"prompt": "b", "chosen": "x", "rejected": "y", "ref_rewards": []}"#,
+        r#"{"prompt": "c", "chosen": "x", "rejected": "y", "ref_rewards": 3}"#,
+        r#"{"prompt": "d", "chosen": "x", "rejected": "y"}"#,
+    ];
+    let path = dir.path().join("rows.jsonl");
+    std::fs::write(&path, rows.join("\n")).unwrap();
+    let (pairs, report) = read_pairs_with_report(&path, &ReadOptions::default()).unwrap();
+    let rewards: Vec<&[f64]> = pairs.iter().map(|pair| &pair.ref_rewards[..]).collect();
+    assert_eq!(rewards, [&[1.0, 0.5, 2.0][..], &[], &[], &[]]);
+    assert_eq!((pairs[0].score_chosen, pairs[0].score_rejected), (Some(2.5), Some(1.0)));
+    assert_eq!(report.unread_scores, 2, "the null in the list, and the number in place of one");
+
+    // In messages too, where JSON has them in later rows alone.
+    let late: Vec<String> =
+        (0..400).map(|i| format!(r#"{{"prompt": "p{i}", "chosen": "x", "rejected": "y"}}"#)).collect();
+    let late = format!("{}\n{}", late.join("\n"), rows[0]);
+    for (form, text) in [
+        (None, rows.join("\n")),
+        (Some(Form::Messages), rows.join("\n")),
+        (None, late.clone()),
+        (Some(Form::Messages), late),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let mut options = ReadOptions::default();
+        options.form = form;
+        let read = |path: &std::path::Path| read_pairs(path, &options).unwrap();
+        let pairs = read(&path);
+        for name in ["pairs.parquet", "pairs.arrow", "pairs.jsonl"] {
+            let written = dir.path().join(name);
+            let mut reader = PairReader::open(&path, &options).unwrap();
+            let mut writer = PairWriter::create(&written, &WriteOptions::default()).unwrap();
+            reader.by_ref().for_each(|batch| writer.write_batch(&batch.unwrap()).unwrap());
+            assert_eq!(writer.finish().unwrap(), pairs.len() as u64);
+            assert_eq!(read(&written), pairs, "{name}");
+            let mut writer = PairWriter::create(&written, &WriteOptions::default()).unwrap();
+            writer.write_pairs(&pairs).unwrap();
+            writer.finish().unwrap();
+            assert_eq!(read(&written), pairs, "{name}");
+            assert!(
+                !PairReader::open(&written, &options)
+                    .unwrap()
+                    .schema()
+                    .fields()
+                    .iter()
+                    .any(|field| field.name().starts_with("original"))
+            );
+        }
+    }
+    assert!(pairs.iter().any(|pair| !pair.ref_rewards.is_empty()));
+
+    // Rewards that come after the columns are settled are no loss in silence.
+    let mut writer = PairWriter::create(dir.path().join("late.parquet"), &WriteOptions::default()).unwrap();
+    writer.write_pairs(&pairs[3..]).unwrap();
+    let error = writer.write_pairs(&pairs[..1]).unwrap_err().to_string();
+    assert!(error.contains("`ref_rewards`") && error.contains("which the first pairs do not have"), "{error}");
 }

@@ -24,6 +24,8 @@ families! {
     squared,
     /// Losses of each response's own log-ratio.
     absolute,
+    /// Squared errors of log-ratios against the optimum for quantile rewards.
+    quantile,
     /// Losses of sorted log-ratios of the batch.
     transport,
     /// Losses without a reference.

@@ -6,7 +6,7 @@ use simplemix_settings::merge;
 
 use crate::error::{At, Error, Result, invalid};
 
-const PRESETS: [(&str, &str); 16] = [
+const PRESETS: [(&str, &str); 17] = [
     ("simplemix", include_str!("simplemix.toml")),
     ("off-policy", include_str!("off-policy.toml")),
     ("on-policy", include_str!("on-policy.toml")),
@@ -15,6 +15,7 @@ const PRESETS: [(&str, &str); 16] = [
     ("dpo-mix-r", include_str!("dpo-mix-r.toml")),
     ("iterative", include_str!("iterative.toml")),
     ("semi-online", include_str!("semi-online.toml")),
+    ("qrpo", include_str!("qrpo.toml")),
     ("tulu3", include_str!("tulu3.toml")),
     ("olmo2", include_str!("olmo2.toml")),
     ("olmo3-instruct", include_str!("olmo3-instruct.toml")),

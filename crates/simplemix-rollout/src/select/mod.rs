@@ -282,8 +282,8 @@ pub struct Selection {
     pub dropped: BTreeMap<NoPair, usize>,
 }
 
-/// Selects pairs in memory. `candidates[i]` and `scores[i]` belong to `prompts[i]`; candidates without text take no part. `source` and `generator` are the values
-/// of those columns.
+/// Selects pairs in memory. `candidates[i]` and `scores[i]` belong to `prompts[i]`; candidates without text take no part. `source` and
+/// `generator` are the values of those columns. All scores of a prompt are the pairs' [reference rewards](Pair::ref_rewards).
 ///
 /// # Errors
 /// [`Error::Setting`] if a setting is out of range.
@@ -323,6 +323,7 @@ pub fn select_pairs(
         match choose(&prompt.id, &scored, settings) {
             Ok(pairs) => selection.pairs.extend(pairs.into_iter().map(|choice| {
                 let mut pair = pair_of(prompt, &scored, choice, (source, Policy::On));
+                pair.ref_rewards = rewards(scores.iter().copied());
                 pair.generator = Some(generator.to_owned());
                 pair
             })),
@@ -330,6 +331,11 @@ pub fn select_pairs(
         }
     }
     Ok(selection)
+}
+
+/// Scores that are numbers.
+pub(crate) fn rewards(scores: impl Iterator<Item = Option<f64>>) -> Vec<f64> {
+    scores.flatten().filter(|score| score.is_finite()).collect()
 }
 
 /// The pair of a choice, with its scores.

@@ -8,7 +8,7 @@ mod sections;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use simplemix_loss::LossSettings;
+use simplemix_loss::{LossKind, LossSettings, Need};
 use simplemix_mix::Weight;
 use simplemix_model::{DeviceChoice, Dtype, LoraSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
@@ -248,6 +248,10 @@ impl TrainConfig {
                 ("reference.sync_every", "set", "`reference.source = \"on-the-fly\"` and no adapter"),
             ),
             (
+                moves && self.learns_from_reference_rewards(),
+                ("reference.sync_every", "set", "a reference that stays: `ref_rewards` are those of its samples"),
+            ),
+            (
                 eval.early_stopping_patience.is_some() && eval.best_metric.is_none(),
                 ("eval.early_stopping_patience", "set", "`eval.best_metric` to be set too"),
             ),
@@ -290,6 +294,13 @@ impl TrainConfig {
             return Err(Error::setting("hypo.prompts", hypo.prompts, expected));
         }
         Ok(())
+    }
+
+    /// Whether the pairs need the column `ref_rewards`, the scores of the reference's samples, as with the loss `qrpo`.
+    pub fn learns_from_reference_rewards(&self) -> bool {
+        let needs =
+            |name: &String| name.parse::<LossKind>().is_ok_and(|kind| kind.formula().needs.contains(&Need::Quantiles));
+        self.objective == Objective::Preference && self.loss.name.as_slice().iter().any(needs)
     }
 }
 
@@ -385,6 +396,10 @@ mod tests {
                 "`lora.bias` is set together with `lora.adapter`, expected no such",
             ),
             ("reference.sync_every = 1", "`reference.sync_every` is set, expected `reference.source = \"on-the-fly\"`"),
+            (
+                "loss.name = 'qrpo'\nreference = { sync_every = 1, source = 'on-the-fly' }",
+                "`reference.sync_every` is set, expected a reference that stays",
+            ),
             ("eval.early_stopping_patience = 1", "`eval.early_stopping_patience` is set, expected `eval.best_metric`"),
             ("train = \"a\"\n[[mix]]\nname = \"a\"\npath = \"a\"\nweight = 1", "`mix` is set together with `train` or"),
             ("objective = \"sft\"\nhypo.lambda = 1", "`hypo.lambda` is set, expected `objective = \"preference\"`"),

@@ -24,7 +24,7 @@ use crate::hub_data;
 use crate::loop_settings::LoopSettings;
 use crate::order::Order;
 use crate::pairs::{Feed, NamedSet, PairSet};
-use crate::preference::no_scores;
+use crate::preference::{no_scores, quantiles_of};
 use crate::sharded::{Divide, Sharded};
 use crate::team::Team;
 
@@ -124,7 +124,7 @@ impl Run {
             let path = config.train.clone().unwrap_or_else(|| "the pairs".into());
             return Err(Error::Empty { path, reason: train.summary() });
         }
-        if config.objective == Objective::Preference && loss.needs(Need::LabelProbs) {
+        if config.objective == Objective::Preference {
             let mut sets = std::iter::once(&train).chain(eval.iter().map(|(_, set)| set));
             sets.try_for_each(|set| scored(set, &loss))?;
         }
@@ -603,11 +603,16 @@ fn check_rates(settings: &LoopSettings, config: &TrainConfig, learns: bool) -> R
     Err(Error::setting(key, found, "0, or more updates"))
 }
 
-/// Refuses a set in which a pair has no scores.
+/// Refuses a set in which a pair has no scores, or no rewards of the reference, and the loss needs them.
 fn scored(set: &PairSet, loss: &LossSum) -> Result<()> {
-    match set.score_margins.iter().position(Option::is_none) {
-        Some(pair) => Err(no_scores(set, pair, loss)),
-        None => Ok(()),
+    if loss.needs(Need::LabelProbs)
+        && let Some(pair) = set.score_margins.iter().position(Option::is_none)
+    {
+        return Err(no_scores(set, pair, loss));
+    }
+    match loss.needs(Need::Quantiles) {
+        true => (0..set.len()).try_for_each(|pair| quantiles_of(set, pair, loss).map(drop)),
+        false => Ok(()),
     }
 }
 
