@@ -21,6 +21,8 @@ mod models;
 mod outputs;
 mod pipeline;
 mod pools;
+#[cfg(feature = "push")]
+mod push;
 mod quickstart;
 mod reading;
 mod recipes;

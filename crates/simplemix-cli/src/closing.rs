@@ -23,6 +23,9 @@ pub(crate) struct Closing {
     /// Most memory that tensors held on the device, in GB; absent on a CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_peak_memory_gb: Option<f64>,
+    /// Address of the commit on the hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pushed: Option<String>,
     notices: Vec<String>,
 }
 
@@ -45,6 +48,7 @@ impl Closing {
             updates: updates(&curves),
             last: last.collect(),
             device_peak_memory_gb: device_peak(&curves, finished.device_peak_bytes),
+            pushed: finished.pushed.clone(),
             notices: folder.notices().run()?,
         })
     }
@@ -62,6 +66,9 @@ impl Closing {
         }
         print(&format!("model: {}", self.model.display()));
         print(&format!("report: {}", self.report.display()));
+        if let Some(commit) = &self.pushed {
+            print(&format!("pushed: {commit}"));
+        }
     }
 }
 

@@ -32,6 +32,7 @@ mod pool;
 mod pool_flags;
 mod progress;
 mod progress_events;
+mod push;
 mod reading;
 mod report;
 mod run;
@@ -81,6 +82,7 @@ Examples:
   simplemix eval alpaca --annotations annotations.json
   simplemix compare ./smollm2 runs/first/model --prompts gsm8k.jsonl --limit 5
   simplemix report runs/* -o comparison
+  simplemix push runs/first my-name/first
   simplemix import-config dpo.yaml -o run.toml
   simplemix import-gguf model.gguf ./model
   simplemix clean --dry-run";
@@ -105,6 +107,7 @@ enum Command {
     Eval(Box<eval::Args>),
     Compare(Box<compare::Args>),
     Report(report::Args),
+    Push(push::Args),
     ImportConfig(import_config::Args),
     ImportGguf(import::Args),
     Clean(clean::Args),
@@ -136,6 +139,7 @@ impl Command {
             | Self::Pair(_)
             | Self::Mix(_)
             | Self::Report(_)
+            | Self::Push(_)
             | Self::ImportConfig(_)
             | Self::ImportGguf(_)
             | Self::Clean(_)
@@ -228,6 +232,7 @@ fn run(command: Command) -> Result {
         Command::Eval(args) => eval::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Push(args) => push::run(&args),
         Command::ImportConfig(args) => import_config::run(&args),
         Command::ImportGguf(args) => import::run(&args),
         Command::Clean(args) => clean::run(&args),

@@ -259,6 +259,8 @@ fn train(args: &Args, mut config: TrainConfig, processes: &Processes) -> Result 
     let finished = run.start(resume, &mut terminal).map_err(|error| match error {
         simplemix_train::Error::Differs { .. } => Failure::Input(error.into()),
         simplemix_train::Error::Files(error) if error.is_input() => Failure::Input(error.into()),
+        // Before training begins; later it is another error.
+        simplemix_train::Error::Model(error @ simplemix_model::Error::Push { .. }) => Failure::Input(error.into()),
         other => Failure::Run(other.into()),
     })?;
     terminal.clear();

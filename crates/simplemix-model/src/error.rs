@@ -103,6 +103,14 @@ pub enum Error {
         /// Message of the hub's client.
         reason: String,
     },
+    /// Nothing could be pushed to the hub.
+    #[error("{repository}: cannot be pushed to the Hugging Face hub: {reason}")]
+    Push {
+        /// The repository.
+        repository: String,
+        /// Answer of the hub, or what is missing.
+        reason: String,
+    },
     /// A file or folder could not be written, or exists already.
     #[error(transparent)]
     Files(#[from] simplemix_files::Error),

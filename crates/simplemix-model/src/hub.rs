@@ -129,6 +129,76 @@ pub fn dataset_file_at(id: &str, revision: &str, name: &str) -> Result<PathBuf> 
     file.map_err(|reason| Error::Hub { id: format!("{id}/{name}"), reason })
 }
 
+/// Whether this build can push to the hub (feature `push`).
+pub const CAN_PUSH: bool = cfg!(feature = "push");
+
+/// Place on the hub that a folder is pushed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushTo<'a> {
+    /// `OWNER/NAME`, or a name alone, whose owner is the user of the token.
+    pub repository: &'a str,
+    /// Branch, made if it is not there.
+    pub revision: &'a str,
+    /// Whether the repository is private where it has to be made.
+    pub private: bool,
+}
+
+/// A model repository of the hub that a folder can be pushed to: it is there, and the token may write to it.
+///
+/// Large files are sent by the LFS protocol, and those that the hub has are not sent again; the whole is one commit. The token is sent
+/// to the endpoint alone. Tested against servers of the tests' own, not on the hub itself.
+#[derive(Debug)]
+pub struct Push {
+    #[cfg(feature = "push")]
+    target: crate::hub_push::Target,
+    /// There is none in this build.
+    #[cfg(not(feature = "push"))]
+    absent: std::convert::Infallible,
+}
+
+impl Push {
+    /// Logs in with `HF_TOKEN` or the token file, and makes repository and branch if they are not there.
+    ///
+    /// # Errors
+    /// [`Error::Push`] without a token or network, for a token that may not write there, for a name that is none, and in a build without
+    /// the feature `push`.
+    pub fn open(to: PushTo<'_>) -> Result<Self> {
+        let failed = |reason: String| Error::Push { repository: to.repository.to_owned(), reason };
+        #[cfg(feature = "push")]
+        let opened = crate::hub_push::Target::open(Hub::from_env(), to.repository, to.revision, to.private)
+            .map(|target| Self { target })
+            .map_err(failed);
+        #[cfg(not(feature = "push"))]
+        let opened = Err(failed("this build cannot push; build it with `--features push`".to_owned()));
+        opened
+    }
+
+    /// `owner/name`.
+    pub fn repository(&self) -> &str {
+        #[cfg(feature = "push")]
+        let name = self.target.repository();
+        #[cfg(not(feature = "push"))]
+        let name = match self.absent {};
+        name
+    }
+
+    /// Pushes all files of `folder` but hidden ones, as one commit with this message, and returns the commit's address. `progress`
+    /// hears of bytes done, and of all.
+    ///
+    /// # Errors
+    /// [`Error::Push`]. Nothing of the repository has changed then, and the call may be repeated.
+    pub fn push(&self, folder: &Path, message: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
+        #[cfg(feature = "push")]
+        let pushed = self.target.push(folder, message, progress);
+        #[cfg(not(feature = "push"))]
+        let pushed: Result<String, String> = {
+            let _ = (folder, message, progress);
+            match self.absent {}
+        };
+        pushed.map_err(|reason| Error::Push { repository: self.repository().to_owned(), reason })
+    }
+}
+
 /// Owner, name and revision, where no such folder exists.
 fn hub_id(model: &Path) -> Option<(&str, &str)> {
     let (text, revision) = model.to_str().map(|text| text.split_once('@').unwrap_or((text, MAIN)))?;

@@ -84,11 +84,11 @@ fn in_url(name: &str) -> String {
 /// The hub, with its cache.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    endpoint: String,
-    token: Option<Secret>,
+    pub(crate) endpoint: String,
+    pub(crate) token: Option<Secret>,
     cache: PathBuf,
     /// Whether nothing may be asked for.
-    is_offline: bool,
+    pub(crate) is_offline: bool,
 }
 
 impl Hub {
@@ -263,7 +263,8 @@ fn agent() -> Agent {
         .new_agent()
 }
 
-fn header(response: &Response<ureq::Body>, name: &str) -> Option<String> {
+/// A header of a response.
+pub(crate) fn header(response: &Response<ureq::Body>, name: &str) -> Option<String> {
     Some(response.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
@@ -279,7 +280,7 @@ fn plain(value: Option<&str>, header: &str) -> Result<String, String> {
 }
 
 /// The place that a redirection from `here` names.
-fn redirected(here: &str, location: &str) -> Result<String, String> {
+pub(crate) fn redirected(here: &str, location: &str) -> Result<String, String> {
     let no_url = |error: url::ParseError| format!("redirected to a place that is no URL: {error}");
     let here = Url::parse(here).map_err(no_url)?;
     let next = here.join(location).map_err(no_url)?;

@@ -41,6 +41,8 @@ mod host;
 pub mod hub;
 #[cfg(feature = "hub")]
 mod hub_files;
+#[cfg(feature = "push")]
+mod hub_push;
 mod linear;
 mod lora;
 mod memory;

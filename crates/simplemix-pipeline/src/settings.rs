@@ -351,6 +351,12 @@ impl PipelineSettings {
                 None => self.collect.select.check_for_one_model()?,
             }
         }
+        for (section, config) in [("train", Some(&self.train)), ("reward", self.reward.as_ref())] {
+            if let Some(to) = config.and_then(|config| config.push.to.as_ref()) {
+                let expected = "none in a pipeline; `simplemix push OUTPUT OWNER/NAME` pushes its model";
+                return refuse(&format!("{section}.push.to"), to, expected);
+            }
+        }
         self.check_lag()?;
         self.check_reference_rewards()?;
         self.parallel.check()?;
@@ -611,6 +617,7 @@ mod tests {
             assert!(all.contains(key), "{key} in {all}");
         }
         assert!(message(&["nothing=3"]).contains("nothing"));
+        assert!(message(&["train.push.to='o/n'"]).starts_with("`train.push.to` is o/n, expected none in a pipeline"));
         let qrpo = |set: &str| message(&["train.loss.name=qrpo", "rounds=2", set]);
         let expected = "expected true with the loss `qrpo`: it ranks rewards among those of the reference's samples";
         assert_eq!(qrpo("mix.on=1"), format!("`renew_reference` is false, {expected}"));

@@ -237,6 +237,18 @@ pub enum Error {
         /// Number of times that the first update has shown.
         expected: u32,
     },
+    /// A run is whole, and its result could not be pushed to the hub.
+    #[error("{source}; the run is whole, and `simplemix push {} {repository}{flags}` pushes it again", path.display())]
+    NotPushed {
+        /// The run's folder.
+        path: PathBuf,
+        /// The repository.
+        repository: String,
+        /// Further flags of the command.
+        flags: String,
+        /// Answer of the hub.
+        source: Box<simplemix_model::Error>,
+    },
     /// The model could not be loaded, run or saved.
     #[error(transparent)]
     Model(#[from] simplemix_model::Error),

@@ -24,6 +24,7 @@ mod patterns;
 mod policy;
 mod preference;
 mod progress;
+mod push;
 mod recipe;
 mod reference;
 mod reference_cache;
@@ -50,8 +51,8 @@ pub use adamw::{AdamW, Movement, OptimizerSettings, ParameterGroup};
 pub use budget::{Budget, most_training_tokens, scoring_budget};
 pub use config::{
     BatchSettings, CheckpointSettings, DataSet, DataSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings,
-    MixSource, NonFinitePolicy, Objective, ParallelSettings, Shard, Shares, Shuffle, TemplateRefusal, TokenSettings,
-    TokenizerReading, TrainConfig,
+    MixSource, NonFinitePolicy, Objective, ParallelSettings, PushSettings, Shard, Shares, Shuffle, TemplateRefusal,
+    TokenSettings, TokenizerReading, TrainConfig,
 };
 pub use error::{Error, Result};
 pub use first_loss::FirstLoss;

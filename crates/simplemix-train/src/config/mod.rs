@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_loss::{LossKind, LossSettings, Need};
 use simplemix_mix::Weight;
+use simplemix_model::hub::CAN_PUSH;
 use simplemix_model::{DeviceChoice, Dtype, LoraSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::data::{DataSet, DataSettings, Shares};
 pub use self::sections::{
     BatchSettings, CheckpointSettings, EvalFiles, EvalSettings, LogSettings, MemorySettings, NonFinitePolicy,
-    ParallelSettings, Shard, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
+    ParallelSettings, PushSettings, Shard, Shuffle, TemplateRefusal, TokenSettings, TokenizerReading,
 };
 use crate::adamw::OptimizerSettings;
 use crate::budget::CPU_TOKENS;
@@ -79,6 +80,8 @@ section! {
         checkpoint: CheckpointSettings;
         /// Metrics.
         log: LogSettings;
+        /// The hub.
+        push: PushSettings;
     }
 }
 
@@ -247,6 +250,12 @@ impl TrainConfig {
                 moves && (reference.source != ReferenceSource::OnTheFly || adapts),
                 ("reference.sync_every", "set", "`reference.source = \"on-the-fly\"` and no adapter"),
             ),
+            (self.push.to.is_some() && !CAN_PUSH, ("push.to", "set", "a build that can push: `--features push`")),
+            (
+                self.push.adapter && self.push.to.is_none(),
+                ("push.adapter", "set without `push.to`", "a repository to push it to"),
+            ),
+            (self.push.adapter && !adapts, ("push.adapter", "set without `lora.rank`", "an adapter to train with it")),
             (
                 moves && self.learns_from_reference_rewards(),
                 ("reference.sync_every", "set", "a reference that stays: `ref_rewards` are those of its samples"),

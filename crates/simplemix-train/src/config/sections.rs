@@ -28,6 +28,21 @@ section! {
 }
 
 section! {
+    /// Result on the Hugging Face hub, in a build with the feature `push`. The token is `HF_TOKEN`, or that of `hf auth login`; it is
+    /// tried, and the repository made, before training begins.
+    pub struct PushSettings("push") {
+        /// Repository to push the trained model to, `OWNER/NAME` or a name of the user's own; nothing is pushed if not set.
+        to: Option<String> = None;
+        /// Branch, made if it is not there.
+        revision: String = "main".to_owned();
+        /// Make the repository a private one, if it has to be made.
+        private: bool = false;
+        /// Push the trained adapter in place of the model that it is merged into.
+        adapter: bool = false;
+    }
+}
+
+section! {
     /// Tokenisation of the pairs.
     pub struct TokenSettings("tokens") {
         /// Treat plain text as messages, through the model's chat template; without it, text is trained as it stands.

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use super::keys::Keys;
 use super::schedule::schedule;
+use simplemix_model::hub::CAN_PUSH;
+
 use super::translation::{Format, Source, Translation, batch_size, model};
 use super::trl_data;
 use crate::config::Objective;
@@ -41,7 +43,7 @@ pub(super) const FORMAT: Format = Format {
         (&["gradient_checkpointing", "activation_checkpointing"], checkpointing),
         (UNFOLLOWED, unfollowed),
         (&["disable_dropout", "completion_only_loss", "do_train"], must_be_true),
-        (&["push_to_hub", "hub_model_id", "hub_always_push"], push_to_hub),
+        (PUSH, push_to_hub),
         (&["per_device_train_batch_size", "gradient_accumulation_steps"], the_batch),
         (&["lr_scheduler_type", "lr_scheduler_kwargs"], the_schedule),
         (&["max_steps", "warmup_ratio", "warmup_steps"], length_and_warmup),
@@ -95,11 +97,6 @@ pub(super) const FORMAT: Format = Format {
         "full_determinism",
         "generate_during_eval",
         "gradient_checkpointing_kwargs",
-        "hub_private_repo",
-        "hub_model_revision",
-        "hub_revision",
-        "hub_strategy",
-        "hub_token",
         "ignore_bias_buffers",
         "ignore_data_skip",
         "include_for_metrics",
@@ -369,18 +366,58 @@ fn checkpointing(source: &Source<'_>, to: &mut Translation) {
     }
 }
 
+/// Keys about the hub.
+const PUSH: &[&str] = &[
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_model_revision",
+    "hub_strategy",
+    "hub_always_push",
+    "hub_token",
+];
+
+/// The result is pushed once, at the end; transformers pushes the same then. Without a name, a repository is called as the output's
+/// folder, as there.
 fn push_to_hub(source: &Source<'_>, to: &mut Translation) {
     let keys = source.keys;
-    if to.take(keys.flag("push_to_hub")) == Some(true) {
-        let id = keys.text("hub_model_id").ok().flatten().unwrap_or("OWNER/NAME");
-        let output = keys.text("output_dir").ok().flatten().unwrap_or("RUN");
-        to.refuse(
-            keys,
-            "push_to_hub",
-            &format!("false: nothing is pushed; after the run, `hf upload {id} {output}/model` does it"),
-        );
+    if keys.is_set("hub_token") {
+        // Without its value.
+        let text = "`hub_token` is set, expected no such key: settings are kept beside the result; set HF_TOKEN";
+        to.unfollowed.push(text.to_owned());
     }
-    to.ignore(keys, &["hub_model_id", "hub_always_push"]);
+    if to.take(keys.flag("push_to_hub")) != Some(true) {
+        to.ignore(keys, &PUSH[..PUSH.len() - 1]);
+        return;
+    }
+    let (id, output) = (to.take(keys.text("hub_model_id")), keys.text("output_dir").ok().flatten());
+    let of_folder = || output.and_then(|output| Path::new(output).file_name()?.to_str());
+    let repository = id.or_else(of_folder).unwrap_or("NAME");
+    if !CAN_PUSH {
+        let command = format!("`hf upload {repository} {}/model` does it", output.unwrap_or("RUN"));
+        let expected = format!("false: this build cannot push (`--features push` can); after the run, {command}");
+        return to.refuse(keys, "push_to_hub", &expected);
+    }
+    to.set("push.to", repository);
+    let branches = [to.take(keys.text("hub_revision")), to.take(keys.text("hub_model_revision"))];
+    if let Some(revision) = branches.into_iter().flatten().next() {
+        to.set("push.revision", revision);
+    }
+    if let Some(private) = to.take(keys.flag("hub_private_repo")) {
+        to.set("push.private", private);
+    }
+    if keys.flag("use_peft").ok().flatten() == Some(true) {
+        to.set("push.adapter", true);
+    }
+    match to.take(keys.text("hub_strategy")) {
+        None | Some("end") => {}
+        Some("every_save" | "checkpoint" | "all_checkpoints") => {
+            to.remarks.push("`hub_strategy`: the result is pushed at the end; checkpoints stay here".to_owned());
+        }
+        Some(_) => to.refuse(keys, "hub_strategy", "end, every_save, checkpoint or all_checkpoints"),
+    }
+    to.ignore(keys, &["hub_always_push"]);
 }
 
 fn the_batch(source: &Source<'_>, to: &mut Translation) {

@@ -79,7 +79,7 @@ impl Drive<'_> {
         let Recorder { watch, .. } = recorder;
         if outcome == Outcome::Stopped {
             let device_peak_bytes = self.peak()?;
-            return Ok(Finished { outcome, model: None, folder, device_peak_bytes, first_byte });
+            return Ok(Finished { outcome, model: None, folder, device_peak_bytes, pushed: None, first_byte });
         }
         match progress.movement {
             Movement::Nothing => return Err(Error::NothingTrained { updates: progress.step }),
@@ -103,7 +103,7 @@ impl Drive<'_> {
         crate::report::write(&folder, self.config, self.train)?;
         folder.finish(self.settings.steps)?;
         let device_peak_bytes = self.peak()?;
-        Ok(Finished { outcome, model, folder, device_peak_bytes, first_byte })
+        Ok(Finished { outcome, model, folder, device_peak_bytes, pushed: None, first_byte })
     }
 
     /// As [`Drive::run`], beside the process that writes.
@@ -132,7 +132,7 @@ impl Drive<'_> {
                 self.kept(save(learner, None)?)
             }
         };
-        Ok(Finished { outcome, model, folder, device_peak_bytes: self.peak()?, first_byte: 0 })
+        Ok(Finished { outcome, model, folder, device_peak_bytes: self.peak()?, pushed: None, first_byte: 0 })
     }
 
     /// The model in memory, unless each process has a part of it.

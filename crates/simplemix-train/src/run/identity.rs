@@ -36,6 +36,7 @@ const FREE: &[&str] = &[
     "model",
     "output",
     "parallel.",
+    "push.",
     "reference.cache_folder",
     "reference.model",
     "tokens.cache",

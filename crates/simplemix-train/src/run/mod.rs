@@ -31,6 +31,7 @@ use crate::loop_settings::LoopSettings;
 use crate::metrics::Record;
 use crate::pairs::{NamedSet, PairSet};
 use crate::preference::{PreferenceLearner, PreferenceOptions};
+use crate::push;
 use crate::reward::RewardLearner;
 use crate::run_folder::RunFolder;
 use crate::sft::SftLearner;
@@ -116,6 +117,8 @@ pub struct Finished {
     /// Most bytes that tensors have held on the device since the run began in this process; none on a CPU, or if the run had
     /// finished before.
     pub device_peak_bytes: Option<u64>,
+    /// Address of the commit on the hub, if the result was pushed.
+    pub pushed: Option<String>,
     /// Length of `metrics.jsonl` when this process began.
     first_byte: u64,
 }
@@ -281,8 +284,20 @@ impl Run {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the folder cannot be made, [`Error::Differs`](crate::Error::Differs),
     /// [`Error::NonFinite`](crate::Error::NonFinite), [`Error::NothingTrained`](crate::Error::NothingTrained), and errors of
-    /// model, data and loss.
-    pub fn start(mut self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
+    /// model, data and loss. [`Error::NotPushed`](crate::Error::NotPushed) leaves a run that is whole.
+    pub fn start(self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
+        let is_first = self.team.is_first();
+        let settings = self.config.push.clone();
+        // Before hours are spent.
+        let push = if is_first { push::open(&settings)? } else { None };
+        let mut finished = self.trained(resume, watch)?;
+        if let (Some(push), Outcome::Finished | Outcome::StoppedEarly) = (&push, finished.outcome) {
+            finished.pushed = Some(push::push(push, &settings, &finished.folder, watch)?);
+        }
+        Ok(finished)
+    }
+
+    fn trained(mut self, resume: Resume, watch: &mut dyn Watch) -> Result<Finished> {
         let team = self.team.clone();
         team.does_at_length("loading the model");
         let mut start = match self.start.take() {
@@ -310,7 +325,7 @@ impl Run {
             let metrics = folder.metrics_file();
             let first_byte = if team.is_first() { std::fs::metadata(&metrics).at(&metrics, "read")?.len() } else { 0 };
             let outcome = Outcome::FinishedBefore;
-            return Ok(Finished { outcome, model: None, folder, device_peak_bytes: None, first_byte });
+            return Ok(Finished { outcome, model: None, folder, device_peak_bytes: None, pushed: None, first_byte });
         }
         shared::see(&folder, &team)?;
         team.does_at_length("preparing the run folder and the optimiser");
