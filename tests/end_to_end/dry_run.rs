@@ -137,6 +137,66 @@ fn a_plan_for_many_gpus_needs_the_configuration_alone() {
     refused(&["train", "--dry-run", "--device", "cpu"], "`model` is not set");
 }
 
+/// The paper's setting: 61,135 prompts, an 8B policy from a server, a reward model of 27B, on GPUs that are not here.
+#[test]
+fn the_papers_setting_is_planned_from_configurations() {
+    let dir = Dir::new();
+    for (name, config) in [
+        (
+            "8b",
+            llama(&json!({
+                "vocab_size": 128_264, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+                "num_attention_heads": 32, "num_key_value_heads": 8,
+            })),
+        ),
+        (
+            "27b",
+            json!({
+                "architectures": ["Gemma2ForSequenceClassification"], "model_type": "gemma2", "vocab_size": 256_000,
+                "hidden_size": 4608, "intermediate_size": 36_864, "num_hidden_layers": 46, "num_attention_heads": 32,
+                "num_key_value_heads": 16, "head_dim": 128, "query_pre_attn_scalar": 144, "sliding_window": 4096,
+                "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "max_position_embeddings": 8192,
+                "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6, "id2label": {"0": "LABEL_0"},
+            }),
+        ),
+    ] {
+        std::fs::create_dir(dir.path(name)).unwrap();
+        dir.write(&format!("{name}/config.json"), config.to_string());
+    }
+    let row = |i: usize| json!({ "prompt": format!("What is {i}?"), "chosen": "A number.", "rejected": "No." }).to_string();
+    dir.write("uf.jsonl", (0..61_135).map(row).collect::<Vec<_>>().join("\n"));
+    let paper = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/reproduction/paper.toml");
+    let scorer = "collect.scorer=[{kind='reward-model',model='27b',max_length=4096}]";
+    let files = ["--model", "8b", "--off-policy", "uf.jsonl", "--set", "prompts.files=['uf.jsonl']", "--set", scorer];
+    let (said, peak, _) = watched(&dir, &[&["run", paper, "--dry-run"], &files[..]].concat());
+    assert!(peak < 700.0, "{peak} MB for a plan");
+    assert!(said.contains("device: 8 x a GPU of 80 GB"), "{said}");
+    let stage = |name: &str| {
+        let line = said.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {said}"));
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // 61,135 prompts, 4 samples, 2,048 tokens; the server's speed is not known.
+    assert_eq!(stage("generate")[..3], ["generate", "to do", "500.8 M"]);
+    // 244,540 texts of 4,096 tokens; 2 x 27.2 G operations a token at 0.6 of 8 x 312 T.
+    assert_eq!(stage("score")[1..5], ["to do", "1001.6 M", "54.5 GB", "10.1 h"]);
+    // 61,135 pairs of 1.5 x 2,048 tokens, 8 x 8.03 G operations each; a part of 8 of weights, gradients and optimiser.
+    let train = stage("train");
+    assert_eq!([train[2].as_str(), train[4].as_str()], ["187.8 M", "2.2 h"]);
+    let memory: f64 = train[3].strip_suffix(" GB").unwrap().parse().unwrap();
+    assert!((20.0..60.0).contains(&memory), "{said}");
+    assert!(said.contains("at most 12.3 h for the stages with a time"), "{said}");
+    assert!(!dir.path("runs").exists());
+    // Without a speed no time is told: this machine's says nothing of a GPU.
+    let small = ["run", "--preset", "off-policy", "--size", "64", "--device", "cuda", "--output", "runs/small", "--dry-run"];
+    let (said, ..) = watched(&dir, &[&small[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
+    assert!(said.contains("times are not known: `train.memory.device_tflops`"), "{said}");
+    assert!(said.contains("train needs ") && said.contains("GB: more than the device has"), "{said}");
+    // To run, the GPUs and the weights have to be there.
+    let output = dir.simplemix(&[&["run", paper, "--device", "cpu", "--processes", "1"], &files[..]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("8b: no *.safetensors in it"), "{}", stderr(&output));
+}
+
 /// A folder with the model `small`, large enough for a peak of its own, and four pairs.
 fn small() -> Dir {
     let dir = Dir::new();

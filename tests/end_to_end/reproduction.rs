@@ -16,7 +16,7 @@ fn files() -> Vec<PathBuf> {
 #[test]
 fn arms_differ_in_what_they_are_about_and_in_nothing_else() {
     let dir = Dir::new();
-    let others = ["base", "cpu", "gpu", "reward"];
+    let others = ["base", "cpu", "gpu", "paper", "reward"];
     let arms: Vec<PathBuf> =
         files().into_iter().filter(|path| !others.contains(&path.file_stem().unwrap().to_str().unwrap())).collect();
     assert_eq!(arms.len(), 13);

@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let settings = settings(args)?;
     unused::refuse(&settings, &given(args), &args.set)?;
     let parallel = settings.parallel;
-    if parallel.processes > 1 {
+    if parallel.processes > 1 && !args.dry_run {
         check_devices(parallel.processes, settings.device)?;
     }
     let _claims = match &settings.output {
@@ -130,11 +130,13 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let mut terminal = Terminal::new();
     terminal.keep_results_for_json(args.json);
-    let pipeline = Pipeline::open(settings, &mut terminal)?;
-    terminal.clear();
     if args.dry_run {
+        let pipeline = Pipeline::look(settings, &mut terminal)?;
+        terminal.clear();
         return describe(&pipeline);
     }
+    let pipeline = Pipeline::open(settings, &mut terminal)?;
+    terminal.clear();
     let stages = pipeline.stages().len();
     let head = |position: usize, name: &str| format!("[{}/{stages}] {name}", position + 1);
     let (mut is_done, mut closings) = (vec![false; stages], Vec::new());
@@ -312,7 +314,7 @@ fn nested([section, key]: [&str; 2], value: toml::Value) -> toml::Table {
 
 /// The plan as a table: stages that are done, and upper bounds for the others.
 fn describe(pipeline: &Pipeline) -> Result {
-    let (mut rows, mut total) = (Vec::new(), 0.0);
+    let (mut rows, mut total, mut is_timed, mut large) = (Vec::new(), 0.0, true, Vec::new());
     for (stage, estimate) in pipeline.stages().iter().zip(pipeline.estimate()?) {
         let state = match (stage.done().is_some(), stage.is_begun()) {
             (true, _) => "done",
@@ -320,6 +322,9 @@ fn describe(pipeline: &Pipeline) -> Result {
             (false, false) => "to do",
         };
         total += estimate.seconds.unwrap_or_default();
+        is_timed &= estimate.tokens.is_none() || estimate.seconds.is_some();
+        let device = pipeline.settings().train.memory.device_gb.unwrap_or(f64::INFINITY);
+        large.extend(estimate.memory.map(|bytes| (&stage.name, bytes / 1e9)).filter(|(_, needed)| *needed > device));
         let cell = |value: Option<f64>, scale: f64, unit: &str| {
             value.map_or(String::new(), |value| format!("{:.1} {unit}", value / scale))
         };
@@ -332,18 +337,30 @@ fn describe(pipeline: &Pipeline) -> Result {
             folder_name(stage),
         ]);
     }
-    print(&format!("device: {}", device_name(pipeline.device())));
+    let (memory, processes) = (&pipeline.settings().train.memory, pipeline.settings().parallel.processes);
+    match memory.device_gb {
+        Some(gigabytes) => print(&format!("device: {processes} x a GPU of {gigabytes} GB (train.memory.device_gb)")),
+        None => print(&format!("device: {}", device_name(pipeline.device()))),
+    }
     print_lines(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
+    for (name, needed) in large {
+        print(&format!("{name} needs {needed:.1} GB: more than the device has"));
+    }
     let beside = pipeline.stages().iter().zip(pipeline.beside()).filter(|(_, is_beside)| *is_beside);
     let beside: Vec<&str> = beside.map(|(stage, _)| stage.name.as_str()).collect();
     if !beside.is_empty() {
         print(&format!("beside training, so that the whole takes less than the sum: {}", beside.join(", ")));
     }
-    let processes = pipeline.settings().parallel.processes;
     if processes > 1 {
-        print(&format!("{processes} processes: memory is that of each, times are those of one process alone"));
+        let times = if pipeline.device().is_cuda() { "their speeds are added up" } else { "times are those of one" };
+        print(&format!("{processes} processes: memory is that of each, {times}"));
     }
-    print(&format!("at most {} in all; short responses and pairs take less. Nothing was written", duration(total)));
+    let time = match (total > 0.0, is_timed) {
+        (_, true) => format!("at most {} in all; short responses and pairs take less", duration(total)),
+        (true, false) => format!("at most {} for the stages with a time, more for the others", duration(total)),
+        (false, false) => "times are not known: `train.memory.device_tflops` says how fast the GPU is".to_owned(),
+    };
+    print(&format!("{time}. Nothing was written"));
     Ok(())
 }
 

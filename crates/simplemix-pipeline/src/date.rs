@@ -3,21 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_data::{ChatTemplate, Error as DataError, Watch};
-use simplemix_model::hub;
 use simplemix_rollout::ScorerKind;
 
 use crate::error::{Error, Result};
+use crate::plan::Purpose;
 use crate::pool::PoolSection;
 use crate::settings::PipelineSettings;
 
 /// The settings with the date of the pipeline, where a chat template looks at the date: the one that is set, that of the
 /// pipeline in the output, or today's. Without such a template there is none.
-pub(crate) fn dated(mut settings: PipelineSettings, watch: &mut dyn Watch) -> Result<PipelineSettings> {
+pub(crate) fn dated(
+    mut settings: PipelineSettings,
+    purpose: Purpose,
+    watch: &mut dyn Watch,
+) -> Result<PipelineSettings> {
     if let Some(date) = &settings.template_date {
         ChatTemplate::check_date(date)
             .map_err(|_| Error::setting("template_date", format!("`{date}`"), "a date such as 2026-01-31"))?;
     }
-    if !uses_date(&settings)? {
+    if !uses_date(&settings, purpose)? {
         if let Some(date) = settings.template_date.take() {
             watch.notice(&format!("`template_date` {date} has no effect: no chat template looks at the date"));
         }
@@ -40,17 +44,17 @@ fn kept_date(output: &Path) -> Option<String> {
 
 /// Whether a template of the first model or of a given reward model looks at the date. Models of stages have the first
 /// model's.
-fn uses_date(settings: &PipelineSettings) -> Result<bool> {
+fn uses_date(settings: &PipelineSettings, purpose: Purpose) -> Result<bool> {
     let mut folders: Vec<PathBuf> = Vec::new();
     if let Some(model) = &settings.model {
-        folders.push(hub::resolve(model)?);
+        folders.push(purpose.resolve(model)?);
     }
     for folder in settings.collect.pool.iter().flat_map(PoolSection::folders) {
-        folders.push(hub::resolve(folder)?);
+        folders.push(purpose.resolve(folder)?);
     }
     for scorer in settings.collect.scorer.iter().chain(&settings.evaluate.scorer) {
         if let ScorerKind::RewardModel(reward) = &scorer.kind {
-            folders.push(reward.model.clone());
+            folders.push(purpose.resolve(&reward.model)?);
         }
     }
     for folder in folders {

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_model::{Dtype, ModelConfig};
-use simplemix_rollout::GeneratorSettings;
+use simplemix_rollout::{GeneratorSettings, ScorerKind, ScorerSettings};
 use simplemix_train::{CheckpointSettings, TrainConfig};
 use tch::{Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Job, Stage};
+use crate::settings::PipelineSettings;
 
 /// Expected cost of a stage; none where it is not known.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,18 +33,34 @@ pub(crate) struct Estimator {
     folder: PathBuf,
     model: ModelConfig,
     device: Device,
-    flops: f64,
+    /// Operations a second of all processes together; none where the device is not here and nobody says.
+    flops: Option<f64>,
     pairs: Option<f64>,
 }
 
 impl Estimator {
-    /// Measures the device. `pairs` is the size of the mixture, where the settings set it.
-    pub(crate) fn new(model: &Path, pairs: Option<u64>, device: Device) -> Result<Self> {
+    /// Measures the device, unless it is not here: then `memory.device_tflops` of training stands for its speed. `pairs` of the
+    /// settings is the size of the mixture, where they set it.
+    pub(crate) fn new(model: &Path, settings: &PipelineSettings, device: Device) -> Result<Self> {
         let (folder, model) = (model.to_owned(), ModelConfig::from_folder(model)?);
-        Ok(Self { folder, model, device, flops: measured_flops(device), pairs: pairs.map(|pairs| pairs as f64) })
+        let memory = &settings.train.memory;
+        let one = match memory.device_tflops {
+            Some(tflops) if device.is_cuda() => Some(tflops * 1e12),
+            Some(tflops) => {
+                let expected = "no speed of a GPU for a pipeline on the CPU";
+                return Err(Error::setting("train.memory.device_tflops", tflops, expected));
+            }
+            None if memory.device_gb.is_some() => None,
+            None => Some(measured_flops(device)),
+        };
+        // Processes on one CPU share the cores that were measured.
+        let devices = if device.is_cuda() { settings.parallel.processes as f64 } else { 1.0 };
+        let pairs = settings.mix.settings.size.map(|pairs| pairs as f64);
+        Ok(Self { folder, model, device, flops: one.map(|one| one * devices), pairs })
     }
 
-    pub(crate) fn of(&self, stage: &Stage) -> Estimate {
+    /// Estimate of `stage`, to which the stages before it give a number of `responses`.
+    pub(crate) fn of(&self, stage: &Stage, responses: Option<f64>) -> Estimate {
         match &stage.job {
             Job::Generate(settings, by) => {
                 let Ok(responses) = settings.responses() else { return Estimate::default() };
@@ -57,32 +74,70 @@ impl Estimator {
                 // Keys and values of a batch, with prompts as long as responses.
                 // A folder that a stage will write has a model of the first one's shape.
                 let model = ModelConfig::from_folder(folder).unwrap_or_else(|_| self.model.clone());
-                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * model.cache_bytes(4) as f64;
+                let each = self.weight_bytes();
+                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * model.cache_bytes(each) as f64;
                 let share = DECODING * (rows / 32.0).min(1.0);
                 Estimate {
                     tokens: Some(tokens),
-                    memory: Some(models * 4.0 * model.parameters() as f64 + cache),
-                    seconds: Some(models * self.seconds(&model, 2.0, tokens, share)),
+                    memory: Some(models * each as f64 * model.parameters() as f64 + cache),
+                    seconds: self.seconds(&model, models * 2.0, tokens, share),
                     disk: None,
                 }
             }
+            Job::Score(_, scorers) => self.scoring(scorers, responses),
             Job::Train(config) => self.training(config),
-            Job::Pool(_) | Job::Score(..) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
+            Job::Pool(_) | Job::Pair(_) | Job::Mix(_) | Job::Diverge(..) => Estimate::default(),
             // A moment, beside loading.
             #[cfg(feature = "server")]
-            Job::Yardstick(_) => Estimate { memory: Some(4.0 * self.model.parameters() as f64), ..Estimate::default() },
+            Job::Yardstick(_) => {
+                let memory = Some(self.weight_bytes() as f64 * self.model.parameters() as f64);
+                Estimate { memory, ..Estimate::default() }
+            }
         }
+    }
+
+    /// Rewards of local models: every text has the most tokens that its model reads.
+    fn scoring(&self, scorers: &[ScorerSettings], responses: Option<f64>) -> Estimate {
+        let local = scorers.iter().filter_map(|scorer| match &scorer.kind {
+            ScorerKind::RewardModel(settings) => Some(settings),
+            _ => None,
+        });
+        let mut sum = Estimate::default();
+        for settings in local {
+            // A reward model that a stage will train has the policy's shape.
+            let model = ModelConfig::from_folder(&settings.model).unwrap_or_else(|_| self.model.clone());
+            let tokens = responses.zip(settings.max_length).map(|(texts, each)| texts * each as f64);
+            let seconds = tokens.and_then(|tokens| self.seconds(&model, 2.0, tokens, TRAINING));
+            let memory = self.weight_bytes() as f64 * model.parameters() as f64;
+            sum = Estimate {
+                tokens: tokens.map(|tokens| tokens + sum.tokens.unwrap_or_default()),
+                memory: Some(sum.memory.unwrap_or_default().max(memory)),
+                seconds: seconds.map(|seconds| seconds + sum.seconds.unwrap_or_default()),
+                disk: None,
+            };
+        }
+        sum
+    }
+
+    /// Bytes of a weight in stages that do not train.
+    fn weight_bytes(&self) -> usize {
+        Dtype::Auto.kind(self.device).elt_size_in_bytes()
     }
 
     fn training(&self, config: &TrainConfig) -> Estimate {
         // The stage's own model is the first round's, or one of its shape.
-        let memory = config.memory_bound(&self.folder, self.device).map(|memory| memory.total() as f64).ok();
+        let planned = TrainConfig { model: Some(self.folder.clone()), ..config.clone() };
+        let memory = match config.memory.device_gb {
+            Some(_) => planned.memory_plan(),
+            None => config.memory_bound(&self.folder, self.device),
+        };
+        let memory = memory.map(|memory| memory.total() as f64).ok();
         let pairs = config.max_steps.map(|steps| (steps as usize * config.batch.batch_size) as f64);
         let pairs = pairs.or(self.pairs.map(|pairs| pairs * config.epochs));
         // Every pair has the maximum length, its second response half of it.
         let tokens = pairs.map(|pairs| pairs * 1.5 * config.tokens.max_length as f64);
-        let seconds =
-            tokens.map(|tokens| self.seconds(&self.model, 6.0 + 2.0 / config.epochs.max(1.0), tokens, TRAINING));
+        let operations = 6.0 + 2.0 / config.epochs.max(1.0);
+        let seconds = tokens.and_then(|tokens| self.seconds(&self.model, operations, tokens, TRAINING));
         Estimate { tokens, memory, seconds, disk: Some(self.disk(config)) }
     }
 
@@ -97,8 +152,8 @@ impl Estimator {
     }
 
     /// Seconds for `tokens` through `model`, at a number of operations for each weight and a share of the speed.
-    fn seconds(&self, model: &ModelConfig, operations: f64, tokens: f64, share: f64) -> f64 {
-        operations * model.parameters() as f64 * tokens / (self.flops * share)
+    fn seconds(&self, model: &ModelConfig, operations: f64, tokens: f64, share: f64) -> Option<f64> {
+        self.flops.map(|flops| operations * model.parameters() as f64 * tokens / (flops * share))
     }
 }
 

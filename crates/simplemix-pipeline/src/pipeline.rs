@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use simplemix_data::Watch;
 use simplemix_files::secret::storable;
-use simplemix_model::Gpus;
+use simplemix_model::{DeviceChoice, Gpus};
 use tch::Device;
 
 use crate::date::dated;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::estimate::{Estimate, Estimator};
 use crate::execute;
 use crate::page;
-use crate::plan::{Hashes, Plan, Stage};
+use crate::plan::{Hashes, Job, Plan, Purpose, Stage};
 use crate::ranks::Ranks;
 use crate::settings::{PipelineSettings, needed};
 use crate::stage::Done;
@@ -24,6 +24,7 @@ pub struct Pipeline {
     settings: PipelineSettings,
     plan: Plan,
     device: Device,
+    purpose: Purpose,
 }
 
 /// A stage that is done, as it is reported while the pipeline runs.
@@ -51,18 +52,39 @@ impl Pipeline {
         Self::open_sharing(settings, &mut Hashes::default(), watch)
     }
 
+    /// As [`Pipeline::open`], for [`Pipeline::stages`] and [`Pipeline::estimate`] alone: models need their configuration and no
+    /// weights, and with `train.memory.device_gb` the GPUs of the settings need not be here.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`].
+    pub fn look(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
+        Self::planned(settings, Purpose::Look, &mut Hashes::default(), watch)
+    }
+
     /// As [`Pipeline::open`], with the hashes of files that were read for other pipelines.
     pub(crate) fn open_sharing(settings: PipelineSettings, hashes: &mut Hashes, watch: &mut dyn Watch) -> Result<Self> {
+        Self::planned(settings, Purpose::Run, hashes, watch)
+    }
+
+    fn planned(
+        settings: PipelineSettings,
+        purpose: Purpose,
+        hashes: &mut Hashes,
+        watch: &mut dyn Watch,
+    ) -> Result<Self> {
         settings.check()?;
-        let device = match settings.parallel.processes {
-            1 => settings.device.open(),
+        let device = match (settings.device, settings.parallel.processes) {
+            (DeviceChoice::Cuda(number), _) if purpose == Purpose::Look && settings.train.memory.device_gb.is_some() => {
+                Ok(Device::Cuda(number))
+            }
+            (device, 1) => device.open(),
             // This process holds no memory of a GPU, which those of the stages need.
-            _ => settings.device.among(&Gpus::here()),
+            (device, _) => device.among(&Gpus::here()),
         };
         let device = device.map_err(simplemix_model::Error::from)?;
-        let settings = dated(settings, watch)?;
-        let plan = Plan::new(&settings, device, hashes, watch)?;
-        Ok(Self { settings, plan, device })
+        let settings = dated(settings, purpose, watch)?;
+        let plan = Plan::new(&settings, device, purpose, hashes, watch)?;
+        Ok(Self { settings, plan, device, purpose })
     }
 
     /// Device that the models run on.
@@ -108,9 +130,22 @@ impl Pipeline {
     pub fn estimate(&self) -> Result<Vec<Estimate>> {
         let model = needed("model", self.settings.model.as_deref(), "a model folder")?;
         let model = simplemix_model::hub::resolve_without_weights(model)?;
-        let estimator = Estimator::new(&model, self.settings.mix.settings.size, self.device)?;
-        let stages = self.plan.stages.iter();
-        Ok(stages.map(|stage| if stage.done().is_some() { Estimate::default() } else { estimator.of(stage) }).collect())
+        let estimator = Estimator::new(&model, &self.settings, self.device)?;
+        let estimate = |stage: &Stage| match stage.done() {
+            Some(_) => Estimate::default(),
+            None => estimator.of(stage, self.responses_before(stage)),
+        };
+        Ok(self.plan.stages.iter().map(estimate).collect())
+    }
+
+    /// Responses that the stages before `stage` give it, as many as are asked for.
+    fn responses_before(&self, stage: &Stage) -> Option<f64> {
+        let of = |&at: &usize| match &self.plan.stages[at].job {
+            Job::Generate(settings, _) => settings.responses().ok().map(|responses| responses as f64),
+            Job::Pool(_) => self.responses_before(&self.plan.stages[at]),
+            _ => None,
+        };
+        stage.after.iter().map(of).sum()
     }
 
     /// Does all stages that are not done, and writes settings, summary and report to the output.
@@ -153,6 +188,9 @@ impl Pipeline {
         watch: &mut dyn Watch,
         finished: &mut dyn FnMut(&Finished<'_>),
     ) -> Result<Summary> {
+        if self.purpose == Purpose::Look {
+            return Err(Error::setting("pipeline", "opened by `Pipeline::look`", "one that `Pipeline::open` has opened, to run"));
+        }
         let output = self.output();
         simplemix_files::create_dir_all(output)?;
         simplemix_files::write(output.join(PipelineSettings::FILE), storable(&self.settings.to_toml()?))?;

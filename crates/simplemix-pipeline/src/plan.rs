@@ -119,6 +119,7 @@ pub(crate) struct Planner<'a> {
     pub(crate) config: &'a PipelineSettings,
     /// Device that the models run on.
     device: Device,
+    purpose: Purpose,
     stages: Vec<Stage>,
     root: PathBuf,
     hashes: &'a mut Hashes,
@@ -128,6 +129,32 @@ pub(crate) struct Planner<'a> {
     /// Files of the pool's other models that sample, once they are planned.
     others: Option<Vec<pool::Member>>,
     watch: &'a mut dyn Watch,
+}
+
+/// Reason for which stages are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be run.
+    Run,
+    /// To be looked at: models need no weights.
+    Look,
+}
+
+impl Purpose {
+    /// Folder of a model, of which a look needs no weights.
+    pub(crate) fn resolve(self, model: &Path) -> Result<PathBuf> {
+        Ok(match self {
+            Self::Run => hub::resolve(model)?,
+            Self::Look => hub::resolve_without_weights(model)?,
+        })
+    }
+}
+
+/// Whether a folder has a model's configuration alone.
+fn has_no_weights(folder: &Path) -> bool {
+    let is_weights = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|end| end == "safetensors");
+    let entries = || std::fs::read_dir(folder).into_iter().flatten().flatten();
+    folder.join("config.json").is_file() && !entries().any(is_weights)
 }
 
 /// Hashes of files and model folders that were read, which plans of one sweep share.
@@ -155,15 +182,17 @@ impl Plan {
     pub(crate) fn new(
         config: &PipelineSettings,
         device: Device,
+        purpose: Purpose,
         hashes: &mut Hashes,
         watch: &mut dyn Watch,
     ) -> Result<Self> {
         let output = needed("output", config.output.as_deref(), "a folder")?;
-        let first = hub::resolve(needed("model", config.model.as_deref(), "a model folder")?)?;
+        let first = purpose.resolve(needed("model", config.model.as_deref(), "a model folder")?)?;
         let root = config.stages.clone().unwrap_or_else(|| output.join("stages"));
         let mut planner = Planner {
             config,
             device,
+            purpose,
             stages: Vec::new(),
             root,
             hashes,
@@ -245,7 +274,9 @@ impl Planner<'_> {
         if let Some(known) = self.hashes.get(path) {
             return Ok(known.clone());
         }
-        let hash = if path.join("config.json").is_file() {
+        let hash = if self.purpose == Purpose::Look && has_no_weights(path) {
+            hash_files([path.join("config.json")])?
+        } else if path.join("config.json").is_file() {
             hash_model_folder(path)?
         } else {
             hash_files(files(path, self.watch)?)?
@@ -544,7 +575,12 @@ impl Planner<'_> {
         };
         let PipelineSettings { template_date: date, device, .. } = self.config;
         let prepared = |scorer: ScorerSettings| scorer.with_date(date.clone()).with_device(*device);
-        let scorers: Vec<ScorerSettings> = scorers.into_iter().map(prepared).collect();
+        let mut scorers: Vec<ScorerSettings> = scorers.into_iter().map(prepared).collect();
+        for scorer in &mut scorers {
+            if let ScorerKind::RewardModel(settings) = &mut scorer.kind {
+                settings.model = self.purpose.resolve(&settings.model)?;
+            }
+        }
         let mut material = json!([scorers, with_references]);
         for (at, scorer) in scorers.iter().enumerate() {
             if let ScorerKind::RewardModel(settings) = &scorer.kind {

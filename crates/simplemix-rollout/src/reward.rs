@@ -16,7 +16,7 @@ use crate::together::{Part, by_group};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardSettings {
-    /// Model folder of a `*ForSequenceClassification` with one label.
+    /// Model folder of a `*ForSequenceClassification` with one label, or its id on the hub.
     pub model: PathBuf,
     /// Longest prompt and response together, in tokens. Longer ones are cut at their end.
     #[serde(default = "max_length")]
@@ -78,7 +78,7 @@ pub struct RewardScorer {
 }
 
 impl RewardScorer {
-    /// Loads a model folder.
+    /// Loads a model folder, or a model of the hub.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Data`] or [`Error::Model`] with the setting or the file that cannot be used.
@@ -88,6 +88,7 @@ impl RewardScorer {
                 return Err(Error::Setting { key, found: "0".into(), expected: "at least 1" });
             }
         }
+        let settings = RewardSettings { model: simplemix_model::hub::resolve(&settings.model)?, ..settings };
         let device = settings.device.open().map_err(simplemix_model::Error::from)?;
         let kind = settings.dtype.kind(device);
         let tokenizer = settings.tokenizer()?;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use simplemix_model::hub;
 #[cfg(feature = "server")]
 use simplemix_rollout::ServerSettings;
 use simplemix_rollout::{GeneratorSettings, LocalSettings, PoolMember, PoolSettings, PoolShare, Quota, SamplingConfig};
@@ -97,7 +96,7 @@ impl Planner<'_> {
             return Ok((GeneratorSettings::Server(servers.clone().map(named)), places));
         }
         let path: PathBuf =
-            hub::resolve(needed("collect.pool.model.model", model.model.as_deref(), "a model folder")?)?;
+            self.purpose.resolve(needed("collect.pool.model.model", model.model.as_deref(), "a model folder")?)?;
         let mut settings = LocalSettings::new(&path);
         settings.batch_rows = self.config.collect.batch_rows;
         settings.device = self.config.device;

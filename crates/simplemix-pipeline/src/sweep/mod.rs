@@ -42,7 +42,7 @@ use self::watching::ToldOnce;
 use crate::date::dated;
 use crate::error::{Error, Result};
 use crate::pipeline::{Finished, Pipeline};
-use crate::plan::{Hashes, Stage};
+use crate::plan::{Hashes, Purpose, Stage};
 use crate::ranks::Ranks;
 use crate::settings::{PipelineSettings, needed};
 use crate::summary::{Grades, Summary};
@@ -101,7 +101,7 @@ impl Sweep {
         let output = needed("output", base.output.as_deref(), "a folder")?.to_owned();
         let mut watch = ToldOnce::new(watch);
         // One date for all runs, whenever they are done.
-        let date = dated(base.clone(), &mut watch)?.template_date;
+        let date = dated(base.clone(), Purpose::Run, &mut watch)?.template_date;
         let stages = base.stages.clone().unwrap_or_else(|| output.join("stages"));
         let runs = grid::runs(&settings.vary, &output.join("runs"))?;
         let mut hashes = Hashes::default();

@@ -118,6 +118,9 @@ section! {
         /// Memory of a GPU that the run plans with, for tokens and logits at a time; if not set, what is free there. `--dry-run` takes it
         /// for a GPU that this machine does not have.
         device_gb: Option<f64> = None, in above(0.0), unit "GB";
+        /// Speed of a GPU that this machine does not have, in matrix products of bf16, by which `simplemix run --dry-run` tells time:
+        /// 312 is the data sheet's peak of an A100, 989 that of an H100.
+        device_tflops: Option<f64> = None, in above(0.0), unit "TFLOP/s";
         /// Recompute activations in the backward pass: far less memory, a third more time.
         activation_checkpointing: bool = false, was "activation_checkpointing";
         /// Run the prompt of a pair through the model once for both responses.
