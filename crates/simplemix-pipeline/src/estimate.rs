@@ -106,7 +106,7 @@ impl Estimator {
         for settings in local {
             // A reward model that a stage will train has the policy's shape.
             let model = ModelConfig::from_folder(&settings.model).unwrap_or_else(|_| self.model.clone());
-            let tokens = responses.zip(settings.max_length).map(|(texts, each)| texts * each as f64);
+            let tokens = responses.map(|texts| texts * settings.max_length as f64);
             let seconds = tokens.and_then(|tokens| self.seconds(&model, 2.0, tokens, TRAINING));
             let memory = self.weight_bytes() as f64 * model.parameters() as f64;
             sum = Estimate {
