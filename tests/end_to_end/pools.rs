@@ -123,6 +123,10 @@ fn delta_learning_needs_two_models_and_no_score() {
     assert_eq!(stage_names(&again), ["sample-strong", "pool", "pair", "mix", "train"]);
     let of_file = simplemix_data::read_pairs(file(&dir, &again, "pair", "pairs.parquet"), &Default::default()).unwrap();
     assert_eq!(of_file.len(), pairs.len());
+    // Models that are near each other, here one twice, sample by seeds of their own: by one seed no pair would differ.
+    let twice = ["--pool", "strong=strong", "--pool", "weak=strong"];
+    run(&dir, &[&["--preset", "delta", "--output", "twice"], &twice[..], &plain].concat());
+    assert!(report(&summary(&dir, "twice"), "pair")["pairs"].as_u64().unwrap() >= 8);
 }
 
 #[test]

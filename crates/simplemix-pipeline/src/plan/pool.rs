@@ -76,8 +76,9 @@ impl Planner<'_> {
         }
         let mut others = Vec::new();
         for model in pool.models.iter().filter(|model| model.samples()) {
-            let (name, sampling) =
-                (needed("collect.pool.model.name", model.name.as_deref(), "a name")?, self.sampling(1));
+            let name = needed("collect.pool.model.name", model.name.as_deref(), "a name")?;
+            let sampling = self.sampling(1);
+            let sampling = SamplingConfig { seed: own_seed(sampling.seed, name), ..sampling };
             let (by, inputs) = self.generator(name, model)?;
             let stage = format!("sample-{}", name.replace(|c: char| !(c.is_alphanumeric() || "-._".contains(c)), "_"));
             others.push(self.sampled(pool, ready, (stage, name), sampling, by, inputs)?);
@@ -140,6 +141,15 @@ impl Planner<'_> {
             seed: self.seed_of(pool),
         })
     }
+}
+
+/// Seed of a model of the pool: by one seed, models that are near each other, such as checkpoints of one training, would sample the
+/// same responses. It follows from the name, so that another model in the pool changes nothing.
+fn own_seed(seed: u64, name: &str) -> u64 {
+    let hash = blake3::hash(name.as_bytes());
+    let [a, b, c, d, ..] = *hash.as_bytes();
+    // Of 32 bits, since servers take seeds of 63.
+    seed.wrapping_add(u64::from(u32::from_le_bytes([a, b, c, d])))
 }
 
 /// Quotas as texts.
