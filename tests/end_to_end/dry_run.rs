@@ -184,7 +184,7 @@ fn the_papers_setting_is_planned_from_configurations() {
     assert_eq!([train[2].as_str(), train[4].as_str()], ["187.8 M", "2.2 h"]);
     let memory: f64 = train[3].strip_suffix(" GB").unwrap().parse().unwrap();
     assert!((20.0..60.0).contains(&memory), "{said}");
-    assert!(said.contains("at most 12.3 h for the stages with a time"), "{said}");
+    assert!(said.contains("at most 12.4 h for the stages with a time"), "{said}");
     assert!(!dir.path("runs").exists());
     // Without a speed no time is told: this machine's says nothing of a GPU.
     let small = ["run", "--preset", "off-policy", "--size", "64", "--device", "cuda", "--output", "runs/small", "--dry-run"];
