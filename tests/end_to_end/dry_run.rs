@@ -163,7 +163,8 @@ fn the_papers_setting_is_planned_from_configurations() {
         std::fs::create_dir(dir.path(name)).unwrap();
         dir.write(&format!("{name}/config.json"), config.to_string());
     }
-    let row = |i: usize| json!({ "prompt": format!("What is {i}?"), "chosen": "A number.", "rejected": "No." }).to_string();
+    let row =
+        |i: usize| json!({ "prompt": format!("What is {i}?"), "chosen": "A number.", "rejected": "No." }).to_string();
     dir.write("uf.jsonl", (0..61_135).map(row).collect::<Vec<_>>().join("\n"));
     let paper = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/reproduction/paper.toml");
     let scorer = "collect.scorer=[{kind='reward-model',model='27b',max_length=4096}]";
@@ -187,7 +188,8 @@ fn the_papers_setting_is_planned_from_configurations() {
     assert!(said.contains("at most 12.4 h for the stages with a time"), "{said}");
     assert!(!dir.path("runs").exists());
     // Without a speed no time is told: this machine's says nothing of a GPU.
-    let small = ["run", "--preset", "off-policy", "--size", "64", "--device", "cuda", "--output", "runs/small", "--dry-run"];
+    let small =
+        ["run", "--preset", "off-policy", "--size", "64", "--device", "cuda", "--output", "runs/small", "--dry-run"];
     let (said, ..) = watched(&dir, &[&small[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
     assert!(said.contains("times are not known: `train.memory.device_tflops`"), "{said}");
     assert!(said.contains("train needs ") && said.contains("GB: more than the device has"), "{said}");

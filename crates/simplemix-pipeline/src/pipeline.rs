@@ -74,7 +74,9 @@ impl Pipeline {
     ) -> Result<Self> {
         settings.check()?;
         let device = match (settings.device, settings.parallel.processes) {
-            (DeviceChoice::Cuda(number), _) if purpose == Purpose::Look && settings.train.memory.device_gb.is_some() => {
+            (DeviceChoice::Cuda(number), _)
+                if purpose == Purpose::Look && settings.train.memory.device_gb.is_some() =>
+            {
                 Ok(Device::Cuda(number))
             }
             (device, 1) => device.open(),
@@ -189,7 +191,11 @@ impl Pipeline {
         finished: &mut dyn FnMut(&Finished<'_>),
     ) -> Result<Summary> {
         if self.purpose == Purpose::Look {
-            return Err(Error::setting("pipeline", "opened by `Pipeline::look`", "one that `Pipeline::open` has opened, to run"));
+            return Err(Error::setting(
+                "pipeline",
+                "opened by `Pipeline::look`",
+                "one that `Pipeline::open` has opened, to run",
+            ));
         }
         let output = self.output();
         simplemix_files::create_dir_all(output)?;
