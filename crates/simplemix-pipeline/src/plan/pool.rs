@@ -148,7 +148,7 @@ impl Planner<'_> {
 fn own_seed(seed: u64, name: &str) -> u64 {
     let hash = blake3::hash(name.as_bytes());
     let [a, b, c, d, ..] = *hash.as_bytes();
-    // Of 32 bits, since servers take seeds of 63.
+    // 32 bits of it, since servers take seeds of 63.
     seed.wrapping_add(u64::from(u32::from_le_bytes([a, b, c, d])))
 }
 
