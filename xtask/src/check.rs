@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::checkout::Checkout;
 use crate::features::{self, Beside};
 use crate::libtorch::{self, Kind};
-use crate::{api, cargo, layers, licences, now, package, say, words, workspace};
+use crate::{api, cargo, layers, licences, now, package, say, wheel, words, workspace};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,13 +40,15 @@ pub(crate) enum Step {
     Test,
     /// The example of the main job, on a small random model
     Demo,
+    /// The Python package: the wheel is built, installed in an empty environment, and tested there (needs no set-up)
+    Wheel,
     /// The checks of a GPU (examples/gpu_check), on the CPU
     Device,
 }
 
 impl Step {
     fn needs_libtorch(self) -> bool {
-        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words)
+        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words | Self::Wheel)
     }
 
     /// Whether the step runs when none is named.
@@ -66,6 +68,7 @@ impl Step {
             Self::Words => return words::check(checkout),
             Self::Features => return features::check(checkout, Beside::SameFeatures),
             Self::Package => return package::check(checkout),
+            Self::Wheel => return wheel::check(checkout),
             Self::Api => return api::check(checkout),
             Self::Alone => return features::check(checkout, Beside::Nothing),
             Self::Fmt => command.args(["fmt", "--all", "--check"]),

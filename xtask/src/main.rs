@@ -25,6 +25,7 @@ mod page;
 mod python;
 mod sbom;
 mod source;
+mod wheel;
 mod words;
 mod workspace;
 
@@ -98,6 +99,12 @@ enum Command {
     Chaos(chaos::Args),
     /// Make a folder and a .tar.gz of `simplemix` that run anywhere on this platform
     Dist,
+    /// Build the Python package into target/wheels: a wheel for Python 3.10 and later, and a source archive
+    Wheel {
+        /// Also run its tests with torch, accelerate and TRL, the newest release and the one before (several GB)
+        #[arg(long)]
+        peers: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -140,6 +147,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Audit { db } => check::audit(&checkout, db.as_deref()),
         Command::Chaos(args) => chaos::run(&checkout, &args),
         Command::Dist => dist::run(&checkout),
+        Command::Wheel { peers } => wheel::run(&checkout, peers),
     }
 }
 

@@ -63,7 +63,12 @@ impl Python {
         Ok(python)
     }
 
-    fn command(&self) -> Command {
+    /// Version in short, such as 3.12.
+    pub(crate) fn version(&self) -> String {
+        format!("{}.{}", self.version.0, self.version.1)
+    }
+
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(self.program);
         // Set by users to keep `pip install` off the system; nothing is installed here.
         command.env("PIP_REQUIRE_VIRTUALENV", "0").env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
