@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._files import Conversion, Summary, convert, inspect, read_pairs
 from ._interleave import interleave_datasets
-from ._mixture import At, Mixture, Plan, PlannedSource, Promise, hand_over, verify
+from ._mixture import At, Mixture, Plan, PlannedSource, Promise, hand_over, mix_files, verify
 from ._native import Error, __version__
 from ._table import Table
 
@@ -51,6 +51,7 @@ __all__ = [
     "hand_over",
     "inspect",
     "interleave_datasets",
+    "mix_files",
     "read_pairs",
     "torch",
     "track",

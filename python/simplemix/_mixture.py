@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import numbers
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
@@ -419,25 +420,120 @@ def _restore(names: list[str], pickled: list[tuple[object, str | None]], config:
     return mixture
 
 
-def verify(receipt: Mapping[str, Any] | str | os.PathLike[str], data: object) -> int:
-    """Checks that `data` holds the rows that a receipt of `Mixture.receipt` was made of. Returns their number.
+def mix_files(
+    sources: Mapping[str, str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    weights: Mapping[str, Weight] | None = None,
+    *,
+    seed: int,
+    total: int | None = None,
+    total_tokens: int | None = None,
+    batch: int | None = None,
+    shares: str = "exact",
+    order: str = "interleaved",
+    rows: str = "shuffled",
+    exhaustion: str = "refuse",
+    epochs: int | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    routing: Mapping[str, Any] | None = None,
+    prompts: str = "any",
+    messages: bool = False,
+    max_length_difference: int | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    memory: int = 256,
+    ranks: int = 1,
+    report: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Mixes files into one file, as `simplemix mix` does, in bounded memory. Returns the plan, the promise and what was achieved.
+
+    Args:
+        sources: Name -> file, folder of shards or pattern, of any schema that `read_pairs` knows.
+        output: File to write: .parquet, .arrow or .jsonl. It appears whole or not at all.
+        weights: As for `Mixture`, like `seed` to `routing`; tokens are counted here.
+        prompts: Treatment of prompts that several sources have: `any`, `disjoint`, `adjacent`, `apart` or `crossed`.
+        messages: Whether bare text becomes messages.
+        max_length_difference: Largest difference between the lengths of a pair's responses; others are left out and counted.
+        tokenizer: Model folder whose tokenizer counts lengths; without one they are in bytes.
+        memory: Megabytes of rows held in memory; rows beyond go to a temporary file beside the output.
+        ranks: Number of processes that will train on it, for the report.
+        report: Receipt to write, which `verify` checks.
+        overwrite: Whether to write output and receipt anew if they exist.
+
+    Raises:
+        Error: Settings that do not go together, or files that cannot be used.
+    """
+    if shares not in _SHARES:
+        raise _native.Error(f"`shares` is `{shares}`, expected {', '.join(_SHARES)}")
+    if epochs is not None and exhaustion != "refuse":
+        raise _native.Error(f"`epochs` is {epochs} beside exhaustion=`{exhaustion}`, expected only one of the two")
+    for path in (output, report):
+        if path is not None and os.path.exists(path) and not overwrite:
+            raise _native.Error(f"{os.fspath(path)} exists; give overwrite=True to write it anew")
+    names = [str(name) for name in sources]
+    _check_names("weights", weights, names)
+    of_sources = []
+    for name, value in zip(names, sources.values(), strict=True):
+        if not isinstance(value, (str, os.PathLike)):
+            raise TypeError(f"source `{name}` is a {type(value).__name__}, expected a path; Mixture takes tables")
+        weight = None if weights is None or name not in weights else _weight(name, weights[name])
+        of_sources.append({"name": name, "path": os.fspath(value), **({} if weight is None else {"weight": weight})})
+    settings = {
+        "source": of_sources,
+        "output": os.fspath(output),
+        "seed": _whole("seed", seed),
+        "size": None if total is None else _whole("total", total),
+        "size_tokens": None if total_tokens is None else _whole("total_tokens", total_tokens),
+        "batch": None if batch is None else _whole("batch", batch),
+        "shares": _SHARES[shares],
+        "order": order,
+        "rows": rows,
+        "exhaustion": exhaustion if epochs is None else {"repeat": {"epochs": _whole("epochs", epochs)}},
+        "schedule": None if schedule is None else _schedule(schedule, names),
+        "routing": None if routing is None else _plain(routing),
+        "prompts": prompts,
+        "messages": messages,
+        "max_length_difference": None if max_length_difference is None else _whole("max_length_difference", max_length_difference),
+        "tokenizer": None if tokenizer is None else os.fspath(tokenizer),
+        "memory": _whole("memory", memory),
+        "ranks": _whole("ranks", ranks),
+        "report": None if report is None else os.fspath(report),
+    }
+    done, notices = json.loads(_native.mix_files(json.dumps(settings)))
+    for notice in notices:
+        warnings.warn(notice, UserWarning, stacklevel=2)
+    report_of: dict[str, Any] = done
+    return report_of
+
+
+def verify(receipt: Mapping[str, Any] | str | os.PathLike[str], data: object = None) -> int:
+    """Checks a receipt: that `data` holds the rows of one of `Mixture.receipt`, or that the files of one of `mix_files` or `simplemix mix`
+    are what they were and give the same bytes. Returns the number of pairs.
 
     Args:
         receipt: The receipt, or the path of a JSON file of it.
-        data: A `datasets.Dataset`, an Arrow table, or a file, with the columns of the mixture in their order.
+        data: A `datasets.Dataset`, an Arrow table, or a file, with the columns of the mixture in their order; none for a receipt of files.
 
     Raises:
-        Error: The rows are others.
+        Error: The rows or files are others.
     """
     if isinstance(receipt, (str, os.PathLike)):
-        with open(receipt, encoding="utf-8") as file:
+        path = os.fspath(receipt)
+        with open(path, encoding="utf-8") as file:
             receipt = json.load(file)
+        if isinstance(receipt, Mapping) and "output_blake3" in receipt:
+            if data is not None:
+                raise _native.Error(f"{path} is a receipt of files, expected no `data` beside it")
+            pairs: int = json.loads(_native.verify_files(path))["pairs"]
+            return pairs
+    if data is None:
+        raise _native.Error("the receipt is one of rows, expected `data` to compare with it")
     if not isinstance(receipt, Mapping) or not isinstance(expected := receipt.get("blake3"), str):
         raise _native.Error("the receipt has no `blake3`, expected one of Mixture.receipt()")
     table = _sources.whole(data)
-    found, pairs = table.blake3(), receipt["achieved"]["pairs"]
-    if len(table) != pairs:
-        raise _native.Error(f"{len(table)} rows were found, expected the {pairs} of the receipt")
+    found, planned = table.blake3(), receipt["achieved"]["pairs"]
+    if len(table) != planned:
+        raise _native.Error(f"{len(table)} rows were found, expected the {planned} of the receipt")
     if found != expected:
         raise _native.Error(f"the rows have the blake3 {found}, expected {expected}: a value, a column or the order is another")
     return len(table)

@@ -64,6 +64,12 @@ macro_rules! from_errors {
 
 from_errors!(simplemix_mix::Error, simplemix_data::Error, simplemix_eval::Error, arrow::error::ArrowError);
 
+impl From<simplemix_blend::Error> for Failure {
+    fn from(error: simplemix_blend::Error) -> Self {
+        if error.is_interrupted() { Self::Interrupted(None) } else { Self::of(&error) }
+    }
+}
+
 impl From<PyErr> for Failure {
     fn from(error: PyErr) -> Self {
         Self::Python(error)

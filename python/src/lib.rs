@@ -6,6 +6,7 @@
 #![expect(clippy::missing_errors_doc, reason = "errors become Python's, and the package documents them")]
 
 mod alpaca;
+mod blend;
 mod capsule;
 mod cell;
 mod columns;
@@ -33,6 +34,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(read::read_pairs, module)?)?;
     module.add_function(wrap_pyfunction!(read::inspect, module)?)?;
     module.add_function(wrap_pyfunction!(read::convert, module)?)?;
+    module.add_function(wrap_pyfunction!(blend::mix_files, module)?)?;
+    module.add_function(wrap_pyfunction!(blend::verify_files, module)?)?;
     module.add_function(wrap_pyfunction!(alpaca::win_rates, module)?)?;
     Ok(())
 }

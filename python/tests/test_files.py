@@ -99,3 +99,29 @@ def test_paths_are_sources(tmp_path: Path) -> None:
     tables = {"off": off, "on": sm.Table.from_rows(plain("on", 4))}
     with pytest.raises(sm.Error, match="sources are files and tables"):
         sm.Mixture(tables, seed=1)
+
+
+def test_files_are_mixed_as_the_program_does(tmp_path: Path) -> None:
+    off, on = write(tmp_path / "off.jsonl", plain("off", 40)), write(tmp_path / "on.jsonl", plain("on", 30))
+    out, receipt = tmp_path / "mix.parquet", tmp_path / "mix.json"
+    weights = {"off": "2/3", "on": "1/3"}
+    done = sm.mix_files({"off": off, "on": on}, out, weights, total=45, seed=5, batch=9, report=receipt)
+    assert [(source["name"], source["tally" if "tally" in source else "pairs"]) for source in done["achieved"]["sources"]] == [("off", 30), ("on", 15)]
+    data = datasets.Dataset.from_parquet(str(out))
+    # The mixture of the same files in memory has the same rows.
+    mix = sm.Mixture({"off": off, "on": on}, weights, total=45, seed=5, batch=9)
+    assert mix.verify(data) == 45 and data["prompt"][:] == [row["prompt"] for row in mix]
+    assert sm.verify(receipt) == 45
+    with pytest.raises(sm.Error, match="expected no `data` beside it"):
+        sm.verify(receipt, data)
+    with pytest.raises(sm.Error, match="expected `data` to compare with it"):
+        sm.verify(mix.receipt())
+    with pytest.raises(sm.Error, match="exists; give overwrite=True"):
+        sm.mix_files({"off": off}, out, seed=1)
+    with pytest.raises(sm.Error, match="source `on` has 30 rows, but the mixture needs 100"):
+        sm.mix_files({"off": off, "on": on}, tmp_path / "b.parquet", {"off": 0, "on": 1}, total=100, seed=1)
+    with pytest.raises(TypeError, match="expected a path; Mixture takes tables"):
+        sm.mix_files({"off": sm.Table.from_rows([{"x": 1}])}, tmp_path / "b.parquet", seed=1)  # type: ignore[dict-item]
+    write(on, plain("on", 31))
+    with pytest.raises(sm.Error, match="source `on` has changed"):
+        sm.verify(receipt)

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cache::{self, Cache};
+use crate::cache::Cache;
 use crate::checkout::{self, Checkout};
 use crate::python::Python;
 use crate::{cargo, now, say};
@@ -77,6 +77,10 @@ pub(crate) fn run(checkout: &Checkout, peers: bool) -> Result<ExitCode> {
 /// # Errors
 /// There is no Python with pip, or an environment cannot be made.
 pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
+    let mut fmt = cargo::cargo(checkout);
+    if !cargo::status(fmt.args(["fmt", "--check", "--manifest-path", "python/Cargo.toml"]))?.success() {
+        return Ok(false);
+    }
     let Some(wheel) = build(checkout)? else { return Ok(false) };
     let empty = environment(checkout, "empty", &[])?;
     empty.install(&wheel)?;
@@ -97,8 +101,9 @@ pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
     let mypy = venv
         .passes(checkout, &["-m", "mypy", "--strict", "--ignore-missing-imports", "--no-warn-unused-ignores", &site])?;
     let project = checkout.root().join("python/pyproject.toml");
-    let pyright = ["-m", "pyright", "--project", &project.to_string_lossy(), "--pythonpath", &venv.python.to_string_lossy()]
-        .map(str::to_owned);
+    let pyright =
+        ["-m", "pyright", "--project", &project.to_string_lossy(), "--pythonpath", &venv.python.to_string_lossy()]
+            .map(str::to_owned);
     let pyright = venv.passes(checkout, &pyright.each_ref().map(String::as_str))?;
     Ok(tests && mypy && pyright)
 }
