@@ -135,18 +135,20 @@ def save(path, rows, seed):
     """Pairs of 1.2 kB, as `datasets` keeps them."""
     import datasets
     import numpy
+    import pyarrow as pa
+
+    rng = numpy.random.default_rng(seed)
+    words = numpy.array(["model", "answer", "question", "number", "sum", "robot", "star", "story", "rain", "because", "is"])
+    pools = [[" ".join(words[rng.integers(0, len(words), length)]) for _ in range(1000)] for length in (30, 100, 90)]
 
     def batches():
-        rng = numpy.random.default_rng(seed)
-        words = numpy.array(["model", "answer", "question", "number", "sum", "robot", "star", "story", "rain", "because", "is"])
         for start in range(0, rows, 10_000):
-            for i in range(start, min(start + 10_000, rows)):
-                texts = (" ".join(words[rng.integers(0, len(words), length)]) for length in (30, 100, 90))
-                prompt, chosen, rejected = texts
-                yield {"prompt": f"{i} {prompt}", "chosen": chosen, "rejected": rejected}
+            count = min(10_000, rows - start)
+            columns = ([f"{start + i} {pool[pick]}" for i, pick in enumerate(rng.integers(0, 1000, count))] for pool in pools)
+            yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], ["prompt", "chosen", "rejected"])
 
-    with tempfile.TemporaryDirectory() as cache:
-        datasets.Dataset.from_generator(batches, cache_dir=cache).save_to_disk(path)
+    table = pa.Table.from_batches(batches())
+    datasets.Dataset(datasets.table.InMemoryTable(table)).save_to_disk(path)
 
 
 def data(rows):

@@ -40,6 +40,9 @@ const PEERS: &[&str] = &[
     "transformers==5.24.0",
 ];
 
+/// Trackers that the tests of `--peers` send a run to.
+const TRACKERS: &[&str] = &["mlflow==3.17.2", "pytest==9.2.0", "trackio==0.43.0", "wandb==0.31.0"];
+
 /// Releases of TRL, newest first.
 const TRL: [&str; 2] = ["trl==1.16.0", "trl==1.15.0"];
 
@@ -49,7 +52,7 @@ const GLIBC: &str = "manylinux_2_28";
 /// Most bytes of the wheel.
 const MOST_BYTES: u64 = 15 << 20;
 
-/// Builds the wheel and the source archive into `target/wheels`; with `peers`, also runs the tests with torch and TRL.
+/// Builds the wheel and the source archive into `target/wheels`; with `peers`, also runs the tests with torch, TRL and trackers.
 ///
 /// # Errors
 /// There is no Python with pip, or an environment cannot be made.
@@ -67,6 +70,12 @@ pub(crate) fn run(checkout: &Checkout, peers: bool) -> Result<ExitCode> {
             if !venv.tests(checkout, "python/tests/peers", &[])? {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        say("\n=== with trackers");
+        let venv = environment(checkout, "trackers", TRACKERS)?;
+        venv.install(&wheel)?;
+        if !venv.tests(checkout, "python/tests/peers/test_trackers.py", &[])? {
+            return Ok(ExitCode::FAILURE);
         }
     }
     Ok(ExitCode::SUCCESS)

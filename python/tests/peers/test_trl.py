@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +179,24 @@ def test_another_trl_is_refused_by_name(tmp_path: Path) -> None:
 def test_the_default_strategy_loses_the_order(tmp_path: Path) -> None:
     made = train(tmp_path, mixture().to_dataset(), train_sampling_strategy="random")
     assert made.seen != [[mixture().at(i).source for i in range(start, start + 8)] for start in range(0, 32, 8)]
+
+
+def test_two_processes_see_the_batches_of_the_mixture(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    logs = json.loads((tmp_path / "logs.json").read_text())
+    assert [(line["pairs@off"], line["pairs@on"]) for line in logs] == [(6, 2)] * 4
+    # Each process has half of each batch, and the figures are those of one process with all of it.
+    one = [line for line in train(tmp_path, mixture().to_dataset()).state.log_history if "rewards/margins" in line]
+    for line, alone in zip(logs, one, strict=True):
+        for name in sm.trl.METRICS:
+            assert line[f"{name}@on"] == pytest.approx(alone[f"{name}@on"], rel=1e-3, abs=1e-4), name
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    trained = train(folder, mixture().to_dataset(), per_device_train_batch_size=4, ddp_backend="gloo")
+    if trained.accelerator.is_main_process:
+        shown = [line for line in trained.state.log_history if "rewards/margins" in line]
+        (folder / "logs.json").write_text(json.dumps(shown))
