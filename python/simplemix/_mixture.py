@@ -266,7 +266,7 @@ class Mixture:
     def at(self, position: int) -> At:
         """Source, row and epoch at a position. Positions past the end continue in the same shares.
 
-        Takes about a microsecond, whatever the position.
+        The time that it takes does not depend on the position.
         """
         source, row, epoch = self._native.at(_whole("position", position))
         return At(self._names[source], row, epoch)

@@ -15,12 +15,17 @@ use crate::checkout::Checkout;
 pub(crate) fn cargo(checkout: &Checkout) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(checkout.root());
+    leave_out(&mut command);
+    command
+}
+
+/// Removes the variables that cargo has set for xtask itself.
+pub(crate) fn leave_out(command: &mut Command) {
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(is_left_out) {
             command.env_remove(name);
         }
     }
-    command
 }
 
 /// Variables that cargo sets for the program it runs, and those that would take the place of the

@@ -40,7 +40,8 @@ pub(crate) enum Step {
     Test,
     /// The example of the main job, on a small random model
     Demo,
-    /// The Python package: the wheel is built, installed in an empty environment, and tested there (needs no set-up)
+    /// The Python package: the wheel is built, installed in an empty environment, and tested there (needs no set-up; minutes; not
+    /// among the default checks)
     Wheel,
     /// The checks of a GPU (examples/gpu_check), on the CPU
     Device,
@@ -53,7 +54,7 @@ impl Step {
 
     /// Whether the step runs when none is named.
     fn is_default(self) -> bool {
-        self != Self::Alone
+        !matches!(self, Self::Alone | Self::Wheel)
     }
 
     fn name(self) -> String {

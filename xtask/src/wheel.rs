@@ -3,6 +3,7 @@
 //! The wheel is tested where only it and what a test needs is installed, and never the checkout's own files. Environments are
 //! kept in the user's cache by what is in them.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -219,9 +220,16 @@ fn environment(checkout: &Checkout, name: &str, packages: &[&str]) -> Result<Env
 impl Environment {
     fn command(&self, checkout: &Checkout) -> Command {
         let mut command = Command::new(&self.python);
+        cargo::leave_out(&mut command);
         // From a folder without packages, so that the checkout's files are not imported in place of the wheel's.
         let nowhere = checkout.root().join("target").join("wheels");
         command.current_dir(if nowhere.is_dir() { nowhere } else { checkout.root().to_owned() });
+        // Tools such as maturin look for python3 and zig there.
+        let bin = self.python.parent().map(Path::to_owned).into_iter();
+        let path = env::var_os("PATH").unwrap_or_default();
+        if let Ok(path) = env::join_paths(bin.chain(env::split_paths(&path))) {
+            command.env("PATH", path);
+        }
         command.env_remove("PYTHONPATH").env("PIP_REQUIRE_VIRTUALENV", "0").env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
