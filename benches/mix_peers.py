@@ -3,10 +3,12 @@
 Python 3.11, datasets 5.2.0, numpy 2.4.6, pyarrow; with `--samplers` also grain 0.2.x, torchdata 0.11 and
 mosaicml-streaming 0.13, those that are installed. Usage, from the repository's root:
 
-    python benches/mix_peers.py [--rows N] [--samplers] [OUT.json]
+    python benches/mix_peers.py [--rows N] [--words W] [--library] [--samplers] [OUT.json]
 
 Both sides read two parquet files of N rows, mix them half and half, N pairs in all, and write parquet, in processes of
-their own, in turn, three times. Times are medians, memory the highest resident set.
+their own, in turn, three times; ours also a hundredth of N, and with 64 MB of rows in memory. Times are medians, memory the highest
+resident set, processor time that of the user's part. `--words 190` makes pairs of 1.2 kB. `--library` runs the example of
+simplemix-blend, which needs no libtorch, in place of the program.
 """
 import argparse
 import json
@@ -32,8 +34,8 @@ with tempfile.TemporaryDirectory() as cache:
 """
 
 
-def make(path, rows, seed):
-    """Conversations of a few hundred characters, in TRL's explicit form."""
+def make(path, rows, seed, total_words):
+    """Conversations of so many words, in TRL's explicit form."""
     import numpy
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -48,17 +50,18 @@ def make(path, rows, seed):
             def column(role, length):
                 picks = rng.integers(0, len(words), (n, length))
                 return [[{"role": role, "content": f"{start + i} " + " ".join(words[w] for w in row)}] for i, row in enumerate(picks)]
-            columns = [column("user", 12), column("assistant", 30), column("assistant", 25)]
+            columns = [column(role, round(total_words * share / 67)) for role, share in (("user", 12), ("assistant", 30), ("assistant", 25))]
             writer.write_table(pa.table([pa.array(c, turn) for c in columns], schema=schema))
 
 
 def run(command):
-    """Seconds and peak bytes of a command and its children."""
+    """Seconds, peak bytes and processor seconds of a command and its children."""
     start = time.perf_counter()
-    done = subprocess.run(["/usr/bin/time", "-f", "%M", *command], capture_output=True, text=True)
+    done = subprocess.run(["/usr/bin/time", "-f", "%M %U", *command], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{command}: {done.stderr[-2000:]}")
-    return time.perf_counter() - start, int(done.stderr.split()[-1]) * 1024
+    kilobytes, processor = done.stderr.split()[-2:]
+    return time.perf_counter() - start, int(kilobytes) * 1024, float(processor)
 
 
 def draws(n=1_000_000):
@@ -98,36 +101,47 @@ def draws(n=1_000_000):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--words", type=int, default=67)
+    parser.add_argument("--library", action="store_true")
     parser.add_argument("--samplers", action="store_true")
     parser.add_argument("out", nargs="?")
     args = parser.parse_args()
     simplemix = os.environ.get("SIMPLEMIX")  # a built one
-    if not simplemix:
+    if args.library:
+        subprocess.run(["cargo", "build", "--release", "-p", "simplemix-blend", "--no-default-features", "--example", "mix_files"], check=True)
+        simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "examples", "mix_files")
+    elif not simplemix:
         subprocess.run(["cargo", "build", "--release", "-p", "simplemix-cli"], check=True)
         simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "simplemix")
-    result = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", "rows": args.rows,
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", "rows": args.rows, "words": args.words, "load": os.getloadavg(),
               "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
               "command": " ".join(["python", *sys.argv])}
     with tempfile.TemporaryDirectory() as folder:
         a, b = (os.path.join(folder, name) for name in ("a.parquet", "b.parquet"))
-        make(a, args.rows, 0)
-        make(b, args.rows, 1)
+        make(a, args.rows, 0, args.words)
+        make(b, args.rows, 1, args.words)
         result["source_bytes"] = [os.path.getsize(path) for path in (a, b)]
         out = os.path.join(folder, "out.parquet")
+        def ours(size, *more):
+            sources = [f"off={a}", f"on={b}"]
+            sources = sources if args.library else ["mix", "--source", sources[0], "--source", sources[1]]
+            return [simplemix, *sources, "--size", str(size), "--seed", "1", "-o", out, *more]
         ways = {
-            "simplemix mix": [simplemix, "mix", "--source", f"off={a}", "--source", f"on={b}", "--size", str(args.rows), "--seed", "1", "-o", out],
-            "simplemix mix, 64 MB of rows in memory": [simplemix, "mix", "--source", f"off={a}", "--source", f"on={b}", "--size", str(args.rows), "--memory", "64", "--seed", "1", "-o", out],
+            "simplemix mix": ours(args.rows),
+            "simplemix mix, 64 MB of rows in memory": ours(args.rows, "--memory", "64"),
+            "simplemix mix, a hundredth of the pairs": ours(args.rows // 100),
             "datasets": [sys.executable, "-c", HF, a, b, out, str(args.rows)],
         }
         found = {name: [] for name in ways}
         for _ in range(TURNS):
             for name, command in ways.items():
                 found[name].append(run(command))
-        result["seconds"] = {name: statistics.median(s for s, _ in runs) for name, runs in found.items()}
-        result["peak_bytes"] = {name: max(m for _, m in runs) for name, runs in found.items()}
+        result["seconds"] = {name: statistics.median(s for s, _, _ in runs) for name, runs in found.items()}
+        result["processor_seconds"] = {name: statistics.median(p for _, _, p in runs) for name, runs in found.items()}
+        result["peak_bytes"] = {name: max(m for _, m, _ in runs) for name, runs in found.items()}
     for name, seconds in result["seconds"].items():
         print(f"{name:<42}{seconds:>9.2f} s{result['peak_bytes'][name] / 1e6:>9.0f} MB")
-    for name in list(ways)[:2]:
+    for name in list(ways)[:3]:
         ratio = result["seconds"]["datasets"] / result["seconds"][name]
         memory = result["peak_bytes"][name] / result["peak_bytes"]["datasets"]
         print(f"{name}: {ratio:.1f} times as fast as datasets, {memory:.2f} of its memory")

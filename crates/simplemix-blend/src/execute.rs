@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 
-use arrow::array::RecordBatch;
-use simplemix_data::{Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema};
+use arrow::array::{RecordBatch, StringArray};
+use rayon::prelude::*;
+use simplemix_data::{
+    DrawnRows, EncodedRows, GroupEncoder, Pair, PairWriter, Policy, RowStore, Watch, WriteOptions, schema,
+};
 use simplemix_files::AtomicFile;
 use simplemix_mix::prompts::{self, Crossed};
 use simplemix_mix::{
@@ -14,17 +16,19 @@ use simplemix_mix::{
     Weight,
 };
 
+use crate::drawn::part_rows;
 use crate::error::{Error, Result};
 use crate::inputs::{Find, here};
 use crate::lengths::Lengths;
 use crate::settings::{MixSettings, MixSource, SharedPrompts};
-use crate::sources::{Sources, tasks};
+use crate::sources::{Sources, task_column};
 
 /// Rows gathered at a time.
 const CHUNK: usize = 4096;
 
-/// Chunks that may wait to be written.
-const AHEAD: usize = 4;
+/// Parts that each thread gathers and encodes before they are written, and the bytes that all of them should hold at most.
+const PARTS_A_THREAD: usize = 2;
+const TOGETHER: usize = 64 << 20;
 
 /// A mixture over sources that are read, ready to be written.
 pub struct Mixing {
@@ -102,10 +106,10 @@ impl Mixing {
     fn plan(settings: &MixSettings, sources: Sources, lengths: Lengths) -> Result<Self> {
         let tokens = match settings.shares == Shares::Tokens || settings.size_tokens.is_some() {
             true => sources.stores.iter().map(|store| total(&lengths, store).map(Some)).collect::<Result<Vec<_>>>()?,
-            false => vec![None; sources.stores.len()],
+            false => vec![None; sources.counts.len()],
         };
-        let config = settings.mixture(&sources.rows(), &tokens);
-        let cells = (0..sources.stores.len()).collect();
+        let config = settings.mixture(&sources.counts, &tokens);
+        let cells = (0..sources.counts.len()).collect();
         let (mixture, cells, rows) = match (settings.prompts, &settings.routing) {
             (SharedPrompts::Any, None) => (Mixture::new(config)?, cells, Rows::Drawn),
             (_, Some(routing)) => {
@@ -153,19 +157,19 @@ impl Mixing {
     /// # Errors
     /// [`Error::Data`] if a row cannot be gathered.
     pub fn pairs(&self) -> Result<Vec<Pair>> {
-        let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
         let mut pairs = Vec::new();
-        for part in self.parts() {
-            let (_, batch) = self.take(part, &mut draws)?;
-            pairs.extend(schema::pairs_from_batch(&batch)?);
+        for part in self.parts(part_rows()) {
+            for batch in self.take(part)?.batches {
+                pairs.extend(schema::pairs_from_batch(&batch)?);
+            }
         }
         Ok(pairs)
     }
 
-    /// The positions of the mixture, in parts that are gathered together.
-    fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    /// The positions of the mixture, in parts of as many that are gathered together.
+    fn parts(&self, rows: usize) -> Vec<Range<usize>> {
         let total = self.mixture.len() as usize;
-        (0..total).step_by(CHUNK).map(move |start| start..(start + CHUNK).min(total))
+        (0..total).step_by(rows).map(|start| start..(start + rows).min(total)).collect()
     }
 
     /// Writes the mixture, and reports what it holds. Parquet and Arrow files also keep the shares that were asked for, under
@@ -190,68 +194,98 @@ impl Mixing {
             let text = serde_json::to_string(&self.ages).map_err(|error| Error::serialise("the ages")(&error))?;
             writer.add_metadata(AGES_KEY, text);
         }
+        let encoder = writer.encoder(&schema::schema(self.sources.layout.clone()))?;
+        let parts: Vec<(usize, Range<usize>)> = self.parts(encoder.group_rows()).into_iter().enumerate().collect();
         let mut audit = Audit::new(&self.mixture, self.ranks);
-        let total = self.mixture.len();
-        // One thread gathers rows, another compresses and writes them.
-        let (sender, batches) = std::sync::mpsc::sync_channel::<Option<RecordBatch>>(AHEAD);
-        let file = std::thread::scope(|scope| {
-            let writing = scope.spawn(move || write_all(writer, batches));
-            let mut draws = self.mixture.iter().map(|draw| (draw.source, draw.row));
-            for part in self.parts() {
-                if watch.is_interrupted() {
-                    return Err(Error::Interrupted);
-                }
-                let (chunk, batch) = self.take(part.clone(), &mut draws)?;
-                let lengths = self.lengths.of(&batch)?;
-                for ((&(cell, _), task), length) in chunk.iter().zip(tasks(&batch)).zip(lengths) {
-                    audit.see(cell, task, length);
-                }
-                if sender.send(Some(batch)).is_err() {
-                    // The writer has stopped; its error comes below.
-                    break;
-                }
-                watch.progress("mixing", part.end as u64, total);
+        // Some parts are gathered and encoded together, each by a thread, then written in their order.
+        let (mut rest, mut together) = (&parts[..], 1);
+        while !rest.is_empty() {
+            if watch.is_interrupted() {
+                return Err(Error::Interrupted);
             }
-            // Without this the writer gives the file up. A writer that has stopped does not receive it.
-            let _ = sender.send(None);
-            writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?;
-        // The writer has been told of the end.
-        let file = file.ok_or(Error::Interrupted)?;
-        Ok((file, audit.finish()))
+            let (some, after) = rest.split_at(together.min(rest.len()));
+            rest = after;
+            let made = |(number, part): &(usize, Range<usize>)| self.encoded(&encoder, *number, part.clone());
+            let mut largest = 1;
+            for (encoded, seen) in some.par_iter().map(made).collect::<Result<Vec<_>>>()? {
+                largest = largest.max(seen.bytes);
+                let tasks = seen.tasks.iter().flat_map(|tasks| tasks.iter());
+                let tasks = tasks.chain(std::iter::repeat(None));
+                for ((cell, length), task) in seen.cells.iter().zip(&seen.lengths).zip(tasks) {
+                    audit.see(*cell, task, *length);
+                }
+                writer.write_encoded(encoded)?;
+            }
+            together = (TOGETHER / largest).clamp(1, PARTS_A_THREAD * rayon::current_num_threads());
+            watch.progress("mixing", some.last().map_or(0, |(_, part)| part.end as u64), self.mixture.len());
+        }
+        Ok((writer.finish_without_name()?.0, audit.finish()))
     }
 
-    /// The next rows of the mixture: where they come from, and their columns.
-    fn take(
-        &self,
-        part: Range<usize>,
-        draws: &mut impl Iterator<Item = (usize, u64)>,
-    ) -> Result<(Vec<(usize, u64)>, RecordBatch)> {
+    /// A part of the mixture, encoded for its file.
+    fn encoded(&self, encoder: &GroupEncoder, number: usize, part: Range<usize>) -> Result<(EncodedRows, Seen)> {
+        let Taken { cells, batches } = self.take(part)?;
+        let mut lengths = Vec::with_capacity(cells.len());
+        for batch in &batches {
+            lengths.extend(self.lengths.of(batch)?);
+        }
+        let tasks = batches.iter().filter_map(task_column).cloned().collect();
+        let bytes = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        Ok((encoder.encode(number, batches)?, Seen { cells, lengths, tasks, bytes }))
+    }
+
+    /// Rows of the mixture: where they come from, and their columns.
+    fn take(&self, part: Range<usize>) -> Result<Taken> {
+        if let (Rows::Drawn, Some(drawn)) = (&self.rows, &self.sources.drawn) {
+            let draws = self.mixture.iter_from(part.start as u64).take(part.len());
+            let cells = draws.map(|draw| draw.source).collect();
+            return Ok(Taken { cells, batches: DrawnRows::gather(drawn, part, part_rows())? });
+        }
+        let mut taken = Taken { cells: Vec::with_capacity(part.len()), batches: Vec::new() };
+        for start in part.clone().step_by(CHUNK) {
+            let rows = start..(start + CHUNK).min(part.end);
+            let (cells, batch) = self.take_stored(rows)?;
+            taken.cells.extend(cells);
+            taken.batches.push(batch);
+        }
+        Ok(taken)
+    }
+
+    /// [`Mixing::take`] out of stores of all rows.
+    fn take_stored(&self, part: Range<usize>) -> Result<(Vec<usize>, RecordBatch)> {
         let gather = |rows: &[(usize, u64)]| RowStore::gather(&self.sources.stores, rows);
+        let cells = |rows: &[(usize, u64)]| rows.iter().map(|(cell, _)| *cell).collect();
         Ok(match &self.rows {
             Rows::Drawn => {
-                let chunk: Vec<(usize, u64)> = draws.take(part.len()).collect();
+                let draws = self.mixture.iter_from(part.start as u64).take(part.len());
+                let chunk: Vec<(usize, u64)> = draws.map(|draw| (draw.source, draw.row)).collect();
                 let rows: Vec<(usize, u64)> = chunk.iter().map(|&(cell, row)| (self.cells[cell], row)).collect();
-                (chunk, gather(&rows)?)
+                (cells(&chunk), gather(&rows)?)
             }
-            Rows::Fixed(rows) => (rows[part.clone()].to_vec(), gather(&rows[part])?),
+            Rows::Fixed(rows) => (cells(&rows[part.clone()]), gather(&rows[part])?),
             Rows::Crossed(pairs) => {
                 let pairs = &pairs[part];
-                (pairs.iter().map(|pair| pair.chosen).collect(), self.cross(pairs)?)
+                (pairs.iter().map(|pair| pair.chosen.0).collect(), self.cross(pairs)?)
             }
         })
     }
 }
 
-/// Writes batches as they come, and the file's end at their end; a file whose end does not come is given up.
-fn write_all(mut writer: PairWriter, batches: Receiver<Option<RecordBatch>>) -> Result<Option<AtomicFile>> {
-    for batch in batches {
-        match batch {
-            Some(batch) => writer.write_batch(&batch)?,
-            None => return Ok(Some(writer.finish_without_name()?.0)),
-        }
-    }
-    Ok(None)
+/// Rows of a part of the mixture.
+struct Taken {
+    /// The mixture's source of each row.
+    cells: Vec<usize>,
+    batches: Vec<RecordBatch>,
+}
+
+/// Facts about the rows of a part, for the audit.
+struct Seen {
+    cells: Vec<usize>,
+    lengths: Vec<u64>,
+    /// Tasks of all rows, if the rows have such a column.
+    tasks: Vec<StringArray>,
+    /// Bytes of the rows.
+    bytes: usize,
 }
 
 impl Mixing {

@@ -38,7 +38,7 @@ pub(crate) fn here(
     files(text, watch).map_err(Into::into)
 }
 
-/// What `find` finds, with its error as one of this crate.
+/// Files that `find` finds, with its error as one of this crate.
 pub(crate) fn found(find: Find<'_>, text: &Path, watch: &mut dyn Watch) -> Result<Vec<PathBuf>> {
     find(text, watch).map_err(|error| match error.downcast::<Error>() {
         Ok(error) => *error,

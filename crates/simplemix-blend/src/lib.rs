@@ -3,6 +3,7 @@
 
 mod background;
 mod difference;
+mod drawn;
 mod error;
 mod execute;
 mod inputs;

@@ -12,6 +12,7 @@ use crate::error::{At, Error, Result};
 use crate::execute::Mixing;
 use crate::inputs::{Find, fingerprint, here};
 use crate::settings::MixSettings;
+use crate::sources::Sources;
 
 const VERSION: u32 = 1;
 
@@ -63,12 +64,13 @@ fn file(
 ) -> Result<File> {
     let output = settings.required_output()?;
     let mut origins = Vec::new();
-    for ((source, store), refused) in settings.sources.iter().zip(&mixing.sources.stores).zip(&mixing.sources.refused) {
+    let Sources { counts, refused, .. } = &mixing.sources;
+    for ((source, rows), refused) in settings.sources.iter().zip(counts).zip(refused) {
         origins.push(Origin {
             name: source.name.clone(),
             path: source.path.display().to_string(),
             blake3: fingerprint(find, &source.path, watch)?,
-            rows: store.rows(),
+            rows: *rows,
             refused: refused.clone(),
         });
     }

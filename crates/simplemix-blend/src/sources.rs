@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use rayon::prelude::*;
 use simplemix_data::schema::{self, Layout};
-use simplemix_data::{ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch};
+use simplemix_data::{DrawnRows, ExtraColumns, Form, Pair, PairReader, ReadOptions, ReadReport, RowStore, Watch};
 
 use crate::background::{Reporter, watched};
 use crate::difference::{self, Difference};
+use crate::drawn::{self, Drawn};
 use crate::error::{Error, Result};
 use crate::inputs::{Find, found};
 use crate::lengths::Lengths;
@@ -24,7 +25,11 @@ const BATCH_PAIRS: usize = 4096;
 pub(crate) struct Sources {
     /// Form and columns of all rows.
     pub(crate) layout: Layout,
+    /// Rows of each source; none if only those that are drawn are kept.
     pub(crate) stores: Vec<RowStore>,
+    pub(crate) drawn: Option<Vec<DrawnRows>>,
+    /// Number of usable rows of each source.
+    pub(crate) counts: Vec<u64>,
     /// Rows left out of each source, by reason.
     pub(crate) refused: Vec<BTreeMap<String, u64>>,
 }
@@ -44,18 +49,27 @@ impl Sources {
         let mut messages = settings.messages;
         let mut layout = Layout::from(Form::Messages);
         let (mut shards, mut plain, mut left_out) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut declared = drawn::is_possible(settings, lengths).then(Vec::new);
         for source in &settings.sources {
             let of_source = found(find, &source.path, watch)?;
+            let mut pairs = Some(0);
             for file in &of_source {
                 let reader = PairReader::open(file, &options)?;
                 let has_messages = reader.report().form == Form::Messages;
                 layout.add_all(reader.layout());
                 left_out.extend(reader.left_out().iter().cloned());
+                if declared.is_some() && pairs.is_some() {
+                    pairs = reader.declared_pairs()?.zip(pairs).map(|(of_file, pairs)| pairs + of_file);
+                }
                 messages |= has_messages;
                 if !has_messages && !plain.contains(&source.name.as_str()) {
                     plain.push(&source.name);
                 }
             }
+            declared = declared.zip(pairs).map(|(mut declared, pairs)| {
+                declared.push(pairs);
+                declared
+            });
             shards.push(of_source);
         }
         if !left_out.is_empty() {
@@ -70,6 +84,13 @@ impl Sources {
         let layout = layout.in_form(if messages { Form::Messages } else { Form::Plain });
         options.layout = Some(layout.clone());
         let memory = ((settings.memory as usize) << 20) / settings.sources.len();
+        if let Some(declared) = declared {
+            let files = drawn::Files { settings, shards: &shards, options: &options, memory, folder };
+            let read = watched(watch, "reading", |reporter| files.read(&declared, reporter))?;
+            if let Some(Drawn { rows, counts, refused }) = read {
+                return Ok(Self { layout, stores: Vec::new(), drawn: Some(rows), counts, refused });
+            }
+        }
         let total = settings.sources.len() as u64;
         let done = AtomicU64::new(0);
         let difference = Difference::new(settings, lengths);
@@ -85,7 +106,8 @@ impl Sources {
                 .collect::<Result<Vec<_>>>()
         });
         let (stores, refused): (Vec<RowStore>, Vec<BTreeMap<String, u64>>) = read?.into_iter().unzip();
-        let sources = Self { layout, stores, refused };
+        let counts = stores.iter().map(RowStore::rows).collect();
+        let sources = Self { layout, stores, drawn: None, counts, refused };
         sources.notices(settings, lengths)?.iter().for_each(|notice| watch.notice(notice));
         Ok(sources)
     }
@@ -115,12 +137,9 @@ impl Sources {
             store(Path::new(&source.name), batches, &difference, BTreeMap::new, (usize::MAX, Path::new(".")))
         };
         let read = settings.sources.iter().zip(pairs).map(store).collect::<Result<Vec<_>>>()?;
-        let (stores, refused) = read.into_iter().unzip();
-        Ok(Self { stores, refused, layout })
-    }
-
-    pub(crate) fn rows(&self) -> Vec<u64> {
-        self.stores.iter().map(RowStore::rows).collect()
+        let (stores, refused): (Vec<RowStore>, Vec<BTreeMap<String, u64>>) = read.into_iter().unzip();
+        let counts = stores.iter().map(RowStore::rows).collect();
+        Ok(Self { stores, drawn: None, counts, refused, layout })
     }
 
     /// A number for each row's prompt; equal prompts have equal numbers.
@@ -192,11 +211,16 @@ fn store(
         refused.insert(difference::REASON.to_owned(), left_out);
     }
     if store.rows() == 0 {
-        let refused: Vec<String> = refused.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
-        let refused = if refused.is_empty() { "none: it has no rows".to_owned() } else { refused.join(", ") };
-        return Err(Error::EmptySource { path: path.to_path_buf(), refused });
+        return Err(empty(path, &refused));
     }
     Ok((store, refused))
+}
+
+/// Error of a source without usable rows.
+pub(crate) fn empty(path: &Path, refused: &BTreeMap<String, u64>) -> Error {
+    let refused: Vec<String> = refused.iter().map(|(why, rows)| format!("{rows} {why}")).collect();
+    let refused = if refused.is_empty() { "none: it has no rows".to_owned() } else { refused.join(", ") };
+    Error::EmptySource { path: path.to_path_buf(), refused }
 }
 
 /// All rows of a source, and counts of rows left out, by reason.
@@ -220,7 +244,7 @@ fn read_source(
 }
 
 /// Counts of rows that readers have left out, by reason.
-fn refused(reports: &[ReadReport]) -> BTreeMap<String, u64> {
+pub(crate) fn refused(reports: &[ReadReport]) -> BTreeMap<String, u64> {
     let mut refused: BTreeMap<String, u64> = BTreeMap::new();
     for report in reports {
         if !report.is_plain() {
@@ -252,9 +276,14 @@ fn shard<'a>(
     }))
 }
 
+/// The column of tasks, if there is one.
+pub(crate) fn task_column(batch: &RecordBatch) -> Option<&StringArray> {
+    batch.column_by_name("task").and_then(|column| column.as_string_opt::<i32>())
+}
+
 /// The tasks of a batch's rows.
 pub(crate) fn tasks(batch: &RecordBatch) -> Vec<Option<&str>> {
-    match batch.column_by_name("task").and_then(|column| column.as_string_opt::<i32>()) {
+    match task_column(batch) {
         Some(tasks) => tasks.iter().collect(),
         None => vec![None; batch.num_rows()],
     }

@@ -3,6 +3,7 @@
 
 mod cell;
 mod draft;
+mod drawn;
 mod error;
 mod filter;
 mod folder;
@@ -30,6 +31,7 @@ mod watch;
 mod write;
 mod zones;
 
+pub use drawn::{DrawnRows, Draws};
 pub use error::{Error, Result};
 pub use filter::{Facts, Filter, Left, Selection, Selector};
 pub use format::{Format, RankedRule, belongs_to_prompt};
@@ -53,4 +55,4 @@ pub use tokenize::{
 pub use tokenizer::TokenizerAs;
 pub use validate::{Finding, Findings, Validator};
 pub use watch::{Metrics, Unwatched, Watch};
-pub use write::{PairWriter, TableWriter, WriteOptions};
+pub use write::{EncodedRows, GroupEncoder, PairWriter, TableWriter, WriteOptions};

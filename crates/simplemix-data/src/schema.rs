@@ -473,12 +473,18 @@ impl BatchBuilder {
         }
     }
 
+    /// Whether the texts have the form of the batch.
+    pub(crate) fn accepts(&self, draft: &Draft<'_>) -> bool {
+        let texts = [&draft.prompt, &draft.chosen, &draft.rejected];
+        self.texts.iter().zip(texts).all(|(builder, text)| builder.accepts(text))
+    }
+
     /// Adds one row. Returns false and adds nothing if the texts have the other form.
     pub(crate) fn append(&mut self, draft: &Draft<'_>, id: &str) -> bool {
-        let texts = [&draft.prompt, &draft.chosen, &draft.rejected];
-        if !self.texts.iter().zip(texts).all(|(builder, text)| builder.accepts(text)) {
+        if !self.accepts(draft) {
             return false;
         }
+        let texts = [&draft.prompt, &draft.chosen, &draft.rejected];
         for (builder, text) in self.texts.iter_mut().zip(texts) {
             builder.append(text, &self.layout);
         }

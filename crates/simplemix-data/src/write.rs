@@ -12,9 +12,11 @@ use arrow::ipc::writer::FileWriter;
 use arrow::json::writer::{LineDelimited, NullableEncoder, WriterBuilder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use simplemix_files::AtomicFile;
 
@@ -101,6 +103,8 @@ enum Sink {
     /// The schema, which the first batch brings, is not known yet.
     Unopened(AtomicFile),
     Parquet(Box<ArrowWriter<AtomicFile>>),
+    /// Row groups are encoded elsewhere.
+    Groups(Box<SerializedFileWriter<AtomicFile>>),
     Arrow(Box<FileWriter<BufWriter<AtomicFile>>>),
     Json(Box<arrow::json::Writer<TextSink, LineDelimited>>),
     /// An error while opening has closed it.
@@ -174,6 +178,24 @@ impl PairWriter {
     pub fn write_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         schema::layout_of(batch.schema_ref())?;
         self.table.write_batch(batch)
+    }
+
+    /// Starts the file with the columns of canonical batches, for rows that are encoded on several threads. From then on the file takes
+    /// [`PairWriter::write_encoded`] only, and has the bytes that [`PairWriter::write_batch`] would have given it.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] if the schema is not canonical, [`Error::Io`] if the file cannot be written or was begun before.
+    pub fn encoder(&mut self, schema: &SchemaRef) -> Result<GroupEncoder> {
+        schema::layout_of(schema)?;
+        self.table.encoder(schema)
+    }
+
+    /// Adds rows that an encoder of this file has encoded.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they cannot be written, or are those of another kind of file.
+    pub fn write_encoded(&mut self, rows: EncodedRows) -> Result<()> {
+        self.table.write_encoded(rows)
     }
 
     /// Adds pairs, in the form of the file's first pair and with the fields of turns that the first pairs added have.
@@ -260,8 +282,49 @@ impl TableWriter {
                 let batch = zones_as_offsets(&batch).map_err(Error::arrow(&self.path))?;
                 writer.write(&batch).map_err(Error::writing(&self.path))
             }
-            Sink::Unopened(_) | Sink::Closed => Err(closed(&self.path)),
+            Sink::Unopened(_) | Sink::Groups(_) | Sink::Closed => Err(closed(&self.path)),
         }
+    }
+
+    fn encoder(&mut self, schema: &SchemaRef) -> Result<GroupEncoder> {
+        let empty = plain_strings(&RecordBatch::new_empty(schema.clone())).map_err(Error::arrow(&self.path))?;
+        self.open(empty.schema())?;
+        let (path, schema) = (self.path.clone(), empty.schema());
+        let kind = match std::mem::replace(&mut self.sink, Sink::Closed) {
+            Sink::Parquet(writer) => {
+                let (writer, factory) = writer.into_serialized_writer().map_err(Error::writing(&path))?;
+                self.sink = Sink::Groups(Box::new(writer));
+                Encoding::Parquet(factory)
+            }
+            other => {
+                let is_json = matches!(other, Sink::Json(_));
+                self.sink = other;
+                if is_json { Encoding::Json } else { Encoding::None }
+            }
+        };
+        Ok(GroupEncoder { path, schema, group_rows: self.options.row_group_rows.max(1), kind })
+    }
+
+    fn write_encoded(&mut self, encoded: EncodedRows) -> Result<()> {
+        let path = &self.path;
+        match (&mut self.sink, encoded.content) {
+            (Sink::Groups(writer), Content::Columns(columns)) => {
+                let mut group = writer.next_row_group().map_err(Error::writing(path))?;
+                for column in columns {
+                    column.append_to_row_group(&mut group).map_err(Error::writing(path))?;
+                }
+                group.close().map_err(Error::writing(path))?;
+            }
+            (Sink::Arrow(writer), Content::Batches(batches)) => {
+                batches.iter().try_for_each(|batch| writer.write(batch)).map_err(Error::writing(path))?;
+            }
+            (Sink::Json(writer), Content::Text(text)) => {
+                writer.get_mut().write_all(&text).map_err(Error::io(path, "write"))?;
+            }
+            _ => return Err(closed(path)),
+        }
+        self.rows += encoded.rows;
+        Ok(())
     }
 
     /// Stores a text in the file's metadata, where [`crate::read_metadata`] finds it under `key`. JSON lines have no
@@ -288,6 +351,12 @@ impl TableWriter {
         let Self { path, sink, metadata, rows, .. } = self;
         let file = match sink {
             Sink::Parquet(mut writer) => {
+                for (key, value) in metadata {
+                    writer.append_key_value_metadata(KeyValue::new(key, value));
+                }
+                writer.into_inner().map_err(Error::writing(&path))?
+            }
+            Sink::Groups(mut writer) => {
                 for (key, value) in metadata {
                     writer.append_key_value_metadata(KeyValue::new(key, value));
                 }
@@ -324,8 +393,7 @@ impl TableWriter {
             }
             Kind::Json(codec) => {
                 let text = TextSink::new(file, codec, self.options.zstd_level).map_err(Error::io(path, "open"))?;
-                let builder = WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(AsJson));
-                Sink::Json(Box::new(builder.build(text)))
+                Sink::Json(Box::new(json_writer(text)))
             }
         };
         self.schema = Some(schema);
@@ -346,6 +414,99 @@ impl TableWriter {
         }
         Ok(properties.set_column_dictionary_enabled(ColumnPath::from("id"), false).build())
     }
+}
+
+/// Encodes rows of a file apart from it, on any thread; [`PairWriter::write_encoded`] then adds them.
+#[derive(Debug)]
+pub struct GroupEncoder {
+    path: PathBuf,
+    schema: SchemaRef,
+    group_rows: usize,
+    kind: Encoding,
+}
+
+#[derive(Debug)]
+enum Encoding {
+    Parquet(ArrowRowGroupWriterFactory),
+    Json,
+    /// Batches are written as they are.
+    None,
+}
+
+/// Rows of a file as its bytes will have them.
+pub struct EncodedRows {
+    rows: u64,
+    content: Content,
+}
+
+enum Content {
+    Columns(Vec<ArrowColumnChunk>),
+    Text(Vec<u8>),
+    Batches(Vec<RecordBatch>),
+}
+
+impl std::fmt::Debug for EncodedRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodedRows").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl GroupEncoder {
+    /// Number of rows to encode at a time, fewer only at the end of the file: those of a row group.
+    pub fn group_rows(&self) -> usize {
+        self.group_rows
+    }
+
+    /// Encodes the rows of a group; `number` counts the groups of the file from 0.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] if a batch has other columns than the file, [`Error::Arrow`] or [`Error::Parquet`] if the rows cannot be encoded.
+    pub fn encode(&self, number: usize, batches: Vec<RecordBatch>) -> Result<EncodedRows> {
+        let plain = |batch: RecordBatch| {
+            let batch = plain_strings(&batch).map_err(Error::arrow(&self.path))?;
+            same_schema(&self.schema, batch.schema_ref()).map(|()| batch)
+        };
+        let batches = batches.into_iter().map(plain).collect::<Result<Vec<_>>>()?;
+        let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        let content = match &self.kind {
+            Encoding::Parquet(factory) => Content::Columns(self.columns(factory, number, &batches)?),
+            Encoding::Json => {
+                let mut writer = json_writer(Vec::new());
+                for batch in &batches {
+                    let batch = zones_as_offsets(batch).map_err(Error::arrow(&self.path))?;
+                    writer.write(&batch).map_err(Error::writing(&self.path))?;
+                }
+                writer.finish().map_err(Error::writing(&self.path))?;
+                Content::Text(writer.into_inner())
+            }
+            Encoding::None => Content::Batches(batches),
+        };
+        Ok(EncodedRows { rows, content })
+    }
+
+    fn columns(
+        &self,
+        factory: &ArrowRowGroupWriterFactory,
+        number: usize,
+        batches: &[RecordBatch],
+    ) -> Result<Vec<ArrowColumnChunk>> {
+        let failed = || Error::parquet(&self.path);
+        let mut writers = factory.create_column_writers(number).map_err(failed())?;
+        for batch in batches {
+            let mut writers = writers.iter_mut();
+            for (field, column) in self.schema.fields().iter().zip(batch.columns()) {
+                // There is a writer for each leaf.
+                for (leaf, writer) in compute_leaves(field, column).map_err(failed())?.iter().zip(&mut writers) {
+                    writer.write(leaf).map_err(failed())?;
+                }
+            }
+        }
+        writers.into_iter().map(|writer| writer.close().map_err(failed())).collect()
+    }
+}
+
+fn json_writer<W: Write>(sink: W) -> arrow::json::Writer<W, LineDelimited> {
+    WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(AsJson)).build(sink)
 }
 
 /// Error of a call after one that failed.
@@ -444,5 +605,68 @@ fn same_schema(first: &Schema, next: &Schema) -> Result<()> {
             found: format!("{} {}", next.name(), next.data_type()),
             expected: format!("{}, as in the first batch", first.data_type()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use crate::pair::{Policy, Text};
+
+    fn pairs(count: usize) -> Vec<Pair> {
+        let turn = |text: String| Text::Messages(vec![Message::assistant(text)]);
+        let pair = |i: usize| {
+            let mut pair =
+                Pair::new(turn(format!("{i}?")), turn("yes ".repeat(i)), turn(format!("no {i}")), "s", Policy::Off);
+            (pair.task, pair.score_chosen) =
+                (i.is_multiple_of(3).then(|| "math".to_owned()), i.is_multiple_of(2).then_some(i as f64));
+            pair
+        };
+        (1..=count).map(pair).collect()
+    }
+
+    #[test]
+    fn rows_encoded_apart_are_those_of_the_writer_byte_for_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let batches: Vec<RecordBatch> =
+            pairs(37).chunks(8).map(|pairs| schema::batch_from_pairs(pairs, Form::Messages).unwrap()).collect();
+        for ending in ["parquet", "arrow", "jsonl", "jsonl.gz", "jsonl.zst"] {
+            let options = WriteOptions { row_group_rows: 16, ..WriteOptions::default() };
+            let path = |name: &str| folder.path().join(format!("{name}.{ending}"));
+            let mut writer = PairWriter::create(path("plain"), &options).unwrap();
+            writer.add_metadata("key", "value");
+            batches.iter().for_each(|batch| writer.write_batch(batch).unwrap());
+            assert_eq!(writer.finish().unwrap(), 37);
+
+            let mut writer = PairWriter::create(path("apart"), &options).unwrap();
+            writer.add_metadata("key", "value");
+            let encoder = writer.encoder(&batches[0].schema()).unwrap();
+            assert_eq!(encoder.group_rows(), 16);
+            // In another order than they are written.
+            let groups = batches.chunks(2).enumerate().rev();
+            let mut encoded: Vec<EncodedRows> =
+                groups.map(|(number, batches)| encoder.encode(number, batches.to_vec()).unwrap()).collect();
+            while let Some(rows) = encoded.pop() {
+                writer.write_encoded(rows).unwrap();
+            }
+            assert_eq!(writer.finish().unwrap(), 37);
+            assert_eq!(std::fs::read(path("apart")).unwrap(), std::fs::read(path("plain")).unwrap(), "{ending}");
+        }
+    }
+
+    #[test]
+    fn an_encoder_refuses_other_columns_and_another_kind_of_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = |name: &str| PairWriter::create(folder.path().join(name), &WriteOptions::default()).unwrap();
+        let messages = schema::batch_from_pairs(&pairs(2), Form::Messages).unwrap();
+        let mut writer = begin("a.parquet");
+        let encoder = writer.encoder(&schema::schema(Form::Plain)).unwrap();
+        let error = encoder.encode(0, vec![messages.clone()]).unwrap_err().to_string();
+        assert!(error.contains("as in the first batch"), "{error}");
+        assert!(writer.encoder(&messages.schema()).is_err(), "the file was begun before");
+        let mut lines = begin("a.jsonl");
+        let of_lines = lines.encoder(&messages.schema()).unwrap().encode(0, vec![messages]).unwrap();
+        assert!(writer.write_encoded(of_lines).is_err());
     }
 }

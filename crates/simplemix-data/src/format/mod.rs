@@ -141,6 +141,11 @@ impl Format {
         self.consumes(column) || meta::MODELS.iter().flatten().any(|name| *name == column)
     }
 
+    /// Whether a row gives one pair or none.
+    pub(crate) fn gives_one_pair(self) -> bool {
+        matches!(self.spec().parse, Parse::One(_))
+    }
+
     pub(crate) fn shape(self) -> Shape {
         self.spec().shape
     }

@@ -183,6 +183,13 @@ impl Chunk {
     }
 }
 
+/// Texts of Parquet: as the file declares them, copied, or as views of its pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Texts {
+    Declared,
+    Views,
+}
+
 /// Tells the columns that have to be decoded, by name.
 pub(crate) type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
@@ -244,13 +251,28 @@ impl Source {
         }
     }
 
+    /// Number of rows, where the metadata tells it.
+    pub(crate) fn declared_rows(&self) -> Result<Option<u64>> {
+        if self.container != Container::Parquet {
+            return Ok(None);
+        }
+        let metadata =
+            guarded(&self.path, || BoundedFile::new(self.file()?).metadata().map_err(Error::parquet(&self.path)))?;
+        Ok(u64::try_from(metadata.metadata().file_metadata().num_rows()).ok())
+    }
+
     /// Reads all rows in chunks of at most `rows`, decoding only the columns that are `wanted`.
     pub(crate) fn chunks(&self, wanted: &Wanted, rows: usize) -> Result<Chunks> {
+        self.chunks_with(wanted, rows, Texts::Declared)
+    }
+
+    /// [`Source::chunks`] with texts of Parquet in the form that the caller can read.
+    pub(crate) fn chunks_with(&self, wanted: &Wanted, rows: usize, texts: Texts) -> Result<Chunks> {
         let json = |split: fn(Text) -> Elements| {
             Ok(json_chunks(split(text(&self.path)?), self.path.clone(), wanted.clone(), rows))
         };
         match self.container {
-            Container::Parquet => guarded(&self.path, || self.parquet(wanted.as_ref(), rows)),
+            Container::Parquet => guarded(&self.path, || self.parquet(wanted.as_ref(), rows, texts)),
             Container::ArrowFile => guarded(&self.path, || self.arrow_file(wanted.as_ref(), rows)),
             Container::ArrowStream => guarded(&self.path, || self.arrow_stream(wanted.as_ref(), rows)),
             Container::JsonLines => json(Elements::lines),
@@ -263,7 +285,7 @@ impl Source {
         simplemix_files::open(&self.path).map_err(Error::io(&self.path, "open"))
     }
 
-    fn parquet(&self, wanted: &dyn Fn(&str) -> bool, rows: usize) -> Result<Chunks> {
+    fn parquet(&self, wanted: &dyn Fn(&str) -> bool, rows: usize, texts: Texts) -> Result<Chunks> {
         let fail = || Error::parquet(&self.path);
         let file = BoundedFile::new(self.file()?);
         let length = file.len();
@@ -283,7 +305,8 @@ impl Source {
         let schema = Arc::new(schema.project(&columns).map_err(Error::arrow(&self.path))?);
         let path = self.path.clone();
         let batches = reader.map(move |batch| batch.map_err(Error::arrow(&path)));
-        let cut = Cut { path: self.path.clone(), rows, most: max_row(length), declared: Some(schema) };
+        let declared = (texts == Texts::Declared).then_some(schema);
+        let cut = Cut { path: self.path.clone(), rows, most: max_row(length), declared };
         Ok(cut.chunks(batches))
     }
 

@@ -41,7 +41,7 @@ use crate::message::TemplateInputs;
 use crate::pair::{Form, Origin, Pair};
 use crate::problem::Problem;
 use crate::schema::{self, BatchBuilder, Layout, REF_REWARDS};
-use container::{Chunk, Chunks, Source, Wanted};
+use container::{Chunk, Chunks, Source, Texts, Wanted};
 use extra::{Extra, extra_columns};
 use regroup::{group, parse_json_text};
 
@@ -52,6 +52,10 @@ const SAMPLE_ROWS: usize = 256;
 const SURVEY_ROWS: usize = 1024;
 /// Rows that are looked at for columns that hold only nulls so far.
 const MOST_SAMPLE_ROWS: usize = 1 << 16;
+
+/// Rows after which a batch of chosen rows is closed, and chunks that are passed for one.
+const CHOSEN_ROWS: usize = 1024;
+const CHOSEN_CHUNKS: usize = 64;
 
 /// Bytes of text after which a batch is closed, far below Arrow's limit of 2 GiB per column.
 const BATCH_TEXT_BYTES: usize = 64 << 20;
@@ -86,7 +90,13 @@ pub struct PairReader {
     layout: Layout,
     schema: SchemaRef,
     report: ReadReport,
+    /// Number of pairs that were usable so far, of which `keep` may have left some out.
+    usable: u64,
+    keep: Option<Keep>,
 }
+
+/// Tells whether a pair becomes a row of a batch, by its number among the usable ones.
+type Keep = Box<dyn FnMut(u64) -> bool + Send>;
 
 /// Options that apply to single rows.
 struct Rules {
@@ -176,7 +186,9 @@ impl PairReader {
             let is_carried = carried.iter().any(|carried| carried == name);
             format.reads(name) || for_template || is_media(name) || watching.watches(name) || is_carried
         });
-        let chunks = source.chunks(&wanted, options.batch_rows.max(1))?;
+        // Columns that are carried must have the types of the file; for the others views do.
+        let texts = if extras.is_empty() { Texts::Views } else { Texts::Declared };
+        let chunks = source.chunks_with(&wanted, options.batch_rows.max(1), texts)?;
         let chunks = arrangement.apply(names.apply(chunks));
         let fields: Vec<FieldRef> =
             schema::fields(&layout).into_iter().chain(extras.iter().map(|extra| extra.field.clone())).collect();
@@ -199,7 +211,28 @@ impl PairReader {
             layout,
             schema: Arc::new(Schema::new(fields)),
             report: ReadReport::new(path, container, format, form),
+            usable: 0,
+            keep: None,
         })
+    }
+
+    /// Number of pairs of the file if every row gives a usable one; `None` if the file does not tell its number of rows, as JSON, or
+    /// rows of its format give any number of pairs.
+    ///
+    /// # Errors
+    /// [`Error::Parquet`] or [`Error::Io`] if the file's metadata cannot be read.
+    pub fn declared_pairs(&self) -> Result<Option<u64>> {
+        let format = self.report.format;
+        match format.gives_one_pair() && matches!(format.shape(), Shape::Row) {
+            true => Source::open(&self.path)?.declared_rows(),
+            false => Ok(None),
+        }
+    }
+
+    /// From here on only pairs that `keep` chooses become rows of batches; the others are checked and counted, and not normalised
+    /// any further. It is asked for each usable pair in order, by the number of usable pairs before it in the file. Batches may be empty then.
+    pub fn keep_only(&mut self, keep: impl FnMut(u64) -> bool + Send + 'static) {
+        self.keep = Some(Box::new(keep));
     }
 
     /// Schema of the batches: the canonical columns, then the carried ones.
@@ -255,37 +288,55 @@ impl PairReader {
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        let mut builder = BatchBuilder::new(&self.layout);
+        let mut passed = 0;
         while let Some((chunk, start)) = self.next_chunk()? {
-            let mut builder = BatchBuilder::new(&self.layout);
-            let mut taken = Vec::with_capacity(chunk.rows() - start);
-            let mut drafts = Vec::new();
-            let mut row = start;
-            while row < chunk.rows() && builder.text_bytes < BATCH_TEXT_BYTES {
-                self.rules.drafts(&chunk, row, &mut self.report, &mut drafts);
-                for draft in drafts.drain(..) {
-                    if self.layout.fits(&draft) && builder.append(&draft, &draft.id()) {
-                        taken.push(row as u32);
-                    } else {
-                        self.report.pairs -= 1;
-                        self.report.refused.add(Problem::LateField, self.report.rows - 1);
-                    }
-                }
-                row += 1;
-            }
-            drop(drafts);
+            let (row, taken) = self.append(&chunk, start, &mut builder);
             let column = |extra: &Extra| extra::carried(extra, &chunk, &taken, &self.path);
             let carried: Vec<ArrayRef> = self.extras.iter().map(column).collect::<Result<_>>()?;
             if row < chunk.rows() {
                 self.current = Some((chunk, row));
             }
-            if builder.rows > 0 {
-                let mut columns = builder.finish_columns();
-                columns.extend(carried);
-                let batch = RecordBatch::try_new(self.schema.clone(), columns);
-                return batch.map(Some).map_err(Error::arrow(&self.path));
+            passed += 1;
+            let is_chosen = self.keep.is_some();
+            // Few chosen rows of many chunks are one batch.
+            let is_short = is_chosen && carried.is_empty() && self.current.is_none() && builder.rows < CHOSEN_ROWS;
+            if !(is_short && passed < CHOSEN_CHUNKS) && (builder.rows > 0 || is_chosen) {
+                return self.batch(builder, carried).map(Some);
             }
         }
-        Ok(None)
+        if builder.rows > 0 { self.batch(builder, Vec::new()).map(Some) } else { Ok(None) }
+    }
+
+    /// Adds the pairs of a chunk's rows from `start` on; returns the row after them, and the rows of the pairs.
+    fn append(&mut self, chunk: &Chunk, start: usize, builder: &mut BatchBuilder) -> (usize, Vec<u32>) {
+        let mut taken = Vec::with_capacity(chunk.rows() - start);
+        let mut drafts = Vec::new();
+        let mut row = start;
+        while row < chunk.rows() && builder.text_bytes < BATCH_TEXT_BYTES {
+            self.rules.drafts(chunk, row, &mut self.report, &mut drafts);
+            for draft in drafts.drain(..) {
+                if !self.layout.fits(&draft) || !builder.accepts(&draft) {
+                    self.report.pairs -= 1;
+                    self.report.refused.add(Problem::LateField, self.report.rows - 1);
+                    continue;
+                }
+                let number = self.usable;
+                self.usable += 1;
+                if self.keep.as_mut().is_none_or(|keep| keep(number)) {
+                    builder.append(&draft, &draft.id());
+                    taken.push(row as u32);
+                }
+            }
+            row += 1;
+        }
+        (row, taken)
+    }
+
+    fn batch(&self, mut builder: BatchBuilder, carried: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let mut columns = builder.finish_columns();
+        columns.extend(carried);
+        RecordBatch::try_new(self.schema.clone(), columns).map_err(Error::arrow(&self.path))
     }
 }
 

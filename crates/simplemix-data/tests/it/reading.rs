@@ -7,7 +7,7 @@ use arrow::ipc::CompressionType;
 use arrow::ipc::writer::FileWriter;
 use simplemix_data::{
     Form, Format, Message, Pair, PairReader, PairWriter, Policy, Problem, ReadOptions, Text, WriteOptions, read_pairs,
-    read_pairs_with_report,
+    read_pairs_with_report, schema,
 };
 
 use crate::common::{arrow_bytes, file};
@@ -282,4 +282,39 @@ fn rewards_of_the_reference_are_read_from_every_container_and_written_back() {
     writer.write_pairs(&pairs[3..]).unwrap();
     let error = writer.write_pairs(&pairs[..1]).unwrap_err().to_string();
     assert!(error.contains("`ref_rewards`") && error.contains("which the first pairs do not have"), "{error}");
+}
+
+/// Of five rows the second has no chosen text.
+fn five_rows(path: &std::path::Path) {
+    let row = |i: usize| {
+        let chosen = if i == 1 { String::new() } else { format!("c{i}") };
+        serde_json::json!({"prompt": format!("p{i}"), "chosen": chosen, "rejected": "r"}).to_string() + "\n"
+    };
+    std::fs::write(path, (0..5).map(row).collect::<String>()).unwrap();
+}
+
+#[test]
+fn chosen_pairs_are_numbered_among_the_usable_ones_and_all_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.jsonl");
+    five_rows(&path);
+    let mut reader = PairReader::open(&path, &ReadOptions::default()).unwrap();
+    assert_eq!(reader.declared_pairs().unwrap(), None, "JSON does not tell");
+    reader.keep_only(|number| number % 2 == 1);
+    let batches: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
+    let kept: Vec<_> = batches.iter().flat_map(|batch| schema::pairs_from_batch(batch).unwrap()).collect();
+    assert_eq!(kept.iter().map(|pair| pair.chosen.clone()).collect::<Vec<_>>(), ["c2".into(), "c4".into()]);
+    assert_eq!((reader.report().rows, reader.report().pairs), (5, 4));
+}
+
+#[test]
+fn parquet_declares_its_pairs_and_a_format_of_several_a_row_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lines, path) = (dir.path().join("a.jsonl"), dir.path().join("a.parquet"));
+    five_rows(&lines);
+    let mut writer = PairWriter::create(&path, &WriteOptions::default()).unwrap();
+    writer.write_pairs(&read_pairs(&lines, &ReadOptions::default()).unwrap()).unwrap();
+    writer.finish().unwrap();
+    let reader = PairReader::open(&path, &ReadOptions::default()).unwrap();
+    assert_eq!(reader.declared_pairs().unwrap(), Some(4));
 }
