@@ -287,6 +287,13 @@ impl<'a> Struct<'a> {
         }
     }
 
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Struct::Arrow { array, .. } => array.num_columns(),
+            Struct::Json(fields) => fields.len(),
+        }
+    }
+
     pub(crate) fn names(self) -> Vec<&'a str> {
         match self {
             Struct::Arrow { array, .. } => array.column_names(),

@@ -54,7 +54,7 @@ impl<'a> DraftText<'a> {
 
     fn is_blank(&self) -> bool {
         match self {
-            DraftText::Plain(text) => text.trim().is_empty(),
+            DraftText::Plain(text) => text.trim_start().is_empty(),
             DraftText::Messages(turns) => turns.iter().all(|turn| says_nothing(&turn.content, &turn.fields)),
         }
     }

@@ -96,7 +96,7 @@ pub(crate) fn says_nothing(content: &str, fields: &Map<String, Value>) -> bool {
         Value::Object(items) => !items.is_empty(),
         _ => false,
     } && !matches!(name.as_str(), "name" | "tool_call_id");
-    content.trim().is_empty() && !fields.iter().any(speaks)
+    content.trim_start().is_empty() && !fields.iter().any(speaks)
 }
 
 /// Fields in a fixed order, as JSON; `None` without fields.

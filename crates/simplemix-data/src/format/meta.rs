@@ -32,6 +32,34 @@ pub(crate) const SYSTEM: [&str; 3] = ["system", "system_prompt", "system_message
 /// only.
 pub(crate) const MODELS: [[&str; 2]; 2] = [["chosen_model", "chosen-model"], ["rejected_model", "rejected-model"]];
 
+/// Groups of columns that say something about a pair beside its texts, as far as rows may have them: looking for a column in every
+/// row costs more than the row's checks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside {
+    system: bool,
+    origin: bool,
+    scores: bool,
+}
+
+impl Beside {
+    /// Any of them.
+    pub(crate) const ANY: Self = Self { system: true, origin: true, scores: true };
+
+    /// Those that columns of these names can be.
+    pub(crate) fn of_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let has = |known: &dyn Fn(&str) -> bool| names.clone().any(known);
+        let origin = |name: &str| {
+            let one = [&SOURCE, &TASK, &GENERATOR, &POLICY].iter().any(|names| names.contains(&name));
+            one || MODELS.iter().flatten().any(|known| *known == name)
+        };
+        Self {
+            system: has(&|name| SYSTEM.contains(&name)),
+            origin: has(&origin),
+            scores: has(&|name| name == REF_REWARDS || SCORES.iter().flatten().any(|known| *known == name)),
+        }
+    }
+}
+
 /// Whether the content of the column is kept in a canonical column.
 pub(crate) fn consumes(column: &str) -> bool {
     [&SOURCE, &TASK, &GENERATOR, &POLICY].iter().any(|names| names.contains(&column))
@@ -58,7 +86,10 @@ pub(crate) fn ref_rewards(cell: Cell<'_>) -> Option<(Vec<f64>, u64)> {
 }
 
 /// Number of scores in a row that are texts without a number, and of rewards that are no numbers.
-pub(crate) fn unread_scores(row: Struct<'_>) -> u64 {
+pub(crate) fn unread_scores(row: Struct<'_>, beside: Beside) -> u64 {
+    if !beside.scores {
+        return 0;
+    }
     let unread = |names: &&[&str; 6]| row.first(*names).as_str().is_some() && number(row.first(*names)).is_none();
     SCORES.iter().filter(unread).count() as u64 + ref_rewards(row.get(REF_REWARDS)).map_or(1, |(_, unread)| unread)
 }
@@ -79,9 +110,12 @@ fn add_system<'a>(prompt: &mut DraftText<'a>, row: Struct<'a>) -> Result<(), Pro
 ///
 /// # Errors
 /// [`Problem::UnreadColumn`] if the row has a system prompt, and its messages have another one.
-pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) -> Result<(), Problem> {
-    add_system(&mut draft.prompt, row)?;
-    let text = |names: &[&str]| row.first(names).as_str().filter(|text| !text.is_empty());
+pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>, beside: Beside) -> Result<(), Problem> {
+    if beside.system {
+        add_system(&mut draft.prompt, row)?;
+    }
+    let first = |names: &[&str], is_there: bool| if is_there { row.first(names) } else { Cell::Null };
+    let text = |names: &[&str]| first(names, beside.origin).as_str().filter(|text| !text.is_empty());
     if draft.source.is_none() {
         draft.source = text(&SOURCE).map(Into::into);
     }
@@ -100,9 +134,11 @@ pub(crate) fn fill<'a>(draft: &mut Draft<'a>, row: Struct<'a>) -> Result<(), Pro
         draft.policy = word.or_else(|| draft.source.as_deref().and_then(policy_in_name));
     }
     for (score, names) in [&mut draft.score_chosen, &mut draft.score_rejected].into_iter().zip(&SCORES) {
-        *score = score.filter(|score| score.is_finite()).or_else(|| number(row.first(names)));
+        *score = score.filter(|score| score.is_finite()).or_else(|| number(first(names, beside.scores)));
     }
-    draft.ref_rewards = ref_rewards(row.get(REF_REWARDS)).unwrap_or_default().0;
+    if beside.scores {
+        draft.ref_rewards = ref_rewards(row.get(REF_REWARDS)).unwrap_or_default().0;
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ mod unread;
 
 pub(crate) use detect::detect;
 pub(crate) use kind::{Columns, Kind};
-pub(crate) use meta::{ref_rewards, unread_scores};
+pub(crate) use meta::{Beside, ref_rewards, unread_scores};
 pub use ranked::RankedRule;
 pub(crate) use table::Shape;
 pub(crate) use turn_fields::{TURN_FIELDS, has_media, is_media, template_inputs};
@@ -155,6 +155,7 @@ impl Format {
         self,
         row: Struct<'a>,
         rule: RankedRule,
+        beside: Beside,
         pairs: &mut Vec<Draft<'a>>,
     ) -> Result<(), Problem> {
         let first = pairs.len();
@@ -162,7 +163,7 @@ impl Format {
             Parse::One(parse) => pairs.push(parse(row)?),
             Parse::Ranked(parse) => parse(row, rule, pairs)?,
         }
-        pairs[first..].iter_mut().try_for_each(|pair| meta::fill(pair, row))
+        pairs[first..].iter_mut().try_for_each(|pair| meta::fill(pair, row, beside))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::draft::{Draft, DraftText};
 use crate::error::{Error, Result};
 use crate::format::kind::{Columns, Kind};
 use crate::format::labelled::QUESTIONS;
+use crate::format::meta::Beside;
 use crate::format::table::Shape;
 use crate::format::{Format, RankedRule};
 use crate::problem::Problem;
@@ -270,7 +271,7 @@ fn counts<'a>(format: Format, name: &str, rows: impl Iterator<Item = Struct<'a>>
         }
         spoken += 1;
         pairs.clear();
-        let parsed = format.drafts(row, RankedRule::default(), &mut pairs).is_ok();
+        let parsed = format.drafts(row, RankedRule::default(), Beside::ANY, &mut pairs).is_ok();
         unread += usize::from(!parsed || !pairs.iter().all(|pair| repeats(cell, pair)));
     }
     (spoken, unread)

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 
 use crate::cell::Cell;
 use crate::error::{Error, Result};
-use crate::format::{Format, Shape};
+use crate::format::{Beside, Format, Shape};
 use crate::read::container::{Chunk, Chunks};
 use crate::schema;
 
@@ -52,7 +52,7 @@ fn has_own_ids(sample: &Chunk, format: Format) -> bool {
     let own = |row: usize| {
         let cells = sample.row(row).ok()?;
         let mut drafts = Vec::new();
-        format.drafts(cells, Default::default(), &mut drafts).ok()?;
+        format.drafts(cells, Default::default(), Beside::ANY, &mut drafts).ok()?;
         Some(cells.get("id").as_str()? == drafts.first()?.id())
     };
     (0..sample.rows()).find_map(own).unwrap_or(false)

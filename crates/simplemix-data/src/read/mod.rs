@@ -35,7 +35,7 @@ use crate::cell::Struct;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::format::{
-    Columns, Format, RankedRule, Shape, Unread, detect, has_media, is_media, template_inputs, unread_scores,
+    Beside, Columns, Format, RankedRule, Shape, Unread, detect, has_media, is_media, template_inputs, unread_scores,
 };
 use crate::message::TemplateInputs;
 use crate::pair::{Form, Origin, Pair};
@@ -107,6 +107,10 @@ struct Rules {
     ranked: RankedRule,
     /// Columns of the current chunk that must not say anything beside the pairs.
     watched: Vec<String>,
+    /// Groups of columns that the current chunk may have.
+    beside: Beside,
+    /// Whether it may have media or inputs of the template.
+    has_inputs: bool,
 }
 
 impl std::fmt::Debug for PairReader {
@@ -199,6 +203,8 @@ impl PairReader {
             policy: options.policy.clone(),
             ranked: options.ranked,
             watched: Vec::new(),
+            beside: Beside::ANY,
+            has_inputs: true,
         };
         Ok(Self {
             path: path.to_path_buf(),
@@ -281,6 +287,9 @@ impl PairReader {
             None => {
                 let Some(chunk) = self.chunks.next().transpose()? else { return Ok(None) };
                 self.rules.watched = chunk.names();
+                let names = || self.rules.watched.iter().map(String::as_str);
+                self.rules.beside = Beside::of_names(names());
+                self.rules.has_inputs = names().any(|name| TemplateInputs::COLUMNS.contains(&name) || is_media(name));
                 self.rules.watched.retain(|name| self.unread.watches(name));
                 Ok(Some((chunk, 0)))
             }
@@ -354,10 +363,10 @@ impl Rules {
         let number = report.rows;
         report.rows += u64::from(chunk.span(row));
         let found = chunk.row(row).and_then(|cells| {
-            report.format.drafts(cells, self.ranked, drafts)?;
+            report.format.drafts(cells, self.ranked, self.beside, drafts)?;
             Unread::check(&self.watched, cells, drafts)?;
-            report.unread_scores += unread_scores(cells);
-            beside_texts(cells, report.form)
+            report.unread_scores += unread_scores(cells, self.beside);
+            if self.has_inputs { beside_texts(cells, report.form) } else { Ok(TemplateInputs::default()) }
         });
         let inputs = match found {
             Ok(inputs) => inputs,
