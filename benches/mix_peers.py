@@ -3,12 +3,12 @@
 Python 3.11, datasets 5.2.0, numpy 2.4.6, pyarrow; with `--samplers` also grain 0.2.x, torchdata 0.11 and
 mosaicml-streaming 0.13, those that are installed. Usage, from the repository's root:
 
-    python benches/mix_peers.py [--rows N] [--words W] [--library] [--samplers] [OUT.json]
+    python benches/mix_peers.py [--rows N] [--words W] [--files A B] [--turns T] [--library] [--samplers] [OUT.json]
 
 Both sides read two parquet files of N rows, mix them half and half, N pairs in all, and write parquet, in processes of
-their own, in turn, three times; ours also a hundredth of N, and with 64 MB of rows in memory. Times are medians, memory the highest
+their own, in turn, three times or as often as `--turns` says; ours also a hundredth of N, and with 64 MB of rows in memory. Times are medians, memory the highest
 resident set, processor time that of the user's part. `--words 190` makes pairs of 1.2 kB. `--library` runs the example of
-simplemix-blend, which needs no libtorch, in place of the program.
+simplemix-blend, which needs no libtorch, in place of the program; `SIMPLEMIX` names one that is built.
 """
 import argparse
 import json
@@ -102,24 +102,29 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--words", type=int, default=67)
+    parser.add_argument("--files", nargs=2, help="two files of N rows, in place of new ones")
+    parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--library", action="store_true")
     parser.add_argument("--samplers", action="store_true")
     parser.add_argument("out", nargs="?")
     args = parser.parse_args()
     simplemix = os.environ.get("SIMPLEMIX")  # a built one
-    if args.library:
+    if args.library and not simplemix:
         subprocess.run(["cargo", "build", "--release", "-p", "simplemix-blend", "--no-default-features", "--example", "mix_files"], check=True)
         simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "examples", "mix_files")
     elif not simplemix:
         subprocess.run(["cargo", "build", "--release", "-p", "simplemix-cli"], check=True)
         simplemix = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "simplemix")
-    result = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", "rows": args.rows, "words": args.words, "load": os.getloadavg(),
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": f"{os.cpu_count()} cores", "rows": args.rows, "words": args.words, "turns": args.turns, "load": os.getloadavg(),
               "commit": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip(),
               "command": " ".join(["python", *sys.argv])}
     with tempfile.TemporaryDirectory() as folder:
         a, b = (os.path.join(folder, name) for name in ("a.parquet", "b.parquet"))
-        make(a, args.rows, 0, args.words)
-        make(b, args.rows, 1, args.words)
+        if args.files:
+            a, b = (os.path.abspath(path) for path in args.files)
+        else:
+            make(a, args.rows, 0, args.words)
+            make(b, args.rows, 1, args.words)
         result["source_bytes"] = [os.path.getsize(path) for path in (a, b)]
         out = os.path.join(folder, "out.parquet")
         def ours(size, *more):
@@ -133,7 +138,7 @@ def main():
             "datasets": [sys.executable, "-c", HF, a, b, out, str(args.rows)],
         }
         found = {name: [] for name in ways}
-        for _ in range(TURNS):
+        for _ in range(args.turns):
             for name, command in ways.items():
                 found[name].append(run(command))
         result["seconds"] = {name: statistics.median(s for s, _, _ in runs) for name, runs in found.items()}
