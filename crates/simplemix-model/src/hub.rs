@@ -163,23 +163,12 @@ impl Push {
     /// [`Error::Push`] without a token or network, for a token that may not write there, for a name that is none, and in a build without
     /// the feature `push`.
     pub fn open(to: PushTo<'_>) -> Result<Self> {
-        let failed = |reason: String| Error::Push { repository: to.repository.to_owned(), reason };
-        #[cfg(feature = "push")]
-        let opened = crate::hub_push::Target::open(Hub::from_env(), to.repository, to.revision, to.private)
-            .map(|target| Self { target })
-            .map_err(failed);
-        #[cfg(not(feature = "push"))]
-        let opened = Err(failed("this build cannot push; build it with `--features push`".to_owned()));
-        opened
+        Self::opened(to).map_err(|reason| Error::Push { repository: to.repository.to_owned(), reason })
     }
 
     /// `owner/name`.
     pub fn repository(&self) -> &str {
-        #[cfg(feature = "push")]
-        let name = self.target.repository();
-        #[cfg(not(feature = "push"))]
-        let name = match self.absent {};
-        name
+        self.name()
     }
 
     /// Pushes all files of `folder` but hidden ones, as one commit with this message, and returns the commit's address. `progress`
@@ -188,14 +177,40 @@ impl Push {
     /// # Errors
     /// [`Error::Push`]. Nothing of the repository has changed then, and the call may be repeated.
     pub fn push(&self, folder: &Path, message: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<String> {
-        #[cfg(feature = "push")]
-        let pushed = self.target.push(folder, message, progress);
-        #[cfg(not(feature = "push"))]
-        let pushed: Result<String, String> = {
-            let _ = (folder, message, progress);
-            match self.absent {}
-        };
-        pushed.map_err(|reason| Error::Push { repository: self.repository().to_owned(), reason })
+        let failed = |reason| Error::Push { repository: self.repository().to_owned(), reason };
+        self.pushed(folder, message, progress).map_err(failed)
+    }
+}
+
+#[cfg(feature = "push")]
+impl Push {
+    fn opened(to: PushTo<'_>) -> Result<Self, String> {
+        let target = crate::hub_push::Target::open(Hub::from_env(), to.repository, to.revision, to.private)?;
+        Ok(Self { target })
+    }
+
+    fn name(&self) -> &str {
+        self.target.repository()
+    }
+
+    fn pushed(&self, folder: &Path, message: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<String, String> {
+        self.target.push(folder, message, progress)
+    }
+}
+
+/// Without the feature there is no value of the type.
+#[cfg(not(feature = "push"))]
+impl Push {
+    fn opened(_: PushTo<'_>) -> Result<Self, String> {
+        Err("this build cannot push; build it with `--features push`".to_owned())
+    }
+
+    fn name(&self) -> &str {
+        match self.absent {}
+    }
+
+    fn pushed(&self, _: &Path, _: &str, _: &mut dyn FnMut(u64, u64)) -> Result<String, String> {
+        match self.absent {}
     }
 }
 
