@@ -27,7 +27,7 @@ from eval_peers import OFFICIAL
 TURNS = 3
 
 PEAK = """
-import threading, time, resource
+import threading, time
 peak, stop = [0], threading.Event()
 def watch():
     while not stop.is_set():
@@ -38,7 +38,10 @@ thread = threading.Thread(target=watch, daemon=True); thread.start()
 def told(seconds):
     stop.set(); thread.join()
     import json
-    print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "anonymous": peak[0] * 1024}))
+    # Not ru_maxrss, which a child takes over from the process that started it.
+    with open("/proc/self/status") as file:
+        highest = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    print(json.dumps({"seconds": seconds, "peak": highest * 1024, "anonymous": peak[0] * 1024}))
 """
 
 WAYS = {
