@@ -101,15 +101,17 @@ pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
     }
     let venv = environment(checkout, "tests", TESTS)?;
     venv.install(&wheel)?;
-    let site = venv.site(checkout)?.join("simplemix");
-    let site = site.to_string_lossy();
+    let sources = checkout.root().join("python/simplemix");
+    let sources = sources.to_string_lossy();
     let tests = venv.tests(
         checkout,
         "python/tests",
         &[&format!("--ignore={}", checkout.root().join("python/tests/peers").display())],
     )?;
-    let mypy = venv
-        .passes(checkout, &["-m", "mypy", "--strict", "--ignore-missing-imports", "--no-warn-unused-ignores", &site])?;
+    let mypy = venv.passes(
+        checkout,
+        &["-m", "mypy", "--strict", "--ignore-missing-imports", "--no-warn-unused-ignores", &sources],
+    )?;
     let project = checkout.root().join("python/pyproject.toml");
     let pyright =
         ["-m", "pyright", "--project", &project.to_string_lossy(), "--pythonpath", &venv.python.to_string_lossy()]
@@ -262,13 +264,6 @@ impl Environment {
 
     fn passes(&self, checkout: &Checkout, arguments: &[&str]) -> Result<bool> {
         Ok(cargo::status(self.command(checkout).args(arguments))?.success())
-    }
-
-    /// Folder of the installed packages.
-    fn site(&self, checkout: &Checkout) -> Result<PathBuf> {
-        let code = "import sysconfig; print(sysconfig.get_path('platlib'))";
-        let output = self.command(checkout).args(["-c", code]).output().context("cannot run python")?;
-        Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
     }
 
     fn tests(&self, checkout: &Checkout, folder: &str, more: &[&str]) -> Result<bool> {
