@@ -461,6 +461,15 @@ fn qrpo_ranks_rewards_among_those_of_the_samples() {
     let said = stderr(&shared);
     assert_eq!(shared.status.code(), Some(2), "{said}");
     assert!(said.contains("`renew_reference` is false, expected true with the loss `qrpo`"), "{said}");
+    // Off-policy pairs that lack what it learns from are refused before anything is sampled.
+    let plain = ["--off-policy", "off.jsonl", "--set", "mix.off=1"];
+    let lacking = dir.simplemix(
+        &[&["run", "--preset", "qrpo", "--output", "no"], &small(&["--preset", "qrpo"])[..], &plain].concat(),
+    );
+    let said = stderr(&lacking);
+    assert_eq!(lacking.status.code(), Some(2), "{said}");
+    assert!(said.contains("off.jsonl, whose first pair has no `score_chosen` or `score_rejected`"), "{said}");
+    assert!(!exists(&dir.path("no")));
 }
 
 #[test]

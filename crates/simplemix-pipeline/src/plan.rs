@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simplemix_blend::{MixSettings, MixSource};
-use simplemix_data::{TokenizerAs, Watch};
+use simplemix_data::{PairReader, ReadOptions, TokenizerAs, Watch};
 use simplemix_files::{hash_files, hash_model_folder};
 use simplemix_mix::Weight;
 use simplemix_model::hub;
@@ -616,6 +616,9 @@ impl Planner<'_> {
             let sources = needed("off_policy", config.off_policy.as_ref(), "a file of pairs, for `mix.off` above 0")?;
             for source in sources.sources(config.mix.off)? {
                 inputs.push(self.hash(&source.path)?);
+                if config.train.learns_from_reference_rewards() {
+                    self.check_reference_rewards(&source.path)?;
+                }
                 settings.sources.push(source);
             }
         }
@@ -645,6 +648,28 @@ impl Planner<'_> {
             Ok(Job::Mix(Box::new(settings)))
         })?;
         Ok((self.folder(stage).join(MIXTURE), self.key(stage)))
+    }
+
+    /// Refuses off-policy pairs that a loss of rewards cannot learn from, by the first pair, before anything is sampled.
+    fn check_reference_rewards(&mut self, path: &Path) -> Result<()> {
+        let Some(file) = files(path, self.watch)?.into_iter().next() else { return Ok(()) };
+        let mut reader = PairReader::open(&file, &ReadOptions::default())?;
+        let first = loop {
+            match reader.next_pairs()? {
+                Some(pairs) if pairs.is_empty() => {}
+                Some(pairs) => break pairs.into_iter().next(),
+                None => break None,
+            }
+        };
+        let Some(pair) = first else { return Ok(()) };
+        let missing = match (pair.score_chosen, pair.score_rejected) {
+            (Some(_), Some(_)) if pair.ref_rewards.is_empty() => "`ref_rewards`",
+            (Some(_), Some(_)) => return Ok(()),
+            _ => "`score_chosen` or `score_rejected`",
+        };
+        let expected = "pairs with both scores and `ref_rewards`, the scores of the reference's samples, which the loss needs; or \
+                        `mix.off` of 0";
+        Err(Error::setting("off_policy", format!("{}, whose first pair has no {missing}", file.display()), expected))
     }
 
     /// Adds the stages that sample the model's likeliest responses to the evaluation's prompts and score them.
