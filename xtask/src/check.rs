@@ -40,8 +40,7 @@ pub(crate) enum Step {
     Test,
     /// The example of the main job, on a small random model
     Demo,
-    /// The Python package: the wheel is built, installed in an empty environment, and tested there (needs no set-up; minutes; not
-    /// among the default checks)
+    /// The Python package: the wheel is built, installed in an empty environment, and tested there (needs no set-up)
     Wheel,
     /// The checks of a GPU (examples/gpu_check), on the CPU
     Device,
@@ -54,7 +53,7 @@ impl Step {
 
     /// Whether the step runs when none is named.
     fn is_default(self) -> bool {
-        !matches!(self, Self::Alone | Self::Wheel)
+        self != Self::Alone
     }
 
     fn name(self) -> String {
