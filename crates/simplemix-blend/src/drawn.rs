@@ -1,6 +1,6 @@
 //! Sources of which only the drawn rows are kept.
 //!
-//! Which rows a mixture draws follows from the numbers of usable rows. Where the files tell how many rows they have, the mixture is
+//! The rows that a mixture draws follow from the numbers of usable rows. Where the files tell how many rows they have, the mixture is
 //! planned over all of them, and one reading checks every row and keeps the drawn ones. If rows are found that cannot be used, the
 //! rest is only counted, and a second reading keeps what the plan over the usable rows draws.
 

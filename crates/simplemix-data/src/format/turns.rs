@@ -123,7 +123,7 @@ fn turn_of<'a>(
     let role = role.as_str().ok_or(Problem::MissingRole)?;
     let mut turn = Turn::new(canonical_role(role), "");
     turn.respelt = (turn.role != role && !is_usual(role)).then_some(role);
-    // Of two fields, these are both.
+    // A turn of two fields has these.
     let further = if fields.len() == 2 && !content.is_null() { Vec::new() } else { fields.names() };
     for name in further {
         if ["role", "from", "content", "value"].contains(&name) {

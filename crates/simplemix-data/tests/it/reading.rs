@@ -284,7 +284,7 @@ fn rewards_of_the_reference_are_read_from_every_container_and_written_back() {
     assert!(error.contains("`ref_rewards`") && error.contains("which the first pairs do not have"), "{error}");
 }
 
-/// Of five rows the second has no chosen text.
+/// Five rows, the second without a chosen text.
 fn five_rows(path: &std::path::Path) {
     let row = |i: usize| {
         let chosen = if i == 1 { String::new() } else { format!("c{i}") };
