@@ -576,8 +576,12 @@ impl Planner<'_> {
         let PipelineSettings { template_date: date, device, .. } = self.config;
         let prepared = |scorer: ScorerSettings| scorer.with_date(date.clone()).with_device(*device);
         let mut scorers: Vec<ScorerSettings> = scorers.into_iter().map(prepared).collect();
+        // A model that a stage makes may not exist yet; the key of the stage is among the inputs.
+        let is_made = |model: &Path| reward.is_some_and(|reward| reward.path == model);
         for scorer in &mut scorers {
-            if let ScorerKind::RewardModel(settings) = &mut scorer.kind {
+            if let ScorerKind::RewardModel(settings) = &mut scorer.kind
+                && !is_made(&settings.model)
+            {
                 settings.model = self.purpose.resolve(&settings.model)?;
             }
         }
@@ -588,8 +592,7 @@ impl Planner<'_> {
                 for key in ["model", "device"] {
                     material[0][at][key] = Value::Null;
                 }
-                // A model that a stage makes may not exist yet; the key of the stage is among the inputs.
-                if reward.is_none_or(|reward| reward.path != settings.model) {
+                if !is_made(&settings.model) {
                     inputs.push(self.hash(&settings.model)?);
                 }
             }
