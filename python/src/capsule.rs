@@ -74,10 +74,22 @@ impl Offered {
 
     pub(crate) fn batches(self) -> Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send> {
         match self {
-            Self::Stream(reader) => Box::new(reader),
-            Self::Batch(batch) => Box::new(std::iter::once(Ok(batch))),
+            Self::Stream(reader) => Box::new(reader.map(|batch| checked(batch?))),
+            Self::Batch(batch) => Box::new(std::iter::once(checked(batch))),
         }
     }
+}
+
+/// The batch, if its columns are what their types say. Nobody has looked before: pyarrow makes text of `["a", b"\xb6"]` without looking
+/// at the bytes, and Rust relies on text being UTF-8.
+fn checked(batch: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let is_sound = column.to_data().validate_full();
+        is_sound.map_err(|error| {
+            ArrowError::InvalidArgumentError(format!("column `{}` cannot be read: {error}", field.name()))
+        })?;
+    }
+    Ok(batch)
 }
 
 /// A capsule with a stream of batches.
