@@ -6,7 +6,7 @@ that is installed. Usage, from the repository's root:
     python benches/python_peers.py [--rows N] [--annotations VERDICTS.parquet --gamed DF_GAMED.csv --models 12] [OUT.json]
 
 * Order: which row comes next, of two sources of N rows, N draws. `datasets.interleave_datasets` makes its list of indices;
-  `simplemix.interleave_datasets` the same list; `Mixture.draws` an exact mixture's; torch's samplers are iterated.
+  `simplemix.interleave_datasets` the same list; `Mixture.draws` an exact mixture's; torch's samplers are iterated, where torch is installed.
 * Data: two sources of N pairs of 1.2 kB, saved by `datasets` as Arrow, become one data set of N shuffled pairs, each way in a process of
   its own: `interleave_datasets` and `to_parquet`, against `Mixture.to_dataset` in a file, and in memory.
 * Win rates: the models of VERDICTS against LogisticRegressionCV as the official package calls it (see eval_peers.py).
@@ -95,8 +95,6 @@ def median(work, turns=TURNS):
 def order(rows):
     """Draws a second of each way to say which row comes next."""
     import datasets
-    import torch
-    from torch.utils.data import DistributedSampler, RandomSampler, WeightedRandomSampler
 
     import simplemix as sm
 
@@ -115,17 +113,25 @@ def order(rows):
         for position in range(rows // 10):
             mix.at(position)
 
-    weights = torch.ones(rows)
     ways = {
         "datasets.interleave_datasets": (theirs, lambda: len(made["theirs"])),
         "simplemix.interleave_datasets, the same rows": (ours, lambda: len(made["ours"])),
         "Mixture.draws": (lambda: mix.draws(), lambda: rows),
         "Mixture.at in a loop": (at, lambda: rows // 10),
-        "torch RandomSampler": (lambda: sum(1 for _ in RandomSampler(range(rows))), lambda: rows),
-        "torch WeightedRandomSampler": (lambda: sum(1 for _ in WeightedRandomSampler(weights, rows)), lambda: rows),
-        "torch DistributedSampler": (lambda: sum(1 for _ in DistributedSampler(range(rows), 1, 0)), lambda: rows),
-        "MixtureSampler": (lambda: sum(1 for _ in sm.torch.MixtureSampler(mix)), lambda: rows),
     }
+    try:
+        import torch
+        from torch.utils.data import DistributedSampler, RandomSampler, WeightedRandomSampler
+    except ImportError:
+        print("torch is not installed: without its samplers", file=sys.stderr)
+    else:
+        weights = torch.ones(rows)
+        ways |= {
+            "torch RandomSampler": (lambda: sum(1 for _ in RandomSampler(range(rows))), lambda: rows),
+            "torch WeightedRandomSampler": (lambda: sum(1 for _ in WeightedRandomSampler(weights, rows)), lambda: rows),
+            "torch DistributedSampler": (lambda: sum(1 for _ in DistributedSampler(range(rows), 1, 0)), lambda: rows),
+            "MixtureSampler": (lambda: sum(1 for _ in sm.torch.MixtureSampler(mix)), lambda: rows),
+        }
     found = {}
     for name, (work, count) in ways.items():
         seconds = median(work)
