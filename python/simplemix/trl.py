@@ -18,7 +18,7 @@ figures by the column `source`; it computes no reward itself.
 `train_sampling_strategy="sequential"` keeps the order of the mixture. TRL's default shuffles all rows: the shares then hold over the run,
 but neither in a batch nor in a prefix, and a schedule is lost.
 
-Known to work with TRL 1.15 and 1.16. A release that computes its metrics in another way is refused by name at the first batch.
+Tested with TRL 1.16. A release that computes its metrics in another way is refused by name at the first batch.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class SourceMetrics(_Base):  # type: ignore[misc]
             import trl
 
             raise _native.Error(
-                f"TRL {trl.__version__} does not gather {', '.join(missing)} pair by pair, expected 1.15 or 1.16, or one that does as "
+                f"TRL {trl.__version__} does not gather {', '.join(missing)} pair by pair, expected 1.16, or one that does as "
                 "they do; train without simplemix.trl.SourceMetrics"
             )
         self._add(mode, "pairs", torch.ones_like(sources, dtype=torch.double), sources)
