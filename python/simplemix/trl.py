@@ -166,7 +166,7 @@ class SourceMetrics(_Base):  # type: ignore[misc]
 
             raise _native.Error(
                 f"TRL {trl.__version__} does not gather {', '.join(missing)} pair by pair, expected 1.16, or one that does as "
-                "they do; train without simplemix.trl.SourceMetrics"
+                "it does; train without simplemix.trl.SourceMetrics"
             )
         self._add(mode, "pairs", torch.ones_like(sources, dtype=torch.double), sources)
 
