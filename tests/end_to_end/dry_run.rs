@@ -193,6 +193,16 @@ fn the_papers_setting_is_planned_from_configurations() {
     let (said, ..) = watched(&dir, &[&small[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
     assert!(said.contains("times are not known: `train.memory.device_tflops`"), "{said}");
     assert!(said.contains("train needs ") && said.contains("GB: more than the device has"), "{said}");
+    // Of a GPU, nothing for a pipeline on the CPU.
+    let args =
+        ["run", "--preset", "off-policy", "--size", "64", "--device", "cpu", "--output", "runs/small", "--dry-run"];
+    let output = dir.simplemix(&[&args[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("`train.memory.device_gb` is 80, expected nothing of a GPU"),
+        "{}",
+        stderr(&output)
+    );
     // To run, the GPUs and the weights have to be there.
     let output = dir.simplemix(&[&["run", paper, "--device", "cpu", "--processes", "1"], &files[..]].concat());
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));

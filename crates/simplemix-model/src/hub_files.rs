@@ -212,7 +212,7 @@ impl Hub {
                 "{host}: the hub's token is sent to it over http, readable for every machine between; use https"
             );
         }
-        let agent = agent();
+        let agent = agent(Duration::from_secs(60));
         let (mut here, mut commit, mut etag) = (url.to_owned(), None, None);
         for _ in 0..=MOST {
             let is_hub = is_same_origin(&self.endpoint, &here);
@@ -251,13 +251,14 @@ struct Found {
     etag: Option<String>,
 }
 
-fn agent() -> Agent {
+/// A client that follows no redirection, and waits `patience` for the head of a response.
+pub(crate) fn agent(patience: Duration) -> Agent {
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_recv_response(Some(patience))
         .user_agent(concat!("simplemix/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent()

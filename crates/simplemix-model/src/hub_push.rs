@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use simplemix_files::secret::{first_in_the_open, is_same_origin, redacted};
 use ureq::http::{Method, Request, Response};
-use ureq::{Agent, AsSendBody, SendBody};
+use ureq::{AsSendBody, SendBody};
 
-use crate::hub_files::{Hub, header, redirected};
+use crate::hub_files::{Hub, agent, header, redirected};
 
 /// Bytes of a file's beginning by which the hub tells text from other files.
 const SAMPLE: usize = 512;
@@ -26,6 +26,8 @@ const SAMPLE: usize = 512;
 const MOST_SMALL_BYTES: u64 = 256 << 20;
 /// Tries of a request that may be repeated.
 const TRIES: u32 = 4;
+/// Longest wait for a response, as a commit of many files may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Most redirections of a request.
 const MOST: usize = 10;
 const LFS: &str = "application/vnd.git-lfs+json";
@@ -290,21 +292,8 @@ impl Hub {
     }
 }
 
-/// A client that follows no redirection, and waits for as long as a commit of many files may take.
-fn agent() -> Agent {
-    Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(Duration::from_secs(600)))
-        .user_agent(concat!("simplemix/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent()
-}
-
 fn send(request: Request<impl AsSendBody>) -> Result<Response<ureq::Body>, String> {
-    agent().run(request).map_err(|error| format!("the hub cannot be reached: {error}"))
+    agent(PATIENCE).run(request).map_err(|error| format!("the hub cannot be reached: {error}"))
 }
 
 /// Sends bytes of a file to a place that the hub has named. The token stays here.
@@ -319,7 +308,7 @@ fn put(
         let mut opened = File::open(&file.path).map_err(failed)?;
         opened.seek(SeekFrom::Start(bytes.start)).map_err(failed)?;
         let length = bytes.end - bytes.start;
-        let mut request = agent().put(place).header("content-length", length.to_string());
+        let mut request = agent(PATIENCE).put(place).header("content-length", length.to_string());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

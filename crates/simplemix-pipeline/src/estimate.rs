@@ -44,12 +44,14 @@ impl Estimator {
     pub(crate) fn new(model: &Path, settings: &PipelineSettings, device: Device) -> Result<Self> {
         let (folder, model) = (model.to_owned(), ModelConfig::from_folder(model)?);
         let memory = &settings.train.memory;
-        let one = match memory.device_tflops {
-            Some(tflops) if device.is_cuda() => Some(tflops * 1e12),
-            Some(tflops) => {
-                let expected = "no speed of a GPU for a pipeline on the CPU";
-                return Err(Error::setting("train.memory.device_tflops", tflops, expected));
+        for (key, of_gpu) in [("device_gb", memory.device_gb), ("device_tflops", memory.device_tflops)] {
+            if let Some(found) = of_gpu.filter(|_| !device.is_cuda()) {
+                let expected = "nothing of a GPU for a pipeline on the CPU";
+                return Err(Error::setting(&format!("train.memory.{key}"), found, expected));
             }
+        }
+        let one = match memory.device_tflops {
+            Some(tflops) => Some(tflops * 1e12),
             None if memory.device_gb.is_some() => None,
             None => Some(measured_flops(device)),
         };
@@ -126,9 +128,8 @@ impl Estimator {
 
     fn training(&self, config: &TrainConfig) -> Estimate {
         // The stage's own model is the first round's, or one of its shape.
-        let planned = TrainConfig { model: Some(self.folder.clone()), ..config.clone() };
         let memory = match config.memory.device_gb {
-            Some(_) => planned.memory_plan(),
+            Some(_) => TrainConfig { model: Some(self.folder.clone()), ..config.clone() }.memory_plan(),
             None => config.memory_bound(&self.folder, self.device),
         };
         let memory = memory.map(|memory| memory.total() as f64).ok();
