@@ -193,7 +193,7 @@ fn the_papers_setting_is_planned_from_configurations() {
     let (said, ..) = watched(&dir, &[&small[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
     assert!(said.contains("times are not known: `train.memory.device_tflops`"), "{said}");
     assert!(said.contains("train needs ") && said.contains("GB: more than the device has"), "{said}");
-    // Of a GPU, nothing for a pipeline on the CPU.
+    // A pipeline on the CPU takes nothing that is said of a GPU.
     let args =
         ["run", "--preset", "off-policy", "--size", "64", "--device", "cpu", "--output", "runs/small", "--dry-run"];
     let output = dir.simplemix(&[&args[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
