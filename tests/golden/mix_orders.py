@@ -1,4 +1,4 @@
-"""Whole mixtures from the description in docs/mixing.md alone, as golden values for simplemix-mix. Plain Python 3.
+"""Whole mixtures from the description in docs/mixing-proofs.md alone, as golden values for simplemix-mix. Plain Python 3.
 
     python mix_orders.py > ../../crates/simplemix-mix/tests/golden/orders.json
 """

@@ -1,4 +1,4 @@
-//! Whole mixtures against an implementation of docs/mixing.md in another language (tests/golden/mix_orders.py), and the
+//! Whole mixtures against an implementation of docs/mixing-proofs.md in another language (tests/golden/mix_orders.py), and the
 //! weights on which other mixers were measured to go wrong (25,600 rows in batches of 64).
 
 #![allow(clippy::unwrap_used, reason = "a test")]

@@ -7,7 +7,7 @@
 //! With a batch size, every batch holds each share rounded up or down too. Tijdeman's rule with the end of the batch as
 //! a second deadline nearly always does that; where it reaches a dead end, a search goes back, row by row. For a few
 //! weights no order keeps both promises (such as 11 : 3 : 6 : 11 in batches of 16). Prefixes then hold each share
-//! rounded up or down, so they stray by less than a row. docs/mixing.md gives the reasons. Every row of the table is
+//! rounded up or down, so they stray by less than a row. docs/mixing-proofs.md gives the reasons. Every row of the table is
 //! checked.
 
 use std::collections::HashSet;
