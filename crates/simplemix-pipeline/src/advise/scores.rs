@@ -155,7 +155,7 @@ pub(super) fn stage_measure(on: &[CandidateGroup], off: &[CandidateGroup]) -> Op
                UltraFeedback: Zephyr 0.40, after one round 0.66, then 0.69; Llama-3 above and Phi-2 below 0.5 throughout. The value \
                depends on the scorer. Here every on-policy response is compared with the chosen and with the rejected one."
             .to_owned(),
-        source: "Sun et al. 2026, arXiv:2508.10530v2, boundary measurement (Algorithm 1, table 3), by a reader's account of it"
+        source: "Sun et al. 2026, arXiv:2508.10530v2, boundary measurement (Algorithm 1, table 3), read in notes on the paper, not in the paper"
             .to_owned(),
     })
 }
