@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::checkout::Checkout;
 use crate::features::{self, Beside};
 use crate::libtorch::{self, Kind};
-use crate::{api, cargo, layers, licences, now, package, say, wheel, words, workspace};
+use crate::{api, cargo, layers, licences, links, now, package, say, wheel, words, workspace};
 
 /// One check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,6 +23,8 @@ pub(crate) enum Step {
     Licences,
     /// First words of comments (needs no set-up)
     Words,
+    /// Links between pages: every file and heading is there (needs no set-up)
+    Links,
     /// clippy of all targets, warnings denied
     Clippy,
     /// clippy of each crate with no, default and all features, on the dependencies as built for all
@@ -48,7 +50,7 @@ pub(crate) enum Step {
 
 impl Step {
     fn needs_libtorch(self) -> bool {
-        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words | Self::Wheel)
+        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words | Self::Links | Self::Wheel)
     }
 
     /// Whether the step runs when none is named.
@@ -66,6 +68,7 @@ impl Step {
             Self::Layers => return layers::check(checkout),
             Self::Licences => return licences::check(checkout),
             Self::Words => return words::check(checkout),
+            Self::Links => return links::check(checkout),
             Self::Features => return features::check(checkout, Beside::SameFeatures),
             Self::Package => return package::check(checkout),
             Self::Wheel => return wheel::check(checkout),
@@ -173,7 +176,7 @@ mod tests {
 
     #[test]
     fn only_checks_of_text_go_without_libtorch() {
-        assert!(!Step::Fmt.needs_libtorch());
+        assert!(!Step::Fmt.needs_libtorch() && !Step::Links.needs_libtorch());
         assert!(Step::Clippy.needs_libtorch());
     }
 

@@ -20,15 +20,21 @@ mod install;
 mod layers;
 mod libtorch;
 mod licences;
+mod links;
+mod markdown;
 mod package;
 mod page;
 mod python;
 mod sbom;
+mod site;
 mod source;
 mod wheel;
 mod words;
 mod workspace;
 
+#[cfg(test)]
+#[path = "../../crates/simplemix-cli/src/documented.rs"]
+mod documented;
 #[path = "../../tests/chaos/mod.rs"]
 mod trials;
 
@@ -97,6 +103,12 @@ enum Command {
     /// Try every stage with faults of the disk, and killed at any moment: what it leaves must be whole, and the same command must
     /// then end on the same bytes
     Chaos(chaos::Args),
+    /// Build the documentation as a static site into target/site: the pages by mdBook, which is installed there once, and rustdoc
+    Site {
+        /// Leave rustdoc out, which needs libtorch and minutes
+        #[arg(long)]
+        no_api: bool,
+    },
     /// Make a folder and a .tar.gz of `simplemix` that run anywhere on this platform
     Dist,
     /// Build the Python package into target/wheels: a wheel for Python 3.10 and later, and a source archive
@@ -146,6 +158,12 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Audit { db } => check::audit(&checkout, db.as_deref()),
         Command::Chaos(args) => chaos::run(&checkout, &args),
+        Command::Site { no_api } => {
+            if !no_api {
+                libtorch::set_up(&checkout, Kind::Cpu)?;
+            }
+            site::run(&checkout, !no_api)
+        }
         Command::Dist => dist::run(&checkout),
         Command::Wheel { peers } => wheel::run(&checkout, peers),
     }
@@ -169,13 +187,36 @@ pub(crate) fn say(text: impl std::fmt::Display) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use std::path::Path;
 
-    use super::{Args, names_packages};
+    use clap::error::ErrorKind;
+    use clap::{CommandFactory, Parser};
+
+    use super::{Args, documented, links, names_packages};
 
     #[test]
     fn flags_are_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_task_of_the_documentation_is_one() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut count = 0;
+        for page in links::pages(root).unwrap() {
+            for command in documented::commands(&page.text, &["cargo", "xtask"]) {
+                count += 1;
+                let place = format!("{}:{}: {:?}", page.path.display(), command.line, command.words);
+                match Args::try_parse_from(&command.words[1..]).err().map(|error| error.kind()) {
+                    None | Some(ErrorKind::DisplayHelp) => {}
+                    // A sentence may leave arguments and values out.
+                    Some(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::InvalidValue)
+                        if command.is_partial => {}
+                    Some(kind) => panic!("{place}: {kind}"),
+                }
+            }
+        }
+        assert!(count > 30, "{count} tasks");
     }
 
     #[test]

@@ -63,13 +63,21 @@ fn holds(line: &str, words: &str) -> bool {
 /// # Errors
 /// A folder that cannot be read.
 pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    files(folder, ".rs")
+}
+
+/// All files below a folder whose names have this ending, sorted, without those of builds and hidden folders.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(crate) fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    collect(folder, &mut files)?;
+    collect(folder, ending, &mut files)?;
     files.sort();
     Ok(files)
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(folder: &Path, ending: &str, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;
@@ -78,9 +86,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let name = name.to_string_lossy();
         if entry.file_type()?.is_dir() {
             if !name.starts_with('.') && name != "target" {
-                collect(&path, files)?;
+                collect(&path, ending, files)?;
             }
-        } else if name.ends_with(".rs") {
+        } else if name.ends_with(ending) {
             files.push(path);
         }
     }
