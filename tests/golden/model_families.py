@@ -16,6 +16,8 @@ SHAPE = dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_lay
              num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.3,
              bos_token_id=1, eos_token_id=2, pad_token_id=0)
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
+DELTA = dict(linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=12,
+             linear_conv_kernel_dim=4)
 LONG = {"short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [2.0, 4.0, 6.0, 8.0]}
 CASES = {
     "llama_tied": ("llama", dict(tie_word_embeddings=True, rope_parameters=DEFAULT)),
@@ -86,19 +88,27 @@ CASES = {
         use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast", tie_word_embeddings=True,
         rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "partial_rotary_factor": 1.0})),
     "gpt2": ("gpt2", dict(max_position_embeddings=32, scale_attn_by_inverse_layer_idx=True, layer_norm_epsilon=1e-3)),
+    "qwen3_5": ("qwen3_5_text", dict(
+        head_dim=16, tie_word_embeddings=True, attention_bias=True, full_attention_interval=2, **DELTA, rope_parameters={
+            **DEFAULT, "partial_rotary_factor": 0.25, "mrope_section": [1, 1, 0], "mrope_interleaved": True})),
+    "qwen3_5_hybrid": ("qwen3_5_text", dict(
+        num_hidden_layers=3, head_dim=8, **{**DELTA, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 3},
+        layer_types=["full_attention", "linear_attention", "linear_attention"],
+        rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0, "partial_rotary_factor": 0.5})),
     "gpt2_plain": ("gpt2", dict(max_position_embeddings=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
                                 activation_function="relu", tie_word_embeddings=False)),
 }
 # Cases from here on are random by their names, so that any may come or go.
 BY_NAME = list(CASES).index("qwen3_yarn")
 IDS = [3, 17, 42, 5, 60, 1, 33, 8, 25, 11]
+LENGTHS = [1, 2, 63, 64, 65, 130]
 REWARDS = [IDS, [9, 8, 7], [44, 2, 0, 0]]
 
 
 def randomise(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith(("norm.weight", "bias", "ln_1.weight", "ln_2.weight", "ln_f.weight", "alpha_p", "alpha_n")):
+            if name.endswith(("norm.weight", "bias", "A_log", "ln_1.weight", "ln_2.weight", "ln_f.weight", "alpha_p", "alpha_n")):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
 
 
@@ -137,6 +147,7 @@ def causal(config, folder, auto=AutoModelForCausalLM):
         "gradients": {n: numbers(torch.stack([g.norm(), (g * direction(g)).sum()])) for n, g in gradients.items()},
         "greedy": current[0, len(IDS):].tolist(),
         **by_length(config, folder),
+        **by_chunks(model),
     }
 
 
@@ -159,6 +170,25 @@ def by_length(config, folder):
     return {"greedy": answer[0, len(IDS):].tolist(), "longer": {"ids": longer[0].tolist(), "last_logits": numbers(logits)}}
 
 
+def by_chunks(model):
+    """Where tokens are computed in chunks: sequences that end around their edges, each in a pass of its own. Gradients are those of a
+    weighted sum of all last log-probabilities."""
+    if "linear_attention" not in (getattr(model.config.get_text_config(), "layer_types", None) or []):
+        return {}
+    model.zero_grad()
+    total, last = 0, []
+    for length in LENGTHS:
+        ids = torch.tensor([[(7 * i + length) % 64 for i in range(length)]])
+        logits = model(ids).logits[0, -1]
+        total = total + (torch.log_softmax(logits, -1) * torch.cos(torch.arange(64.0))).sum()
+        last.append(numbers(logits))
+    total.backward()
+    direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return {"chunks": {"lengths": LENGTHS, "last_logits": last, "gradients": {
+        n: numbers(torch.stack([g.norm(), (g * direction(g)).sum()])) for n, g in gradients.items()}}}
+
+
 def rewards(config, folder):
     config.num_labels = 1
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").float().eval()
@@ -176,7 +206,8 @@ def main(out, *names):
         config = lambda: AutoConfig.for_model(model_type, **{**SHAPE, **extra})
         folder = os.path.join(out, name)
         golden = causal(config(), folder)
-        if name in ("ministral3", "olmo3", "smollm3", "llama_tied", "qwen2", "gemma3", "phi3", "exaone4", "glm", "glm4", "gpt2", "gpt_neox"):
+        if name in ("ministral3", "olmo3", "smollm3", "llama_tied", "qwen2", "gemma3", "phi3", "exaone4", "glm", "glm4", "gpt2", "gpt_neox",
+                    "qwen3_5"):
             golden["rewards"] = {"ids": REWARDS, "scores": rewards(config(), os.path.join(folder, "reward"))}
         json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))
 

@@ -51,6 +51,8 @@ CASES = {
     "scaled": ("granite", None, dict(r=2, lora_alpha=4, target_modules=["up_proj", "embed_tokens"])),
     "side_by_side": ("cohere", None, dict(r=2, lora_alpha=4, target_modules="all-linear")),
     "ungated": ("apertus", None, dict(r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["attention_layernorm"])),
+    "delta_rule": ("qwen3_5", None, dict(
+        r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["conv1d", "linear_attn.norm"])),
 }
 
 base, out, *only = sys.argv[1:]

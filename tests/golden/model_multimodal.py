@@ -10,7 +10,7 @@ import zlib
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from model_families import DEFAULT, IDS, REWARDS, causal, rewards
+from model_families import DEFAULT, DELTA, IDS, REWARDS, causal, rewards
 
 TEXT = dict(vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, head_dim=8, max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.4,
@@ -37,6 +37,10 @@ CASES = {
     "qwen3_vl": ("qwen3_vl", dict(text_config={**TEXT, "rope_parameters": {**DEFAULT, "mrope_section": [2, 1, 1],
                                                                          "mrope_interleaved": True}},
                                   vision_config={**QWEN_VISION, "out_hidden_size": 16})),
+    "qwen3_5_whole": ("qwen3_5", dict(
+        text_config={**TEXT, "full_attention_interval": 2, **DELTA, "rope_parameters": {
+            **DEFAULT, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0], "mrope_interleaved": True}},
+        vision_config={**QWEN_VISION, "out_hidden_size": 16})),
     "llava": ("llava", dict(text_config={"model_type": "qwen2", **TEXT, "hidden_size": 32},
                             vision_config={"model_type": "clip_vision_model", **VISION})),
     "internvl": ("internvl", dict(text_config={"model_type": "qwen3", **TEXT}, vision_config={
@@ -53,7 +57,7 @@ def main(out, *names):
         folder = os.path.join(out, name)
         auto = AutoModelForCausalLM if model_type == "gemma3" else AutoModelForImageTextToText
         golden = causal(AutoConfig.for_model(model_type, **extra), folder, auto)
-        if model_type == "gemma3":
+        if model_type in ("gemma3", "qwen3_5"):
             config = AutoConfig.for_model(model_type, **extra)
             golden["rewards"] = {"ids": REWARDS, "scores": rewards(config, os.path.join(folder, "reward"))}
         json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 use simplemix_torch::{Run, Sequences, Varlen, causal_mask, has_run_attention, run_attention, varlen_attention};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{LayerKind, ModelConfig};
+use crate::delta_rule::{Delta, DeltaPlan};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
 
@@ -19,6 +20,14 @@ pub(crate) struct Heads {
     pub(crate) q: Tensor,
     pub(crate) k: Tensor,
     pub(crate) v: Tensor,
+}
+
+/// What a layer makes of its input for tokens to learn of each other.
+pub(crate) enum Mixing<'a> {
+    /// For attention.
+    Heads(Heads),
+    /// For the gated delta rule.
+    Delta(Delta<'a>),
 }
 
 /// Scale and soft cap of the products of queries and keys.
@@ -82,6 +91,7 @@ struct VarlenPlan {
 pub(crate) struct Plans {
     plans: Vec<AttentionPlan>,
     of_layer: Vec<usize>,
+    delta: Option<DeltaPlan>,
 }
 
 /// Rows of queries and the rows of keys that they see.
@@ -177,6 +187,9 @@ impl Plans {
             .layers
             .iter()
             .map(|layer| {
+                if layer.kind != LayerKind::Attention {
+                    return 0;
+                }
                 // A window as wide as everything is none.
                 let window = layer.window.filter(|window| *window < longest);
                 windows.iter().position(|known| *known == window).unwrap_or_else(|| {
@@ -194,12 +207,30 @@ impl Plans {
                 Ok(AttentionPlan::Parts(Parts::new(packed, mixer, window, in_runs, options)))
             }
         };
-        Ok(Self { plans: windows.into_iter().map(plan).collect::<Result<_>>()?, of_layer })
+        Ok(Self {
+            plans: windows.into_iter().map(plan).collect::<Result<_>>()?,
+            of_layer,
+            delta: config.delta_rule.map(|rule| DeltaPlan::new(packed, rule)),
+        })
     }
 
     /// Tensors that are on the host still and have to be on the model's device.
     pub(crate) fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
-        self.plans.iter_mut().flat_map(AttentionPlan::tensors_mut).collect()
+        let of_delta = self.delta.iter_mut().flat_map(DeltaPlan::tensors_mut);
+        self.plans.iter_mut().flat_map(AttentionPlan::tensors_mut).chain(of_delta).collect()
+    }
+
+    /// The plan of layers with the gated delta rule.
+    pub(crate) fn delta(&self) -> &DeltaPlan {
+        self.delta.as_ref().expect("a model with such layers has sizes for them")
+    }
+
+    /// What all tokens learn in `layer`: `[T, N * D]`, or `[T, V * E]` by the gated delta rule.
+    pub(crate) fn mix(&self, layer: usize, mixing: &Mixing<'_>) -> Result<Tensor> {
+        match mixing {
+            Mixing::Heads(heads) => self.attend(layer, heads),
+            Mixing::Delta(delta) => self.delta().mix(delta),
+        }
     }
 
     /// Mixed values `[T, N * D]` of all tokens in `layer`.

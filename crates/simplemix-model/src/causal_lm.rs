@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
-use crate::config::{HEAD, ModelConfig, XIELU};
+use crate::config::{DECAY_LOG, GATED_NORM, HEAD, ModelConfig, STEP_BIAS, XIELU};
 use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::folder::Saving;
@@ -73,6 +73,11 @@ impl CausalLm {
             let numel = shape.iter().product::<i64>() as usize;
             let tensor = if XIELU.iter().any(|slope| name.ends_with(slope)) {
                 Tensor::f_zeros(&shape[..], (Kind::Float, device))
+            } else if name.ends_with(DECAY_LOG) {
+                // Rates from 1 to the number of heads, within the range that transformers draws from.
+                Tensor::f_arange_start_step(1.0, 17.0, 16.0 / numel as f64, (Kind::Float, device)).and_then(|t| t.f_log())
+            } else if name.ends_with(STEP_BIAS) || name.ends_with(GATED_NORM) {
+                Tensor::f_ones(&shape[..], (Kind::Float, device))
             } else if name.ends_with("norm.weight") {
                 let one = if config.norm_offset { 0.0 } else { 1.0 };
                 Tensor::f_full(&shape[..], one, (Kind::Float, device))

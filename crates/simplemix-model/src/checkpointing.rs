@@ -66,7 +66,7 @@ impl Network {
         let root = self.begin_pass()?;
         let mut inputs = vec![self.embed(&input)?];
         let last = self.through_layers(|layer| {
-            let next = self.layer(layer, &inputs[layer], &input, |heads| plans.attend(layer, &heads))?;
+            let next = self.layer(layer, &inputs[layer], &input, |mixing| plans.mix(layer, &mixing))?;
             inputs.push(next);
             Ok(())
         })?;
@@ -109,7 +109,7 @@ impl Checkpointed<'_> {
         let mut next = || inputs.pop().expect("one input for each layer and the last norm");
         let mut gradient = back(&next(), &gradient, |x| network.last_norm(x))?;
         network.back_through_layers(self.last.take(), |layer| {
-            let forward = |x: &Tensor| network.layer(layer, x, input, |heads| plans.attend(layer, &heads));
+            let forward = |x: &Tensor| network.layer(layer, x, input, |mixing| plans.mix(layer, &mixing));
             gradient = back(&next(), &gradient, forward)?;
             Ok(())
         })?;

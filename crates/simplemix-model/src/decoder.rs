@@ -1,16 +1,22 @@
-//! One decoder layer: attention and feed-forward, normalised as the family defines and added to the residual stream.
+//! One decoder layer: attention, or what stands in its place, and feed-forward, normalised as the family defines and added to the
+//! residual stream.
 //!
-//! The caller computes attention: packed training, prompt reading and stepwise generation differ in nothing else.
-//! Letters: T tokens, H width, N query heads, K key/value heads, D head width, F feed-forward width.
+//! The caller lets tokens learn of each other: packed training, prompt reading and stepwise generation differ in nothing else.
+//! Letters: T tokens, H width, N query heads, K key/value heads, D head width, F feed-forward width; V value heads of the gated delta
+//! rule, E width of their values.
 
 use std::collections::HashMap;
 
-use simplemix_torch::rms_norm;
+use simplemix_torch::{Gate, rms_norm};
 use tch::{Kind, Tensor};
 
 use crate::activation::Active;
-use crate::attention::Heads;
-use crate::config::{Activation, FeedForward, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, XIELU};
+use crate::attention::{Heads, Mixing};
+use crate::config::{
+    Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, ModelConfig, NameMap, NormKind, Norms, QkNorm,
+    Qkv, STEP_BIAS, XIELU,
+};
+use crate::delta_rule::Delta;
 use crate::error::{Doing, Result};
 use crate::linear::{Product, Weights};
 use crate::lora::Lora;
@@ -46,10 +52,9 @@ pub(crate) struct Norm {
 #[derive(Debug)]
 pub(crate) struct Layer {
     before_attention: Option<Norm>,
-    qkv: Projections,
-    q_norm: Option<Norm>,
-    k_norm: Option<Norm>,
-    o_proj: Linear,
+    mixer: Mixer,
+    /// Output of attention, or of what stands in its place.
+    output: Linear,
     after_attention: Option<Norm>,
     before_mlp: Option<Norm>,
     /// Gate and up, or up alone.
@@ -58,10 +63,37 @@ pub(crate) struct Layer {
     down_proj: Linear,
     after_mlp: Option<Norm>,
     norms: Norms,
+    residual_scale: f64,
+}
+
+/// Part of a layer in which tokens learn of each other.
+#[derive(Debug)]
+enum Mixer {
+    Attention(Box<Attention>),
+    DeltaRule(Box<GatedDelta>),
+}
+
+#[derive(Debug)]
+struct Attention {
+    qkv: Projections,
+    q_norm: Option<Norm>,
+    k_norm: Option<Norm>,
     qk_norm: QkNorm,
     head_dim: i64,
     query_scale: f64,
-    residual_scale: f64,
+    /// Whether each query has a gate beside it.
+    is_gated: bool,
+}
+
+#[derive(Debug)]
+struct GatedDelta {
+    /// Queries, keys and values; the gate of what is read; strengths; time steps.
+    inputs: Projections,
+    convolution: Tensor, // [C, 1, kernel]
+    decay_log: Tensor,   // [V]
+    step_bias: Tensor,   // [V]
+    norm: Norm,
+    rule: DeltaRule,
 }
 
 /// Linear layers with the same input: a matrix for each, or one for all.
@@ -192,14 +224,12 @@ impl Layer {
         let at = format!("model.layers.{index}");
         let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
         let norm = |name: &str| Some(Norm::take(parts.tensors, &format!("{at}.{name}"), config));
-        let (q, kv, f) = (config.query_width(), config.key_width(), config.intermediate_size);
-        let qkv_proj = || Box::new(linear("self_attn.qkv_proj"));
-        let qkv = match config.qkv {
-            Qkv::Apart => {
-                Projections::Each(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].map(linear).into())
+        let f = config.intermediate_size;
+        let (mixer, output) = match config.delta_rule_of(index) {
+            Some(rule) => {
+                (Mixer::DeltaRule(Box::new(GatedDelta::take(parts, &at, rule, config))), "linear_attn.out_proj")
             }
-            Qkv::Fused => Projections::Fused(qkv_proj(), vec![q, kv, kv]),
-            Qkv::FusedByHead => Projections::ByHead(qkv_proj(), config.head_dim),
+            None => (Mixer::Attention(Box::new(Attention::take(parts, index, config))), "self_attn.o_proj"),
         };
         let gate_up = match config.feed_forward {
             FeedForward::Gated => Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
@@ -223,13 +253,10 @@ impl Layer {
                 norm("post_feedforward_layernorm"),
             ],
         };
-        let has_qk_norm = config.qk_norm != QkNorm::None;
         Self {
             before_attention,
-            qkv,
-            q_norm: if has_qk_norm { norm("self_attn.q_norm") } else { None },
-            k_norm: if has_qk_norm { norm("self_attn.k_norm") } else { None },
-            o_proj: linear("self_attn.o_proj"),
+            mixer,
+            output: linear(output),
             after_attention,
             before_mlp,
             gate_up,
@@ -237,22 +264,24 @@ impl Layer {
             down_proj: linear("mlp.down_proj"),
             after_mlp,
             norms: config.norms,
-            qk_norm: config.qk_norm,
-            head_dim: config.head_dim,
-            query_scale: config.layers[index].query_scale,
             residual_scale: config.residual_scale,
         }
     }
 
-    /// Computes the layer for `x` `[T, H]`; `attend` maps heads to their mixed values `[T, N * D]`.
+    /// Computes the layer for `x` `[T, H]`; `mix` maps heads to their mixed values `[T, N * D]`, and what the gated delta rule takes to
+    /// what is read, `[T, V * E]`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         work: Work<'_>,
-        attend: impl FnOnce(Heads) -> Result<Tensor>,
+        mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let before = normed(self.before_attention.as_ref(), x.shallow_clone())?;
-        let attended = self.o_proj.forward(&attend(self.heads(&before, work)?)?, work.products)?;
+        let mixed = match &self.mixer {
+            Mixer::Attention(attention) => attention.forward(&before, work, mix)?,
+            Mixer::DeltaRule(delta) => delta.forward(&before, work.products, mix)?,
+        };
+        let attended = self.output.forward(&mixed, work.products)?;
         let attended = x + self.scaled(normed(self.after_attention.as_ref(), attended)?);
         let before = match self.norms {
             Norms::ParallelShared => before,
@@ -275,11 +304,54 @@ impl Layer {
         };
         self.down_proj.forward(&active, products)
     }
+}
 
-    fn heads(&self, x: &Tensor, Work { turn, products }: Work<'_>) -> Result<Heads> {
+impl Attention {
+    fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
+        let name = |name: &str| format!("model.layers.{index}.self_attn.{name}");
+        let linear = |part: &str| Linear::take(parts, &name(part));
+        let norm = |part: &str| {
+            (config.qk_norm != QkNorm::None).then(|| Norm::take(parts.tensors, &name(part), config))
+        };
+        let (q, kv) = (config.query_width(), config.key_width());
+        let qkv_proj = || Box::new(linear("qkv_proj"));
+        Self {
+            qkv: match config.qkv {
+                Qkv::Apart => Projections::Each(["q_proj", "k_proj", "v_proj"].map(linear).into()),
+                Qkv::Fused => Projections::Fused(qkv_proj(), vec![q, kv, kv]),
+                Qkv::FusedByHead => Projections::ByHead(qkv_proj(), config.head_dim),
+            },
+            q_norm: norm("q_norm"),
+            k_norm: norm("k_norm"),
+            qk_norm: config.qk_norm,
+            head_dim: config.head_dim,
+            query_scale: config.layers[index].query_scale,
+            is_gated: config.gated_attention,
+        }
+    }
+
+    /// Mixed values `[T, N * D]` of `x` `[T, H]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        work: Work<'_>,
+        mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let [q, k, v]: [Tensor; 3] =
+            self.qkv.forward(x, work.products)?.try_into().expect("queries, keys and values are three");
+        if !self.is_gated {
+            return mix(Mixing::Heads(self.heads([q, k, v], work.turn)?));
+        }
+        // Each head's query and its gate, one after the other.
+        let halves = || q.f_unflatten(-1, [-1, 2, self.head_dim])?.f_unbind(2);
+        let halves = halves().doing("splitting queries and gates")?;
+        let [q, gate] = [&halves[0], &halves[1]].map(|half| half.f_flatten(1, 2).doing("splitting queries and gates"));
+        let mixed = mix(Mixing::Heads(self.heads([q?, k, v], work.turn)?))?;
+        mixed.f_mul(&gate?.f_sigmoid().doing("a gate")?).doing("a gate")
+    }
+
+    fn heads(&self, [q, k, v]: [Tensor; 3], turn: Option<&Turn>) -> Result<Heads> {
         let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
-        let parts: [Tensor; 3] = self.qkv.forward(x, products)?.try_into().expect("queries, keys and values are three");
-        let [q, k, v] = parts;
         let turned = |t: Tensor, norm: Option<&Norm>| {
             let heads = match self.qk_norm {
                 QkNorm::Width => split(normed(norm, t)?)?,
@@ -297,5 +369,48 @@ impl Layer {
         };
         let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
         Ok(Heads { q, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
+    }
+}
+
+impl GatedDelta {
+    fn take(parts: &Parts<'_>, at: &str, rule: DeltaRule, config: &ModelConfig) -> Self {
+        let linear = |name: &str| Linear::take(parts, &format!("{at}.linear_attn.{name}"));
+        let tensor = |name: &str| parts.tensors[&format!("{at}.{name}")].shallow_clone();
+        Self {
+            inputs: Projections::Each(["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"].map(linear).into()),
+            convolution: tensor(CONVOLUTION),
+            decay_log: tensor(DECAY_LOG),
+            step_bias: tensor(STEP_BIAS),
+            norm: Norm {
+                weight: tensor(GATED_NORM),
+                bias: None,
+                kind: NormKind::Rms,
+                eps: config.rms_norm_eps,
+                offset: false,
+            },
+            rule,
+        }
+    }
+
+    /// What is read, normed and gated, `[T, V * E]`, of `x` `[T, H]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        products: Products<'_>,
+        mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let parts: [Tensor; 4] = self.inputs.forward(x, products)?.try_into().expect("the projections are four");
+        let [qkv, z, b, a] = parts;
+        let decay = || {
+            let steps = a.f_to_kind(Kind::Float)?.f_add(&self.step_bias)?.f_softplus()?;
+            self.decay_log.f_to_kind(Kind::Float)?.f_exp()?.f_neg()?.f_mul(&steps)
+        };
+        let (decay, beta) = (decay().doing("decays")?, b.f_sigmoid().doing("a gate")?);
+        let convolution = &self.convolution;
+        let read = mix(Mixing::Delta(Delta { qkv, decay, beta, convolution, rule: self.rule }))?;
+        let heads = read.f_unflatten(-1, [-1, self.rule.value_dim]).doing("splitting heads")?; // [T, V, E]
+        let normed = self.norm.forward(&heads)?.f_flatten(1, 2).doing("joining heads")?;
+        let [z, normed] = [&z, &normed].map(|t| t.f_to_kind(Kind::Float).doing("a gate"));
+        simplemix_torch::gated(&z?, &normed?, Gate::Silu)?.f_to_kind(read.kind()).doing("a gate")
     }
 }

@@ -28,6 +28,7 @@ mod checkpointing;
 mod config;
 mod config_file;
 mod decoder;
+mod delta_rule;
 mod dtype;
 mod error;
 mod family;
@@ -69,7 +70,7 @@ pub use attention::AttentionRoute;
 pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
 pub use config::{
-    Activation, Biases, FeedForward, LayerConfig, ModelConfig, NormKind, Norms, QkNorm, Qkv, QueryGrowth, RopeConfig,
+    Activation, Biases, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms, QkNorm, Qkv, QueryGrowth, RopeConfig,
     RopePairs, RopeScaling,
 };
 pub use dtype::Dtype;

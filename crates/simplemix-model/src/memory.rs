@@ -1,7 +1,8 @@
 //! Memory of a training pass below the output head, from a configuration alone: what each operation of a layer keeps for
 //! its backward pass, by name.
 //!
-//! Letters: T tokens, H width, Q and K widths of all query and key heads, N query heads, F feed-forward width.
+//! Letters: T tokens, H width, Q and K widths of all query and key heads, N query heads, F feed-forward width; C width of queries, keys
+//! and values of the gated delta rule, V its value heads.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,10 @@ use simplemix_torch::has_loops;
 use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
-use crate::config::{Activation, FeedForward, ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU};
+use crate::config::{
+    Activation, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU,
+};
+use crate::delta_rule::CHUNK;
 use crate::error::Result;
 use crate::lora::{LoraConfig, Place};
 
@@ -27,7 +31,8 @@ pub struct RunTokens {
 pub struct PassMemory {
     /// Kept from the forward pass until the backward pass.
     pub kept: u64,
-    /// Gradients of one layer while its backward pass runs; and the layer's activations, where they are computed again.
+    /// Gradients of one layer while its backward pass runs; and activations that are computed again: the layer's, or those of the gated
+    /// delta rule.
     pub in_layer: u64,
 }
 
@@ -62,7 +67,18 @@ pub struct Trained<'a> {
 impl ModelConfig {
     /// Bytes of keys and values that generation keeps for a token of a row, of numbers of `element` bytes.
     pub fn cache_bytes(&self, element: usize) -> u64 {
-        2 * self.num_hidden_layers as u64 * self.key_width() as u64 * element as u64
+        let attends = |layer: &&LayerConfig| layer.kind == LayerKind::Attention;
+        2 * self.layers.iter().filter(attends).count() as u64 * self.key_width() as u64 * element as u64
+    }
+
+    /// Bytes that generation keeps for a row whatever its length: states of the gated delta rule, beside newest tokens of `element`
+    /// bytes a number.
+    pub fn state_bytes(&self, element: usize) -> u64 {
+        let of_layer = |layer: usize| {
+            let rule = self.delta_rule_of(layer)?;
+            Some(4 * rule.state() as u64 + (rule.width() * rule.before()) as u64 * element as u64)
+        };
+        (0..self.num_hidden_layers).filter_map(of_layer).sum()
     }
 }
 
@@ -109,7 +125,8 @@ impl<'a> PassCosts<'a> {
             if flows { layer.token_bytes(index) } else { 0.0 }
         };
         let layers = (0..config.num_hidden_layers).map(of_layer).collect();
-        let largest = config.projections().iter().map(|(_, shape, _)| shape[0] * shape[1]).max().unwrap_or(0) as f64;
+        let matrices = (0..config.num_hidden_layers).flat_map(|layer| config.projections(layer));
+        let largest = matrices.map(|(_, shape, _)| shape[0] * shape[1]).max().unwrap_or(0) as f64;
         // In half precision the product's result is cast before it is added.
         let wide = if trained.kind == Kind::Float { 0.0 } else { 4.0 };
         let is_trained = (0..config.num_hidden_layers).any(|index| layer.trains_matrix(index));
@@ -121,8 +138,7 @@ impl<'a> PassCosts<'a> {
     pub fn of(&self, runs: &[RunTokens]) -> PassMemory {
         let tokens = runs.iter().map(|run| run.own).sum::<usize>() as f64;
         let config = self.config;
-        let windows = config.layers.iter().map(|layer| layer.window);
-        let attention: Vec<f64> = self.by_window(runs, windows);
+        let attention: Vec<f64> = self.by_window(runs);
         let of_layer = |index: usize| match self.layers[index] {
             0.0 => 0.0,
             bytes => bytes * tokens + attention[index],
@@ -139,14 +155,18 @@ impl<'a> PassCosts<'a> {
         // Gradients of the residual stream, and of gate, up and their product; or of an activation and its input.
         let wide = if config.feed_forward == FeedForward::Plain { 2.0 } else { 3.0 };
         let passing = (2.0 * h + wide * f) * self.element * tokens + self.gradient;
+        // Within the backward pass of a layer with the gated delta rule.
+        let is_rule = |layer: usize| config.delta_rule_of(layer).filter(|_| self.layers[layer] > 0.0);
+        let inside = (0..layers).find_map(is_rule).map_or(0.0, |rule| recomputed(rule, runs, self.element));
+        let passing = passing.max(inside + h * self.element * tokens);
         PassMemory { kept: kept as u64, in_layer: (again + passing) as u64 }
     }
 
     /// Bytes that attention keeps of keys and products in each layer; masks are shared, and counted in the first layer that
     /// has them.
-    fn by_window(&self, runs: &[RunTokens], windows: impl Iterator<Item = Option<i64>>) -> Vec<f64> {
+    fn by_window(&self, runs: &[RunTokens]) -> Vec<f64> {
         let mut known: Vec<(Option<i64>, f64)> = Vec::new();
-        let of_window = |window: Option<i64>| match known.iter().find(|(of, _)| *of == window) {
+        let mut of_window = |window: Option<i64>| match known.iter().find(|(of, _)| *of == window) {
             Some(&(_, bytes)) => bytes,
             None => {
                 let calls = Calls::of(runs, window, self.route);
@@ -155,7 +175,11 @@ impl<'a> PassCosts<'a> {
                 bytes + calls.masks * self.element
             }
         };
-        windows.map(of_window).collect()
+        let of_layer = |layer: &LayerConfig| match layer.kind {
+            LayerKind::Attention => of_window(layer.window),
+            LayerKind::DeltaRule => 0.0,
+        };
+        self.config.layers.iter().map(of_layer).collect()
     }
 
     fn attention(&self, calls: &Calls) -> f64 {
@@ -174,6 +198,21 @@ impl<'a> PassCosts<'a> {
             }
         }
     }
+}
+
+/// Bytes of what the gated delta rule computes again within its backward pass, of numbers of `element` bytes.
+fn recomputed(rule: DeltaRule, runs: &[RunTokens], element: f64) -> f64 {
+    // A prompt and its first response end in a chunk each.
+    let chunks: usize = runs.iter().map(|run| run.own.div_ceil(CHUNK) + usize::from(run.before == 0)).sum();
+    let [v, d, e] = [rule.value_heads, rule.key_dim, rule.value_dim].map(|n| n as f64);
+    // Inputs of the convolution, what it gives before and after its activation, and the chunks of that.
+    let convolved = 4.0 * rule.width() as f64 * element;
+    // Queries and keys before and after they are normed; of each value head queries, keys, solved keys and those of the two ends of a
+    // chunk; values, solved and corrected ones, and what is read; products of queries and keys with and without decays.
+    let numbers = 6.0 * rule.key_width() as f64 + v * (6.0 * d + 7.0 * e + 6.0 * CHUNK as f64);
+    // The state before each chunk and its part of the next one.
+    let states = 2.0 * 4.0 * rule.state() as f64;
+    chunks as f64 * (CHUNK as f64 * (convolved + 4.0 * numbers) + states)
 }
 
 /// Rows of all calls of attention in a layer.
@@ -254,12 +293,12 @@ impl LayerCosts<'_> {
     }
 
     fn trains_matrix(&self, index: usize) -> bool {
-        self.config.projections().iter().any(|(module, ..)| self.trains(index, module))
+        self.config.projections(index).iter().any(|(module, ..)| self.trains(index, module))
     }
 
     /// Whether the layer has a trained matrix or norm.
     fn is_trained(&self, index: usize) -> bool {
-        let matrices = self.config.projections();
+        let matrices = self.config.projections(index);
         let norms = ["input_layernorm", "post_attention_layernorm"];
         matrices.iter().any(|(module, ..)| self.trains(index, module) || self.rank(index, module).is_some())
             || norms.iter().any(|norm| self.trains(index, norm))
@@ -268,8 +307,7 @@ impl LayerCosts<'_> {
     /// Bytes a token, without keys, values and products of attention.
     fn token_bytes(&self, index: usize) -> f64 {
         let config = self.config;
-        let [h, q, kv, f] =
-            [config.hidden_size, config.query_width(), config.key_width(), config.intermediate_size].map(|n| n as f64);
+        let [h, f] = [config.hidden_size, config.intermediate_size].map(|n| n as f64);
         // Inputs of norms, and norms: two may have one input.
         let (of_layer, norms) = match config.norms {
             Norms::ParallelShared => (1.0, 1.0),
@@ -277,18 +315,13 @@ impl LayerCosts<'_> {
             Norms::Before | Norms::After => (2.0, 2.0),
             Norms::Both => (4.0, 4.0),
         };
-        let all_heads = (config.num_attention_heads + config.num_key_value_heads) as f64;
-        let norm_bytes = self.norm(index, of_layer * h, norms)
-            + match config.qk_norm {
-                QkNorm::None => 0.0,
-                QkNorm::Width => self.norm(index, q + kv, 2.0),
-                QkNorm::Head => self.norm(index, q + kv, all_heads),
-                // In f32, with what the heads' own weights multiply.
-                QkNorm::EachHead => 4.0 * (2.0 * (q + kv) + 2.0 * all_heads),
-            };
-        let qkv: &[&str] = match config.qkv {
-            Qkv::Apart => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-            Qkv::Fused | Qkv::FusedByHead => &["self_attn.qkv_proj"],
+        let rule = config.delta_rule_of(index);
+        let mixer: &[&str] = match (rule, config.qkv) {
+            (Some(_), _) => {
+                &["linear_attn.in_proj_qkv", "linear_attn.in_proj_z", "linear_attn.in_proj_b", "linear_attn.in_proj_a"]
+            }
+            (None, Qkv::Apart) => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            (None, Qkv::Fused | Qkv::FusedByHead) => &["self_attn.qkv_proj"],
         };
         let gate_up: &[&str] = match config.feed_forward {
             FeedForward::Gated => &["mlp.gate_proj", "mlp.up_proj"],
@@ -297,13 +330,37 @@ impl LayerCosts<'_> {
         };
         let of_both = match config.norms {
             // One input of two products.
-            Norms::ParallelShared => self.input(index, h, &[qkv, gate_up].concat()),
-            _ => self.input(index, h, qkv) + self.input(index, h, gate_up),
+            Norms::ParallelShared => self.input(index, h, &[mixer, gate_up].concat()),
+            _ => self.input(index, h, mixer) + self.input(index, h, gate_up),
         };
         let inputs = of_both + self.input(index, f, &["mlp.down_proj"]);
+        let mixed = match rule {
+            Some(rule) => self.delta_rule(index, rule),
+            None => self.attention(index),
+        };
+        self.norm(index, of_layer * h, norms) + inputs + mixed + self.active(index) * f * self.element
+    }
+
+    /// What attention keeps but for the input of its projections, and for keys, values and products.
+    fn attention(&self, index: usize) -> f64 {
+        let config = self.config;
+        let [q, kv] = [config.query_width(), config.key_width()].map(|n| n as f64);
+        let all_heads = (config.num_attention_heads + config.num_key_value_heads) as f64;
+        let norm_bytes = match config.qk_norm {
+            QkNorm::None => 0.0,
+            QkNorm::Width => self.norm(index, q + kv, 2.0),
+            QkNorm::Head => self.norm(index, q + kv, all_heads),
+            // In f32, with what the heads' own weights multiply.
+            QkNorm::EachHead => 4.0 * (2.0 * (q + kv) + 2.0 * all_heads),
+        };
+        // The sigmoid of the gate; and the gate itself, which lies between the norm's inputs unless these were cast.
+        let gates = match config.gated_attention {
+            true => q * self.element + if self.element < 4.0 { 0.0 } else { q * self.element },
+            false => 0.0,
+        };
         let attended = match self.input(index, q, &["self_attn.o_proj"]) {
             // One call's result is the next product's input.
-            bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) => {
+            bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) && gates == 0.0 => {
                 (bytes - q * self.element).max(0.0)
             }
             bytes => bytes,
@@ -314,7 +371,18 @@ impl LayerCosts<'_> {
             None => 2.0 * q * self.element + 4.0 * heads,
             Some(_) => q * self.element,
         };
-        norm_bytes + inputs + attended + mixed + self.active(index) * f * self.element
+        norm_bytes + attended + mixed + gates
+    }
+
+    /// What the gated delta rule keeps but for the input of its projections: its own input, what is read, and its gate.
+    fn delta_rule(&self, index: usize, rule: DeltaRule) -> f64 {
+        let (c, v, e) = (rule.width() as f64, rule.value_heads as f64, rule.value_width() as f64);
+        // Strengths; time steps before and after softplus, and decays.
+        let heads = v * (self.element + 3.0 * 4.0);
+        // The gate and what it multiplies, in f32; and the gate's activation where it is an operation of its own.
+        let gated = if has_loops(Kind::Float, self.trained.device) { 2.0 } else { 3.0 };
+        let output = self.input(index, e, &["linear_attn.out_proj"]);
+        c * self.element + heads + self.norm_with(false, index, e, v) + 4.0 * gated * e + output
     }
 
     /// Tensors as wide as the feed-forward layer that its activation keeps.
@@ -338,15 +406,20 @@ impl LayerCosts<'_> {
     /// Norms of `width` numbers in `rows` rows in all: their inputs and a number a row, and the normed inputs where a norm is
     /// made of operators and its factor trained.
     fn norm(&self, index: usize, width: f64, rows: f64) -> f64 {
+        self.norm_with(self.config.norm_offset, index, width, rows)
+    }
+
+    /// As [`LayerCosts::norm`]; with `offset` the norm multiplies by one plus its weight, in f32.
+    fn norm_with(&self, offset: bool, index: usize, width: f64, rows: f64) -> f64 {
         let (is_half, on_host) = (self.element < 4.0, self.trained.device == Device::Cpu);
         if self.config.norm_kind != NormKind::Rms {
             // libtorch's own on every device: input, mean and root.
             return width * self.element + rows * 2.0 * 4.0;
         }
-        let wide = is_half && (on_host || self.config.norm_offset);
+        let wide = is_half && (on_host || offset);
         let input = if wide { 4.0 } else { self.element };
         // libtorch has a norm in one kernel for devices alone, and our own takes f32 and f64, as Gemma's norms always are.
-        let is_composed = on_host && is_half && !self.config.norm_offset;
+        let is_composed = on_host && is_half && !offset;
         let is_trained = ["input_layernorm", "post_attention_layernorm"].iter().any(|norm| self.trains(index, norm));
         width * (input + if is_composed && is_trained { self.element } else { 0.0 }) + rows * input
     }
@@ -366,7 +439,7 @@ impl LayerCosts<'_> {
         let of_module = |(module, [outputs, _], _): &(&str, [i64; 2], bool)| {
             if modules.contains(module) && self.rank(index, module).is_some() { *outputs as f64 } else { 0.0 }
         };
-        let scaled = if adapter.dora { self.config.projections().iter().map(of_module).sum() } else { 0.0 };
+        let scaled = if adapter.dora { self.config.projections(index).iter().map(of_module).sum() } else { 0.0 };
         let plain = if is_trained { width * self.element } else { 0.0 };
         plain + 4.0 * (copies * width + ranks.iter().sum::<f64>() + scaled)
     }

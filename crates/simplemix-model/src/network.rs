@@ -9,7 +9,7 @@ use std::sync::Arc;
 use simplemix_torch::device::move_together;
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{AttentionRoute, Heads, Plans};
+use crate::attention::{AttentionRoute, Mixing, Plans};
 use crate::checkpoint::{Names, Top};
 use crate::config::{EMBEDDING, HEAD, ModelConfig, POSITIONS, limits};
 use crate::decoder::{Layer, Norm, Parts, Products, Work};
@@ -172,7 +172,7 @@ impl Network {
     /// `along` moves to the device in the same copy.
     pub(crate) fn hidden_states(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Tensor> {
         let (input, plans) = self.prepare(packed, along)?;
-        self.run(&input, |layer, heads| plans.attend(layer, &heads))
+        self.run(&input, |layer, mixing| plans.mix(layer, &mixing))
     }
 
     pub(crate) fn plans(&self, packed: &Packed) -> Result<Plans> {
@@ -193,25 +193,29 @@ impl Network {
         Ok((input, plans))
     }
 
-    /// The network over `packed`; `attend(layer, heads)` mixes values.
+    /// The network over `packed`; `mix(layer, mixing)` lets tokens learn of each other.
     pub(crate) fn forward(
         &self,
         packed: &Packed,
-        attend: impl FnMut(usize, Heads) -> Result<Tensor>,
+        mix: impl FnMut(usize, Mixing<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        self.run(&self.input(packed)?, attend)
+        self.run(&self.input(packed)?, mix)
     }
 
     /// As [`Network::forward`], for the newest tokens of a few rows, and without gradients.
-    pub(crate) fn step(&self, newest: &Packed, attend: impl FnMut(usize, Heads) -> Result<Tensor>) -> Result<Tensor> {
-        self.run(&Input { product: few_rows::linear, ..self.input(newest)? }, attend)
+    pub(crate) fn step(
+        &self,
+        newest: &Packed,
+        mix: impl FnMut(usize, Mixing<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.run(&Input { product: few_rows::linear, ..self.input(newest)? }, mix)
     }
 
-    fn run(&self, input: &Input, mut attend: impl FnMut(usize, Heads) -> Result<Tensor>) -> Result<Tensor> {
+    fn run(&self, input: &Input, mut mix: impl FnMut(usize, Mixing<'_>) -> Result<Tensor>) -> Result<Tensor> {
         let _root = self.begin_pass()?;
         let mut x = self.embed(input)?;
         self.through_layers(|layer| {
-            x = self.layer(layer, &x, input, |heads| attend(layer, heads))?;
+            x = self.layer(layer, &x, input, |mixing| mix(layer, mixing))?;
             self.keeps_no_weights(&x)
         })?;
         self.last_norm(&x)
@@ -240,7 +244,7 @@ impl Network {
         let _root = self.begin_pass()?;
         let mut states = vec![self.embed(&input)?];
         self.through_layers(|layer| {
-            let next = self.layer(layer, &states[layer], &input, |heads| plans.attend(layer, &heads))?;
+            let next = self.layer(layer, &states[layer], &input, |mixing| plans.mix(layer, &mixing))?;
             self.keeps_no_weights(&next)?;
             states.push(next);
             Ok(())
@@ -293,11 +297,11 @@ impl Network {
         index: usize,
         x: &Tensor,
         input: &Input,
-        attend: impl FnOnce(Heads) -> Result<Tensor>,
+        mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let turn = self.config.layers[index].rope.map(|rope| &input.turns[rope]);
         let products = Products { product: input.product, keys: input.keys.as_ref() };
-        self.layers[index].forward(x, Work { turn, products }, attend)
+        self.layers[index].forward(x, Work { turn, products }, mix)
     }
 
     pub(crate) fn last_norm(&self, x: &Tensor) -> Result<Tensor> {

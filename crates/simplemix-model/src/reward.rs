@@ -314,13 +314,7 @@ impl RewardModel {
     /// # Errors
     /// [`Error::Files`] if `folder` exists already or cannot be written.
     pub fn save(&self, folder: &Path, source: Option<&Path>) -> Result<()> {
-        let architecture = self.config().to_json()["architectures"][0].as_str().map_or_else(
-            || format!("Llama{SCORER}"),
-            |name| {
-                let tops = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"];
-                tops.iter().fold(name.to_owned(), |name, top| name.replace(top, SCORER))
-            },
-        );
+        let architecture = self.architecture();
         self.saving(source, |saving| {
             saving.write(folder, |config| {
                 config["architectures"] = serde_json::json!([architecture]);
@@ -329,6 +323,17 @@ impl RewardModel {
                 config["label2id"] = serde_json::json!({ "LABEL_0": 0 });
             })
         })
+    }
+
+    /// transformers' class of this model.
+    fn architecture(&self) -> String {
+        if let Some(class) = family::scorer(self.config()) {
+            return class.to_owned();
+        }
+        let config = self.config().to_json();
+        let tops = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"];
+        let replaced = |name: &str| tops.iter().fold(name.to_owned(), |name, top| name.replace(top, SCORER));
+        config["architectures"][0].as_str().map_or_else(|| format!("Llama{SCORER}"), replaced)
     }
 
     /// Helps another process in [`RewardModel::save`], as [`CausalLm::help_save`].

@@ -306,6 +306,11 @@ fn named_layers_with_a_rank_stabilised_scale() {
 }
 
 #[test]
+fn layers_with_the_gated_delta_rule() {
+    check("delta_rule");
+}
+
+#[test]
 fn fused_projections() {
     check("fused");
 }

@@ -152,6 +152,9 @@ fn check(name: &str) {
         close(&of(both.len() as i64 - 1), &numbers(&longer["last_logits"]), "logits of a longer sequence");
         close(&of(whole.len() as i64 - 1), &numbers(&golden["last_logits"]), "logits beside a longer sequence");
     }
+    if let Some(chunks) = golden.get("chunks") {
+        chunks_are_transformers(&model, chunks);
+    }
     shared_prompt(&model);
     saved(&model, &whole, name);
     if let Some(rewards) = golden.get("rewards") {
@@ -160,7 +163,49 @@ fn check(name: &str) {
         let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
         let scores = model.score(&sequences).unwrap();
         close(&scores, &numbers(&rewards["scores"]), "rewards");
+        // One that is made of the language model has the class's name too.
+        let saved = tempfile::tempdir().unwrap();
+        let made = saved.path().join("reward");
+        RewardModel::on_top_of(self::case(name).0).unwrap().save(&made, None).unwrap();
+        let class = |folder: &Path| {
+            let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap()["architectures"].clone()
+        };
+        assert_eq!(class(&made), class(&folder(name).join("reward")));
     }
+}
+
+/// Sequences that end around the edges of chunks, in one pass, with gradients.
+fn chunks_are_transformers(model: &CausalLm, golden: &Value) {
+    tch::with_grad(|| {
+        let (mut packed, mut rows) = (Packed::new(), Vec::new());
+        for length in ids(&golden["lengths"]) {
+            packed.push(&(0..length).map(|i| (7 * i + length) % 64).collect::<Vec<_>>()).unwrap();
+            rows.push(packed.len() as i64 - 1);
+        }
+        for checkpointed in [false, true] {
+            for (_, parameter) in model.named_parameters() {
+                parameter.shallow_clone().zero_grad();
+            }
+            let score = |hidden: &Tensor| {
+                let logits = model.logits(&hidden.index_select(0, &Tensor::from_slice(&rows))).unwrap();
+                for (row, want) in golden["last_logits"].as_array().unwrap().iter().enumerate() {
+                    let what = format!("logits of sequence {row}");
+                    close(&values(&logits.select(0, row as i64)), &numbers(want), &what);
+                }
+                let weights = Tensor::arange(64, (Kind::Float, Device::Cpu)).cos();
+                (logits.log_softmax(-1, Kind::Float) * weights).sum(Kind::Float).backward();
+            };
+            if checkpointed {
+                let pass = model.checkpointed(&packed).unwrap();
+                score(pass.hidden());
+                pass.backward().unwrap();
+            } else {
+                score(&model.hidden_states(&packed).unwrap());
+            }
+            same_gradients(model, golden);
+        }
+    });
 }
 
 /// Two responses of one prompt, against the two plain sequences.
@@ -207,7 +252,8 @@ families! {
     apertus, arcee, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, glm, glm4, gpt2, gpt2_plain,
     gpt_neox, gpt_neox_serial, granite, internvl, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
     llama_tied, llama_untied_bias, llava, ministral3, mistral3, mistral3_ministral, mistral_whole, mistral_window,
-    olmo2, olmo3, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_vl, qwen3_yarn,
+    olmo2, olmo3, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_5, qwen3_5_hybrid,
+    qwen3_5_whole, qwen3_vl, qwen3_yarn,
     seed_oss, smollm3, smolvlm,
 }
 

@@ -77,7 +77,8 @@ impl Estimator {
                 // A folder that a stage will write has a model of the first one's shape.
                 let model = ModelConfig::from_folder(folder).unwrap_or_else(|_| self.model.clone());
                 let each = self.weight_bytes();
-                let cache = rows * 2.0 * settings.sampling.max_new_tokens as f64 * model.cache_bytes(each) as f64;
+                let tokens_of_row = 2.0 * settings.sampling.max_new_tokens as f64;
+                let cache = rows * (tokens_of_row * model.cache_bytes(each) as f64 + model.state_bytes(each) as f64);
                 let share = DECODING * (rows / 32.0).min(1.0);
                 Estimate {
                     tokens: Some(tokens),

@@ -229,8 +229,9 @@ impl AdamW {
                 Kind::Float => parameter.shallow_clone(),
                 _ => parameter.detach().to_kind(Kind::Float),
             };
-            // As in transformers; the lengths of DoRA decay too.
-            let decays = whole.dim() > 1 || name.ends_with(".lora_magnitude_vector");
+            // As in transformers; the lengths of DoRA and the logs of the gated delta rule's decays decay too.
+            let vectors = [".lora_magnitude_vector", ".A_log"];
+            let decays = whole.dim() > 1 || vectors.iter().any(|vector| name.ends_with(vector));
             let spared = if decays { settings.weight_decay } else { 0.0 };
             Ok(Slot {
                 name: name.clone(),
@@ -496,6 +497,23 @@ mod tests {
         let mut again = AdamW::new(&[("p".into(), p.shallow_clone())], &OptimizerSettings::default()).unwrap();
         again.restore(&state, 20).unwrap();
         assert_eq!(again.state()[2].1, state["p.master"]);
+    }
+
+    /// transformers 5.24: `Trainer.get_decay_parameter_names` of a `Qwen3_5ForCausalLM`.
+    #[test]
+    fn norms_and_biases_do_not_decay() {
+        let of = |name: &str, shape: &[i64]| {
+            let name = format!("model.layers.0.{name}");
+            (name, Tensor::ones(shape, (Kind::Float, tch::Device::Cpu)).set_requires_grad(true))
+        };
+        let decaying = [of("linear_attn.A_log", &[2]), of("linear_attn.conv1d.weight", &[4, 1, 2]), of("w.weight", &[2, 2])];
+        let others = [of("linear_attn.dt_bias", &[2]), of("linear_attn.norm.weight", &[2]), of("q_proj.bias", &[2])];
+        let settings = OptimizerSettings { weight_decay: 0.5, ..OptimizerSettings::default() };
+        for (parameters, decay) in [(&decaying, 0.5), (&others, 0.0)] {
+            let all: Vec<_> = parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+            let adamw = AdamW::new(&all, &settings).unwrap();
+            assert!(adamw.slots.iter().all(|slot| slot.weight_decay == decay), "{decay}");
+        }
     }
 
     #[test]

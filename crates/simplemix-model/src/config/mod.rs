@@ -5,6 +5,7 @@
 //! transformers does not read for the family are ignored, as it does. Dropout is off, as in TRL.
 
 mod defaults;
+mod delta;
 mod keys;
 pub(crate) mod limits;
 mod names;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::{Defaults, Heads, SizeKeys};
+pub use delta::DeltaRule;
+pub(crate) use delta::{CONVOLUTION, DECAY_LOG, GATED_NORM, STEP_BIAS};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
 pub(crate) use rope::{Bases, Frame, LengthRule, PartialKeys, Rule, as_it_is, by_kind_of_layer, long_rope};
@@ -92,6 +95,10 @@ pub struct ModelConfig {
     pub logit_soft_cap: Option<f64>,
     /// Matrices of queries, keys and values.
     pub qkv: Qkv,
+    /// Whether attention's result is multiplied by the sigmoid of a gate, which the matrix of queries has beside each of them.
+    pub gated_attention: bool,
+    /// Sizes of layers that have the gated delta rule in place of attention, if there are such.
+    pub delta_rule: Option<DeltaRule>,
     /// Whether each position has a vector that is added to the embedding; there are
     /// [`ModelConfig::max_position_embeddings`] of them.
     pub learned_positions: bool,
@@ -114,6 +121,8 @@ pub struct ModelConfig {
 /// Settings that differ from layer to layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerConfig {
+    /// How tokens learn of each other.
+    pub kind: LayerKind,
     /// Tokens that a token sees, itself the last of them; none: all before it.
     pub window: Option<i64>,
     /// Number of its entry in [`ModelConfig::ropes`]; none: queries and keys are not rotated.
@@ -124,7 +133,18 @@ pub struct LayerConfig {
 
 impl LayerConfig {
     /// A layer that sees everything, with the first rotary embedding.
-    pub(crate) const PLAIN: Self = Self { window: None, rope: Some(0), query_scale: 1.0 };
+    pub(crate) const PLAIN: Self =
+        Self { kind: LayerKind::Attention, window: None, rope: Some(0), query_scale: 1.0 };
+}
+
+/// How the tokens of a layer learn of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerKind {
+    /// By attention.
+    Attention,
+    /// By a state that each token changes: [`ModelConfig::delta_rule`].
+    DeltaRule,
 }
 
 /// Projections that have a bias.
@@ -270,6 +290,8 @@ impl ModelConfig {
             logit_scale: 1.0,
             logit_soft_cap: None,
             qkv: Qkv::Apart,
+            gated_attention: false,
+            delta_rule: None,
             learned_positions: false,
             ropes: Vec::new(),
             layers: vec![LayerConfig::PLAIN; num_hidden_layers],
@@ -355,7 +377,7 @@ impl ModelConfig {
                 .and_then(|name| name.strip_suffix(inner))
                 .is_some_and(|before| before.ends_with('.'))
         };
-        self.turned_linear && self.projections().iter().any(ends)
+        self.turned_linear && self.projections(0).iter().any(ends)
     }
 
     /// Numbers that transformers' files hold beside the weights, under its names, and that are the same in all of them.
@@ -405,7 +427,7 @@ impl ModelConfig {
     /// Every linear layer but the output head, under transformers' names, with their shapes `[out, in]`.
     pub(crate) fn linear_modules(&self) -> Vec<(String, [i64; 2])> {
         let of_layer = |layer: usize| {
-            let all = self.projections().into_iter();
+            let all = self.projections(layer).into_iter();
             all.map(move |(name, shape, _)| (self.names.module(&format!("model.layers.{layer}.{name}")), shape))
         };
         (0..self.num_hidden_layers).flat_map(of_layer).collect()
@@ -431,7 +453,7 @@ impl ModelConfig {
             all.push((POSITIONS.to_owned(), vec![self.max_position_embeddings, h]));
         }
         for layer in 0..self.num_hidden_layers {
-            for (name, shape, bias) in self.projections() {
+            for (name, shape, bias) in self.projections(layer) {
                 let name = format!("model.layers.{layer}.{name}");
                 if bias {
                     all.push((format!("{name}.bias"), vec![shape[0]]));
@@ -440,8 +462,11 @@ impl ModelConfig {
             }
         }
         for layer in 0..self.num_hidden_layers {
-            for (name, shape) in self.layer_norms() {
+            for (name, shape) in self.layer_norms(layer) {
                 self.push_norm(&mut all, &format!("model.layers.{layer}.{name}"), shape);
+            }
+            if let Some(rule) = self.delta_rule_of(layer) {
+                all.extend(rule.tensors().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
             }
             if self.activation == Activation::Xielu {
                 all.extend(XIELU.map(|name| (format!("model.layers.{layer}.{name}"), vec![1])));
@@ -469,20 +494,13 @@ impl ModelConfig {
         all.push((format!("{name}.weight"), shape));
     }
 
-    /// Linear layers of a decoder layer: name, shape `[out, in]`, whether there is a bias.
-    pub(crate) fn projections(&self) -> Vec<(&'static str, [i64; 2], bool)> {
-        let (h, f) = (self.hidden_size, self.intermediate_size);
-        let (q, kv) = (self.query_width(), self.key_width());
-        let Biases { qkv, output, mlp } = self.biases;
-        let mut all = match self.qkv {
-            Qkv::Fused | Qkv::FusedByHead => vec![("self_attn.qkv_proj", [q + 2 * kv, h], qkv)],
-            Qkv::Apart => vec![
-                ("self_attn.q_proj", [q, h], qkv),
-                ("self_attn.k_proj", [kv, h], qkv),
-                ("self_attn.v_proj", [kv, h], qkv),
-            ],
+    /// Linear layers of decoder layer `layer`: name, shape `[out, in]`, whether there is a bias.
+    pub(crate) fn projections(&self, layer: usize) -> Vec<(&'static str, [i64; 2], bool)> {
+        let (h, f, mlp) = (self.hidden_size, self.intermediate_size, self.biases.mlp);
+        let mut all = match self.delta_rule_of(layer) {
+            Some(rule) => rule.projections(h),
+            None => self.attention_projections(),
         };
-        all.push(("self_attn.o_proj", [h, q], output));
         match self.feed_forward {
             FeedForward::Gated => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
             FeedForward::GatedFused => all.push(("mlp.gate_up_proj", [2 * f, h], mlp)),
@@ -492,14 +510,44 @@ impl ModelConfig {
         all
     }
 
-    /// Last parts of transformers' names of a layer's linear layers.
-    pub(crate) fn projection_names(&self) -> Vec<String> {
-        let last = |name: &str| self.names.module(name).rsplit('.').next().unwrap_or_default().to_owned();
-        self.projections().iter().map(|(name, ..)| last(&format!("model.layers.0.{name}"))).collect()
+    fn attention_projections(&self) -> Vec<(&'static str, [i64; 2], bool)> {
+        let (h, q, kv) = (self.hidden_size, self.query_width(), self.key_width());
+        let Biases { qkv, output, .. } = self.biases;
+        let of_queries = if self.gated_attention { 2 * q } else { q };
+        let mut all = match self.qkv {
+            Qkv::Fused | Qkv::FusedByHead => vec![("self_attn.qkv_proj", [q + 2 * kv, h], qkv)],
+            Qkv::Apart => vec![
+                ("self_attn.q_proj", [of_queries, h], qkv),
+                ("self_attn.k_proj", [kv, h], qkv),
+                ("self_attn.v_proj", [kv, h], qkv),
+            ],
+        };
+        all.push(("self_attn.o_proj", [h, q], output));
+        all
     }
 
-    /// Norms of a decoder layer, with the shapes of their weights.
-    fn layer_norms(&self) -> Vec<(&'static str, Vec<i64>)> {
+    /// The gated delta rule, if decoder layer `layer` has it in place of attention.
+    pub(crate) fn delta_rule_of(&self, layer: usize) -> Option<DeltaRule> {
+        self.delta_rule.filter(|_| self.layers.get(layer).is_some_and(|of| of.kind == LayerKind::DeltaRule))
+    }
+
+    /// Last parts of transformers' names of the layers' linear layers, each once.
+    pub(crate) fn projection_names(&self) -> Vec<String> {
+        let last = |name: &str| self.names.module(name).rsplit('.').next().unwrap_or_default().to_owned();
+        let mut all = Vec::new();
+        for layer in 0..self.num_hidden_layers {
+            for (name, ..) in self.projections(layer) {
+                let name = last(&format!("model.layers.{layer}.{name}"));
+                if !all.contains(&name) {
+                    all.push(name);
+                }
+            }
+        }
+        all
+    }
+
+    /// Norms of decoder layer `layer` that are of the model's kind, with the shapes of their weights.
+    fn layer_norms(&self, layer: usize) -> Vec<(&'static str, Vec<i64>)> {
         let of_layer: &[&str] = match self.norms {
             Norms::Before | Norms::Parallel => &["input_layernorm", "post_attention_layernorm"],
             Norms::After => &["post_attention_layernorm", "post_feedforward_layernorm"],
@@ -512,6 +560,9 @@ impl ModelConfig {
             Norms::ParallelShared => &["input_layernorm"],
         };
         let mut all: Vec<_> = of_layer.iter().map(|&name| (name, vec![self.hidden_size])).collect();
+        if self.delta_rule_of(layer).is_some() {
+            return all;
+        }
         let (q, k) = match self.qk_norm {
             QkNorm::None => return all,
             QkNorm::Head => (vec![self.head_dim], vec![self.head_dim]),

@@ -66,9 +66,9 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
     keys.flag("reorder_and_upcast_attn", false)?;
     let by_layer = keys.flag("scale_attn_by_inverse_layer_idx", false)?;
     let layer = |index: usize| LayerConfig {
-        window: None,
         rope: None,
         query_scale: if by_layer { 1.0 / (index + 1) as f64 } else { 1.0 },
+        ..LayerConfig::PLAIN
     };
     Ok(ModelConfig {
         feed_forward: FeedForward::Plain,

@@ -24,6 +24,7 @@ mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_5;
 mod qwen_vl;
 mod seed_oss;
 mod smollm3;
@@ -84,6 +85,7 @@ pub const FAMILIES: &[Family] = &[
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
+    qwen3_5::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
 ];
@@ -165,15 +167,25 @@ fn sliding_layers(
 }
 
 fn named_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
-    let expected = || keys.refuse("layer_types", &format!("{layers} of `full_attention` and `sliding_attention`"));
+    layers_of_kind(keys, layers, "sliding_attention", default)
+}
+
+/// Whether each layer is of `kind`, where `layer_types` names it or `full_attention`; without the key, as `default(layer)` says.
+fn layers_of_kind(
+    keys: &Keys<'_>,
+    layers: usize,
+    kind: &str,
+    default: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
+    let expected = || keys.refuse("layer_types", &format!("{layers} of `full_attention` and `{kind}`"));
     let Some(types) = keys.get("layer_types") else { return Ok((0..layers).map(default).collect()) };
     let types = types.as_array().filter(|types| types.len() == layers).ok_or_else(expected)?;
-    let sliding = |kind: &Value| match kind.as_str() {
-        Some("sliding_attention") => Ok(true),
+    let is_of_kind = |named: &Value| match named.as_str() {
+        Some(named) if named == kind => Ok(true),
         Some("full_attention") => Ok(false),
         _ => Err(expected()),
     };
-    types.iter().map(sliding).collect()
+    types.iter().map(is_of_kind).collect()
 }
 
 /// Layers that see `window` tokens where they slide.
@@ -206,6 +218,15 @@ pub(crate) fn check_score(config: &ModelConfig) -> Result<()> {
             expected: "one for which transformers has a class that scores sequences; it has none for this one"
                 .to_owned(),
         }),
+    }
+}
+
+/// transformers' class that scores sequences, where its name does not follow from that of the language model's class.
+pub(crate) fn scorer(config: &ModelConfig) -> Option<&'static str> {
+    match (config.multimodal, config.model_type.as_str()) {
+        (None, "gemma3_text") => Some("Gemma3TextForSequenceClassification"),
+        (None, "qwen3_5_text") => Some("Qwen3_5TextForSequenceClassification"),
+        _ => None,
     }
 }
 

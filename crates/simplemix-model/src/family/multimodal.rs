@@ -115,6 +115,7 @@ const ALL: &[Multimodal] = &[
     Multimodal { older: QWEN2_VL, ..present("qwen2_5_vl", Text::Flat("qwen2_5_vl_text"), Tied::Either) },
     llava("qwen2_audio", Text::Any("qwen2"), Tied::Whole(false)),
     Multimodal { older: QWEN2_VL, ..present("qwen2_vl", Text::Flat("qwen2_vl_text"), Tied::Either) },
+    Multimodal { has_rewards: true, ..present("qwen3_5", Text::Only("qwen3_5_text"), Tied::Whole(false)) },
     present("qwen3_vl", Text::Only("qwen3_vl_text"), Tied::Whole(false)),
     idefics("smolvlm", Text::Any("llama")),
     present("video_llama_3", Text::Any("qwen2"), Tied::Either),

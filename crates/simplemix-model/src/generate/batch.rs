@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::cache::{Cache, Columns, Fill, Layers, read};
+use super::cache::{Cache, Columns, Fill, Kept, Layers, read};
 use super::{Finish, GenerateOptions, Generated, Request};
 use crate::causal_lm::CausalLm;
 use crate::error::{Doing, Result};
@@ -126,7 +126,7 @@ impl<'a> Batch<'a> {
             let rows = left.min(samples - prompt.begun);
             left -= rows;
             if prompt.begun + rows < samples {
-                // The keys and values of its prompt are needed again.
+                // What was kept of its prompt is needed again.
                 let again = Prompt {
                     request: prompt.request,
                     layers: prompt.layers.iter().map(shallow).collect(),
@@ -301,7 +301,7 @@ impl<'a> Batch<'a> {
 }
 
 fn shallow(layers: &Layers) -> Layers {
-    layers.iter().map(|(keys, values)| (keys.shallow_clone(), values.shallow_clone())).collect()
+    layers.iter().map(Kept::shallow_clone).collect()
 }
 
 /// One stream for each sample of a request.

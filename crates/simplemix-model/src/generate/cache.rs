@@ -1,23 +1,34 @@
-//! Keys and values of the rows of a batch.
+//! Keys and values of the rows of a batch, and states of the gated delta rule.
 //!
-//! Rows are aligned at their newest token, so one step writes one column of the cache for all of them, whatever their
+//! A state stands for all tokens so far, so it has no columns. Of keys and values, rows are aligned at their newest token, so one step writes one column of the cache for all of them, whatever their
 //! lengths. Letters: B rows, K key/value heads, S columns, D head width, P tokens of a prompt.
 
 use tch::{Device, Kind, Tensor};
 
 use super::attend::attend;
-use crate::attention::Mixer;
+use crate::attention::{Heads, Mixer, Mixing, Plans};
 use crate::causal_lm::CausalLm;
+use crate::config::LayerKind;
+use crate::delta_rule::{Delta, State};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
 
-/// Keys and values of every layer.
-pub(super) type Layers = Vec<(Tensor, Tensor)>;
+/// What every layer keeps of the tokens so far.
+pub(super) type Layers = Vec<Kept>;
+
+/// What a layer keeps of the tokens so far.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// Keys and values: `[K, P, D]` of a prompt, `[B, K, S, D]` of rows.
+    Keys(Tensor, Tensor),
+    /// The state of the gated delta rule.
+    State(State),
+}
 
 /// The cache of one model.
 #[derive(Default)]
 pub(super) struct Cache {
-    layers: Layers, // [B, K, S, D]
+    layers: Layers,
 }
 
 /// How the columns of a cache are to lie.
@@ -31,8 +42,34 @@ pub(super) struct Columns {
 
 /// A prompt's keys and values, for so many rows.
 pub(super) struct Fill<'a> {
-    pub(super) layers: &'a Layers, // [K, P, D]
+    pub(super) layers: &'a Layers,
     pub(super) rows: i64,
+}
+
+impl Kept {
+    fn keys(&self) -> Option<(&Tensor, &Tensor)> {
+        match self {
+            Self::Keys(keys, values) => Some((keys, values)),
+            Self::State(_) => None,
+        }
+    }
+
+    fn state(&self) -> Option<&State> {
+        match self {
+            Self::State(state) => Some(state),
+            Self::Keys(..) => None,
+        }
+    }
+
+    /// The same tensors.
+    pub(super) fn shallow_clone(&self) -> Self {
+        match self {
+            Self::Keys(keys, values) => Self::Keys(keys.shallow_clone(), values.shallow_clone()),
+            Self::State(State { recent, heads }) => {
+                Self::State(State { recent: recent.shallow_clone(), heads: heads.shallow_clone() })
+            }
+        }
+    }
 }
 
 impl Cache {
@@ -54,55 +91,98 @@ impl Cache {
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         let mut old = std::mem::take(&mut self.layers).into_iter();
         for layer in 0..config.num_hidden_layers {
-            let old = old.next();
-            let lay = |old: Option<Tensor>, of_fill: &dyn Fn(&Fill<'_>) -> Tensor| {
+            let old = old.next().filter(|_| !keep.is_empty());
+            let lay = |old: Option<Tensor>, prompt: &dyn Fn(&Kept) -> Option<Tensor>| {
                 let new = Tensor::f_zeros(size, (kind, device))?;
-                if let Some(old) = old.filter(|_| !keep.is_empty()) {
+                if let Some(old) = old {
                     let newest = old.narrow(2, from.filled - used, used).f_index_select(0, &kept)?;
                     new.narrow(0, 0, keep.len() as i64).narrow(2, to.filled - used, used).f_copy_(&newest)?;
                 }
                 let mut row = keep.len() as i64;
                 for fill in fills {
-                    let prompt = of_fill(fill);
-                    let width = prompt.size()[1];
-                    new.narrow(0, row, fill.rows)
-                        .narrow(2, to.filled - width, width)
-                        .f_copy_(&prompt.unsqueeze(0).expand([fill.rows, -1, -1, -1], false))?;
+                    if let Some(prompt) = prompt(&fill.layers[layer]) {
+                        let width = prompt.size()[1];
+                        new.narrow(0, row, fill.rows)
+                            .narrow(2, to.filled - width, width)
+                            .f_copy_(&prompt.unsqueeze(0).expand([fill.rows, -1, -1, -1], false))?;
+                    }
                     row += fill.rows;
                 }
                 Ok(new)
             };
-            let (keys, values) = old.map_or((None, None), |(keys, values)| (Some(keys), Some(values)));
-            let keys = lay(keys, &|fill| fill.layers[layer].0.shallow_clone()).doing("filling the cache")?;
-            let values = lay(values, &|fill| fill.layers[layer].1.shallow_clone()).doing("filling the cache")?;
-            layers.push((keys, values));
+            // Rows of states, which lie as they come.
+            let join = |old: Option<&Tensor>, prompt: &dyn Fn(&State) -> Tensor| {
+                let mut parts: Vec<Tensor> = old.map(|old| old.f_index_select(0, &kept)).transpose()?.into_iter().collect();
+                for fill in fills {
+                    if let Kept::State(state) = &fill.layers[layer] {
+                        let mut size = vec![fill.rows];
+                        size.extend(prompt(state).size());
+                        parts.push(prompt(state).f_unsqueeze(0)?.f_expand(size, false)?);
+                    }
+                }
+                if parts.is_empty() { Tensor::f_zeros([0], (kind, device)) } else { Tensor::f_cat(&parts, 0) }
+            };
+            let laid = match (config.layers[layer].kind, old) {
+                (LayerKind::Attention, old) => {
+                    let (keys, values) = match old {
+                        Some(Kept::Keys(keys, values)) => (Some(keys), Some(values)),
+                        _ => (None, None),
+                    };
+                    let keys = lay(keys, &|kept| kept.keys().map(|(keys, _)| keys.shallow_clone()));
+                    let values = lay(values, &|kept| kept.keys().map(|(_, values)| values.shallow_clone()));
+                    Kept::Keys(keys.doing("filling the cache")?, values.doing("filling the cache")?)
+                }
+                (LayerKind::DeltaRule, old) => {
+                    let old = old.as_ref().and_then(Kept::state);
+                    let recent = join(old.map(|old| &old.recent), &|state| state.recent.shallow_clone());
+                    let heads = join(old.map(|old| &old.heads), &|state| state.heads.shallow_clone());
+                    Kept::State(State {
+                        recent: recent.doing("filling the cache")?,
+                        heads: heads.doing("filling the cache")?,
+                    })
+                }
+            };
+            layers.push(laid);
         }
         self.layers = layers;
         Ok(())
     }
 
-    /// Puts other keys and values of as many tokens in the place of `row`'s, of which the newest are in the column before
-    /// `filled`.
+    /// Puts what a pass has kept of as many tokens in the place of `row`'s, of which the newest are in the column before `filled`.
     pub(super) fn replace(&mut self, row: usize, filled: i64, by: &Layers) -> Result<()> {
         let put = |old: &Tensor, new: &Tensor| {
             let width = new.size()[1];
             old.select(0, row as i64).narrow(1, filled - width, width).f_copy_(new).doing("filling the cache")
         };
-        for ((keys, values), (new_keys, new_values)) in self.layers.iter().zip(by) {
-            put(keys, new_keys)?;
-            put(values, new_values)?;
+        let put_state = |old: &Tensor, new: &Tensor| old.select(0, row as i64).f_copy_(new).doing("filling the cache");
+        for kept in self.layers.iter().zip(by) {
+            match kept {
+                (Kept::Keys(keys, values), Kept::Keys(new_keys, new_values)) => {
+                    put(keys, new_keys)?;
+                    put(values, new_values)?;
+                }
+                (Kept::State(state), Kept::State(new)) => {
+                    put_state(&state.recent, &new.recent)?;
+                    put_state(&state.heads, &new.heads)?;
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
 
-    /// Hidden states `[B, H]` of the rows' newest tokens, whose keys and values go to `column`. `pads` are the columns
-    /// before each row's first token.
+    /// Hidden states `[B, H]` of the rows' newest tokens, whose keys and values go to `column` and which change the rows' states. `pads`
+    /// are the columns before each row's first token.
     pub(super) fn step(&mut self, model: &CausalLm, newest: &Packed, column: i64, pads: &[i64]) -> Result<Tensor> {
-        let (layers, config) = (&self.layers, model.config());
+        let (layers, config) = (&mut self.layers, model.config());
         let mixer = Mixer::new(config);
         let mut known = None;
-        model.network.step(newest, |layer, heads| {
-            let (keys, values) = &layers[layer];
+        model.network.step(newest, |layer, mixing| {
+            let (keys, values, heads) = match (&mut layers[layer], mixing) {
+                (Kept::Keys(keys, values), Mixing::Heads(heads)) => (&*keys, &*values, heads),
+                (Kept::State(state), Mixing::Delta(delta)) => return state.step(&delta),
+                _ => unreachable!("a layer's cache is of the layer's kind"),
+            };
             keys.select(2, column).f_copy_(&heads.k).doing("filling the cache")?;
             values.select(2, column).f_copy_(&heads.v).doing("filling the cache")?;
             // The newest columns are the newest positions of every row.
@@ -135,13 +215,27 @@ fn mask(pads: &[i64], columns: i64, kind: Kind, device: Device) -> Option<Tensor
 pub(super) fn read(model: &CausalLm, packed: &Packed) -> Result<(Tensor, Vec<Layers>)> {
     let plans = model.network.plans(packed)?;
     let mut prompts: Vec<Layers> = packed.segments().iter().map(|_| Layers::new()).collect();
-    let hidden = model.network.forward(packed, |layer, heads| {
-        for (prompt, segment) in prompts.iter_mut().zip(packed.segments()) {
-            prompt.push((own(&heads.k, segment), own(&heads.v, segment)));
-        }
-        plans.attend(layer, &heads)
+    let hidden = model.network.forward(packed, |layer, mixing| {
+        let (mixed, kept) = match mixing {
+            Mixing::Heads(heads) => read_heads(&plans, layer, &heads, packed)?,
+            Mixing::Delta(delta) => read_delta(&plans, &delta)?,
+        };
+        prompts.iter_mut().zip(kept).for_each(|(prompt, kept)| prompt.push(kept));
+        Ok(mixed)
     })?;
     Ok((hidden, prompts))
+}
+
+/// What attention gives for all prompts, and each one's keys and values.
+fn read_heads(plans: &Plans, layer: usize, heads: &Heads, packed: &Packed) -> Result<(Tensor, Vec<Kept>)> {
+    let kept = |segment: &Segment| Kept::Keys(own(&heads.k, segment), own(&heads.v, segment));
+    Ok((plans.attend(layer, heads)?, packed.segments().iter().map(kept).collect()))
+}
+
+/// What the gated delta rule gives for all prompts, and the state after each.
+fn read_delta(plans: &Plans, delta: &Delta<'_>) -> Result<(Tensor, Vec<Kept>)> {
+    let (read, states) = plans.delta().mix_with_states(delta)?;
+    Ok((read, states.into_iter().map(Kept::State).collect()))
 }
 
 /// One prompt's `[K, P, D]` out of `[T, K, D]`, in memory of its own.

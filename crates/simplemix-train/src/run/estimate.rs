@@ -170,6 +170,7 @@ impl<'a> Needs<'a> {
             passes.push(Pass::of_samples(&hypo, prompt, copies, prompts));
             // Keys and values of the batch. Sampling is over before activations are kept.
             let row = (prompt + hypo.max_new_tokens) as u64 * model.cache_bytes(element as usize);
+            let row = row + model.state_bytes(element as usize);
             sampling = hypo.rows(config.batch.batch_size) as u64 * row;
         }
         let of_pass = |pass: &Pass| {
