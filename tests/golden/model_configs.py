@@ -125,6 +125,13 @@ CASES = [
     {"model_type": "gpt_neox", "rotary_pct": 1.0, "rope_scaling": LINEAR, "num_key_value_heads": 4, "rms_norm_eps": 0.5},
     {"model_type": "gpt_neox", "rotary_pct": 0.5, "rope_parameters": {**DEFAULT, "partial_rotary_factor": 0.75}},
     {"model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 9, "n_ctx": 5, "layer_norm_epsilon": 0.25},
+    {"model_type": "qwen3_5_text"},
+    {"model_type": "qwen3_5_text", "full_attention_interval": 3, "rope_theta": 300.0, "partial_rotary_factor": 0.5,
+     "linear_num_key_heads": 4, "linear_num_value_heads": 8, "linear_key_head_dim": 6, "linear_value_head_dim": 10},
+    {"model_type": "qwen3_5_text", "layer_types": ["full_attention", "linear_attention"] * 3, "full_attention_interval": 2,
+     "rope_parameters": DEFAULT, "linear_conv_kernel_dim": 2, "tie_word_embeddings": True, "num_key_value_heads": 8},
+    {"model_type": "qwen3_5_text", "head_dim": 64, "rope_scaling": YARN, "partial_rotary_factor": None},
+    {"model_type": "qwen3_5_text", "head_dim": 64, "rope_parameters": {**YARN, "partial_rotary_factor": 0.75}},
     {"model_type": "gpt2", "max_position_embeddings": 11, "n_positions": 9, "n_inner": None, "num_key_value_heads": 4},
 ]
 # Families that have as many key heads as query heads, whatever a file says.
@@ -204,6 +211,10 @@ def own(config):
         return {"rotated": [kind == "sliding_attention" for kind in config.layer_types]}
     if config.model_type == "exaone4":
         return {"rotated": [config.sliding_window is None or kind == "sliding_attention" for kind in config.layer_types]}
+    if config.model_type == "qwen3_5_text":
+        return {"rotated": [kind == "full_attention" for kind in config.layer_types], "delta_rule": [
+            config.linear_num_key_heads, config.linear_num_value_heads, config.linear_key_head_dim,
+            config.linear_value_head_dim, config.linear_conv_kernel_dim]}
     if config.model_type == "ministral3":
         # As rotary embeddings leave it, before attention reads it.
         config = copy.deepcopy(config)

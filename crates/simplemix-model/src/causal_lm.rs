@@ -75,7 +75,8 @@ impl CausalLm {
                 Tensor::f_zeros(&shape[..], (Kind::Float, device))
             } else if name.ends_with(DECAY_LOG) {
                 // Rates from 1 to the number of heads, within the range that transformers draws from.
-                Tensor::f_arange_start_step(1.0, 17.0, 16.0 / numel as f64, (Kind::Float, device)).and_then(|t| t.f_log())
+                Tensor::f_arange_start_step(1.0, 17.0, 16.0 / numel as f64, (Kind::Float, device))
+                    .and_then(|t| t.f_log())
             } else if name.ends_with(STEP_BIAS) || name.ends_with(GATED_NORM) {
                 Tensor::f_ones(&shape[..], (Kind::Float, device))
             } else if name.ends_with("norm.weight") {

@@ -1,6 +1,7 @@
 //! Reading `config.json`.
 
 use super::*;
+use crate::config::DeltaRule;
 
 const SMOLLM2: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":49152,
     "hidden_size":576,"intermediate_size":1536,"num_hidden_layers":30,"num_attention_heads":9,
@@ -153,6 +154,10 @@ fn what_a_file_leaves_open_is_read_as_transformers_reads_it() {
         assert_eq!(Value::from(windows), case["windows"], "{named}");
         let rotated: Vec<bool> = config.layers.iter().map(|layer| layer.rope.is_some()).collect();
         assert!(case.get("rotated").is_none_or(|wanted| *wanted == serde_json::json!(rotated)), "{named}");
+        let sizes = |rule: DeltaRule| {
+            serde_json::json!([rule.key_heads, rule.value_heads, rule.key_dim, rule.value_dim, rule.kernel])
+        };
+        assert_eq!(config.delta_rule.map_or(Value::Null, sizes), case["delta_rule"], "{named}");
         let growth = config.ropes.first().and_then(|rope| rope.query_growth);
         let growth = growth.map_or(Value::Null, |growth| serde_json::json!([growth.beta, growth.context as f64]));
         let wanted = case["query_growth"]
@@ -232,7 +237,7 @@ fn what_a_text_part_leaves_open_is_read_as_transformers_reads_it() {
         assert_eq!(config.pad_token_id, case["pad_token_id"].as_i64(), "{kind}");
         let small = both(&case["small"]);
         let config = of(&empty, &small);
-        let rope = crate::rope::Rope::new(&config.ropes[config.layers[0].rope.unwrap()], tch::Device::Cpu);
+        let rope = crate::rope::Rope::new(&config.ropes[config.layers[0].rope.unwrap_or(0)], tch::Device::Cpu);
         let want: Vec<f64> = case["inv_freq"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
         let got = rope.inverse_frequencies(1);
         assert_eq!(got.len(), want.len(), "{kind}");

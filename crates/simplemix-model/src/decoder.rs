@@ -13,8 +13,8 @@ use tch::{Kind, Tensor};
 use crate::activation::Active;
 use crate::attention::{Heads, Mixing};
 use crate::config::{
-    Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, ModelConfig, NameMap, NormKind, Norms, QkNorm,
-    Qkv, STEP_BIAS, XIELU,
+    Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, ModelConfig, NameMap, NormKind, Norms,
+    QkNorm, Qkv, STEP_BIAS, XIELU,
 };
 use crate::delta_rule::Delta;
 use crate::error::{Doing, Result};
@@ -310,9 +310,8 @@ impl Attention {
     fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
         let name = |name: &str| format!("model.layers.{index}.self_attn.{name}");
         let linear = |part: &str| Linear::take(parts, &name(part));
-        let norm = |part: &str| {
-            (config.qk_norm != QkNorm::None).then(|| Norm::take(parts.tensors, &name(part), config))
-        };
+        let norm =
+            |part: &str| (config.qk_norm != QkNorm::None).then(|| Norm::take(parts.tensors, &name(part), config));
         let (q, kv) = (config.query_width(), config.key_width());
         let qkv_proj = || Box::new(linear("qkv_proj"));
         Self {
@@ -331,12 +330,7 @@ impl Attention {
     }
 
     /// Mixed values `[T, N * D]` of `x` `[T, H]`.
-    fn forward(
-        &self,
-        x: &Tensor,
-        work: Work<'_>,
-        mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, work: Work<'_>, mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>) -> Result<Tensor> {
         let [q, k, v]: [Tensor; 3] =
             self.qkv.forward(x, work.products)?.try_into().expect("queries, keys and values are three");
         if !self.is_gated {

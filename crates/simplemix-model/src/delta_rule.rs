@@ -185,7 +185,7 @@ impl DeltaPlan {
     /// As [`DeltaPlan::mix`], without gradients; also the states with which segments without parent end, in their order.
     pub(crate) fn mix_with_states(&self, delta: &Delta<'_>) -> Result<(Tensor, Vec<State>)> {
         let Delta { qkv, decay, beta, convolution, rule } = delta;
-        let run = || {
+        let run = || -> std::result::Result<_, TchError> {
             let inputs = [qkv, decay, beta, *convolution].map(Tensor::detach);
             let (read, heads) = self.run(&inputs, *rule)?;
             let mut states = Vec::new();
@@ -206,14 +206,14 @@ impl DeltaPlan {
     /// What all tokens read, `[T, V * E]`, and the last states of segments without parent, `[S, V, D, E]`.
     fn run(&self, inputs: &[Tensor; 4], rule: DeltaRule) -> std::result::Result<(Tensor, Tensor), TchError> {
         let [qkv, decay, beta, convolution] = inputs;
-        let Places { inputs, outputs, rows, taken, back, parents } = &*self.places;
+        let Places { inputs, outputs, rows, taken, back, parents } = &self.places;
         let laid = qkv.f_constant_pad_nd([0, 0, 0, 1])?.f_index_select(0, inputs)?; // a row of zeros at the end
         let convolved = laid.f_tr()?.f_unsqueeze(0)?.f_conv1d(
             convolution,
             None::<&Tensor>,
-            [1],
-            [0],
-            [1],
+            [1i64],
+            [0i64],
+            [1i64],
             rule.width(),
         )?;
         let active = convolved.f_squeeze_dim(0)?.f_tr()?.f_silu()?.f_index_select(0, outputs)?; // [N * L, C]
@@ -237,7 +237,7 @@ impl DeltaPlan {
         let [prompts, responses] = &self.levels;
         let last = prompts.scan(&mut steps, None, &mut read)?;
         if !responses.steps.is_empty() {
-            responses.scan(&mut steps, Some(last.f_index_select(0, parents)?), &mut read)?;
+            drop(responses.scan(&mut steps, Some(last.f_index_select(0, parents)?), &mut read)?);
         }
         let read = Tensor::f_cat(&read, 0)?.f_transpose(1, 2)?; // [N, L, V, E]
         let read = read.f_reshape([-1, rule.value_width()])?.f_index_select(0, back)?;
@@ -412,7 +412,7 @@ impl State {
         };
         let (q, k) = (key(&parts[0])?.f_mul_scalar((rule.key_dim as f64).powf(-0.5))?, key(&parts[1])?);
         let v = parts[2].f_reshape([rows, rule.value_heads, 1, rule.value_dim])?;
-        let of_head = |t: &Tensor| t.f_to_kind(Kind::Float)?.f_view([rows, rule.value_heads, 1, 1]);
+        let of_head = |t: &Tensor| t.f_to_kind(Kind::Float)?.f_reshape([rows, rule.value_heads, 1, 1]);
         let _ = self.heads.f_mul_(&of_head(&decay.f_exp()?)?)?;
         let known = k.f_matmul(&self.heads)?;
         let change = v.f_sub(&known)?.f_mul(&of_head(beta)?)?; // [B, V, 1, E]

@@ -41,14 +41,15 @@ fn one_by_one([qkv, decay, beta, convolution]: &[Tensor; 4], rows: &[i64]) -> Te
     let unit = |t: Tensor| &t / (t.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Double) + 1e-6).sqrt();
     let mut read = Vec::new();
     for token in 0..rows.size()[0] {
-        let mixed = (padded.narrow(1, token, RULE.kernel) * &weights).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        let mixed =
+            (padded.narrow(1, token, RULE.kernel) * &weights).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
         let parts = mixed.silu().split_with_sizes([RULE.key_width(), RULE.key_width(), RULE.value_width()], 0);
         let [q, k] = [&parts[0], &parts[1]].map(|t| unit(heads(t.shallow_clone(), RULE.key_dim)));
         let v = heads(parts[2].shallow_clone(), RULE.value_dim);
-        state = state * decay.select(0, token).exp().view([-1, 1, 1]);
-        let known = (&state * k.unsqueeze(2)).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        let decayed = &state * decay.select(0, token).exp().view([-1, 1, 1]);
+        let known = (&decayed * k.unsqueeze(2)).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
         let change = (v - known) * beta.select(0, token).unsqueeze(1);
-        state = state + k.unsqueeze(2) * change.unsqueeze(1);
+        state = decayed + k.unsqueeze(2) * change.unsqueeze(1);
         let seen = (&state * q.unsqueeze(2)).sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
         read.push(seen.flatten(0, -1) / (RULE.key_dim as f64).sqrt());
     }
@@ -94,7 +95,11 @@ fn check(families: &[Family<'_>]) {
         let rows = |segment: &Segment| (segment.start as i64..(segment.start + segment.len) as i64).collect::<Vec<_>>();
         let read = packed.segments().iter().filter(|segment| segment.len > 0).map(|segment| {
             let before = segment.parent.map(|parent| rows(&packed.segments()[parent])).unwrap_or_default();
-            one_by_one(inputs, &[&before[..], &rows(segment)].concat()).narrow(0, before.len() as i64, segment.len as i64)
+            one_by_one(inputs, &[&before[..], &rows(segment)].concat()).narrow(
+                0,
+                before.len() as i64,
+                segment.len as i64,
+            )
         });
         Tensor::cat(&read.collect::<Vec<_>>(), 0)
     });
@@ -127,7 +132,9 @@ fn the_order_of_the_segments_changes_nothing() {
         let mut packed = Packed::new();
         for (prompt, responses) in families {
             let parent = packed.push(&vec![1; *prompt]).unwrap();
-            responses.iter().for_each(|response| drop(packed.push_after(parent, &vec![2; *response]).unwrap()));
+            for response in *responses {
+                packed.push_after(parent, &vec![2; *response]).unwrap();
+            }
         }
         packed
     };

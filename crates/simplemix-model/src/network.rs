@@ -203,11 +203,7 @@ impl Network {
     }
 
     /// As [`Network::forward`], for the newest tokens of a few rows, and without gradients.
-    pub(crate) fn step(
-        &self,
-        newest: &Packed,
-        mix: impl FnMut(usize, Mixing<'_>) -> Result<Tensor>,
-    ) -> Result<Tensor> {
+    pub(crate) fn step(&self, newest: &Packed, mix: impl FnMut(usize, Mixing<'_>) -> Result<Tensor>) -> Result<Tensor> {
         self.run(&Input { product: few_rows::linear, ..self.input(newest)? }, mix)
     }
 

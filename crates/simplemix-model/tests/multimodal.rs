@@ -11,9 +11,8 @@ use serde_json::Value;
 use simplemix_model::{CausalLm, LoraConfig, LoraTargets, ModelConfig, Packed, RewardModel, weights};
 use tch::{Device, Kind, Tensor};
 
-const ALL: [&str; 9] = [
-    "gemma3_whole", "internvl", "llava", "mistral3", "qwen2_5_vl", "qwen2_vl", "qwen3_5_whole", "qwen3_vl", "smolvlm",
-];
+const ALL: [&str; 9] =
+    ["gemma3_whole", "internvl", "llava", "mistral3", "qwen2_5_vl", "qwen2_vl", "qwen3_5_whole", "qwen3_vl", "smolvlm"];
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/families").join(name)
@@ -198,7 +197,9 @@ fn settings_of_older_files_stand_beside_the_others() {
 
 #[test]
 fn the_text_parts_name_has_the_default_of_the_class() {
-    for (name, is_fixed) in [("gemma3_whole", true), ("mistral3", false), ("qwen3_5_whole", true), ("qwen3_vl", true), ("smolvlm", false)] {
+    for (name, is_fixed) in
+        [("gemma3_whole", true), ("mistral3", false), ("qwen3_5_whole", true), ("qwen3_vl", true), ("smolvlm", false)]
+    {
         let without = |json: &mut Value| {
             json["text_config"].as_object_mut().unwrap().remove("model_type");
         };

@@ -154,6 +154,7 @@ fn check(name: &str) {
     }
     if let Some(chunks) = golden.get("chunks") {
         chunks_are_transformers(&model, chunks);
+        samples_do_not_depend_on_the_batch(&model);
     }
     shared_prompt(&model);
     saved(&model, &whole, name);
@@ -180,7 +181,7 @@ fn chunks_are_transformers(model: &CausalLm, golden: &Value) {
     tch::with_grad(|| {
         let (mut packed, mut rows) = (Packed::new(), Vec::new());
         for length in ids(&golden["lengths"]) {
-            packed.push(&(0..length).map(|i| (7 * i + length) % 64).collect::<Vec<_>>()).unwrap();
+            packed.push(&(0..length).map(|i| 1 + (7 * i + length) % 63).collect::<Vec<_>>()).unwrap();
             rows.push(packed.len() as i64 - 1);
         }
         for checkpointed in [false, true] {
@@ -206,6 +207,47 @@ fn chunks_are_transformers(model: &CausalLm, golden: &Value) {
             same_gradients(model, golden);
         }
     });
+}
+
+/// Prompts of several samples each, some of which end early, in batches of other sizes and beside other rows.
+fn samples_do_not_depend_on_the_batch(model: &CausalLm) {
+    let prompt = |length: u32| (0..length).map(|i| 1 + (5 * i + length) % 63).collect::<Vec<_>>();
+    let requests: Vec<Request> =
+        [1, 3, 66, 130].into_iter().map(|length| Request { prompt: prompt(length), stream: length.into() }).collect();
+    let answers = |batch_rows: usize| {
+        let sampling = Sampling { temperature: 0.8, ..Sampling::default() };
+        let stop_tokens = (20..30).collect();
+        let options = GenerateOptions {
+            samples: 3,
+            max_new_tokens: 14,
+            batch_rows,
+            stop_tokens,
+            sampling,
+            ..GenerateOptions::default()
+        };
+        model.generate(&requests, &options, &mut |_, _| {}).unwrap()
+    };
+    let alone = answers(1);
+    for batch_rows in [2, 5, 12] {
+        for (alone, together) in alone.iter().flatten().zip(answers(batch_rows).iter().flatten()) {
+            assert_eq!(alone.tokens, together.tokens, "{batch_rows} rows");
+            let off = alone.logps.iter().zip(&together.logps).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-4, "{batch_rows} rows: {off}");
+        }
+    }
+    // They are what a pass over prompt and response says.
+    for (request, answer) in
+        requests.iter().zip(&alone).flat_map(|(request, all)| all.iter().map(move |a| (request, a)))
+    {
+        let (mut packed, mut targets) = (Packed::new(), Targets::default());
+        let prompt = packed.push(&request.prompt).unwrap();
+        packed.push_response(prompt, &answer.tokens, &mut targets).unwrap();
+        let own = -loss(model, &model.hidden_states(&packed).unwrap(), &targets).double_value(&[]);
+        let told: f64 = answer.logps.iter().map(|&logp| f64::from(logp)).sum();
+        assert!((own - told).abs() < 1e-3 * own.abs().max(1.0), "{own} {told}");
+    }
+    let lengths: std::collections::BTreeSet<usize> = alone.iter().flatten().map(|answer| answer.tokens.len()).collect();
+    assert!(lengths.len() > 2, "{lengths:?}");
 }
 
 /// Two responses of one prompt, against the two plain sequences.

@@ -506,7 +506,8 @@ mod tests {
             let name = format!("model.layers.0.{name}");
             (name, Tensor::ones(shape, (Kind::Float, tch::Device::Cpu)).set_requires_grad(true))
         };
-        let decaying = [of("linear_attn.A_log", &[2]), of("linear_attn.conv1d.weight", &[4, 1, 2]), of("w.weight", &[2, 2])];
+        let decaying =
+            [of("linear_attn.A_log", &[2]), of("linear_attn.conv1d.weight", &[4, 1, 2]), of("w.weight", &[2, 2])];
         let others = [of("linear_attn.dt_bias", &[2]), of("linear_attn.norm.weight", &[2]), of("q_proj.bias", &[2])];
         let settings = OptimizerSettings { weight_decay: 0.5, ..OptimizerSettings::default() };
         for (parameters, decay) in [(&decaying, 0.5), (&others, 0.0)] {

@@ -22,6 +22,8 @@ mod multimodal;
 
 #[path = "runs/sharded.rs"]
 mod sharded;
+#[path = "runs/states.rs"]
+mod states;
 #[path = "runs/together.rs"]
 mod together;
 

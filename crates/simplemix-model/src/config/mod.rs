@@ -133,8 +133,7 @@ pub struct LayerConfig {
 
 impl LayerConfig {
     /// A layer that sees everything, with the first rotary embedding.
-    pub(crate) const PLAIN: Self =
-        Self { kind: LayerKind::Attention, window: None, rope: Some(0), query_scale: 1.0 };
+    pub(crate) const PLAIN: Self = Self { kind: LayerKind::Attention, window: None, rope: Some(0), query_scale: 1.0 };
 }
 
 /// How the tokens of a layer learn of each other.

@@ -171,12 +171,7 @@ fn named_layers(keys: &Keys<'_>, layers: usize, default: impl Fn(usize) -> bool)
 }
 
 /// Whether each layer is of `kind`, where `layer_types` names it or `full_attention`; without the key, as `default(layer)` says.
-fn layers_of_kind(
-    keys: &Keys<'_>,
-    layers: usize,
-    kind: &str,
-    default: impl Fn(usize) -> bool,
-) -> Result<Vec<bool>> {
+fn layers_of_kind(keys: &Keys<'_>, layers: usize, kind: &str, default: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
     let expected = || keys.refuse("layer_types", &format!("{layers} of `full_attention` and `{kind}`"));
     let Some(types) = keys.get("layer_types") else { return Ok((0..layers).map(default).collect()) };
     let types = types.as_array().filter(|types| types.len() == layers).ok_or_else(expected)?;

@@ -32,8 +32,7 @@ const DEFAULTS: Defaults = Defaults {
     tied: false,
 };
 
-const DELTA_RULE: DeltaRule =
-    DeltaRule { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, kernel: 4 };
+const DELTA_RULE: DeltaRule = DeltaRule { key_heads: 16, value_heads: 32, key_dim: 128, value_dim: 128, kernel: 4 };
 
 /// Names of the text part in files of the whole model, which transformers reads as its own.
 const WHOLE: &[(&str, &str)] = &[("model.language_model.", "model.")];
@@ -68,9 +67,8 @@ fn layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<LayerConfig>> {
             .filter(|&interval| interval > 0)
             .ok_or_else(|| keys.refuse(INTERVAL, "a number from 1: every so many layers one has attention"))?,
     };
-    let is_linear = super::layers_of_kind(keys, layers, "linear_attention", |layer| {
-        !(layer as u64 + 1).is_multiple_of(interval)
-    })?;
+    let is_linear =
+        super::layers_of_kind(keys, layers, "linear_attention", |layer| !(layer as u64 + 1).is_multiple_of(interval))?;
     let layer = |is_linear: bool| match is_linear {
         true => LayerConfig { kind: LayerKind::DeltaRule, rope: None, ..LayerConfig::PLAIN },
         false => LayerConfig::PLAIN,

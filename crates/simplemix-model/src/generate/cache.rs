@@ -112,12 +112,13 @@ impl Cache {
             };
             // Rows of states, which lie as they come.
             let join = |old: Option<&Tensor>, prompt: &dyn Fn(&State) -> Tensor| {
-                let mut parts: Vec<Tensor> = old.map(|old| old.f_index_select(0, &kept)).transpose()?.into_iter().collect();
+                let mut parts: Vec<Tensor> =
+                    old.map(|old| old.f_index_select(0, &kept)).transpose()?.into_iter().collect();
                 for fill in fills {
                     if let Kept::State(state) = &fill.layers[layer] {
                         let mut size = vec![fill.rows];
                         size.extend(prompt(state).size());
-                        parts.push(prompt(state).f_unsqueeze(0)?.f_expand(size, false)?);
+                        parts.push(prompt(state).f_unsqueeze(0)?.f_expand(&size[..], false)?);
                     }
                 }
                 if parts.is_empty() { Tensor::f_zeros([0], (kind, device)) } else { Tensor::f_cat(&parts, 0) }

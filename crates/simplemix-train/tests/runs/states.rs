@@ -1,0 +1,114 @@
+//! Runs of a tiny model with the gated delta rule in one of its layers: prompts, micro-batches and processes share states, and no number
+//! changes.
+
+use serde_json::json;
+use simplemix_model::ModelConfig;
+
+use super::together::{furthest_by_norm, together};
+use super::*;
+
+/// A folder whose model is a Qwen 3.5 of two layers with the tiny model's tokenizer.
+fn dir() -> Dir {
+    let dir = Dir::new();
+    let plain = dir.path("plain-model");
+    std::fs::rename(dir.model(), &plain).unwrap();
+    let config = json!({
+        "architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text", "vocab_size": 259, "hidden_size": 48,
+        "intermediate_size": 64, "num_hidden_layers": 2, "full_attention_interval": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8, "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4, "tie_word_embeddings": true,
+        "eos_token_id": 258, "pad_token_id": 256, "dtype": "float32",
+    });
+    let config = ModelConfig::from_json(&config.to_string(), Path::new("config.json")).unwrap();
+    CausalLm::random(config, 3, Device::Cpu).unwrap().save(&dir.model(), None).unwrap();
+    for entry in std::fs::read_dir(&plain).unwrap() {
+        let path = entry.unwrap().path();
+        let target = dir.model().join(path.file_name().unwrap());
+        if !target.exists() {
+            std::fs::copy(&path, target).unwrap();
+        }
+    }
+    dir
+}
+
+#[test]
+fn shortcuts_change_no_number() {
+    let dir = dir();
+    let plain = train(dir.config("plain"));
+    let records = plain.records().unwrap();
+    let loss = |record: &Record| record.get("loss").unwrap();
+    assert!((loss(&records[0]) - 2f64.ln()).abs() < 1e-6 && loss(records.last().unwrap()) < loss(&records[0]));
+    for (name, text) in [
+        ("apart", "memory.share_prompts = false"),
+        ("alone", "batch.micro_batch_tokens = 1"),
+        ("checkpointing", "memory.activation_checkpointing = true"),
+        ("on the fly", "reference.source = 'on-the-fly'"),
+    ] {
+        let other = train(dir.with(name, text));
+        let off = metrics_differ(&records, &other.records().unwrap());
+        assert!(off < 2e-4, "{name}: {off}");
+        let off = furthest(&dir.path("plain"), &dir.path(name));
+        assert!(off < 5e-4, "{name}: {off}");
+    }
+    // What is trained, and how much it is.
+    let (before, after) =
+        (weights::read_all(&dir.model().join(weights::WEIGHTS)).unwrap(), weights_of(&dir.path("plain")));
+    assert!(after.iter().all(|(name, tensor)| *tensor != before[name]), "every tensor is trained");
+}
+
+#[test]
+fn a_run_ends_on_the_same_bits() {
+    let dir = dir();
+    train(dir.config("whole"));
+    assert_eq!(start(dir.config("cut"), false, 2).outcome, Outcome::Stopped);
+    start(dir.config("cut"), true, u64::MAX);
+    assert_eq!(furthest(&dir.path("whole"), &dir.path("cut")), 0.0);
+}
+
+#[test]
+fn several_processes_learn_what_one_learns() {
+    let dir = dir();
+    let config = |output: &str, text: &str| {
+        let common =
+            "max_steps = 5\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\noptimizer.weight_decay = 0.1";
+        dir.with(output, &format!("{common}\n{text}"))
+    };
+    train(config("one", ""));
+    for (name, text) in [("sharded", "parallel.shard = 'all'"), ("optimizer", "parallel.shard = 'optimizer'")] {
+        together(&config(name, text), 2, false, u64::MAX);
+        let difference = furthest_by_norm(&dir.path("one"), &dir.path(name));
+        assert!(difference < 1e-6, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn adapters_rewards_and_samples_of_its_own() {
+    let dir = dir();
+    for (name, text) in [
+        ("adapter", "lora = { rank = 4, dropout = 0.2 }"),
+        ("reward", "objective = 'reward'\nlora = { rank = 4 }"),
+        ("responses", "objective = 'sft'"),
+        ("half", "dtype = 'bfloat16'"),
+        ("samples", "hypo = { lambda = 0.01, max_new_tokens = 6, prompts = 5 }"),
+    ] {
+        assert_eq!(train(dir.with(name, text)).outcome, Outcome::Finished, "{name}");
+    }
+    let adapter = std::fs::read_to_string(dir.path("adapter/adapter/adapter_config.json")).unwrap();
+    assert!(adapter.contains("\"in_proj_qkv\"") && adapter.contains("\"q_proj\""), "{adapter}");
+    CausalLm::load(&dir.path("samples/model"), Kind::Float, Device::Cpu).unwrap();
+}
+
+/// The state of a row stands beside the keys and values of its tokens.
+#[test]
+fn states_are_in_the_memory_estimate() {
+    let dir = dir();
+    let config = ModelConfig::from_folder(&dir.model()).unwrap();
+    // One of two layers has keys and values.
+    assert_eq!(config.cache_bytes(4), 2 * 2 * 16 * 4);
+    assert_eq!(config.state_bytes(4), 4 * (4 * 8 * 12) + 3 * (2 * 16 + 48) * 4);
+    let estimate = |text: &str| {
+        Run::with_pairs(dir.with("x", text), &dir.model(), &pairs(8), &[]).unwrap().memory_estimate().unwrap()
+    };
+    let (kept, again) = (estimate(""), estimate("memory.activation_checkpointing = true"));
+    assert!(kept.phases.passes > again.phases.passes, "{kept:?} {again:?}");
+}
