@@ -36,8 +36,8 @@ fn shortcuts_change_no_number() {
     let dir = dir();
     let plain = train(dir.config("plain"));
     let records = plain.records().unwrap();
-    let loss = |record: &Record| record.get("loss").unwrap();
-    assert!((loss(&records[0]) - 2f64.ln()).abs() < 1e-6 && loss(records.last().unwrap()) < loss(&records[0]));
+    let losses: Vec<f64> = records.iter().filter_map(|record| record.get("loss")).collect();
+    assert!((losses[0] - 2f64.ln()).abs() < 1e-6 && losses.last() < losses.first(), "{losses:?}");
     for (name, text) in [
         ("apart", "memory.share_prompts = false"),
         ("alone", "batch.micro_batch_tokens = 1"),
@@ -106,9 +106,8 @@ fn states_are_in_the_memory_estimate() {
     // One of two layers has keys and values.
     assert_eq!(config.cache_bytes(4), 2 * 2 * 16 * 4);
     assert_eq!(config.state_bytes(4), 4 * (4 * 8 * 12) + 3 * (2 * 16 + 48) * 4);
-    let estimate = |text: &str| {
-        Run::with_pairs(dir.with("x", text), &dir.model(), &pairs(8), &[]).unwrap().memory_estimate().unwrap()
-    };
-    let (kept, again) = (estimate(""), estimate("memory.activation_checkpointing = true"));
-    assert!(kept.phases.passes > again.phases.passes, "{kept:?} {again:?}");
+    // Samples of an update's prompts keep both.
+    let hypo = "hypo = { lambda = 0.01, max_new_tokens = 6, prompts = 5 }";
+    let run = Run::with_pairs(dir.with("x", hypo), &dir.model(), &pairs(8), &[]).unwrap();
+    assert!(run.memory_estimate().unwrap().phases.passes > 5 * config.state_bytes(4));
 }
