@@ -9,6 +9,8 @@ mod closing;
 mod collect;
 mod compare;
 mod convert;
+#[cfg(test)]
+mod documented;
 mod eval;
 mod failure;
 mod fault;
@@ -253,5 +255,102 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         help::prepared(Cli::command()).debug_assert();
+    }
+
+    /// Fault of a command of a page, in one line. Of one that stands in a sentence, or has `...` in it, the flags alone have to be
+    /// there.
+    fn fault(command: &documented::Documented) -> Option<String> {
+        let text = command.words.join(" ");
+        if command.is_partial {
+            return unknown(&command.words).map(|word| format!("there is no `{word}`: {text}"));
+        }
+        let parsed = help::prepared(Cli::command()).try_get_matches_from(&command.words);
+        let error = parsed.and_then(|found| Cli::from_arg_matches(&found)).err()?;
+        let is_fine = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        (!is_fine).then(|| format!("{}: {text}", error.to_string().lines().next().unwrap_or_default()))
+    }
+
+    /// First word that is neither a command nor a flag where it stands.
+    fn unknown(words: &[String]) -> Option<&str> {
+        let mut command = help::prepared(Cli::command());
+        command.build();
+        let mut at = &command;
+        for word in &words[1..] {
+            let word = word.trim_matches(['[', ']']);
+            let name = word.split('=').next().unwrap_or_default();
+            if let Some(next) = at.find_subcommand(name) {
+                at = next;
+            } else if at.has_subcommands() && !name.starts_with('-') {
+                return Some(word);
+            } else if let Some(flag) = name.strip_prefix("--") {
+                let has = |arg: &clap::Arg| {
+                    arg.get_long() == Some(flag) || arg.get_all_aliases().is_some_and(|names| names.contains(&flag))
+                };
+                if !at.get_arguments().any(has) {
+                    return Some(word);
+                }
+            }
+        }
+        None
+    }
+
+    /// Pages of the repository: those in its root and in docs/, and the READMEs of the crates. None in an unpacked package.
+    fn pages() -> Vec<std::path::PathBuf> {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let crates = std::fs::read_dir(root.join("crates")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let folders = [root.clone(), root.join("docs"), root.join("gpu")].into_iter().chain(crates);
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_documentation_is_one() {
+        let mut faults = Vec::new();
+        let mut count = 0;
+        for page in pages() {
+            let text = std::fs::read_to_string(&page).unwrap();
+            for command in documented::commands(&text, &["simplemix"]) {
+                count += 1;
+                faults.extend(fault(&command).map(|fault| format!("{}:{}: {fault}", page.display(), command.line)));
+            }
+        }
+        assert!(count == 0 || count > 150, "{count} commands");
+        assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
+    }
+
+    #[test]
+    fn every_command_of_the_help_is_one() {
+        fn texts(command: &clap::Command, all: &mut Vec<String>) {
+            let help = [command.get_after_help(), command.get_after_long_help()];
+            all.extend(help.into_iter().flatten().map(|text| text.to_string()));
+            command.get_subcommands().for_each(|command| texts(command, all));
+        }
+        let mut all = Vec::new();
+        texts(&Cli::command(), &mut all);
+        let mut faults = Vec::new();
+        let mut count = 0;
+        for text in all {
+            for command in documented::commands(&format!("```\n{text}\n```\n"), &["simplemix"]) {
+                count += 1;
+                faults.extend(fault(&command));
+            }
+        }
+        assert!(count > 30, "{count} commands");
+        assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
+    }
+
+    #[test]
+    fn a_flag_that_is_none_is_found() {
+        let faults = |page: &str| {
+            let found = documented::commands(page, &["simplemix"]);
+            found.iter().filter_map(fault).collect::<Vec<_>>()
+        };
+        assert_eq!(faults("    simplemix mix --sise 3 -o x.parquet").len(), 1);
+        assert_eq!(faults("    simplemix convert x.jsonl").len(), 1);
+        assert_eq!(faults("`simplemix mix --sise` and `simplemix mxi`").len(), 2);
+        assert!(
+            faults("`simplemix convert x.jsonl`, `simplemix run --processes N` and `simplemix mix [--seed N]`")
+                .is_empty()
+        );
     }
 }
