@@ -15,7 +15,6 @@ mod failure;
 mod mixture;
 mod parity;
 mod read;
-mod spread;
 mod table;
 mod work;
 

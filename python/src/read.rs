@@ -1,22 +1,19 @@
 //! Reading, summaries and conversion of files of pairs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::FieldRef;
 use pyo3::prelude::*;
 use serde::{Deserialize, Serialize};
-use simplemix_data::schema::{Layout, schema};
 use simplemix_data::{
-    ExtraColumns, Facts, Filter, Findings, Form, Format, PairReader, PairWriter, Policy, PolicyRule, RankedRule,
-    ReadOptions, ReadReport, Validator, WriteOptions,
+    ExtraColumns, Facts, Filter, Findings, Form, Format, PairReader, PairWriter, Policy, PolicyRule, ReadOptions,
+    ReadReport, Summarizer, Summary, Validator, WriteOptions,
 };
 
 use crate::columns::plain_type;
 use crate::failure::{Failure, Result};
-use crate::spread::Spread;
 use crate::table::{Data, Table};
 use crate::work::{self, Stop};
 
@@ -62,48 +59,14 @@ impl Reading {
             (Some(other), _) => return Err(Failure::refused(format!("`policy` is `{other}`, expected on or off"))),
         }
         if let Some(rule) = &self.ranked {
-            options.ranked = ranked(rule)?;
+            options.ranked =
+                rule.parse().map_err(|error| Failure::refused(format!("`ranked` is `{rule}`, {error}")))?;
         }
         options.form = self.messages.then_some(Form::Messages);
         if self.canonical {
             options.extra_columns = ExtraColumns::Drop;
         }
         Ok(options)
-    }
-
-    /// Options with which all files give the same columns, and the names of columns that are left out.
-    fn options_for(&self, files: &[PathBuf]) -> Result<(ReadOptions, Vec<String>)> {
-        let mut options = self.options()?;
-        let (mut layout, mut carried) = (Layout::from(Form::Plain), Vec::new());
-        for file in files {
-            let reader = PairReader::open(file, &options)?;
-            if reader.report().form == Form::Messages {
-                options.form = Some(Form::Messages);
-                layout.form = Form::Messages;
-            }
-            layout.add_all(reader.layout());
-            let canonical = schema(reader.layout().clone()).fields().len();
-            carried.push(reader.schema().fields().iter().skip(canonical).cloned().collect::<Vec<_>>());
-        }
-        options.layout = Some(layout);
-        let is_in_all = |field: &FieldRef| carried.iter().all(|columns: &Vec<FieldRef>| columns.contains(field));
-        let left_out: BTreeSet<String> =
-            carried.iter().flatten().filter(|field| !is_in_all(field)).map(|field| field.name().clone()).collect();
-        options.carried = carried
-            .first()
-            .map(|columns| columns.iter().filter(|field| is_in_all(field)).map(|field| field.name().clone()).collect());
-        Ok((options, left_out.into_iter().collect()))
-    }
-}
-
-fn ranked(rule: &str) -> Result<RankedRule> {
-    let gap = rule.strip_prefix("all:").and_then(|gap| gap.parse().ok()).filter(|gap: &f64| *gap >= 0.0);
-    match (rule, gap) {
-        ("best-worst", _) => Ok(RankedRule::BestWorst),
-        ("best-other", _) => Ok(RankedRule::BestOther),
-        ("all", _) => Ok(RankedRule::AllPairs { min_gap: 0.0 }),
-        (_, Some(min_gap)) => Ok(RankedRule::AllPairs { min_gap }),
-        _ => Err(Failure::refused(format!("`ranked` is `{rule}`, expected best-worst, best-other, all or all:GAP"))),
     }
 }
 
@@ -131,7 +94,7 @@ pub(crate) fn read_pairs(py: Python<'_>, paths: Vec<PathBuf>, reading: &str) -> 
     let reading = Reading::parse(reading)?;
     work::long(py, |stop| {
         let files = files(&paths)?;
-        let (options, left_out) = reading.options_for(&files)?;
+        let (options, left_out) = reading.options()?.alike(&files)?;
         let (mut batches, mut reports) = (Vec::new(), Vec::new());
         let mut columns = None;
         for file in &files {
@@ -169,14 +132,8 @@ fn plain(batch: &RecordBatch) -> Result<RecordBatch> {
 struct Found {
     #[serde(flatten)]
     report: ReadReport,
-    sources: BTreeMap<String, u64>,
-    policies: BTreeMap<String, u64>,
-    tasks: BTreeMap<String, u64>,
-    generators: BTreeMap<String, u64>,
-    chars: BTreeMap<&'static str, Spread>,
-    score_chosen: Option<Spread>,
-    score_rejected: Option<Spread>,
-    score_margin: Option<Spread>,
+    #[serde(flatten)]
+    summary: Summary,
     findings: Findings,
     /// The report as the command line prints it.
     text: String,
@@ -206,41 +163,18 @@ pub(crate) fn inspect(py: Python<'_>, paths: Vec<PathBuf>, reading: &str, simila
 
 fn found(file: &Path, options: &ReadOptions, validator: &mut Validator, stop: &Stop) -> Result<Found> {
     let mut reader = PairReader::open(file, options)?;
-    let mut counts: [BTreeMap<String, u64>; 4] = Default::default();
-    let mut lengths: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
-    let mut scores: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    let mut summarizer = Summarizer::default();
     while let Some(pairs) = reader.next_pairs()? {
         stop.check()?;
         for pair in pairs {
             validator.see(&pair);
-            for (name, text) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                lengths.entry(name).or_default().push(text.chars() as f64);
-            }
-            let of_pair = [("chosen", pair.score_chosen), ("rejected", pair.score_rejected), ("margin", pair.margin())];
-            for (name, score) in of_pair {
-                scores.entry(name).or_default().extend(score);
-            }
-            let names = [Some(pair.source), Some(pair.policy.to_string()), pair.task, pair.generator];
-            for (count, name) in counts.iter_mut().zip(names) {
-                if let Some(name) = name {
-                    *count.entry(name).or_default() += 1;
-                }
-            }
+            summarizer.see(&pair);
         }
     }
-    let [sources, policies, tasks, generators] = counts;
-    let mut of_scores = |name| scores.remove(name).and_then(Spread::of);
     Ok(Found {
         text: reader.report().to_string(),
         report: reader.report().clone(),
-        sources,
-        policies,
-        tasks,
-        generators,
-        chars: lengths.into_iter().filter_map(|(name, values)| Some((name, Spread::of(values)?))).collect(),
-        score_chosen: of_scores("chosen"),
-        score_rejected: of_scores("rejected"),
-        score_margin: of_scores("margin"),
+        summary: summarizer.finish(),
         findings: Findings::new(),
     })
 }
@@ -279,7 +213,7 @@ pub(crate) fn convert(
         if output.exists() && !overwrite {
             return Err(Failure::refused(format!("{} exists; give overwrite=True to write it anew", output.display())));
         }
-        let (options, columns_left_out) = reading.options_for(&files)?;
+        let (options, columns_left_out) = reading.options()?.alike(&files)?;
         let mut left_out = BTreeMap::new();
         let mut wanted = None;
         if !filter.is_empty() {

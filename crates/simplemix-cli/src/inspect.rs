@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use simplemix_data::{
-    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, Text, TokenizeOptions, TokenizerAs,
-    Validator,
+    Finding, Findings, PairReader, PairTokenizer, ReadOptions, ReadReport, Spread, Summarizer, Summary, Text,
+    TokenizeOptions, TokenizerAs, Validator,
 };
 use simplemix_rollout::PromptSettings;
 
@@ -58,15 +58,10 @@ pub(crate) struct Args {
 struct Found {
     #[serde(flatten)]
     report: ReadReport,
-    sources: BTreeMap<String, u64>,
-    policies: BTreeMap<String, u64>,
-    tasks: BTreeMap<String, u64>,
-    generators: BTreeMap<String, u64>,
-    chars: BTreeMap<&'static str, Spread>,
+    #[serde(flatten)]
+    summary: Summary,
+    /// Lengths in tokens.
     tokens: Option<BTreeMap<&'static str, Spread>>,
-    score_chosen: Option<Spread>,
-    score_rejected: Option<Spread>,
-    score_margin: Option<Spread>,
     findings: Findings,
     /// Facts about the tokens that the user should know.
     notices: Vec<String>,
@@ -74,17 +69,6 @@ struct Found {
 
 /// Number of texts of each length.
 type Counts = BTreeMap<usize, u64>;
-
-/// Minimum, quartiles and maximum of some values, and a histogram of ten equal bins between.
-#[derive(Debug, Clone, Serialize)]
-struct Spread {
-    min: f64,
-    q25: f64,
-    median: f64,
-    q75: f64,
-    max: f64,
-    histogram: [u64; 10],
-}
 
 pub(crate) fn run(args: &Args) -> Result {
     check_denied(&args.deny)?;
@@ -149,9 +133,8 @@ fn found(
     bar: &Bar,
 ) -> Result<Found> {
     let mut reader = PairReader::open(file, options).input()?;
-    let mut counts: [BTreeMap<String, u64>; 4] = Default::default();
-    let mut lengths: BTreeMap<(&str, &'static str), Counts> = BTreeMap::new();
-    let mut scores: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    let mut summarizer = Summarizer::default();
+    let mut lengths: BTreeMap<&'static str, Counts> = BTreeMap::new();
     let mut notices: Vec<String> = tokenizer.map(|it| it.folder_notices().to_vec()).unwrap_or_default();
     let mut looked_at_tokens = false;
     while let Some(pairs) = reader.next_pairs().input()? {
@@ -162,91 +145,32 @@ fn found(
             }
             for (_, pair) in tokenizer.encode_all(&pairs).input()?.pairs {
                 for (name, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                    *lengths.entry(("tokens", name)).or_default().entry(ids.len()).or_default() += 1;
+                    *lengths.entry(name).or_default().entry(ids.len()).or_default() += 1;
                 }
             }
         }
         for pair in pairs {
             validator.see(&pair);
-            for (name, text) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-                *lengths.entry(("chars", name)).or_default().entry(text.chars()).or_default() += 1;
-            }
-            for (name, score) in
-                [("chosen", pair.score_chosen), ("rejected", pair.score_rejected), ("margin", pair.margin())]
-            {
-                scores.entry(name).or_default().extend(score);
-            }
-            let names = [Some(pair.source), Some(pair.policy.to_string()), pair.task, pair.generator];
-            for (count, name) in counts.iter_mut().zip(names) {
-                if let Some(name) = name {
-                    *count.entry(name).or_default() += 1;
-                }
-            }
+            summarizer.see(&pair);
         }
     }
-    let [sources, policies, tasks, generators] = counts;
-    let of = |group: &'static str| -> BTreeMap<&'static str, Spread> {
-        let of_group = lengths.iter().filter(|((of, _), _)| *of == group);
-        of_group.filter_map(|((_, name), counts)| Some((*name, Spread::of_counts(counts)?))).collect()
-    };
-    let mut of_scores = |name| scores.remove(name).and_then(Spread::of_values);
-    let (chars, tokens) = (of("chars"), of("tokens"));
+    let tokens = lengths.iter().filter_map(|(name, counts)| Some((*name, Spread::of_counts(counts)?))).collect();
     Ok(Found {
         report: reader.report().clone(),
-        sources,
-        policies,
-        tasks,
-        generators,
-        chars,
+        summary: summarizer.finish(),
         tokens: tokenizer.map(|_| tokens),
-        score_chosen: of_scores("chosen"),
-        score_rejected: of_scores("rejected"),
-        score_margin: of_scores("margin"),
         findings: Findings::new(),
         notices,
     })
 }
 
-impl Spread {
-    fn of_values(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_unstable_by(f64::total_cmp);
-        Self::new(values.len() as u64, |place| values[place as usize], values.iter().map(|value| (*value, 1)))
-    }
-
-    fn of_counts(counts: &Counts) -> Option<Self> {
-        let at = |place: u64| {
-            let mut before = 0;
-            let reached = |count: &u64| {
-                before += count;
-                before > place
-            };
-            let length = counts.keys().zip(counts.values().map(reached)).find(|(_, reached)| *reached);
-            length.map_or(0.0, |(length, _)| *length as f64)
-        };
-        Self::new(counts.values().sum(), at, counts.iter().map(|(length, count)| (*length as f64, *count)))
-    }
-
-    /// The spread of `total` sorted values, of which `at` gives the one at a place.
-    fn new(total: u64, mut at: impl FnMut(u64) -> f64, counted: impl Iterator<Item = (f64, u64)>) -> Option<Self> {
-        let last = total.checked_sub(1)?;
-        let [min, q25, median, q75, max] =
-            [0.0, 0.25, 0.5, 0.75, 1.0].map(|share: f64| at((share * last as f64).round() as u64));
-        let mut histogram = [0; 10];
-        for (value, count) in counted {
-            let place = if max > min { (value - min) / (max - min) * 10.0 } else { 0.0 };
-            histogram[(place as usize).min(9)] += count;
-        }
-        Some(Self { min, q25, median, q75, max, histogram })
-    }
-}
-
 fn show(found: &Found) {
     print(&found.report.to_string());
     let counts = [
-        ("source", &found.sources),
-        ("policy", &found.policies),
-        ("task", &found.tasks),
-        ("generator", &found.generators),
+        ("source", &found.summary.sources),
+        ("policy", &found.summary.policies),
+        ("task", &found.summary.tasks),
+        ("generator", &found.summary.generators),
     ];
     for (name, counts) in counts {
         const SHOWN: usize = 12;
@@ -261,10 +185,10 @@ fn show(found: &Found) {
         "  {:<10} {:<12} {:>9} {:>9} {:>9} {:>9} {:>9}  min to max",
         "", "", "min", "25 %", "50 %", "75 %", "max"
     ));
-    let lengths = found.chars.iter().map(|(name, spread)| (*name, "characters", 0, spread));
+    let lengths = found.summary.chars.iter().map(|(name, spread)| (*name, "characters", 0, spread));
     let tokens = found.tokens.iter().flatten().map(|(name, spread)| (*name, "tokens", 0, spread));
-    let scores =
-        [("chosen", &found.score_chosen), ("rejected", &found.score_rejected), ("margin", &found.score_margin)];
+    let of = &found.summary;
+    let scores = [("chosen", &of.score_chosen), ("rejected", &of.score_rejected), ("margin", &of.score_margin)];
     let scores = scores.into_iter().filter_map(|(name, spread)| Some((name, "score", 3, spread.as_ref()?)));
     for (name, unit, digits, s) in lengths.chain(tokens).chain(scores) {
         let [min, q25, median, q75, max] = [s.min, s.q25, s.median, s.q75, s.max].map(|x| format!("{x:.digits$}"));
@@ -291,18 +215,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spreads_have_quartiles_and_bins() {
-        let counts: Counts = (0..=100).map(|length| (length, 1)).collect();
-        for s in [Spread::of_values((0..=100).rev().map(f64::from).collect()), Spread::of_counts(&counts)] {
-            let s = s.unwrap();
-            assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [0.0, 25.0, 50.0, 75.0, 100.0]);
-            assert_eq!(s.histogram, [10, 10, 10, 10, 10, 10, 10, 10, 10, 11]);
-        }
-        let s = Spread::of_counts(&[(2, 3), (7, 1)].into()).unwrap();
-        assert_eq!([s.min, s.q25, s.median, s.q75, s.max], [2.0, 2.0, 2.0, 2.0, 7.0]);
-        assert_eq!((s.histogram[0], s.histogram[9]), (3, 1));
-        assert!(Spread::of_values(Vec::new()).is_none() && Spread::of_counts(&Counts::new()).is_none());
+    fn bars_are_as_high_as_their_share_of_the_highest() {
         assert_eq!(bars(&[0, 1, 80, 40, 0, 0, 0, 0, 0, 0]), " ▁█▄      ");
-        assert_eq!(Spread::of_values(vec![3.0, 3.0]).unwrap().histogram[0], 2);
+        assert_eq!(bars(&[0; 10]), "          ");
     }
 }

@@ -1,13 +1,10 @@
 //! Flags for reading files of pairs, and the names for `--deny`.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use arrow::datatypes::FieldRef;
-use simplemix_data::schema::{Layout, schema};
 use simplemix_data::{
-    Finding, Findings, Form, Format, Occurrences, OnTemplateRefusal, Pair, PairReader, PairTokenizer, Policy,
-    PolicyRule, RankedRule, ReadOptions, ReadReport, TokenRow, TokenizerAs,
+    Finding, Findings, Form, Format, Occurrences, OnTemplateRefusal, Pair, PairTokenizer, Policy, PolicyRule,
+    ReadOptions, ReadReport, TokenRow, TokenizerAs,
 };
 
 use crate::failure::{Fails, Failure, Result, read_toml};
@@ -102,7 +99,7 @@ impl Reading {
             Some(other) => return Err(Failure::input(format!("--policy is `{other}`, expected on or off"))),
         }
         if let Some(rule) = &self.ranked {
-            options.ranked = ranked(rule)?;
+            options.ranked = rule.parse().map_err(|e| Failure::input(format!("--ranked is `{rule}`, {e}")))?;
         }
         options.form = self.messages.then_some(Form::Messages);
         Ok(options)
@@ -110,31 +107,11 @@ impl Reading {
 
     /// Options with which all files give the same columns.
     pub(crate) fn options_for(&self, files: &[PathBuf]) -> Result<ReadOptions> {
-        let mut options = self.options()?;
-        let (mut layout, mut carried) = (Layout::from(Form::Plain), Vec::new());
-        for file in files {
-            let reader = PairReader::open(file, &options).input()?;
-            if reader.report().form == Form::Messages {
-                options.form = Some(Form::Messages);
-                layout.form = Form::Messages;
-            }
-            layout.add_all(reader.layout());
-            // Bare text becomes messages if any file has messages, so only the carried columns are compared.
-            let canonical = schema(reader.layout().clone()).fields().len();
-            carried.push(reader.schema().fields().iter().skip(canonical).cloned().collect::<Vec<_>>());
-        }
-        options.layout = Some(layout);
-        let is_in_all = |field: &FieldRef| carried.iter().all(|columns: &Vec<FieldRef>| columns.contains(field));
-        let others: BTreeSet<&str> =
-            carried.iter().flatten().filter(|field| !is_in_all(field)).map(|field| field.name().as_str()).collect();
-        if !others.is_empty() {
-            let names = others.into_iter().collect::<Vec<_>>().join(", ");
+        let (options, left_out) = self.options()?.alike(files).input()?;
+        if !left_out.is_empty() {
+            let names = left_out.join(", ");
             tracing::warn!("columns that not all files have, or with other types, are left out: {names}");
         }
-        let shared = |columns: &Vec<FieldRef>| -> Vec<String> {
-            columns.iter().filter(|field| is_in_all(field)).map(|field| field.name().clone()).collect()
-        };
-        options.carried = carried.first().map(shared);
         Ok(options)
     }
 }
@@ -160,17 +137,6 @@ pub(crate) fn named(text: &Path) -> Result<Vec<PathBuf>> {
 pub(crate) fn tell_refused(report: &ReadReport) {
     if !report.is_plain() {
         tracing::warn!("{report}");
-    }
-}
-
-fn ranked(rule: &str) -> Result<RankedRule> {
-    let gap = rule.strip_prefix("all:").and_then(|gap| gap.parse().ok()).filter(|gap: &f64| *gap >= 0.0);
-    match (rule, gap) {
-        ("best-worst", _) => Ok(RankedRule::BestWorst),
-        ("best-other", _) => Ok(RankedRule::BestOther),
-        ("all", _) => Ok(RankedRule::AllPairs { min_gap: 0.0 }),
-        (_, Some(min_gap)) => Ok(RankedRule::AllPairs { min_gap }),
-        _ => Err(Failure::input(format!("--ranked is `{rule}`, expected best-worst, best-other, all or all:GAP"))),
     }
 }
 

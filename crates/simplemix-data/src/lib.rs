@@ -22,6 +22,7 @@ mod remote;
 #[cfg(feature = "object-store")]
 mod remote_http;
 pub mod schema;
+mod summary;
 mod template;
 mod token_set;
 mod tokenize;
@@ -46,6 +47,7 @@ pub use read::{
 };
 #[cfg(feature = "object-store")]
 pub use remote::{ObjectCache, Transfer};
+pub use summary::{Spread, Summarizer, Summary};
 pub use template::{ChatTemplate, RenderOptions, SpecialTokens, TemplateLimits};
 pub use token_set::{TokenRow, TokenSet};
 pub use tokenize::{

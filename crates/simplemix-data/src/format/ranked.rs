@@ -1,5 +1,7 @@
 //! Formats with several scored or ranked responses to a prompt, and the rules that make pairs of them.
 
+use std::str::FromStr;
+
 use crate::cell::{Cell, List, Struct};
 use crate::draft::{Draft, DraftText};
 use crate::format::meta::number;
@@ -22,6 +24,29 @@ pub enum RankedRule {
         /// Gap that the scores must exceed, in the units of the score; 0 leaves out ties only.
         min_gap: f64,
     },
+}
+
+impl FromStr for RankedRule {
+    type Err = String;
+
+    /// Parses `best-worst`, `best-other`, `all`, or `all:GAP` for all pairs whose scores differ by more than a gap of 0 or more; the
+    /// error says so.
+    ///
+    /// ```
+    /// use simplemix_data::RankedRule;
+    /// assert_eq!("all:1.5".parse(), Ok(RankedRule::AllPairs { min_gap: 1.5 }));
+    /// assert!("all:-1".parse::<RankedRule>().is_err());
+    /// ```
+    fn from_str(rule: &str) -> Result<Self, String> {
+        let gap = rule.strip_prefix("all:").and_then(|gap| gap.parse().ok()).filter(|gap: &f64| *gap >= 0.0);
+        match (rule, gap) {
+            ("best-worst", _) => Ok(Self::BestWorst),
+            ("best-other", _) => Ok(Self::BestOther),
+            ("all", _) => Ok(Self::AllPairs { min_gap: 0.0 }),
+            (_, Some(min_gap)) => Ok(Self::AllPairs { min_gap }),
+            _ => Err("expected best-worst, best-other, all or all:GAP".to_owned()),
+        }
+    }
 }
 
 /// A scored response; a higher score is better.

@@ -1,10 +1,15 @@
 //! Options of reading.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use arrow::datatypes::FieldRef;
+
+use crate::error::Result;
 use crate::format::{Format, RankedRule};
 use crate::pair::{Form, Policy};
-use crate::schema::Layout;
+use crate::read::PairReader;
+use crate::schema::{Layout, schema};
 
 /// Options of reading a file. The defaults suit most files: the format is detected and all columns are kept.
 #[derive(Debug, Clone)]
@@ -71,6 +76,36 @@ impl ReadOptions {
     pub fn with_format(mut self, format: Format) -> Self {
         self.format = Some(format);
         self
+    }
+
+    /// Options with which all these files give the same columns, and the names of those that are left out for it: further columns
+    /// that not all files have, or with other types.
+    ///
+    /// Bare text becomes messages where any file has messages. The head of each file is read.
+    ///
+    /// # Errors
+    /// A file cannot be opened with these options.
+    pub fn alike(mut self, files: &[PathBuf]) -> Result<(Self, Vec<String>)> {
+        let (mut layout, mut carried) = (Layout::from(Form::Plain), Vec::new());
+        for file in files {
+            let reader = PairReader::open(file, &self)?;
+            if reader.report().form == Form::Messages {
+                self.form = Some(Form::Messages);
+                layout.form = Form::Messages;
+            }
+            layout.add_all(reader.layout());
+            // The form may change with a later file, so only the carried columns are compared.
+            let canonical = schema(reader.layout().clone()).fields().len();
+            carried.push(reader.schema().fields().iter().skip(canonical).cloned().collect::<Vec<FieldRef>>());
+        }
+        self.layout = Some(layout);
+        let is_in_all = |field: &FieldRef| carried.iter().all(|columns| columns.contains(field));
+        let names = |columns: &Vec<FieldRef>, in_all: bool| -> Vec<String> {
+            columns.iter().filter(|field| is_in_all(field) == in_all).map(|field| field.name().clone()).collect()
+        };
+        let left_out: BTreeSet<String> = carried.iter().flat_map(|columns| names(columns, false)).collect();
+        self.carried = carried.first().map(|columns| names(columns, true));
+        Ok((self, left_out.into_iter().collect()))
     }
 }
 
