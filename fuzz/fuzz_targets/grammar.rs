@@ -11,24 +11,91 @@ use simplemix_data::{ChatTemplate, Message, TemplateLimits};
 const DEPTH: usize = 12;
 
 const NAMES: &[&str] = &["messages", "m", "x", "ns", "loop", "bos_token", "add_generation_prompt", "tools", "f"];
-const FIELDS: &[&str] = &["role", "content", "index0", "first", "last", "length", "x", "previtem", "cycle", "__class__"];
+const FIELDS: &[&str] =
+    &["role", "content", "index0", "first", "last", "length", "x", "previtem", "cycle", "__class__"];
 const TEXTS: &[&str] = &["''", "'a'", "'<|im_start|>'", "'é\\n'", "'%s%5.2f'", "'{}{:>9}'", "' '", "'aaaaaaaa'"];
 const NUMBERS: &[&str] = &["0", "1", "-1", "2.5", "10", "65536", "9223372036854775807", "1e308", "true", "none"];
 const BINARY: &[&str] =
     &["+", "-", "*", "/", "//", "%", "**", "~", "==", "!=", "<", ">=", "and", "or", "in", "not in", "is", "is not"];
 const TESTS: &[&str] = &["defined", "string", "mapping", "iterable", "none", "number", "odd", "sequence", "boolean"];
 const FILTERS: &[&str] = &[
-    "length", "trim", "tojson", "tojson(indent=2)", "join", "join(x)", "first", "last", "list", "map('upper')",
-    "map(attribute='role')", "selectattr('role', 'equalto', 'user')", "rejectattr('x')", "sort", "unique", "batch(3)",
-    "slice(3)", "groupby('role')", "items", "dictsort", "replace('a', 'aaaa')", "replace('', 'b')", "string", "int",
-    "float", "abs", "round(2)", "sum", "min", "max", "reverse", "default(x)", "upper", "capitalize", "title", "center(80)",
-    "indent(4)", "truncate(5)", "wordwrap(3)", "format(x)", "escape", "safe", "xmlattr", "urlencode", "pprint", "random",
+    "length",
+    "trim",
+    "tojson",
+    "tojson(indent=2)",
+    "join",
+    "join(x)",
+    "first",
+    "last",
+    "list",
+    "map('upper')",
+    "map(attribute='role')",
+    "selectattr('role', 'equalto', 'user')",
+    "rejectattr('x')",
+    "sort",
+    "unique",
+    "batch(3)",
+    "slice(3)",
+    "groupby('role')",
+    "items",
+    "dictsort",
+    "replace('a', 'aaaa')",
+    "replace('', 'b')",
+    "string",
+    "int",
+    "float",
+    "abs",
+    "round(2)",
+    "sum",
+    "min",
+    "max",
+    "reverse",
+    "default(x)",
+    "upper",
+    "capitalize",
+    "title",
+    "center(80)",
+    "indent(4)",
+    "truncate(5)",
+    "wordwrap(3)",
+    "format(x)",
+    "escape",
+    "safe",
+    "xmlattr",
+    "urlencode",
+    "pprint",
+    "random",
 ];
 const METHODS: &[&str] = &[
-    "strip()", "lstrip('a')", "split()", "split('a', 1)", "rsplit(' ')", "replace('a', 'bb')", "startswith('a')",
-    "endswith(('a', 'b'))", "upper()", "title()", "splitlines()", "join(messages)", "format(1, x=2)", "get('role')",
-    "items()", "keys()", "values()", "append(x)", "zfill(40)", "ljust(99)", "find('a')", "count('')", "partition('a')",
-    "isdigit()", "strftime('%Y')", "pop()", "update(x=1)", "encode()", "removeprefix('a')",
+    "strip()",
+    "lstrip('a')",
+    "split()",
+    "split('a', 1)",
+    "rsplit(' ')",
+    "replace('a', 'bb')",
+    "startswith('a')",
+    "endswith(('a', 'b'))",
+    "upper()",
+    "title()",
+    "splitlines()",
+    "join(messages)",
+    "format(1, x=2)",
+    "get('role')",
+    "items()",
+    "keys()",
+    "values()",
+    "append(x)",
+    "zfill(40)",
+    "ljust(99)",
+    "find('a')",
+    "count('')",
+    "partition('a')",
+    "isdigit()",
+    "strftime('%Y')",
+    "pop()",
+    "update(x=1)",
+    "encode()",
+    "removeprefix('a')",
 ];
 
 struct Grammar<'a, 'b> {
@@ -158,7 +225,15 @@ impl Grammar<'_, '_> {
                 self.tag("", next, ")")
             }
             _ => {
-                self.pick(&["range(", "dict(a=", "f(", "raise_exception(", "strftime_now(", "namespace(x=", "cycler("])?;
+                self.pick(&[
+                    "range(",
+                    "dict(a=",
+                    "f(",
+                    "raise_exception(",
+                    "strftime_now(",
+                    "namespace(x=",
+                    "cycler(",
+                ])?;
                 self.tag("", next, ")")
             }
         }

@@ -3,7 +3,6 @@
 //!
 //! Names and defaults that users see are in `python/simplemix`; what crosses the border here is Arrow, JSON and numbers. No thread
 //! outlives a call, so that a process may fork between any two.
-#![expect(clippy::missing_errors_doc, reason = "errors become Python's, and the package documents them")]
 
 mod alpaca;
 mod blend;

@@ -25,7 +25,7 @@ pub(crate) enum Step {
     Words,
     /// Links between pages: every file and heading is there (needs no set-up)
     Links,
-    /// clippy of all targets, warnings denied
+    /// clippy of all targets, of the Python package's crate and of the fuzz targets, warnings denied
     Clippy,
     /// clippy of each crate with no, default and all features, on the dependencies as built for all
     Features,
@@ -42,7 +42,7 @@ pub(crate) enum Step {
     Test,
     /// The example of the main job, on a small random model
     Demo,
-    /// The Python package: the wheel is built, installed in an empty environment, and tested there (needs no set-up)
+    /// The Python packages: wheels of the library and of the program are built, installed in empty environments, and tested there
     Wheel,
     /// The checks of a GPU (examples/gpu_check), on the CPU
     Device,
@@ -50,7 +50,7 @@ pub(crate) enum Step {
 
 impl Step {
     fn needs_libtorch(self) -> bool {
-        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words | Self::Links | Self::Wheel)
+        !matches!(self, Self::Fmt | Self::Layers | Self::Licences | Self::Words | Self::Links)
     }
 
     /// Whether the step runs when none is named.
@@ -74,17 +74,8 @@ impl Step {
             Self::Wheel => return wheel::check(checkout),
             Self::Api => return api::check(checkout),
             Self::Alone => return features::check(checkout, Beside::Nothing),
-            Self::Fmt => command.args(["fmt", "--all", "--check"]),
-            Self::Clippy => command.args([
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--all-features",
-                "--locked",
-                "--",
-                "-D",
-                "warnings",
-            ]),
+            Self::Fmt => return format(checkout),
+            Self::Clippy => return clippy(checkout),
             Self::Doc => command
                 .args(["doc", "--workspace", "--no-deps", "--all-features", "--locked"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
@@ -94,6 +85,38 @@ impl Step {
         };
         Ok(cargo::status(&mut command)?.success())
     }
+}
+
+/// Whether all sources are formatted.
+fn format(checkout: &Checkout) -> Result<bool> {
+    let mut all_good = cargo::status(cargo::cargo(checkout).args(["fmt", "--all", "--check"]))?.success();
+    for manifest in workspace::OUTSIDE {
+        let mut command = cargo::cargo(checkout);
+        all_good &= cargo::status(command.args(["fmt", "--check", "--manifest-path", manifest]))?.success();
+    }
+    Ok(all_good)
+}
+
+/// Whether clippy has nothing to say of the workspace, the Python package's crate and the fuzz targets.
+fn clippy(checkout: &Checkout) -> Result<bool> {
+    const DENIED: [&str; 4] = ["--locked", "--", "-D", "warnings"];
+    let mut all = cargo::cargo(checkout);
+    all.args(["clippy", "--workspace", "--all-targets", "--all-features"]).args(DENIED);
+    let mut python = cargo::cargo(checkout);
+    python.args(["clippy", "--manifest-path", "python/Cargo.toml", "--target-dir", "target/outside"]).args(DENIED);
+    // The crate is for any Python, so none is asked, and none is linked.
+    python.env("PYO3_NO_PYTHON", "1").env("PYO3_BUILD_EXTENSION_MODULE", "1");
+    // Nothing is linked: neither the fuzzer's runtime nor libtorch is needed, and neither's C++ is compiled.
+    let mut fuzz = cargo::cargo(checkout);
+    fuzz.args(["clippy", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/outside", "--bins"]);
+    fuzz.args(["--features", "model,tch/doc-only"]).args(DENIED);
+    fuzz.env("CARGO_ENCODED_RUSTFLAGS", "--cfg=fuzzing")
+        .env("CUSTOM_LIBFUZZER_PATH", checkout.root().join("target/outside/libnone.a"));
+    let mut all_good = true;
+    for command in [&mut all, &mut python, &mut fuzz] {
+        all_good &= cargo::status(command)?.success();
+    }
+    Ok(all_good)
 }
 
 /// Runs an example as the tests have built it: another selection of packages would have other features, and compile much again.
@@ -147,21 +170,36 @@ fn summary_line(name: &str, passed: bool, elapsed: Duration) -> String {
 pub(crate) fn audit(checkout: &Checkout, snapshot: Option<&Path>) -> Result<ExitCode> {
     let is_there =
         |program: &str| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
-    let mut command = cargo::cargo(checkout);
-    match snapshot {
+    let snapshot = snapshot.map(std::path::absolute).transpose()?;
+    let with_deny = match &snapshot {
         Some(folder) => {
             ensure!(is_there("cargo-audit"), "cargo-audit is not installed (cargo install cargo-audit)");
             ensure!(folder.join("crates").is_dir(), "{} is not a checkout of advisory-db", folder.display());
-            command.args(["audit", "--no-fetch", "--stale", "--db"]).arg(std::path::absolute(folder)?);
+            false
         }
-        None if is_there("cargo-deny") => drop(command.args(["deny", "check", "advisories"])),
-        None if is_there("cargo-audit") => drop(command.arg("audit")),
+        None if is_there("cargo-deny") => true,
+        None if is_there("cargo-audit") => false,
         None => bail!(
             "neither cargo-deny nor cargo-audit is installed. Install one (cargo install cargo-deny); it fetches the \
              advisory database, so the network must reach it, or name a snapshot with --db"
         ),
+    };
+    let mut all_good = true;
+    for manifest in ["Cargo.toml"].into_iter().chain(workspace::OUTSIDE) {
+        let mut command = cargo::cargo(checkout);
+        if with_deny {
+            command.args(["deny", "--manifest-path", manifest, "check", "--config"]);
+            command.arg(checkout.root().join("deny.toml")).arg("advisories");
+        } else {
+            command.arg("audit");
+            if let Some(folder) = &snapshot {
+                command.args(["--no-fetch", "--stale", "--db"]).arg(folder);
+            }
+            command.arg("--file").arg(Path::new(manifest).with_file_name("Cargo.lock"));
+        }
+        all_good &= cargo::status(&mut command)?.success();
     }
-    if cargo::status(&mut command)?.success() {
+    if all_good {
         return Ok(ExitCode::SUCCESS);
     }
     say("Advisories were found, or the database could not be read: see above.");

@@ -3,7 +3,7 @@
 //! The file has the format of cargo-deny, which reads it too. This check needs only cargo, so it runs
 //! everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ use spdx::{Expression, LicenseReq, ParseMode};
 
 use crate::cargo;
 use crate::checkout::Checkout;
-use crate::say;
+use crate::{say, workspace};
 
 /// Licences that deny.toml allows: for every crate, and for single crates by name.
 #[derive(Default)]
@@ -30,26 +30,29 @@ pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let allowed = Allowed::parse(&text).with_context(|| path.display().to_string())?;
 
-    let mut command = cargo::cargo(checkout);
-    command.args(["metadata", "--format-version", "1", "--locked", "--all-features"]);
-    let metadata: Value = serde_json::from_str(&cargo::output(&mut command)?)?;
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-
     let mut all_good = true;
-    let mut used = Vec::new();
-    for package in packages {
-        let name = package["name"].as_str().context("a package without a name")?;
-        used.push(name);
-        if let Err(error) = allowed.check(name, package["license"].as_str()) {
-            say(format_args!("{name} {}: {error:#}", package["version"].as_str().unwrap_or_default()));
-            all_good = false;
+    let mut used = BTreeSet::new();
+    for manifest in ["Cargo.toml"].into_iter().chain(workspace::OUTSIDE) {
+        let mut command = cargo::cargo(checkout);
+        command.args(["metadata", "--format-version", "1", "--locked", "--all-features", "--manifest-path", manifest]);
+        let metadata: Value = serde_json::from_str(&cargo::output(&mut command)?)?;
+        for package in metadata["packages"].as_array().context("cargo metadata names no packages")? {
+            let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
+            let (name, version) = (text("name"), text("version"));
+            if !used.insert((name.clone(), version.clone())) {
+                continue;
+            }
+            if let Err(error) = allowed.check(&name, package["license"].as_str()) {
+                say(format_args!("{name} {version}: {error:#}"));
+                all_good = false;
+            }
         }
     }
-    for name in allowed.exceptions.keys().filter(|name| !used.contains(&name.as_str())) {
+    for name in allowed.exceptions.keys().filter(|name| !used.iter().any(|(used, _)| used == *name)) {
         say(format_args!("deny.toml: no dependency is called {name}; remove its exception"));
         all_good = false;
     }
-    say(format_args!("{} packages", packages.len()));
+    say(format_args!("{} packages", used.len()));
     Ok(all_good)
 }
 

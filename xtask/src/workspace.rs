@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::cargo;
 use crate::checkout::Checkout;
 
+/// Manifests of crates outside the workspace, each with a lock file of its own.
+pub(crate) const OUTSIDE: [&str; 2] = ["fuzz/Cargo.toml", "python/Cargo.toml"];
+
 /// A member of the workspace.
 pub(crate) struct Package {
     pub(crate) name: String,
