@@ -2,7 +2,7 @@
 //! work; then the same command again, whose result must be that of a run without faults. Also runs of several processes of which one is
 //! killed, with which another number of processes goes on.
 
-mod model;
+pub(crate) mod model;
 mod together;
 
 use std::fmt::Write;

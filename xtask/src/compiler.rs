@@ -42,6 +42,15 @@ impl Compiler {
         run(command, "make the stub library").map(drop)
     }
 
+    /// Compiles C++ that needs no header but those of the compiler; the source stays beside the result.
+    pub(crate) fn object(&self, text: &str, path: &Path) -> Result<()> {
+        let source = path.with_extension("cpp");
+        fs::write(&source, text).with_context(|| format!("cannot write {}", source.display()))?;
+        let mut command = self.command();
+        command.args(["-O2", "-fno-math-errno", "-fPIC", "-c"]).arg(&source).arg("-o").arg(path);
+        run(command, "compile a file of C++").map(drop)
+    }
+
     /// Compiles against the headers of `libtorch`, links its libraries, and starts the result, which
     /// makes the system load them all. Returns the number of GPUs that libtorch can use.
     pub(crate) fn test_link(&self, libtorch: &Path, version: &str) -> Result<usize> {

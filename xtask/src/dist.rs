@@ -14,6 +14,16 @@ use crate::compiler::Compiler;
 use crate::libtorch::Kind;
 use crate::{cache, cargo, install, say, sbom};
 
+/// `hypotf` as glibc 2.35 has it (exact but for the last rounding). It is the one function for which the program would need that release:
+/// with its own, a system of 2021 suffices.
+const HYPOTF: &str = r#"
+#include <cmath>
+extern "C" float hypotf(float x, float y) {
+    if (std::isinf(x) || std::isinf(y)) return INFINITY;
+    return static_cast<float>(std::sqrt(static_cast<double>(x) * x + static_cast<double>(y) * y));
+}
+"#;
+
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
 /// Builds, packs, unpacks elsewhere, and runs what was unpacked.
@@ -23,10 +33,7 @@ const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICEN
 pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
     // Always the CPU set of the cache: libraries found elsewhere may need others that are not packed.
     let libtorch = install::from_cache(&Compiler::find()?, Kind::Cpu)?;
-    let target_dir = checkout.root().join("target").join("dist");
-    if !build(checkout, &libtorch.path, &target_dir)? {
-        return Ok(ExitCode::FAILURE);
-    }
+    let Some(program) = program(checkout, &libtorch.path)? else { return Ok(ExitCode::FAILURE) };
     let name = format!("simplemix-{}-{}", version(checkout)?, target(checkout)?);
     let dist = checkout.root().join("dist");
     let folder = dist.join(&name);
@@ -36,7 +43,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
             fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
-    lay_out(checkout, &libtorch.path, &target_dir.join("dist/simplemix"), &partial)?;
+    lay_out(checkout, &libtorch.path, &program, &partial)?;
     let sbom = sbom::make(checkout, &target(checkout)?, crate::libtorch::VERSION)?;
     fs::write(partial.join("sbom.cdx.json"), format!("{sbom:#}\n")).context("cannot write sbom.cdx.json")?;
     cache::publish(&partial, &folder)?;
@@ -51,11 +58,21 @@ pub(crate) fn run(checkout: &Checkout) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The program as it is released, with the run path `bin/../lib`; `None` if it cannot be built.
+///
+/// # Errors
+/// Cargo cannot be run.
+pub(crate) fn program(checkout: &Checkout, libtorch: &Path) -> Result<Option<PathBuf>> {
+    let target_dir = checkout.root().join("target").join("dist");
+    let built = build(checkout, libtorch, &target_dir)?;
+    Ok(built.then(|| target_dir.join("dist/simplemix")))
+}
+
 /// Builds with other linker options than a plain build, hence in a folder of its own.
 fn build(checkout: &Checkout, libtorch: &Path, target_dir: &Path) -> Result<bool> {
     let run_path = if cfg!(target_os = "macos") { "@executable_path/../lib" } else { "$ORIGIN/../lib" };
     let mut command = cargo::cargo(checkout);
-    command.args(["build", "--profile", "dist", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
+    command.args(["rustc", "--profile", "dist", "--locked", "--package", "simplemix-cli", "--bin", "simplemix"]);
     command.args(["--features", "full"]);
     command.arg("--target-dir").arg(target_dir);
     // In place of the flags in `.cargo/libtorch.toml`, which name this checkout.
@@ -73,6 +90,12 @@ fn build(checkout: &Checkout, libtorch: &Path, target_dir: &Path) -> Result<bool
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", rustc.join("\x1f")).env("CXXFLAGS", cxx.join(" "));
     command.env("LIBTORCH", libtorch);
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
+        fs::create_dir_all(target_dir).with_context(|| format!("cannot make {}", target_dir.display()))?;
+        let object = target_dir.join("hypotf.o");
+        Compiler::find()?.object(HYPOTF, &object)?;
+        command.arg("--").arg(format!("-Clink-arg={}", object.display()));
+    }
     Ok(cargo::status(&mut command)?.success())
 }
 
@@ -88,7 +111,8 @@ fn version_in_id(id: &str) -> Option<String> {
     version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
 }
 
-fn target(checkout: &Checkout) -> Result<String> {
+/// The platform that programs are built for here.
+pub(crate) fn target(checkout: &Checkout) -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let mut command = Command::new(rustc);
     command.arg("-vV").current_dir(checkout.root());

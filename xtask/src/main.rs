@@ -24,10 +24,12 @@ mod links;
 mod markdown;
 mod package;
 mod page;
+mod program;
 mod python;
 mod sbom;
 mod site;
 mod source;
+mod venv;
 mod wheel;
 mod words;
 mod workspace;
@@ -111,9 +113,12 @@ enum Command {
     },
     /// Make a folder and a .tar.gz of `simplemix` that run anywhere on this platform
     Dist,
-    /// Build the Python package into target/wheels: a wheel for Python 3.10 and later, and a source archive
+    /// Build the Python packages into target/wheels: wheels for Python 3.10 and later, and the library's source archive
     Wheel {
-        /// Also run its tests with torch, accelerate and TRL, the newest release and the one before (several GB)
+        /// Packages to build [default: both]
+        #[arg(value_enum)]
+        packages: Vec<wheel::Package>,
+        /// Also run their tests with torch, accelerate and TRL, the newest release and the one before (several GB)
         #[arg(long)]
         peers: bool,
     },
@@ -165,7 +170,7 @@ fn run(command: Command) -> Result<ExitCode> {
             site::run(&checkout, !no_api)
         }
         Command::Dist => dist::run(&checkout),
-        Command::Wheel { peers } => wheel::run(&checkout, peers),
+        Command::Wheel { packages, peers } => wheel::run(&checkout, &packages, peers),
     }
 }
 

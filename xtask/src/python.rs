@@ -17,6 +17,9 @@ const ARCHIVE: &str = include_str!("archive.py");
 const WHEELS_FOR: std::ops::RangeInclusive<u32> = 10..=14;
 const SUBSTITUTE: &str = "3.12";
 
+/// Pythons under the names of their releases, from the oldest that the wheels are for.
+const RELEASES: [&str; 6] = ["python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15"];
+
 /// Finds torch without importing it, which would take seconds.
 const PROBE: &str = "
 import importlib.util, os, sys
@@ -37,12 +40,25 @@ pub(crate) struct Python {
 impl Python {
     /// `python3`, else `python` if that is a Python 3.
     pub(crate) fn find() -> Option<Self> {
-        ["python3", "python"].into_iter().find_map(|program| {
-            // From the root folder, lest `-c` finds a torch in the current one.
-            let output = Command::new(program).args(["-c", PROBE]).current_dir("/").output().ok()?;
-            let (version, torch) = parse_probe(&String::from_utf8(output.stdout).ok()?)?;
-            Some(Self { program, version, torch })
-        })
+        ["python3", "python"].into_iter().find_map(Self::called)
+    }
+
+    fn called(program: &'static str) -> Option<Self> {
+        // From the root folder, lest `-c` finds a torch in the current one.
+        let output = Command::new(program).args(["-c", PROBE]).current_dir("/").output().ok()?;
+        let (version, torch) = parse_probe(&String::from_utf8(output.stdout).ok()?)?;
+        Some(Self { program, version, torch })
+    }
+
+    /// The Python with pip, and one of each other release here that the wheels are for.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        let mut all = vec![Self::with_pip()?];
+        for other in RELEASES.into_iter().filter_map(Self::called) {
+            if all.iter().all(|python| python.version != other.version) {
+                all.push(other);
+            }
+        }
+        Ok(all)
     }
 
     /// As [`Python::find`], where there is no way on without pip.

@@ -1,22 +1,31 @@
-//! The Python package under `python/`: a wheel and a source archive, and tests of them as a user has them.
+//! The Python packages: wheels, a source archive, and tests of them as a user has them.
 //!
-//! The wheel is tested where only it and what a test needs is installed, and never the checkout's own files. Environments are
-//! kept in the user's cache by what is in them.
+//! `simplemix`, under `python/`, is a library and made here; the wheel of the program is made by `program`. Wheels are tested where only
+//! they and what a test needs is installed, and never the checkout's own files.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 
-use crate::cache::Cache;
 use crate::checkout::{self, Checkout};
 use crate::python::Python;
-use crate::{cargo, now, say};
+use crate::venv::{Environment, environment, environment_of};
+use crate::{cargo, now, program, say};
 
-/// Builds wheels, and checks which systems they run on.
-const TOOLS: &[&str] = &["auditwheel==6.8.2", "maturin==1.16.0", "ziglang==0.15.2"];
+/// A Python package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Package {
+    /// simplemix: the mixer, the reader and the evaluator (minutes)
+    Library,
+    /// simplemix-cli: the program, for the libtorch of a torch wheel (an optimised build)
+    Program,
+}
+
+/// Builds wheels, and checks which systems and Pythons they run on.
+const TOOLS: &[&str] = &["abi3audit==0.0.26", "auditwheel==6.8.2", "maturin==1.16.0", "ziglang==0.15.2"];
 
 /// Libraries that the tests hold the package against.
 const TESTS: &[&str] = &[
@@ -53,33 +62,52 @@ const GLIBC: &str = "manylinux_2_28";
 /// Most bytes of the wheel.
 const MOST_BYTES: u64 = 15 << 20;
 
-/// Builds the wheel and the source archive into `target/wheels`; with `peers`, also runs the tests with torch, TRL and trackers.
+/// Builds the packages named, or both, into `target/wheels`; with `peers`, also runs their tests with torch, TRL and trackers.
 ///
 /// # Errors
 /// There is no Python with pip, or an environment cannot be made.
-pub(crate) fn run(checkout: &Checkout, peers: bool) -> Result<ExitCode> {
-    let Some(wheel) = build(checkout)? else { return Ok(ExitCode::FAILURE) };
-    if !sdist(checkout)? {
-        return Ok(ExitCode::FAILURE);
-    }
-    if peers {
-        for trl in TRL {
-            say(format_args!("\n=== with torch, accelerate and {trl}"));
-            let packages: Vec<&str> = PEERS.iter().copied().chain([trl]).collect();
-            let venv = environment(checkout, "peers", &packages)?;
-            venv.install(&wheel)?;
-            if !venv.tests(checkout, "python/tests/peers", &[])? {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
-        say("\n=== with trackers");
-        let venv = environment(checkout, "trackers", TRACKERS)?;
-        venv.install(&wheel)?;
-        if !venv.tests(checkout, "python/tests/peers/test_trackers.py", &[])? {
+pub(crate) fn run(checkout: &Checkout, named: &[Package], peers: bool) -> Result<ExitCode> {
+    let wanted = |package| named.is_empty() || named.contains(&package);
+    let (mut library, mut program) = (None, None);
+    if wanted(Package::Library) {
+        library = build(checkout)?;
+        if library.is_none() || !sdist(checkout)? {
             return Ok(ExitCode::FAILURE);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    if wanted(Package::Program) {
+        program = program::build(checkout, &wheels(checkout)?)?;
+        if program.is_none() {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let passed = !peers || with_peers(checkout, library.as_deref(), program.as_deref())?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the wheels pass the tests that need torch, trainers and trackers.
+fn with_peers(checkout: &Checkout, library: Option<&Path>, program: Option<&Path>) -> Result<bool> {
+    let mut all_good = true;
+    for (place, trl) in TRL.iter().enumerate() {
+        let packages: Vec<&str> = PEERS.iter().copied().chain([*trl]).collect();
+        if let Some(wheel) = library {
+            say(format_args!("\n=== with torch, accelerate and {trl}"));
+            let venv = environment(checkout, "peers", &packages)?;
+            venv.install(checkout, wheel)?;
+            all_good &= tests(checkout, &venv, "python/tests/peers", &[])?;
+        }
+        if let (0, Some(wheel)) = (place, program) {
+            say("\n=== the program with torch");
+            all_good &= program::passes(checkout, &environment(checkout, "peers", &packages)?, wheel)?;
+        }
+    }
+    if let Some(wheel) = library {
+        say("\n=== with trackers");
+        let venv = environment(checkout, "trackers", TRACKERS)?;
+        venv.install(checkout, wheel)?;
+        all_good &= tests(checkout, &venv, "python/tests/peers/test_trackers.py", &[])?;
+    }
+    Ok(all_good)
 }
 
 /// Whether the wheel can be built, is one that old systems take, and passes its tests and the checkers of its types.
@@ -87,38 +115,41 @@ pub(crate) fn run(checkout: &Checkout, peers: bool) -> Result<ExitCode> {
 /// # Errors
 /// There is no Python with pip, or an environment cannot be made.
 pub(crate) fn check(checkout: &Checkout) -> Result<bool> {
-    let mut fmt = cargo::cargo(checkout);
-    if !cargo::status(fmt.args(["fmt", "--check", "--manifest-path", "python/Cargo.toml"]))?.success() {
-        return Ok(false);
-    }
     let Some(wheel) = build(checkout)? else { return Ok(false) };
-    let empty = environment(checkout, "empty", &[])?;
-    empty.install(&wheel)?;
     let code = "import simplemix as sm; t = sm.Table.from_rows([{'x': 1}, {'x': 2}]); assert len(sm.Mixture({'a': t}, seed=1)) == 2";
-    if !empty.passes(checkout, &["-c", code])? {
-        say("the wheel does not work where nothing else is installed");
-        return Ok(false);
+    for python in Python::all()? {
+        let empty = environment_of(checkout, &python, "empty", &[])?;
+        empty.install(checkout, &wheel)?;
+        if !empty.passes(checkout, &["-c", code])? {
+            say(format_args!(
+                "the wheel does not work with Python {} where nothing else is installed",
+                python.version()
+            ));
+            return Ok(false);
+        }
     }
+    let program = program::check(checkout)?;
     let venv = environment(checkout, "tests", TESTS)?;
-    venv.install(&wheel)?;
-    let sources = checkout.root().join("python/simplemix");
-    let sources = sources.to_string_lossy();
-    let tests = venv.tests(
+    venv.install(checkout, &wheel)?;
+    let [sources, launcher] = ["python/simplemix", "python/cli/simplemix_cli"].map(|path| checkout.root().join(path));
+    let (sources, launcher) = (sources.to_string_lossy(), launcher.to_string_lossy());
+    let tests = tests(
         checkout,
+        &venv,
         "python/tests",
         // One seed, so that the same commit passes or fails each time; pytest by hand draws others.
         &[&format!("--ignore={}", checkout.root().join("python/tests/peers").display()), "--hypothesis-seed=1"],
     )?;
     let mypy = venv.passes(
         checkout,
-        &["-m", "mypy", "--strict", "--ignore-missing-imports", "--no-warn-unused-ignores", &sources],
+        &["-m", "mypy", "--strict", "--ignore-missing-imports", "--no-warn-unused-ignores", &sources, &launcher],
     )?;
     let project = checkout.root().join("python/pyproject.toml");
     let pyright =
-        ["-m", "pyright", "--project", &project.to_string_lossy(), "--pythonpath", &venv.python.to_string_lossy()]
+        ["-m", "pyright", "--project", &project.to_string_lossy(), "--pythonpath", &venv.python().to_string_lossy()]
             .map(str::to_owned);
     let pyright = venv.passes(checkout, &pyright.each_ref().map(String::as_str))?;
-    Ok(tests && mypy && pyright)
+    Ok(program && tests && mypy && pyright)
 }
 
 /// Builds the wheel; `None` if it cannot be built or is not what it is to be.
@@ -126,7 +157,7 @@ fn build(checkout: &Checkout) -> Result<Option<PathBuf>> {
     let start = now();
     let tools = environment(checkout, "tools", TOOLS)?;
     let wheels = wheels(checkout)?;
-    let mut maturin = tools.maturin(checkout, "build");
+    let mut maturin = maturin(checkout, &tools, "build");
     maturin.args(["--release", "--locked", "--zig", "--compatibility", GLIBC]);
     if !cargo::status(&mut maturin)?.success() {
         return Ok(None);
@@ -136,8 +167,11 @@ fn build(checkout: &Checkout) -> Result<Option<PathBuf>> {
     let shown = tools.command(checkout).args(["-m", "auditwheel", "show"]).arg(&wheel).output();
     let shown = String::from_utf8_lossy(&shown.context("cannot run auditwheel")?.stdout).into_owned();
     let bytes = fs::metadata(&wheel)?.len();
+    // The name of the wheel promises it, and only this looks at the symbols.
+    let stable = tools.passes(checkout, &["-m", "abi3audit", "--strict", "--summary", &wheel.to_string_lossy()])?;
     let fault = match () {
         () if !name.contains("-cp310-abi3-") => Some("is not one for Python 3.10 and all later ones"),
+        () if !stable => Some("calls what Python 3.10 does not promise to later ones, as abi3audit sees it"),
         () if !fits(&shown) => Some("needs a newer system than manylinux_2_28, as auditwheel sees it"),
         () if bytes > MOST_BYTES => Some("is larger than 15 MiB"),
         () => None,
@@ -161,7 +195,7 @@ fn fits(shown: &str) -> bool {
 fn sdist(checkout: &Checkout) -> Result<bool> {
     let tools = environment(checkout, "tools", TOOLS)?;
     let wheels = wheels(checkout)?;
-    if !cargo::status(&mut tools.maturin(checkout, "sdist"))?.success() {
+    if !cargo::status(&mut maturin(checkout, &tools, "sdist"))?.success() {
         return Ok(false);
     }
     say(newest(&wheels, "gz")?.display());
@@ -175,110 +209,42 @@ fn wheels(checkout: &Checkout) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The file with this ending that was written last.
+/// The library's file with this ending that was written last.
 fn newest(folder: &Path, ending: &str) -> Result<PathBuf> {
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("simplemix-") && path.extension().is_some_and(|found| found == ending)
+    };
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let files =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == ending));
+    let files = entries.flatten().map(|entry| entry.path()).filter(is_ours);
     let newest = files.max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok());
     newest.with_context(|| format!("no .{ending} in {}", folder.display()))
 }
 
-/// A Python with some packages.
-struct Environment {
-    python: PathBuf,
+/// maturin with the sources under `python/`.
+fn maturin(checkout: &Checkout, tools: &Environment, what: &str) -> Command {
+    let manifest = checkout.root().join("python").join("Cargo.toml");
+    let mut command = tools.command(checkout);
+    command.args(["-m", "maturin", what, "--out"]).arg(checkout.root().join("target").join("wheels"));
+    command.arg("--manifest-path").arg(manifest);
+    command.env("CARGO_TARGET_DIR", checkout.root().join("target").join("python"));
+    if what == "build" {
+        // In place of the run path to libtorch in `.cargo/libtorch.toml`; the wheel names no folder of this machine.
+        let folders = [(Some(checkout.root().to_owned()), "simplemix"), (checkout::cargo_home(), "cargo")];
+        let named = folders.into_iter().filter_map(|(folder, name)| Some((folder?, name)));
+        let flags: Vec<String> =
+            named.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect();
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    }
+    command
 }
 
-/// The environment of these packages, made once.
-fn environment(checkout: &Checkout, name: &str, packages: &[&str]) -> Result<Environment> {
-    let cache = Cache::open()?;
-    let python = Python::with_pip()?;
-    let key = format!("python-{}-{}-{:016x}", python.version(), name, hash(&packages.join(" ")));
-    let folder = cache.root().join(key);
-    let made = Environment { python: folder.join("bin").join("python") };
-    let ready = folder.join("ready");
-    // An environment cannot be moved, so that it is whole is noted in it.
-    if ready.exists() {
-        return Ok(made);
-    }
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    let mut venv = python.command();
-    ensure!(
-        cargo::status(venv.args(["-m", "venv"]).arg(&folder).current_dir(checkout.root()))?.success(),
-        "cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)"
-    );
-    if !packages.is_empty() {
-        let mut pip = made.command(checkout);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(packages);
-        if !cargo::status(pip.stdout(std::io::stderr()))?.success() {
-            bail!("pip could not install {} (its messages are above)", packages.join(" "));
-        }
-    }
-    fs::write(&ready, packages.join("\n")).with_context(|| format!("cannot write {}", ready.display()))?;
-    Ok(made)
-}
-
-impl Environment {
-    fn command(&self, checkout: &Checkout) -> Command {
-        let mut command = Command::new(&self.python);
-        cargo::leave_out(&mut command);
-        // From a folder without packages, so that the checkout's files are not imported in place of the wheel's.
-        let nowhere = checkout.root().join("target").join("wheels");
-        command.current_dir(if nowhere.is_dir() { nowhere } else { checkout.root().to_owned() });
-        // Tools such as maturin look for python3 and zig there.
-        let bin = self.python.parent().map(Path::to_owned).into_iter();
-        let path = env::var_os("PATH").unwrap_or_default();
-        if let Ok(path) = env::join_paths(bin.chain(env::split_paths(&path))) {
-            command.env("PATH", path);
-        }
-        command.env_remove("PYTHONPATH").env("PIP_REQUIRE_VIRTUALENV", "0").env("PYTHONDONTWRITEBYTECODE", "1");
-        command
-    }
-
-    fn maturin(&self, checkout: &Checkout, what: &str) -> Command {
-        let manifest = checkout.root().join("python").join("Cargo.toml");
-        let mut command = self.command(checkout);
-        command.args(["-m", "maturin", what, "--out"]).arg(checkout.root().join("target").join("wheels"));
-        command.arg("--manifest-path").arg(manifest);
-        command.env("CARGO_TARGET_DIR", checkout.root().join("target").join("python"));
-        if what == "build" {
-            // In place of the run path to libtorch in `.cargo/libtorch.toml`; the wheel names no folder of this machine.
-            let folders = [(Some(checkout.root().to_owned()), "simplemix"), (checkout::cargo_home(), "cargo")];
-            let named = folders.into_iter().filter_map(|(folder, name)| Some((folder?, name)));
-            let flags: Vec<String> =
-                named.map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())).collect();
-            command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
-        }
-        command
-    }
-
-    /// Installs the wheel in place of another one; what it needs is nothing.
-    fn install(&self, wheel: &Path) -> Result<()> {
-        let mut pip = Command::new(&self.python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]);
-        pip.arg("--force-reinstall").arg(wheel);
-        ensure!(cargo::status(pip.stdout(std::io::stderr()))?.success(), "pip could not install {}", wheel.display());
-        Ok(())
-    }
-
-    fn passes(&self, checkout: &Checkout, arguments: &[&str]) -> Result<bool> {
-        Ok(cargo::status(self.command(checkout).args(arguments))?.success())
-    }
-
-    fn tests(&self, checkout: &Checkout, folder: &str, more: &[&str]) -> Result<bool> {
-        let mut command = self.command(checkout);
-        command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]).args(more);
-        command.arg(checkout.root().join(folder));
-        command.env("HF_HUB_OFFLINE", "1").env("HF_DATASETS_CACHE", checkout.root().join("target").join("hf-datasets"));
-        Ok(cargo::status(&mut command)?.success())
-    }
-}
-
-/// A number that differs for other texts (FNV-1a).
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+fn tests(checkout: &Checkout, venv: &Environment, folder: &str, more: &[&str]) -> Result<bool> {
+    let mut command = venv.command(checkout);
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]).args(more);
+    command.arg(checkout.root().join(folder));
+    command.env("HF_HUB_OFFLINE", "1").env("HF_DATASETS_CACHE", checkout.root().join("target").join("hf-datasets"));
+    Ok(cargo::status(&mut command)?.success())
 }
 
 #[cfg(test)]

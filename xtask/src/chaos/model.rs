@@ -1,4 +1,4 @@
-//! A model for the trials as a GGUF file: two layers, 64 wide, a token for each byte, small random weights.
+//! A small model for trials and tests as a GGUF file: two layers, 64 wide, a token for each byte, small random weights.
 
 #[path = "../../../crates/simplemix-model/tests/support/mod.rs"]
 mod gguf;
@@ -22,7 +22,7 @@ const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['r
                       {{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// The file.
-pub(super) fn bytes() -> Vec<u8> {
+pub(crate) fn bytes() -> Vec<u8> {
     let mut file = File::small();
     for (key, value) in [
         ("llama.block_count", LAYERS),

@@ -1,0 +1,5 @@
+"""`python -m simplemix_cli`."""
+
+from . import main
+
+main()
