@@ -31,6 +31,7 @@ mod secrets;
 mod semi_online;
 mod served;
 mod shared_work;
+mod small_world;
 mod sweep;
 mod terminal;
 mod together;
