@@ -98,7 +98,7 @@ const POLICY: Writer = Writer { styles: [0.45, 0.5, 0.05], error: 0.12, quality:
 const STRONG: Writer = Writer { styles: [0.05, 0.05, 0.9], error: 0.01, quality: (0.75, 1.0), foreign: 0.35 };
 /// Corpus of another writer, no better than the policies and not like them.
 const OTHER: Writer = Writer { styles: [0.2, 0.2, 0.6], error: 0.15, quality: (0.3, 0.7), foreign: 0.2 };
-/// The same two, in the policies' styles and letters.
+/// Both writers in the policies' styles and letters.
 const STRONG_NEAR: Writer = Writer { error: 0.01, quality: (0.75, 1.0), ..POLICY };
 const OTHER_NEAR: Writer = POLICY;
 
