@@ -106,12 +106,10 @@ pub(crate) fn train(spec: &Spec, pool: &Pool, size: &Size, work: &Path) -> Resul
     }
 }
 
-fn second(
-    first: &Policy,
-    pairs: Vec<Pair>,
-    loss: Loss,
-    round: &dyn Fn(&Path, &[Pair], Loss) -> Result<Policy>,
-) -> Result<Policy> {
+/// Training from the model of a folder on pairs.
+type Round<'a> = &'a dyn Fn(&Path, &[Pair], Loss) -> Result<Policy>;
+
+fn second(first: &Policy, pairs: Vec<Pair>, loss: Loss, round: Round<'_>) -> Result<Policy> {
     let folder = first.folder.as_ref().context("the first round has no folder")?;
     let last = round(&folder.path().join("run/model"), &pairs, loss)?;
     Ok(Policy { updates: first.updates + last.updates, pairs: first.pairs + last.pairs, ..last })

@@ -170,7 +170,7 @@ fn claims(rows: &[Row], size: &str) -> String {
     let tested: Vec<_> = CLAIMS
         .iter()
         .map(|(claim, better, worse, by, of)| {
-            let (better, worse) = (named(*better), named(*worse));
+            let (better, worse) = (named(better), named(worse));
             let found = differences(&compared(rows, size, better), &compared(rows, size, worse), *of);
             (claim, better, worse, by, found)
         })
