@@ -13,6 +13,7 @@ import tempfile
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.lfm2.modeling_lfm2 import Lfm2MLP
 
 assert transformers.__version__ == "5.24.0"
 logging.disable(logging.ERROR)
@@ -132,6 +133,12 @@ CASES = [
      "rope_parameters": DEFAULT, "linear_conv_kernel_dim": 2, "tie_word_embeddings": True, "num_key_value_heads": 8},
     {"model_type": "qwen3_5_text", "head_dim": 64, "rope_scaling": YARN, "partial_rotary_factor": None},
     {"model_type": "qwen3_5_text", "head_dim": 64, "rope_parameters": {**YARN, "partial_rotary_factor": 0.75}},
+    {"model_type": "lfm2"},
+    {"model_type": "lfm2", "block_ff_dim": 100, "block_multiple_of": 7, "block_ffn_dim_multiplier": 1.5, "full_attn_idxs": [1, 4],
+     "conv_L_cache": 5, "conv_bias": True, "tie_embedding": False, "norm_eps": 0.25, "rms_norm_eps": 0.5, "num_key_value_heads": 4},
+    {"model_type": "lfm2", "block_auto_adjust_ff_dim": False, "layer_types": ["conv", "full_attention"] * 3, "full_attn_idxs": [0],
+     "rope_theta": 500.0, "tie_word_embeddings": False},
+    {"model_type": "lfm2", "block_ffn_dim_multiplier": 2, "rope_parameters": DEFAULT, "tie_embedding": False},
     {"model_type": "gpt2", "max_position_embeddings": 11, "n_positions": 9, "n_inner": None, "num_key_value_heads": 4},
 ]
 # Families that have as many key heads as query heads, whatever a file says.
@@ -215,6 +222,9 @@ def own(config):
         return {"rotated": [kind == "full_attention" for kind in config.layer_types], "delta_rule": [
             config.linear_num_key_heads, config.linear_num_value_heads, config.linear_key_head_dim,
             config.linear_value_head_dim, config.linear_conv_kernel_dim]}
+    if config.model_type == "lfm2":
+        return {"rotated": [kind == "full_attention" for kind in config.layer_types], "feed_forward": width(config),
+                "short_convolution": [config.conv_L_cache, config.conv_bias]}
     if config.model_type == "ministral3":
         # As rotary embeddings leave it, before attention reads it.
         config = copy.deepcopy(config)
@@ -225,13 +235,20 @@ def own(config):
 
 
 def eps(config):
-    keys = {"cohere": "layer_norm_eps", "cohere2": "layer_norm_eps", "gpt_neox": "layer_norm_eps", "gpt2": "layer_norm_epsilon"}
+    keys = {"lfm2": "norm_eps", "cohere": "layer_norm_eps", "cohere2": "layer_norm_eps", "gpt_neox": "layer_norm_eps", "gpt2": "layer_norm_epsilon"}
     return getattr(config, keys.get(config.model_type, "rms_norm_eps"))
 
 
 def shape(config):
     found = {key: getattr(config, key, None) for key in SHAPE}
+    if config.model_type == "lfm2":
+        return {**found, "intermediate_size": width(config)}
     return {**found, "intermediate_size": found["intermediate_size"] or 4 * config.hidden_size}
+
+
+def width(config):
+    """Width of LFM2's feed-forward layers."""
+    return Lfm2MLP(copy.deepcopy(config)).w1.weight.shape[0]
 
 
 def main(out):

@@ -95,6 +95,10 @@ CASES = {
         num_hidden_layers=3, head_dim=8, **{**DELTA, "linear_num_value_heads": 2, "linear_conv_kernel_dim": 3},
         layer_types=["full_attention", "linear_attention", "linear_attention"],
         rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0, "partial_rotary_factor": 0.5})),
+    "lfm2": ("lfm2", dict(num_hidden_layers=3, conv_bias=True, conv_L_cache=3, block_multiple_of=8, norm_eps=1e-5, layer_types=[
+        "conv", "full_attention", "conv"], rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
+    "lfm2_plain": ("lfm2", dict(conv_L_cache=4, block_auto_adjust_ff_dim=False, tie_word_embeddings=False, full_attn_idxs=[0],
+                                rope_parameters=DEFAULT)),
     "gpt2_plain": ("gpt2", dict(max_position_embeddings=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
                                 activation_function="relu", tie_word_embeddings=False)),
 }
@@ -173,7 +177,7 @@ def by_length(config, folder):
 def by_chunks(model):
     """Where tokens are computed in chunks: sequences that end around their edges, each in a pass of its own. Gradients are those of a
     weighted sum of all last log-probabilities. Token 0 is padding, whose embedding torch keeps from being trained."""
-    if "linear_attention" not in (getattr(model.config.get_text_config(), "layer_types", None) or []):
+    if not {"linear_attention", "conv"} & set(getattr(model.config.get_text_config(), "layer_types", None) or []):
         return {}
     model.zero_grad()
     total, last = 0, []

@@ -53,6 +53,7 @@ CASES = {
     "ungated": ("apertus", None, dict(r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["attention_layernorm"])),
     "delta_rule": ("qwen3_5", None, dict(
         r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["conv1d", "linear_attn.norm"])),
+    "short_convolution": ("lfm2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", bias="all")),
 }
 
 base, out, *only = sys.argv[1:]

@@ -11,6 +11,7 @@ use simplemix_torch::{Run, Sequences, Varlen, causal_mask, has_run_attention, ru
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{LayerKind, ModelConfig};
+use crate::convolution::{ConvolutionPlan, Window};
 use crate::delta_rule::{Delta, DeltaPlan};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
@@ -28,6 +29,8 @@ pub(crate) enum Mixing<'a> {
     Heads(Heads),
     /// For the gated delta rule.
     Delta(Delta<'a>),
+    /// For a short convolution.
+    Window(Window<'a>),
 }
 
 /// Scale and soft cap of the products of queries and keys.
@@ -92,6 +95,7 @@ pub(crate) struct Plans {
     plans: Vec<AttentionPlan>,
     of_layer: Vec<usize>,
     delta: Option<DeltaPlan>,
+    convolution: Option<ConvolutionPlan>,
 }
 
 /// Rows of queries and the rows of keys that they see.
@@ -211,13 +215,16 @@ impl Plans {
             plans: windows.into_iter().map(plan).collect::<Result<_>>()?,
             of_layer,
             delta: config.delta_rule.map(|rule| DeltaPlan::new(packed, rule)),
+            convolution: config.short_convolution.map(|of| ConvolutionPlan::new(packed, of.before() as usize)),
         })
     }
 
     /// Tensors that are on the host still and have to be on the model's device.
     pub(crate) fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
         let of_delta = self.delta.iter_mut().flat_map(DeltaPlan::tensors_mut);
-        self.plans.iter_mut().flat_map(AttentionPlan::tensors_mut).chain(of_delta).collect()
+        let of_convolution = self.convolution.iter_mut().flat_map(ConvolutionPlan::tensors_mut);
+        let of_attention = self.plans.iter_mut().flat_map(AttentionPlan::tensors_mut);
+        of_attention.chain(of_delta).chain(of_convolution).collect()
     }
 
     /// The plan of layers with the gated delta rule.
@@ -225,11 +232,17 @@ impl Plans {
         self.delta.as_ref().expect("a model with such layers has sizes for them")
     }
 
-    /// What all tokens learn in `layer`: `[T, N * D]`, or `[T, V * E]` by the gated delta rule.
+    /// The plan of layers with a short convolution.
+    pub(crate) fn convolution(&self) -> &ConvolutionPlan {
+        self.convolution.as_ref().expect("a model with such layers has sizes for them")
+    }
+
+    /// What all tokens learn in `layer`: `[T, N * D]`; `[T, V * E]` by the gated delta rule; `[T, H]` by a short convolution.
     pub(crate) fn mix(&self, layer: usize, mixing: &Mixing<'_>) -> Result<Tensor> {
         match mixing {
             Mixing::Heads(heads) => self.attend(layer, heads),
             Mixing::Delta(delta) => self.delta().mix(delta),
+            Mixing::Window(window) => self.convolution().mix(window),
         }
     }
 

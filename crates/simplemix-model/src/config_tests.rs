@@ -1,7 +1,7 @@
 //! Reading `config.json`.
 
 use super::*;
-use crate::config::DeltaRule;
+use crate::config::{DeltaRule, ShortConvolution};
 
 const SMOLLM2: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama","vocab_size":49152,
     "hidden_size":576,"intermediate_size":1536,"num_hidden_layers":30,"num_attention_heads":9,
@@ -158,6 +158,9 @@ fn what_a_file_leaves_open_is_read_as_transformers_reads_it() {
             serde_json::json!([rule.key_heads, rule.value_heads, rule.key_dim, rule.value_dim, rule.kernel])
         };
         assert_eq!(config.delta_rule.map_or(Value::Null, sizes), case["delta_rule"], "{named}");
+        let sizes = |of: ShortConvolution| serde_json::json!([of.kernel, of.bias]);
+        assert_eq!(config.short_convolution.map_or(Value::Null, sizes), case["short_convolution"], "{named}");
+        assert!(case.get("feed_forward").is_none_or(|width| *width == config.intermediate_size), "{named}");
         let growth = config.ropes.first().and_then(|rope| rope.query_growth);
         let growth = growth.map_or(Value::Null, |growth| serde_json::json!([growth.beta, growth.context as f64]));
         let wanted = case["query_growth"]

@@ -14,8 +14,9 @@ use crate::activation::Active;
 use crate::attention::{Heads, Mixing};
 use crate::config::{
     Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, ModelConfig, NameMap, NormKind, Norms,
-    QkNorm, Qkv, STEP_BIAS, XIELU,
+    QkNorm, Qkv, SHORT_BIAS, SHORT_WEIGHT, STEP_BIAS, XIELU,
 };
+use crate::convolution::Window;
 use crate::delta_rule::Delta;
 use crate::error::{Doing, Result};
 use crate::linear::{Product, Weights};
@@ -71,6 +72,7 @@ pub(crate) struct Layer {
 enum Mixer {
     Attention(Box<Attention>),
     DeltaRule(Box<GatedDelta>),
+    Convolution(Box<ShortConv>),
 }
 
 #[derive(Debug)]
@@ -83,6 +85,14 @@ struct Attention {
     query_scale: f64,
     /// Whether each query has a gate beside it.
     is_gated: bool,
+}
+
+#[derive(Debug)]
+struct ShortConv {
+    /// What is mixed, with the gates before and after.
+    input: Projections,
+    weight: Tensor, // [H, 1, kernel]
+    bias: Option<Tensor>,
 }
 
 #[derive(Debug)]
@@ -225,11 +235,12 @@ impl Layer {
         let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
         let norm = |name: &str| Some(Norm::take(parts.tensors, &format!("{at}.{name}"), config));
         let f = config.intermediate_size;
-        let (mixer, output) = match config.delta_rule_of(index) {
-            Some(rule) => {
+        let (mixer, output) = match (config.delta_rule_of(index), config.convolution_of(index)) {
+            (Some(rule), _) => {
                 (Mixer::DeltaRule(Box::new(GatedDelta::take(parts, &at, rule, config))), "linear_attn.out_proj")
             }
-            None => (Mixer::Attention(Box::new(Attention::take(parts, index, config))), "self_attn.o_proj"),
+            (None, Some(_)) => (Mixer::Convolution(Box::new(ShortConv::take(parts, &at, config))), "conv.out_proj"),
+            (None, None) => (Mixer::Attention(Box::new(Attention::take(parts, index, config))), "self_attn.o_proj"),
         };
         let gate_up = match config.feed_forward {
             FeedForward::Gated => Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
@@ -280,6 +291,7 @@ impl Layer {
         let mixed = match &self.mixer {
             Mixer::Attention(attention) => attention.forward(&before, work, mix)?,
             Mixer::DeltaRule(delta) => delta.forward(&before, work.products, mix)?,
+            Mixer::Convolution(convolution) => convolution.forward(&before, work.products, mix)?,
         };
         let attended = self.output.forward(&mixed, work.products)?;
         let attended = x + self.scaled(normed(self.after_attention.as_ref(), attended)?);
@@ -363,6 +375,32 @@ impl Attention {
         };
         let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
         Ok(Heads { q, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
+    }
+}
+
+impl ShortConv {
+    fn take(parts: &Parts<'_>, at: &str, config: &ModelConfig) -> Self {
+        let h = config.hidden_size;
+        let input = Box::new(Linear::take(parts, &format!("{at}.conv.in_proj")));
+        Self {
+            input: Projections::Fused(input, vec![h, h, h]),
+            weight: parts.tensors[&format!("{at}.{SHORT_WEIGHT}")].shallow_clone(),
+            bias: parts.tensors.get(&format!("{at}.{SHORT_BIAS}")).map(Tensor::shallow_clone),
+        }
+    }
+
+    /// Mixed and gated numbers `[T, H]` of `x` `[T, H]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        products: Products<'_>,
+        mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let [before, after, x]: [Tensor; 3] =
+            self.input.forward(x, products)?.try_into().expect("the gates and what they are for are three");
+        let x = before.f_mul(&x).doing("a gate")?;
+        let mixed = mix(Mixing::Window(Window { x, weight: &self.weight, bias: self.bias.as_ref() }))?;
+        after.f_mul(&mixed).doing("a gate")
     }
 }
 

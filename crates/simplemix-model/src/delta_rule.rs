@@ -14,6 +14,7 @@
 use tch::{Kind, TchError, Tensor};
 
 use crate::config::DeltaRule;
+use crate::convolution::{self, Window, convolved, inputs, newest};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
 
@@ -191,10 +192,8 @@ impl DeltaPlan {
             let mut states = Vec::new();
             for (segment, rank) in self.segments.iter().zip(&self.ranks) {
                 let Some(rank) = rank.filter(|_| segment.parent.is_none()) else { continue };
-                let newest = (segment.len as i64).min(rule.before());
-                let recent = qkv.f_narrow(0, (segment.start + segment.len) as i64 - newest, newest)?.f_tr()?;
                 states.push(State {
-                    recent: recent.f_constant_pad_nd([rule.before() - newest, 0])?.f_contiguous()?,
+                    recent: newest(qkv, segment, rule.before())?,
                     heads: heads.f_select(0, rank as i64)?.f_contiguous()?,
                 });
             }
@@ -207,16 +206,7 @@ impl DeltaPlan {
     fn run(&self, inputs: &[Tensor; 4], rule: DeltaRule) -> std::result::Result<(Tensor, Tensor), TchError> {
         let [qkv, decay, beta, convolution] = inputs;
         let Places { inputs, outputs, rows, taken, back, parents } = &self.places;
-        let laid = qkv.f_constant_pad_nd([0, 0, 0, 1])?.f_index_select(0, inputs)?; // a row of zeros at the end
-        let convolved = laid.f_tr()?.f_unsqueeze(0)?.f_conv1d(
-            convolution,
-            None::<&Tensor>,
-            [1i64],
-            [0i64],
-            [1i64],
-            rule.width(),
-        )?;
-        let active = convolved.f_squeeze_dim(0)?.f_tr()?.f_silu()?.f_index_select(0, outputs)?; // [N * L, C]
+        let active = convolved(qkv, inputs, convolution, None)?.f_silu()?.f_index_select(0, outputs)?; // [N * L, C]
         let by_head = |t: &Tensor, heads: i64| {
             let split = t.f_reshape([-1, CHUNK as i64, heads, t.size()[1] / heads])?;
             split.f_transpose(1, 2)?.f_to_kind(Kind::Float)?.f_contiguous() // [N, heads, L, ..]
@@ -243,24 +233,6 @@ impl DeltaPlan {
         let read = read.f_reshape([-1, rule.value_width()])?.f_index_select(0, back)?;
         Ok((read.f_to_kind(qkv.kind())?, last))
     }
-}
-
-/// Rows of the convolution's inputs, where `none` is a row of zeros, and the place of each segment's first output.
-fn inputs(segments: &[Segment], none: usize, before: usize) -> (Vec<i64>, Vec<usize>) {
-    let (mut inputs, mut starts) = (Vec::new(), Vec::with_capacity(segments.len()));
-    for segment in segments {
-        starts.push(inputs.len());
-        if segment.len == 0 {
-            continue;
-        }
-        let parent = segment.parent.map_or(0..0, |parent| {
-            let Segment { start, len, .. } = segments[parent];
-            start + len.saturating_sub(before)..start + len
-        });
-        inputs.extend(std::iter::repeat_n(none as i64, before - parent.len()));
-        inputs.extend(parent.chain(segment.start..segment.start + segment.len).map(|row| row as i64));
-    }
-    (inputs, starts)
 }
 
 /// Vectors of length 1.
@@ -396,13 +368,8 @@ impl State {
     fn stepped(&mut self, delta: &Delta<'_>) -> std::result::Result<Tensor, TchError> {
         let Delta { qkv, decay, beta, convolution, rule } = delta;
         let (rows, kind) = (qkv.size()[0], qkv.kind());
-        let seen = Tensor::f_cat(&[&self.recent, &qkv.f_unsqueeze(2)?], 2)?; // [B, C, kernel]
-        self.recent = seen.f_narrow(2, 1, rule.before())?.f_contiguous()?;
-        let mut sum = Tensor::f_zeros([rows, rule.width()], (Kind::Float, qkv.device()))?;
-        for tap in 0..rule.kernel {
-            let weight = convolution.f_select(2, tap)?.f_squeeze_dim(1)?.f_to_kind(Kind::Float)?;
-            sum = sum.f_addcmul(&seen.f_select(2, tap)?.f_to_kind(Kind::Float)?, &weight)?;
-        }
+        let window = Window { x: qkv.shallow_clone(), weight: convolution, bias: None };
+        let sum = convolution::step(&mut self.recent, &window)?;
         let active = sum.f_to_kind(kind)?.f_silu()?.f_to_kind(Kind::Float)?;
         let parts = active.f_split_with_sizes([rule.key_width(), rule.key_width(), rule.value_width()], 1)?;
         let shared = rule.value_heads / rule.key_heads;

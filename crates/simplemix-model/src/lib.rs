@@ -27,6 +27,7 @@ mod checkpoint;
 mod checkpointing;
 mod config;
 mod config_file;
+mod convolution;
 mod decoder;
 mod delta_rule;
 mod dtype;
@@ -71,7 +72,7 @@ pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
 pub use config::{
     Activation, Biases, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms, QkNorm, Qkv,
-    QueryGrowth, RopeConfig, RopePairs, RopeScaling,
+    QueryGrowth, RopeConfig, RopePairs, RopeScaling, ShortConvolution,
 };
 pub use dtype::Dtype;
 pub use error::{Error, Result};

@@ -71,14 +71,16 @@ impl ModelConfig {
         2 * self.layers.iter().filter(attends).count() as u64 * self.key_width() as u64 * element as u64
     }
 
-    /// Bytes that generation keeps for a row whatever its length: states of the gated delta rule, beside newest tokens of `element`
-    /// bytes a number.
+    /// Bytes that generation keeps for a row whatever its length: states of the gated delta rule, and newest inputs of convolutions, of
+    /// `element` bytes a number.
     pub fn state_bytes(&self, element: usize) -> u64 {
         let of_layer = |layer: usize| {
             let rule = self.delta_rule_of(layer)?;
             Some(4 * rule.state() as u64 + (rule.width() * rule.before()) as u64 * element as u64)
         };
-        (0..self.num_hidden_layers).filter_map(of_layer).sum()
+        let of_window =
+            |layer: usize| Some((self.convolution_of(layer)?.before() * self.hidden_size) as u64 * element as u64);
+        (0..self.num_hidden_layers).filter_map(|layer| of_layer(layer).or_else(|| of_window(layer))).sum()
     }
 }
 
@@ -177,7 +179,7 @@ impl<'a> PassCosts<'a> {
         };
         let of_layer = |layer: &LayerConfig| match layer.kind {
             LayerKind::Attention => of_window(layer.window),
-            LayerKind::DeltaRule => 0.0,
+            LayerKind::DeltaRule | LayerKind::Convolution => 0.0,
         };
         self.config.layers.iter().map(of_layer).collect()
     }
@@ -315,8 +317,9 @@ impl LayerCosts<'_> {
             Norms::Before | Norms::After => (2.0, 2.0),
             Norms::Both => (4.0, 4.0),
         };
-        let rule = config.delta_rule_of(index);
+        let (rule, convolution) = (config.delta_rule_of(index), config.convolution_of(index));
         let mixer: &[&str] = match (rule, config.qkv) {
+            _ if convolution.is_some() => &["conv.in_proj"],
             (Some(_), _) => {
                 &["linear_attn.in_proj_qkv", "linear_attn.in_proj_z", "linear_attn.in_proj_b", "linear_attn.in_proj_a"]
             }
@@ -334,9 +337,11 @@ impl LayerCosts<'_> {
             _ => self.input(index, h, mixer) + self.input(index, h, gate_up),
         };
         let inputs = of_both + self.input(index, f, &["mlp.down_proj"]);
-        let mixed = match rule {
-            Some(rule) => self.delta_rule(index, rule),
-            None => self.attention(index),
+        let mixed = match (rule, convolution) {
+            (Some(rule), _) => self.delta_rule(index, rule),
+            // The gates and what they are for, which are one tensor; the convolution's input and what it gives.
+            (None, Some(_)) => 5.0 * h * self.element + self.input(index, h, &["conv.out_proj"]),
+            (None, None) => self.attention(index),
         };
         self.norm(index, of_layer * h, norms) + inputs + mixed + self.active(index) * f * self.element
     }

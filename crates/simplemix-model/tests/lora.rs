@@ -311,6 +311,11 @@ fn layers_with_the_gated_delta_rule() {
 }
 
 #[test]
+fn layers_with_short_convolutions() {
+    check("short_convolution");
+}
+
+#[test]
 fn fused_projections() {
     check("fused");
 }

@@ -292,7 +292,7 @@ macro_rules! families {
 
 families! {
     apertus, arcee, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, glm, glm4, gpt2, gpt2_plain,
-    gpt_neox, gpt_neox_serial, granite, internvl, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
+    gpt_neox, gpt_neox_serial, granite, internvl, lfm2, lfm2_plain, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
     llama_tied, llama_untied_bias, llava, ministral3, mistral3, mistral3_ministral, mistral_whole, mistral_window,
     olmo2, olmo3, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_5, qwen3_5_hybrid,
     qwen3_5_whole, qwen3_vl, qwen3_yarn,
@@ -496,7 +496,7 @@ fn learned_positions_end() {
 
 #[test]
 fn a_reward_model_needs_a_class_of_transformers() {
-    for name in ["granite", "cohere", "cohere2", "apertus"] {
+    for name in ["granite", "cohere", "cohere2", "apertus", "lfm2"] {
         let error = RewardModel::on_top_of(loaded(&folder(name))).unwrap_err().to_string();
         let message =
             format!("`model_type` of a reward model is `{name}`, expected one for which transformers has a class");

@@ -4,6 +4,7 @@
 //! keys. A setting that would change the numbers and that this crate does not compute is refused by name; keys that
 //! transformers does not read for the family are ignored, as it does. Dropout is off, as in TRL.
 
+mod convolution;
 mod defaults;
 mod delta;
 mod keys;
@@ -15,6 +16,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+pub use convolution::ShortConvolution;
+pub(crate) use convolution::{SHORT_BIAS, SHORT_WEIGHT};
 pub(crate) use defaults::{Defaults, Heads, SizeKeys};
 pub use delta::DeltaRule;
 pub(crate) use delta::{CONVOLUTION, DECAY_LOG, GATED_NORM, STEP_BIAS};
@@ -99,6 +102,8 @@ pub struct ModelConfig {
     pub gated_attention: bool,
     /// Sizes of layers that have the gated delta rule in place of attention, if there are such.
     pub delta_rule: Option<DeltaRule>,
+    /// Layers that have a short convolution in place of attention, if there are such.
+    pub short_convolution: Option<ShortConvolution>,
     /// Whether each position has a vector that is added to the embedding; there are
     /// [`ModelConfig::max_position_embeddings`] of them.
     pub learned_positions: bool,
@@ -144,6 +149,8 @@ pub enum LayerKind {
     Attention,
     /// By a state that each token changes: [`ModelConfig::delta_rule`].
     DeltaRule,
+    /// By a convolution over a few tokens: [`ModelConfig::short_convolution`].
+    Convolution,
 }
 
 /// Projections that have a bias.
@@ -291,6 +298,7 @@ impl ModelConfig {
             qkv: Qkv::Apart,
             gated_attention: false,
             delta_rule: None,
+            short_convolution: None,
             learned_positions: false,
             ropes: Vec::new(),
             layers: vec![LayerConfig::PLAIN; num_hidden_layers],
@@ -467,6 +475,10 @@ impl ModelConfig {
             if let Some(rule) = self.delta_rule_of(layer) {
                 all.extend(rule.tensors().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
             }
+            if let Some(convolution) = self.convolution_of(layer) {
+                let tensors = convolution.tensors(h).into_iter();
+                all.extend(tensors.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
+            }
             if self.activation == Activation::Xielu {
                 all.extend(XIELU.map(|name| (format!("model.layers.{layer}.{name}"), vec![1])));
             }
@@ -496,9 +508,10 @@ impl ModelConfig {
     /// Linear layers of decoder layer `layer`: name, shape `[out, in]`, whether there is a bias.
     pub(crate) fn projections(&self, layer: usize) -> Vec<(&'static str, [i64; 2], bool)> {
         let (h, f, mlp) = (self.hidden_size, self.intermediate_size, self.biases.mlp);
-        let mut all = match self.delta_rule_of(layer) {
-            Some(rule) => rule.projections(h),
-            None => self.attention_projections(),
+        let mut all = match (self.delta_rule_of(layer), self.convolution_of(layer)) {
+            (Some(rule), _) => rule.projections(h),
+            (None, Some(convolution)) => convolution.projections(h),
+            (None, None) => self.attention_projections(),
         };
         match self.feed_forward {
             FeedForward::Gated => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
@@ -530,6 +543,11 @@ impl ModelConfig {
         self.delta_rule.filter(|_| self.layers.get(layer).is_some_and(|of| of.kind == LayerKind::DeltaRule))
     }
 
+    /// The short convolution, if decoder layer `layer` has it in place of attention.
+    pub(crate) fn convolution_of(&self, layer: usize) -> Option<ShortConvolution> {
+        self.short_convolution.filter(|_| self.layers.get(layer).is_some_and(|of| of.kind == LayerKind::Convolution))
+    }
+
     /// Last parts of transformers' names of the layers' linear layers, each once.
     pub(crate) fn projection_names(&self) -> Vec<String> {
         let last = |name: &str| self.names.module(name).rsplit('.').next().unwrap_or_default().to_owned();
@@ -559,7 +577,7 @@ impl ModelConfig {
             Norms::ParallelShared => &["input_layernorm"],
         };
         let mut all: Vec<_> = of_layer.iter().map(|&name| (name, vec![self.hidden_size])).collect();
-        if self.delta_rule_of(layer).is_some() {
+        if self.layers.get(layer).is_some_and(|of| of.kind != LayerKind::Attention) {
             return all;
         }
         let (q, k) = match self.qk_norm {

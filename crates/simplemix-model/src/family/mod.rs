@@ -15,6 +15,7 @@ mod glm4;
 mod gpt2;
 mod gpt_neox;
 mod granite;
+mod lfm2;
 mod llama;
 mod ministral3;
 mod mistral;
@@ -77,6 +78,7 @@ pub const FAMILIES: &[Family] = &[
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     granite::FAMILY,
+    lfm2::FAMILY,
     llama::FAMILY,
     ministral3::FAMILY,
     mistral::FAMILY,

@@ -9,6 +9,7 @@ use super::attend::attend;
 use crate::attention::{Heads, Mixer, Mixing, Plans};
 use crate::causal_lm::CausalLm;
 use crate::config::LayerKind;
+use crate::convolution::{self, Window};
 use crate::delta_rule::{Delta, State};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
@@ -23,6 +24,8 @@ pub(super) enum Kept {
     Keys(Tensor, Tensor),
     /// The state of the gated delta rule.
     State(State),
+    /// Newest inputs of a short convolution, `[H, kernel - 1]` of a prompt, `[B, H, kernel - 1]` of rows.
+    Recent(Tensor),
 }
 
 /// The cache of one model.
@@ -50,14 +53,16 @@ impl Kept {
     fn keys(&self) -> Option<(&Tensor, &Tensor)> {
         match self {
             Self::Keys(keys, values) => Some((keys, values)),
-            Self::State(_) => None,
+            Self::State(_) | Self::Recent(_) => None,
         }
     }
 
-    fn state(&self) -> Option<&State> {
+    /// Tensors of the tokens so far that do not grow with them.
+    fn states(&self) -> Vec<&Tensor> {
         match self {
-            Self::State(state) => Some(state),
-            Self::Keys(..) => None,
+            Self::Keys(..) => Vec::new(),
+            Self::State(State { recent, heads }) => vec![recent, heads],
+            Self::Recent(recent) => vec![recent],
         }
     }
 
@@ -68,6 +73,7 @@ impl Kept {
             Self::State(State { recent, heads }) => {
                 Self::State(State { recent: recent.shallow_clone(), heads: heads.shallow_clone() })
             }
+            Self::Recent(recent) => Self::Recent(recent.shallow_clone()),
         }
     }
 }
@@ -92,7 +98,7 @@ impl Cache {
         let mut old = std::mem::take(&mut self.layers).into_iter();
         for layer in 0..config.num_hidden_layers {
             let old = old.next().filter(|_| !keep.is_empty());
-            let lay = |old: Option<Tensor>, prompt: &dyn Fn(&Kept) -> Option<Tensor>| {
+            let lay = |old: Option<&Tensor>, prompt: &dyn Fn(&Kept) -> Option<Tensor>| {
                 let new = Tensor::f_zeros(size, (kind, device))?;
                 if let Some(old) = old {
                     let newest = old.narrow(2, from.filled - used, used).f_index_select(0, &kept)?;
@@ -111,37 +117,27 @@ impl Cache {
                 Ok(new)
             };
             // Rows of states, which lie as they come.
-            let join = |old: Option<&Tensor>, prompt: &dyn Fn(&State) -> Tensor| {
-                let mut parts: Vec<Tensor> =
-                    old.map(|old| old.f_index_select(0, &kept)).transpose()?.into_iter().collect();
+            let join = |number: usize| {
+                let rows = |old: &Kept| old.states().get(number).map(|old| old.f_index_select(0, &kept)).transpose();
+                let mut parts: Vec<Tensor> = old.as_ref().map(rows).transpose()?.flatten().into_iter().collect();
                 for fill in fills {
-                    if let Kept::State(state) = &fill.layers[layer] {
-                        let mut size = vec![fill.rows];
-                        size.extend(prompt(state).size());
-                        parts.push(prompt(state).f_unsqueeze(0)?.f_expand(&size[..], false)?);
+                    if let Some(state) = fill.layers[layer].states().get(number) {
+                        let size = [&[fill.rows][..], &state.size()].concat();
+                        parts.push(state.f_unsqueeze(0)?.f_expand(&size[..], false)?);
                     }
                 }
                 if parts.is_empty() { Tensor::f_zeros([0], (kind, device)) } else { Tensor::f_cat(&parts, 0) }
             };
-            let laid = match (config.layers[layer].kind, old) {
-                (LayerKind::Attention, old) => {
-                    let (keys, values) = match old {
-                        Some(Kept::Keys(keys, values)) => (Some(keys), Some(values)),
-                        _ => (None, None),
-                    };
+            let state = |number: usize| join(number).doing("filling the cache");
+            let laid = match config.layers[layer].kind {
+                LayerKind::Attention => {
+                    let (keys, values) = old.as_ref().and_then(Kept::keys).unzip();
                     let keys = lay(keys, &|kept| kept.keys().map(|(keys, _)| keys.shallow_clone()));
                     let values = lay(values, &|kept| kept.keys().map(|(_, values)| values.shallow_clone()));
                     Kept::Keys(keys.doing("filling the cache")?, values.doing("filling the cache")?)
                 }
-                (LayerKind::DeltaRule, old) => {
-                    let old = old.as_ref().and_then(Kept::state);
-                    let recent = join(old.map(|old| &old.recent), &|state| state.recent.shallow_clone());
-                    let heads = join(old.map(|old| &old.heads), &|state| state.heads.shallow_clone());
-                    Kept::State(State {
-                        recent: recent.doing("filling the cache")?,
-                        heads: heads.doing("filling the cache")?,
-                    })
-                }
+                LayerKind::DeltaRule => Kept::State(State { recent: state(0)?, heads: state(1)? }),
+                LayerKind::Convolution => Kept::Recent(state(0)?),
             };
             layers.push(laid);
         }
@@ -162,11 +158,9 @@ impl Cache {
                     put(keys, new_keys)?;
                     put(values, new_values)?;
                 }
-                (Kept::State(state), Kept::State(new)) => {
-                    put_state(&state.recent, &new.recent)?;
-                    put_state(&state.heads, &new.heads)?;
+                (old, new) => {
+                    old.states().into_iter().zip(new.states()).try_for_each(|(old, new)| put_state(old, new))?;
                 }
-                _ => {}
             }
         }
         Ok(())
@@ -182,6 +176,7 @@ impl Cache {
             let (keys, values, heads) = match (&mut layers[layer], mixing) {
                 (Kept::Keys(keys, values), Mixing::Heads(heads)) => (&*keys, &*values, heads),
                 (Kept::State(state), Mixing::Delta(delta)) => return state.step(&delta),
+                (Kept::Recent(recent), Mixing::Window(window)) => return step(recent, &window),
                 _ => unreachable!("a layer's cache is of the layer's kind"),
             };
             keys.select(2, column).f_copy_(&heads.k).doing("filling the cache")?;
@@ -220,6 +215,7 @@ pub(super) fn read(model: &CausalLm, packed: &Packed) -> Result<(Tensor, Vec<Lay
         let (mixed, kept) = match mixing {
             Mixing::Heads(heads) => read_heads(&plans, layer, &heads, packed)?,
             Mixing::Delta(delta) => read_delta(&plans, &delta)?,
+            Mixing::Window(window) => read_window(&plans, &window, packed)?,
         };
         prompts.iter_mut().zip(kept).for_each(|(prompt, kept)| prompt.push(kept));
         Ok(mixed)
@@ -237,6 +233,20 @@ fn read_heads(plans: &Plans, layer: usize, heads: &Heads, packed: &Packed) -> Re
 fn read_delta(plans: &Plans, delta: &Delta<'_>) -> Result<(Tensor, Vec<Kept>)> {
     let (read, states) = plans.delta().mix_with_states(delta)?;
     Ok((read, states.into_iter().map(Kept::State).collect()))
+}
+
+/// What a short convolution gives for all prompts, and the newest inputs of each.
+fn read_window(plans: &Plans, window: &Window<'_>, packed: &Packed) -> Result<(Tensor, Vec<Kept>)> {
+    let before = window.weight.size()[2] - 1;
+    let newest = |segment: &Segment| convolution::newest(&window.x, segment, before).map(Kept::Recent);
+    let kept = packed.segments().iter().map(newest).collect::<std::result::Result<_, _>>();
+    Ok((plans.convolution().mix(window)?, kept.doing("reading a prompt")?))
+}
+
+/// What a short convolution gives for one new token of each row, whose newest inputs are `recent`.
+fn step(recent: &mut Tensor, window: &Window<'_>) -> Result<Tensor> {
+    let mixed = convolution::step(recent, window).doing("a step of a short convolution")?;
+    mixed.f_to_kind(window.x.kind()).doing("a step of a short convolution")
 }
 
 /// One prompt's `[K, P, D]` out of `[T, K, D]`, in memory of its own.

@@ -1,24 +1,38 @@
-//! Runs of a tiny model with the gated delta rule in one of its layers: prompts, micro-batches and processes share states, and no number
-//! changes.
+//! Runs of tiny models with the gated delta rule, or a short convolution, in one of two layers: prompts, micro-batches and processes share
+//! states, and no number changes.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use simplemix_model::ModelConfig;
 
 use super::together::{furthest_by_norm, together};
 use super::*;
 
-/// A folder whose model is a Qwen 3.5 of two layers with the tiny model's tokenizer.
-fn dir() -> Dir {
-    let dir = Dir::new();
-    let plain = dir.path("plain-model");
-    std::fs::rename(dir.model(), &plain).unwrap();
-    let config = json!({
+/// A Qwen 3.5 of two layers.
+fn qwen() -> Value {
+    json!({
         "architectures": ["Qwen3_5ForCausalLM"], "model_type": "qwen3_5_text", "vocab_size": 259, "hidden_size": 48,
         "intermediate_size": 64, "num_hidden_layers": 2, "full_attention_interval": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
         "linear_key_head_dim": 8, "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4, "tie_word_embeddings": true,
         "eos_token_id": 258, "pad_token_id": 256, "dtype": "float32",
-    });
+    })
+}
+
+/// An LFM2 of two layers.
+fn lfm2() -> Value {
+    json!({
+        "architectures": ["Lfm2ForCausalLM"], "model_type": "lfm2", "vocab_size": 259, "hidden_size": 48,
+        "intermediate_size": 96, "block_multiple_of": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "full_attn_idxs": [1], "conv_bias": true, "eos_token_id": 258, "pad_token_id": 256,
+        "dtype": "float32",
+    })
+}
+
+/// A folder whose model has this `config`, and the tiny model's tokenizer.
+fn dir(config: &Value) -> Dir {
+    let dir = Dir::new();
+    let plain = dir.path("plain-model");
+    std::fs::rename(dir.model(), &plain).unwrap();
     let config = ModelConfig::from_json(&config.to_string(), Path::new("config.json")).unwrap();
     CausalLm::random(config, 3, Device::Cpu).unwrap().save(&dir.model(), None).unwrap();
     for entry in std::fs::read_dir(&plain).unwrap() {
@@ -33,7 +47,11 @@ fn dir() -> Dir {
 
 #[test]
 fn shortcuts_change_no_number() {
-    let dir = dir();
+    without_changes(&dir(&qwen()));
+    without_changes(&dir(&lfm2()));
+}
+
+fn without_changes(dir: &Dir) {
     let plain = train(dir.config("plain"));
     let records = plain.records().unwrap();
     let losses: Vec<f64> = records.iter().filter_map(|record| record.get("loss")).collect();
@@ -58,16 +76,22 @@ fn shortcuts_change_no_number() {
 
 #[test]
 fn a_run_ends_on_the_same_bits() {
-    let dir = dir();
-    train(dir.config("whole"));
-    assert_eq!(start(dir.config("cut"), false, 2).outcome, Outcome::Stopped);
-    start(dir.config("cut"), true, u64::MAX);
-    assert_eq!(furthest(&dir.path("whole"), &dir.path("cut")), 0.0);
+    for config in [qwen(), lfm2()] {
+        let dir = dir(&config);
+        train(dir.config("whole"));
+        assert_eq!(start(dir.config("cut"), false, 2).outcome, Outcome::Stopped);
+        start(dir.config("cut"), true, u64::MAX);
+        assert_eq!(furthest(&dir.path("whole"), &dir.path("cut")), 0.0);
+    }
 }
 
 #[test]
 fn several_processes_learn_what_one_learns() {
-    let dir = dir();
+    divided(&dir(&qwen()));
+    divided(&dir(&lfm2()));
+}
+
+fn divided(dir: &Dir) {
     let config = |output: &str, text: &str| {
         let common =
             "max_steps = 5\nbatch.batch_size = 7\noptimizer.learning_rate = 1e-4\noptimizer.weight_decay = 0.1";
@@ -83,7 +107,7 @@ fn several_processes_learn_what_one_learns() {
 
 #[test]
 fn adapters_rewards_and_samples_of_its_own() {
-    let dir = dir();
+    let dir = dir(&qwen());
     for (name, text) in [
         ("adapter", "lora = { rank = 4, dropout = 0.2 }"),
         ("reward", "objective = 'reward'\nlora = { rank = 4 }"),
@@ -101,7 +125,7 @@ fn adapters_rewards_and_samples_of_its_own() {
 /// The state of a row stands beside the keys and values of its tokens.
 #[test]
 fn states_are_in_the_memory_estimate() {
-    let dir = dir();
+    let dir = dir(&qwen());
     let config = ModelConfig::from_folder(&dir.model()).unwrap();
     // One of two layers has keys and values.
     assert_eq!(config.cache_bytes(4), 2 * 2 * 16 * 4);
