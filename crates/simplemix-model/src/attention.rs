@@ -23,7 +23,7 @@ pub(crate) struct Heads {
     pub(crate) v: Tensor,
 }
 
-/// What a layer makes of its input for tokens to learn of each other.
+/// Input by which the tokens of a layer learn of each other.
 pub(crate) enum Mixing<'a> {
     /// For attention.
     Heads(Heads),
@@ -237,7 +237,7 @@ impl Plans {
         self.convolution.as_ref().expect("a model with such layers has sizes for them")
     }
 
-    /// What all tokens learn in `layer`: `[T, N * D]`; `[T, V * E]` by the gated delta rule; `[T, H]` by a short convolution.
+    /// Outputs of all tokens in `layer`: `[T, N * D]`; `[T, V * E]` by the gated delta rule; `[T, H]` by a short convolution.
     pub(crate) fn mix(&self, layer: usize, mixing: &Mixing<'_>) -> Result<Tensor> {
         match mixing {
             Mixing::Heads(heads) => self.attend(layer, heads),

@@ -8,7 +8,7 @@ use tch::{Kind, TchError, Tensor};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
 
-/// What a layer makes of its input for the convolution to mix.
+/// Input of a layer's convolution.
 pub(crate) struct Window<'a> {
     /// `[T, C]`.
     pub(crate) x: Tensor,
@@ -69,7 +69,7 @@ pub(crate) fn newest(x: &Tensor, segment: &Segment, before: i64) -> std::result:
     rows.f_tr()?.f_constant_pad_nd([before - count, 0])?.f_contiguous()
 }
 
-/// What the convolution gives for one new token of each row, `[B, C]`, f32; `recent` `[B, C, kernel - 1]` then has it as its newest. A row's
+/// Output of the convolution for one new token of each row, `[B, C]`, f32; `recent` `[B, C, kernel - 1]` then has it as its newest. A row's
 /// numbers do not depend on other rows.
 pub(crate) fn step(recent: &mut Tensor, window: &Window<'_>) -> std::result::Result<Tensor, TchError> {
     let Window { x, weight, bias } = window;

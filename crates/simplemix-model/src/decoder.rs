@@ -89,7 +89,7 @@ struct Attention {
 
 #[derive(Debug)]
 struct ShortConv {
-    /// What is mixed, with the gates before and after.
+    /// Numbers that are mixed, with the gates before and after.
     input: Projections,
     weight: Tensor, // [H, 1, kernel]
     bias: Option<Tensor>,
@@ -424,7 +424,7 @@ impl GatedDelta {
         }
     }
 
-    /// What is read, normed and gated, `[T, V * E]`, of `x` `[T, H]`.
+    /// Values read, normed and gated, `[T, V * E]`, of `x` `[T, H]`.
     fn forward(
         &self,
         x: &Tensor,

@@ -24,7 +24,7 @@ pub(crate) const CHUNK: usize = 64;
 /// Added to the square of a query's and a key's length before its root is taken.
 const EPS: f64 = 1e-6;
 
-/// What a layer makes of its input for the rule to mix.
+/// Input of the rule in a layer.
 pub(crate) struct Delta<'a> {
     /// Queries, keys and values `[T, C]` before the convolution.
     pub(crate) qkv: Tensor,
@@ -147,7 +147,7 @@ impl DeltaPlan {
         vec![inputs, outputs, rows, taken, back, parents]
     }
 
-    /// The same tensors.
+    /// Another handle on these tensors.
     fn shallow_clone(&self) -> Self {
         let Self { places, levels, segments, ranks } = self;
         Self {
@@ -158,7 +158,7 @@ impl DeltaPlan {
         }
     }
 
-    /// What all tokens read, `[T, V * E]`, of the kind of `qkv`. Kept for the gradient is the input alone: the rest is computed again.
+    /// Values that all tokens read, `[T, V * E]`, of the kind of `qkv`. Kept for the gradient is the input alone: the rest is computed again.
     pub(crate) fn mix(&self, delta: &Delta<'_>) -> Result<Tensor> {
         let Delta { qkv, decay, beta, convolution, rule } = delta;
         let inputs = [qkv, decay, beta, *convolution];
@@ -202,7 +202,7 @@ impl DeltaPlan {
         tch::no_grad(run).doing("the gated delta rule")
     }
 
-    /// What all tokens read, `[T, V * E]`, and the last states of segments without parent, `[S, V, D, E]`.
+    /// Values that all tokens read, `[T, V * E]`, and the last states of segments without parent, `[S, V, D, E]`.
     fn run(&self, inputs: &[Tensor; 4], rule: DeltaRule) -> std::result::Result<(Tensor, Tensor), TchError> {
         let [qkv, decay, beta, convolution] = inputs;
         let Places { inputs, outputs, rows, taken, back, parents } = &self.places;
@@ -241,7 +241,7 @@ fn unit(t: &Tensor) -> std::result::Result<Tensor, TchError> {
     t.f_mul(&squares.f_add_scalar(EPS)?.f_rsqrt()?)
 }
 
-/// What chunks ask of the state before them and give to the one after, and what they read in themselves.
+/// Parts of all chunks: for the state before them, for the one after, and for what they read in themselves.
 struct Chunks {
     /// Values that a chunk puts into the state, if that is zeros, `[N, V, L, E]`.
     values: Tensor,
@@ -268,7 +268,7 @@ struct Step {
 }
 
 impl Chunks {
-    /// Of queries and keys `[N, K, L, D]`, values `[N, V, L, E]`, logs of decays and strengths `[N, V, L]`, all f32. Steps inside of a chunk
+    /// Makes them of queries and keys `[N, K, L, D]`, values `[N, V, L, E]`, logs of decays and strengths `[N, V, L]`, all f32. Steps inside of a chunk
     /// are one triangular system (the UT transform of Yang et al. 2024, arXiv:2406.06484, with decays).
     fn new([q, k, v]: [Tensor; 3], [log, beta]: [Tensor; 2], rule: DeltaRule) -> std::result::Result<Self, TchError> {
         let shared = rule.value_heads / rule.key_heads;
@@ -359,7 +359,7 @@ impl Level {
 }
 
 impl State {
-    /// What one new token of each row reads, `[B, V * E]`, after it has changed the row's state. A row's numbers do not depend on other
+    /// Values that one new token of each row reads, `[B, V * E]`, after it has changed the row's state. A row's numbers do not depend on other
     /// rows.
     pub(crate) fn step(&mut self, delta: &Delta<'_>) -> Result<Tensor> {
         self.stepped(delta).doing("a step of the gated delta rule")

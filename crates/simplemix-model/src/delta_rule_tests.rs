@@ -26,7 +26,7 @@ fn delta(inputs: &[Tensor; 4]) -> Delta<'_> {
     Delta { qkv, decay, beta, convolution, rule: RULE }
 }
 
-/// What the tokens `rows`, a sequence, read one after another, `[T, V * E]`.
+/// Values that the tokens `rows`, a sequence, read one after another, `[T, V * E]`.
 fn one_by_one([qkv, decay, beta, convolution]: &[Tensor; 4], rows: &[i64]) -> Tensor {
     let rows = Tensor::from_slice(rows);
     let [qkv, decay, beta] = [qkv, decay, beta].map(|t| t.index_select(0, &rows));

@@ -346,7 +346,7 @@ impl LayerCosts<'_> {
         self.norm(index, of_layer * h, norms) + inputs + mixed + self.active(index) * f * self.element
     }
 
-    /// What attention keeps but for the input of its projections, and for keys, values and products.
+    /// Bytes that attention keeps but for the input of its projections, and for keys, values and products.
     fn attention(&self, index: usize) -> f64 {
         let config = self.config;
         let [q, kv] = [config.query_width(), config.key_width()].map(|n| n as f64);
@@ -379,7 +379,7 @@ impl LayerCosts<'_> {
         norm_bytes + attended + mixed + gates
     }
 
-    /// What the gated delta rule keeps but for the input of its projections: its own input, what is read, and its gate.
+    /// Bytes that the gated delta rule keeps but for the input of its projections: its own input, what is read, and its gate.
     fn delta_rule(&self, index: usize, rule: DeltaRule) -> f64 {
         let (c, v, e) = (rule.width() as f64, rule.value_heads as f64, rule.value_width() as f64);
         // Strengths; time steps before and after softplus, and decays.

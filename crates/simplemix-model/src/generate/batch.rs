@@ -126,7 +126,7 @@ impl<'a> Batch<'a> {
             let rows = left.min(samples - prompt.begun);
             left -= rows;
             if prompt.begun + rows < samples {
-                // What was kept of its prompt is needed again.
+                // Everything kept of its prompt is needed again.
                 let again = Prompt {
                     request: prompt.request,
                     layers: prompt.layers.iter().map(shallow).collect(),

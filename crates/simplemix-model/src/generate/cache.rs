@@ -14,10 +14,10 @@ use crate::delta_rule::{Delta, State};
 use crate::error::{Doing, Result};
 use crate::packed::{Packed, Segment};
 
-/// What every layer keeps of the tokens so far.
+/// Memory of the tokens so far in every layer.
 pub(super) type Layers = Vec<Kept>;
 
-/// What a layer keeps of the tokens so far.
+/// Memory of the tokens so far in a layer.
 #[derive(Debug)]
 pub(super) enum Kept {
     /// Keys and values: `[K, P, D]` of a prompt, `[B, K, S, D]` of rows.
@@ -66,7 +66,7 @@ impl Kept {
         }
     }
 
-    /// The same tensors.
+    /// Another handle on these tensors.
     pub(super) fn shallow_clone(&self) -> Self {
         match self {
             Self::Keys(keys, values) => Self::Keys(keys.shallow_clone(), values.shallow_clone()),
@@ -223,19 +223,19 @@ pub(super) fn read(model: &CausalLm, packed: &Packed) -> Result<(Tensor, Vec<Lay
     Ok((hidden, prompts))
 }
 
-/// What attention gives for all prompts, and each one's keys and values.
+/// Output of attention for all prompts, and each one's keys and values.
 fn read_heads(plans: &Plans, layer: usize, heads: &Heads, packed: &Packed) -> Result<(Tensor, Vec<Kept>)> {
     let kept = |segment: &Segment| Kept::Keys(own(&heads.k, segment), own(&heads.v, segment));
     Ok((plans.attend(layer, heads)?, packed.segments().iter().map(kept).collect()))
 }
 
-/// What the gated delta rule gives for all prompts, and the state after each.
+/// Output of the gated delta rule for all prompts, and the state after each.
 fn read_delta(plans: &Plans, delta: &Delta<'_>) -> Result<(Tensor, Vec<Kept>)> {
     let (read, states) = plans.delta().mix_with_states(delta)?;
     Ok((read, states.into_iter().map(Kept::State).collect()))
 }
 
-/// What a short convolution gives for all prompts, and the newest inputs of each.
+/// Output of a short convolution for all prompts, and the newest inputs of each.
 fn read_window(plans: &Plans, window: &Window<'_>, packed: &Packed) -> Result<(Tensor, Vec<Kept>)> {
     let before = window.weight.size()[2] - 1;
     let newest = |segment: &Segment| convolution::newest(&window.x, segment, before).map(Kept::Recent);
@@ -243,7 +243,7 @@ fn read_window(plans: &Plans, window: &Window<'_>, packed: &Packed) -> Result<(T
     Ok((plans.convolution().mix(window)?, kept.doing("reading a prompt")?))
 }
 
-/// What a short convolution gives for one new token of each row, whose newest inputs are `recent`.
+/// Output of a short convolution for one new token of each row, whose newest inputs are `recent`.
 fn step(recent: &mut Tensor, window: &Window<'_>) -> Result<Tensor> {
     let mixed = convolution::step(recent, window).doing("a step of a short convolution")?;
     mixed.f_to_kind(window.x.kind()).doing("a step of a short convolution")

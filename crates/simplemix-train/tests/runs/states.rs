@@ -68,7 +68,7 @@ fn without_changes(dir: &Dir) {
         let off = furthest(&dir.path("plain"), &dir.path(name));
         assert!(off < 5e-4, "{name}: {off}");
     }
-    // What is trained, and how much it is.
+    // Nothing is left as it was.
     let (before, after) =
         (weights::read_all(&dir.model().join(weights::WEIGHTS)).unwrap(), weights_of(&dir.path("plain")));
     assert!(after.iter().all(|(name, tensor)| *tensor != before[name]), "every tensor is trained");
