@@ -3,7 +3,9 @@
 // Outside CI, which has no browser. Needs Chromium and two packages of npm, installed anywhere:
 //
 //     npm install puppeteer-core@24 axe-core@4
-//     NODE_PATH=node_modules node tests/report_browser.cjs report/report.html [SCREENSHOT.png]
+//     NODE_PATH=node_modules node tests/report_browser.cjs report/report.html [SCREENSHOT]
+//
+// SCREENSHOT is the beginning of three names: -desktop.png, -phone.png and -dark.png.
 //
 // Fails on a message of the console, on a request to anything but the file, on a fault that axe-core calls serious or
 // critical, on content wider than the window, and on anything that scrolls but cannot be reached by keyboard.
@@ -37,7 +39,7 @@ async function main() {
   });
   const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
   for (const dark of [false, true]) {
-    for (const width of [1280, 400]) {
+    for (const width of [1280, 768, 360]) {
       const [page, name] = await open(browser, { dark, width, scripts: true });
       await page.evaluate(axe);
       const found = await page.evaluate(() => axe.run());
@@ -46,6 +48,8 @@ async function main() {
         if (["serious", "critical"].includes(fault.impact)) faults.push(text);
         else console.log(text);
       }
+      const kind = { "false 1280": "desktop", "false 360": "phone", "true 1280": "dark" }[`${dark} ${width}`];
+      if (screenshot && kind) await page.screenshot({ path: `${screenshot}-${kind}.png`, fullPage: true });
       console.log(`${name}: axe passes ${found.passes.length} rules, ${found.violations.length} broken`);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       if (wide > 0) faults.push(`${name}: ${wide} pixels wider than the window`);
@@ -69,7 +73,6 @@ async function main() {
   const [plain, name] = await open(browser, { dark: false, width: 1280, scripts: false });
   const headings = await plain.$$("h2");
   if (headings.length < 2) faults.push(`${name}: ${headings.length} sections`);
-  if (screenshot) await plain.screenshot({ path: screenshot, fullPage: true });
   await browser.close();
   for (const fault of faults) console.error(fault);
   console.log(faults.length ? `${faults.length} faults` : "no faults");

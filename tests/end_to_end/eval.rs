@@ -239,6 +239,7 @@ fn runs_are_compared_on_one_page() {
         "hi from a1",
         "Response of base",
         "aria-label=\"Loss over the updates: train on ends at",
+        "Difference from train on",
     ] {
         assert!(page.contains(part), "{part}");
     }
@@ -273,4 +274,36 @@ fn runs_are_compared_on_one_page() {
         assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     }
     assert!(!exists(&dir.path("report")));
+}
+
+/// Results files of lm-eval: beside a run, of a model alone, and named on the command line.
+#[test]
+fn benchmarks_are_compared_with_their_errors() {
+    let dir = Dir::new();
+    run(&dir, "a1", "seed = 1\nbeta = 0.1\n", 0.02);
+    run(&dir, "b1", "seed = 1\nbeta = 0.5\n", 0.02);
+    let results = |value: f64| {
+        let metrics = json!({"alias": "gsm8k", "exact_match,none": value, "exact_match_stderr,none": 0.01});
+        json!({"results": {"gsm8k": metrics}, "model_name": "the start"}).to_string()
+    };
+    std::fs::create_dir_all(dir.path("a1/eval/org__m")).unwrap();
+    dir.write("a1/eval/org__m/results_2026-11-30T10-00-00.json", &results(0.25));
+    dir.write("start.json", &results(0.2));
+    dir.write("b.json", &results(0.375));
+    let args = ["report", "a1", "b1", "start.json", "--results", "b1=b.json", "--baseline", "beta 0.5", "-o", "out"];
+    let said = succeeds(&dir, &args);
+    assert!(said.contains("3 runs in 3 arms") && said.contains("the start: the start"), "{said}");
+    let page = std::fs::read_to_string(dir.path("out/report.html")).unwrap();
+    // 1.96 standard errors.
+    for part in ["gsm8k, exact_match", "<td>0.2500 ± 0.0196</td>", "<td>-0.1250</td>", "Difference from beta 0.5"] {
+        assert!(page.contains(part), "{part}");
+    }
+    for (args, expected) in [
+        (&["report", "a1", "--baseline", "c"][..], "--baseline `c`: no such arm, expected one of `all runs`"),
+        (&["report", "a1", "--results", "x=a1/config.toml"], "config.toml"),
+    ] {
+        let output = dir.simplemix(args);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
 }

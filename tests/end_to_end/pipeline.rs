@@ -158,6 +158,21 @@ fn a_changed_setting_does_again_only_what_follows_from_it() {
     assert!(evaluation[1]["p_value"].is_number());
     let page = std::fs::read_to_string(dir.path("first/report.html")).unwrap();
     assert!(page.contains("grade-after") && page.contains("learning_rate = 0.001"));
+    let parts =
+        ["Findings", "the mean score went from", "Response of before", "Response of after", "Response of rejected", "Trained on"];
+    for part in parts {
+        assert!(page.contains(part), "{part}");
+    }
+
+    // The view of a run that is done; the comparison of two pipelines.
+    let view = succeeds(&dir, &["watch", "first", "--once"]);
+    for part in ["first: done", "✓ grade-after", "update 2 of 2", "rewards/margins@on"] {
+        assert!(view.contains(part), "{part}: {view}");
+    }
+    let compared = succeeds(&dir, &["report", "first", "-o", "compared"]);
+    assert!(compared.contains("1 runs in 1 arms"), "{compared}");
+    let comparison = std::fs::read_to_string(dir.path("compared/report.html")).unwrap();
+    assert!(comparison.contains("score, held-out prompts") && comparison.contains("Margins by source"));
 
     // Again: nothing is done.
     let said = run(&dir, &[&arm[..], &["first"]].concat());

@@ -57,6 +57,10 @@ fn values_share_stages_and_a_failed_run_is_a_row() {
     for part in ["score over size", "score over beta", "failed: ", "size 12, beta 0.1", "[sweep.vary]"] {
         assert!(page.contains(part), "{part}");
     }
+    let compared = succeeds(&dir, &["report", "swept", "-o", "compared"]);
+    assert!(compared.contains("4 runs in 4 arms") && compared.contains("size 12, beta 0.1"), "{compared}");
+    let view = succeeds(&dir, &["watch", "swept", "--once"]);
+    assert!(view.contains("✓ size-12_beta-0.1"), "{view}");
 
     // Again: what is done is not done again, also where its model is gone; what failed is tried.
     let again = dir.simplemix(&sweep(&vary));

@@ -48,6 +48,7 @@ mod tokenize;
 mod train;
 mod unused;
 mod waiting;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -83,6 +84,7 @@ Examples:
   simplemix sweep pipeline.toml --vary size=1000,2000 --vary beta=0.05,0.1 --output runs/sweep
   simplemix eval alpaca --annotations annotations.json
   simplemix compare ./smollm2 runs/first/model --prompts gsm8k.jsonl --limit 5
+  simplemix watch runs/first
   simplemix report runs/* -o comparison
   simplemix push runs/first my-name/first
   simplemix import-config dpo.yaml -o run.toml
@@ -109,6 +111,7 @@ enum Command {
     Eval(Box<eval::Args>),
     Compare(Box<compare::Args>),
     Report(report::Args),
+    Watch(watch::Args),
     Push(push::Args),
     ImportConfig(import_config::Args),
     ImportGguf(import::Args),
@@ -141,6 +144,7 @@ impl Command {
             | Self::Pair(_)
             | Self::Mix(_)
             | Self::Report(_)
+            | Self::Watch(_)
             | Self::Push(_)
             | Self::ImportConfig(_)
             | Self::ImportGguf(_)
@@ -234,6 +238,7 @@ fn run(command: Command) -> Result {
         Command::Eval(args) => eval::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Push(args) => push::run(&args),
         Command::ImportConfig(args) => import_config::run(&args),
         Command::ImportGguf(args) => import::run(&args),

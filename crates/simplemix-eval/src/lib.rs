@@ -29,5 +29,5 @@ pub use preferences::{
     Bin, Calibration, LengthBias, PreferenceFigures, ScoredPair, preference_figures, preference_groups,
 };
 pub use share::{Share, mcnemar};
-pub use stats::{half_width_95, holm, mean, paired_t_test, quantile, standard_error};
+pub use stats::{half_width_95, holm, mean, paired_t_test, quantile, standard_error, welch_half_width_95};
 pub use table::table;

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::json::{Object, objects_and_notices};
 
 /// A model's response to one instruction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ModelOutput {
     /// The instruction.
     pub instruction: String,
@@ -19,6 +19,9 @@ pub struct ModelOutput {
     /// Set that the instruction comes from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
+    /// Score of the response, where one is known; not part of the file.
+    #[serde(skip)]
+    pub score: Option<f64>,
 }
 
 /// Reads the responses of a model from a JSON array or JSON lines, with `instruction` and `output`, and optionally
@@ -35,6 +38,7 @@ pub fn read_outputs(path: &Path, notices: &mut Vec<String>) -> Result<Vec<ModelO
             output: row.needed_text(path, &["output"])?,
             generator: row.text(path, &["generator"])?.unwrap_or_else(|| name.clone()),
             dataset: row.text(path, &["dataset"])?,
+            score: None,
         })
     };
     objects_and_notices(path, notices)?.into_iter().map(output).collect()
@@ -64,7 +68,7 @@ pub(crate) fn name_of(path: &Path, usual: &str) -> String {
 ///     instruction: "Say hi.".into(),
 ///     output: "Hi!".into(),
 ///     generator: "mine".into(),
-///     dataset: None,
+///     ..ModelOutput::default()
 /// };
 /// write_outputs(&path, &[output.clone()])?;
 /// assert_eq!(read_outputs(&path, &mut Vec::new())?, [output]);

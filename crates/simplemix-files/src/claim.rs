@@ -81,6 +81,11 @@ impl Claim {
         Ok(claim)
     }
 
+    /// The process that has claimed a folder to fill it in place, as far as can be told without claiming it; see [`Holder::of`].
+    pub fn holder_of_folder(path: impl AsRef<Path>) -> Option<Holder> {
+        Holder::of(path.as_ref().join(format!("{MARK}{LOCK}")))
+    }
+
     fn beside(path: &Path, target: &Path, made: Made) -> Result<Self> {
         let lock = lock(path, &target.with_file_name(hidden(target, LOCK)))?;
         temporary::remove_leftovers_of(target);

@@ -176,6 +176,24 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 impl Holder {
+    /// The process that a lock file names, as far as can be told without taking the lock: none if there is no lock, or if its process
+    /// was one of this machine and has ended.
+    ///
+    /// # Examples
+    /// ```
+    /// use simplemix_files::{Holder, Lock};
+    /// # let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("run.lock");
+    /// let lock = Lock::acquire(&path)?;
+    /// assert_eq!(Holder::of(&path).unwrap().process, std::process::id());
+    /// drop(lock);
+    /// assert_eq!(Holder::of(&path), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn of(path: impl AsRef<Path>) -> Option<Self> {
+        holder(path.as_ref()).filter(|holder| holder.host != host() || is_alive(holder.process))
+    }
+
     fn this_process() -> Self {
         let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
         let command: String = redacted(&words.join(" ")).chars().filter(|c| !c.is_control()).take(200).collect();

@@ -69,17 +69,25 @@ impl DivergenceReport {
     }
 }
 
-impl fmt::Display for StageReport {
-    /// The numbers of the report in one line, such as `48 candidates, 12 prompts`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&in_words(self))?;
+impl StageReport {
+    /// The numbers of the report, such as `48 candidates` and `12 prompts`.
+    pub(crate) fn figures(&self) -> Vec<String> {
+        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "servers add to them"))]
+        let mut figures = parts(self);
         #[cfg(feature = "server")]
         if let Self::Generate(report) = self
             && let Some(served) = &report.served
         {
-            write!(f, ", {}", evidence(served.evidence))?;
+            figures.push(evidence(served.evidence).to_owned());
         }
-        Ok(())
+        figures
+    }
+}
+
+impl fmt::Display for StageReport {
+    /// The numbers of the report in one line, such as `48 candidates, 12 prompts`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.figures().join(", "))
     }
 }
 
@@ -97,10 +105,14 @@ fn evidence(evidence: Evidence) -> &'static str {
 
 /// The numbers of a report in one line; those that are 0 are left out.
 pub(crate) fn in_words(report: &impl Serialize) -> String {
+    parts(report).join(", ")
+}
+
+fn parts(report: &impl Serialize) -> Vec<String> {
     let mut parts = Vec::new();
     // A report that is no JSON has no numbers to show.
     gather("", &serde_json::to_value(report).unwrap_or_default(), &mut parts);
-    parts.join(", ")
+    parts
 }
 
 fn gather(name: &str, value: &Value, parts: &mut Vec<String>) {

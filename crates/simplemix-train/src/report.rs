@@ -1,9 +1,12 @@
 //! Report of a finished run: plots, a page with all of them, a model card.
 
-use simplemix_eval::html::{self, escape, number};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use simplemix_eval::html::{self, Cells, Section, Table, Tile, escape, number};
 use simplemix_eval::markdown::{block, code, text};
 use simplemix_eval::plot::{Panel, Series, svg};
-use simplemix_eval::{Curves, read_curves};
+use simplemix_eval::{Curves, at_end, read_curves};
 use simplemix_files::AtomicFolder;
 
 use crate::config::{Objective, TrainConfig};
@@ -11,7 +14,7 @@ use crate::error::Result;
 use crate::pairs::PairSet;
 use crate::run_folder::RunFolder;
 
-/// File name, title and metrics of a plot. Metrics that end in `@` are shown for each source.
+/// File name, title and metrics of a plot. Metrics that end in `@` are shown for each source, those in `@task:` for each task.
 struct Plot {
     name: &'static str,
     title: &'static str,
@@ -52,6 +55,12 @@ const PLOTS: &[Plot] = &[
         metrics: &["completions/mean_length"],
         smooth: true,
     },
+    Plot {
+        name: "tasks",
+        title: "Share in the right order by task",
+        metrics: &["rewards/accuracies@task:"],
+        smooth: true,
+    },
     Plot { name: "shares", title: "Share of the batch", metrics: &["share@"], smooth: false },
     Plot { name: "entropy", title: "Entropy of a token", metrics: &["entropy"], smooth: true },
     Plot { name: "grad_norm", title: "Gradient norm", metrics: &["grad_norm"], smooth: true },
@@ -79,14 +88,15 @@ pub(crate) fn write(folder: &RunFolder, config: &TrainConfig, train: &PairSet) -
     }
     plots.commit()?;
     let settings = config.to_toml()?;
-    folder.write("report.html", &page(folder, &curves, &settings, train, &figures))?;
+    folder.write("report.html", &page(folder, config, &curves, train, &figures)?)?;
     folder.write("model/README.md", &card(config, &curves, &settings, train))
 }
 
 fn series(plot: &Plot, curves: &Curves) -> Vec<Series> {
     let mut series = Vec::new();
     for metric in plot.metrics {
-        let is_shown = |name: &str| match metric.strip_suffix('@') {
+        let is_shown = |name: &str| match metric.strip_suffix(['@', ':']) {
+            Some(_) if metric.ends_with(':') => name.starts_with(metric),
             Some(_) => name.strip_prefix(metric).is_some_and(|source| !source.starts_with("task:")),
             None => name == *metric,
         };
@@ -108,23 +118,161 @@ fn last_values(curves: &Curves) -> Vec<(&str, f64)> {
     first
 }
 
-fn page(folder: &RunFolder, curves: &Curves, settings: &str, train: &PairSet, figures: &str) -> String {
-    // Folders such as `.` have no name.
-    let name = folder.path().file_name().unwrap_or_default().to_string_lossy();
-    let row = |(name, value)| format!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escape(name), number(value));
-    let rows: String = last_values(curves).into_iter().map(row).collect();
-    let share = |(source, pairs, share)| format!("<li>{}: {pairs} pairs, {share:.4}</li>\n", escape(source));
-    let shares: String = train.shares().into_iter().map(share).collect();
-    let body = format!(
-        "<h1>{}</h1>\n<p>Trained on {}:</p>\n<ul>\n{shares}</ul>\n\
-        <section aria-label=\"Curves\" class=\"figures\">\n{figures}</section>\n\
-        <section>\n<h2>Last values</h2>\n<table>\n<tbody>\n{rows}</tbody>\n</table>\n</section>\n\
-        <section>\n<h2>Settings</h2>\n<pre tabindex=\"0\">{}</pre>\n</section>\n",
-        escape(&name),
-        escape(&train.summary()),
-        escape(settings),
+fn page(folder: &RunFolder, config: &TrainConfig, curves: &Curves, train: &PairSet, figures: &str) -> Result<String> {
+    let name = name_of(folder.path());
+    let introduction = format!(
+        "<p class=\"lead\">{}</p>\n{}{}",
+        escape(&lead(config, curves, train)),
+        html::tiles(&tiles(curves, train)),
+        html::notices("Notices", &folder.notices()?),
     );
-    html::page(&name, &body)
+    let curves_html = format!("<div class=\"figures\">\n{figures}</div>\n");
+    let (main, rest) = at_the_end(curves);
+    let rest = match rest.is_empty() {
+        true => rest,
+        false => format!("<details><summary>Other metrics</summary>\n{rest}</details>\n"),
+    };
+    let sections = [
+        Section::new("data", "Data", data(train)),
+        Section::new("curves", "Curves", curves_html),
+        Section::new("end", "At the end", main + END + &rest),
+        Section::new("settings", "Settings", settings(config)?),
+    ];
+    Ok(html::document(&name, &introduction, &sections))
+}
+
+const END: &str = "<p>Training metrics are means over the last tenth of the updates, those of held-out pairs last values. \
+    Rewards are beta times the log-ratio of policy and reference.</p>\n";
+
+/// Name of a run: that of its folder, or of the folder above where a stage of a pipeline has made it. Folders such as `.` have no name.
+fn name_of(path: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    match name(path) {
+        Some(own) if own == "run" => path.parent().and_then(name).unwrap_or(own),
+        own => own.unwrap_or_default(),
+    }
+}
+
+/// What was trained, in a sentence.
+fn lead(config: &TrainConfig, curves: &Curves, train: &PairSet) -> String {
+    let model = config.model.as_deref().map(simplemix_model::model_name).unwrap_or_default();
+    let updates = curves.get("loss").and_then(|points| points.last()).map_or(0.0, |(step, _)| *step);
+    format!("{model}, {} on {} pairs in {updates} updates.", how(config), train.len())
+}
+
+/// The objective in words.
+fn how(config: &TrainConfig) -> String {
+    match config.objective {
+        Objective::Preference => format!("trained with the {} loss (beta {})", config.loss.name, config.loss.beta),
+        Objective::Sft => "fine-tuned on the chosen responses".to_owned(),
+        Objective::Reward => "trained as a reward model".to_owned(),
+    }
+}
+
+/// Figures that are shown in large, the first of each line that the run has.
+const TILES: [(&str, &[&str]); 3] = [
+    ("Pairs in the right order", &["eval_rewards/accuracies", "eval_accuracy", "rewards/accuracies", "accuracy"]),
+    ("Reward margin", &["eval_rewards/margins", "eval_margin", "rewards/margins", "margin"]),
+    ("Loss", &["eval_loss", "loss"]),
+];
+
+fn tiles(curves: &Curves, train: &PairSet) -> Vec<Tile> {
+    let tile = |(label, metrics): &(&str, &[&str])| {
+        let (metric, value) = metrics.iter().find_map(|metric| Some((*metric, at_end(curves, metric)?)))?;
+        let of = if metric.starts_with("eval_") { "held-out pairs" } else { "training pairs, last tenth" };
+        Some(Tile::new(label, number(value), of))
+    };
+    let mut tiles: Vec<Tile> = TILES.iter().filter_map(tile).collect();
+    let note = if train.cut > 0 { format!("{} cut at max_length", train.cut) } else { String::new() };
+    tiles.push(Tile::new("Training pairs", train.len().to_string(), note));
+    tiles
+}
+
+/// Sources with their shares, and pairs that were left out.
+fn data(train: &PairSet) -> String {
+    let mut table = Table::new("Sources", &[("Source", Cells::Text), ("Pairs", Cells::Numbers), ("Share", Cells::Numbers)]);
+    for (source, pairs, share) in train.shares() {
+        table.row([escape(source), pairs.to_string(), number(share)]);
+    }
+    format!("<p>{}.</p>\n{}", escape(&train.summary()), table.html())
+}
+
+/// Beginnings of the metrics that the first table shows.
+const MAIN: [&str; 11] = [
+    "loss", "rewards/", "accuracy", "margin", "logps/", "lengths/", "kl", "entropy", "mean_token_accuracy", "age/", "share",
+];
+
+/// Tables of the metrics at the end of the run, a row for each metric and a column for each source and task: the main ones, and the
+/// others.
+fn at_the_end(curves: &Curves) -> (String, String) {
+    let split = |name: &str| {
+        let (metric, of) = name.split_once('@').unwrap_or((name, ""));
+        (metric.to_owned(), of.to_owned())
+    };
+    let mut rows: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+    let mut of: BTreeSet<String> = BTreeSet::new();
+    for name in curves.keys() {
+        let (metric, part) = split(name);
+        if let Some(value) = at_end(curves, name) {
+            of.insert(part.clone());
+            rows.entry(metric).or_default().insert(part, value);
+        }
+    }
+    let heading = |part: &str| match part.strip_prefix("task:") {
+        _ if part.is_empty() => "all".to_owned(),
+        Some(task) => format!("task {task}"),
+        None => part.to_owned(),
+    };
+    let table = |name: &str, wanted: &dyn Fn(&str) -> bool| {
+        let mut table = Table::new(name, &[("metric", Cells::Text)]);
+        of.iter().for_each(|part| table.column(&heading(part), Cells::Numbers));
+        // Those of held-out pairs come first.
+        let mut shown: Vec<_> = rows.iter().filter(|(metric, _)| wanted(metric)).collect();
+        shown.sort_by_key(|(metric, _)| !metric.starts_with("eval_"));
+        for (metric, values) in shown {
+            let cell = |part: &String| values.get(part).map_or(String::new(), |value| number(*value));
+            table.row(std::iter::once(escape(metric)).chain(of.iter().map(cell)));
+        }
+        table.html()
+    };
+    let is_main = |metric: &str| {
+        let metric = metric.strip_prefix("eval_").unwrap_or(metric);
+        MAIN.iter().any(|main| metric.starts_with(main))
+    };
+    (table("Metrics", &is_main), table("Other metrics", &|metric| !is_main(metric)))
+}
+
+/// Settings that are not the defaults, as a table, and all of them folded.
+fn settings(config: &TrainConfig) -> Result<String> {
+    let all = config.to_toml()?;
+    let (own, usual) = (flat(&all), flat(&TrainConfig::default().to_toml()?));
+    let mut table = Table::new("Settings", &[("setting", Cells::Text), ("value", Cells::Text), ("default", Cells::Text)]);
+    for (key, value) in own.iter().filter(|(key, value)| usual.get(*key) != Some(*value)) {
+        table.row([escape(key), escape(value), usual.get(key).map_or(String::new(), |value| escape(value))]);
+    }
+    Ok(format!(
+        "<p>Settings other than the defaults:</p>\n{}<details><summary>Every setting</summary>\n<pre tabindex=\"0\">{}</pre></details>\n",
+        table.html(),
+        escape(&all)
+    ))
+}
+
+/// Values of a TOML text by key, with `section.key` for those of a section.
+fn flat(text: &str) -> BTreeMap<String, String> {
+    fn add(prefix: &str, table: &toml::Table, found: &mut BTreeMap<String, String>) {
+        for (key, value) in table {
+            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value {
+                toml::Value::Table(table) => add(&key, table, found),
+                toml::Value::String(text) => drop(found.insert(key, text.clone())),
+                other => drop(found.insert(key, other.to_string())),
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    // The settings were just written as TOML.
+    add("", &text.parse().unwrap_or_default(), &mut found);
+    found
 }
 
 /// Model card in the form of the Hugging Face hub.

@@ -123,6 +123,7 @@ fn outputs(candidates: &Path, generator: &str, datasets: &BTreeMap<String, Strin
             // A sample without text is an empty answer, as the official package counts it.
             output: row.response.unwrap_or_default(),
             generator: generator.to_owned(),
+            score: None,
         });
     }
     Ok(outputs)

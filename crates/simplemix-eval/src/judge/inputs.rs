@@ -88,7 +88,7 @@ pub struct Unmatched {
 ///     instruction: instruction.into(),
 ///     output: "Hi!".into(),
 ///     generator: generator.into(),
-///     dataset: None,
+///     ..ModelOutput::default()
 /// };
 /// let (pairs, unmatched) =
 ///     pair_outputs(&[output("Say hi.", "base")], &[output("Say hi.", "mine"), output("Say bye.", "mine")]);
@@ -154,6 +154,7 @@ mod tests {
             output: format!("{generator} on {instruction}"),
             generator: generator.into(),
             dataset: (generator == "base").then(|| "koala".into()),
+            score: None,
         };
         let base = [output("1", "base"), output("2", "base"), output("1", "base")];
         let model = [output("3", "m"), output("2", "m"), output("2", "m")];

@@ -18,8 +18,15 @@ pub struct Bar {
     pub series: String,
     /// Length of the bar.
     pub value: f64,
-    /// Half the width of the interval; NaN for no interval.
-    pub half_width: f64,
+    /// Ends of the interval, if there is one.
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Bar {
+    /// The interval, where its ends are numbers.
+    fn interval(&self) -> Option<[f64; 2]> {
+        self.interval.filter(|ends| ends.iter().all(|end| end.is_finite()))
+    }
 }
 
 /// A plot of grouped bars.
@@ -35,8 +42,8 @@ pub struct BarPanel {
     pub mark: Option<f64>,
 }
 
-const WIDTH: u32 = 640;
-const LEGEND: LegendLayout = (3, 208);
+const WIDTH: u32 = 520;
+const LEGEND: LegendLayout = (2, 250);
 /// Height of a bar.
 const BAR: i32 = 16;
 /// Height of the gap between groups.
@@ -57,7 +64,7 @@ const AROUND: i32 = 94;
 ///     group: "math".into(),
 ///     series: series.into(),
 ///     value,
-///     half_width: 2.5,
+///     interval: Some([value - 2.5, value + 2.5]),
 /// };
 /// let panel = BarPanel {
 ///     title: "Win rate".into(),
@@ -81,11 +88,11 @@ pub fn bars_svg(panel: &BarPanel) -> Result<String> {
 }
 
 fn draw(area: &Area<'_>, panel: &BarPanel, bars: &[&Bar], groups: &[&str], series: &[&str]) -> Result<()> {
-    let reach = |bar: &&Bar| bar.value + if bar.half_width.is_finite() { bar.half_width } else { 0.0 };
+    let reach = |bar: &&Bar| bar.interval().map_or(bar.value, |[_, high]| high.max(bar.value));
     let most = bars.iter().map(reach).chain(panel.mark).fold(f64::MIN_POSITIVE, f64::max) * 1.08;
     let least = bars.iter().map(|bar| bar.value).fold(0.0, f64::min) * 1.08;
     let longest = groups.iter().map(|group| group.chars().count()).max().unwrap_or(0);
-    let label = (longest as i32 * 7 + 16).clamp(60, 220);
+    let label = (longest as i32 * 7 + 16).clamp(60, 200);
     let title = title_style(area).pos(Pos::new(HPos::Left, VPos::Top));
     area.draw_text(&panel.title, &title, (14, 12)).map_err(failed)?;
     legend(area, series, LEGEND)?;
@@ -136,11 +143,14 @@ fn draw_bar(chart: &mut Chart<'_, '_>, bar: &Bar, groups: &[&str], series: &[&st
     // The first group is at the top.
     let top = groups.len() as f64 - group as f64 - 0.1 - height * number as f64;
     let colour = COLOURS[number % COLOURS.len()];
-    let body = Rectangle::new([(0.0, top), (bar.value, top - height * 0.9)], colour.filled());
-    chart.draw_series(std::iter::once(body)).map_err(failed)?;
-    if bar.half_width.is_finite() {
+    // A bar without length would be a rectangle that SVG does not have.
+    if bar.value != 0.0 {
+        let body = Rectangle::new([(0.0, top), (bar.value, top - height * 0.9)], colour.filled());
+        chart.draw_series(std::iter::once(body)).map_err(failed)?;
+    }
+    if let Some([low, high]) = bar.interval() {
         let middle = top - height * 0.45;
-        let whisker = [(bar.value - bar.half_width, middle), (bar.value + bar.half_width, middle)];
+        let whisker = [(low, middle), (high, middle)];
         let line = PathElement::new(whisker.to_vec(), INK.stroke_width(2));
         chart.draw_series(std::iter::once(line)).map_err(failed)?;
     }
@@ -153,11 +163,11 @@ mod tests {
 
     #[test]
     fn bars_name_their_groups_and_series() {
-        let bar = |group: &str, series: &str, value, half_width| Bar {
+        let bar = |group: &str, series: &str, value: f64, half_width: f64| Bar {
             group: group.into(),
             series: series.into(),
             value,
-            half_width,
+            interval: Some([value - half_width, value + half_width]),
         };
         let mut panel = BarPanel {
             title: "Win rate".into(),

@@ -126,10 +126,15 @@ pub(super) fn tick(value: f64, range: &Bounds) -> String {
     let span = range.end - range.start;
     match span {
         _ if value == 0.0 => "0".to_owned(),
-        _ if span >= 20.0 => format!("{value:.0}"),
+        _ if span >= 20.0 || (span >= 2.0 && value.fract() == 0.0) => format!("{value:.0}"),
         _ if span >= 2.0 => format!("{value:.1}"),
         _ if span >= 0.2 => format!("{value:.2}"),
         _ if span >= 0.01 => format!("{value:.3}"),
+        // Small differences of numbers that are not small.
+        _ if value.abs() > 100.0 * span && value.abs() < 1e6 => {
+            let decimals = (1.0 - span.log10()).ceil().clamp(3.0, 9.0) as usize;
+            format!("{value:.decimals$}")
+        }
         _ => format!("{value:.1e}"),
     }
 }
@@ -159,6 +164,7 @@ mod tests {
     #[test]
     fn ticks_have_the_decimals_that_tell_them_apart() {
         assert_eq!((tick(2000.0, &(0.0..1e4)), tick(0.5, &(0.0..1.0))), ("2000".into(), "0.50".into()));
+        assert_eq!((tick(10.7961, &(10.796..10.797)), tick(3.0, &(1.0..4.0))), ("10.7961".into(), "3".into()));
         assert_eq!((tick(4e-7, &(0.0..1e-6)), tick(0.0, &(-1.0..1.0))), ("4.0e-7".into(), "0".into()));
     }
 

@@ -28,6 +28,8 @@ const CURVES: [(&str, &str); 13] = [
     ("learning_rate", "Learning rate"),
 ];
 const MARGINS_OF: &str = "rewards/margins@";
+/// Group of the bars that stand for all prompts.
+const ALL_PROMPTS: &str = "all prompts";
 const ACCURACY_OF_TASK: [&str; 2] = ["eval_rewards/accuracies@task:", "rewards/accuracies@task:"];
 
 pub(crate) fn plots(runs: &[RunData], arms: &[Arm]) -> Result<Vec<ReportPlot>> {
@@ -52,6 +54,8 @@ pub(crate) fn plots(runs: &[RunData], arms: &[Arm]) -> Result<Vec<ReportPlot>> {
     plots.extend(win_rate_bars(runs, arms)?);
     plots.extend(accuracy_bars(runs, arms)?);
     plots.extend(length_scatter(runs, arms)?);
+    plots.extend(score_bars(runs, arms)?);
+    plots.extend(benchmark_bars(runs, arms)?);
     Ok(plots)
 }
 
@@ -144,6 +148,49 @@ fn accuracy_bars(runs: &[RunData], arms: &[Arm]) -> Result<Option<ReportPlot>> {
     })
 }
 
+fn score_bars(runs: &[RunData], arms: &[Arm]) -> Result<Option<ReportPlot>> {
+    let groups = ALL_PROMPTS;
+    let of = |run: &RunData, group: &str| {
+        let score = run.scores.iter().find(|score| score.task.as_deref().unwrap_or(groups) == group)?;
+        Some(score.after)
+    };
+    let tasks: BTreeSet<&str> =
+        runs.iter().flat_map(|run| &run.scores).map(|score| score.task.as_deref().unwrap_or(groups)).collect();
+    bars("scores", "Score on held-out prompts", "score", None, &tasks, arms, |run, group| of(&runs[run], group))
+}
+
+/// Most bars of benchmarks that are drawn; the table has them all.
+const BENCHMARK_BARS: usize = 60;
+
+/// Bars of the benchmarks whose scores are shares.
+fn benchmark_bars(runs: &[RunData], arms: &[Arm]) -> Result<Option<ReportPlot>> {
+    let figures = crate::report::figures::benchmarks(runs, arms);
+    let is_share = |value: &&(f64, f64)| (0.0..=1.0).contains(&value.0);
+    let all_shares = |figure: &&crate::report::figures::Figure| {
+        figure.of_arms.iter().flatten().count() == figure.of_arms.iter().flatten().filter(is_share).count()
+    };
+    let mut bars = Vec::new();
+    for figure in figures.iter().filter(all_shares) {
+        for (arm, value) in arms.iter().zip(&figure.of_arms) {
+            bars.extend(value.map(|(value, half_width)| Bar {
+                group: figure.title.clone(),
+                series: arm.name.clone(),
+                value,
+                interval: Some([value - half_width, value + half_width]),
+            }));
+        }
+    }
+    if bars.is_empty() || bars.len() > BENCHMARK_BARS {
+        return Ok(None);
+    }
+    let values: Vec<String> =
+        bars.iter().map(|bar| format!("{}, {}: {}", bar.group, bar.series, crate::html::number(bar.value))).collect();
+    let label = format!("Benchmarks: {}", values.join("; "));
+    let panel = BarPanel { title: "Benchmarks".to_owned(), x: "score".to_owned(), bars, mark: None };
+    let svg = bars_svg(&panel)?;
+    Ok(Some(ReportPlot { name: "benchmarks".to_owned(), section: Section::Benchmarks, label, svg }))
+}
+
 fn bars(
     name: &str,
     title: &str,
@@ -162,7 +209,7 @@ fn bars(
                 group: label.to_owned(),
                 series: arm.name.clone(),
                 value,
-                half_width,
+                interval: Some([value - half_width, value + half_width]),
             }));
         }
     }

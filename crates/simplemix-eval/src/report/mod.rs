@@ -1,8 +1,9 @@
 //! Comparison of runs: tables over seeds, curves, bars and responses, as one page, as Markdown, as CSV and as single
 //! plots.
 //!
-//! Runs that differ only in their seed are one *arm*. Figures of an arm are means over its runs, with the 95 % interval
-//! of Student's t if there are several. Without the feature `plot`, a report has no plots; without `png`, plots are SVG
+//! A run is the folder of a training or of a pipeline, or a results file of lm-eval or lighteval; [`runs_of_sweep`] finds the runs of a
+//! sweep. Runs that differ only in their seed are one *arm*. Figures of an arm are means over its runs, with the 95 % interval
+//! of Student's t if there are several; every arm is compared with the baseline. Without the feature `plot`, a report has no plots; without `png`, plots are SVG
 //! only.
 //!
 //! # Examples
@@ -16,17 +17,20 @@
 //! std::fs::write(folder.join("metrics.jsonl"), "{\"step\": 1, \"loss\": 0.69}\n{\"step\": 2, \"loss\": 0.61}\n")?;
 //! let runs = vec![read_run(&folder)?];
 //! let arms = group(&runs, &BTreeMap::new());
-//! let report = Report { title: "One run".into(), runs, arms, outputs: Vec::new(), samples: 5 };
+//! let report = Report { title: "One run".into(), runs, arms, outputs: Vec::new(), samples: 5, baseline: 0 };
 //! report.write(&dir.path().join("report"))?;
 //! assert!(dir.path().join("report/report.html").is_file());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod arms;
+mod differences;
 #[cfg(feature = "plot")]
 mod drawing;
 mod figures;
+mod harness;
 mod page;
+mod pipeline;
 mod plots;
 mod run_data;
 mod side_by_side;
@@ -38,10 +42,12 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::outputs::ModelOutput;
-use figures::figures;
+use figures::{Figure, benchmarks, figures};
 use plots::ReportPlot;
 
 pub use arms::{Arm, group};
+pub use harness::{BenchmarkScore, Benchmarks, read_benchmarks};
+pub use pipeline::{HeldOutScore, runs_of_sweep};
 pub use run_data::{AlpacaFigures, CategoryFigures, RunData, read_run};
 
 /// Content of a report.
@@ -57,6 +63,8 @@ pub struct Report {
     pub outputs: Vec<(String, Vec<ModelOutput>)>,
     /// Number of prompts whose responses are shown.
     pub samples: usize,
+    /// Index of the arm that the others are compared with.
+    pub baseline: usize,
 }
 
 /// Files of a report.
@@ -88,7 +96,7 @@ impl Report {
     /// [`Error::File`](crate::Error::File) if a file cannot be written, or an error of the drawing.
     pub fn write(&self, folder: &Path) -> Result<Written> {
         let plots = self.plots()?;
-        let figures = figures(&self.runs, &self.arms);
+        let figures = self.figures();
         let images = folder.join("plots");
         simplemix_files::create_dir_all(if plots.is_empty() { folder } else { &images })?;
         let png = Png::new();
@@ -115,7 +123,13 @@ impl Report {
     /// # Errors
     /// Errors of the drawing.
     pub fn html(&self) -> Result<String> {
-        Ok(page::html(self, &self.plots()?, &figures(&self.runs, &self.arms)))
+        Ok(page::html(self, &self.plots()?, &self.figures()))
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut all = figures(&self.runs, &self.arms);
+        all.extend(benchmarks(&self.runs, &self.arms));
+        all
     }
 
     #[cfg(feature = "plot")]

@@ -24,6 +24,8 @@ pub(crate) enum Section {
     Categories,
     /// Length against win rate.
     Length,
+    /// Bars of benchmarks.
+    Benchmarks,
 }
 
 /// Number of stretches into which the updates of a run are divided; a curve shows the mean of each.

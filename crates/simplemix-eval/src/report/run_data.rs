@@ -8,9 +8,11 @@ use serde::Deserialize;
 use crate::curves::{Curves, read_curves};
 use crate::error::{At, Error, Result};
 use crate::outputs::{ModelOutput, read_outputs};
+use crate::report::harness::{BenchmarkScore, beside, read_benchmarks};
+use crate::report::pipeline::{self, HeldOutScore};
 
 /// Data of one run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunData {
     /// Name of the folder.
     pub name: String,
@@ -22,10 +24,21 @@ pub struct RunData {
     pub curves: Curves,
     /// AlpacaEval's figures of the model, if they were computed.
     pub alpaca: Option<AlpacaFigures>,
+    /// Scores of responses to held-out prompts, over all and by task, if the run is a pipeline with an evaluation.
+    pub scores: Vec<HeldOutScore>,
+    /// Figures of lm-eval or lighteval.
+    pub benchmarks: Vec<BenchmarkScore>,
     /// Responses of the model.
     pub outputs: Vec<ModelOutput>,
     /// Facts about the files that the user should know.
     pub notices: Vec<String>,
+}
+
+impl RunData {
+    /// Seed of the run, where its settings name one.
+    pub fn seed(&self) -> Option<&str> {
+        ["seed", "train.seed"].iter().find_map(|key| self.settings.get(*key)).map(String::as_str)
+    }
 }
 
 /// A row of `simplemix eval alpaca --json`, or of the official package's leaderboard as JSON.
@@ -59,25 +72,44 @@ pub struct CategoryFigures {
 const ALPACA: &str = "alpaca.json";
 const OUTPUTS: &str = "model_outputs.json";
 
-/// Reads a run's folder: `metrics.jsonl` and, if they exist, `config.toml`, `alpaca.json` and `model_outputs.json`; the
-/// last two may also be in `eval/`.
+/// Reads a run: the folder of a training, the folder of a pipeline, or a results file of lm-eval or lighteval.
+///
+/// A training has `metrics.jsonl` and may have `config.toml`. A pipeline has `summary.json` and `pipeline.toml`; the curves are those of
+/// the last training. Either folder, or its subfolder `eval/`, may hold `alpaca.json`, `model_outputs.json` and results of lm-eval and
+/// lighteval (`results*.json`, also in folders below).
 ///
 /// # Errors
 /// [`Error::Io`] if there are no metrics, or [`Error::Malformed`].
-pub fn read_run(folder: &Path) -> Result<RunData> {
+pub fn read_run(path: &Path) -> Result<RunData> {
+    let absolute = std::path::absolute(path).at(path, "find")?;
+    let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
+    if path.is_file() {
+        let results = read_benchmarks(path)?;
+        let name = results.model.unwrap_or(name);
+        return Ok(RunData { name, path: path.to_owned(), benchmarks: results.scores, ..RunData::default() });
+    }
+    let mut run = if path.join(pipeline::SUMMARY).is_file() { pipeline::read(path)? } else { training(path)? };
+    let found = |name: &str| [path.join(name), path.join("eval").join(name)].into_iter().find(|path| path.exists());
+    run.alpaca = found(ALPACA).map(|path| alpaca(&path, &name)).transpose()?;
+    if let Some(outputs) = found(OUTPUTS) {
+        run.outputs = read_outputs(&outputs, &mut run.notices)?;
+    }
+    run.benchmarks = beside(path, &mut run.notices)?;
+    Ok(RunData { name, path: path.to_owned(), ..run })
+}
+
+fn training(folder: &Path) -> Result<RunData> {
     let curves = read_curves(&folder.join("metrics.jsonl"))?;
     let config = folder.join("config.toml");
     let settings = if config.exists() { settings(&config)? } else { BTreeMap::new() };
-    let absolute = std::path::absolute(folder).at(folder, "find")?;
-    let name = absolute.file_name().unwrap_or(absolute.as_os_str()).to_string_lossy().into_owned();
-    let found = |name: &str| [folder.join(name), folder.join("eval").join(name)].into_iter().find(|path| path.exists());
-    let alpaca = found(ALPACA).map(|path| alpaca(&path, &name)).transpose()?;
-    let mut notices = Vec::new();
-    let outputs = found(OUTPUTS).map_or(Ok(Vec::new()), |path| read_outputs(&path, &mut notices))?;
-    Ok(RunData { name, path: folder.to_owned(), settings, curves, alpaca, outputs, notices })
+    Ok(RunData { curves, settings, ..RunData::default() })
 }
 
-fn settings(path: &Path) -> Result<BTreeMap<String, String>> {
+/// Settings of a TOML file by key.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Malformed`].
+pub(crate) fn settings(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = simplemix_files::read_to_string(path).at(path, "read")?;
     let table: toml::Table =
         text.parse().map_err(|e: toml::de::Error| Error::malformed(path, e.to_string().trim_end()))?;

@@ -5,8 +5,15 @@ use std::collections::BTreeMap;
 
 use crate::outputs::ModelOutput;
 
-/// A prompt, with the name of each model and its response.
-pub(crate) type Responses<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+/// A prompt, with the response of each model.
+pub(crate) type Responses<'a> = (&'a str, Vec<Named<'a>>);
+
+/// A response, with the name of its model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Named<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) output: &'a ModelOutput,
+}
 
 /// At most `most` prompts, those with responses of the most models first. The first response of a model to a prompt
 /// counts.
@@ -19,8 +26,8 @@ pub(crate) fn side_by_side(outputs: &[(String, Vec<ModelOutput>)], most: usize) 
                 prompts.push((&output.instruction, Vec::new()));
                 prompts.len() - 1
             });
-            if !prompts[place].1.iter().any(|(known, _)| known == name) {
-                prompts[place].1.push((name, &output.output));
+            if !prompts[place].1.iter().any(|known| known.name == name) {
+                prompts[place].1.push(Named { name, output });
             }
         }
     }
@@ -39,14 +46,17 @@ mod tests {
         let output = |instruction: &str, output: &str| ModelOutput {
             instruction: instruction.into(),
             output: output.into(),
-            generator: String::new(),
-            dataset: None,
+            ..ModelOutput::default()
         };
         let all = [
             ("a".to_owned(), vec![output("1", "x"), output("2", "y"), output("2", "again")]),
             ("b".to_owned(), vec![output("2", "z"), output("3", "w")]),
         ];
         let found = side_by_side(&all, 2);
-        assert_eq!(found, [("2", vec![("a", "y"), ("b", "z")]), ("1", vec![("a", "x")])]);
+        let plain: Vec<(&str, Vec<(&str, &str)>)> = found
+            .iter()
+            .map(|(prompt, of)| (*prompt, of.iter().map(|n| (n.name, n.output.output.as_str())).collect()))
+            .collect();
+        assert_eq!(plain, [("2", vec![("a", "y"), ("b", "z")]), ("1", vec![("a", "x")])]);
     }
 }

@@ -5,10 +5,12 @@ use std::fmt::Write;
 use crate::markdown;
 use crate::report::Report;
 use crate::report::arms::Arm;
+use crate::html::number as number_in_words;
+use crate::report::differences::differences;
 use crate::report::figures::{Figure, shown};
 use crate::report::page::{all_outputs, summary};
 use crate::report::plots::ReportPlot;
-use crate::report::side_by_side::side_by_side;
+use crate::report::side_by_side::{Named, side_by_side};
 
 pub(crate) fn markdown(report: &Report, plots: &[ReportPlot], figures: &[Figure]) -> String {
     let mut text = format!("# {}\n\n{}\n\n| arm | runs |", markdown::text(&report.title), summary(report, plots));
@@ -23,13 +25,28 @@ pub(crate) fn markdown(report: &Report, plots: &[ReportPlot], figures: &[Figure]
         }
         text.push('\n');
     }
+    if let Some(comparison) = differences(&report.runs, &report.arms, report.baseline, figures) {
+        let _ = write!(text, "\n## {}\n\n| figure |", markdown::text(&comparison.title()));
+        for arm in &comparison.arms {
+            let _ = write!(text, " {} |", markdown::code(arm));
+        }
+        let _ = writeln!(text, "\n| --- |{}", " ---: |".repeat(comparison.arms.len()));
+        for (figure, values) in &comparison.rows {
+            let _ = write!(text, "| {} |", markdown::text(figure));
+            for value in values {
+                let _ = write!(text, " {} |", value.map_or("-".to_owned(), |value| value.to_string()));
+            }
+            text.push('\n');
+        }
+    }
     for plot in plots {
         let _ = write!(text, "\n![{}](plots/{}.svg)\n", markdown::text(&plot.label), plot.name);
     }
     for (prompt, responses) in side_by_side(&all_outputs(report), report.samples) {
         let _ = write!(text, "\n## Responses to\n\n{}", markdown::block("text", prompt));
-        for (name, output) in responses {
-            let _ = write!(text, "\n{}\n\n{}", markdown::code(name), markdown::block("text", output));
+        for Named { name, output } in responses {
+            let score = output.score.map_or(String::new(), |score| format!(", score {}", number_in_words(score)));
+            let _ = write!(text, "\n{}{score}\n\n{}", markdown::code(name), markdown::block("text", &output.output));
         }
     }
     text
@@ -55,7 +72,7 @@ pub(crate) fn runs_csv(report: &Report, figures: &[Figure]) -> String {
     for arm in &report.arms {
         for run in &arm.runs {
             let data = &report.runs[*run];
-            let seed = data.settings.get("seed").map_or("", String::as_str);
+            let seed = data.seed().unwrap_or_default();
             let values = figures.iter().map(|figure| figure.of_runs[*run].map(number).unwrap_or_default());
             rows.push([&data.name, &arm.name, seed].into_iter().map(field).chain(values).collect());
         }
@@ -105,12 +122,11 @@ mod tests {
         let output = crate::ModelOutput {
             instruction: format!("{evil}\n```\n<b>"),
             output: "![x](http://y)\n> q".to_owned(),
-            generator: String::new(),
-            dataset: None,
+            ..crate::ModelOutput::default()
         };
         let arms = vec![Arm { name: evil.to_owned(), runs: Vec::new() }];
         let outputs = vec![(evil.to_owned(), vec![output])];
-        let report = Report { title: evil.to_owned(), runs: Vec::new(), arms, outputs, samples: 1 };
+        let report = Report { title: evil.to_owned(), runs: Vec::new(), arms, outputs, samples: 1, baseline: 0 };
         let text = markdown(&report, &[], &[]);
         let name = "`<img src=x onerror=alert(1)>\\|[a](http://b) # c`";
         assert!(text.contains(&format!("| {name} | 0 |\n")), "{text}");

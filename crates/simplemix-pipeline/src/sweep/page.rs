@@ -1,9 +1,8 @@
 //! Report of a sweep as a page: the best values, curves over each number that varies, and every run.
 
-use std::fmt::Write;
 use std::path::Path;
 
-use simplemix_eval::html::{escape, figure, number, page};
+use simplemix_eval::html::{Cells, Section, Table, Tile, document, escape, figure, notices, number, tiles};
 use simplemix_eval::plot::{Band, Panel, Series, banded_svg};
 
 use super::axis::Axis;
@@ -19,37 +18,36 @@ const MOST_CURVES: usize = 8;
 /// The page as HTML. `settings` is the text of the settings that it shows.
 pub(super) fn html(output: &Path, axes: &[Axis], report: &SweepReport, settings: &str) -> Result<String> {
     let name = output.file_name().map_or_else(|| output.display().to_string(), |name| name.to_string_lossy().into());
-    let mut body = format!("<h1>{}</h1>\n", escape(&name));
-    body.push_str(&head(report));
-    body.push_str(&curves(axes, report)?);
-    body.push_str(&configurations(report));
-    body.push_str(&runs(report));
-    let _ = writeln!(body, "<h2>Settings</h2>\n<pre tabindex=\"0\">{}</pre>", escape(settings));
-    Ok(page(&format!("{name}: sweep"), &body))
+    let settings = format!(
+        "<details><summary>Every setting</summary>\n<pre tabindex=\"0\">{}</pre></details>\n",
+        escape(settings)
+    );
+    let sections = [
+        Section::new("curves", "Curves", curves(axes, report)?),
+        Section::new("values", "Values, the best first", configurations(report)),
+        Section::new("runs", "Runs", runs(report)),
+        Section::new("settings", "Settings", settings),
+    ];
+    Ok(document(&format!("{name}: sweep"), &head(report), &sections))
 }
 
 fn head(report: &SweepReport) -> String {
-    let mut text = String::new();
+    let mut large = Vec::new();
+    let mut said: Vec<String> = report.warning.iter().cloned().collect();
     if let Some(best) = report.configurations.first() {
-        let (best_by, words, mean) = (escape(&report.best_by), escape(&words(&best.values)), number(best.mean));
-        let _ = writeln!(text, "<p>Best by <code>{best_by}</code>: {words}, {mean}{}.</p>", interval(best));
+        let label = format!("Best by {}", report.best_by);
+        large.push(Tile::new(&label, words(&best.values), format!("{}{}", number(best.mean), interval(best))));
         let others = report.configurations.len();
         if others > 1 {
-            let _ = writeln!(text, "<p>As the best of {others}, it is likely to be less good on other data.</p>");
+            said.push(format!("As the best of {others}, it is likely to be less good on other data"));
         }
     }
-    if let Some(warning) = &report.warning {
-        let _ = writeln!(text, "<p><strong>Note:</strong> {}.</p>", escape(warning));
-    }
-    let (done, all) = (report.done(), report.runs.len());
-    let _ = writeln!(
-        text,
-        "<p>{done} of {all} runs done, {} failed; {:.1} minutes, {:.2} GB.</p>",
-        report.failed().count(),
-        report.seconds / 60.0,
-        report.disk_bytes as f64 / 1e9
-    );
-    text
+    let failed = report.failed().count();
+    let failed = if failed > 0 { format!("{failed} failed") } else { String::new() };
+    large.push(Tile::new("Runs done", format!("{} of {}", report.done(), report.runs.len()), failed));
+    large.push(Tile::new("Time", format!("{:.1} min", report.seconds / 60.0), ""));
+    large.push(Tile::new("Disk", format!("{:.2} GB", report.disk_bytes as f64 / 1e9), ""));
+    tiles(&large) + &notices("Findings", &said)
 }
 
 fn interval(found: &Configuration) -> String {
@@ -75,7 +73,7 @@ fn curves(axes: &[Axis], report: &SweepReport) -> Result<String> {
     }
     match text.is_empty() {
         true => Ok(text),
-        false => Ok(format!("<h2>Curves</h2>\n<div class=\"figures\">\n{text}</div>\n")),
+        false => Ok(format!("<div class=\"figures\">\n{text}</div>\n")),
     }
 }
 
@@ -118,31 +116,50 @@ fn configurations(report: &SweepReport) -> String {
     if report.configurations.is_empty() {
         return String::new();
     }
-    let metric = escape(&report.best_by);
-    let rows = report.configurations.iter().map(|found| {
+    let mut table = Table::new("Values, the best first", &[
+        ("Values", Cells::Text),
+        ("Runs", Cells::Numbers),
+        (&report.best_by, Cells::Numbers),
+        ("95 % interval", Cells::Numbers),
+        ("over", Cells::Numbers),
+    ]);
+    for found in &report.configurations {
         let bounds = found.interval_95.map_or(String::new(), |bounds| bounds.map(number).join(" to "));
         let over = match found.interval_over {
             Some(Over::Seeds) => "seeds",
             Some(Over::Prompts) => "prompts",
             None => "",
         };
-        vec![escape(&words(&found.values)), found.runs.len().to_string(), number(found.mean), bounds, over.to_owned()]
-    });
-    let headings = ["Values", "Runs", metric.as_str(), "95 % interval", "over"];
-    format!("<h2>Values, the best first</h2>\n{}", table(&headings, rows))
+        let (values, runs) = (escape(&words(&found.values)), found.runs.len().to_string());
+        table.row([values, runs, number(found.mean), bounds, over.to_owned()]);
+    }
+    table.html()
 }
 
 fn runs(report: &SweepReport) -> String {
-    let rows = report.runs.iter().map(|run| {
+    let mut table = Table::new("Runs", &[
+        ("Run", Cells::Text),
+        ("State", Cells::Text),
+        ("Value", Cells::Numbers),
+        ("Seconds", Cells::Numbers),
+        ("Model", Cells::Numbers),
+    ]);
+    for run in &report.runs {
         let name = match &run.state {
             RunState::Done { .. } => format!("<a href=\"runs/{0}/report.html\">{0}</a>", escape(&run.name)),
             _ => escape(&run.name),
         };
         let seconds = run.seconds.map_or(String::new(), |seconds| format!("{seconds:.1}"));
         let model = if run.model.is_some() { "kept" } else { "" };
-        vec![name, escape(&outcome(run)), run.value.map_or(String::new(), number), seconds, model.to_owned()]
-    });
-    format!("<h2>Runs</h2>\n{}", table(&["Run", "State", "Value", "Seconds", "Model"], rows))
+        table.row([
+            name,
+            escape(&outcome(run)),
+            run.value.map_or(String::new(), number),
+            seconds,
+            model.to_owned(),
+        ]);
+    }
+    table.html()
 }
 
 /// Outcome of a run in words.
@@ -153,24 +170,4 @@ pub(super) fn outcome(run: &RunReport) -> String {
         RunState::LeftOut { reason } => format!("left out: {reason}"),
         RunState::ToDo => "to do".to_owned(),
     }
-}
-
-/// A table of cells that are HTML; the first of a row is its heading, the second is text.
-fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut text = String::from("<div class=\"scroll\"><table><thead><tr>");
-    for heading in headings {
-        let _ = write!(text, "<th scope=\"col\">{heading}</th>");
-    }
-    text.push_str("</tr></thead><tbody>\n");
-    for row in rows {
-        for (at, cell) in row.iter().enumerate() {
-            let _ = match at {
-                0 => write!(text, "<tr><th scope=\"row\">{cell}</th>"),
-                1 => write!(text, "<td class=\"text\">{cell}</td>"),
-                _ => write!(text, "<td>{cell}</td>"),
-            };
-        }
-        text.push_str("</tr>\n");
-    }
-    text + "</tbody></table></div>\n"
 }

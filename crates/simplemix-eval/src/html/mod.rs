@@ -1,6 +1,19 @@
 //! HTML pages that need no network and no scripts, and follow the light or dark colours of the reader's system.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | make a page | [`document`] of [`Section`]s, or [`page`] |
+//! | show a table without empty columns | [`Table`] |
+//! | show a few large figures | [`tiles`] |
+//! | show what the reader should know first | [`notices`] |
+//! | show responses to a prompt side by side | [`exchange`] |
+//! | show a plot | [`figure`] |
+
+mod parts;
 
 use std::fmt::Write;
+
+pub use parts::{Cells, Response, Section, Table, Tile, document, exchange, first_line, list, notices, tiles};
 
 use crate::plain::clean_markup;
 
@@ -25,32 +38,51 @@ const FRAME: &str = r##"<!doctype html>
 <title>{title}</title>
 <style>
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText; }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; }
+body { max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; overflow-wrap: anywhere; }
+h1 { margin-bottom: .5rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #8886; padding-bottom: .25rem; }
+.lead { font-size: 1.125rem; max-width: 60rem; }
 .skip { position: absolute; left: -100rem; }
 .skip:focus { position: static; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; padding: 0; list-style: none; }
 a { color: LinkText; }
+code { overflow-wrap: anywhere; }
 :focus-visible { outline: 3px solid #0072b2; outline-offset: 2px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1.5rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(11rem, 100%), 1fr)); gap: .75rem; margin: 1.25rem 0; padding: 0; list-style: none; }
+.tiles li { border: 1px solid #8886; border-radius: 8px; padding: .6rem .9rem; }
+.tiles span { display: block; font-size: .875rem; }
+.tiles strong { display: block; font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.notices { border-left: 4px solid #b07a00; padding: .1rem 1rem; margin: 1rem 0; background: #b07a0014; overflow-wrap: anywhere; }
+.notices h2 { font-size: 1.125rem; border: 0; margin: .5rem 0; }
+.notices ul { margin: .5rem 0; padding-left: 1.25rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.5rem; }
 figure { margin: 0; min-width: 0; }
 figure svg { max-width: 100%; height: auto; display: block; }
 figcaption { font-size: .875rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { padding: .25rem 1.25rem .25rem 0; text-align: left; font-weight: normal; border-bottom: 1px solid #8884; vertical-align: top; }
-thead th { font-weight: bold; }
-tbody th { min-width: 12rem; }
+thead th { font-weight: bold; vertical-align: bottom; }
+thead th.number { text-align: right; }
+tbody th { min-width: min(10rem, 30vw); overflow-wrap: anywhere; }
 td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.text { text-align: left; white-space: normal; }
+td.text { text-align: left; white-space: normal; min-width: min(16rem, 60vw); }
 pre { overflow-x: auto; }
-.responses { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; margin-block: 1rem; }
-.responses section { border: 1px solid #8886; border-radius: 6px; padding: .25rem .75rem; overflow-wrap: anywhere; }
-.responses h3 { margin: .25rem 0; }
-.responses p, .prompt { white-space: pre-wrap; margin: .25rem 0; }
-summary { cursor: pointer; padding-block: .25rem; }
-@media print { nav, .skip { display: none; } }
+.responses { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem; margin-block: 1rem; }
+.responses > div { border: 1px solid #8886; border-radius: 6px; padding: .25rem .75rem; overflow-wrap: anywhere; }
+.responses h3 { margin: .25rem 0; font-size: 1rem; }
+.responses h3 span { font-weight: normal; }
+.responses p, .prompt { white-space: pre-wrap; overflow-wrap: anywhere; margin: .25rem 0; }
+summary { cursor: pointer; padding-block: .25rem; overflow-wrap: anywhere; }
+@media print {
+  nav, .skip { display: none; }
+  body { max-width: none; margin: 0; }
+  details::details-content { content-visibility: visible; height: auto; }
+  .scroll, pre { overflow: visible; }
+  pre { white-space: pre-wrap; }
+  figure, .tiles li, .responses > div, tr { break-inside: avoid; }
+}
 </style>
 </head>
 <body>
