@@ -67,7 +67,7 @@ thead th { font-weight: bold; vertical-align: bottom; }
 thead th.number { text-align: right; }
 tbody th { min-width: min(10rem, 30vw); overflow-wrap: anywhere; }
 td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.text { text-align: left; white-space: normal; min-width: min(16rem, 60vw); }
+td.text { text-align: left; white-space: normal; min-width: min(9rem, 40vw); }
 pre { overflow-x: auto; }
 .responses { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem; margin-block: 1rem; }
 .responses > div { border: 1px solid #8886; border-radius: 6px; padding: .25rem .75rem; overflow-wrap: anywhere; }
