@@ -158,8 +158,14 @@ fn a_changed_setting_does_again_only_what_follows_from_it() {
     assert!(evaluation[1]["p_value"].is_number());
     let page = std::fs::read_to_string(dir.path("first/report.html")).unwrap();
     assert!(page.contains("grade-after") && page.contains("learning_rate = 0.001"));
-    let parts =
-        ["Findings", "the mean score went from", "Response of before", "Response of after", "Response of rejected", "Trained on"];
+    let parts = [
+        "Findings",
+        "the mean score went from",
+        "Response of before",
+        "Response of after",
+        "Response of rejected",
+        "Trained on",
+    ];
     for part in parts {
         assert!(page.contains(part), "{part}");
     }

@@ -190,7 +190,8 @@ fn tiles(curves: &Curves, train: &PairSet) -> Vec<Tile> {
 
 /// Sources with their shares, and pairs that were left out.
 fn data(train: &PairSet) -> String {
-    let mut table = Table::new("Sources", &[("Source", Cells::Text), ("Pairs", Cells::Numbers), ("Share", Cells::Numbers)]);
+    let mut table =
+        Table::new("Sources", &[("Source", Cells::Text), ("Pairs", Cells::Numbers), ("Share", Cells::Numbers)]);
     for (source, pairs, share) in train.shares() {
         table.row([escape(source), pairs.to_string(), number(share)]);
     }
@@ -199,7 +200,17 @@ fn data(train: &PairSet) -> String {
 
 /// Beginnings of the metrics that the first table shows.
 const MAIN: [&str; 11] = [
-    "loss", "rewards/", "accuracy", "margin", "logps/", "lengths/", "kl", "entropy", "mean_token_accuracy", "age/", "share",
+    "loss",
+    "rewards/",
+    "accuracy",
+    "margin",
+    "logps/",
+    "lengths/",
+    "kl",
+    "entropy",
+    "mean_token_accuracy",
+    "age/",
+    "share",
 ];
 
 /// Tables of the metrics at the end of the run, a row for each metric and a column for each source and task: the main ones, and the
@@ -246,7 +257,8 @@ fn at_the_end(curves: &Curves) -> (String, String) {
 fn settings(config: &TrainConfig) -> Result<String> {
     let all = config.to_toml()?;
     let (own, usual) = (flat(&all), flat(&TrainConfig::default().to_toml()?));
-    let mut table = Table::new("Settings", &[("setting", Cells::Text), ("value", Cells::Text), ("default", Cells::Text)]);
+    let mut table =
+        Table::new("Settings", &[("setting", Cells::Text), ("value", Cells::Text), ("default", Cells::Text)]);
     for (key, value) in own.iter().filter(|(key, value)| usual.get(*key) != Some(*value)) {
         table.row([escape(key), escape(value), usual.get(key).map_or(String::new(), |value| escape(value))]);
     }

@@ -25,7 +25,8 @@ impl Metrics {
     /// Reads the lines that were added to the file since the last call. A file that became shorter, as that of a run which was
     /// resumed from a checkpoint does, or another file is read anew.
     pub(super) fn read(&mut self, path: &Path) -> Result {
-        let mut file = File::open(path).map_err(|error| Failure::input(format!("{}: cannot open: {error}", path.display())))?;
+        let mut file =
+            File::open(path).map_err(|error| Failure::input(format!("{}: cannot open: {error}", path.display())))?;
         let length = file.metadata().input()?.len();
         if self.path != path || length < self.read {
             *self = Self { path: path.to_owned(), ..Self::default() };

@@ -93,14 +93,17 @@ const METRICS: &str = "metrics.jsonl";
 /// Folder of a pipeline's stages, which its settings may name.
 fn stages_folder(path: &Path) -> PathBuf {
     let settings = std::fs::read_to_string(path.join("pipeline.toml")).unwrap_or_default();
-    let named = settings.parse::<toml::Table>().ok().and_then(|table| Some(PathBuf::from(table.get("stages")?.as_str()?)));
+    let named =
+        settings.parse::<toml::Table>().ok().and_then(|table| Some(PathBuf::from(table.get("stages")?.as_str()?)));
     named.unwrap_or_else(|| path.join("stages"))
 }
 
 /// The training that a process works on, or else the one whose metrics changed last.
 fn latest_training(stages: &[Stage]) -> Option<PathBuf> {
-    let runs = stages.iter().map(|stage| (stage, stage.folder.join("run"))).filter(|(_, run)| run.join(METRICS).is_file());
-    runs.max_by_key(|(stage, run)| (stage.state == StageState::Running, changed(&run.join(METRICS)))).map(|(_, run)| run)
+    let runs =
+        stages.iter().map(|stage| (stage, stage.folder.join("run"))).filter(|(_, run)| run.join(METRICS).is_file());
+    runs.max_by_key(|(stage, run)| (stage.state == StageState::Running, changed(&run.join(METRICS))))
+        .map(|(_, run)| run)
 }
 
 impl Training {

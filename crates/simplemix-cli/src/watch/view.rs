@@ -45,7 +45,8 @@ pub(super) fn lines(state: &State<'_>, metrics: &[String], columns: usize) -> Ve
 
 /// The state in one line.
 pub(super) fn line(state: &State<'_>) -> String {
-    let running = state.stages.iter().filter(|stage| stage.state == StageState::Running).map(|stage| stage.name.as_str());
+    let running =
+        state.stages.iter().filter(|stage| stage.state == StageState::Running).map(|stage| stage.name.as_str());
     let running: Vec<&str> = running.collect();
     let mut parts = Vec::new();
     if !state.stages.is_empty() {
@@ -60,7 +61,12 @@ pub(super) fn line(state: &State<'_>) -> String {
         for name in ["loss", "rewards/margins", "rewards/accuracies"] {
             parts.extend(training.metrics.recent(name, 10).map(|value| format!("{name} {}", number(value))));
         }
-        parts.extend(training.seconds_left().filter(|_| !training.is_finished).map(|left| format!("about {} left", duration(left))));
+        parts.extend(
+            training
+                .seconds_left()
+                .filter(|_| !training.is_finished)
+                .map(|left| format!("about {} left", duration(left))),
+        );
     }
     clean_line(&format!("{}: {}", state.path.display(), parts.join(", "))).into_owned()
 }
@@ -197,7 +203,10 @@ mod tests {
 
     #[test]
     fn times_and_long_lines_are_short() {
-        assert_eq!((duration(59.9), duration(61.0), duration(7260.0)), ("59 s".into(), "1 min 1 s".into(), "2 h 1 min".into()));
+        assert_eq!(
+            (duration(59.9), duration(61.0), duration(7260.0)),
+            ("59 s".into(), "1 min 1 s".into(), "2 h 1 min".into())
+        );
         assert_eq!((cut("abcdef", 4), cut("äöü", 3)), ("abc…".into(), "äöü".into()));
     }
 }

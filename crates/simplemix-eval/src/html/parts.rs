@@ -194,11 +194,8 @@ pub struct Response<'a> {
 pub fn exchange(prompt: &str, responses: &[Response<'_>], is_open: bool) -> String {
     let open = if is_open { " open" } else { "" };
     let mut html = format!("<details{open}><summary>{}</summary>\n", escape(&first_line(prompt)));
-    let _ = writeln!(
-        html,
-        "<p class=\"prompt\"><strong>Prompt</strong> {}</p>\n<div class=\"responses\">",
-        escape(prompt)
-    );
+    let _ =
+        writeln!(html, "<p class=\"prompt\"><strong>Prompt</strong> {}</p>\n<div class=\"responses\">", escape(prompt));
     for Response { name, note, text } in responses {
         let name = escape(name);
         let note = if note.is_empty() { String::new() } else { format!(" <span>{}</span>", escape(note)) };
@@ -257,7 +254,10 @@ mod tests {
             exchange(evil, &[response], true),
         ];
         for html in parts {
-            assert!(html.contains("&lt;img") && !html.contains("<img") && !html.contains("onerror=alert(1)>"), "{html}");
+            assert!(
+                html.contains("&lt;img") && !html.contains("<img") && !html.contains("onerror=alert(1)>"),
+                "{html}"
+            );
         }
     }
 

@@ -44,8 +44,7 @@ pub fn group(runs: &[RunData], named: &BTreeMap<usize, String>) -> Vec<Arm> {
         }
     }
     let names = names(runs, &arms);
-    let mut found: Vec<Arm> =
-        arms.into_iter().zip(names).map(|((_, runs), name)| Arm { name, runs }).collect();
+    let mut found: Vec<Arm> = arms.into_iter().zip(names).map(|((_, runs), name)| Arm { name, runs }).collect();
     distinguish(&mut found);
     found
 }
@@ -81,8 +80,20 @@ fn names(runs: &[RunData], arms: &[(Key<'_>, Vec<usize>)]) -> Vec<String> {
 
 /// Settings that a reader looks for first, the most telling one first.
 const LOOKED_FOR: [&str; 14] = [
-    "preset", "mix.on", "train", "mix", "off_policy", "size", "model", "objective", "loss.name", "loss.beta",
-    "learning_rate", "rank", "batch_size", "epochs",
+    "preset",
+    "mix.on",
+    "train",
+    "mix",
+    "off_policy",
+    "size",
+    "model",
+    "objective",
+    "loss.name",
+    "loss.beta",
+    "learning_rate",
+    "rank",
+    "batch_size",
+    "epochs",
 ];
 
 /// The fewest keys whose values tell all arms apart, found greedily: the key that leaves the fewest pairs of arms alike comes first,
@@ -92,7 +103,8 @@ fn telling<'a>(settings: &[&Settings<'a>]) -> Vec<&'a str> {
     let differ = |key: &&str| settings.iter().any(|s| s.get(key) != settings[0].get(key));
     let mut left: Vec<&'a str> = keys.into_iter().filter(differ).collect();
     let alike = |chosen: &[&str]| -> usize {
-        let values = |s: &Settings<'a>| -> Vec<Option<&'a str>> { chosen.iter().map(|key| s.get(key).copied()).collect() };
+        let values =
+            |s: &Settings<'a>| -> Vec<Option<&'a str>> { chosen.iter().map(|key| s.get(key).copied()).collect() };
         let all: Vec<_> = settings.iter().map(|s| values(s)).collect();
         all.iter().enumerate().map(|(i, own)| all[..i].iter().filter(|other| *other == own).count()).sum()
     };
@@ -130,7 +142,9 @@ fn described(settings: &Settings<'_>, telling: &[&str]) -> String {
 /// A value as a legend shows it: of paths the last part without extension, of lists the elements; cut after 32 characters.
 fn short(value: &str) -> String {
     let elements = format!("list = {value}").parse::<toml::Table>().ok().and_then(|table| match table.get("list") {
-        Some(toml::Value::Array(list)) => list.iter().map(|element| element.as_str().map(stem)).collect::<Option<Vec<_>>>(),
+        Some(toml::Value::Array(list)) => {
+            list.iter().map(|element| element.as_str().map(stem)).collect::<Option<Vec<_>>>()
+        }
         _ => None,
     });
     let text = elements.map_or_else(|| stem(value), |list| list.join("+"));
@@ -219,7 +233,10 @@ mod tests {
         let runs = [of("0", "1e-6", "[\"a/x.parquet\"]"), of("0.5", "2e-6", "[]"), of("1", "3e-6", "[]")];
         assert_eq!(names(&runs), ["on 0", "on 0.5", "on 1"]);
         let runs = [of("0", "1e-6", "[]"), of("0.5", "1e-6", "[]"), of("0.5", "2e-6", "[]")];
-        assert_eq!(names(&runs), ["on 0, learning rate 1e-6", "on 0.5, learning rate 1e-6", "on 0.5, learning rate 2e-6"]);
+        assert_eq!(
+            names(&runs),
+            ["on 0, learning rate 1e-6", "on 0.5, learning rate 1e-6", "on 0.5, learning rate 2e-6"]
+        );
     }
 
     #[test]
@@ -233,7 +250,10 @@ mod tests {
     #[test]
     fn folders_name_arms_whose_settings_are_long() {
         let long = |name: &str, end: &str, seed: &str| {
-            run(name, &[("template", &format!("{}{end}", "x".repeat(31))), ("prompt_of", &"y".repeat(20)), ("seed", seed)])
+            run(
+                name,
+                &[("template", &format!("{}{end}", "x".repeat(31))), ("prompt_of", &"y".repeat(20)), ("seed", seed)],
+            )
         };
         let runs = [long("half-seed-1", "a", "1"), long("half-seed-2", "a", "2"), long("off", "b", "1")];
         assert_eq!(names(&runs), ["half", "off"]);

@@ -51,12 +51,7 @@ impl Differences {
 
 /// Differences of all arms from that number `baseline`; none for a single arm. Runs of equal seeds are paired, if there are at least two
 /// of them in both arms; other runs are taken as independent.
-pub(crate) fn differences(
-    runs: &[RunData],
-    arms: &[Arm],
-    baseline: usize,
-    figures: &[Figure],
-) -> Option<Differences> {
+pub(crate) fn differences(runs: &[RunData], arms: &[Arm], baseline: usize, figures: &[Figure]) -> Option<Differences> {
     let base = arms.get(baseline)?;
     let others: Vec<&Arm> = arms.iter().enumerate().filter(|(at, _)| *at != baseline).map(|(_, arm)| arm).collect();
     let of = |figure: &Figure| others.iter().map(|arm| difference(runs, base, arm, figure)).collect::<Vec<_>>();

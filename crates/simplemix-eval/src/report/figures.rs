@@ -66,7 +66,12 @@ fn held_out(runs: &[RunData], arms: &[Arm]) -> Vec<Figure> {
         };
         figures.push(figure(&name, &title, runs.iter().map(|run| Some(of(run, task)?.after)).collect(), arms));
     }
-    figures.push(figure("tokens", "tokens of a response", runs.iter().map(|run| of(run, None)?.tokens).collect(), arms));
+    figures.push(figure(
+        "tokens",
+        "tokens of a response",
+        runs.iter().map(|run| of(run, None)?.tokens).collect(),
+        arms,
+    ));
     figures.push(figure("divergence", "KL, nats", runs.iter().map(|run| of(run, None)?.kl).collect(), arms));
     figures
 }

@@ -72,7 +72,8 @@ pub fn read_benchmarks(path: &Path) -> Result<Benchmarks> {
 const ERROR: &str = "_stderr";
 
 fn scores(task: &str, metrics: &Map<String, Value>) -> Vec<BenchmarkScore> {
-    let split = |name: &str| name.split_once(',').map_or((name.to_owned(), None), |(m, f)| (m.to_owned(), Some(f.to_owned())));
+    let split =
+        |name: &str| name.split_once(',').map_or((name.to_owned(), None), |(m, f)| (m.to_owned(), Some(f.to_owned())));
     let error_of = |metric: &str, filter: Option<&str>| {
         let name = filter.map_or_else(|| format!("{metric}{ERROR}"), |filter| format!("{metric}{ERROR},{filter}"));
         metrics.get(&name).and_then(Value::as_f64).filter(|error| error.is_finite())
@@ -170,7 +171,10 @@ mod tests {
         ];
         assert_eq!(sorted(shown(&found)), expected);
         let found = read(LIGHTEVAL).unwrap();
-        assert_eq!((found.model.as_deref(), shown(&found)), (Some("org/m"), vec!["gsm8k|5 extractive_match 0.4 Some(0.02)".to_owned()]));
+        assert_eq!(
+            (found.model.as_deref(), shown(&found)),
+            (Some("org/m"), vec!["gsm8k|5 extractive_match 0.4 Some(0.02)".to_owned()])
+        );
     }
 
     fn sorted(mut lines: Vec<String>) -> Vec<String> {

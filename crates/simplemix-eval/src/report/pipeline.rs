@@ -106,7 +106,9 @@ fn responses(path: &Path) -> Result<Vec<ModelOutput>> {
     let mut outputs = Vec::new();
     for row in RowReader::open(path)? {
         let row = row?;
-        let (Some(prompt), Some(response)) = (row.get("prompt").and_then(plain), row["response"].as_str()) else { continue };
+        let (Some(prompt), Some(response)) = (row.get("prompt").and_then(plain), row["response"].as_str()) else {
+            continue;
+        };
         outputs.push(ModelOutput {
             instruction: prompt,
             output: response.to_owned(),

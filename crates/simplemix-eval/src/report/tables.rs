@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
+use crate::html::number as number_in_words;
 use crate::markdown;
 use crate::report::Report;
 use crate::report::arms::Arm;
-use crate::html::number as number_in_words;
 use crate::report::differences::differences;
 use crate::report::figures::{Figure, shown};
 use crate::report::page::{all_outputs, summary};

@@ -46,8 +46,15 @@ pub(super) fn html(output: &Path, plan: &Plan) -> Result<String> {
     }
     let mut html = format!("<div class=\"figures\">\n{figures}</div>\n");
     for (round, run) in runs.iter().enumerate() {
-        let name = if runs.len() > 1 { format!("Report of the training of round {}", round + 1) } else { "Report of the training".to_owned() };
-        html.push_str(&format!("<p><a href=\"{}\">{name}</a></p>\n", escape(&super::stages::address(&run.join("report.html"), output))));
+        let name = if runs.len() > 1 {
+            format!("Report of the training of round {}", round + 1)
+        } else {
+            "Report of the training".to_owned()
+        };
+        html.push_str(&format!(
+            "<p><a href=\"{}\">{name}</a></p>\n",
+            escape(&super::stages::address(&run.join("report.html"), output))
+        ));
     }
     Ok(html)
 }
@@ -59,7 +66,9 @@ fn series(curves: &Curves, metrics: &[&str]) -> Vec<Series> {
             let label = match name.strip_prefix(metric) {
                 Some("") => name.as_str(),
                 // `rewards/margins@` is not for the tasks.
-                Some(rest) if metric.ends_with(['@', ':']) && (metric.ends_with(':') || !rest.starts_with("task:")) => rest,
+                Some(rest) if metric.ends_with(['@', ':']) && (metric.ends_with(':') || !rest.starts_with("task:")) => {
+                    rest
+                }
                 _ => continue,
             };
             series.push(Series { name: label.to_owned(), points: points.clone() });

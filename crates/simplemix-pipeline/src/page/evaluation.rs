@@ -59,8 +59,10 @@ fn bars(lines: &[Evaluation]) -> Result<String> {
     if bars.is_empty() {
         return Ok(String::new());
     }
-    let said: Vec<String> = bars.iter().map(|bar| format!("{}, {}: {}", bar.group, bar.series, number(bar.value))).collect();
+    let said: Vec<String> =
+        bars.iter().map(|bar| format!("{}, {}: {}", bar.group, bar.series, number(bar.value))).collect();
     let label = format!("Mean score on held-out prompts: {}", said.join("; "));
-    let panel = BarPanel { title: "Mean score on held-out prompts".to_owned(), x: "score".to_owned(), bars, mark: None };
+    let panel =
+        BarPanel { title: "Mean score on held-out prompts".to_owned(), x: "score".to_owned(), bars, mark: None };
     Ok(format!("<div class=\"figures\">\n{}</div>\n", figure(&bars_svg(&panel)?, &label, "")))
 }

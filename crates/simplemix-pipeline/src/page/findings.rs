@@ -62,7 +62,11 @@ fn cut(summary: &Summary) -> Option<String> {
 fn scores(lines: &[Evaluation]) -> Vec<String> {
     let Some(last) = lines.last() else { return Vec::new() };
     let after = lines.iter().filter(|line| line.when == last.when);
-    after.filter_map(|after| against(lines.iter().find(|line| line.when != after.when && line.task == after.task)?, after)).collect()
+    after
+        .filter_map(|after| {
+            against(lines.iter().find(|line| line.when != after.when && line.task == after.task)?, after)
+        })
+        .collect()
 }
 
 fn against(before: &Evaluation, after: &Evaluation) -> Option<String> {

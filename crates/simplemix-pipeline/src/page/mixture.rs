@@ -18,14 +18,17 @@ pub(super) fn html(plan: &Plan, summary: &Summary) -> Result<String> {
         Some(run) => read_curves(&run.join("metrics.jsonl"))?,
         None => Curves::new(),
     };
-    let mut table = Table::new("Mixture", &[
-        ("Source", Cells::Text),
-        ("Asked", Cells::Numbers),
-        ("Mixed", Cells::Numbers),
-        ("Trained on", Cells::Numbers),
-        ("Pairs", Cells::Numbers),
-        ("Share of tokens", Cells::Numbers),
-    ]);
+    let mut table = Table::new(
+        "Mixture",
+        &[
+            ("Source", Cells::Text),
+            ("Asked", Cells::Numbers),
+            ("Mixed", Cells::Numbers),
+            ("Trained on", Cells::Numbers),
+            ("Pairs", Cells::Numbers),
+            ("Share of tokens", Cells::Numbers),
+        ],
+    );
     for source in &mixture.sources {
         table.row([
             escape(&source.name),
@@ -37,7 +40,8 @@ pub(super) fn html(plan: &Plan, summary: &Summary) -> Result<String> {
         ]);
     }
     let rounds = mixtures(summary).count();
-    let which = if rounds > 1 { format!("<p>The mixture of the last of {rounds} rounds.</p>\n") } else { String::new() };
+    let which =
+        if rounds > 1 { format!("<p>The mixture of the last of {rounds} rounds.</p>\n") } else { String::new() };
     let drawn = [shares(mixture, &curves)?, tasks(mixture)?].concat();
     Ok(format!("{which}{}<div class=\"figures\">\n{drawn}</div>\n", table.html()))
 }
@@ -51,8 +55,11 @@ fn trained(curves: &Curves, source: &str) -> Option<f64> {
 fn shares(mixture: &Achieved, curves: &Curves) -> Result<String> {
     let mut bars = Vec::new();
     for source in &mixture.sources {
-        let values =
-            [("asked", Some(source.asked)), ("mixed", Some(source.share)), ("trained on", trained(curves, &source.name))];
+        let values = [
+            ("asked", Some(source.asked)),
+            ("mixed", Some(source.share)),
+            ("trained on", trained(curves, &source.name)),
+        ];
         for (series, value) in values {
             bars.extend(value.map(|value| Bar {
                 group: source.name.clone(),

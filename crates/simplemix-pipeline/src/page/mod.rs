@@ -31,7 +31,10 @@ pub(crate) fn report(output: &Path, settings: &PipelineSettings, plan: &Plan, su
         notices("Findings", &findings::of(summary)),
         notices("Notices", &all_notices(summary)),
     );
-    let settings = format!("<details><summary>Every setting</summary>\n<pre tabindex=\"0\">{}</pre></details>\n", escape(&settings.to_toml()?));
+    let settings = format!(
+        "<details><summary>Every setting</summary>\n<pre tabindex=\"0\">{}</pre></details>\n",
+        escape(&settings.to_toml()?)
+    );
     let sections = [
         Section::new("evaluation", "Evaluation", evaluation::html(&summary.evaluation)?),
         Section::new("responses", "Responses before and after", responses::html(plan)?),
@@ -85,7 +88,8 @@ fn figures(summary: &Summary) -> Vec<Tile> {
         ];
         let found = known.iter().find_map(|(metric, label)| Some((label, training.last.get(*metric)?)));
         if let Some((label, value)) = found {
-            let of_updates = if training.updates == 1 { "1 update".to_owned() } else { format!("{} updates", training.updates) };
+            let of_updates =
+                if training.updates == 1 { "1 update".to_owned() } else { format!("{} updates", training.updates) };
             tiles.push(Tile::new(label, percent(*value), of_updates));
         }
     }
@@ -106,7 +110,10 @@ fn trainings(summary: &Summary) -> impl Iterator<Item = &crate::report::TrainRep
 }
 
 fn mixtures(summary: &Summary) -> impl Iterator<Item = &simplemix_mix::Achieved> {
-    summary.stages.iter().filter_map(|stage| if let StageReport::Mix(report) = &stage.report { Some(report) } else { None })
+    summary
+        .stages
+        .iter()
+        .filter_map(|stage| if let StageReport::Mix(report) = &stage.report { Some(report) } else { None })
 }
 
 /// Notices of all stages, each once.

@@ -39,7 +39,8 @@ pub(super) fn html(plan: &Plan) -> Result<String> {
     for (title, shown, all) in groups.into_iter().filter(|(_, shown, _)| !shown.is_empty()) {
         html.push_str(&format!("<h3>{title}: {} of {all}</h3>\n", shown.len()));
         for (place, (before, after)) in shown.into_iter().enumerate() {
-            let prompt = after.task.as_ref().map_or_else(|| after.prompt.clone(), |task| format!("[{task}] {}", after.prompt));
+            let prompt =
+                after.task.as_ref().map_or_else(|| after.prompt.clone(), |task| format!("[{task}] {}", after.prompt));
             let notes = [before, after].map(|graded| format!("score {:.3}", graded.score));
             let responses = [
                 Response { name: "before", note: &notes[0], text: &before.response },

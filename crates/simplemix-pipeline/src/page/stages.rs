@@ -25,12 +25,9 @@ pub(super) fn html(output: &Path, plan: &Plan, summary: &Summary) -> String {
 fn figures(report: &StageReport) -> String {
     let all: Vec<String> = report.figures().iter().map(|figure| escape(figure)).collect();
     match all.split_at_checked(SHOWN) {
-        Some((shown, rest)) if rest.len() > 1 => format!(
-            "{} <details><summary>{} more</summary>{}</details>",
-            shown.join(", "),
-            rest.len(),
-            rest.join(", ")
-        ),
+        Some((shown, rest)) if rest.len() > 1 => {
+            format!("{} <details><summary>{} more</summary>{}</details>", shown.join(", "), rest.len(), rest.join(", "))
+        }
         _ => all.join(", "),
     }
 }

@@ -53,6 +53,9 @@ mod tests {
         assert_eq!(plain(&turns(&[("user", "2+2?")])), "2+2?");
         assert_eq!(plain(&turns(&[("system", "s"), ("user", "u")])), "system: s\n\nuser: u");
         assert!(cut(&"x".repeat(4001)).ends_with("x… (1 more characters)"));
-        assert_eq!((duration(3.04), duration(120.0), duration(7200.0)), ("3.0 s".into(), "2.0 min".into(), "2.0 h".into()));
+        assert_eq!(
+            (duration(3.04), duration(120.0), duration(7200.0)),
+            ("3.0 s".into(), "2.0 min".into(), "2.0 h".into())
+        );
     }
 }

@@ -116,13 +116,16 @@ fn configurations(report: &SweepReport) -> String {
     if report.configurations.is_empty() {
         return String::new();
     }
-    let mut table = Table::new("Values, the best first", &[
-        ("Values", Cells::Text),
-        ("Runs", Cells::Numbers),
-        (&report.best_by, Cells::Numbers),
-        ("95 % interval", Cells::Numbers),
-        ("over", Cells::Numbers),
-    ]);
+    let mut table = Table::new(
+        "Values, the best first",
+        &[
+            ("Values", Cells::Text),
+            ("Runs", Cells::Numbers),
+            (&report.best_by, Cells::Numbers),
+            ("95 % interval", Cells::Numbers),
+            ("over", Cells::Numbers),
+        ],
+    );
     for found in &report.configurations {
         let bounds = found.interval_95.map_or(String::new(), |bounds| bounds.map(number).join(" to "));
         let over = match found.interval_over {
@@ -137,13 +140,16 @@ fn configurations(report: &SweepReport) -> String {
 }
 
 fn runs(report: &SweepReport) -> String {
-    let mut table = Table::new("Runs", &[
-        ("Run", Cells::Text),
-        ("State", Cells::Text),
-        ("Value", Cells::Numbers),
-        ("Seconds", Cells::Numbers),
-        ("Model", Cells::Numbers),
-    ]);
+    let mut table = Table::new(
+        "Runs",
+        &[
+            ("Run", Cells::Text),
+            ("State", Cells::Text),
+            ("Value", Cells::Numbers),
+            ("Seconds", Cells::Numbers),
+            ("Model", Cells::Numbers),
+        ],
+    );
     for run in &report.runs {
         let name = match &run.state {
             RunState::Done { .. } => format!("<a href=\"runs/{0}/report.html\">{0}</a>", escape(&run.name)),
@@ -151,13 +157,7 @@ fn runs(report: &SweepReport) -> String {
         };
         let seconds = run.seconds.map_or(String::new(), |seconds| format!("{seconds:.1}"));
         let model = if run.model.is_some() { "kept" } else { "" };
-        table.row([
-            name,
-            escape(&outcome(run)),
-            run.value.map_or(String::new(), number),
-            seconds,
-            model.to_owned(),
-        ]);
+        table.row([name, escape(&outcome(run)), run.value.map_or(String::new(), number), seconds, model.to_owned()]);
     }
     table.html()
 }
