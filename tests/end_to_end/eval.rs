@@ -287,9 +287,9 @@ fn benchmarks_are_compared_with_their_errors() {
         json!({"results": {"gsm8k": metrics}, "model_name": "the start"}).to_string()
     };
     std::fs::create_dir_all(dir.path("a1/eval/org__m")).unwrap();
-    dir.write("a1/eval/org__m/results_2026-11-30T10-00-00.json", &results(0.25));
-    dir.write("start.json", &results(0.2));
-    dir.write("b.json", &results(0.375));
+    dir.write("a1/eval/org__m/results_2026-11-30T10-00-00.json", results(0.25));
+    dir.write("start.json", results(0.2));
+    dir.write("b.json", results(0.375));
     let args = ["report", "a1", "b1", "start.json", "--results", "b1=b.json", "--baseline", "beta 0.5", "-o", "out"];
     let said = succeeds(&dir, &args);
     assert!(said.contains("3 runs in 3 arms") && said.contains("the start: the start"), "{said}");
