@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use simplemix_data::TokenizerAs;
-use simplemix_model::Dtype;
+use simplemix_model::{Dtype, LoadIn};
 use simplemix_pipeline::peers;
 use simplemix_rollout::{
     Endpoint, Failures, GenerateReport, GenerateSettings, Generator, GeneratorSettings, LocalSettings, MixPSettings,
@@ -67,6 +67,9 @@ pub(crate) struct Backend {
     /// Element type of the weights of a local model; auto is bfloat16 on a GPU, else float32
     #[arg(long, conflicts_with = "server", value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
     dtype: Dtype,
+    /// Form in which a local model's linear layers are held: as they are, or in 8 or 4 bits, as training over such weights has them
+    #[arg(long, conflicts_with = "server", value_name = "none|8bit|4bit", default_value = "none", value_parser = word::<LoadIn>)]
+    load_in: LoadIn,
     #[command(flatten)]
     pub(crate) device: DeviceFlag,
     #[command(flatten)]
@@ -244,6 +247,7 @@ impl Backend {
             name: self.generator_name.clone(),
             batch_rows: self.batch_rows,
             dtype: self.dtype,
+            load_in: self.load_in,
             device: device.choice(),
             tokenizer_as: self.reading_as.tokenizer_as,
             ..LocalSettings::new(resolve(model)?)

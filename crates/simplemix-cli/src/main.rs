@@ -12,6 +12,7 @@ mod convert;
 #[cfg(test)]
 mod documented;
 mod eval;
+mod export;
 mod failure;
 mod fault;
 mod flags;
@@ -89,6 +90,7 @@ Examples:
   simplemix push runs/first my-name/first
   simplemix import-config dpo.yaml -o run.toml
   simplemix import-gguf model.gguf ./model
+  simplemix export-gguf runs/all/model model.gguf --type q8_0
   simplemix clean --dry-run";
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +117,7 @@ enum Command {
     Push(push::Args),
     ImportConfig(import_config::Args),
     ImportGguf(import::Args),
+    ExportGguf(export::Args),
     Clean(clean::Args),
     #[command(hide = true)]
     Stage(stage::Args),
@@ -148,6 +151,7 @@ impl Command {
             | Self::Push(_)
             | Self::ImportConfig(_)
             | Self::ImportGguf(_)
+            | Self::ExportGguf(_)
             | Self::Clean(_)
             | Self::Completions(_) => false,
         }
@@ -242,6 +246,7 @@ fn run(command: Command) -> Result {
         Command::Push(args) => push::run(&args),
         Command::ImportConfig(args) => import_config::run(&args),
         Command::ImportGguf(args) => import::run(&args),
+        Command::ExportGguf(args) => export::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Stage(_) => stage::run(),
         Command::Completions(Completions { shell }) => {

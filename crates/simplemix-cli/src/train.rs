@@ -110,6 +110,7 @@ const FLAGS: &[Flag] = &[
     path("shuffle", "batch.shuffle", "ORDER", OPTIMISATION),
     flag("seed", "seed", "SEED", OPTIMISATION),
     path("dtype", "dtype", "TYPE", OPTIMISATION),
+    path("load-in", "quantization.load_in", "FORM", ADAPTER),
     path("device", "device", "DEVICE", OPTIMISATION),
     flag("processes", "parallel.processes", "N", RUN),
     flag("lora-rank", "lora.rank", "RANK", ADAPTER),

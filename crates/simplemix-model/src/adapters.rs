@@ -59,7 +59,7 @@ impl CausalLm {
             let expected = "a model without other adapters for it".to_owned();
             return Err(Error::Input { what: "adapter", found, expected });
         }
-        check_whole(holds_embeddings, self.residence().is_some(), folder)?;
+        check_whole(holds_embeddings, self.is_divided(), folder)?;
         // The model takes the embeddings once everything else has been read.
         let base = match &stored {
             Some((config, parameters)) => Base { config, parameters, ..self.base() },
@@ -118,10 +118,12 @@ impl CausalLm {
     /// [`Error::Torch`] where memory does not suffice.
     pub fn merged(&self) -> Result<Self> {
         let (config, parameters, changes) = self.merging();
+        let base = self.base();
         let merge = |(name, tensor): (String, Tensor)| {
+            let whole = base.made_whole(&name, tensor)?;
             let merged = match changes.get(&name) {
-                Some(change) => change.merged_into(&tensor)?,
-                None => tensor,
+                Some(change) => change.merged_into(&whole)?,
+                None => whole,
             };
             Ok((name, merged))
         };

@@ -18,6 +18,7 @@ use crate::linear::Weights;
 use crate::lora::{Adapter, Base, Lora, Loras};
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
+use crate::quantized::{QuantizationSettings, Quantizer};
 use crate::residence::Divider;
 use crate::weights::{self, Merging, Parameters};
 
@@ -45,6 +46,21 @@ impl CausalLm {
     /// or [`crate::Error::Weights`].
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         Self::load_divided(folder, kind, device, None)
+    }
+
+    /// As [`CausalLm::load`], with the weights of linear layers quantised as the settings say: they are frozen, and passes with
+    /// gradients are [`CausalLm::checkpointed`].
+    ///
+    /// # Errors
+    /// As [`CausalLm::load`], and for a checkpoint that is quantised already, unless the settings leave it as it is.
+    pub fn load_quantized(folder: &Path, kind: Kind, device: Device, settings: &QuantizationSettings) -> Result<Self> {
+        let mut quantizer = Quantizer::new(settings, device);
+        let divider = quantizer.as_mut().map(|quantizer| quantizer as &mut dyn Divider);
+        let model = Self::load_divided(folder, kind, device, divider)?;
+        if let Some(quantizer) = quantizer {
+            tracing::info!(bytes = quantizer.bytes(), "quantised the weights of {}", folder.display());
+        }
+        Ok(model)
     }
 
     /// As [`CausalLm::load`], with weights that `divider` divides while they are read, if it can.
@@ -124,6 +140,10 @@ impl CausalLm {
     /// Another handle for passes during which no weight changes; none if this one is as good.
     pub(crate) fn settled(&self) -> Result<Option<Self>> {
         let Some(name) = &self.active else { return Ok(None) };
+        if self.is_quantized() {
+            // Weights have numbers within passes alone.
+            return Ok(None);
+        }
         let Some(settled) = self.adapters[name].settled()? else { return Ok(None) };
         let adapters = BTreeMap::from([(name.clone(), settled)]);
         Ok(Some(self.handle_with(Some(name.clone()), None, adapters)))
@@ -146,6 +166,7 @@ impl CausalLm {
     pub(crate) fn replace(&mut self, config: ModelConfig, parameters: Parameters) {
         let mut model = Self::from_tensors(config, parameters, self.kind(), self.device());
         model.network.route = self.network.route;
+        model.network.residence = self.network.residence.take();
         let (notices, origin) = (std::mem::take(&mut self.notices), self.origin.take());
         *self = Self { notices, origin, ..model };
     }

@@ -77,6 +77,12 @@ pub(crate) fn to_write(config: &ModelConfig, source: Option<&Path>, kind: Kind, 
         }
         None => config.to_json(),
     };
+    // Weights are written in full.
+    for part in ["", "/text_config"] {
+        if let Some(Value::Object(part)) = written.pointer_mut(part) {
+            part.remove("quantization_config");
+        }
+    }
     let dtype = dtype(kind, rest);
     set_dtype(&mut written, dtype);
     written["dtype"] = dtype.into();

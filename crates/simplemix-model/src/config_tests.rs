@@ -53,8 +53,8 @@ fn refuses_by_name_what_it_does_not_compute() {
         (
             "\"rope_scaling\":null",
             "\"quantization_config\":{\"bits\":4}",
-            "`quantization_config` is {\"bits\":4}, expected none: quantised weights are not read; take the model in bf16, f16 or \
-             f32, or dequantise it with transformers and save it",
+            "`quantization_config.quant_method` is absent, expected `bitsandbytes`, `gptq` or `awq`; or take the model in bf16, f16 \
+             or f32",
         ),
         (
             "\"rope_scaling\":null",

@@ -6,11 +6,12 @@
 //! | compute hidden states of ragged input without padding | [`Packed`], [`CausalLm::hidden_states`] |
 //! | the same with little memory for the backward pass | [`CausalLm::checkpointed`] |
 //! | train an adapter, with the reference in the same weights | [`CausalLm::add_adapter`], [`CausalLm::with_adapter`] |
+//! | hold frozen weights in 4 or 8 bits | [`QuantizationSettings`], [`Quantizer`] |
 //! | make one adapter of those of several rounds | [`compose_adapters`] |
 //! | sample answers | [`CausalLm::generate`], [`CausalLm::generate_mixed`] |
 //! | follow what a `generation_config.json` asks for | [`GenerationConfig::read`], [`Processors`] |
 //! | score answers | [`RewardModel`] |
-//! | turn a GGUF file into a model folder | [`gguf::import_gguf`] |
+//! | turn a GGUF file into a model folder, and back | [`gguf::import_gguf`], [`gguf::export_gguf`] |
 //! | fetch a model from the hub | [`hub::resolve`], with the feature `hub` |
 //! | name a model folder | [`model_name`] |
 //! | have a model of a few kilobytes for tests | [`tiny`] |
@@ -35,6 +36,7 @@ mod error;
 mod family;
 mod few_rows;
 mod folder;
+mod folder_weights;
 mod generate;
 mod generation_config;
 pub mod gguf;
@@ -53,6 +55,7 @@ mod network;
 mod not_a_model;
 mod packed;
 mod processors;
+mod quantized;
 mod random;
 mod residence;
 mod rest;
@@ -88,6 +91,7 @@ pub use memory::{PassCosts, PassMemory, RunTokens, Trained};
 pub use name::model_name;
 pub use packed::{Packed, Segment, Targets};
 pub use processors::Processors;
+pub use quantized::{LoadIn, QuantizationSettings, Quantizer};
 pub use residence::{Divider, Residence, Resident, Stage};
 pub use retokenized::TokenizerChanges;
 pub use reward::RewardModel;

@@ -19,6 +19,7 @@ use crate::few_rows;
 use crate::linear::{Product, linear};
 use crate::lora::{EmbeddingLora, Loras};
 use crate::packed::Packed;
+use crate::quantized::{Checkpoint, Method, Quantized, Weight};
 use crate::residence::{Divider, Residence};
 use crate::rope::{ByLength, Rope, Turn};
 use crate::weights::{self, Parameters};
@@ -77,12 +78,27 @@ pub(crate) fn load(
         family::check_score(&config)?;
     }
     let files = weights::files(folder)?;
-    let names = Names::of(folder, &weights::names(&files)?, &config, top)?;
+    let mut quantised = quantised(folder, &files, &config, divider.is_some())?;
+    let stored = quantised.as_ref().map_or_else(|| weights::names(&files), |quantised| Ok(quantised.names()))?;
+    let names = Names::of(folder, &stored, &config, top)?;
     weights::check_constants(folder, &files, names.constants())?;
     let wanted = config.named(names.wanted(&config, top));
-    let mut divider = divider.filter(|_| !names.has_second_head());
-    let residence = divider.as_mut().map(|divider| divider.begin(&config, &wanted)).transpose()?;
-    let mut tensors = read(folder, &files, &wanted, &names, &config, (kind, device), divider)?;
+    let mut divider = divider.filter(|divider| !(divider.is_shared() && names.has_second_head()));
+    let mut residence = divider.as_mut().map(|divider| divider.begin(&config, &wanted)).transpose()?;
+    let (mut tensors, plain) = match &mut quantised {
+        None => (HashMap::new(), wanted.clone()),
+        Some(quantised) => {
+            let kept = Arc::new(Quantized::new(&config));
+            let tensors = read_quantised(quantised, &wanted, &names, &kept, (kind, device))?;
+            tracing::info!(bytes = kept.bytes(), "quantised weights of {}", folder.display());
+            residence = Some(kept);
+            let plain = wanted.iter().filter(|(name, _)| !tensors.contains_key(name)).cloned().collect();
+            (tensors, plain)
+        }
+    };
+    let is_part = |name: &str| quantised.as_ref().is_some_and(|quantised| quantised.is_part(name));
+    let name_of = |name: &str| if is_part(name) { None } else { names.in_model(name) };
+    tensors.extend(read(folder, &files, &plain, name_of, &config, (kind, device), divider)?);
     let mut notices = names.notices(folder, &config);
     if names.has_second_head() {
         let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
@@ -102,12 +118,64 @@ pub(crate) fn load(
     Ok(Loaded { config, parameters, notices, residence })
 }
 
+/// The checkpoint of `files`, if its weights are quantised; `is_divided` if they are to be divided or quantised once more.
+pub(crate) fn quantised(
+    folder: &Path,
+    files: &[PathBuf],
+    config: &ModelConfig,
+    is_divided: bool,
+) -> Result<Option<Checkpoint>> {
+    let (path, key) = (folder.join("config.json"), "quantization_config");
+    let refused = |key: String, found: String, expected: &str| {
+        Err(Error::Config { path: path.clone(), key, found, expected: expected.to_owned() })
+    };
+    let method = match Method::of(&config.to_json()) {
+        Ok(None) => return Ok(None),
+        Ok(Some(method)) => method,
+        Err(found) => return refused(format!("{key}.{}", found.key), found.found, found.expected),
+    };
+    if let Some(class) = config.part_of() {
+        let expected = "none: the other parts of a multimodal model are saved as they are, and its text is not";
+        return refused(key.to_owned(), format!("set in a `{class}` model"), expected);
+    }
+    if is_divided {
+        let expected = "none: weights that are quantised in the files are neither divided among processes (`parallel.shard`) nor \
+                        quantised again (`quantization.load_in`)";
+        return refused(key.to_owned(), "set".to_owned(), expected);
+    }
+    Checkpoint::open(folder, method, files).map(Some)
+}
+
+/// The `wanted` weights that are quantised in the files, which `kept` keeps from now on; the model's own tensors are returned.
+fn read_quantised(
+    checkpoint: &mut Checkpoint,
+    wanted: &[(String, Vec<i64>)],
+    names: &Names,
+    kept: &Quantized,
+    (kind, device): (Kind, Device),
+) -> Result<HashMap<String, Tensor>> {
+    let shapes: HashMap<&str, &[i64]> = wanted.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+    let mut tensors = HashMap::new();
+    for stored in checkpoint.quantised().clone() {
+        let Some(name) = names.in_model(&stored) else { continue };
+        let Some(&&[outputs, inputs]) =
+            shapes.get(name.as_str()).and_then(|shape| <&[i64; 2]>::try_from(*shape).ok()).as_ref()
+        else {
+            continue;
+        };
+        let shape = [outputs, inputs];
+        let weight = Weight::new(checkpoint.read(&stored, shape, device)?, shape, kind, device)?;
+        tensors.insert(name.clone(), kept.keep(&name, weight));
+    }
+    Ok(tensors)
+}
+
 /// The `wanted` tensors of `files`; those that files hold turned are turned, and `divider` takes each in its turn.
 fn read(
     folder: &Path,
     files: &[PathBuf],
     wanted: &[(String, Vec<i64>)],
-    names: &Names,
+    name_of: impl Fn(&str) -> Option<String>,
     config: &ModelConfig,
     (kind, device): (Kind, Device),
     mut divider: Option<&mut dyn Divider>,
@@ -119,21 +187,14 @@ fn read(
     let held: Vec<_> = wanted.iter().map(held).collect();
     // Weights that are divided are not whole on the device.
     let device = if divider.is_some() { Device::Cpu } else { device };
-    weights::load_files_with(
-        folder,
-        files,
-        &held,
-        |name| names.in_model(name),
-        (kind, device),
-        |name, tensor| {
-            let turned = config.is_turned(name);
-            let tensor = if turned { tensor.tr().f_contiguous().doing("turning a weight")? } else { tensor };
-            match &mut divider {
-                Some(divider) => Ok(divider.take(name, &tensor)?),
-                None => Ok(tensor),
-            }
-        },
-    )
+    weights::load_files_with(folder, files, &held, name_of, (kind, device), |name, tensor| {
+        let turned = config.is_turned(name);
+        let tensor = if turned { tensor.tr().f_contiguous().doing("turning a weight")? } else { tensor };
+        match &mut divider {
+            Some(divider) => Ok(divider.take(name, &tensor)?),
+            None => Ok(tensor),
+        }
+    })
 }
 
 impl Network {
@@ -222,7 +283,7 @@ impl Network {
         if self.residence.is_none() || !x.requires_grad() {
             return Ok(());
         }
-        let what = "pass with gradients over weights that are divided among processes";
+        let what = "pass with gradients over weights that are quantised, or divided among processes";
         let (found, expected) = ("activations that are kept".to_owned(), "activation checkpointing".to_owned());
         Err(Error::Input { what, found, expected })
     }

@@ -49,6 +49,11 @@ pub trait Residence: Debug + Send + Sync {
     /// As [`Residence::enter`].
     fn end_backward(&self, stage: Stage) -> simplemix_torch::Result<()>;
 
+    /// Whether several processes have parts of the weights, and so take part in each other's passes.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Whether it keeps a weight of this name.
     fn has(&self, name: &str) -> bool;
 
@@ -70,6 +75,11 @@ pub trait Divider {
         config: &ModelConfig,
         tensors: &[(String, Vec<i64>)],
     ) -> simplemix_torch::Result<Arc<dyn Residence>>;
+
+    /// Whether the weights are divided among processes, those outside of layers too.
+    fn is_shared(&self) -> bool {
+        true
+    }
 
     /// Takes a weight, and returns the model's own, which has memory while its stage is entered.
     ///
@@ -103,6 +113,11 @@ impl Drop for Resident {
 }
 
 impl Network {
+    /// Whether processes divide the weights among themselves.
+    pub(crate) fn is_divided(&self) -> bool {
+        self.residence.as_ref().is_some_and(|residence| residence.is_shared())
+    }
+
     /// Has the weights of a stage whole; nothing is to be done where they always are.
     pub(crate) fn resident(&self, stage: Stage, next: Option<Stage>) -> Result<Option<Resident>> {
         self.residence.as_ref().map(|residence| Resident::enter(residence, stage, next)).transpose()
@@ -166,8 +181,11 @@ impl Network {
         Ok(())
     }
 
-    /// Has all weights whole.
+    /// Has all weights whole that other processes have parts of.
     pub(crate) fn resident_all(&self) -> Result<Vec<Resident>> {
+        if !self.is_divided() {
+            return Ok(Vec::new());
+        }
         let layers = (0..self.layers.len()).map(Stage::Layer);
         let all: Vec<Stage> = std::iter::once(Stage::Root).chain(layers).collect();
         let next = all.iter().skip(1).map(|stage| Some(*stage)).chain([None]);
@@ -187,6 +205,16 @@ impl CausalLm {
         self.network.residence.as_ref()
     }
 
+    /// Whether processes divide the weights among themselves, so that each takes part in the passes of the others.
+    pub fn is_divided(&self) -> bool {
+        self.network.is_divided()
+    }
+
+    /// Whether linear layers are held in a few bits: see [`crate::Quantizer`]. Such weights are frozen.
+    pub fn is_quantized(&self) -> bool {
+        self.network.residence.is_some() && !self.is_divided()
+    }
+
     /// Has the weights outside of layers whole, for as long as what is returned lives: [`CausalLm::head`] is used then.
     ///
     /// # Errors
@@ -195,7 +223,8 @@ impl CausalLm {
         self.network.resident(Stage::Root, None)
     }
 
-    /// Has all weights whole, for as long as what is returned lives: sampling takes as many passes as it takes.
+    /// Has all weights whole, for as long as what is returned lives: sampling takes as many passes as it takes. Quantised weights stay
+    /// so, and are dequantised in each pass.
     ///
     /// # Errors
     /// As [`Residence::enter`].

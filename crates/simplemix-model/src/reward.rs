@@ -71,12 +71,14 @@ impl RewardModel {
         }
         let (kind, device, config, notices) =
             (model.kind(), model.device(), model.config().clone(), model.notices().to_vec());
-        let (origin, mut parameters) = (model.origin, model.parameters);
+        let (origin, residence, mut parameters) = (model.origin, model.network.residence, model.parameters);
         let head = config.names.tensor(HEAD);
         parameters.retain(|(name, _)| *name != head);
         let score = Tensor::f_zeros([1, config.hidden_size], (kind, device)).doing("making a score")?;
         parameters.push((SCORE.to_owned(), score));
-        Ok(Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) })
+        let mut model = Self { notices, origin, ..Self::from_tensors(config, parameters, kind, device) };
+        model.network.residence = residence;
+        Ok(model)
     }
 
     fn from_tensors(config: ModelConfig, parameters: Parameters, kind: Kind, device: Device) -> Self {
@@ -120,7 +122,7 @@ impl RewardModel {
         config.check_task(LoraTask::SeqCls)?;
         let stored = stored_embeddings(folder, &config, self.base())?;
         let holds_embeddings = stored.is_some();
-        check_whole(holds_embeddings, self.residence().is_some(), folder)?;
+        check_whole(holds_embeddings, self.is_divided(), folder)?;
         // The model takes the embeddings once everything else has been read.
         let base = match &stored {
             Some((config, parameters)) => Base { config, parameters, ..self.base() },
@@ -129,7 +131,8 @@ impl RewardModel {
         let adapter = Adapter::load(folder, config, base, holds_embeddings)?;
         self.notices.extend(adapter.notices.iter().cloned());
         if let Some((config, parameters)) = stored {
-            let model = Self::from_tensors(config, parameters, self.network.kind, self.network.device);
+            let mut model = Self::from_tensors(config, parameters, self.network.kind, self.network.device);
+            model.network.residence = self.network.residence.take();
             let (notices, origin) = (std::mem::take(&mut self.notices), self.origin.take());
             *self = Self { notices, origin, adapter: self.adapter.take(), ..model };
         }
@@ -252,6 +255,16 @@ impl RewardModel {
             .f_index_select(0, rows)
             .and_then(|rows| rows.f_linear(&self.score, None::<&Tensor>)?.f_squeeze_dim(1))
             .doing("scoring")
+    }
+
+    /// Whether processes divide the weights among themselves, so that each takes part in the passes of the others.
+    pub fn is_divided(&self) -> bool {
+        self.network.is_divided()
+    }
+
+    /// Whether linear layers are held in a few bits: see [`crate::Quantizer`]. Such weights are frozen.
+    pub fn is_quantized(&self) -> bool {
+        self.network.residence.is_some() && !self.is_divided()
     }
 
     /// Lets `residence` keep the weights, in this handle and those that are made of it from now on.

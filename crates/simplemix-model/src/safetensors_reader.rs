@@ -96,8 +96,26 @@ impl Reader {
     /// # Errors
     /// [`Error::Io`]; [`Error::Safetensors`] for an element type that is not read, or no such tensor; [`Error::Torch`].
     pub(crate) fn tensor(&mut self, name: &str, kind: Option<Kind>, device: Device) -> Result<Tensor> {
+        let stored = kind_of(&self.path, name, self.info(name)?.dtype)?;
+        self.read(name, stored, kind, device)
+    }
+
+    /// Reads a tensor of a quantised checkpoint as it is stored, onto the CPU: integers too.
+    ///
+    /// # Errors
+    /// As [`Reader::tensor`].
+    pub(crate) fn stored(&mut self, name: &str) -> Result<Tensor> {
+        let stored = match self.info(name)?.dtype {
+            Dtype::U8 => Kind::Uint8,
+            Dtype::I8 => Kind::Int8,
+            Dtype::I32 => Kind::Int,
+            other => kind_of(&self.path, name, other)?,
+        };
+        self.read(name, stored, None, Device::Cpu)
+    }
+
+    fn read(&mut self, name: &str, stored: Kind, kind: Option<Kind>, device: Device) -> Result<Tensor> {
         let info = self.info(name)?;
-        let stored = kind_of(&self.path, name, info.dtype)?;
         let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
         let (first, end) = info.data_offsets;
         self.buffer.resize(end - first, 0);

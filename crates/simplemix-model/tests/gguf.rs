@@ -7,10 +7,10 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use simplemix_model::gguf::{GgufError, import_gguf};
+use simplemix_model::gguf::{GgufError, GgufType, export_gguf, import_gguf};
 use simplemix_model::{CausalLm, ModelConfig, Packed, RopeScaling};
 use support::{File, text};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 fn import(bytes: &[u8]) -> (Result<(), GgufError>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -66,6 +66,129 @@ fn architectures_are_those_of_transformers() {
     }
 }
 
+fn last_logits(folder: &Path) -> Tensor {
+    let model = CausalLm::load(folder, Kind::Float, Device::Cpu).unwrap();
+    let mut packed = Packed::of(model.config());
+    packed.push(&[3, 17, 42, 5, 60, 1]).unwrap();
+    tch::no_grad(|| model.logits(&model.hidden_states(&packed).unwrap()).unwrap())
+}
+
+/// Writes a tokenizer of single letters, two merges and a special token.
+fn letters(folder: &Path) {
+    let mut vocab: serde_json::Map<String, serde_json::Value> =
+        (0..58).map(|id| (char::from(b'A' + id as u8).to_string(), id.into())).collect();
+    vocab.extend([("ab".to_owned(), 58.into()), ("abba".to_owned(), 59.into()), ("ba".to_owned(), 60.into())]);
+    let byte_level = serde_json::json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+    });
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "added_tokens": [{
+            "id": 61, "content": "<|end|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": true
+        }],
+        "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab,
+            "merges": [["a", "b"], ["b", "a"], ["ab", "ba"]]
+        }
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let config = serde_json::json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>" });
+    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+/// Files of the gguf package, as folders, as files again, and as folders once more.
+#[test]
+fn a_folder_that_is_exported_is_the_same_model_again() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
+    let written = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "olmo2", "smollm3", "granite", "arcee"];
+    let mut refused = 0;
+    for entry in std::fs::read_dir(&golden).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        if file.extension().is_none_or(|end| end != "gguf") {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        import_gguf(&file, &path("model"), &mut |_, _| {}).unwrap();
+        // The vocabularies of the files are no tokenizer's.
+        letters(&path("model"));
+        let exported = export_gguf(&path("model"), &path("f32.gguf"), GgufType::F32, &mut |_, _| {});
+        if !written.contains(&name.as_str()) {
+            let error = exported.unwrap_err().to_string();
+            assert!(error.contains("config.json: `model_type` is `") && error.contains("one of `llama`"), "{error}");
+            assert!(!path("f32.gguf").exists());
+            refused += 1;
+            continue;
+        }
+        let report = exported.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((report.architecture, report.unpacked), (name.as_str(), 0));
+        import_gguf(&path("f32.gguf"), &path("again"), &mut |_, _| {}).unwrap();
+        export_gguf(&path("again"), &path("again.gguf"), GgufType::F32, &mut |_, _| {}).unwrap();
+        import_gguf(&path("again.gguf"), &path("third"), &mut |_, _| {}).unwrap();
+        let read = |folder: &str, part: &str| std::fs::read(path(folder).join(part)).unwrap();
+        for part in ["model.safetensors", "tokenizer.json", "config.json", "generation_config.json"] {
+            assert!(read("again", part) == read("third", part), "{name}: {part}");
+        }
+        assert!(read("model", "model.safetensors") == read("again", "model.safetensors"), "{name}");
+        let ids = |folder: &str| {
+            let tokenizer = tokenizers::Tokenizer::from_file(path(folder).join("tokenizer.json")).unwrap();
+            tokenizer.encode("abba<|end|>cab", true).unwrap().get_ids().to_vec()
+        };
+        assert_eq!(ids("model"), ids("again"));
+        // The numbers of the files are Q8_0 where rows have whole blocks, and come back as they were.
+        let report = export_gguf(&path("model"), &path("q8.gguf"), GgufType::Q8_0, &mut |_, _| {}).unwrap();
+        import_gguf(&path("q8.gguf"), &path("eight"), &mut |_, _| {}).unwrap();
+        let off = (last_logits(&path("model")) - last_logits(&path("eight"))).abs().max().double_value(&[]);
+        assert!(off < 2e-2, "{name}: {off}; {report}");
+        let error = export_gguf(&path("model"), &path("q8.gguf"), GgufType::F16, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("exists already"), "{error}");
+    }
+    assert_eq!(refused, 12);
+}
+
+#[test]
+fn settings_that_a_file_cannot_say_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, file) = (dir.path().join("model"), dir.path().join("m.gguf"));
+    simplemix_model::tiny::write_folder(&model, 1).unwrap();
+    let refused = |change: &dyn Fn(&mut serde_json::Value)| {
+        let path = model.join("config.json");
+        let before = std::fs::read_to_string(&path).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&before).unwrap();
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let error = export_gguf(&model, &file, GgufType::Auto, &mut |_, _| {}).unwrap_err();
+        std::fs::write(&path, before).unwrap();
+        assert!(error.is_input());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+        error.to_string()
+    };
+    let error = refused(&|config| {
+        config["rope_scaling"] = serde_json::json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 2.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64
+        });
+    });
+    assert!(error.contains("rope_freqs.weight"), "{error}");
+    let error =
+        refused(&|config| config["rope_scaling"] = serde_json::json!({ "rope_type": "dynamic", "factor": 2.0 }));
+    assert!(error.contains("`rope_parameters.rope_type` is ") && error.contains("expected `default`"), "{error}");
+    // As it is, it is written, with its tokenizer.
+    let report = export_gguf(&model, &file, GgufType::Auto, &mut |_, _| {}).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), report.bytes);
+    let again = dir.path().join("again");
+    import_gguf(&file, &again, &mut |_, _| {}).unwrap();
+    let [own, back] = [&model, &again].map(|folder| {
+        let tokenizer = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
+        tokenizer.encode("What is 12 + 345?\n\nI'll see.", true).unwrap().get_ids().to_vec()
+    });
+    assert_eq!(own, back);
+}
+
 /// The vocabulary and the ids of tests/golden/gguf_pieces.py, which joins pieces as llama.cpp does.
 #[test]
 fn pieces_are_joined_by_their_scores() {
@@ -104,6 +227,16 @@ fn pieces_are_joined_by_their_scores() {
         assert_eq!(ids, want, "{text}");
         assert_eq!(with.decode(&ids, true).unwrap(), text);
         assert_eq!(without.encode(format!(" {text}"), false).unwrap().get_ids(), want, "{text}");
+    }
+    // Folders with such a tokenizer become files with the same.
+    for prefix in [true, false] {
+        let (result, dir) = import(&file(prefix).bytes());
+        result.unwrap();
+        let path = |name: &str| dir.path().join(name);
+        export_gguf(&path("out"), &path("again.gguf"), GgufType::F32, &mut |_, _| {}).unwrap();
+        import_gguf(&path("again.gguf"), &path("again"), &mut |_, _| {}).unwrap();
+        let read = |folder: &str| std::fs::read_to_string(path(folder).join("tokenizer.json")).unwrap();
+        assert_eq!(read("out"), read("again"));
     }
     // A text begins with a token of its own, and special ones are matched whole.
     assert_eq!(with.encode("the</s>", true).unwrap().get_ids()[0], 1);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{PairTokenizer, TokenizeOptions, TokenizerAs};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{CausalLm, DeviceChoice, Dtype, GenerateOptions, GenerationConfig, Request, model_name};
+use simplemix_model::{CausalLm, DeviceChoice, Dtype, GenerateOptions, GenerationConfig, LoadIn, Request, model_name};
 use tch::Device;
 
 use crate::error::{Error, Result};
@@ -30,6 +30,9 @@ pub struct LocalSettings {
     /// Element type of the weights.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Form in which the weights of linear layers are held, as a policy trains over such weights.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub load_in: LoadIn,
     /// Device that the model runs on.
     #[serde(default)]
     pub device: DeviceChoice,
@@ -39,6 +42,10 @@ pub struct LocalSettings {
     /// Date that the chat template sees, such as 2026-01-31; if not set, that of the first day of the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_date: Option<String>,
+}
+
+fn is_none(load_in: &LoadIn) -> bool {
+    *load_in == LoadIn::None
 }
 
 fn batch_rows() -> usize {
@@ -53,6 +60,7 @@ impl LocalSettings {
             name: None,
             batch_rows: batch_rows(),
             dtype: Dtype::Auto,
+            load_in: LoadIn::None,
             device: DeviceChoice::Auto,
             tokenizer_as: TokenizerAs::File,
             template_date: None,
@@ -78,6 +86,11 @@ impl LocalSettings {
             return Err(Error::Setting { key: "batch_rows", found: "0".to_owned(), expected: "at least 1" });
         }
         Ok(())
+    }
+
+    /// The part of a fingerprint that stands for quantised weights; earlier versions had none.
+    pub(crate) fn quantised_mark(&self) -> String {
+        if self.load_in == LoadIn::None { String::new() } else { format!(" in {}", self.load_in.word()) }
     }
 
     /// Name for the `generator` column.
@@ -145,17 +158,18 @@ impl LocalGenerator {
         let generation = GenerationConfig::read(folder)?;
         // Earlier versions passed over the processors: their samples are others.
         let follows = if generation.processors.is_neutral() { "" } else { " with processors" };
+        let quantised = settings.quantised_mark();
         let hash = hash_model_folder(folder)?;
         Ok(Self {
             tokenizer: settings.tokenizer()?,
             fingerprint: format!(
-                "{hash} {kind:?} {} {} {:?}{follows}",
+                "{hash} {kind:?} {} {} {:?}{follows}{quantised}",
                 device_mark(device),
                 settings.batch_rows,
                 settings.tokenizer_as
             ),
             generation,
-            model: CausalLm::load(folder, kind, device)?,
+            model: CausalLm::load_quantized(folder, kind, device, &settings.load_in.into())?,
             name: settings.name(),
             batch_rows: settings.batch_rows,
         })

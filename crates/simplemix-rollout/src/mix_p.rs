@@ -14,7 +14,7 @@
 //! second round on.
 
 use std::borrow::Borrow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::PairTokenizer;
@@ -73,16 +73,18 @@ impl MixPGenerator {
         let kind = local.dtype.kind(device);
         let hashes = [hash_model_folder(&local.model)?, hash_model_folder(reference)?];
         let tokenizer = local.tokenizer()?;
-        let policy = CausalLm::load(&local.model, kind, device)?;
-        let reference = CausalLm::load(reference, kind, device)?;
+        let load = |folder: &Path| CausalLm::load_quantized(folder, kind, device, &local.load_in.into());
+        let policy = load(&local.model)?;
+        let reference = load(reference)?;
         let loaded = Self::new(policy, reference, tokenizer, local.name(), *plain_share, local.batch_rows)?;
         let fingerprint = format!(
-            "mix-p {} {} {plain_share} {kind:?} {} {} {:?}",
+            "mix-p {} {} {plain_share} {kind:?} {} {} {:?}{}",
             hashes[0],
             hashes[1],
             device_mark(device),
             local.batch_rows,
-            local.tokenizer_as
+            local.tokenizer_as,
+            local.quantised_mark()
         );
         Ok(Self { fingerprint, ..loaded })
     }

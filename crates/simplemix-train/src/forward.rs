@@ -250,7 +250,7 @@ pub(crate) fn score_together(
         team.does_part("scoring pairs", done, own);
         progress((done * team.size()).min(all.len()));
     })?;
-    if model.residence().is_some() {
+    if model.is_divided() {
         // Others may have a pass more.
         (parts.len()..passes.len().div_ceil(team.size())).try_for_each(|_| model.idle_pass(false))?;
     }

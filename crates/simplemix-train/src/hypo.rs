@@ -150,7 +150,7 @@ impl Hypo {
     ) -> Result<HypoSums> {
         let options = ForwardOptions { token_metrics: false, wpo: None, ld_alpha: None, ..*options };
         let parts = parts(policy.config(), sampled, options.micro_batch_tokens);
-        let together = policy.residence().is_some();
+        let together = policy.is_divided();
         let all = if together { team.most(parts.len(), "counting HyPO's passes")? } else { parts.len() };
         let mut sums = HypoSums::default();
         for number in 0..all {

@@ -374,7 +374,7 @@ impl Learner for PreferenceLearner<'_> {
     }
 
     fn passes_together(&self) -> bool {
-        self.policy.model.residence().is_some()
+        self.policy.model.is_divided()
     }
 
     fn idle(&mut self) -> Result<()> {

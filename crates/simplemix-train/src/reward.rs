@@ -147,7 +147,7 @@ impl Learner for RewardLearner<'_> {
     }
 
     fn passes_together(&self) -> bool {
-        self.model.residence().is_some()
+        self.model.is_divided()
     }
 
     fn idle(&mut self) -> Result<()> {

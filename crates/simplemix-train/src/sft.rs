@@ -102,7 +102,7 @@ impl Learner for SftLearner<'_> {
     }
 
     fn passes_together(&self) -> bool {
-        self.policy.model.residence().is_some()
+        self.policy.model.is_divided()
     }
 
     fn idle(&mut self) -> Result<()> {

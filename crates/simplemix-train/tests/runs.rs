@@ -20,6 +20,8 @@ mod faults;
 #[path = "runs/multimodal.rs"]
 mod multimodal;
 
+#[path = "runs/quantised.rs"]
+mod quantised;
 #[path = "runs/sharded.rs"]
 mod sharded;
 #[path = "runs/states.rs"]

@@ -28,6 +28,7 @@ pub use rope::{QueryGrowth, RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
 use crate::family::{self, Multimodal};
+use crate::quantized::Method;
 use crate::residence::Stage;
 use crate::reward::SCORE;
 
@@ -609,13 +610,11 @@ pub(crate) fn refuse_what_is_not_computed(keys: &Keys<'_>) -> Result<()> {
     if keys.has("is_causal") && keys.get("is_causal") != Some(&Value::Bool(true)) {
         return Err(keys.refuse("is_causal", "`true`: tokens that see later ones are not computed"));
     }
-    match keys.get("quantization_config") {
+    let Some(own) = keys.get("quantization_config") else { return Ok(()) };
+    let Err(found) = Method::of(&json!({ "quantization_config": own })) else { return Ok(()) };
+    match keys.object("quantization_config", "quantization_config.")? {
+        Some(own) => Err(own.refuse(found.key, found.expected)),
         None => Ok(()),
-        Some(_) => Err(keys.refuse(
-            "quantization_config",
-            "none: quantised weights are not read; take the model in bf16, f16 or f32, or dequantise it with transformers \
-             and save it",
-        )),
     }
 }
 

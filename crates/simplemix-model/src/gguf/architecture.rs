@@ -266,6 +266,10 @@ const ALL: &[Architecture] = &[
     },
 ];
 
+/// Families that are written, beside `mistral`, by transformers' name.
+pub(super) const WRITTEN: &[&str] =
+    &["llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "smollm3", "granite", "arcee"];
+
 impl Architecture {
     /// That of a file.
     pub(super) fn of(gguf: &Gguf<'_>) -> Result<&'static Self> {
@@ -275,6 +279,14 @@ impl Architecture {
             let known: Vec<String> = ALL.iter().map(|known| format!("`{}`", known.name)).collect();
             gguf.unsupported(KEY, format!("`{name}`"), &format!("one of {}", known.join(", ")))
         })
+    }
+
+    /// That of a family, by transformers' name of its type, if files of it are written.
+    pub(super) fn written(model_type: &str) -> Option<&'static Self> {
+        // llama.cpp has Mistral's models without a window as Llama's.
+        let model_type = if model_type == "mistral" { "llama" } else { model_type };
+        let is_written = WRITTEN.contains(&model_type);
+        ALL.iter().find(|known| is_written && known.model[0] == model_type)
     }
 
     /// Key of the architecture's own metadata.

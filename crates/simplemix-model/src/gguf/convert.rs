@@ -77,7 +77,7 @@ fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> GgufE
 }
 
 /// The model's shape from the metadata, through the same checks as a `config.json`.
-fn configuration(gguf: &Gguf<'_>, of: &Architecture) -> Result<ModelConfig> {
+pub(super) fn configuration(gguf: &Gguf<'_>, of: &Architecture) -> Result<ModelConfig> {
     refuse_what_is_not_computed(gguf, of)?;
     let number = |key: &str| gguf.needed(&of.key(key));
     let (heads, layers) = (number("attention.head_count")?, number("block_count")?);

@@ -1,8 +1,8 @@
-//! Why a GGUF file could not be imported.
+//! Why a GGUF file could not be imported or exported.
 
 use std::path::PathBuf;
 
-/// Errors of the importer.
+/// Errors of the importer and the exporter.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GgufError {
@@ -48,9 +48,18 @@ pub enum GgufError {
         /// Tensors that are missing, left over or of a wrong shape.
         problems: String,
     },
+    /// The model folder cannot be read.
+    #[error(transparent)]
+    Model(#[from] Box<crate::Error>),
     /// The output could not be written, or exists already.
     #[error(transparent)]
     Files(#[from] simplemix_files::Error),
+}
+
+impl From<crate::Error> for GgufError {
+    fn from(error: crate::Error) -> Self {
+        Self::Model(Box::new(error))
+    }
 }
 
 impl GgufError {
@@ -59,7 +68,7 @@ impl GgufError {
         match self {
             Self::Io { action, .. } => ["read", "map"].contains(action),
             Self::Files(error) => error.is_input(),
-            Self::Damaged { .. } | Self::Unsupported { .. } | Self::Tensors { .. } => true,
+            Self::Damaged { .. } | Self::Unsupported { .. } | Self::Tensors { .. } | Self::Model(_) => true,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Pre-tokenizers of byte-level BPE by llama.cpp's names, with the expressions of the models' own `tokenizer.json`.
 
 use serde_json::{Value as Json, json};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
 use super::error::Result;
 use super::reader::Gguf;
@@ -97,6 +99,15 @@ impl PreTokenizer {
         })
     }
 
+    /// The name of the first rule that splits a text of many kinds of characters as `own`, of a `tokenizer.json`, does.
+    pub(super) fn like(own: &Json, ignores_merges: bool) -> Option<&'static str> {
+        let wanted = splits(own)?;
+        let is_like = |known: &&Self| {
+            known.ignores_merges == ignores_merges && splits(&known.to_json()).is_some_and(|found| found == wanted)
+        };
+        ALL.iter().find(is_like)?.names.first().copied()
+    }
+
     /// As `tokenizer.json` has it.
     pub(super) fn to_json(&self) -> Json {
         match self.split {
@@ -116,6 +127,20 @@ impl PreTokenizer {
     }
 }
 
+/// Contractions, numbers of many digits, capitals, white space of all kinds, signs, and letters of several scripts.
+const SAMPLE: &str = "I'LL can't won't  pay 1234567 euros, 3.14 or 42km...\n\n  to aBCd HTTPServer camelCase\t\tx=y+(z)/[w]\r\n \n\
+                      \u{dc}ber stra\u{df}e na\u{ef}ve \u{4f60}\u{597d}\u{4e16}\u{754c} \u{43f}\u{440}\u{438}\u{432}\u{435}\u{442} \
+                      \u{645}\u{631}\u{62d}\u{628}\u{627} e\u{301}\u{915}\u{93e} \u{1f600}\u{1f468}\u{200d}\u{1f469} <|x|> #tag @me /a/b 100%  \u{662}\u{663} 'S '\u{17f} end ";
+
+/// Places between which a rule of a `tokenizer.json` splits [`SAMPLE`].
+fn splits(rule: &Json) -> Option<Vec<(usize, usize)>> {
+    let rule: PreTokenizerWrapper = serde_json::from_value(rule.clone()).ok()?;
+    let mut string = PreTokenizedString::from(SAMPLE);
+    rule.pre_tokenize(&mut string).ok()?;
+    let found = string.get_splits(OffsetReferential::Original, OffsetType::Byte);
+    Some(found.into_iter().map(|(_, place, _)| place).collect())
+}
+
 /// Bytes as characters, split by GPT-2's expression or not.
 pub(super) fn byte_level(splits: bool) -> Json {
     json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": splits })
@@ -123,9 +148,6 @@ pub(super) fn byte_level(splits: bool) -> Json {
 
 #[cfg(test)]
 mod tests {
-    use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
-
     use super::*;
 
     /// Words of `Python 3.11's regex` package with the expressions of the models' own tokenizer.json.

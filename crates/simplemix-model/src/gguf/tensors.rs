@@ -40,6 +40,21 @@ pub(super) enum Rows {
 }
 
 impl Rows {
+    /// The file's order: the other way round than [`Rows::back`].
+    pub(super) fn forth(self, weights: &[f32], shape: &[usize]) -> Vec<f32> {
+        let rows = shape.first().copied().unwrap_or(1);
+        if self == Self::Same || self == Self::Turned || rows == 0 {
+            return weights.to_vec();
+        }
+        // Rows that are numbered tell where each comes from.
+        let numbers = self.back((0..rows).map(|row| row as f32).collect(), &[rows]);
+        let mut place = vec![0; rows];
+        for (row, source) in numbers.into_iter().enumerate() {
+            place[source as usize] = row;
+        }
+        reordered(weights, rows, |row| place[row])
+    }
+
     /// The checkpoint's order, where `shape` is that of the checkpoint's tensor.
     pub(super) fn back(self, weights: Vec<f32>, shape: &[usize]) -> Vec<f32> {
         let rows = shape.first().copied().unwrap_or(1);
@@ -154,7 +169,8 @@ fn is_shape(info: &TensorInfo, shape: &[i64], rows: i64) -> bool {
     info.dimensions.iter().rev().map(|&d| d as i64).eq(std::iter::once(rows).chain(of_row))
 }
 
-fn rows(of: &Architecture, config: &ModelConfig, own: &str) -> Rows {
+/// Order in files of a tensor that the decoder calls `own`.
+pub(super) fn rows(of: &Architecture, config: &ModelConfig, own: &str) -> Rows {
     match own.rsplit('.').nth(1) {
         Some("q_proj") if of.interleaves_rows => Rows::Interleaved(config.num_attention_heads as usize),
         Some("k_proj") if of.interleaves_rows => Rows::Interleaved(config.num_key_value_heads as usize),
@@ -210,5 +226,9 @@ mod tests {
         let stored = vec![0., 3., 1., 4., 2., 5.];
         assert_eq!(Rows::Gathered(2).back(stored, &[6]), [0., 1., 2., 3., 4., 5.]);
         assert_eq!(Rows::Turned.back(vec![0., 2., 4., 1., 3., 5.], &[3, 2]), [0., 1., 2., 3., 4., 5.]);
+        for rows in [Rows::Interleaved(3), Rows::Gathered(2), Rows::Same] {
+            let weights: Vec<f32> = (0..36).map(|x| x as f32).collect();
+            assert_eq!(rows.back(rows.forth(&weights, &[12, 3]), &[12, 3]), weights, "{rows:?}");
+        }
     }
 }

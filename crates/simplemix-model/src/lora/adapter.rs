@@ -83,14 +83,18 @@ impl Base<'_> {
 
     /// As [`Base::weight`], whole.
     fn whole(&self, name: &str) -> Result<Tensor> {
-        let own = self.weight(name);
+        self.made_whole(name, self.weight(name).shallow_clone())
+    }
+
+    /// `own`, the model's tensor of this name, or all of it where it has no memory.
+    pub(crate) fn made_whole(&self, name: &str, own: Tensor) -> Result<Tensor> {
         match self.residence {
-            Some(residence) if !simplemix_torch::has_memory(own)? => {
+            Some(residence) if !simplemix_torch::has_memory(&own)? => {
                 let embedding = || self.config.embedding_name();
                 let name = if residence.has(name) { name.to_owned() } else { embedding() };
                 Ok(residence.whole(&name)?)
             }
-            _ => Ok(own.shallow_clone()),
+            _ => Ok(own),
         }
     }
 
@@ -317,14 +321,23 @@ impl Adapter {
         for (target, Matrices { pair, dora }) in &self.targets {
             let last = if target.place == Place::Embedding { &pair.a } else { &pair.b };
             let has_lengths = match dora {
-                Some(dora) => (dora.factor(pair).doing("an adapter")? - 1.0).abs().max().double_value(&[]) < 1e-6,
+                Some(dora) => {
+                    let whole = base.whole(&base.weight_name(target))?;
+                    let factor = dora.factor_over(&whole, pair).doing("an adapter")?;
+                    (factor - 1.0).abs().max().double_value(&[]) < 1e-6
+                }
                 None => true,
             };
             if !is_zero(last) || !has_lengths {
                 return Ok(false);
             }
         }
-        Ok(self.saved.iter().all(|(saved, tensor)| base.weight(&saved.tensor).equal(&tensor.0)))
+        for (saved, tensor) in &self.saved {
+            if !base.whole(&saved.tensor)?.f_equal(&tensor.0).doing("comparing a module with the model's")? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Writes peft's files; `from` is where peft loads the model from.

@@ -190,7 +190,8 @@ mod own {
 
     fn loaded(local: &LocalSettings) -> Result<(CausalLm, PairTokenizer)> {
         let device = local.device.open().map_err(simplemix_model::Error::from)?;
-        Ok((CausalLm::load(&local.model, local.dtype.kind(device), device)?, local.tokenizer()?))
+        let kind = local.dtype.kind(device);
+        Ok((CausalLm::load_quantized(&local.model, kind, device, &local.load_in.into())?, local.tokenizer()?))
     }
 
     fn greedy(model: &CausalLm, tokenizer: &PairTokenizer, prompts: &[Vec<u32>]) -> Result<Vec<Generated>> {

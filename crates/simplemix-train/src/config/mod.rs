@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use simplemix_loss::{LossKind, LossSettings, Need};
 use simplemix_mix::Weight;
 use simplemix_model::hub::CAN_PUSH;
-use simplemix_model::{DeviceChoice, Dtype, LoraSettings};
+use simplemix_model::{DeviceChoice, Dtype, LoraSettings, QuantizationSettings};
 use simplemix_settings::{Setting, Settings, choice, place, section};
 
 pub use self::data::{DataSet, DataSettings, Shares};
@@ -62,6 +62,8 @@ section! {
         reference: ReferenceSettings;
         /// Low-rank adapter.
         lora: LoraSettings;
+        /// Quantised weights.
+        quantization: QuantizationSettings;
         /// HyPO.
         hypo: HypoSettings;
         /// Optimiser and learning rate.
@@ -197,6 +199,7 @@ impl TrainConfig {
     pub fn check(&self) -> Result<()> {
         self.check_ranges()?;
         let (reference, hypo, eval, log) = (&self.reference, &self.hypo, &self.eval, &self.log);
+        self.quantization.check()?;
         let adapts = self.lora.is_on();
         let moves = reference.sync_every > 0;
         let optimizer = &self.optimizer;
@@ -237,6 +240,22 @@ impl TrainConfig {
             (
                 self.lora.rank > 0 && self.lora.adapter.is_some(),
                 ("lora.rank", "set together with `lora.adapter`", "one of the two: an adapter has a rank"),
+            ),
+            (
+                self.quantization.is_on() && !adapts,
+                (
+                    "quantization.load_in",
+                    "set without `lora.rank`",
+                    "an adapter to train: quantised weights are frozen",
+                ),
+            ),
+            (
+                self.quantization.is_on() && self.parallel.shard == Shard::All,
+                (
+                    "parallel.shard",
+                    "`all` together with `quantization.load_in`",
+                    "`none` or `optimizer`: each process has the quantised weights",
+                ),
             ),
             (
                 self.lora.target_pattern.is_some() && !self.lora.targets.is_empty(),

@@ -361,7 +361,7 @@ fn best_checkpoint(source: &Source<'_>, to: &mut Translation) {
 
 fn adapter(source: &Source<'_>, to: &mut Translation) {
     let keys = source.keys;
-    to.refuse_set(keys, &["load_in_8bit", "load_in_4bit"], "false: weights are not quantised");
+    let [in_4bit, in_8bit] = ["load_in_4bit", "load_in_8bit"].map(|key| to.take(keys.flag(key)) == Some(true));
     let linear = to.take(keys.flag("lora_target_linear")) == Some(true);
     let names = to.take(keys.texts("lora_target_modules")).unwrap_or_default();
     match to.take(keys.text("adapter")).filter(|name| !name.is_empty()) {
@@ -374,10 +374,15 @@ fn adapter(source: &Source<'_>, to: &mut Translation) {
                 "lora_target_linear",
                 "lora_modules_to_save",
             ];
+            to.refuse_set(keys, &["load_in_8bit", "load_in_4bit"], "false without an adapter: such weights are frozen");
             return to.ignore(keys, &all);
         }
+        // Axolotl quantises so for these two alone.
+        Some("qlora") if in_4bit && !in_8bit => super::trl::four_bits(true, to),
+        Some("qlora") => to.refuse(keys, "adapter", "lora, or `load_in_4bit: true` alone"),
+        Some("lora") if in_4bit => to.refuse(keys, "load_in_4bit", "false, or `adapter: qlora`"),
+        Some("lora") if in_8bit => super::trl::eight_bits(to),
         Some("lora") => {}
-        Some("qlora") => to.refuse(keys, "adapter", "lora: weights are not quantised"),
         Some(_) => return to.refuse(keys, "adapter", "lora"),
     }
     if let Some(folder) = to.take(keys.text("lora_model_dir")).filter(|folder| !folder.is_empty()) {

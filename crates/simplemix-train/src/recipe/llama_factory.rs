@@ -58,7 +58,7 @@ pub(super) const FORMAT: Format = Format {
             adapter,
         ),
         (&["bf16", "fp16", "pure_bf16"], dtype),
-        (&["quantization_bit", "quantization_method"], quantised),
+        (&["quantization_bit", "quantization_method", "quantization_type", "double_quantization"], quantised),
         (&["disable_gradient_checkpointing"], checkpointing),
     ],
     ignored: &[
@@ -67,7 +67,6 @@ pub(super) const FORMAT: Format = Format {
         "ddp_timeout",
         "deepspeed",
         "do_train",
-        "double_quantization",
         "enable_liger_kernel",
         "flash_attn",
         "fsdp",
@@ -241,8 +240,26 @@ fn dtype(source: &Source<'_>, to: &mut Translation) {
 }
 
 fn quantised(source: &Source<'_>, to: &mut Translation) {
-    to.refuse_set(source.keys, &["quantization_bit"], "no such key: weights are not quantised");
-    to.ignore(source.keys, &["quantization_method"]);
+    let keys = source.keys;
+    let others = ["quantization_method", "quantization_type", "double_quantization"];
+    let bits = match to.take(keys.whole("quantization_bit")) {
+        None => return to.ignore(keys, &others),
+        Some(bits @ (4 | 8)) => bits,
+        Some(_) => return to.refuse(keys, "quantization_bit", "4 or 8"),
+    };
+    let is_bnb = |name: &str| matches!(name.to_ascii_lowercase().as_str(), "bnb" | "bitsandbytes");
+    if to.take(keys.text("quantization_method")).is_some_and(|name| !is_bnb(name)) {
+        return to.refuse(keys, "quantization_method", "bnb");
+    }
+    if bits == 8 {
+        super::trl::eight_bits(to);
+        return to.ignore(keys, &others[1..]);
+    }
+    if to.take(keys.text("quantization_type")).unwrap_or("nf4") != "nf4" {
+        to.refuse(keys, "quantization_type", "nf4");
+    }
+    let is_double = to.take(keys.flag("double_quantization")).unwrap_or(true);
+    super::trl::four_bits(is_double, to);
 }
 
 fn checkpointing(source: &Source<'_>, to: &mut Translation) {

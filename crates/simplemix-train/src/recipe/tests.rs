@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{DataSet, Shares, Shuffle, TrainConfig};
 use crate::schedule::{Decay, Schedule};
-use simplemix_model::Dtype;
+use simplemix_model::{Dtype, LoadIn, QuantizationSettings};
 use simplemix_settings::Settings;
 
 fn read_for(objective: Objective, text: &str) -> Result<(TrainConfig, Vec<String>)> {
@@ -245,10 +245,10 @@ fn other_files_are_told_apart() {
 
 #[test]
 fn all_that_cannot_be_followed_is_named_at_once() {
-    let text = "betta: 0.1\ndataset_mixer_list: x\nload_in_4bit: true\nlearning_rate: fast\noptim: rmsprop\nuse_peft: maybe\nbeta: 0.1\n";
+    let text = "betta: 0.1\ndataset_mixer_list: x\nload_in_4bit: maybe\nlearning_rate: fast\noptim: rmsprop\nuse_peft: maybe\nbeta: 0.1\n";
     let expected = "dpo.yaml: unknown key `betta`; did you mean `beta`?; unknown key `dataset_mixer_list`; `learning_rate` is \"fast\", \
-                    expected a number; `optim` is \"rmsprop\", expected adamw_torch or adamw_torch_fused; `load_in_4bit` is true, \
-                    expected false: weights are not quantised; `use_peft` is \"maybe\", expected true or false";
+                    expected a number; `optim` is \"rmsprop\", expected adamw_torch or adamw_torch_fused; `use_peft` is \"maybe\", \
+                    expected true or false; `load_in_4bit` is \"maybe\", expected true or false";
     assert_eq!(read(text).unwrap_err().to_string(), expected);
 }
 
@@ -351,4 +351,19 @@ fn what_cannot_be_followed_is_named() {
     ] {
         assert_eq!(read(text).unwrap_err().to_string(), expected);
     }
+}
+
+#[test]
+fn quantised_weights_are_those_of_bitsandbytes() {
+    let four =
+        read("use_peft: true\nload_in_4bit: true\nuse_bnb_nested_quant: true\nbnb_4bit_quant_type: nf4\n").unwrap().0;
+    let expected = QuantizationSettings { load_in: LoadIn::FourBit, double_quant: true };
+    assert_eq!(four.quantization, expected);
+    let eight = read("use_peft: true\nload_in_8bit: true\nbnb_4bit_quant_type: nf4\n").unwrap();
+    assert_eq!((eight.0.quantization.load_in, eight.1), (LoadIn::EightBit, vec!["bnb_4bit_quant_type".to_owned()]));
+    let refused = |text: &str| read(text).unwrap_err().to_string();
+    let error = refused("use_peft: true\nload_in_4bit: true\nbnb_4bit_quant_type: fp4\n");
+    assert_eq!(error, "dpo.yaml: `bnb_4bit_quant_type` is \"fp4\", expected nf4");
+    let error = refused("use_peft: true\nload_in_4bit: true\nload_in_8bit: true\n");
+    assert!(error.contains("expected one of `load_in_4bit` and `load_in_8bit`"), "{error}");
 }

@@ -55,6 +55,10 @@ pub(super) const FORMAT: Format = Format {
         (&["load_best_model_at_end", "metric_for_best_model", "greater_is_better"], best_checkpoint),
         (&["sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"], moving_reference),
         (ADAPTER, adapter),
+        (
+            &["load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"],
+            quantised,
+        ),
         (&["bf16", "fp16", "dtype", "torch_dtype"], dtype),
         (&["chat_template", "chat_template_path", "eos_token"], tokens),
     ],
@@ -67,8 +71,6 @@ pub(super) const FORMAT: Format = Format {
         "average_tokens_across_devices",
         "batch_eval_metrics",
         "bf16_full_eval",
-        "bnb_4bit_quant_storage",
-        "bnb_4bit_quant_type",
         "dataloader_in_order",
         "dataloader_multiprocessing_context",
         "dataloader_num_workers",
@@ -145,7 +147,6 @@ pub(super) const FORMAT: Format = Format {
         "trackio_space_id",
         "trackio_static_space_id",
         "trust_remote_code",
-        "use_bnb_nested_quant",
         "use_cache",
         "use_cpu",
         "use_liger_kernel",
@@ -182,8 +183,6 @@ const UNFOLLOWED: &[&str] = &[
     "fsdp",
     "fsdp_config",
     "label_smoothing_factor",
-    "load_in_4bit",
-    "load_in_8bit",
     "neftune_noise_alpha",
     "packing",
     "parallelism_config",
@@ -197,7 +196,6 @@ fn unfollowed(source: &Source<'_>, to: &mut Translation) {
         "deepspeed" | "fsdp" | "fsdp_config" | "parallelism_config" => {
             "no such key: several processes train with --processes, torchrun or Slurm"
         }
-        "load_in_4bit" | "load_in_8bit" => "false: weights are not quantised",
         "resume_from_checkpoint" => "no such key: --resume goes on with a run",
         "reference_free" => "false: a loss without a reference has a name, such as `loss_type: simpo`",
         "eval_delay" | "eval_on_start" => "no such key: evaluations come every `eval_steps` updates or every epoch",
@@ -601,6 +599,42 @@ fn adapter(source: &Source<'_>, to: &mut Translation) {
         [pattern] if pattern != "peft-default" => to.set("lora.target_pattern", pattern.as_str()),
         _ => to.set("lora.targets", targets),
     }
+}
+
+/// bitsandbytes' settings of TRL's ModelConfig, with their defaults.
+fn quantised(source: &Source<'_>, to: &mut Translation) {
+    let keys = source.keys;
+    let is_on = |to: &mut Translation, key: &str| to.take(keys.flag(key)) == Some(true);
+    match (is_on(to, "load_in_4bit"), is_on(to, "load_in_8bit")) {
+        (true, true) => to.refuse(keys, "load_in_8bit", "one of `load_in_4bit` and `load_in_8bit`"),
+        (true, false) => {
+            if to.take(keys.text("bnb_4bit_quant_type")).unwrap_or("nf4") != "nf4" {
+                to.refuse(keys, "bnb_4bit_quant_type", "nf4");
+            }
+            let is_double = is_on(to, "use_bnb_nested_quant");
+            four_bits(is_double, to);
+            // How the bytes are wrapped changes no number.
+            return to.ignore(keys, &["bnb_4bit_quant_storage"]);
+        }
+        (false, true) => eight_bits(to),
+        (false, false) => {}
+    }
+    to.ignore(keys, &["bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"]);
+}
+
+/// Weights in bitsandbytes' NF4.
+pub(super) fn four_bits(is_double: bool, to: &mut Translation) {
+    to.set("quantization.load_in", "4bit");
+    to.set("quantization.double_quant", is_double);
+}
+
+/// Weights in 8 bits, with what differs from bitsandbytes.
+pub(super) fn eight_bits(to: &mut Translation) {
+    to.set("quantization.load_in", "8bit");
+    to.remarks.push(
+        "weights are held in 8 bits as bitsandbytes holds them; it quantises activations too, and here they are not"
+            .to_owned(),
+    );
 }
 
 /// `torch_dtype` is the older name. float16 is refused; `bf16` with weights in float32 is what `auto` does on a GPU.

@@ -285,7 +285,7 @@ pub(super) fn save_policy(
         model.save_adapter(ADAPTER, &folder.adapter(), source.and_then(Path::to_str))?;
     }
     drop(root);
-    let is_divided = model.residence().is_some();
+    let is_divided = model.is_divided();
     match (folder, model.active_adapter()) {
         (Some(folder), None) => model.save(&folder.model(), tokenizer)?,
         (Some(folder), Some(_)) => model.save_merged(&folder.model(), tokenizer)?,
@@ -312,7 +312,7 @@ pub(super) fn save_reward(
     drop(root);
     match folder {
         Some(folder) => model.save(&folder.model(), tokenizer)?,
-        None if model.residence().is_some() => model.help_save()?,
+        None if model.is_divided() => model.help_save()?,
         None => {}
     }
     Ok(Trained::Reward(Box::new(model)))

@@ -194,14 +194,17 @@ impl<'a> Needs<'a> {
         let is_half = |name: &str| kind_of(name) != Kind::Float;
         let rounded: Named = shapes.trained.iter().filter(|(name, _)| is_half(name)).cloned().collect();
         let second = self.second_model()?;
+        let weight_bytes = |model: &ModelConfig, tensors: &[(String, Vec<i64>)]| {
+            config.quantization.weight_bytes(model, tensors, element as usize)
+        };
+        let (own_weights, dequantised) = weight_bytes(model, &shapes.weights);
+        let second_weights = second.as_ref().map_or(0, |model| weight_bytes(model, &model.tensors()).0);
         let states = States {
-            weights: element
-                * (shapes.parameters() as u64 + second.as_ref().map_or(0, |model| model.parameters() as u64))
-                + adapter_weights,
+            weights: own_weights + second_weights + adapter_weights,
             // In f32 whatever the weights' kind.
             gradients: 4 * trained,
             optimizer: 2 * 4 * trained + 4 * count(&rounded) as u64,
-            gathered: 0,
+            gathered: dequantised,
             exchanged: 0,
         };
         let processes = config.parallel.processes as u64;
@@ -249,7 +252,8 @@ impl<'a> Needs<'a> {
     }
 
     fn is_checkpointed(&self) -> bool {
-        self.config.memory.activation_checkpointing || self.config.parallel.shard == Shard::All
+        let quantised = self.config.quantization.is_on() || self.shapes.model.is_quantized();
+        self.config.memory.activation_checkpointing || self.config.parallel.shard == Shard::All || quantised
     }
 
     /// Memory that a process holds where weights and gradients are divided. `whole` has the bytes of weights that stay whole, and all

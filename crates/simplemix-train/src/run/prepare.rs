@@ -11,7 +11,7 @@ use simplemix_data::{
 use simplemix_files::cache_dir_for;
 use simplemix_loss::{LossSettings, LossSum, Need, PairLoss};
 use simplemix_mix::{AGES_KEY, Mixture, MixtureConfig, SHARES_KEY, SourceConfig};
-use simplemix_model::{CausalLm, DeviceChoice, Divider, ModelConfig, RewardModel};
+use simplemix_model::{CausalLm, DeviceChoice, Divider, ModelConfig, Quantizer, RewardModel};
 use tch::{Device, Tensor};
 
 use super::Run;
@@ -138,6 +138,11 @@ impl Run {
         }
         let settings = config.loop_settings(train.len(), mixture);
         let shapes = Shapes::read(&config, model)?;
+        let is_quantised = config.quantization.is_on() || shapes.model.is_quantized();
+        if is_quantised && !config.memory.activation_checkpointing {
+            config.memory.activation_checkpointing = true;
+            notices.push(QUANTISED.to_owned());
+        }
         let sampled = config.hypo().map_or(0, |hypo| hypo.max_new_tokens);
         let other = config.reference.model.as_deref().map(ModelConfig::from_folder).transpose()?;
         let models: Vec<&ModelConfig> = std::iter::once(&shapes.model).chain(&other).collect();
@@ -189,15 +194,21 @@ impl Start {
         divide: Option<&mut Divide<'_>>,
     ) -> Result<Self> {
         let kind = config.dtype.kind(device);
-        let divide = divide.filter(|_| config.lora.adapter.is_none()).map(|divide| divide as &mut dyn Divider);
+        let mut quantizer = Quantizer::new(&config.quantization, device);
+        let mut divide = divide.filter(|_| config.lora.adapter.is_none()).map(|divide| divide as &mut dyn Divider);
+        if let Some(quantizer) = &mut quantizer {
+            divide = Some(quantizer);
+        }
         if config.objective == Objective::Reward {
             // A reward model is trained further; any other model gets a new score head.
             let is_reward = ends_in_a_score(folder);
             let mut model = if is_reward {
                 RewardModel::load_divided(folder, kind, device, divide)?
             } else {
-                RewardModel::on_top_of(CausalLm::load(folder, kind, device)?)?
+                let divide = divide.filter(|divide| !divide.is_shared());
+                RewardModel::on_top_of(CausalLm::load_divided(folder, kind, device, divide)?)?
             };
+            check_frozen(config, model.is_quantized())?;
             match (&config.lora.adapter, config.lora.config(lora_task(config))) {
                 (Some(adapter), _) => model.load_adapter(adapter)?,
                 (None, Some(lora)) => model.add_adapter(lora, config.seed)?,
@@ -206,6 +217,7 @@ impl Start {
             return Ok(Self::Reward(Box::new(model)));
         }
         let mut model = CausalLm::load_divided(folder, kind, device, divide)?;
+        check_frozen(config, model.is_quantized())?;
         match (&config.lora.adapter, config.lora.config(lora_task(config))) {
             (Some(adapter), _) => model.load_adapter(ADAPTER, adapter)?,
             (None, Some(lora)) => model.add_adapter(ADAPTER, lora, config.seed)?,
@@ -263,6 +275,22 @@ impl Start {
 /// Notice of a setting that follows from another.
 const CHECKPOINTING: &str = "`parallel.shard = \"all\"` turns `memory.activation_checkpointing` on: what a layer computes is computed \
                              again in the backward pass, for which its weights are gathered again";
+
+/// As [`CHECKPOINTING`].
+const QUANTISED: &str = "quantised weights turn `memory.activation_checkpointing` on: what a layer computes is computed again in the \
+                         backward pass, for which its weights are dequantised again";
+
+/// Refuses to train weights that are quantised.
+fn check_frozen(config: &TrainConfig, is_quantised: bool) -> Result<()> {
+    if !is_quantised || config.lora.is_on() {
+        return Ok(());
+    }
+    Err(Error::setting(
+        "lora.rank",
+        "0 for a model whose weights are quantised",
+        "a rank above 0: such weights are frozen",
+    ))
+}
 
 /// As [`resolve_device`], of a run that is planned only.
 pub(super) fn planned_device(config: &mut TrainConfig) -> Result<Device> {

@@ -110,7 +110,7 @@ impl ReferenceMaker<'_> {
     fn load(&self, folder: &Path, policy: &CausalLm) -> Result<(CausalLm, Option<Arc<Sharded>>)> {
         let (kind, device) = (policy.kind(), policy.device());
         if !self.config.parallel.shard.divides_weights(self.team) {
-            return Ok((CausalLm::load(folder, kind, device)?, None));
+            return Ok((CausalLm::load_quantized(folder, kind, device, &self.config.quantization)?, None));
         }
         let is_trained = |name: &str| self.trained.contains(name);
         let (has_gradients, sharded) = (false, None);
@@ -141,7 +141,11 @@ impl ReferenceMaker<'_> {
         let compute =
             |progress: &mut dyn FnMut(usize)| reference_logps_together(self.team, model, set, self.options, progress);
         let Some(cache) = cache else { return compute(progress) };
-        let settings = format!("{:?} {:?} ld_alpha {:?}", model.kind(), set.feed(), self.options.ld_alpha);
+        let quantised = match &self.config.quantization {
+            settings if settings.is_on() => format!(" {settings:?}"),
+            _ => String::new(),
+        };
+        let settings = format!("{:?} {:?} ld_alpha {:?}{quantised}", model.kind(), set.feed(), self.options.ld_alpha);
         let key = ReferenceKey::new(self.model_hash, set, &settings);
         let known = key.load(cache, set.len());
         // All compute if one process lacks it.
