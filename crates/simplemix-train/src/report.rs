@@ -153,7 +153,7 @@ fn name_of(path: &Path) -> String {
     }
 }
 
-/// What was trained, in a sentence.
+/// The run in a sentence.
 fn lead(config: &TrainConfig, curves: &Curves, train: &PairSet) -> String {
     let model = config.model.as_deref().map(simplemix_model::model_name).unwrap_or_default();
     let updates = curves.get("loss").and_then(|points| points.last()).map_or(0.0, |(step, _)| *step);

@@ -47,7 +47,7 @@ pub(crate) fn report(output: &Path, settings: &PipelineSettings, plan: &Plan, su
     Ok(document(&format!("{name}: pipeline"), &introduction, &sections))
 }
 
-/// What was done, in a sentence.
+/// The pipeline in a sentence.
 fn lead(settings: &PipelineSettings, summary: &Summary) -> String {
     let model = settings.model.as_deref().map(simplemix_model::model_name).unwrap_or_default();
     let pairs: u64 = trainings(summary).map(|training| training.pairs).sum();
