@@ -230,7 +230,7 @@ fn the_text_parts_name_has_the_default_of_the_class() {
             &(|json: &mut Value| json["text_config"]["hidden_act"] = "tanh".into()) as &dyn Fn(&mut Value),
         ),
         ("text_config.num_key_value_heads", &|json| json["text_config"]["num_key_value_heads"] = 3.into()),
-        ("quantization_config", &|json| json["quantization_config"] = serde_json::json!({})),
+        ("quantization_config.quant_method", &|json| json["quantization_config"] = serde_json::json!({})),
         ("model_type", &|json| json["model_type"] = "mllama".into()),
     ] {
         let dir = renamed("mistral3", &str::to_owned, change);

@@ -30,7 +30,7 @@ impl Section {
 ///
 /// let sections = [Section::new("loss", "Loss", "<p>0.69</p>".into()), Section::new("empty", "Empty", String::new())];
 /// let page = document("run", "<p>Short.</p>\n", &sections);
-/// assert!(page.contains("<a href=\"#loss\">Loss</a>") && !page.contains("Empty"));
+/// assert!(page.contains("<h2 id=\"loss\">Loss</h2>") && !page.contains("Empty"));
 /// ```
 pub fn document(title: &str, introduction: &str, sections: &[Section]) -> String {
     let mut body = format!("<h1>{}</h1>\n{introduction}", escape(title));
