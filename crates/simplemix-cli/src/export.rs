@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use simplemix_model::gguf::GgufType;
 
 use crate::claims::claim_files;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::flags::word;
 use crate::lines::print;
 use crate::progress::bar;
@@ -31,10 +31,6 @@ pub(crate) fn run(args: &Args) -> Result {
     let report = simplemix_model::gguf::export_gguf(&args.input, &args.output, args.kind, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
-    })
-    .map_err(|error| match error.is_input() {
-        true => Failure::Input(error.into()),
-        false => Failure::Run(error.into()),
     })?;
     bar.finish_and_clear();
     print(&format!("{}: {report}", args.output.display()));

@@ -68,6 +68,15 @@ pub(crate) fn failed(error: simplemix_rollout::Error) -> Failure {
     simplemix_pipeline::Error::from(error).into()
 }
 
+impl From<simplemix_model::gguf::GgufError> for Failure {
+    fn from(error: simplemix_model::gguf::GgufError) -> Self {
+        match error.is_input() {
+            true => Self::Input(error.into()),
+            false => Self::Run(error.into()),
+        }
+    }
+}
+
 impl From<simplemix_pipeline::Error> for Failure {
     fn from(error: simplemix_pipeline::Error) -> Self {
         if error.is_interrupted() {

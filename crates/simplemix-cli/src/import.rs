@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::claims::claim_new_folder;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::lines::print;
 use crate::progress::bar;
 
@@ -25,10 +25,6 @@ pub(crate) fn run(args: &Args) -> Result {
     let report = simplemix_model::gguf::import_gguf(&args.input, &args.output, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
-    })
-    .map_err(|error| match error.is_input() {
-        true => Failure::Input(error.into()),
-        false => Failure::Run(error.into()),
     })?;
     bar.finish_and_clear();
     print(&format!("{}: {report}", args.output.display()));

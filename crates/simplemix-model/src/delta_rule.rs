@@ -241,7 +241,7 @@ fn unit(t: &Tensor) -> std::result::Result<Tensor, TchError> {
     t.f_mul(&squares.f_add_scalar(EPS)?.f_rsqrt()?)
 }
 
-/// Parts of all chunks: for the state before them, for the one after, and for what they read in themselves.
+/// Parts of chunks, of all or of one step: for the state before them, for the one after, and for what they read in themselves.
 struct Chunks {
     /// Values that a chunk puts into the state, if that is zeros, `[N, V, L, E]`.
     values: Tensor,
@@ -254,16 +254,6 @@ struct Chunks {
     /// Products of queries and keys inside of the chunk, `[N, V, L, L]`.
     inside: Tensor,
     /// Decay over the whole chunk, `[N, V, 1, 1]`.
-    decay: Tensor,
-}
-
-/// One chunk of so many segments.
-struct Step {
-    values: Tensor,
-    taking: Tensor,
-    putting: Tensor,
-    queries: Tensor,
-    inside: Tensor,
     decay: Tensor,
 }
 
@@ -298,12 +288,12 @@ impl Chunks {
     }
 
     /// Cut into steps of so many chunks. One cut has one joining as its backward pass.
-    fn steps(self, sizes: &[i64]) -> std::result::Result<Vec<Step>, TchError> {
+    fn steps(self, sizes: &[i64]) -> std::result::Result<Vec<Self>, TchError> {
         let cut = |t: Tensor| Ok::<_, TchError>(t.f_split_with_sizes(sizes, 0)?.into_iter());
         let (mut values, mut taking, mut putting) = (cut(self.values)?, cut(self.taking)?, cut(self.putting)?);
         let (mut queries, mut inside, mut decay) = (cut(self.queries)?, cut(self.inside)?, cut(self.decay)?);
         let step = |_: &i64| {
-            Some(Step {
+            Some(Self {
                 values: values.next()?,
                 taking: taking.next()?,
                 putting: putting.next()?,
@@ -321,13 +311,13 @@ impl Level {
     /// segments start from zeros.
     fn scan(
         &self,
-        steps: &mut impl Iterator<Item = Step>,
+        steps: &mut impl Iterator<Item = Chunks>,
         mut state: Option<Tensor>,
         read: &mut Vec<Tensor>,
     ) -> std::result::Result<Tensor, TchError> {
         let mut ended = Vec::new();
         for (&count, step) in self.steps.iter().zip(steps) {
-            let Step { values, taking, putting, queries, inside, decay } = step;
+            let Chunks { values, taking, putting, queries, inside, decay } = step;
             // Segments that have ended are the last ones.
             let before = match state.take() {
                 Some(all) if all.size()[0] > count => {

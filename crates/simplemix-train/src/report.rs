@@ -6,6 +6,7 @@ use std::path::Path;
 use simplemix_eval::html::{self, Cells, Section, Table, Tile, escape, number};
 use simplemix_eval::markdown::{block, code, text};
 use simplemix_eval::plot::{Panel, Series, svg};
+use simplemix_eval::report::settings_by_key;
 use simplemix_eval::{Curves, at_end, read_curves};
 use simplemix_files::AtomicFolder;
 
@@ -256,7 +257,7 @@ fn at_the_end(curves: &Curves) -> (String, String) {
 /// Settings that are not the defaults, as a table, and all of them folded.
 fn settings(config: &TrainConfig) -> Result<String> {
     let all = config.to_toml()?;
-    let (own, usual) = (flat(&all), flat(&TrainConfig::default().to_toml()?));
+    let (own, usual) = (by_key(&all), by_key(&TrainConfig::default().to_toml()?));
     let mut table =
         Table::new("Settings", &[("setting", Cells::Text), ("value", Cells::Text), ("default", Cells::Text)]);
     for (key, value) in own.iter().filter(|(key, value)| usual.get(*key) != Some(*value)) {
@@ -269,22 +270,9 @@ fn settings(config: &TrainConfig) -> Result<String> {
     ))
 }
 
-/// Values of a TOML text by key, with `section.key` for those of a section.
-fn flat(text: &str) -> BTreeMap<String, String> {
-    fn add(prefix: &str, table: &toml::Table, found: &mut BTreeMap<String, String>) {
-        for (key, value) in table {
-            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            match value {
-                toml::Value::Table(table) => add(&key, table, found),
-                toml::Value::String(text) => drop(found.insert(key, text.clone())),
-                other => drop(found.insert(key, other.to_string())),
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    // The settings were just written as TOML.
-    add("", &text.parse().unwrap_or_default(), &mut found);
-    found
+/// Settings by key; all that are asked for were just written as TOML.
+fn by_key(text: &str) -> BTreeMap<String, String> {
+    settings_by_key(text).unwrap_or_default()
 }
 
 /// Model card in the form of the Hugging Face hub.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use simplemix_files::{Claim, Holder};
+use simplemix_pipeline::{RunState, SweepReport};
 
 use super::metrics::Metrics;
 use super::stages::{Stage, StageState, changed, of_pipeline, of_sweep};
@@ -73,8 +74,9 @@ fn found(path: &Path) -> (Vec<Stage>, Option<PathBuf>, Option<bool>) {
     }
     if path.join("runs").is_dir() {
         let runs = of_sweep(&path.join("runs"));
-        let to_do = std::fs::read_to_string(path.join("sweep.json")).is_ok_and(|text| text.contains("\"to-do\""));
-        let ended = path.join("sweep.json").is_file() && !to_do;
+        let report = std::fs::read_to_string(path.join("sweep.json")).ok();
+        let report: Option<SweepReport> = report.and_then(|text| serde_json::from_str(&text).ok());
+        let ended = report.is_some_and(|report| report.runs.iter().all(|run| run.state != RunState::ToDo));
         let training = latest_training(&of_pipeline(&path.join("stages")));
         return (runs, training, Some(ended));
     }

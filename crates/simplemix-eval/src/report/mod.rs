@@ -48,7 +48,7 @@ use plots::ReportPlot;
 pub use arms::{Arm, group};
 pub use harness::{BenchmarkScore, Benchmarks, read_benchmarks};
 pub use pipeline::{HeldOutScore, runs_of_sweep};
-pub use run_data::{AlpacaFigures, CategoryFigures, RunData, read_run};
+pub use run_data::{AlpacaFigures, CategoryFigures, RunData, read_run, settings_by_key};
 
 /// Content of a report.
 #[derive(Debug)]

@@ -111,8 +111,22 @@ fn training(folder: &Path) -> Result<RunData> {
 /// [`Error::Io`] or [`Error::Malformed`].
 pub(crate) fn settings(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = simplemix_files::read_to_string(path).at(path, "read")?;
-    let table: toml::Table =
-        text.parse().map_err(|e: toml::de::Error| Error::malformed(path, e.to_string().trim_end()))?;
+    settings_by_key(&text).map_err(|message| Error::malformed(path, message))
+}
+
+/// Values of a TOML text by key, with `section.key` for those of a section. Texts are without quotes.
+///
+/// # Errors
+/// The message of the parser, if the text is no TOML.
+///
+/// # Examples
+/// ```
+/// let settings = simplemix_eval::report::settings_by_key("seed = 1\n[loss]\nname = \"ipo\"\n")?;
+/// assert_eq!((settings["seed"].as_str(), settings["loss.name"].as_str()), ("1", "ipo"));
+/// # Ok::<(), String>(())
+/// ```
+pub fn settings_by_key(text: &str) -> std::result::Result<BTreeMap<String, String>, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())?;
     let mut settings = BTreeMap::new();
     flatten("", &table, &mut settings);
     Ok(settings)

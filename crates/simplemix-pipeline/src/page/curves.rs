@@ -1,14 +1,12 @@
 //! Curves of the trainings, one after the other where there are several rounds: loss, and margins and accuracies by source and task.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use simplemix_eval::Curves;
 use simplemix_eval::html::{escape, figure};
 use simplemix_eval::plot::{Panel, Series, svg};
-use simplemix_eval::{Curves, read_curves};
 
-use super::policies;
 use crate::error::Result;
-use crate::plan::Plan;
 
 /// Title of a panel, and the metrics that it shows: those of these names, or that begin with one that ends in `@` or `:`.
 const PANELS: [(&str, &[&str]); 6] = [
@@ -20,15 +18,14 @@ const PANELS: [(&str, &[&str]); 6] = [
     ("KL divergence to the reference (nats)", &["kl"]),
 ];
 
-pub(super) fn html(output: &Path, plan: &Plan) -> Result<String> {
-    let runs = policies(plan);
+/// The part of the page, of the folders of the trainings and their curves.
+pub(super) fn html(output: &Path, runs: &[(&PathBuf, Curves)]) -> Result<String> {
     let mut all = Curves::new();
     let mut offset = 0.0;
-    for run in &runs {
-        let curves = read_curves(&run.join("metrics.jsonl"))?;
+    for (_, curves) in runs {
         let last = curves.values().flatten().map(|(step, _)| *step).fold(0.0, f64::max);
         for (name, points) in curves {
-            all.entry(name).or_default().extend(points.into_iter().map(|(step, value)| (step + offset, value)));
+            all.entry(name.clone()).or_default().extend(points.iter().map(|(step, value)| (step + offset, *value)));
         }
         offset += last;
     }
@@ -45,7 +42,7 @@ pub(super) fn html(output: &Path, plan: &Plan) -> Result<String> {
         return Ok(figures);
     }
     let mut html = format!("<div class=\"figures\">\n{figures}</div>\n");
-    for (round, run) in runs.iter().enumerate() {
+    for (round, (run, _)) in runs.iter().enumerate() {
         let name = if runs.len() > 1 {
             format!("Report of the training of round {}", round + 1)
         } else {

@@ -1,23 +1,19 @@
 //! The mixture: what was asked for, mixed and trained on, by source, and what each task is made of.
 
+use simplemix_eval::Curves;
 use simplemix_eval::html::{Cells, Table, escape, figure};
 use simplemix_eval::plot::{Bar, BarPanel, bars_svg};
-use simplemix_eval::{Curves, read_curves};
 use simplemix_mix::Achieved;
 
-use super::{mixtures, percent, policies};
+use super::{mixtures, percent};
 use crate::error::Result;
-use crate::plan::Plan;
 use crate::summary::Summary;
 
 const SHARE: &str = "share@";
 
-pub(super) fn html(plan: &Plan, summary: &Summary) -> Result<String> {
+/// The part of the page; `curves` are those of the last training.
+pub(super) fn html(summary: &Summary, curves: Option<&Curves>) -> Result<String> {
     let Some(mixture) = mixtures(summary).last() else { return Ok(String::new()) };
-    let curves = match policies(plan).last() {
-        Some(run) => read_curves(&run.join("metrics.jsonl"))?,
-        None => Curves::new(),
-    };
     let mut table = Table::new(
         "Mixture",
         &[
@@ -34,7 +30,7 @@ pub(super) fn html(plan: &Plan, summary: &Summary) -> Result<String> {
             escape(&source.name),
             percent(source.asked),
             percent(source.share),
-            trained(&curves, &source.name).map_or(String::new(), percent),
+            trained(curves, &source.name).map_or(String::new(), percent),
             source.tally.pairs.to_string(),
             percent(source.token_share),
         ]);
@@ -42,17 +38,17 @@ pub(super) fn html(plan: &Plan, summary: &Summary) -> Result<String> {
     let rounds = mixtures(summary).count();
     let which =
         if rounds > 1 { format!("<p>The mixture of the last of {rounds} rounds.</p>\n") } else { String::new() };
-    let drawn = [shares(mixture, &curves)?, tasks(mixture)?].concat();
+    let drawn = [shares(mixture, curves)?, tasks(mixture)?].concat();
     Ok(format!("{which}{}<div class=\"figures\">\n{drawn}</div>\n", table.html()))
 }
 
 /// Mean share of a source over the updates.
-fn trained(curves: &Curves, source: &str) -> Option<f64> {
-    let points = curves.get(&format!("{SHARE}{source}"))?;
+fn trained(curves: Option<&Curves>, source: &str) -> Option<f64> {
+    let points = curves?.get(&format!("{SHARE}{source}"))?;
     Some(points.iter().map(|(_, share)| share).sum::<f64>() / points.len().max(1) as f64)
 }
 
-fn shares(mixture: &Achieved, curves: &Curves) -> Result<String> {
+fn shares(mixture: &Achieved, curves: Option<&Curves>) -> Result<String> {
     let mut bars = Vec::new();
     for source in &mixture.sources {
         let values = [

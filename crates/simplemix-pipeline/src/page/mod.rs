@@ -13,6 +13,7 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use simplemix_eval::html::{Section, Tile, document, escape, notices, tiles};
+use simplemix_eval::read_curves;
 
 use crate::error::Result;
 use crate::plan::{Job, Plan};
@@ -23,6 +24,8 @@ use crate::summary::Summary;
 /// The page as HTML, to be written to `output`.
 pub(crate) fn report(output: &Path, settings: &PipelineSettings, plan: &Plan, summary: &Summary) -> Result<String> {
     let name = output.file_name().map_or_else(|| output.display().to_string(), |name| name.to_string_lossy().into());
+    let runs = policies(plan).into_iter().map(|run| Ok((run, read_curves(&run.join("metrics.jsonl"))?)));
+    let runs = runs.collect::<Result<Vec<_>>>()?;
     let introduction = format!(
         "<p class=\"lead\">{}</p>\n<p>Result: <code>{}</code></p>\n{}{}{}",
         escape(&lead(settings, summary)),
@@ -38,8 +41,8 @@ pub(crate) fn report(output: &Path, settings: &PipelineSettings, plan: &Plan, su
     let sections = [
         Section::new("evaluation", "Evaluation", evaluation::html(&summary.evaluation)?),
         Section::new("responses", "Responses before and after", responses::html(plan)?),
-        Section::new("mixture", "Mixture", mixture::html(plan, summary)?),
-        Section::new("training", "Training", curves::html(output, plan)?),
+        Section::new("mixture", "Mixture", mixture::html(summary, runs.last().map(|(_, curves)| curves))?),
+        Section::new("training", "Training", curves::html(output, &runs)?),
         Section::new("pairs", "Sample pairs", pairs::html(plan)?),
         Section::new("stages", "Stages", stages::html(output, plan, summary)),
         Section::new("settings", "Settings", settings),
