@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{At, Error, Result};
-use crate::own::Own;
+use crate::own::{Making, Own};
 use crate::secret::redacted;
 use crate::system;
 
@@ -39,7 +39,7 @@ pub struct Lock {
     path: PathBuf,
     file: File,
     doubt: Option<Holder>,
-    _own: Own,
+    own: Own,
 }
 
 /// Process that holds a lock.
@@ -85,20 +85,26 @@ impl Lock {
     }
 
     fn wait_at(path: &Path, go_on: &mut dyn FnMut(Option<&Holder>) -> bool) -> Result<Self> {
-        let mut found = system::create(path, || attempt(path, try_lock)).at(path, "lock")?;
-        let (file, doubt) = loop {
-            match found {
-                Attempt::Held { file, doubt } => break (file, doubt),
-                Attempt::Taken => {}
+        let noted = || {
+            let mut making = Making::begin();
+            Ok(match attempt(path, try_lock)? {
+                Attempt::Held { file, doubt } => Some((file, doubt, making.file(path))),
+                Attempt::Taken => None,
+            })
+        };
+        let mut found = system::create(path, noted).at(path, "lock")?;
+        let (file, doubt, own) = loop {
+            if let Some(held) = found {
+                break held;
             }
             let holder = holder(path);
             if !go_on(holder.as_ref()) {
                 return Err(Error::Locked { path: path.to_path_buf(), holder: holder.map(Box::new) });
             }
             std::thread::sleep(PAUSE);
-            found = attempt(path, try_lock).at(path, "lock")?;
+            found = noted().at(path, "lock")?;
         };
-        let lock = Self { path: path.to_path_buf(), file, doubt, _own: Own::file(path) };
+        let lock = Self { path: path.to_path_buf(), file, doubt, own };
         system::set_len(&lock.file, path, 0).at(path, "write")?;
         system::write_all(&lock.file, path, Holder::this_process().text().as_bytes()).at(path, "write")?;
         Ok(lock)
@@ -117,10 +123,13 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // With its note, so that a signal does not take the next holder's file for this one.
+        let mut making = Making::begin();
         // Removed while it is still locked; whoever waits for it sees that in `attempt`. A file that stays is no lock.
         if is_at(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
+        making.gone(&self.own);
     }
 }
 

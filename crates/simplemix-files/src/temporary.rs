@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 use crate::error::{At, Result};
-use crate::own::Own;
+use crate::own::{Making, Own};
 use crate::system::{self, parent};
 
 pub(crate) const MARK: &str = ".simplemix-";
@@ -51,9 +51,11 @@ impl Sibling {
     pub(crate) fn for_the_sake_of(path: &Path, target: &Path) -> io::Result<Self> {
         system::create(path, || {
             loop {
-                let made = builder(&prefix(target)).make_in(parent(target), new_file)?;
-                let (file, path) = made.into_parts();
-                let own = Own::file(&path);
+                let made = builder(&prefix(target)).make_in(parent(target), |path| {
+                    let mut making = Making::begin();
+                    Ok((new_file(path)?, making.file(path)))
+                })?;
+                let ((file, own), path) = made.into_parts();
                 if hold(&file)? {
                     return Ok(Self { file, path, _own: own });
                 }
@@ -112,9 +114,12 @@ impl Kept {
         // Held, so that nobody takes the sibling for a leftover.
         let lock = File::open(target)?;
         let _ = lock.try_lock();
-        let made = builder(&prefix(target)).make_in(parent(target), |path| fs::hard_link(target, path))?;
-        let (_, path) = made.into_parts();
-        let own = Own::file(&path);
+        let made = builder(&prefix(target)).make_in(parent(target), |path| {
+            let mut making = Making::begin();
+            fs::hard_link(target, path)?;
+            Ok(making.file(path))
+        })?;
+        let (own, path) = made.into_parts();
         Ok(Self { path, _lock: lock, _own: own })
     }
 
@@ -137,14 +142,15 @@ impl Workshop {
     pub(crate) fn beside(target: &Path) -> io::Result<Self> {
         system::create(target, || {
             loop {
-                let made = builder(&prefix(target)).make_in(parent(target), |path| fs::create_dir(path))?;
-                let (_, made) = made.into_parts();
+                let made = builder(&prefix(target)).make_in(parent(target), |path| {
+                    let mut making = Making::begin();
+                    fs::create_dir(path)?;
+                    Ok(making.folder(path, target))
+                })?;
+                let (own, made) = made.into_parts();
                 let folder = made.keep().map_err(|error| error.error)?;
                 match new_file(&folder.join(LOCK)) {
-                    Ok(lock) if hold(&lock)? => {
-                        let own = Own::folder(&folder, target);
-                        return Ok(Self { folder, _lock: lock, _own: own });
-                    }
+                    Ok(lock) if hold(&lock)? => return Ok(Self { folder, _lock: lock, _own: own }),
                     Ok(_) => {}
                     // A process that took it for a leftover has put its lock there, or has removed it.
                     Err(error) if [io::ErrorKind::AlreadyExists, io::ErrorKind::NotFound].contains(&error.kind()) => {}
