@@ -139,6 +139,20 @@ CASES = [
     {"model_type": "lfm2", "block_auto_adjust_ff_dim": False, "layer_types": ["conv", "full_attention"] * 3, "full_attn_idxs": [0],
      "rope_theta": 500.0, "tie_word_embeddings": False},
     {"model_type": "lfm2", "block_ffn_dim_multiplier": 2, "rope_parameters": DEFAULT, "tie_embedding": False},
+    {"model_type": "gemma4_text"},
+    {"model_type": "gemma4_text", "global_head_dim": 12, "num_global_key_value_heads": 8, "attention_k_eq_v": True, "sliding_window": 7,
+     "layer_types": ["full_attention", "sliding_attention"] * 3, "hidden_size_per_layer_input": 4, "rope_theta": 5.0,
+     "final_logit_softcapping": None},
+    {"model_type": "gemma4_text", "num_global_key_value_heads": 8, "num_kv_shared_layers": 3, "use_double_wide_mlp": True,
+     "hidden_size_per_layer_input": 0, "layer_types": ["sliding_attention", "full_attention"] * 3},
+    {"model_type": "gemma4_text", "per_layer_config": {"1": {"head_dim": 24}, "5": {"head_dim": 24, "num_key_value_heads": 4},
+                                                      "3": {"head_dim": 24, "num_key_value_heads": 4}}, "global_head_dim": 20,
+     "layer_types": ["sliding_attention", "full_attention"] * 3, "num_key_value_heads": 4, "num_kv_shared_layers": 0,
+     "rope_parameters": {"full_attention": {"rope_type": "proportional", "rope_theta": 50.0, "factor": 3.0},
+                         "sliding_attention": {"rope_theta": 40.0}}},
+    {"model_type": "gemma4_text", "per_layer_config": None, "global_head_dim": 20, "use_bidirectional_attention": "vision",
+     "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 60.0, "partial_rotary_factor": 0.5},
+                         "sliding_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 70.0}}},
     {"model_type": "gpt2", "max_position_embeddings": 11, "n_positions": 9, "n_inner": None, "num_key_value_heads": 4},
 ]
 # Families that have as many key heads as query heads, whatever a file says.
@@ -225,6 +239,11 @@ def own(config):
     if config.model_type == "lfm2":
         return {"rotated": [kind == "full_attention" for kind in config.layer_types], "feed_forward": width(config),
                 "short_convolution": [config.conv_L_cache, config.conv_bias]}
+    if config.model_type == "gemma4_text":
+        own = layers(config)
+        return {"layers": [[layer.self_attn.q_proj.weight.shape[0], layer.mlp.up_proj.weight.shape[0],
+                            *[width_of(layer.self_attn, name) for name in ("k_proj", "v_proj")]] for layer in own.layers],
+                "table": list(own.embed_tokens_per_layer.weight.shape) if own.hidden_size_per_layer_input else None}
     if config.model_type == "ministral3":
         # As rotary embeddings leave it, before attention reads it.
         config = copy.deepcopy(config)
@@ -232,6 +251,20 @@ def own(config):
         rule = config.rope_parameters
         return {"query_growth": [rule["llama_4_scaling_beta"], rule["original_max_position_embeddings"]]}
     return {}
+
+
+def layers(config):
+    """A model without memory."""
+    config = copy.deepcopy(config)
+    config.pad_token_id = None
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config).base_model
+
+
+def width_of(module, name):
+    """Outputs of a linear layer that may be absent."""
+    layer = getattr(module, name, None)
+    return layer.weight.shape[0] if layer is not None else None
 
 
 def eps(config):
@@ -256,6 +289,9 @@ def main(out):
     for case in CASES:
         config = loaded(case)
         defaults = type(config)()
+        for each in (config, defaults):
+            # Sizes of layers where no layer has its own.
+            each.allow_global_per_layer_attribute_access = True
         results.append({
             "config": {**SHAPE, **case},
             "num_key_value_heads":

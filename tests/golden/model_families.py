@@ -99,6 +99,16 @@ CASES = {
         "conv", "full_attention", "conv"], rope_parameters={"rope_type": "default", "rope_theta": 1e6})),
     "lfm2_plain": ("lfm2", dict(conv_L_cache=4, block_auto_adjust_ff_dim=False, tie_word_embeddings=False, full_attn_idxs=[0],
                                 rope_parameters=DEFAULT)),
+    # As E2B: embeddings of layers, and keys and values that several layers read. As 31B: keys that are values.
+    "gemma4": ("gemma4_text", dict(
+        num_hidden_layers=5, head_dim=8, global_head_dim=16, num_kv_shared_layers=3, use_double_wide_mlp=True, sliding_window=4,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+        hidden_size_per_layer_input=8, vocab_size_per_layer_input=66, final_logit_softcapping=3.0)),
+    "gemma4_plain": ("gemma4_text", dict(
+        num_hidden_layers=3, head_dim=8, global_head_dim=12, num_global_key_value_heads=1, attention_k_eq_v=True, attention_bias=True,
+        layer_types=["sliding_attention", "full_attention", "full_attention"], sliding_window=5, hidden_size_per_layer_input=0,
+        tie_word_embeddings=False, use_bidirectional_attention="vision", rope_parameters={"sliding_attention": DEFAULT, "full_attention": {
+            "rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "factor": 2.0}})),
     "gpt2_plain": ("gpt2", dict(max_position_embeddings=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
                                 activation_function="relu", tie_word_embeddings=False)),
 }
@@ -114,6 +124,9 @@ def randomise(model):
         for name, parameter in model.named_parameters():
             if name.endswith(("norm.weight", "bias", "A_log", "ln_1.weight", "ln_2.weight", "ln_f.weight", "alpha_p", "alpha_n")):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.add_(torch.randn_like(buffer) * 0.2)
 
 
 def save(model, folder):
@@ -137,6 +150,9 @@ def causal(config, folder, auto=AutoModelForCausalLM):
     loss.backward()
     with torch.no_grad():
         current = greedy(model, ids)
+        if "gemma4" in config.model_type:  # a cache of its own
+            cached = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+            assert torch.equal(cached, current)
     # A gradient's norm and its product with a fixed direction: what any difference would change. Weights of `Conv1D` are
     # turned.
     direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)

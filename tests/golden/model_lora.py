@@ -54,6 +54,8 @@ CASES = {
     "delta_rule": ("qwen3_5", None, dict(
         r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["conv1d", "linear_attn.norm"])),
     "short_convolution": ("lfm2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", bias="all")),
+    "own_embeddings": ("gemma4", None, dict(
+        r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["embed_tokens_per_layer", "per_layer_projection_norm"])),
 }
 
 base, out, *only = sys.argv[1:]

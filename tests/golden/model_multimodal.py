@@ -23,7 +23,15 @@ GEMMA = {**TEXT, "query_pre_attn_scalar": 24, "sliding_window": 4,
          "layer_types": ["sliding_attention", "full_attention"],
          "rope_parameters": {"sliding_attention": DEFAULT,
                              "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}}
+GEMMA4 = {**{key: value for key, value in TEXT.items() if key != "rope_parameters"}, "num_hidden_layers": 4, "num_kv_shared_layers": 2,
+          "global_head_dim": 12, "sliding_window": 4, "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 64,
+          "final_logit_softcapping": 5.0, "layer_types": ["sliding_attention", "full_attention"] * 2}
 CASES = {
+    "gemma4_whole": ("gemma4", dict(
+        text_config=GEMMA4, image_token_id=63, video_token_id=62, audio_token_id=61, vision_config={
+            **VISION, "num_key_value_heads": 2, "head_dim": 4, "position_embedding_size": 16, "standardize": True},
+        audio_config=dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, subsampling_conv_channels=[4, 2],
+                          output_proj_dims=8))),
     "gemma3_whole": ("gemma3", dict(text_config=GEMMA, mm_tokens_per_image=4, vision_config={
         "model_type": "siglip_vision_model", "vision_use_head": False, **VISION})),
     "mistral3": ("mistral3", dict(text_config={"model_type": "mistral", "sliding_window": None, **TEXT},

@@ -32,10 +32,17 @@ def tied(name, whole, text):
         return None  # this class refuses it
 
 
+def of_first(text):
+    """End of the name of the first layer's frequencies."""
+    return "sliding_attention_inv_freq" if "gemma" in text.model_type else "inv_freq"
+
+
 def main(out, *names):
     results = []
     for name in names:
         text = loaded(name, {}, {}).get_text_config()
+        # Sizes of layers where no layer has its own.
+        text.allow_global_per_layer_attribute_access = True
         eps = getattr(text, "rms_norm_eps", None) or getattr(text, "layer_norm_eps", None)
         shape = {**{key: getattr(text, key, None) for key in SHAPE}, "rms_norm_eps": eps}
         small = loaded(name, {}, SMALL | ({"rope_parameters": {"mrope_section": [4, 2, 2]}} if "vl" in text.model_type else {}))
@@ -48,7 +55,7 @@ def main(out, *names):
             "pad_token_id": text.pad_token_id,
             "small": small.get_text_config().rope_parameters.get("mrope_section") and {
                 **SMALL, "rope_parameters": {"mrope_section": [4, 2, 2]}} or SMALL,
-            "inv_freq": next(buffer for key, buffer in rope.named_buffers() if key.endswith("inv_freq")).tolist(),
+            "inv_freq": next(buffer for key, buffer in rope.named_buffers() if key.endswith(of_first(text))).tolist(),
             "tied": [{"whole": whole, "text": part, "tied": tied(name, whole, part)} for whole in TIES for part in TIES[:3]],
         })
     with open(out, "w") as file:

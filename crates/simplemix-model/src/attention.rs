@@ -131,11 +131,12 @@ impl Mixer {
         let causal = mask.is_none() && q.size()[2] > 1;
         let Some(cap) = self.soft_cap else {
             let (grouped, queries) = (q.size()[1] != k.size()[1], q.size()[2]);
-            if grouped && mask.is_some() && queries > 1 && q.device().is_cuda() {
-                // The only kernels with masks that hold no products want as many key heads as query heads.
+            let is_wide = q.size()[3] > WIDEST_HEAD;
+            if grouped && (mask.is_some() || is_wide) && queries > 1 && q.device().is_cuda() {
+                // The only kernels with masks, or for wide heads, that hold no products want as many key heads as query heads.
                 let [k, v] = [k, v].map(|t| t.f_repeat_interleave_self_int(q.size()[1] / k.size()[1], 1, None));
                 let (k, v) = (k.doing("repeating heads")?, v.doing("repeating heads")?);
-                return Tensor::f_scaled_dot_product_attention(q, &k, &v, mask, 0.0, false, self.scale, false)
+                return Tensor::f_scaled_dot_product_attention(q, &k, &v, mask, 0.0, causal, self.scale, false)
                     .doing("attention");
             }
             if grouped && queries == 1 {
@@ -185,25 +186,27 @@ impl Plans {
         options: (Kind, Device),
         route: AttentionRoute,
     ) -> Result<Self> {
-        let mut windows: Vec<Option<i64>> = Vec::new();
+        let mut kinds: Vec<(Option<i64>, AttentionRoute)> = Vec::new();
         let longest = packed.positions().iter().max().map_or(0, |last| last + 1);
         let of_layer = config
             .layers
             .iter()
-            .map(|layer| {
+            .enumerate()
+            .map(|(index, layer)| {
                 if layer.kind != LayerKind::Attention {
                     return 0;
                 }
                 // A window as wide as everything is none.
                 let window = layer.window.filter(|window| *window < longest);
-                windows.iter().position(|known| *known == window).unwrap_or_else(|| {
-                    windows.push(window);
-                    windows.len() - 1
+                let kind = (window, route.for_heads(config.head_width(index)));
+                kinds.iter().position(|known| *known == kind).unwrap_or_else(|| {
+                    kinds.push(kind);
+                    kinds.len() - 1
                 })
             })
             .collect();
         let mixer = Mixer::new(config);
-        let plan = |window: Option<i64>| match route {
+        let plan = |(window, route): (Option<i64>, AttentionRoute)| match route {
             AttentionRoute::Fused => Ok(AttentionPlan::Fused(FusedPlan::new(packed, mixer, window))),
             AttentionRoute::Varlen => VarlenPlan::new(packed, mixer, window).map(AttentionPlan::Varlen),
             AttentionRoute::Masked | AttentionRoute::Runs => {
@@ -212,7 +215,7 @@ impl Plans {
             }
         };
         Ok(Self {
-            plans: windows.into_iter().map(plan).collect::<Result<_>>()?,
+            plans: kinds.into_iter().map(plan).collect::<Result<_>>()?,
             of_layer,
             delta: config.delta_rule.map(|rule| DeltaPlan::new(packed, rule)),
             convolution: config.short_convolution.map(|of| ConvolutionPlan::new(packed, of.before() as usize)),
@@ -256,17 +259,35 @@ impl Plans {
     }
 }
 
+/// Widest heads that GPUs' kernels for sequences of any lengths take.
+const WIDEST_HEAD: i64 = 256;
+
 impl AttentionRoute {
     /// The best way for a model of `kind` on `device`.
     pub fn of(config: &ModelConfig, kind: Kind, device: Device) -> Self {
         let half = matches!(kind, Kind::BFloat16 | Kind::Half);
-        match device {
+        let route = match device {
             // No fused kernel caps products, and what holds them all may as well hold a mask.
             _ if config.attention_soft_cap.is_some() => Self::Masked,
             Device::Cpu if has_run_attention(kind, device) => Self::Fused,
             Device::Cpu => Self::Masked,
-            _ if half && config.head_dim <= 256 => Self::Varlen,
+            _ if half => Self::Varlen,
             _ => Self::Runs,
+        };
+        route.for_model(config)
+    }
+
+    /// The way for a model, of which some layers may go another: see [`AttentionRoute::for_heads`].
+    fn for_model(self, config: &ModelConfig) -> Self {
+        let mut routes = (0..config.num_hidden_layers).map(|layer| self.for_heads(config.head_width(layer)));
+        if routes.any(|route| route == self) { self } else { self.for_heads(i64::MAX) }
+    }
+
+    /// The way for heads of this width: no kernel takes wide ones of sequences of any lengths at once.
+    pub(crate) fn for_heads(self, width: i64) -> Self {
+        match self {
+            Self::Varlen if width > WIDEST_HEAD => Self::Runs,
+            other => other,
         }
     }
 }

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
-use crate::config::{DECAY_LOG, GATED_NORM, HEAD, ModelConfig, STEP_BIAS, XIELU};
+use crate::config::{DECAY_LOG, GATED_NORM, HEAD, LAYER_SCALAR, ModelConfig, STEP_BIAS, XIELU};
 use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::folder::Saving;
@@ -93,7 +93,7 @@ impl CausalLm {
                 // Rates from 1 to the number of heads, within the range that transformers draws from.
                 Tensor::f_arange_start_step(1.0, 17.0, 16.0 / numel as f64, (Kind::Float, device))
                     .and_then(|t| t.f_log())
-            } else if name.ends_with(STEP_BIAS) || name.ends_with(GATED_NORM) {
+            } else if [STEP_BIAS, GATED_NORM, LAYER_SCALAR].iter().any(|ones| name.ends_with(ones)) {
                 Tensor::f_ones(&shape[..], (Kind::Float, device))
             } else if name.ends_with("norm.weight") {
                 let one = if config.norm_offset { 0.0 } else { 1.0 };
@@ -213,11 +213,15 @@ impl CausalLm {
         &self.parameters
     }
 
-    /// Parameters to train: the active adapter's matrices under peft's names, or all weights if none is active.
+    /// Parameters to train: the active adapter's matrices under peft's names, or all weights if none is active. Numbers of the
+    /// checkpoint that transformers does not train either ([`ModelConfig::is_buffer`]) are not among them.
     pub fn trainable_parameters(&self) -> Vec<(String, Tensor)> {
         match &self.active {
             Some(name) => self.adapters[name].named_parameters(),
-            None => self.parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
+            None => {
+                let trained = self.parameters.iter().filter(|(name, _)| !self.config().is_buffer(name));
+                trained.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+            }
         }
     }
 

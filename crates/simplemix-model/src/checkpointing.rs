@@ -7,8 +7,8 @@ use tch::Tensor;
 
 use crate::attention::Plans;
 use crate::causal_lm::CausalLm;
-use crate::error::Result;
-use crate::network::{Input, Network};
+use crate::error::{Doing, Result};
+use crate::network::{Beside, Input, Network};
 use crate::packed::Packed;
 use crate::residence::{Resident, Stage};
 
@@ -19,6 +19,8 @@ pub struct Checkpointed<'a> {
     plans: Plans,
     /// Input of each layer, and of the last norm: `[T, H]`.
     inputs: Vec<Tensor>,
+    /// Tensors beside them that layers read.
+    beside: Beside,
     hidden: Tensor,
     /// The last layer, which is computed again first.
     last: Option<Resident>,
@@ -64,15 +66,16 @@ impl Network {
         let (input, plans) = self.prepare(packed, along)?;
         let _guard = tch::no_grad_guard();
         let root = self.begin_pass()?;
-        let mut inputs = vec![self.embed(&input)?];
+        let (embedded, mut beside) = self.embed(&input)?;
+        let mut inputs = vec![embedded];
         let last = self.through_layers(|layer| {
-            let next = self.layer(layer, &inputs[layer], &input, |mixing| plans.mix(layer, &mixing))?;
+            let next = self.layer(layer, &inputs[layer], &input, &mut beside, |mixing| plans.mix(layer, &mixing))?;
             inputs.push(next);
             Ok(())
         })?;
         let hidden = self.last_norm(&inputs[self.layers.len()])?.set_requires_grad(true);
         self.begin_backward(Stage::Root)?;
-        Ok(Checkpointed { network: self, input, plans, inputs, hidden, last, _root: root })
+        Ok(Checkpointed { network: self, input, plans, inputs, beside, hidden, last, _root: root })
     }
 }
 
@@ -105,27 +108,69 @@ impl Checkpointed<'_> {
 
     fn carry_on(&mut self, gradient: Tensor) -> Result<()> {
         let (network, input, plans) = (self.network, &self.input, &self.plans);
-        let mut inputs = std::mem::take(&mut self.inputs);
+        let (mut inputs, beside) = (std::mem::take(&mut self.inputs), &self.beside);
         let mut next = || inputs.pop().expect("one input for each layer and the last norm");
-        let mut gradient = back(&next(), &gradient, |x| network.last_norm(x))?;
+        let x = leaf(&next());
+        simplemix_torch::backward(&[&network.last_norm(&x)?], &[&gradient])?;
+        let (mut gradient, mut gradients) = (x.grad(), Beside::default());
         network.back_through_layers(self.last.take(), |layer| {
-            let forward = |x: &Tensor| network.layer(layer, x, input, |mixing| plans.mix(layer, &mixing));
-            gradient = back(&next(), &gradient, forward)?;
+            let x = leaf(&next());
+            let mut read = network.read_by(layer, beside);
+            let out = network.layer(layer, &x, input, &mut read, |mixing| plans.mix(layer, &mixing))?;
+            // Later layers have left the gradients of keys and values that they have read.
+            let lent = read.keys.get(&layer).zip(gradients.keys.remove(&layer));
+            let (mut outputs, mut given) = (vec![&out], vec![&gradient]);
+            if let Some((keys, of_keys)) = &lent {
+                outputs.extend(keys.iter());
+                given.extend(of_keys);
+            }
+            simplemix_torch::backward(&outputs, &given)?;
+            gradients.add(layer, &read)?;
+            gradient = x.grad();
             Ok(())
         })?;
-        let embedded = network.embed(input)?;
-        if embedded.requires_grad() {
-            simplemix_torch::backward(&[&embedded], &[&gradient])?;
+        let (embedded, own) = network.embed(input)?;
+        let outputs = [(&embedded, &gradient)].into_iter().chain(own.own.values().zip(gradients.own.values()));
+        let (outputs, given): (Vec<_>, Vec<_>) = outputs.filter(|(output, _)| output.requires_grad()).unzip();
+        if !outputs.is_empty() {
+            simplemix_torch::backward(&outputs, &given)?;
         }
         network.end_backward(Stage::Root)
     }
 }
 
-/// Gradient of the input `x`, from that of the output of `forward`, which is computed again.
-fn back(x: &Tensor, gradient: &Tensor, forward: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let x = x.detach().set_requires_grad(true);
-    simplemix_torch::backward(&[&forward(&x)?], &[gradient])?;
-    Ok(x.grad())
+impl Network {
+    /// The tensors of `beside` that a layer reads, as leaves that get gradients.
+    fn read_by(&self, layer: usize, beside: &Beside) -> Beside {
+        let keys =
+            self.config.layers[layer].keys_of.and_then(|of| Some((of, beside.keys.get(&of)?.each_ref().map(leaf))));
+        let own = beside.own.get(&layer).map(|own| (layer, leaf(own)));
+        Beside { own: own.into_iter().collect(), keys: keys.into_iter().collect() }
+    }
+}
+
+impl Beside {
+    /// Adds the gradients of what `layer` has read.
+    fn add(&mut self, layer: usize, read: &Self) -> Result<()> {
+        self.own.extend(read.own.iter().map(|(&layer, own)| (layer, own.grad())));
+        for (&of, keys) in read.keys.iter().filter(|(of, _)| **of != layer) {
+            let new = keys.each_ref().map(Tensor::grad);
+            match self.keys.get_mut(&of) {
+                None => drop(self.keys.insert(of, new)),
+                Some(sums) => {
+                    for (sum, new) in sums.iter_mut().zip(&new) {
+                        *sum = sum.f_add(new).doing("adding up gradients of keys")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The tensor as a leaf that gets a gradient.
+fn leaf(tensor: &Tensor) -> Tensor {
+    tensor.detach().set_requires_grad(true)
 }
 
 impl std::fmt::Debug for Checkpointed<'_> {

@@ -161,6 +161,16 @@ fn what_a_file_leaves_open_is_read_as_transformers_reads_it() {
         let sizes = |of: ShortConvolution| serde_json::json!([of.kernel, of.bias]);
         assert_eq!(config.short_convolution.map_or(Value::Null, sizes), case["short_convolution"], "{named}");
         assert!(case.get("feed_forward").is_none_or(|width| *width == config.intermediate_size), "{named}");
+        let layers = (0..config.num_hidden_layers).map(|layer| {
+            let projections = config.projections(layer);
+            let outputs = |name: &str| projections.iter().find(|(own, ..)| *own == name).map(|(_, shape, _)| shape[0]);
+            ["self_attn.q_proj", "mlp.up_proj", "self_attn.k_proj", "self_attn.v_proj"].map(outputs)
+        });
+        let wanted = case.get("layers");
+        assert!(wanted.is_none_or(|wanted| *wanted == serde_json::json!(layers.collect::<Vec<_>>())), "{named}");
+        let table = config.decoder_tensors().into_iter().find(|(name, _)| name == crate::config::LAYER_TABLE);
+        let table = table.map_or(Value::Null, |(_, shape)| serde_json::json!(shape));
+        assert_eq!(table, case["table"], "{named}");
         let growth = config.ropes.first().and_then(|rope| rope.query_growth);
         let growth = growth.map_or(Value::Null, |growth| serde_json::json!([growth.beta, growth.context as f64]));
         let wanted = case["query_growth"]
@@ -252,6 +262,72 @@ fn what_a_text_part_leaves_open_is_read_as_transformers_reads_it() {
             let config = of(&tie["whole"], &part);
             assert_eq!(config.tie_word_embeddings, tie["tied"].as_bool().unwrap(), "{kind}: {tie}");
         }
+    }
+}
+
+#[test]
+fn settings_of_gemma_4_are_followed_or_refused() {
+    let file = |more: &str| {
+        let text = format!(
+            r#"{{"model_type":"gemma4_text","vocab_size":16,"hidden_size":32,"intermediate_size":8,"num_hidden_layers":4,
+                "num_attention_heads":4,"num_key_value_heads":2,"head_dim":8,"vocab_size_per_layer_input":16,
+                "layer_types":["sliding_attention","full_attention","sliding_attention","full_attention"]{more}}}"#
+        );
+        read(&text)
+    };
+    let shared = file(r#","num_kv_shared_layers":2"#).unwrap();
+    assert_eq!(shared.layers.iter().map(|layer| layer.keys_of).collect::<Vec<_>>(), [None, None, Some(0), Some(1)]);
+    for (more, message) in [
+        (
+            r#","enable_moe_block":true"#,
+            "`enable_moe_block` is true, expected `false`: Gemma 4's mixture of experts is not computed",
+        ),
+        (
+            r#","use_bidirectional_attention":"all""#,
+            "`use_bidirectional_attention` is `all`, expected null or `vision`, which is for images alone: tokens that see later \
+             ones are not computed",
+        ),
+        (r#","num_kv_shared_layers":4"#, "`num_kv_shared_layers` is 4, expected a number from 0 to 3"),
+        (
+            r#","num_kv_shared_layers":3"#,
+            "`num_kv_shared_layers` is 3, expected one that leaves a layer of `full_attention` with keys of its own",
+        ),
+        (
+            r#","vocab_size_per_layer_input":15"#,
+            "`vocab_size_per_layer_input` is 15, expected at least 16, the entries of the vocabulary",
+        ),
+        (
+            r#","global_head_dim":7"#,
+            "`global_head_dim` is 7, expected even widths of heads up to 65536, and a divisor of 4 query heads",
+        ),
+        (
+            r#","per_layer_config":{"1":{"head_dim":6}}"#,
+            "`per_layer_config` is {\"1\":{\"head_dim\":6}}, expected the same sizes in all layers of a kind",
+        ),
+        (
+            r#","per_layer_config":{"1":{"sliding_window":6}}"#,
+            "`per_layer_config.*.sliding_window` is 6, expected absent: layers differ in `head_dim` and `num_key_value_heads` alone",
+        ),
+        (
+            r#","per_layer_config":{"full_attention":{}}"#,
+            "`per_layer_config.full_attention` is {}, expected settings of a layer, by its number",
+        ),
+        (
+            r#","rope_scaling":{"type":"linear","factor":2}"#,
+            "`rope_scaling` is {\"type\":\"linear\",\"factor\":2}, expected absent: a rule for each kind of layer is in \
+             `rope_parameters`",
+        ),
+        (
+            r#","rope_parameters":{"full_attention":{"rope_theta":5}}"#,
+            "`rope_parameters.sliding_attention` is absent, expected the rule of such layers",
+        ),
+        (
+            r#","rope_parameters":{"full_attention":{"rope_theta":5,"rope_type":"yarn"}}"#,
+            "`rope_parameters.full_attention.rope_type` is `yarn`, expected `default` or `proportional`",
+        ),
+    ] {
+        let error = file(more).unwrap_err().to_string();
+        assert_eq!(error, format!("m/config.json: {message}"));
     }
 }
 

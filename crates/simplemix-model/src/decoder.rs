@@ -13,8 +13,9 @@ use tch::{Kind, Tensor};
 use crate::activation::Active;
 use crate::attention::{Heads, Mixing};
 use crate::config::{
-    Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, ModelConfig, NameMap, NormKind, Norms,
-    QkNorm, Qkv, SHORT_BIAS, SHORT_WEIGHT, STEP_BIAS, XIELU,
+    Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, LAYER_GATE, LAYER_OUTPUT,
+    LAYER_OUTPUT_NORM, LAYER_SCALAR, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, SHORT_BIAS, SHORT_WEIGHT,
+    STEP_BIAS, XIELU,
 };
 use crate::convolution::Window;
 use crate::delta_rule::Delta;
@@ -65,6 +66,18 @@ pub(crate) struct Layer {
     after_mlp: Option<Norm>,
     norms: Norms,
     residual_scale: f64,
+    own_embedding: Option<OwnEmbedding>,
+    /// Factor of the output, `[1]`.
+    scalar: Option<Tensor>,
+}
+
+/// Part of a layer that reads the layer's own embedding.
+#[derive(Debug)]
+struct OwnEmbedding {
+    gate: Linear,
+    active: Active,
+    output: Linear,
+    norm: Norm,
 }
 
 /// Part of a layer in which tokens learn of each other.
@@ -79,7 +92,9 @@ enum Mixer {
 struct Attention {
     qkv: Projections,
     q_norm: Option<Norm>,
+    /// None where keys are another layer's too.
     k_norm: Option<Norm>,
+    v_norm: Option<Norm>,
     qk_norm: QkNorm,
     head_dim: i64,
     query_scale: f64,
@@ -116,11 +131,16 @@ enum Projections {
     ByHead(Box<Linear>, i64),
 }
 
-/// Rotation, if there is one, and product that a forward pass uses in a layer.
+/// What a forward pass uses in a layer beside the residual stream.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
+    /// Rotation, if there is one.
     pub(crate) turn: Option<&'a Turn>,
     pub(crate) products: Products<'a>,
+    /// Keys and values `[T, K, D]` of an earlier layer, where they are read.
+    pub(crate) keys: Option<&'a [Tensor; 2]>,
+    /// The layer's own embedding `[T, P]`, if it has one.
+    pub(crate) own: Option<&'a Tensor>,
 }
 
 /// How linear layers compute.
@@ -132,7 +152,7 @@ pub(crate) struct Products<'a> {
 }
 
 impl Linear {
-    fn take(parts: &Parts<'_>, name: &str) -> Self {
+    pub(crate) fn take(parts: &Parts<'_>, name: &str) -> Self {
         Self {
             weight: parts.tensors[&format!("{name}.weight")].shallow_clone(),
             bias: parts.tensors.get(&format!("{name}.bias")).map(Tensor::shallow_clone),
@@ -144,7 +164,7 @@ impl Linear {
         Weights { weight: &self.weight, bias: self.bias.as_ref() }
     }
 
-    fn forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
         Ok(forward(&[self], x, products)?.remove(0))
     }
 }
@@ -187,6 +207,11 @@ impl Norm {
             eps: config.rms_norm_eps,
             offset: config.norm_offset,
         }
+    }
+
+    /// A norm of heads by their root mean square, with no weight; `like` `[D]` is of the weights' kind and device.
+    fn plain(like: &Tensor, config: &ModelConfig) -> Self {
+        Self { weight: like.ones_like(), bias: None, kind: NormKind::Rms, eps: config.rms_norm_eps, offset: false }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -234,7 +259,7 @@ impl Layer {
         let at = format!("model.layers.{index}");
         let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
         let norm = |name: &str| Some(Norm::take(parts.tensors, &format!("{at}.{name}"), config));
-        let f = config.intermediate_size;
+        let f = config.feed_forward_width(index);
         let (mixer, output) = match (config.delta_rule_of(index), config.convolution_of(index)) {
             (Some(rule), _) => {
                 (Mixer::DeltaRule(Box::new(GatedDelta::take(parts, &at, rule, config))), "linear_attn.out_proj")
@@ -264,6 +289,12 @@ impl Layer {
                 norm("post_feedforward_layernorm"),
             ],
         };
+        let own_embedding = config.per_layer_embedding.map(|_| OwnEmbedding {
+            gate: linear(LAYER_GATE),
+            active: Active::Fixed(config.activation),
+            output: linear(LAYER_OUTPUT),
+            norm: Norm::take(parts.tensors, &format!("{at}.{LAYER_OUTPUT_NORM}"), config),
+        });
         Self {
             before_attention,
             mixer,
@@ -276,6 +307,8 @@ impl Layer {
             after_mlp,
             norms: config.norms,
             residual_scale: config.residual_scale,
+            own_embedding,
+            scalar: parts.tensors.get(&format!("{at}.{LAYER_SCALAR}")).map(Tensor::shallow_clone),
         }
     }
 
@@ -301,7 +334,15 @@ impl Layer {
             _ => normed(self.before_mlp.as_ref(), attended.shallow_clone())?,
         };
         let fed = self.feed_forward(&before, work.products)?;
-        Ok(attended + self.scaled(normed(self.after_mlp.as_ref(), fed)?))
+        let fed = attended + self.scaled(normed(self.after_mlp.as_ref(), fed)?);
+        let with_own = match (&self.own_embedding, work.own) {
+            (Some(part), Some(own)) => &fed + part.forward(&fed, own, work.products)?,
+            _ => fed,
+        };
+        match &self.scalar {
+            Some(scalar) => with_own.f_mul(scalar).doing("scaling a layer's output"),
+            None => Ok(with_own),
+        }
     }
 
     /// An addition to the residual stream.
@@ -318,63 +359,95 @@ impl Layer {
     }
 }
 
+impl OwnEmbedding {
+    /// Addition `[T, H]` to the residual stream `x` `[T, H]` by the layer's embedding `[T, P]`.
+    fn forward(&self, x: &Tensor, own: &Tensor, products: Products<'_>) -> Result<Tensor> {
+        let active = self.active.gated(&self.gate.forward(x, products)?, own)?;
+        self.norm.forward(&self.output.forward(&active, products)?)
+    }
+}
+
 impl Attention {
     fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
         let name = |name: &str| format!("model.layers.{index}.self_attn.{name}");
         let linear = |part: &str| Linear::take(parts, &name(part));
         let norm =
             |part: &str| (config.qk_norm != QkNorm::None).then(|| Norm::take(parts.tensors, &name(part), config));
-        let (q, kv) = (config.query_width(), config.key_width());
+        let (q, kv) = (config.query_width(index), config.key_width(index));
+        let (head_dim, layer) = (config.head_width(index), config.layer(index));
         let qkv_proj = || Box::new(linear("qkv_proj"));
+        let apart: &[&str] = match (layer.keys_of, layer.values_are_keys) {
+            (Some(_), _) => &["q_proj"],
+            (None, true) => &["q_proj", "k_proj"],
+            (None, false) => &["q_proj", "k_proj", "v_proj"],
+        };
+        let k_norm = if layer.keys_of.is_none() { norm("k_norm") } else { None };
         Self {
             qkv: match config.qkv {
-                Qkv::Apart => Projections::Each(["q_proj", "k_proj", "v_proj"].map(linear).into()),
+                Qkv::Apart => Projections::Each(apart.iter().map(|part| linear(part)).collect()),
                 Qkv::Fused => Projections::Fused(qkv_proj(), vec![q, kv, kv]),
-                Qkv::FusedByHead => Projections::ByHead(qkv_proj(), config.head_dim),
+                Qkv::FusedByHead => Projections::ByHead(qkv_proj(), head_dim),
             },
             q_norm: norm("q_norm"),
-            k_norm: norm("k_norm"),
+            v_norm: k_norm.as_ref().filter(|_| config.value_norm).map(|of| Norm::plain(&of.weight, config)),
+            k_norm,
             qk_norm: config.qk_norm,
-            head_dim: config.head_dim,
-            query_scale: config.layers[index].query_scale,
+            head_dim,
+            query_scale: layer.query_scale,
             is_gated: config.gated_attention,
         }
     }
 
     /// Mixed values `[T, N * D]` of `x` `[T, H]`.
     fn forward(&self, x: &Tensor, work: Work<'_>, mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>) -> Result<Tensor> {
-        let [q, k, v]: [Tensor; 3] =
-            self.qkv.forward(x, work.products)?.try_into().expect("queries, keys and values are three");
+        let mut parts = self.qkv.forward(x, work.products)?;
+        let q = parts.remove(0);
+        let [k, v] = self.keys(parts, work)?;
         if !self.is_gated {
-            return mix(Mixing::Heads(self.heads([q, k, v], work.turn)?));
+            return mix(Mixing::Heads(Heads { q: self.queries(q, work.turn)?, k, v }));
         }
         // Each head's query and its gate, one after the other.
         let halves = || q.f_unflatten(-1, [-1, 2, self.head_dim])?.f_unbind(2);
         let halves = halves().doing("splitting queries and gates")?;
         let [q, gate] = [&halves[0], &halves[1]].map(|half| half.f_flatten(1, 2).doing("splitting queries and gates"));
-        let mixed = mix(Mixing::Heads(self.heads([q?, k, v], work.turn)?))?;
+        let mixed = mix(Mixing::Heads(Heads { q: self.queries(q?, work.turn)?, k, v }))?;
         mixed.f_mul(&gate?.f_sigmoid().doing("a gate")?).doing("a gate")
     }
 
-    fn heads(&self, [q, k, v]: [Tensor; 3], turn: Option<&Turn>) -> Result<Heads> {
-        let split = |t: Tensor| t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads"); // [T, N, D]
-        let turned = |t: Tensor, norm: Option<&Norm>| {
-            let heads = match self.qk_norm {
-                QkNorm::Width => split(normed(norm, t)?)?,
-                QkNorm::Head | QkNorm::EachHead | QkNorm::None => normed(norm, split(t)?)?,
-            };
-            match turn {
-                Some(turn) => turn.apply(&heads),
-                None => Ok(heads),
-            }
-        };
-        let q = turned(q, self.q_norm.as_ref())?;
+    /// Queries `[T, N, D]`.
+    fn queries(&self, q: Tensor, turn: Option<&Turn>) -> Result<Tensor> {
+        let q = self.turned(q, self.q_norm.as_ref(), turn)?;
         let q = match turn {
             Some(turn) => turn.grown(q)?,
             None => q,
         };
-        let q = if self.query_scale == 1.0 { q } else { q * self.query_scale };
-        Ok(Heads { q, k: turned(k, self.k_norm.as_ref())?, v: split(v)? })
+        Ok(if self.query_scale == 1.0 { q } else { q * self.query_scale })
+    }
+
+    /// Keys and values `[T, K, D]` of what the projections give: keys and values, keys for both, or nothing where those of another
+    /// layer are read.
+    fn keys(&self, mut parts: Vec<Tensor>, work: Work<'_>) -> Result<[Tensor; 2]> {
+        let Some(k) = (!parts.is_empty()).then(|| parts.remove(0)) else {
+            let [k, v] = work.keys.expect("a layer whose keys are read comes before those that read them");
+            return Ok([k.shallow_clone(), v.shallow_clone()]);
+        };
+        let v = self.split(parts.pop().unwrap_or_else(|| k.shallow_clone()))?;
+        Ok([self.turned(k, self.k_norm.as_ref(), work.turn)?, normed(self.v_norm.as_ref(), v)?])
+    }
+
+    fn split(&self, t: Tensor) -> Result<Tensor> {
+        t.f_unflatten(-1, [-1, self.head_dim]).doing("splitting heads") // [T, N, D]
+    }
+
+    fn turned(&self, t: Tensor, norm: Option<&Norm>, turn: Option<&Turn>) -> Result<Tensor> {
+        let heads = match self.qk_norm {
+            QkNorm::Width => self.split(normed(norm, t)?)?,
+            QkNorm::Head | QkNorm::EachHead | QkNorm::None => normed(norm, self.split(t)?)?,
+        };
+        match turn {
+            Some(turn) => turn.apply(&heads),
+            None => Ok(heads),
+        }
     }
 }
 

@@ -74,8 +74,8 @@ pub use attention::AttentionRoute;
 pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
 pub use config::{
-    Activation, Biases, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms, QkNorm, Qkv,
-    QueryGrowth, RopeConfig, RopePairs, RopeScaling, ShortConvolution,
+    Activation, Biases, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms,
+    PerLayerEmbedding, QkNorm, Qkv, QueryGrowth, RopeConfig, RopePairs, RopeScaling, ShortConvolution,
 };
 pub use dtype::Dtype;
 pub use error::{Error, Result};

@@ -11,7 +11,8 @@ use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
 use crate::config::{
-    Activation, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU,
+    Activation, DeltaRule, FeedForward, LAYER_GATE, LAYER_OUTPUT, LAYER_PROJECTION, LAYER_TABLE, LayerKind,
+    ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU,
 };
 use crate::delta_rule::CHUNK;
 use crate::error::Result;
@@ -45,6 +46,8 @@ pub struct PassCosts<'a> {
     is_checkpointed: bool,
     /// Bytes a token of each layer, attention's keys left out; 0 below the first trained weight.
     layers: Vec<f64>,
+    /// Bytes a token of the layers' own embeddings, and of what they are made of if that is trained.
+    own: [f64; 2],
     /// Bytes of the largest weight gradient of a layer before it is added up.
     gradient: f64,
 }
@@ -67,8 +70,12 @@ pub struct Trained<'a> {
 impl ModelConfig {
     /// Bytes of keys and values that generation keeps for a token of a row, of numbers of `element` bytes.
     pub fn cache_bytes(&self, element: usize) -> u64 {
-        let attends = |layer: &&LayerConfig| layer.kind == LayerKind::Attention;
-        2 * self.layers.iter().filter(attends).count() as u64 * self.key_width() as u64 * element as u64
+        let has_keys = |layer: &usize| {
+            let of = self.layer(*layer);
+            of.kind == LayerKind::Attention && of.keys_of.is_none()
+        };
+        let widths = (0..self.num_hidden_layers).filter(has_keys).map(|layer| self.key_width(layer) as u64);
+        2 * widths.sum::<u64>() * element as u64
     }
 
     /// Bytes that generation keeps for a row whatever its length: states of the gated delta rule, and newest inputs of convolutions, of
@@ -122,6 +129,8 @@ impl<'a> PassCosts<'a> {
         let element = trained.kind.elt_size_in_bytes() as f64;
         let layer = LayerCosts { config, trained, adapted: &adapted, element, route };
         let mut flows = adapts_embedding || (trained.tensor)(&config.embedding_name());
+        let own = layer.own_embeddings(flows);
+        flows |= own[1] > 0.0;
         let of_layer = |index: usize| {
             flows |= layer.is_trained(index);
             if flows { layer.token_bytes(index) } else { 0.0 }
@@ -133,26 +142,28 @@ impl<'a> PassCosts<'a> {
         let wide = if trained.kind == Kind::Float { 0.0 } else { 4.0 };
         let is_trained = (0..config.num_hidden_layers).any(|index| layer.trains_matrix(index));
         let gradient = if is_trained { largest * (element + wide) } else { 0.0 };
-        Ok(Self { config, element, route, is_checkpointed: trained.is_checkpointed, layers, gradient })
+        Ok(Self { config, element, route, is_checkpointed: trained.is_checkpointed, layers, own, gradient })
     }
 
     /// Memory of a pass over `runs`.
     pub fn of(&self, runs: &[RunTokens]) -> PassMemory {
         let tokens = runs.iter().map(|run| run.own).sum::<usize>() as f64;
         let config = self.config;
-        let attention: Vec<f64> = self.by_window(runs);
+        let attention: Vec<f64> = self.by_layer(runs);
         let of_layer = |index: usize| match self.layers[index] {
             0.0 => 0.0,
             bytes => bytes * tokens + attention[index],
         };
-        let (h, f) = (config.hidden_size as f64, config.intermediate_size as f64);
         let layers = self.layers.len();
+        let widest =
+            (0..layers).map(|layer| config.feed_forward_width(layer)).max().unwrap_or(config.intermediate_size);
+        let (h, f) = (config.hidden_size as f64, widest as f64);
         // The last norm's input and output, or the inputs of all layers and of that norm.
         let top = 2.0 * h * self.element * tokens;
         let largest = (0..layers).map(of_layer).fold(0.0, f64::max);
         let (kept, again) = match self.is_checkpointed {
-            true => ((layers as f64 + 2.0) * h * self.element * tokens, largest),
-            false => ((0..layers).map(of_layer).sum::<f64>() + top, 0.0),
+            true => ((layers as f64 + 2.0) * h * self.element * tokens + self.beside() * tokens, largest),
+            false => ((0..layers).map(of_layer).sum::<f64>() + top + self.own[1] * tokens, 0.0),
         };
         // Gradients of the residual stream, and of gate, up and their product; or of an activation and its input.
         let wide = if config.feed_forward == FeedForward::Plain { 2.0 } else { 3.0 };
@@ -164,30 +175,41 @@ impl<'a> PassCosts<'a> {
         PassMemory { kept: kept as u64, in_layer: (again + passing) as u64 }
     }
 
-    /// Bytes that attention keeps of keys and products in each layer; masks are shared, and counted in the first layer that
-    /// has them.
-    fn by_window(&self, runs: &[RunTokens]) -> Vec<f64> {
-        let mut known: Vec<(Option<i64>, f64)> = Vec::new();
-        let mut of_window = |window: Option<i64>| match known.iter().find(|(of, _)| *of == window) {
-            Some(&(_, bytes)) => bytes,
-            None => {
-                let calls = Calls::of(runs, window, self.route);
-                let bytes = self.attention(&calls);
-                known.push((window, bytes));
-                bytes + calls.masks * self.element
-            }
-        };
-        let of_layer = |layer: &LayerConfig| match layer.kind {
-            LayerKind::Attention => of_window(layer.window),
-            LayerKind::DeltaRule | LayerKind::Convolution => 0.0,
-        };
-        self.config.layers.iter().map(of_layer).collect()
+    /// Bytes a token beside the inputs of layers that are computed again: their own embeddings, keys and values that several read, and
+    /// the gradients of both.
+    fn beside(&self) -> f64 {
+        let lends = |layer: &usize| self.config.lends_keys(*layer);
+        let lent: i64 = (0..self.layers.len()).filter(lends).map(|layer| 2 * self.config.key_width(layer)).sum();
+        2.0 * (self.own[0] + lent as f64 * self.element)
     }
 
-    fn attention(&self, calls: &Calls) -> f64 {
-        let (q, kv) = (self.config.query_width() as f64, self.config.key_width() as f64);
+    /// Bytes that attention keeps of keys and products in each layer; masks are shared, and counted in the first layer that
+    /// has them.
+    fn by_layer(&self, runs: &[RunTokens]) -> Vec<f64> {
+        let mut known: Vec<(Option<i64>, AttentionRoute, Calls)> = Vec::new();
+        let mut of_layer = |layer: usize| {
+            let of = self.config.layer(layer);
+            if of.kind != LayerKind::Attention {
+                return 0.0;
+            }
+            let (window, route) = (of.window, self.route.for_heads(self.config.head_width(layer)));
+            if let Some((.., calls)) = known.iter().find(|known| (known.0, known.1) == (window, route)) {
+                return self.attention(layer, calls, route);
+            }
+            let calls = Calls::of(runs, window, route);
+            let bytes = self.attention(layer, &calls, route) + calls.masks * self.element;
+            known.push((window, route, calls));
+            bytes
+        };
+        (0..self.config.num_hidden_layers).map(&mut of_layer).collect()
+    }
+
+    fn attention(&self, layer: usize, calls: &Calls, route: AttentionRoute) -> f64 {
+        let (q, kv) = (self.config.query_width(layer) as f64, self.config.key_width(layer) as f64);
         let heads = self.config.num_attention_heads as f64;
         match self.config.attention_soft_cap {
+            // Keys that are read where another layer has them.
+            None if route == AttentionRoute::Fused && self.config.layer(layer).keys_of.is_some() => 0.0,
             None => {
                 // Queries that a causal run repeats, with what attention gives for them.
                 let repeated = calls.repeated * (2.0 * q * self.element + 4.0 * heads);
@@ -309,7 +331,7 @@ impl LayerCosts<'_> {
     /// Bytes a token, without keys, values and products of attention.
     fn token_bytes(&self, index: usize) -> f64 {
         let config = self.config;
-        let [h, f] = [config.hidden_size, config.intermediate_size].map(|n| n as f64);
+        let [h, f] = [config.hidden_size, config.feed_forward_width(index)].map(|n| n as f64);
         // Inputs of norms, and norms: two may have one input.
         let (of_layer, norms) = match config.norms {
             Norms::ParallelShared => (1.0, 1.0),
@@ -343,14 +365,41 @@ impl LayerCosts<'_> {
             (None, Some(_)) => 5.0 * h * self.element + self.input(index, h, &["conv.out_proj"]),
             (None, None) => self.attention(index),
         };
-        self.norm(index, of_layer * h, norms) + inputs + mixed + self.active(index) * f * self.element
+        let own = config.per_layer_embedding.map_or(0.0, |of| {
+            let p = of.width as f64;
+            let inputs = self.input(index, h, &[LAYER_GATE]) + self.input(index, p, &[LAYER_OUTPUT]);
+            inputs + self.active(index) * p * self.element + self.norm(index, h, 1.0)
+        });
+        self.norm(index, of_layer * h, norms) + inputs + mixed + own + self.active(index) * f * self.element
+    }
+
+    /// Bytes a token of the layers' own embeddings, and of what they keep where the embedding is trained (`flows`) or what they are
+    /// made of.
+    fn own_embeddings(&self, flows: bool) -> [f64; 2] {
+        let Some(of) = self.config.per_layer_embedding else { return [0.0; 2] };
+        let layers = self.config.num_hidden_layers as f64;
+        let all = layers * of.width as f64;
+        let names = &self.config.names;
+        let projection = names.module(LAYER_PROJECTION);
+        let is_trained =
+            [names.tensor(LAYER_TABLE), format!("{projection}.weight")].iter().any(|name| (self.trained.tensor)(name));
+        let made =
+            if flows || is_trained || self.adapted.contains_key(&projection) { self.norm(0, all, layers) } else { 0.0 };
+        [all * self.element, made]
     }
 
     /// Bytes that attention keeps but for the input of its projections, and for keys, values and products.
     fn attention(&self, index: usize) -> f64 {
         let config = self.config;
-        let [q, kv] = [config.query_width(), config.key_width()].map(|n| n as f64);
-        let all_heads = (config.num_attention_heads + config.num_key_value_heads) as f64;
+        let layer = config.layer(index);
+        let q = config.query_width(index) as f64;
+        // Keys of another layer are normed there. Values have a norm of their own, with the input of the keys' if they are these.
+        let (kv, key_heads) = match (layer.keys_of, config.value_norm && !layer.values_are_keys) {
+            (Some(_), _) => (0.0, 0),
+            (None, true) => (2.0 * config.key_width(index) as f64, 2 * config.key_heads(index)),
+            (None, false) => (config.key_width(index) as f64, config.key_heads(index)),
+        };
+        let all_heads = (config.num_attention_heads + key_heads) as f64;
         let norm_bytes = match config.qk_norm {
             QkNorm::None => 0.0,
             QkNorm::Width => self.norm(index, q + kv, 2.0),
@@ -363,9 +412,10 @@ impl LayerCosts<'_> {
             true => q * self.element + if self.element < 4.0 { 0.0 } else { q * self.element },
             false => 0.0,
         };
+        let route = self.route.for_heads(config.head_width(index));
         let attended = match self.input(index, q, &["self_attn.o_proj"]) {
             // One call's result is the next product's input.
-            bytes if matches!(self.route, AttentionRoute::Fused | AttentionRoute::Varlen) && gates == 0.0 => {
+            bytes if matches!(route, AttentionRoute::Fused | AttentionRoute::Varlen) && gates == 0.0 => {
                 (bytes - q * self.element).max(0.0)
             }
             bytes => bytes,

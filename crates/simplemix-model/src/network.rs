@@ -2,7 +2,7 @@
 //!
 //! Letters: T tokens, H width, V vocabulary.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,8 +11,11 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::{AttentionRoute, Mixing, Plans};
 use crate::checkpoint::{Names, Top};
-use crate::config::{EMBEDDING, HEAD, ModelConfig, POSITIONS, limits};
-use crate::decoder::{Layer, Norm, Parts, Products, Work};
+use crate::config::{
+    EMBEDDING, HEAD, LAYER_PROJECTION, LAYER_PROJECTION_NORM, LAYER_TABLE, ModelConfig, POSITIONS, PerLayerEmbedding,
+    limits,
+};
+use crate::decoder::{Layer, Linear, Norm, Parts, Products, Work};
 use crate::error::{Doing, Error, Result};
 use crate::family;
 use crate::few_rows;
@@ -33,6 +36,7 @@ pub(crate) struct Network {
     /// Vectors of the positions, `[P, H]`.
     embed_positions: Option<Tensor>,
     embedding_lora: Option<EmbeddingLora>,
+    layer_embedding: Option<LayerEmbedding>,
     norm: Norm,
     ropes: Vec<Rope>,
     embedding_scale: f64,
@@ -43,6 +47,26 @@ pub(crate) struct Network {
     pub(crate) route: AttentionRoute,
     /// Keeper of the weights, where they are not always whole.
     pub(crate) residence: Option<Arc<dyn Residence>>,
+}
+
+/// Embeddings that each layer reads beside the residual stream.
+#[derive(Debug)]
+struct LayerEmbedding {
+    table: Tensor, // [V', L * P]
+    projection: Linear,
+    norm: Norm,
+    table_scale: f64,
+    projection_scale: f64,
+    of: PerLayerEmbedding,
+}
+
+/// Tensors beside the residual stream that layers read, by layer.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// The layers' own embeddings, `[T, P]`.
+    pub(crate) own: BTreeMap<usize, Tensor>,
+    /// Keys and values of layers that lend them to later ones, `[T, K, D]`.
+    pub(crate) keys: BTreeMap<usize, [Tensor; 2]>,
 }
 
 /// Facts about an input that all layers need.
@@ -197,6 +221,26 @@ fn read(
     })
 }
 
+impl Input {
+    fn products(&self) -> Products<'_> {
+        Products { product: self.product, keys: self.keys.as_ref() }
+    }
+}
+
+impl LayerEmbedding {
+    /// Embeddings `[T, P]` of each layer: a row of the table and what the token's embedding `x` `[T, H]` gives, as transformers'
+    /// `project_per_layer_inputs` adds them up.
+    fn forward(&self, x: &Tensor, input: &Input) -> Result<Vec<Tensor>> {
+        let projected = self.projection.forward(x, input.products())? * self.projection_scale;
+        let by_layer = |t: &Tensor| t.f_unflatten(-1, [-1, self.of.width]).doing("embeddings of layers"); // [T, L, P]
+        let projected = self.norm.forward(&by_layer(&projected)?)?;
+        let rows =
+            Tensor::f_embedding(&self.table, &input.tokens, -1, false, false).doing("the embedding of layers")?;
+        let all = (projected + by_layer(&rows)? * self.table_scale) * std::f64::consts::FRAC_1_SQRT_2;
+        all.f_unbind(1).doing("embeddings of layers")
+    }
+}
+
 impl Network {
     /// Puts together a network from tensors that are known to be the whole of what `config` asks for, and an adapter's changes, of
     /// which the output head's are left to the caller.
@@ -208,16 +252,26 @@ impl Network {
         };
         let tensors: HashMap<String, Tensor> = config.decoder_tensors().into_iter().map(own).collect();
         let parts = Parts { tensors: &tensors, loras: &loras.layers, names: &config.names };
-        let scale = match config.rounds_embedding_scale {
-            true => Tensor::from(config.embedding_scale).to_kind(kind).double_value(&[]),
-            false => config.embedding_scale,
+        let rounded = |scale: f64| match config.rounds_embedding_scale {
+            true => Tensor::from(scale).to_kind(kind).double_value(&[]),
+            false => scale,
         };
+        let scale = rounded(config.embedding_scale);
+        let layer_embedding = config.per_layer_embedding.map(|of| LayerEmbedding {
+            table: tensors[LAYER_TABLE].shallow_clone(),
+            projection: Linear::take(&parts, LAYER_PROJECTION),
+            norm: Norm::take(&tensors, LAYER_PROJECTION_NORM, &config),
+            table_scale: rounded((of.width as f64).sqrt()),
+            projection_scale: (config.hidden_size as f64).powf(-0.5),
+            of,
+        });
         Self {
             layers: (0..config.num_hidden_layers).map(|i| Layer::take(&parts, i, &config)).collect(),
             norm: Norm::take(&tensors, "model.norm", &config),
             ropes: config.ropes.iter().map(|rope| Rope::new(rope, device)).collect(),
             embed_tokens: tensors[EMBEDDING].shallow_clone(),
             embedding_lora: loras.embedding,
+            layer_embedding,
             embed_positions: tensors.get(POSITIONS).map(Tensor::shallow_clone),
             embedding_scale: scale,
             drops: loras.drops,
@@ -270,9 +324,9 @@ impl Network {
 
     fn run(&self, input: &Input, mut mix: impl FnMut(usize, Mixing<'_>) -> Result<Tensor>) -> Result<Tensor> {
         let _root = self.begin_pass()?;
-        let mut x = self.embed(input)?;
+        let (mut x, mut beside) = self.embed(input)?;
         self.through_layers(|layer| {
-            x = self.layer(layer, &x, input, |mixing| mix(layer, mixing))?;
+            x = self.layer(layer, &x, input, &mut beside, |mixing| mix(layer, mixing))?;
             self.keeps_no_weights(&x)
         })?;
         self.last_norm(&x)
@@ -299,9 +353,10 @@ impl Network {
     pub(crate) fn layer_states(&self, packed: &Packed) -> Result<Vec<Tensor>> {
         let (input, plans) = self.prepare(packed, &mut [])?;
         let _root = self.begin_pass()?;
-        let mut states = vec![self.embed(&input)?];
+        let (embedded, mut beside) = self.embed(&input)?;
+        let mut states = vec![embedded];
         self.through_layers(|layer| {
-            let next = self.layer(layer, &states[layer], &input, |mixing| plans.mix(layer, &mixing))?;
+            let next = self.layer(layer, &states[layer], &input, &mut beside, |mixing| plans.mix(layer, &mixing))?;
             self.keeps_no_weights(&next)?;
             states.push(next);
             Ok(())
@@ -332,8 +387,17 @@ impl Network {
         Ok(Input { tokens, positions, turns, product: linear, keys })
     }
 
-    /// Embeddings `[T, H]`.
-    pub(crate) fn embed(&self, input: &Input) -> Result<Tensor> {
+    /// Embeddings `[T, H]`, and those that layers read beside them.
+    pub(crate) fn embed(&self, input: &Input) -> Result<(Tensor, Beside)> {
+        let x = self.embed_tokens(input)?;
+        let own = match &self.layer_embedding {
+            Some(of) => of.forward(&x, input)?.into_iter().enumerate().collect(),
+            None => BTreeMap::new(),
+        };
+        Ok((x, Beside { own, keys: BTreeMap::new() }))
+    }
+
+    fn embed_tokens(&self, input: &Input) -> Result<Tensor> {
         let look_up =
             |table: &Tensor, ids: &Tensor| Tensor::f_embedding(table, ids, -1, false, false).doing("the embedding");
         let x = look_up(&self.embed_tokens, &input.tokens)?;
@@ -348,17 +412,31 @@ impl Network {
         }
     }
 
-    /// `x` `[T, H]` through one layer.
+    /// `x` `[T, H]` through one layer, which takes from `beside`, and leaves keys and values there that later ones read.
     pub(crate) fn layer(
         &self,
         index: usize,
         x: &Tensor,
         input: &Input,
+        beside: &mut Beside,
         mix: impl FnOnce(Mixing<'_>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let turn = self.config.layers[index].rope.map(|rope| &input.turns[rope]);
-        let products = Products { product: input.product, keys: input.keys.as_ref() };
-        self.layers[index].forward(x, Work { turn, products }, mix)
+        let layer = self.config.layers[index];
+        let work = Work {
+            turn: layer.rope.map(|rope| &input.turns[rope]),
+            products: input.products(),
+            keys: layer.keys_of.and_then(|of| beside.keys.get(&of)),
+            own: beside.own.get(&index),
+        };
+        let (lends, mut lent) = (self.config.lends_keys(index), None);
+        let out = self.layers[index].forward(x, work, |mixing| {
+            if let (true, Mixing::Heads(heads)) = (lends, &mixing) {
+                lent = Some([heads.k.shallow_clone(), heads.v.shallow_clone()]);
+            }
+            mix(mixing)
+        })?;
+        beside.keys.extend(lent.map(|keys| (index, keys)));
+        Ok(out)
     }
 
     pub(crate) fn last_norm(&self, x: &Tensor) -> Result<Tensor> {

@@ -164,6 +164,10 @@ fn inverse_frequencies(config: &RopeConfig, length: i64) -> Vec<f32> {
     match config.scaling {
         RopeScaling::Default | RopeScaling::Dynamic { .. } => bases.map(|base| 1.0 / base).collect(),
         RopeScaling::Linear { factor } => bases.map(|base| 1.0 / base / factor as f32).collect(),
+        RopeScaling::Proportional { rotated, factor } => {
+            let of = |(pair, base): (i64, f32)| if pair < rotated { 1.0 / base / factor as f32 } else { 0.0 };
+            (0..).zip(bases).map(of).collect()
+        }
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,

@@ -316,6 +316,11 @@ fn layers_with_short_convolutions() {
 }
 
 #[test]
+fn layers_with_embeddings_of_their_own() {
+    check("own_embeddings");
+}
+
+#[test]
 fn fused_projections() {
     check("fused");
 }

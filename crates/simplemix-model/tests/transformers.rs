@@ -94,6 +94,10 @@ fn summary(gradient: &Tensor) -> Vec<f64> {
 #[track_caller]
 fn same_gradients(model: &CausalLm, golden: &Value) {
     for (parameter, tensor) in model.named_parameters() {
+        if model.config().is_buffer(parameter) {
+            assert!(golden["gradients"].get(parameter).is_none() && !tensor.requires_grad(), "{parameter}");
+            continue;
+        }
         let want = numbers(&golden["gradients"][parameter]);
         close(&summary(&tensor.grad()), &want, parameter);
     }
@@ -156,7 +160,11 @@ fn check(name: &str) {
         chunks_are_transformers(&model, chunks);
         samples_do_not_depend_on_the_batch(&model);
     }
+    if name.starts_with("gemma4") {
+        samples_do_not_depend_on_the_batch(&model);
+    }
     shared_prompt(&model);
+    shared_prompt_has_the_gradients_of_both(&model);
     saved(&model, &whole, name);
     if let Some(rewards) = golden.get("rewards") {
         let model = RewardModel::load(&folder(name).join("reward"), Kind::Float, Device::Cpu).unwrap();
@@ -267,6 +275,40 @@ fn shared_prompt(model: &CausalLm) {
     }
 }
 
+/// Gradients of two responses of one prompt, where layers are computed again and where they are not, against those of the two plain
+/// sequences.
+fn shared_prompt_has_the_gradients_of_both(model: &CausalLm) {
+    let (prompt, chosen, rejected): (Vec<u32>, Vec<u32>, Vec<u32>) =
+        ((1..9).collect(), (20..28).collect(), (40..45).collect());
+    let run = |shared: bool, checkpointed: bool| {
+        for (_, parameter) in model.named_parameters() {
+            parameter.shallow_clone().zero_grad();
+        }
+        let (mut packed, mut targets) = (Packed::of(model.config()), Targets::default());
+        let first = packed.push(&prompt).unwrap();
+        packed.push_response(first, &chosen, &mut targets).unwrap();
+        let second = if shared { first } else { packed.push(&prompt).unwrap() };
+        packed.push_response(second, &rejected, &mut targets).unwrap();
+        tch::with_grad(|| match checkpointed {
+            true => {
+                let pass = model.checkpointed(&packed).unwrap();
+                loss(model, pass.hidden(), &targets).backward();
+                pass.backward().unwrap();
+            }
+            false => loss(model, &model.hidden_states(&packed).unwrap(), &targets).backward(),
+        });
+        model.trainable_parameters().iter().map(|(_, tensor)| tensor.grad().copy()).collect::<Vec<_>>()
+    };
+    let wanted = run(false, false);
+    for checkpointed in [false, true] {
+        let names = model.trainable_parameters();
+        for ((got, want), (name, _)) in run(true, checkpointed).iter().zip(&wanted).zip(&names) {
+            let off = (got - want).norm().double_value(&[]) / want.norm().double_value(&[]).max(1e-3);
+            assert!(off < 1e-4, "{name}: {off}");
+        }
+    }
+}
+
 /// Written in shards and read again.
 fn saved(model: &CausalLm, packed: &Packed, name: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -291,7 +333,7 @@ macro_rules! families {
 }
 
 families! {
-    apertus, arcee, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, glm, glm4, gpt2, gpt2_plain,
+    apertus, arcee, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, gemma4, gemma4_plain, gemma4_whole, glm, glm4, gpt2, gpt2_plain,
     gpt_neox, gpt_neox_serial, granite, internvl, lfm2, lfm2_plain, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
     llama_tied, llama_untied_bias, llava, ministral3, mistral3, mistral3_ministral, mistral_whole, mistral_window,
     olmo2, olmo3, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_5, qwen3_5_hybrid,
@@ -504,5 +546,20 @@ fn a_reward_model_needs_a_class_of_transformers() {
         let error = RewardModel::load(&folder(name), Kind::Float, Device::Cpu).unwrap_err().to_string();
         assert!(error.starts_with(&message), "{error}");
     }
+    let error = RewardModel::on_top_of(loaded(&folder("gemma4"))).unwrap_err().to_string();
+    assert!(error.starts_with("`model_type` of a reward model is `gemma4_text`, expected"), "{error}");
     RewardModel::on_top_of(loaded(&folder("gpt2"))).unwrap();
+}
+
+/// Released folders hold keys and values of layers that read those of others, and transformers ignores them.
+#[test]
+fn keys_of_layers_that_read_those_of_others_are_ignored() {
+    let wanted = logits_of(&loaded(&folder("gemma4")));
+    let extra = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+    let names = ["k_proj", "v_proj"].map(|name| format!("model.layers.3.self_attn.{name}.weight"));
+    let dir = changed("gemma4", &[(&names[0], extra(&[16, 32])), (&names[1], extra(&[16, 32]))], |_| ());
+    let model = loaded(dir.path());
+    assert_eq!(logits_of(&model), wanted);
+    let [notice] = model.notices() else { panic!("{:?}", model.notices()) };
+    assert!(notice.contains("the model has no place for 2 of the tensors"), "{notice}");
 }

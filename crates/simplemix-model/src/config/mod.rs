@@ -10,6 +10,7 @@ mod delta;
 mod keys;
 pub(crate) mod limits;
 mod names;
+mod per_layer;
 mod rope;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,13 @@ pub use delta::DeltaRule;
 pub(crate) use delta::{CONVOLUTION, DECAY_LOG, GATED_NORM, STEP_BIAS};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
-pub(crate) use rope::{Bases, Frame, LengthRule, PartialKeys, Rule, as_it_is, by_kind_of_layer, long_rope};
+pub use per_layer::PerLayerEmbedding;
+pub(crate) use per_layer::{
+    LAYER_GATE, LAYER_OUTPUT, LAYER_OUTPUT_NORM, LAYER_PROJECTION, LAYER_PROJECTION_NORM, LAYER_SCALAR, LAYER_TABLE,
+};
+pub(crate) use rope::{
+    Bases, Frame, LengthRule, PartialKeys, Rule, as_it_is, by_kind_of_layer, long_rope, proportional,
+};
 pub use rope::{QueryGrowth, RopeConfig, RopePairs, RopeScaling};
 
 use crate::error::Result;
@@ -101,6 +108,12 @@ pub struct ModelConfig {
     pub qkv: Qkv,
     /// Whether attention's result is multiplied by the sigmoid of a gate, which the matrix of queries has beside each of them.
     pub gated_attention: bool,
+    /// Whether values are divided by the root mean square of each head's.
+    pub value_norm: bool,
+    /// Embeddings that each layer reads beside the residual stream, if there are such.
+    pub per_layer_embedding: Option<PerLayerEmbedding>,
+    /// Whether a layer's output is multiplied by a number of the checkpoint, which is not trained.
+    pub layer_scalars: bool,
     /// Sizes of layers that have the gated delta rule in place of attention, if there are such.
     pub delta_rule: Option<DeltaRule>,
     /// Layers that have a short convolution in place of attention, if there are such.
@@ -135,11 +148,31 @@ pub struct LayerConfig {
     pub rope: Option<usize>,
     /// Multiplies queries, beside [`ModelConfig::attention_scale`].
     pub query_scale: f64,
+    /// Width of a head; none: [`ModelConfig::head_dim`].
+    pub head_dim: Option<i64>,
+    /// Key and value heads; none: [`ModelConfig::num_key_value_heads`].
+    pub key_heads: Option<i64>,
+    /// Width of the feed-forward layer; none: [`ModelConfig::intermediate_size`].
+    pub intermediate_size: Option<i64>,
+    /// Whether values are the keys, before these are normed and rotated.
+    pub values_are_keys: bool,
+    /// Earlier layer whose keys and values are read; none: the layer's own.
+    pub keys_of: Option<usize>,
 }
 
 impl LayerConfig {
     /// A layer that sees everything, with the first rotary embedding.
-    pub(crate) const PLAIN: Self = Self { kind: LayerKind::Attention, window: None, rope: Some(0), query_scale: 1.0 };
+    pub(crate) const PLAIN: Self = Self {
+        kind: LayerKind::Attention,
+        window: None,
+        rope: Some(0),
+        query_scale: 1.0,
+        head_dim: None,
+        key_heads: None,
+        intermediate_size: None,
+        values_are_keys: false,
+        keys_of: None,
+    };
 }
 
 /// How the tokens of a layer learn of each other.
@@ -298,6 +331,9 @@ impl ModelConfig {
             logit_soft_cap: None,
             qkv: Qkv::Apart,
             gated_attention: false,
+            value_norm: false,
+            per_layer_embedding: None,
+            layer_scalars: false,
             delta_rule: None,
             short_convolution: None,
             learned_positions: false,
@@ -403,6 +439,16 @@ impl ModelConfig {
         self.names.tensor(EMBEDDING)
     }
 
+    /// Tables with a row for each token, under transformers' names, with their shapes.
+    pub fn embeddings(&self) -> Vec<(String, [i64; 2])> {
+        let of_layers = self.per_layer_embedding.map(|of| {
+            let width = self.num_hidden_layers as i64 * of.width;
+            (self.names.tensor(LAYER_TABLE), [of.vocab_size, width])
+        });
+        let own = (self.embedding_name(), [self.vocab_size, self.hidden_size]);
+        std::iter::once(own).chain(of_layers).collect()
+    }
+
     /// transformers' name of the output head, which is the embedding's where the two are tied.
     pub fn head_name(&self) -> String {
         self.names.tensor(if self.tie_word_embeddings { EMBEDDING } else { HEAD })
@@ -438,7 +484,16 @@ impl ModelConfig {
             let all = self.projections(layer).into_iter();
             all.map(move |(name, shape, _)| (self.names.module(&format!("model.layers.{layer}.{name}")), shape))
         };
-        (0..self.num_hidden_layers).flat_map(of_layer).collect()
+        let root = self.per_layer_embedding.map(|of| {
+            let [outputs, inputs] = [self.num_hidden_layers as i64 * of.width, self.hidden_size];
+            (self.names.module(LAYER_PROJECTION), [outputs, inputs])
+        });
+        root.into_iter().chain((0..self.num_hidden_layers).flat_map(of_layer)).collect()
+    }
+
+    /// Whether a tensor of the checkpoint, by transformers' name, is a number that is read and saved, but never trained.
+    pub fn is_buffer(&self, name: &str) -> bool {
+        self.layer_scalars && name.rsplit('.').next() == Some(LAYER_SCALAR)
     }
 
     /// Every tensor of a reward model of this shape, with its shape: a score in place of the output head.
@@ -460,6 +515,10 @@ impl ModelConfig {
         if self.learned_positions {
             all.push((POSITIONS.to_owned(), vec![self.max_position_embeddings, h]));
         }
+        if let Some(of) = self.per_layer_embedding {
+            all.extend(of.tensors(self.num_hidden_layers, h));
+            self.push_norm(&mut all, LAYER_PROJECTION_NORM, vec![of.width]);
+        }
         for layer in 0..self.num_hidden_layers {
             for (name, shape, bias) in self.projections(layer) {
                 let name = format!("model.layers.{layer}.{name}");
@@ -472,6 +531,9 @@ impl ModelConfig {
         for layer in 0..self.num_hidden_layers {
             for (name, shape) in self.layer_norms(layer) {
                 self.push_norm(&mut all, &format!("model.layers.{layer}.{name}"), shape);
+            }
+            if self.layer_scalars {
+                all.push((format!("model.layers.{layer}.{LAYER_SCALAR}"), vec![1]));
             }
             if let Some(rule) = self.delta_rule_of(layer) {
                 all.extend(rule.tensors().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
@@ -508,11 +570,11 @@ impl ModelConfig {
 
     /// Linear layers of decoder layer `layer`: name, shape `[out, in]`, whether there is a bias.
     pub(crate) fn projections(&self, layer: usize) -> Vec<(&'static str, [i64; 2], bool)> {
-        let (h, f, mlp) = (self.hidden_size, self.intermediate_size, self.biases.mlp);
+        let (h, f, mlp) = (self.hidden_size, self.feed_forward_width(layer), self.biases.mlp);
         let mut all = match (self.delta_rule_of(layer), self.convolution_of(layer)) {
             (Some(rule), _) => rule.projections(h),
             (None, Some(convolution)) => convolution.projections(h),
-            (None, None) => self.attention_projections(),
+            (None, None) => self.attention_projections(layer),
         };
         match self.feed_forward {
             FeedForward::Gated => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
@@ -520,11 +582,13 @@ impl ModelConfig {
             FeedForward::Plain => all.push(("mlp.up_proj", [f, h], mlp)),
         }
         all.push(("mlp.down_proj", [h, f], mlp));
+        all.extend(self.per_layer_embedding.iter().flat_map(|of| of.projections(h)));
         all
     }
 
-    fn attention_projections(&self) -> Vec<(&'static str, [i64; 2], bool)> {
-        let (h, q, kv) = (self.hidden_size, self.query_width(), self.key_width());
+    fn attention_projections(&self, layer: usize) -> Vec<(&'static str, [i64; 2], bool)> {
+        let (h, q, kv) = (self.hidden_size, self.query_width(layer), self.key_width(layer));
+        let LayerConfig { values_are_keys, keys_of, .. } = self.layer(layer);
         let Biases { qkv, output, .. } = self.biases;
         let of_queries = if self.gated_attention { 2 * q } else { q };
         let mut all = match self.qkv {
@@ -535,6 +599,12 @@ impl ModelConfig {
                 ("self_attn.v_proj", [kv, h], qkv),
             ],
         };
+        // Keys and values of another layer, or keys alone.
+        match (keys_of, values_are_keys) {
+            (Some(_), _) => all.truncate(1),
+            (None, true) => all.truncate(2),
+            (None, false) => {}
+        }
         all.push(("self_attn.o_proj", [h, q], output));
         all
     }
@@ -549,10 +619,20 @@ impl ModelConfig {
         self.short_convolution.filter(|_| self.layers.get(layer).is_some_and(|of| of.kind == LayerKind::Convolution))
     }
 
-    /// Last parts of transformers' names of the layers' linear layers, each once.
+    /// Settings of decoder layer `layer`.
+    pub(crate) fn layer(&self, layer: usize) -> LayerConfig {
+        self.layers.get(layer).copied().unwrap_or(LayerConfig::PLAIN)
+    }
+
+    /// Whether a later layer reads the keys and values of decoder layer `layer`.
+    pub(crate) fn lends_keys(&self, layer: usize) -> bool {
+        self.layers.iter().any(|other| other.keys_of == Some(layer))
+    }
+
+    /// Last parts of transformers' names of the linear layers, each once.
     pub(crate) fn projection_names(&self) -> Vec<String> {
         let last = |name: &str| self.names.module(name).rsplit('.').next().unwrap_or_default().to_owned();
-        let mut all = Vec::new();
+        let mut all: Vec<String> = self.per_layer_embedding.iter().map(|_| last(LAYER_PROJECTION)).collect();
         for layer in 0..self.num_hidden_layers {
             for (name, ..) in self.projections(layer) {
                 let name = last(&format!("model.layers.{layer}.{name}"));
@@ -578,29 +658,49 @@ impl ModelConfig {
             Norms::ParallelShared => &["input_layernorm"],
         };
         let mut all: Vec<_> = of_layer.iter().map(|&name| (name, vec![self.hidden_size])).collect();
+        if self.per_layer_embedding.is_some() {
+            all.push((LAYER_OUTPUT_NORM, vec![self.hidden_size]));
+        }
         if self.layers.get(layer).is_some_and(|of| of.kind != LayerKind::Attention) {
             return all;
         }
+        let width = self.head_width(layer);
         let (q, k) = match self.qk_norm {
             QkNorm::None => return all,
-            QkNorm::Head => (vec![self.head_dim], vec![self.head_dim]),
-            QkNorm::EachHead => {
-                (vec![self.num_attention_heads, self.head_dim], vec![self.num_key_value_heads, self.head_dim])
-            }
-            QkNorm::Width => (vec![self.query_width()], vec![self.key_width()]),
+            QkNorm::Head => (vec![width], vec![width]),
+            QkNorm::EachHead => (vec![self.num_attention_heads, width], vec![self.key_heads(layer), width]),
+            QkNorm::Width => (vec![self.query_width(layer)], vec![self.key_width(layer)]),
         };
-        all.extend([("self_attn.q_norm", q), ("self_attn.k_norm", k)]);
+        all.push(("self_attn.q_norm", q));
+        if self.layer(layer).keys_of.is_none() {
+            all.push(("self_attn.k_norm", k));
+        }
         all
     }
 
-    /// Width of all query heads.
-    pub(crate) fn query_width(&self) -> i64 {
-        self.num_attention_heads * self.head_dim
+    /// Width of a head of decoder layer `layer`.
+    pub(crate) fn head_width(&self, layer: usize) -> i64 {
+        self.layer(layer).head_dim.unwrap_or(self.head_dim)
     }
 
-    /// Width of all key heads.
-    pub(crate) fn key_width(&self) -> i64 {
-        self.num_key_value_heads * self.head_dim
+    /// Key and value heads of decoder layer `layer`.
+    pub(crate) fn key_heads(&self, layer: usize) -> i64 {
+        self.layer(layer).key_heads.unwrap_or(self.num_key_value_heads)
+    }
+
+    /// Width of all query heads of decoder layer `layer`.
+    pub(crate) fn query_width(&self, layer: usize) -> i64 {
+        self.num_attention_heads * self.head_width(layer)
+    }
+
+    /// Width of all key heads of decoder layer `layer`.
+    pub(crate) fn key_width(&self, layer: usize) -> i64 {
+        self.key_heads(layer) * self.head_width(layer)
+    }
+
+    /// Width of the feed-forward part of decoder layer `layer`.
+    pub(crate) fn feed_forward_width(&self, layer: usize) -> i64 {
+        self.layer(layer).intermediate_size.unwrap_or(self.intermediate_size)
     }
 }
 

@@ -85,6 +85,13 @@ pub enum RopeScaling {
         /// Longest sequence whose frequencies are as they are, in tokens.
         max_position_embeddings: i64,
     },
+    /// Frequencies of whole heads, of which the lowest are none: the entries that they would rotate stay as they are.
+    Proportional {
+        /// Pairs of entries that are rotated.
+        rotated: i64,
+        /// Every frequency divided by this one.
+        factor: f64,
+    },
     /// LongRoPE (arXiv:2402.13753): a divisor of each frequency, of two sets by the length of the sequence.
     LongRope {
         /// Divisors for sequences within the context of the pre-training, `[width / 2]`.
@@ -358,6 +365,16 @@ fn dynamic(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
 
 fn linear(rule: &Keys<'_>, _: &Frame) -> Result<RopeScaling> {
     Ok(RopeScaling::Linear { factor: rule.needed_positive("factor")? })
+}
+
+/// transformers' `_compute_proportional_rope_parameters`.
+pub(crate) fn proportional(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {
+    let share = rule.positive_or(PARTIAL, 1.0)?;
+    if share > 1.0 {
+        return Err(rule.refuse(PARTIAL, "at most 1"));
+    }
+    let rotated = (share * frame.width as f64 / 2.0).floor() as i64;
+    Ok(RopeScaling::Proportional { rotated, factor: rule.positive_or("factor", 1.0)? })
 }
 
 fn llama3(rule: &Keys<'_>, frame: &Frame) -> Result<RopeScaling> {

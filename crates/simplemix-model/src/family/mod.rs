@@ -10,6 +10,7 @@ mod cohere2;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm;
 mod glm4;
 mod gpt2;
@@ -73,6 +74,7 @@ pub const FAMILIES: &[Family] = &[
     exaone4::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    gemma4::FAMILY,
     glm::FAMILY,
     glm4::FAMILY,
     gpt2::FAMILY,

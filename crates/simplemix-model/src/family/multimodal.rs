@@ -23,6 +23,8 @@ pub(crate) struct Multimodal {
     older: &'static [(&'static str, &'static str)],
     /// Whether transformers has a class for reward models.
     pub(crate) has_rewards: bool,
+    /// Whether logits are capped as in the text model's own class.
+    caps_logits: bool,
 }
 
 /// Family of the text part.
@@ -74,7 +76,8 @@ const QIANFAN: &[(&str, &str)] = &[
 ];
 
 const fn present(model_type: &'static str, text: Text, tied: Tied) -> Multimodal {
-    Multimodal { model_type, text, tied, decoder: "model.language_model", older: PRESENT, has_rewards: false }
+    let (decoder, older) = ("model.language_model", PRESENT);
+    Multimodal { model_type, text, tied, decoder, older, has_rewards: false, caps_logits: false }
 }
 
 const fn llava(model_type: &'static str, text: Text, tied: Tied) -> Multimodal {
@@ -97,6 +100,7 @@ const ALL: &[Multimodal] = &[
     present("exaone4_5", Text::Any("exaone4"), Tied::Whole(false)),
     present("fast_vlm", Text::Any("qwen2"), Tied::Either),
     Multimodal { has_rewards: true, ..llava("gemma3", Text::Only("gemma3_text"), Tied::Whole(true)) },
+    Multimodal { caps_logits: true, ..present("gemma4", Text::Only("gemma4_text"), Tied::Whole(true)) },
     llava("got_ocr2", Text::Any("qwen2"), Tied::Whole(true)),
     idefics("idefics2", Text::Any("mistral")),
     idefics("idefics3", Text::Any("llama")),
@@ -166,8 +170,9 @@ impl Multimodal {
         config.tie_word_embeddings = self.is_tied(keys, config.tie_word_embeddings)?;
         config.names = NameMap { decoder: self.decoder, head: NameMap::PLAIN.head, older: self.older, ..config.names };
         config.multimodal = Some(self);
-        // Factors and caps of logits are in the text models' own classes: these have the output head alone.
-        Ok(ModelConfig { logit_scale: 1.0, logit_soft_cap: None, ..config })
+        // Factors and caps of logits are in the text models' own classes: nearly all of these have the output head alone.
+        let logit_soft_cap = config.logit_soft_cap.filter(|_| self.caps_logits);
+        Ok(ModelConfig { logit_scale: 1.0, logit_soft_cap, ..config })
     }
 
     fn family(&self, part: &Keys<'_>) -> Result<&'static Family> {

@@ -24,6 +24,8 @@ pub(super) enum Kept {
     Keys(Tensor, Tensor),
     /// The state of the gated delta rule.
     State(State),
+    /// None of its own: keys and values of an earlier layer are read.
+    Elsewhere,
     /// Newest inputs of a short convolution, `[H, kernel - 1]` of a prompt, `[B, H, kernel - 1]` of rows.
     Recent(Tensor),
 }
@@ -53,14 +55,14 @@ impl Kept {
     fn keys(&self) -> Option<(&Tensor, &Tensor)> {
         match self {
             Self::Keys(keys, values) => Some((keys, values)),
-            Self::State(_) | Self::Recent(_) => None,
+            Self::State(_) | Self::Recent(_) | Self::Elsewhere => None,
         }
     }
 
     /// Tensors of the tokens so far that do not grow with them.
     fn states(&self) -> Vec<&Tensor> {
         match self {
-            Self::Keys(..) => Vec::new(),
+            Self::Keys(..) | Self::Elsewhere => Vec::new(),
             Self::State(State { recent, heads }) => vec![recent, heads],
             Self::Recent(recent) => vec![recent],
         }
@@ -74,6 +76,7 @@ impl Kept {
                 Self::State(State { recent: recent.shallow_clone(), heads: heads.shallow_clone() })
             }
             Self::Recent(recent) => Self::Recent(recent.shallow_clone()),
+            Self::Elsewhere => Self::Elsewhere,
         }
     }
 }
@@ -92,12 +95,12 @@ impl Cache {
         let config = model.config();
         let (kind, device) = (model.kind(), model.device());
         let rows = keep.len() as i64 + fills.iter().map(|fill| fill.rows).sum::<i64>();
-        let size = [rows, config.num_key_value_heads, to.room, config.head_dim];
         let kept = Tensor::from_slice(keep).to_device(device);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         let mut old = std::mem::take(&mut self.layers).into_iter();
         for layer in 0..config.num_hidden_layers {
             let old = old.next().filter(|_| !keep.is_empty());
+            let size = [rows, config.key_heads(layer), to.room, config.head_width(layer)];
             let lay = |old: Option<&Tensor>, prompt: &dyn Fn(&Kept) -> Option<Tensor>| {
                 let new = Tensor::f_zeros(size, (kind, device))?;
                 if let Some(old) = old {
@@ -130,6 +133,7 @@ impl Cache {
             };
             let state = |number: usize| join(number).doing("filling the cache");
             let laid = match config.layers[layer].kind {
+                LayerKind::Attention if config.layers[layer].keys_of.is_some() => Kept::Elsewhere,
                 LayerKind::Attention => {
                     let (keys, values) = old.as_ref().and_then(Kept::keys).unzip();
                     let keys = lay(keys, &|kept| kept.keys().map(|(keys, _)| keys.shallow_clone()));
@@ -173,14 +177,19 @@ impl Cache {
         let mixer = Mixer::new(config);
         let mut known = None;
         model.network.step(newest, |layer, mixing| {
-            let (keys, values, heads) = match (&mut layers[layer], mixing) {
-                (Kept::Keys(keys, values), Mixing::Heads(heads)) => (&*keys, &*values, heads),
+            let heads = match (&mut layers[layer], mixing) {
+                (Kept::Keys(keys, values), Mixing::Heads(heads)) => {
+                    keys.select(2, column).f_copy_(&heads.k).doing("filling the cache")?;
+                    values.select(2, column).f_copy_(&heads.v).doing("filling the cache")?;
+                    heads
+                }
+                (Kept::Elsewhere, Mixing::Heads(heads)) => heads,
                 (Kept::State(state), Mixing::Delta(delta)) => return state.step(&delta),
                 (Kept::Recent(recent), Mixing::Window(window)) => return step(recent, &window),
                 _ => unreachable!("a layer's cache is of the layer's kind"),
             };
-            keys.select(2, column).f_copy_(&heads.k).doing("filling the cache")?;
-            values.select(2, column).f_copy_(&heads.v).doing("filling the cache")?;
+            let of = config.layers[layer].keys_of.unwrap_or(layer);
+            let (keys, values) = layers[of].keys().expect("a layer whose keys are read has some");
             // The newest columns are the newest positions of every row.
             let first = config.layers[layer].window.map_or(0, |window| (column + 1 - window).max(0));
             let own = |row: usize| pads[row].max(first) as usize..column as usize + 1;
@@ -213,6 +222,9 @@ pub(super) fn read(model: &CausalLm, packed: &Packed) -> Result<(Tensor, Vec<Lay
     let mut prompts: Vec<Layers> = packed.segments().iter().map(|_| Layers::new()).collect();
     let hidden = model.network.forward(packed, |layer, mixing| {
         let (mixed, kept) = match mixing {
+            Mixing::Heads(heads) if model.config().layers[layer].keys_of.is_some() => {
+                (plans.attend(layer, &heads)?, packed.segments().iter().map(|_| Kept::Elsewhere).collect())
+            }
             Mixing::Heads(heads) => read_heads(&plans, layer, &heads, packed)?,
             Mixing::Delta(delta) => read_delta(&plans, &delta)?,
             Mixing::Window(window) => read_window(&plans, &window, packed)?,

@@ -91,6 +91,8 @@ struct Modules {
     layers: Vec<(String, Place, [i64; 2])>,
     tensors: Vec<(String, Vec<i64>)>,
     turned: BTreeSet<String>,
+    /// Tensors that are never trained.
+    buffers: BTreeSet<String>,
     /// The output head's name in the class, and in the model.
     own_head: (String, String),
     all: BTreeSet<String>,
@@ -115,7 +117,9 @@ impl Modules {
             all.extend(tensor.match_indices('.').map(|(dot, _)| tensor[..dot].to_owned()));
         }
         let turned = tensors.iter().filter(|(tensor, _)| model.is_turned(tensor)).map(|(tensor, _)| tensor.clone());
-        Self { layers, turned: turned.collect(), own_head: (format!("{head}.weight"), own_head), tensors, all }
+        let buffers = tensors.iter().filter(|(tensor, _)| model.is_buffer(tensor)).map(|(tensor, _)| tensor.clone());
+        let buffers = buffers.collect();
+        Self { layers, turned: turned.collect(), buffers, own_head: (format!("{head}.weight"), own_head), tensors, all }
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -144,6 +148,12 @@ impl LoraConfig {
     pub(crate) fn parts(&self, model: &ModelConfig) -> Result<LoraParts> {
         self.check()?;
         let model = &self.resized(model);
+        if let Some(of) = model.per_layer_embedding.filter(|of| of.vocab_size < model.vocab_size) {
+            let found = format!("{} entries, and layers with embeddings of {} tokens", model.vocab_size, of.vocab_size);
+            let expected = "no more entries than those: new rows of `embed_tokens_per_layer` are not in an adapter's file; resize \
+                            the model with transformers first";
+            return refused("vocabulary of an adapter", found, expected);
+        }
         let modules = Modules::of(model, self.is_reward());
         let targets = self.targets_in(&modules)?;
         let (mut saved, whole) = self.saved_in(&modules, &targets)?;
@@ -303,6 +313,10 @@ impl LoraConfig {
             if modules.is_list(module) || is_target(module) {
                 let expected = "modules that are neither lists of layers nor adapted, as in peft";
                 return refused("module that is trained whole", format!("`{module}`"), expected);
+            }
+            if let Some((tensor, _)) = modules.within(module).find(|(tensor, _)| modules.buffers.contains(tensor)) {
+                let found = format!("`{module}`, which holds `{tensor}`, a number that is not trained");
+                return refused("module that is trained whole", found, "modules inside of it");
             }
             modules.within(module).for_each(|tensor| add(tensor, format!("{PREFIX}{}", tensor.0)));
         }

@@ -183,7 +183,12 @@ impl<'a> Needs<'a> {
             memory.kept + slack.bytes(memory.kept, layer) + head.bytes(&pass.scored).max(memory.in_layer)
         };
         let (largest, pass) = passes.iter().map(|pass| (of_pass(pass), pass.tokens())).max().unwrap_or_default();
-        let embedding = if tensor(&shapes.model.embedding_name()) { head.embedding_gradient() } else { 0 };
+        // Gradients of tables, each of which libtorch makes whole before it is added up, when activations are gone.
+        let gradient = |(name, shape): (String, [i64; 2])| {
+            let wide = 4 * shape.iter().product::<i64>() as u64;
+            if !tensor(&name) { 0 } else { wide + if kind == Kind::Float { 0 } else { wide / 2 } }
+        };
+        let embedding = model.embeddings().into_iter().map(gradient).max().unwrap_or(0);
         // Matrices of adapters are f32.
         let kind_of = |name: &str| if shapes.is_matrix(name) { Kind::Float } else { kind };
         let bytes = |(name, shape): &(String, Vec<i64>)| {
@@ -427,12 +432,6 @@ impl Head {
             largest = largest.max(group);
         }
         if largest > most { even(largest) } else { largest }
-    }
-
-    /// The gradient of the embedding, which libtorch makes whole before it is added up, when activations are gone.
-    fn embedding_gradient(&self) -> u64 {
-        let wide = 4 * self.vocab * self.width;
-        if self.is_half { wide + wide / 2 } else { wide }
     }
 }
 

@@ -61,7 +61,8 @@ impl Shapes {
             }
             Objective::Preference | Objective::Sft => model.tensors(),
         };
-        let all = if adapter.is_some() { of_adapter.clone() } else { weights.clone() };
+        let mut all = if adapter.is_some() { of_adapter.clone() } else { weights.clone() };
+        all.retain(|(name, _)| !model.is_buffer(name));
         let trained = trained(config, all)?;
         Ok(Self { model, weights, adapter, of_adapter, whole, trained })
     }
