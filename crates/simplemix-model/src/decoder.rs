@@ -131,7 +131,7 @@ enum Projections {
     ByHead(Box<Linear>, i64),
 }
 
-/// What a forward pass uses in a layer beside the residual stream.
+/// Inputs of a forward pass in a layer beside the residual stream.
 #[derive(Clone, Copy)]
 pub(crate) struct Work<'a> {
     /// Rotation, if there is one.
