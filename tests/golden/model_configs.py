@@ -153,6 +153,15 @@ CASES = [
     {"model_type": "gemma4_text", "per_layer_config": None, "global_head_dim": 20, "use_bidirectional_attention": "vision",
      "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 60.0, "partial_rotary_factor": 0.5},
                          "sliding_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 70.0}}},
+    *[{"model_type": name} for name in ["qwen3_moe", "olmoe", "mixtral", "glm4_moe"]],
+    {"model_type": "qwen3_moe", "num_local_experts": 6, "num_experts_per_tok": 3, "norm_topk_prob": True, "mlp_only_layers": [0, 4],
+     "decoder_sparse_step": 2, "moe_intermediate_size": 5, "router_aux_loss_coef": 0.25, "use_sliding_window": True, "sliding_window": 5,
+     "rope_scaling": YARN},
+    {"model_type": "olmoe", "num_local_experts": 5, "num_experts_per_tok": 2, "num_key_value_heads": 4, "norm_topk_prob": True,
+     "rope_scaling": LINEAR},
+    {"model_type": "mixtral", "num_experts": 5, "sliding_window": 7, "rope_theta": 700.0},
+    {"model_type": "glm4_moe", "num_local_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 3, "first_k_dense_replace": 4, "n_group": 2,
+     "topk_group": 1, "norm_topk_prob": False, "routed_scaling_factor": 2.5, "partial_rotary_factor": 0.25, "rope_scaling": YARN},
     {"model_type": "gpt2", "max_position_embeddings": 11, "n_positions": 9, "n_inner": None, "num_key_value_heads": 4},
 ]
 # Families that have as many key heads as query heads, whatever a file says.
@@ -168,7 +177,7 @@ def loaded(case):
 
 def windows(config):
     layers, window = config.num_hidden_layers, getattr(config, "sliding_window", None)
-    if config.model_type in ("ministral3", "mistral", "phi3"):
+    if config.model_type in ("ministral3", "mistral", "mixtral", "phi3", "qwen3_moe"):
         return [window] * layers
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers
     return [window if kind == "sliding_attention" else None for kind in kinds]
@@ -224,7 +233,22 @@ def is_capped(config):
     return not torch.equal(logits(config), logits(without))
 
 
+def experts(config):
+    """Sizes of experts, layers that have them, and how they are chosen."""
+    with torch.device("meta"):
+        layers = AutoModelForCausalLM.from_config(config).model.layers
+    sparse = [layer.mlp for layer in layers if hasattr(layer.mlp, "experts")]
+    router, own = sparse[0].gate, sparse[0].experts
+    shared = getattr(sparse[0], "shared_experts", None)
+    return {"count": own.num_experts, "per_token": router.top_k, "width": own.intermediate_dim,
+            "shared": shared.intermediate_size if shared else 0, "sparse": [hasattr(layer.mlp, "experts") for layer in layers],
+            "normed": getattr(router, "norm_topk_prob", True), "coef": getattr(config, "router_aux_loss_coef", None),
+            "groups": [router.num_group, router.topk_group, router.routed_scaling_factor] if hasattr(router, "num_group") else None}
+
+
 def own(config):
+    if config.model_type in ("qwen3_moe", "olmoe", "mixtral", "glm4_moe"):
+        return {"experts": experts(config)}
     """Facts of single families: layers that are rotated, and the growth of queries."""
     if config.model_type == "smollm3":
         return {"rotated": [bool(flag) for flag in config.no_rope_layers[:config.num_hidden_layers]]}

@@ -109,6 +109,26 @@ CASES = {
         layer_types=["sliding_attention", "full_attention", "full_attention"], sliding_window=5, hidden_size_per_layer_input=0,
         tie_word_embeddings=False, use_bidirectional_attention="vision", rope_parameters={"sliding_attention": DEFAULT, "full_attention": {
             "rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "factor": 2.0}})),
+    "qwen3_moe": ("qwen3_moe", dict(
+        num_hidden_layers=4, head_dim=16, moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2, norm_topk_prob=True,
+        mlp_only_layers=[2], router_aux_loss_coef=0.02, rope_parameters=DEFAULT)),
+    "qwen3_moe_steps": ("qwen3_moe", dict(
+        num_hidden_layers=4, head_dim=8, moe_intermediate_size=20, num_experts=5, num_experts_per_tok=3, decoder_sparse_step=2,
+        use_sliding_window=True, sliding_window=4, tie_word_embeddings=True, attention_bias=True, rope_parameters=DEFAULT)),
+    "olmoe": ("olmoe", dict(num_key_value_heads=4, num_experts=8, num_experts_per_tok=3, rope_parameters=DEFAULT)),
+    "olmoe_normed": ("olmoe", dict(num_experts=5, num_experts_per_tok=4, norm_topk_prob=True, tie_word_embeddings=True,
+                                   rope_parameters=DEFAULT)),
+    "mixtral": ("mixtral", dict(num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=4, rope_parameters={
+        "rope_type": "default", "rope_theta": 1e6})),
+    "mixtral_whole": ("mixtral", dict(num_local_experts=3, num_experts_per_tok=2, sliding_window=None, tie_word_embeddings=True,
+                                      rope_parameters=DEFAULT)),
+    "glm4_moe": ("glm4_moe", dict(
+        num_hidden_layers=3, head_dim=16, moe_intermediate_size=16, n_routed_experts=8, num_experts_per_tok=3, n_shared_experts=2,
+        n_group=4, topk_group=2, routed_scaling_factor=1.7, first_k_dense_replace=1, use_qk_norm=True, attention_bias=True,
+        rope_parameters={**DEFAULT, "partial_rotary_factor": 0.5})),
+    "glm4_moe_plain": ("glm4_moe", dict(
+        num_hidden_layers=2, moe_intermediate_size=24, n_routed_experts=4, num_experts_per_tok=2, norm_topk_prob=False,
+        first_k_dense_replace=0, head_dim=8, rope_parameters={**DEFAULT, "partial_rotary_factor": 1.0})),
     "gpt2_plain": ("gpt2", dict(max_position_embeddings=32, n_inner=48, scale_attn_weights=False, reorder_and_upcast_attn=True,
                                 activation_function="relu", tie_word_embeddings=False)),
 }
@@ -116,11 +136,15 @@ CASES = {
 BY_NAME = list(CASES).index("qwen3_yarn")
 IDS = [3, 17, 42, 5, 60, 1, 33, 8, 25, 11]
 LENGTHS = [1, 2, 63, 64, 65, 130]
+PROMPT, RESPONSES = list(range(1, 9)), [list(range(20, 28)), list(range(40, 45))]
 REWARDS = [IDS, [9, 8, 7], [44, 2, 0, 0]]
 
 
 def randomise(model):
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.add_(torch.randn_like(buffer) * 0.2)
         for name, parameter in model.named_parameters():
             if name.endswith(("norm.weight", "bias", "A_log", "ln_1.weight", "ln_2.weight", "ln_f.weight", "alpha_p", "alpha_n")):
                 parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -153,9 +177,7 @@ def causal(config, folder, auto=AutoModelForCausalLM):
         if "gemma4" in config.model_type:  # a cache of its own
             cached = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
             assert torch.equal(cached, current)
-    # A gradient's norm and its product with a fixed direction: what any difference would change. Weights of `Conv1D` are
-    # turned.
-    direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)
+    # Weights of `Conv1D` are turned.
     turned = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, Conv1D)}
     gradients = {n: p.grad.t().contiguous() if n in turned else p.grad for n, p in model.named_parameters()
                  if p.grad is not None}
@@ -164,11 +186,47 @@ def causal(config, folder, auto=AutoModelForCausalLM):
         "last_logits": numbers(result.logits[0, -1]),
         "layers": [numbers(states[0]) for states in result.hidden_states],
         "loss": loss.item(),
-        "gradients": {n: numbers(torch.stack([g.norm(), (g * direction(g)).sum()])) for n, g in gradients.items()},
+        "gradients": summaries(gradients),
         "greedy": current[0, len(IDS):].tolist(),
         **by_length(config, folder),
         **by_chunks(model),
+        **by_router(model),
     }
+
+
+def by_expert(gradients):
+    """Gradients under the names of single experts, whose matrices the class holds in one tensor."""
+    found = {}
+    for name, gradient in gradients.items():
+        if ".experts." not in name:
+            found[name] = gradient
+            continue
+        start, part = name.rsplit(".", 1)
+        for expert, own in enumerate(gradient):
+            parts = zip(("gate_proj", "up_proj"), own.chunk(2)) if part == "gate_up_proj" else [(part, own)]
+            found.update({f"{start}.{expert}.{part}.weight": own.contiguous() for part, own in parts})
+    return found
+
+
+def summaries(gradients):
+    """A gradient's norm and its product with a fixed direction: what any difference would change."""
+    direction = lambda g: torch.cos(torch.arange(g.numel(), dtype=torch.float64)).view_as(g).to(g.dtype)
+    return {n: numbers(torch.stack([g.norm(), (g * direction(g)).sum()])) for n, g in by_expert(gradients).items()}
+
+
+def by_router(model):
+    """Loss of the routers over two padded responses to one prompt."""
+    if not hasattr(model.config, "router_aux_loss_coef"):
+        return {}
+    model.zero_grad()
+    rows = [PROMPT + response for response in RESPONSES]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    loss = model(ids, attention_mask=mask, output_router_logits=True).aux_loss
+    loss.backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return {"router": {"loss": loss.item(), "gradients": summaries(gradients)}}
 
 
 def greedy(model, ids):
@@ -227,7 +285,7 @@ def main(out, *names):
         folder = os.path.join(out, name)
         golden = causal(config(), folder)
         if name in ("ministral3", "olmo3", "smollm3", "llama_tied", "qwen2", "gemma3", "phi3", "exaone4", "glm", "glm4", "gpt2", "gpt_neox",
-                    "qwen3_5"):
+                    "qwen3_5", "qwen3_moe", "mixtral"):
             golden["rewards"] = {"ids": REWARDS, "scores": rewards(config(), os.path.join(folder, "reward"))}
         json.dump(golden, open(os.path.join(folder, "golden.json"), "w"))
 

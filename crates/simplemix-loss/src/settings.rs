@@ -34,6 +34,9 @@ section! {
         wpo: Option<Wpo> = None, was "wpo";
         /// LD-DPO: weight of the tokens beyond the shorter response's length (arXiv:2409.06411).
         ld_alpha: Option<f64> = None, in between(0.0, 1.0), was "ld_alpha";
+        /// Factor of the loss that keeps the loads of experts even, for models with experts; if not set, `router_aux_loss_coef` of the model's
+        /// `config.json`, and 0 leaves the loss out.
+        router_aux_loss_coef: Option<f64> = None, in at_least(0.0);
         /// Reward models: weight of the term that centres their scores on zero; TRL's `center_rewards_coefficient`.
         center_rewards: f64 = 0.0, in at_least(0.0), was "center_rewards";
     }
@@ -115,7 +118,7 @@ impl LossSettings {
     /// # Ok::<(), simplemix_loss::Error>(())
     /// ```
     ///
-    /// A constant goes to every loss that has it, and at least one must. `reward_margin_scale` and `ld_alpha` are not part
+    /// A constant goes to every loss that has it, and at least one must. `reward_margin_scale`, `ld_alpha` and `router_aux_loss_coef` are not part
     /// of the loss; they apply to its inputs.
     ///
     /// # Errors

@@ -9,7 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
-use crate::config::{DECAY_LOG, GATED_NORM, HEAD, LAYER_SCALAR, ModelConfig, STEP_BIAS, XIELU};
+use crate::config::{
+    CORRECTION, DECAY_LOG, GATED_NORM, HEAD, LAYER_SCALAR, ModelConfig, STEP_BIAS, XIELU,
+};
 use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::folder::Saving;
@@ -93,6 +95,8 @@ impl CausalLm {
                 // Rates from 1 to the number of heads, within the range that transformers draws from.
                 Tensor::f_arange_start_step(1.0, 17.0, 16.0 / numel as f64, (Kind::Float, device))
                     .and_then(|t| t.f_log())
+            } else if name.ends_with(CORRECTION) {
+                Tensor::f_zeros(&shape[..], (Kind::Float, device))
             } else if [STEP_BIAS, GATED_NORM, LAYER_SCALAR].iter().any(|ones| name.ends_with(ones)) {
                 Tensor::f_ones(&shape[..], (Kind::Float, device))
             } else if name.ends_with("norm.weight") {
@@ -258,6 +262,19 @@ impl CausalLm {
     /// As [`CausalLm::hidden_states`].
     pub fn hidden_states_with(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Tensor> {
         self.network.hidden_states(packed, along)
+    }
+
+    /// [`CausalLm::hidden_states_with`], with the loss that keeps the loads of experts even, a scalar in the graph; none for a model that has
+    /// no such loss ([`crate::Experts::aux_loss_coef`]).
+    ///
+    /// The loss is transformers' `load_balancing_loss_func` over all layers and tokens: the number of experts times the sum over them of
+    /// their share of all choices times their mean share of the softmax. Tokens of a prompt count once for each response that follows.
+    /// TRL's pass feeds the last tokens of responses too: [`Packed::whole`].
+    ///
+    /// # Errors
+    /// As [`CausalLm::hidden_states`].
+    pub fn routed_states(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<(Tensor, Option<Tensor>)> {
+        self.network.routed_states(packed, along)
     }
 
     /// Hidden states `[T, H]` of the embedding and after each layer, the last one after the final norm: transformers'

@@ -8,6 +8,7 @@ use tch::Tensor;
 use crate::attention::Plans;
 use crate::causal_lm::CausalLm;
 use crate::error::{Doing, Result};
+use crate::experts::Loads;
 use crate::network::{Beside, Input, Network};
 use crate::packed::Packed;
 use crate::residence::{Resident, Stage};
@@ -22,9 +23,19 @@ pub struct Checkpointed<'a> {
     /// Tensors beside them that layers read.
     beside: Beside,
     hidden: Tensor,
+    router: Option<Router>,
     /// The last layer, which is computed again first.
     last: Option<Resident>,
     _root: Option<Resident>,
+}
+
+/// Loss of the routers of a pass.
+struct Router {
+    /// Mean choices and shares; the shares are a leaf.
+    sums: [Tensor; 2],
+    loss: Tensor,
+    /// Factor of a layer's sum of shares in their mean.
+    factor: f64,
 }
 
 impl CausalLm {
@@ -57,13 +68,27 @@ impl CausalLm {
     /// # Errors
     /// As [`CausalLm::hidden_states`].
     pub fn checkpointed_with(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Checkpointed<'_>> {
-        self.network.checkpointed(packed, along)
+        self.network.checkpointed(packed, along, None)
+    }
+
+    /// [`CausalLm::checkpointed_with`], with the loss of [`CausalLm::routed_states`]: [`Checkpointed::router_loss`].
+    ///
+    /// # Errors
+    /// As [`CausalLm::hidden_states`].
+    pub fn routed_checkpointed(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Checkpointed<'_>> {
+        self.network.checkpointed(packed, along, self.network.loads(packed))
     }
 }
 
 impl Network {
-    pub(crate) fn checkpointed(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Checkpointed<'_>> {
-        let (input, plans) = self.prepare(packed, along)?;
+    pub(crate) fn checkpointed(
+        &self,
+        packed: &Packed,
+        along: &mut [&mut Tensor],
+        loads: Option<Loads>,
+    ) -> Result<Checkpointed<'_>> {
+        let (input, plans) = self.prepare(packed, along, loads)?;
+        let router = |layers: usize| input.loads.as_ref().map(|loads| Router::of(loads, layers));
         let _guard = tch::no_grad_guard();
         let root = self.begin_pass()?;
         let (embedded, mut beside) = self.embed(&input)?;
@@ -74,12 +99,35 @@ impl Network {
             Ok(())
         })?;
         let hidden = self.last_norm(&inputs[self.layers.len()])?.set_requires_grad(true);
+        let sparse = (0..self.layers.len()).filter(|&layer| self.config.experts_of(layer).is_some()).count();
+        let router = router(sparse).transpose()?.flatten();
         self.begin_backward(Stage::Root)?;
-        Ok(Checkpointed { network: self, input, plans, inputs, beside, hidden, last, _root: root })
+        Ok(Checkpointed { network: self, input, plans, inputs, beside, hidden, router, last, _root: root })
+    }
+}
+
+impl Router {
+    fn of(loads: &Loads, layers: usize) -> Result<Option<Self>> {
+        let Some([choices, shares]) = loads.take_sums()? else { return Ok(None) };
+        let sums = [choices, shares.set_requires_grad(true)];
+        let loss = tch::with_grad(|| Loads::loss(&sums))?;
+        Ok(Some(Self { sums, loss, factor: loads.factor(layers) }))
+    }
+
+    /// Gradient of a layer's sum of shares, once the loss has been carried back.
+    fn gradient(&self) -> Option<Tensor> {
+        let gradient = self.sums[1].grad();
+        gradient.defined().then(|| gradient * self.factor)
     }
 }
 
 impl Checkpointed<'_> {
+    /// Loss that keeps the loads of experts even, a scalar to be added to the loss of the hidden states before its backward pass; none
+    /// where it was not asked for, or the model has none.
+    pub fn router_loss(&self) -> Option<&Tensor> {
+        self.router.as_ref().map(|router| &router.loss)
+    }
+
     /// Hidden states `[T, H]`: a leaf that requires a gradient. Make a loss of it and run its backward pass first.
     pub fn hidden(&self) -> &Tensor {
         &self.hidden
@@ -110,6 +158,7 @@ impl Checkpointed<'_> {
         let (network, input, plans) = (self.network, &self.input, &self.plans);
         let (mut inputs, beside) = (std::mem::take(&mut self.inputs), &self.beside);
         let mut next = || inputs.pop().expect("one input for each layer and the last norm");
+        let shares = self.router.as_ref().and_then(Router::gradient);
         let x = leaf(&next());
         simplemix_torch::backward(&[&network.last_norm(&x)?], &[&gradient])?;
         let (mut gradient, mut gradients) = (x.grad(), Beside::default());
@@ -123,6 +172,13 @@ impl Checkpointed<'_> {
             if let Some((keys, of_keys)) = &lent {
                 outputs.extend(keys.iter());
                 given.extend(of_keys);
+            }
+            // So has the loss of the routers of its part.
+            let routed = input.loads.as_ref().zip(shares.as_ref());
+            let routed = routed.and_then(|(loads, of_shares)| Some((loads.take_shares()?, of_shares)));
+            if let Some((own, of_shares)) = &routed {
+                outputs.push(own);
+                given.push(of_shares);
             }
             simplemix_torch::backward(&outputs, &given)?;
             gradients.add(layer, &read)?;

@@ -13,13 +13,14 @@ use tch::{Kind, Tensor};
 use crate::activation::Active;
 use crate::attention::{Heads, Mixing};
 use crate::config::{
-    Activation, CONVOLUTION, DECAY_LOG, DeltaRule, FeedForward, GATED_NORM, LAYER_GATE, LAYER_OUTPUT,
-    LAYER_OUTPUT_NORM, LAYER_SCALAR, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, SHORT_BIAS, SHORT_WEIGHT,
+    Activation, CONVOLUTION, CORRECTION, DECAY_LOG, DeltaRule, EXPERT, FeedForward, GATED_NORM, LAYER_GATE, LAYER_OUTPUT,
+    LAYER_OUTPUT_NORM, LAYER_SCALAR, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, ROUTER, SHORT_BIAS, SHORT_WEIGHT,
     STEP_BIAS, XIELU,
 };
 use crate::convolution::Window;
 use crate::delta_rule::Delta;
 use crate::error::{Doing, Result};
+use crate::experts::{Loads, Made, Mixture};
 use crate::linear::{Product, Weights};
 use crate::lora::Lora;
 use crate::rope::Turn;
@@ -59,16 +60,29 @@ pub(crate) struct Layer {
     output: Linear,
     after_attention: Option<Norm>,
     before_mlp: Option<Norm>,
-    /// Gate and up, or up alone.
-    gate_up: Projections,
-    active: Active,
-    down_proj: Linear,
+    pub(crate) fed: Fed,
     after_mlp: Option<Norm>,
     norms: Norms,
     residual_scale: f64,
     own_embedding: Option<OwnEmbedding>,
     /// Factor of the output, `[1]`.
     scalar: Option<Tensor>,
+}
+
+/// Feed-forward part of a layer.
+#[derive(Debug)]
+pub(crate) enum Fed {
+    Dense(Box<Dense>),
+    Experts(Box<Mixture>),
+}
+
+/// One feed-forward layer for all tokens.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    /// Gate and up, or up alone.
+    gate_up: Projections,
+    active: Active,
+    down_proj: Linear,
 }
 
 /// Part of a layer that reads the layer's own embedding.
@@ -141,6 +155,8 @@ pub(crate) struct Work<'a> {
     pub(crate) keys: Option<&'a [Tensor; 2]>,
     /// The layer's own embedding `[T, P]`, if it has one.
     pub(crate) own: Option<&'a Tensor>,
+    /// Loads of experts, where they are counted.
+    pub(crate) loads: Option<&'a Loads>,
 }
 
 /// How linear layers compute.
@@ -160,6 +176,10 @@ impl Linear {
         }
     }
 
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     fn weights(&self) -> Weights<'_> {
         Weights { weight: &self.weight, bias: self.bias.as_ref() }
     }
@@ -169,8 +189,15 @@ impl Linear {
     }
 }
 
+impl Products<'_> {
+    /// `x W^T` without adapters.
+    pub(crate) fn plain(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        Ok((self.product)(x, &[Weights { weight, bias: None }])?.remove(0))
+    }
+}
+
 /// Outputs of layers with the same input, which is cast for all their adapters once.
-fn forward(layers: &[&Linear], x: &Tensor, Products { product, keys }: Products<'_>) -> Result<Vec<Tensor>> {
+pub(crate) fn forward(layers: &[&Linear], x: &Tensor, Products { product, keys }: Products<'_>) -> Result<Vec<Tensor>> {
     let weights: Vec<Weights<'_>> = layers.iter().map(|layer| layer.weights()).collect();
     let plain = product(x, &weights)?;
     let Some(kind) = layers.iter().find_map(|layer| layer.lora.as_ref()).map(Lora::kind) else { return Ok(plain) };
@@ -259,7 +286,6 @@ impl Layer {
         let at = format!("model.layers.{index}");
         let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
         let norm = |name: &str| Some(Norm::take(parts.tensors, &format!("{at}.{name}"), config));
-        let f = config.feed_forward_width(index);
         let (mixer, output) = match (config.delta_rule_of(index), config.convolution_of(index)) {
             (Some(rule), _) => {
                 (Mixer::DeltaRule(Box::new(GatedDelta::take(parts, &at, rule, config))), "linear_attn.out_proj")
@@ -267,16 +293,19 @@ impl Layer {
             (None, Some(_)) => (Mixer::Convolution(Box::new(ShortConv::take(parts, &at, config))), "conv.out_proj"),
             (None, None) => (Mixer::Attention(Box::new(Attention::take(parts, index, config))), "self_attn.o_proj"),
         };
-        let gate_up = match config.feed_forward {
-            FeedForward::Gated => Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
-            FeedForward::GatedFused => Projections::Fused(Box::new(linear("mlp.gate_up_proj")), vec![f, f]),
-            FeedForward::Plain => Projections::Each(vec![linear("mlp.up_proj")]),
-        };
-        let active = match config.activation {
-            Activation::Xielu => {
-                Active::Xielu(XIELU.map(|name| parts.tensors[&format!("{at}.{name}")].shallow_clone()))
+        let fed = match config.experts_of(index) {
+            Some(experts) => {
+                let trio = |of: &str| EXPERT.map(|part| linear(&format!("mlp.{of}.{part}")));
+                let tensor = |name: &str| parts.tensors.get(&format!("{at}.{name}")).map(Tensor::shallow_clone);
+                let made = Made {
+                    router: parts.tensors[&format!("{at}.{ROUTER}")].shallow_clone(),
+                    correction: tensor(CORRECTION),
+                    experts: (0..experts.count).map(|expert| trio(&format!("experts.{expert}"))).collect(),
+                    shared: (experts.shared_width > 0).then(|| trio("shared_experts")),
+                };
+                Fed::Experts(Box::new(Mixture::new(experts, config, made)))
             }
-            fixed => Active::Fixed(fixed),
+            None => Fed::Dense(Box::new(Dense::take(parts, index, config))),
         };
         let [before_attention, after_attention, before_mlp, after_mlp] = match config.norms {
             Norms::Before | Norms::Parallel => [norm("input_layernorm"), None, norm("post_attention_layernorm"), None],
@@ -301,9 +330,7 @@ impl Layer {
             output: linear(output),
             after_attention,
             before_mlp,
-            gate_up,
-            active,
-            down_proj: linear("mlp.down_proj"),
+            fed,
             after_mlp,
             norms: config.norms,
             residual_scale: config.residual_scale,
@@ -333,7 +360,10 @@ impl Layer {
             Norms::Parallel => normed(self.before_mlp.as_ref(), x.shallow_clone())?,
             _ => normed(self.before_mlp.as_ref(), attended.shallow_clone())?,
         };
-        let fed = self.feed_forward(&before, work.products)?;
+        let fed = match &self.fed {
+            Fed::Dense(dense) => dense.forward(&before, work.products)?,
+            Fed::Experts(mixture) => mixture.forward(&before, work.products, work.loads)?,
+        };
         let fed = attended + self.scaled(normed(self.after_mlp.as_ref(), fed)?);
         let with_own = match (&self.own_embedding, work.own) {
             (Some(part), Some(own)) => &fed + part.forward(&fed, own, work.products)?,
@@ -349,8 +379,28 @@ impl Layer {
     fn scaled(&self, x: Tensor) -> Tensor {
         if self.residual_scale == 1.0 { x } else { x * self.residual_scale }
     }
+}
 
-    fn feed_forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
+impl Dense {
+    fn take(parts: &Parts<'_>, index: usize, config: &ModelConfig) -> Self {
+        let at = format!("model.layers.{index}");
+        let linear = |name: &str| Linear::take(parts, &format!("{at}.{name}"));
+        let f = config.feed_forward_width(index);
+        let gate_up = match config.feed_forward {
+            FeedForward::Gated => Projections::Each(["mlp.gate_proj", "mlp.up_proj"].map(linear).into()),
+            FeedForward::GatedFused => Projections::Fused(Box::new(linear("mlp.gate_up_proj")), vec![f, f]),
+            FeedForward::Plain => Projections::Each(vec![linear("mlp.up_proj")]),
+        };
+        let active = match config.activation {
+            Activation::Xielu => {
+                Active::Xielu(XIELU.map(|name| parts.tensors[&format!("{at}.{name}")].shallow_clone()))
+            }
+            fixed => Active::Fixed(fixed),
+        };
+        Self { gate_up, active, down_proj: linear("mlp.down_proj") }
+    }
+
+    fn forward(&self, x: &Tensor, products: Products<'_>) -> Result<Tensor> {
         let active = match &self.gate_up.forward(x, products)?[..] {
             [gate, up] => self.active.gated(gate, up)?,
             up => self.active.apply(&up[0])?,

@@ -33,6 +33,7 @@ mod decoder;
 mod delta_rule;
 mod dtype;
 mod error;
+mod experts;
 mod family;
 mod few_rows;
 mod folder;
@@ -74,8 +75,8 @@ pub use attention::AttentionRoute;
 pub use causal_lm::CausalLm;
 pub use checkpointing::Checkpointed;
 pub use config::{
-    Activation, Biases, DeltaRule, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms,
-    PerLayerEmbedding, QkNorm, Qkv, QueryGrowth, RopeConfig, RopePairs, RopeScaling, ShortConvolution,
+    Activation, Biases, DeltaRule, Experts, FeedForward, LayerConfig, LayerKind, ModelConfig, NormKind, Norms,
+    PerLayerEmbedding, QkNorm, Qkv, QueryGrowth, RopeConfig, RopePairs, RopeScaling, Routing, ShortConvolution,
 };
 pub use dtype::Dtype;
 pub use error::{Error, Result};

@@ -11,11 +11,12 @@ use tch::{Device, Kind};
 
 use crate::attention::AttentionRoute;
 use crate::config::{
-    Activation, DeltaRule, FeedForward, LAYER_GATE, LAYER_OUTPUT, LAYER_PROJECTION, LAYER_TABLE, LayerKind,
-    ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU,
+    Activation, DeltaRule, EXPERT, Experts, FeedForward, LAYER_GATE, LAYER_OUTPUT, LAYER_PROJECTION, LAYER_TABLE,
+    LayerKind, ModelConfig, NormKind, Norms, QkNorm, Qkv, XIELU, expert_weight,
 };
 use crate::delta_rule::CHUNK;
 use crate::error::Result;
+use crate::experts::ExpertsRoute;
 use crate::lora::{LoraConfig, Place};
 
 /// A causal run of a pass: tokens of its own, and tokens of a prompt before them that belong to another run.
@@ -137,7 +138,14 @@ impl<'a> PassCosts<'a> {
         };
         let layers = (0..config.num_hidden_layers).map(of_layer).collect();
         let matrices = (0..config.num_hidden_layers).flat_map(|layer| config.projections(layer));
-        let largest = matrices.map(|(_, shape, _)| shape[0] * shape[1]).max().unwrap_or(0) as f64;
+        let largest = matrices.map(|(_, shape, _)| shape[0] * shape[1]).max().unwrap_or(0);
+        let of_experts = |layer| {
+            let experts = config.experts_of(layer)?;
+            let route = ExpertsRoute::of(experts, config.hidden_size, trained.kind, trained.device);
+            let together = if route == ExpertsRoute::Grouped { experts.count } else { 1 };
+            Some(together * experts.width * config.hidden_size)
+        };
+        let largest = (0..config.num_hidden_layers).filter_map(of_experts).max().unwrap_or(0).max(largest) as f64;
         // In half precision the product's result is cast before it is added.
         let wide = if trained.kind == Kind::Float { 0.0 } else { 4.0 };
         let is_trained = (0..config.num_hidden_layers).any(|index| layer.trains_matrix(index));
@@ -167,7 +175,13 @@ impl<'a> PassCosts<'a> {
         };
         // Gradients of the residual stream, and of gate, up and their product; or of an activation and its input.
         let wide = if config.feed_forward == FeedForward::Plain { 2.0 } else { 3.0 };
-        let passing = (2.0 * h + wide * f) * self.element * tokens + self.gradient;
+        let of_experts = config.experts.map_or(0.0, |experts| {
+            // Rows of experts and their results beside those of the residual stream.
+            experts.per_token as f64 * (2.0 * h + 3.0 * experts.width as f64) + 3.0 * experts.shared_width as f64
+        });
+        let is_dense = config.layers.iter().any(|layer| !layer.is_sparse);
+        let fed = of_experts.max(if is_dense { wide * f } else { 0.0 });
+        let passing = (2.0 * h + fed) * self.element * tokens + self.gradient;
         // Within the backward pass of a layer with the gated delta rule.
         let is_rule = |layer: usize| config.delta_rule_of(layer).filter(|_| self.layers[layer] > 0.0);
         let inside = (0..layers).find_map(is_rule).map_or(0.0, |rule| recomputed(rule, runs, self.element));
@@ -318,13 +332,22 @@ impl LayerCosts<'_> {
 
     fn trains_matrix(&self, index: usize) -> bool {
         self.config.projections(index).iter().any(|(module, ..)| self.trains(index, module))
+            || (self.config.experts_of(index).is_some()
+                && (self.trains_expert(index, 0) || self.trains(index, "mlp.gate")))
+    }
+
+    /// Whether part `part` of the first expert is trained, as those of all others are.
+    fn trains_expert(&self, index: usize, part: usize) -> bool {
+        let weight = format!("model.layers.{index}.{}", expert_weight(0, EXPERT[part]));
+        (self.trained.tensor)(&self.config.names.tensor(&weight))
     }
 
     /// Whether the layer has a trained matrix or norm.
     fn is_trained(&self, index: usize) -> bool {
         let matrices = self.config.projections(index);
         let norms = ["input_layernorm", "post_attention_layernorm"];
-        matrices.iter().any(|(module, ..)| self.trains(index, module) || self.rank(index, module).is_some())
+        matrices.iter().any(|(module, ..)| self.rank(index, module).is_some())
+            || self.trains_matrix(index)
             || norms.iter().any(|norm| self.trains(index, norm))
     }
 
@@ -348,7 +371,10 @@ impl LayerCosts<'_> {
             (None, Qkv::Apart) => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
             (None, Qkv::Fused | Qkv::FusedByHead) => &["self_attn.qkv_proj"],
         };
+        let experts = config.experts_of(index);
         let gate_up: &[&str] = match config.feed_forward {
+            _ if experts.is_some_and(|experts| experts.shared_width == 0) => &[],
+            _ if experts.is_some() => &["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"],
             FeedForward::Gated => &["mlp.gate_proj", "mlp.up_proj"],
             FeedForward::GatedFused => &["mlp.gate_up_proj"],
             FeedForward::Plain => &["mlp.up_proj"],
@@ -358,19 +384,24 @@ impl LayerCosts<'_> {
             Norms::ParallelShared => self.input(index, h, &[mixer, gate_up].concat()),
             _ => self.input(index, h, mixer) + self.input(index, h, gate_up),
         };
-        let inputs = of_both + self.input(index, f, &["mlp.down_proj"]);
+        let (f, down) = match experts {
+            Some(experts) => (experts.shared_width as f64, "mlp.shared_experts.down_proj"),
+            None => (f, "mlp.down_proj"),
+        };
+        let inputs = of_both + self.input(index, f, &[down]);
         let mixed = match (rule, convolution) {
             (Some(rule), _) => self.delta_rule(index, rule),
             // The gates and what they are for, which are one tensor; the convolution's input and what it gives.
             (None, Some(_)) => 5.0 * h * self.element + self.input(index, h, &["conv.out_proj"]),
             (None, None) => self.attention(index),
         };
+        let of_experts = experts.map_or(0.0, |experts| self.experts(index, experts));
         let own = config.per_layer_embedding.map_or(0.0, |of| {
             let p = of.width as f64;
             let inputs = self.input(index, h, &[LAYER_GATE]) + self.input(index, p, &[LAYER_OUTPUT]);
             inputs + self.active(index) * p * self.element + self.norm(index, h, 1.0)
         });
-        self.norm(index, of_layer * h, norms) + inputs + mixed + own + self.active(index) * f * self.element
+        self.norm(index, of_layer * h, norms) + inputs + mixed + own + of_experts + self.active(index) * f * self.element
     }
 
     /// Bytes a token of the layers' own embeddings, and of what they keep where the embedding is trained (`flows`) or what they are
@@ -386,6 +417,19 @@ impl LayerCosts<'_> {
         let made =
             if flows || is_trained || self.adapted.contains_key(&projection) { self.norm(0, all, layers) } else { 0.0 };
         [all * self.element, made]
+    }
+
+    /// Bytes that a mixture of experts keeps but for the expert that every token has.
+    fn experts(&self, index: usize, experts: Experts) -> f64 {
+        let [h, k, e, f] = [self.config.hidden_size, experts.per_token, experts.count, experts.width].map(|n| n as f64);
+        let kept = |is_kept: bool, width: f64| if is_kept { width * self.element } else { 0.0 };
+        // The router's input, which all layers that every token has would share; shares of all experts, and of the chosen ones before
+        // and after they are normed, in f32.
+        let router = kept(self.trains(index, "mlp.gate"), h) + 4.0 * (e + 3.0 * k);
+        let rows = kept(self.trains_expert(index, 0), k * h) + kept(self.trains_expert(index, 2), k * f);
+        let results = (k * h + self.active(index) * k * f) * self.element;
+        // Order of the rows, and the way back.
+        router + rows + results + 3.0 * 8.0 * k
     }
 
     /// Bytes that attention keeps but for the input of its projections, and for keys, values and products.

@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::decoder::{Layer, Linear, Norm, Parts, Products, Work};
 use crate::error::{Doing, Error, Result};
+use crate::experts::{self, Loads};
 use crate::family;
 use crate::few_rows;
 use crate::linear::{Product, linear};
@@ -77,6 +78,8 @@ pub(crate) struct Input {
     product: Product,
     /// Keys of the tokens for dropout, `[T]`, if there is any.
     keys: Option<Tensor>,
+    /// Loads of experts, where they are counted.
+    pub(crate) loads: Option<Loads>,
 }
 
 /// A model as it was read.
@@ -123,6 +126,9 @@ pub(crate) fn load(
     let is_part = |name: &str| quantised.as_ref().is_some_and(|quantised| quantised.is_part(name));
     let name_of = |name: &str| if is_part(name) { None } else { names.in_model(name) };
     tensors.extend(read(folder, &files, &plain, name_of, &config, (kind, device), divider)?);
+    if residence.is_none() {
+        experts::lay_together(&config, (kind, device), &mut tensors)?;
+    }
     let mut notices = names.notices(folder, &config);
     if names.has_second_head() {
         let [embedding, head] = [EMBEDDING, HEAD].map(|name| config.names.tensor(name));
@@ -286,8 +292,21 @@ impl Network {
     /// Hidden states `[T, H]` of all packed tokens after the last norm.
     /// `along` moves to the device in the same copy.
     pub(crate) fn hidden_states(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<Tensor> {
-        let (input, plans) = self.prepare(packed, along)?;
+        let (input, plans) = self.prepare(packed, along, None)?;
         self.run(&input, |layer, mixing| plans.mix(layer, &mixing))
+    }
+
+    /// As [`Network::hidden_states`], with the loss of the routers, if there are any that have one.
+    pub(crate) fn routed_states(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<(Tensor, Option<Tensor>)> {
+        let (input, plans) = self.prepare(packed, along, self.loads(packed))?;
+        let states = self.run(&input, |layer, mixing| plans.mix(layer, &mixing))?;
+        let sums = input.loads.as_ref().map(Loads::take_sums).transpose()?.flatten();
+        Ok((states, sums.as_ref().map(Loads::loss).transpose()?))
+    }
+
+    /// Loads of experts that a pass over `packed` counts; none for a model that has no loss of them.
+    pub(crate) fn loads(&self, packed: &Packed) -> Option<Loads> {
+        self.config.experts.filter(|experts| experts.aux_loss_coef.is_some()).map(|_| Loads::of(packed))
     }
 
     pub(crate) fn plans(&self, packed: &Packed) -> Result<Plans> {
@@ -301,11 +320,17 @@ impl Network {
     }
 
     /// Input and plans of a pass, with `along` in one copy from the host.
-    pub(crate) fn prepare(&self, packed: &Packed, along: &mut [&mut Tensor]) -> Result<(Input, Plans)> {
+    pub(crate) fn prepare(
+        &self,
+        packed: &Packed,
+        along: &mut [&mut Tensor],
+        mut loads: Option<Loads>,
+    ) -> Result<(Input, Plans)> {
         let mut plans = self.plans_on_host(packed)?;
         let along = along.iter_mut().map(|tensor| &mut **tensor);
-        let input = self.input_with(packed, plans.tensors_mut().into_iter().chain(along))?;
-        Ok((input, plans))
+        let all = plans.tensors_mut().into_iter().chain(along).chain(loads.as_mut().map(Loads::tensor_mut));
+        let input = self.input_with(packed, all)?;
+        Ok((Input { loads, ..input }, plans))
     }
 
     /// The network over `packed`; `mix(layer, mixing)` lets tokens learn of each other.
@@ -351,7 +376,7 @@ impl Network {
 
     /// Hidden states of the embedding and after each layer, the last one normed.
     pub(crate) fn layer_states(&self, packed: &Packed) -> Result<Vec<Tensor>> {
-        let (input, plans) = self.prepare(packed, &mut [])?;
+        let (input, plans) = self.prepare(packed, &mut [], None)?;
         let _root = self.begin_pass()?;
         let (embedded, mut beside) = self.embed(&input)?;
         let mut states = vec![embedded];
@@ -384,7 +409,7 @@ impl Network {
         move_together(&mut all, self.device)?;
         let turn = |(rope, own): (&Rope, &Option<ByLength>)| rope.turn(&positions, own.as_ref(), self.kind);
         let turns = self.ropes.iter().zip(&by_length).map(turn).collect::<Result<_>>()?;
-        Ok(Input { tokens, positions, turns, product: linear, keys })
+        Ok(Input { tokens, positions, turns, product: linear, keys, loads: None })
     }
 
     /// Embeddings `[T, H]`, and those that layers read beside them.
@@ -427,6 +452,7 @@ impl Network {
             products: input.products(),
             keys: layer.keys_of.and_then(|of| beside.keys.get(&of)),
             own: beside.own.get(&index),
+            loads: input.loads.as_ref(),
         };
         let (lends, mut lent) = (self.config.lends_keys(index), None);
         let out = self.layers[index].forward(x, work, |mixing| {

@@ -35,6 +35,8 @@ pub struct Packed {
     rules: Vec<LengthRule>,
     /// Names of segments that have one, for dropout.
     names: BTreeMap<usize, u64>,
+    /// Whether last tokens of responses are fed.
+    is_whole: bool,
 }
 
 /// The sequence that a segment is a part of.
@@ -75,6 +77,21 @@ impl Packed {
     pub fn of(config: &ModelConfig) -> Self {
         let rules = config.ropes.iter().filter_map(|rope| rope.scaling.length_rule());
         Self { rules: rules.collect(), ..Self::default() }
+    }
+
+    /// Feeds the last token of responses that are pushed from now on, as a pass over whole sequences does. Nothing that is scored
+    /// depends on it, but what is counted over all tokens does, such as the loads of experts.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Self { is_whole: true, ..self }
+    }
+
+    /// How many sequences have each token, `[T]`: those that continue its segment, or one.
+    pub(crate) fn uses(&self) -> Vec<f32> {
+        let mut continuations = vec![0u32; self.segments.len()];
+        self.segments.iter().filter_map(|segment| segment.parent).for_each(|parent| continuations[parent] += 1);
+        let all = self.segments.iter().zip(continuations);
+        all.flat_map(|(segment, own)| std::iter::repeat_n(own.max(1) as f32, segment.len)).collect()
     }
 
     /// Number of tokens T.
@@ -146,12 +163,12 @@ impl Packed {
 
     /// Appends a `response` to segment `parent` and notes in `targets` what predicts each of its tokens.
     ///
-    /// The last token predicts nothing that is asked for, so it is not fed.
+    /// The last token predicts nothing that is asked for, so it is not fed, unless this is [`Packed::whole`].
     ///
     /// # Errors
     /// [`Error::Input`] if the response is empty, or as [`Packed::push_after`].
     pub fn push_response(&mut self, parent: usize, response: &[u32], targets: &mut Targets) -> Result<usize> {
-        let Some((_, fed)) = response.split_last() else {
+        let Some((_, before_last)) = response.split_last() else {
             return Err(Error::Input {
                 what: "length of a response",
                 found: "0".to_owned(),
@@ -159,12 +176,13 @@ impl Packed {
             });
         };
         let length = (self.root(parent)?.len + response.len()) as i64;
+        let fed = if self.is_whole { response } else { before_last };
         let parent = self.parent(parent, length);
         let prompt = self.segments[parent];
         let segment = self.append(fed, length, Some(parent));
         let start = self.segments[segment].start;
         targets.rows.push((prompt.start + prompt.len) as i64 - 1);
-        targets.rows.extend((start..start + fed.len()).map(|row| row as i64));
+        targets.rows.extend((start..start + before_last.len()).map(|row| row as i64));
         targets.tokens.extend(response.iter().map(|&t| i64::from(t)));
         targets.owners.extend(std::iter::repeat_n(targets.responses as i64, response.len()));
         targets.responses += 1;

@@ -246,7 +246,7 @@ impl RewardModel {
     /// As [`RewardModel::scores`].
     pub fn checkpointed_scores(&self, packed: &Packed, rows: &[i64]) -> Result<(Tensor, Checkpointed<'_>)> {
         let mut rows = Tensor::from_slice(rows);
-        let pass = self.network.checkpointed(packed, &mut [&mut rows])?;
+        let pass = self.network.checkpointed(packed, &mut [&mut rows], None)?;
         Ok((self.scores_of(pass.hidden(), &rows)?, pass))
     }
 

@@ -45,12 +45,20 @@ pub fn config() -> ModelConfig {
 /// # Errors
 /// [`crate::Error::Files`] if `folder` exists already or cannot be written.
 pub fn write_folder(folder: &Path, seed: u64) -> Result<()> {
+    write_folder_of(folder, config(), seed)
+}
+
+/// As [`write_folder`], with a model of another `config`, which has 259 tokens.
+///
+/// # Errors
+/// As [`write_folder`].
+pub fn write_folder_of(folder: &Path, config: ModelConfig, seed: u64) -> Result<()> {
     let companions = tempfile::tempdir().at(folder, "write")?;
     let write = |name: &str, value: &Value| {
         let path = companions.path().join(name);
         std::fs::write(&path, format!("{value:#}\n")).at(&path, "write")
     };
-    let mut settings = config().to_json();
+    let mut settings = config.to_json();
     settings["bos_token_id"] = json!(257);
     settings["eos_token_id"] = json!(258);
     settings["pad_token_id"] = json!(256);
@@ -68,7 +76,7 @@ pub fn write_folder(folder: &Path, seed: u64) -> Result<()> {
         }),
     )?;
     write("generation_config.json", &json!({ "bos_token_id": 257, "eos_token_id": 258, "pad_token_id": 256 }))?;
-    CausalLm::random(config(), seed, Device::Cpu)?.save(folder, Some(companions.path()))
+    CausalLm::random(config, seed, Device::Cpu)?.save(folder, Some(companions.path()))
 }
 
 /// `tokenizer.json`: byte-level BPE without a merge.

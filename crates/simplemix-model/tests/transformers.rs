@@ -166,6 +166,9 @@ fn check(name: &str) {
     shared_prompt(&model);
     shared_prompt_has_the_gradients_of_both(&model);
     saved(&model, &whole, name);
+    if let Some(router) = golden.get("router") {
+        routers_lose_what_transformers_says(&model, router);
+    }
     if let Some(rewards) = golden.get("rewards") {
         let model = RewardModel::load(&folder(name).join("reward"), Kind::Float, Device::Cpu).unwrap();
         let sequences: Vec<Vec<u32>> = rewards["ids"].as_array().unwrap().iter().map(self::ids).collect();
@@ -213,6 +216,47 @@ fn chunks_are_transformers(model: &CausalLm, golden: &Value) {
                 score(&model.hidden_states(&packed).unwrap());
             }
             same_gradients(model, golden);
+        }
+    });
+}
+
+/// Loss of the routers over two responses to one prompt, which counts for each of them.
+fn routers_lose_what_transformers_says(model: &CausalLm, golden: &Value) {
+    let responses: [Vec<u32>; 2] = [(20..28).collect(), (40..45).collect()];
+    let pack = |shared: bool| {
+        let (mut packed, mut targets) = (Packed::of(model.config()).whole(), Targets::default());
+        let prompt: Vec<u32> = (1..9).collect();
+        let first = packed.push(&prompt).unwrap();
+        packed.push_response(first, &responses[0], &mut targets).unwrap();
+        let second = if shared { first } else { packed.push(&prompt).unwrap() };
+        packed.push_response(second, &responses[1], &mut targets).unwrap();
+        packed
+    };
+    let fresh = || model.named_parameters().iter().for_each(|(_, tensor)| tensor.shallow_clone().zero_grad());
+    let same = |golden: &Value| {
+        for (name, tensor) in model.named_parameters() {
+            match golden.get(name) {
+                Some(want) => close(&summary(&tensor.grad()), &numbers(want), name),
+                None => assert!(!tensor.grad().defined() || tensor.grad().norm().double_value(&[]) == 0.0, "{name}"),
+            }
+        }
+    };
+    tch::with_grad(|| {
+        for shared in [true, false] {
+            let packed = pack(shared);
+            fresh();
+            let (_, loss) = model.routed_states(&packed, &mut []).unwrap();
+            let loss = loss.expect("a loss of the routers");
+            close(&values(&loss), &[golden["loss"].as_f64().unwrap()], "loss of the routers");
+            loss.backward();
+            same(&golden["gradients"]);
+            fresh();
+            let pass = model.routed_checkpointed(&packed, &mut []).unwrap();
+            let loss = pass.router_loss().expect("a loss of the routers");
+            close(&values(loss), &[golden["loss"].as_f64().unwrap()], "loss of the routers");
+            (loss + pass.hidden().sum(Kind::Float) * 0.0).backward();
+            pass.backward().unwrap();
+            same(&golden["gradients"]);
         }
     });
 }
@@ -334,10 +378,11 @@ macro_rules! families {
 
 families! {
     apertus, arcee, cohere, cohere2, exaone4, exaone4_whole, gemma2, gemma3, gemma3_whole, gemma4, gemma4_plain, gemma4_whole, glm, glm4, gpt2, gpt2_plain,
-    gpt_neox, gpt_neox_serial, granite, internvl, lfm2, lfm2_plain, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
+    glm4_moe, glm4_moe_plain, gpt_neox, gpt_neox_serial, granite, internvl, lfm2, lfm2_plain, llama3_rope, llama_dynamic, llama_linear_rope, llama_long_rope,
     llama_tied, llama_untied_bias, llava, ministral3, mistral3, mistral3_ministral, mistral_whole, mistral_window,
-    olmo2, olmo3, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_5, qwen3_5_hybrid,
-    qwen3_5_whole, qwen3_vl, qwen3_yarn,
+    mixtral, mixtral_whole,
+    olmo2, olmo3, olmoe, olmoe_normed, phi3, phi3_long, phi3_longer, qwen2, qwen2_5_vl, qwen2_vl, qwen2_window, qwen3, qwen3_5, qwen3_5_hybrid,
+    qwen3_5_whole, qwen3_moe, qwen3_moe_steps, qwen3_vl, qwen3_yarn,
     seed_oss, smollm3, smolvlm,
 }
 

@@ -5,7 +5,7 @@ use simplemix_data::TokenRow;
 use simplemix_loss::{
     Checks, Head, Positions, ScoreOptions, Scores, TokenStats, Wpo, ld_token_weights, score_forward, wpo_weights,
 };
-use simplemix_model::{CausalLm, Checkpointed, HeadWeight, ModelConfig, Packed, Resident, Targets};
+use simplemix_model::{CausalLm, Checkpointed, HeadWeight, Packed, Resident, Targets};
 use simplemix_torch::device::read_all;
 use simplemix_torch::records;
 use tch::{Kind, Tensor};
@@ -47,6 +47,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) rows: Tensor,
     pub(crate) positions: Positions,
     pub(crate) token_weights: Option<Tensor>,
+    /// Loss of the routers, where it was asked for and the model has one.
+    pub(crate) router: Option<Tensor>,
     model: &'a CausalLm,
     head: HeadWeight,
     checkpointed: Option<Checkpointed<'a>>,
@@ -64,8 +66,20 @@ impl<'a> Pass<'a> {
         options: &ForwardOptions,
         along: impl IntoIterator<Item = &'t mut Tensor>,
     ) -> Result<Self> {
-        let (packed, targets) = pack(model.config(), set, pairs)?;
-        Self::with(model, &packed, &targets, options, along)
+        let (packed, targets) = pack(Packed::of(model.config()), set, pairs)?;
+        Self::with(model, &packed, &targets, options, along, false)
+    }
+
+    /// As [`Pass::new`], with the loss of the routers, for which last tokens of responses are fed too, as in TRL.
+    pub(crate) fn routed<'t>(
+        model: &'a CausalLm,
+        set: &PairSet,
+        pairs: &[usize],
+        options: &ForwardOptions,
+        along: impl IntoIterator<Item = &'t mut Tensor>,
+    ) -> Result<Self> {
+        let (packed, targets) = pack(Packed::of(model.config()).whole(), set, pairs)?;
+        Self::with(model, &packed, &targets, options, along, true)
     }
 
     /// Runs the forward pass of packed sequences.
@@ -75,7 +89,7 @@ impl<'a> Pass<'a> {
         targets: &Targets,
         options: &ForwardOptions,
     ) -> Result<Self> {
-        Self::with(model, packed, targets, options, [])
+        Self::with(model, packed, targets, options, [], false)
     }
 
     fn with<'t>(
@@ -84,6 +98,7 @@ impl<'a> Pass<'a> {
         targets: &Targets,
         options: &ForwardOptions,
         along: impl IntoIterator<Item = &'t mut Tensor>,
+        is_routed: bool,
     ) -> Result<Self> {
         let trained = model.trainable_parameters();
         let tensors: Vec<&Tensor> = trained.iter().map(|(_, tensor)| tensor).collect();
@@ -96,13 +111,18 @@ impl<'a> Pass<'a> {
         let mut all: Vec<&mut Tensor> = positions.tensors_mut().into_iter().chain(&mut token_weights).collect();
         all.push(&mut rows);
         all.extend(along.into_iter().map(|tensor| &mut *tensor));
-        let checkpointed = if keep { Some(model.checkpointed_with(packed, &mut all)?) } else { None };
-        let hidden = match &checkpointed {
-            Some(pass) => pass.hidden().shallow_clone(),
-            None => model.hidden_states_with(packed, &mut all)?,
+        let checkpointed = match (keep, is_routed) {
+            (false, _) => None,
+            (true, false) => Some(model.checkpointed_with(packed, &mut all)?),
+            (true, true) => Some(model.routed_checkpointed(packed, &mut all)?),
+        };
+        let (hidden, router) = match &checkpointed {
+            Some(pass) => (pass.hidden().shallow_clone(), pass.router_loss().map(Tensor::shallow_clone)),
+            None if is_routed => model.routed_states(packed, &mut all)?,
+            None => (model.hidden_states_with(packed, &mut all)?, None),
         };
         let rows = hidden.index_select(0, &rows);
-        Ok(Self { rows, positions, token_weights, model, head: model.head()?, checkpointed, _root: root })
+        Ok(Self { rows, positions, token_weights, router, model, head: model.head()?, checkpointed, _root: root })
     }
 
     /// Output head with the model's factor of logits and cap on them.
@@ -295,10 +315,10 @@ impl Scored {
     }
 }
 
-/// Packs the pairs' tokens for a model. The scored responses are chosen and rejected in turn, or chosen only.
-pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
+/// Adds the pairs' tokens to what is packed for a model. The scored responses are chosen and rejected in turn, or chosen only.
+pub(crate) fn pack(packed: Packed, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Targets)> {
     let mut targets = Targets::default();
-    let packed = lay_out(model, set, pairs, |packed, parent, response| {
+    let packed = lay_out(packed, set, pairs, |packed, parent, response| {
         Ok(packed.push_response(parent, response, &mut targets)?)
     })?;
     Ok((packed, targets))
@@ -306,12 +326,11 @@ pub(crate) fn pack(model: &ModelConfig, set: &PairSet, pairs: &[usize]) -> Resul
 
 /// Packs the pairs' prompts, each once or before each response; `push` appends a response to a prompt's segment and gives its own.
 pub(crate) fn lay_out(
-    model: &ModelConfig,
+    mut packed: Packed,
     set: &PairSet,
     pairs: &[usize],
     mut push: impl FnMut(&mut Packed, usize, &[u32]) -> Result<usize>,
 ) -> Result<Packed> {
-    let mut packed = Packed::of(model);
     for &pair in pairs {
         let TokenRow { prompt, chosen, rejected, .. } = set.tokens.get(pair);
         // Names of the pair's parts, so that dropout does not depend on micro-batches or on how prompts are fed.

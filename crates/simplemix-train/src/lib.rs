@@ -31,6 +31,7 @@ mod reference_cache;
 #[cfg(feature = "report")]
 mod report;
 mod reward;
+mod router;
 mod run;
 mod run_folder;
 mod schedule;

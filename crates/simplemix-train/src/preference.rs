@@ -75,6 +75,8 @@ pub(crate) struct PreferenceOptions {
     pub(crate) seed: u64,
     /// Whether the policy is the reference before the first update, so that the first loss is known.
     pub(crate) starts_at_reference: bool,
+    /// Factor of the routers' loss, if the model has one that counts.
+    pub(crate) router_coef: Option<f64>,
 }
 
 /// A policy that learns from preference pairs.
@@ -90,6 +92,8 @@ pub(crate) struct PreferenceLearner<'a> {
     reference: Reference,
     hypo: Option<Hypo>,
     team: Team,
+    /// Sum of the routers' losses of this process's passes in an update, each as many times as it has pairs.
+    routers: f64,
 }
 
 /// Log-probabilities of both responses of every pair of the set under `model`, summed over each response.
@@ -156,7 +160,7 @@ impl<'a> PreferenceLearner<'a> {
         let policy = Policy::new(policy, options.seed)?;
         let in_update = options.forward;
         let team = trainee.team().clone();
-        Ok(Self { policy, trainee, options, in_update, train, eval, reference, hypo: None, team })
+        Ok(Self { policy, trainee, options, in_update, train, eval, reference, hypo: None, team, routers: 0.0 })
     }
 
     /// Adds HyPO's divergence from the reference to the loss of the pairs.
@@ -344,6 +348,7 @@ impl Learner for PreferenceLearner<'_> {
     fn begin(&mut self, step: u64) -> Result<()> {
         self.move_reference(step)?;
         self.policy.begin(step);
+        self.routers = 0.0;
         self.in_update = self.options.forward.of_update(step);
         Ok(())
     }
@@ -357,7 +362,10 @@ impl Learner for PreferenceLearner<'_> {
         let known_before = reference.iter_mut().flat_map(|known| [&mut known.chosen, &mut known.rejected]);
         let rewards = quantiles.iter_mut().flat_map(|rewards| [&mut rewards.chosen, &mut rewards.rejected]);
         let along = known_before.chain(&mut label_probs).chain(rewards);
-        let pass = Pass::new(model, self.train, pairs, &self.in_update, along)?;
+        let pass = match self.options.router_coef {
+            Some(_) => Pass::routed(model, self.train, pairs, &self.in_update, along)?,
+            None => Pass::new(model, self.train, pairs, &self.in_update, along)?,
+        };
         let inputs = FusedInputs {
             reference: reference.as_ref(),
             label_probs: label_probs.as_ref(),
@@ -368,7 +376,16 @@ impl Learner for PreferenceLearner<'_> {
         };
         let fused = fused_preference_loss(&self.options.loss, &inputs)?;
         let sums = pass.token_sums(&fused.scores);
-        pass.backward(&fused.surrogate)?;
+        // TRL adds the loss of a pass to the mean of its pairs' losses.
+        let (router, count) = (pass.router.as_ref().map(Tensor::detach), pairs.len() as f64);
+        let surrogate = match (&pass.router, self.options.router_coef) {
+            (Some(router), Some(coef)) => &fused.surrogate + router * (coef * weight * count),
+            _ => fused.surrogate,
+        };
+        pass.backward(&surrogate)?;
+        if let Some(router) = &router {
+            self.routers += router.double_value(&[]) * count;
+        }
         // Read once all work is queued, so that a device does not wait for the host.
         stats(&fused.output, &fused.policy, known.as_deref(), &sums)
     }
@@ -389,7 +406,14 @@ impl Learner for PreferenceLearner<'_> {
     }
 
     fn regularise(&mut self, step: u64, batch: &[usize]) -> Result<Vec<(&'static str, f64)>> {
-        let Some(hypo) = &self.hypo else { return Ok(Vec::new()) };
+        let routers = match self.options.router_coef {
+            Some(_) => {
+                let sum = self.team.sums(&[self.routers], "gathering the losses of routers")?;
+                vec![("aux_loss", sum[0] / batch.len() as f64)]
+            }
+            None => Vec::new(),
+        };
+        let Some(hypo) = &self.hypo else { return Ok(routers) };
         let count = hypo.settings().prompts_of(batch.len());
         let prompts: Vec<(usize, &[u32])> =
             batch[..count].iter().map(|&pair| self.train.tokens.get(pair).prompt).enumerate().collect();
@@ -399,7 +423,8 @@ impl Learner for PreferenceLearner<'_> {
         let sampled = hypo.sample(&self.policy.model, &own, step, &mut progress)?;
         let weight = hypo.settings().lambda / count as f64;
         let sums = hypo.accumulate(&self.policy.model, &sampled, weight, &self.options.forward, &self.team)?;
-        Ok(sums.of_all(&self.team)?.metrics())
+        let of_hypo = sums.of_all(&self.team)?.metrics();
+        Ok(routers.into_iter().chain(of_hypo).collect())
     }
 
     fn eval_sets(&self) -> Vec<String> {

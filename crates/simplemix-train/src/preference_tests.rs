@@ -52,8 +52,14 @@ fn forward_options() -> ForwardOptions {
 fn learner(model: CausalLm, set: &PairSet) -> PreferenceLearner<'_> {
     let loss = PreferenceLoss::new("sigmoid".parse().unwrap(), 0.1, 0.0).unwrap();
     let forward = forward_options();
-    let options =
-        PreferenceOptions { loss: loss.into(), forward, reward_margin_scale: 1.0, seed: 0, starts_at_reference: false };
+    let options = PreferenceOptions {
+        loss: loss.into(),
+        forward,
+        reward_margin_scale: 1.0,
+        seed: 0,
+        starts_at_reference: false,
+        router_coef: None,
+    };
     // Nobody trains in f64, but the gradients of f64 are what others are compared with.
     let trained = if model.kind() == Kind::Double { Vec::new() } else { model.trainable_parameters() };
     let trainee = Trainee::new(trained, &OptimizerSettings::default()).unwrap();

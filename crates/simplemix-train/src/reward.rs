@@ -82,7 +82,7 @@ fn in_sides(scores: &Tensor) -> Sides<Tensor> {
 /// Packs prompts and whole responses, and says which row of each sequence is scored: chosen and rejected in turn.
 fn whole_sequences(model: &RewardModel, set: &PairSet, pairs: &[usize]) -> Result<(Packed, Vec<i64>)> {
     let mut rows = Vec::with_capacity(2 * pairs.len());
-    let packed = lay_out(model.config(), set, pairs, |packed, parent, response| {
+    let packed = lay_out(Packed::of(model.config()), set, pairs, |packed, parent, response| {
         let segment = packed.push_after(parent, response)?;
         rows.push(scored_row(model, packed, packed.segments()[segment], response));
         Ok(segment)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use simplemix_data::{ReadOptions, Unwatched, read_pairs};
-use simplemix_model::tiny;
+use simplemix_model::{ModelConfig, tiny};
 use simplemix_settings::{Settings, merge};
 use simplemix_train::{Record, Resume, Run, TrainConfig};
 
@@ -84,5 +84,56 @@ fn every_step_is_trls() {
             compare(name, ours, theirs);
         }
         compare(name, eval, &expected.eval);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Routed {
+    runs: BTreeMap<String, RoutedRun>,
+}
+
+#[derive(serde::Deserialize)]
+struct RoutedRun {
+    settings: toml::Table,
+    log: Vec<BTreeMap<String, f64>>,
+}
+
+/// TRL's DPO of a mixture of experts: tests/golden/train_trl_experts.py.
+#[test]
+fn every_step_of_a_mixture_of_experts_is_trls() {
+    let read = |name: &str| std::fs::read_to_string(golden().join(name)).unwrap();
+    let pairs: Golden = serde_json::from_str(&read("trl.json")).unwrap();
+    let routed: Routed = serde_json::from_str(&read("experts.json")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (model, path) = (dir.path().join("model"), dir.path().join("pairs.jsonl"));
+    let config = ModelConfig::from_json(&read("experts_config.json"), Path::new("experts_config.json")).unwrap();
+    let own = config.experts.and_then(|experts| experts.aux_loss_coef).unwrap();
+    tiny::write_folder_of(&model, config, 3).unwrap();
+    std::fs::write(&path, pairs.pairs.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    let pairs = read_pairs(&path, &ReadOptions::default()).unwrap();
+    for (name, expected) in &routed.runs {
+        let mut settings: toml::Table =
+            "batch.batch_size = 4\noptimizer.learning_rate = 5e-4\nreference.source = 'computed'".parse().unwrap();
+        merge(&mut settings, expected.settings.clone());
+        let mut config = TrainConfig::from_table(settings).unwrap();
+        config.max_steps = Some(expected.log.len() as u64);
+        (config.model, config.output) = (Some(model.clone()), Some(dir.path().join(name)));
+        let coef = config.loss.router_aux_loss_coef.unwrap_or(own);
+        let run = Run::with_pairs(config, &model, &pairs, &[]).unwrap();
+        let records = run.start(Resume::No, &mut Unwatched).unwrap().records().unwrap();
+        assert_eq!(records.len(), expected.log.len());
+        for (ours, theirs) in records.iter().zip(&expected.log) {
+            // TRL's loss has the routers' in it; ours is that of the pairs.
+            let aux = theirs.get("aux_loss").copied().unwrap_or_default();
+            assert_eq!(theirs.contains_key("aux_loss"), coef > 0.0, "{name}");
+            let theirs = theirs.clone().into_iter();
+            compare(
+                name,
+                ours,
+                &theirs
+                    .map(|(key, value)| if key == "loss" { (key, value - coef * aux) } else { (key, value) })
+                    .collect(),
+            );
+        }
     }
 }

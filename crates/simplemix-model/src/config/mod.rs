@@ -7,6 +7,7 @@
 mod convolution;
 mod defaults;
 mod delta;
+mod experts;
 mod keys;
 pub(crate) mod limits;
 mod names;
@@ -22,6 +23,8 @@ pub(crate) use convolution::{SHORT_BIAS, SHORT_WEIGHT};
 pub(crate) use defaults::{Defaults, Heads, SizeKeys};
 pub use delta::DeltaRule;
 pub(crate) use delta::{CONVOLUTION, DECAY_LOG, GATED_NORM, STEP_BIAS};
+pub(crate) use experts::{CORRECTION, EXPERT, ROUTER, expert_weight};
+pub use experts::{Experts, Routing};
 pub(crate) use keys::Keys;
 pub(crate) use names::NameMap;
 pub use per_layer::PerLayerEmbedding;
@@ -118,6 +121,8 @@ pub struct ModelConfig {
     pub delta_rule: Option<DeltaRule>,
     /// Layers that have a short convolution in place of attention, if there are such.
     pub short_convolution: Option<ShortConvolution>,
+    /// Layers whose feed-forward part is a mixture of experts, if there are such.
+    pub experts: Option<Experts>,
     /// Whether each position has a vector that is added to the embedding; there are
     /// [`ModelConfig::max_position_embeddings`] of them.
     pub learned_positions: bool,
@@ -158,6 +163,8 @@ pub struct LayerConfig {
     pub values_are_keys: bool,
     /// Earlier layer whose keys and values are read; none: the layer's own.
     pub keys_of: Option<usize>,
+    /// Whether the feed-forward part is a mixture of experts: [`ModelConfig::experts`].
+    pub is_sparse: bool,
 }
 
 impl LayerConfig {
@@ -172,6 +179,7 @@ impl LayerConfig {
         intermediate_size: None,
         values_are_keys: false,
         keys_of: None,
+        is_sparse: false,
     };
 }
 
@@ -336,6 +344,7 @@ impl ModelConfig {
             layer_scalars: false,
             delta_rule: None,
             short_convolution: None,
+            experts: None,
             learned_positions: false,
             ropes: Vec::new(),
             layers: vec![LayerConfig::PLAIN; num_hidden_layers],
@@ -345,6 +354,19 @@ impl ModelConfig {
             multimodal: None,
             json: Value::Null,
         })
+    }
+
+    /// Makes the layers of which `is_sparse` is true mixtures of `experts`, the number of which `count` names.
+    pub(crate) fn with_experts(
+        mut self,
+        keys: &Keys<'_>,
+        count: &str,
+        experts: Experts,
+        is_sparse: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
+        self.experts = Some(experts.checked(keys, count)?);
+        self.layers.iter_mut().enumerate().for_each(|(layer, of)| of.is_sparse = is_sparse(layer));
+        Ok(self)
     }
 
     /// Refuses sizes that libtorch cannot compute with.
@@ -478,10 +500,10 @@ impl ModelConfig {
         self.names.tensor(HEAD)
     }
 
-    /// Every linear layer but the output head, under transformers' names, with their shapes `[out, in]`.
+    /// Every linear layer that an adapter may change, but the output head, under transformers' names, with their shapes `[out, in]`.
     pub(crate) fn linear_modules(&self) -> Vec<(String, [i64; 2])> {
         let of_layer = |layer: usize| {
-            let all = self.projections(layer).into_iter();
+            let all = self.adaptable(layer).into_iter();
             all.map(move |(name, shape, _)| (self.names.module(&format!("model.layers.{layer}.{name}")), shape))
         };
         let root = self.per_layer_embedding.map(|of| {
@@ -493,7 +515,7 @@ impl ModelConfig {
 
     /// Whether a tensor of the checkpoint, by transformers' name, is a number that is read and saved, but never trained.
     pub fn is_buffer(&self, name: &str) -> bool {
-        self.layer_scalars && name.rsplit('.').next() == Some(LAYER_SCALAR)
+        name.ends_with(CORRECTION) || (self.layer_scalars && name.rsplit('.').next() == Some(LAYER_SCALAR))
     }
 
     /// Every tensor of a reward model of this shape, with its shape: a score in place of the output head.
@@ -542,6 +564,10 @@ impl ModelConfig {
                 let tensors = convolution.tensors(h).into_iter();
                 all.extend(tensors.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
             }
+            if let Some(experts) = self.experts_of(layer) {
+                let tensors = experts.tensors(h).into_iter();
+                all.extend(tensors.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
+            }
             if self.activation == Activation::Xielu {
                 all.extend(XIELU.map(|name| (format!("model.layers.{layer}.{name}"), vec![1])));
             }
@@ -576,6 +602,10 @@ impl ModelConfig {
             (None, Some(convolution)) => convolution.projections(h),
             (None, None) => self.attention_projections(layer),
         };
+        if let Some(experts) = self.experts_of(layer) {
+            all.extend(experts.projections(h));
+            return all;
+        }
         match self.feed_forward {
             FeedForward::Gated => all.extend([("mlp.gate_proj", [f, h], mlp), ("mlp.up_proj", [f, h], mlp)]),
             FeedForward::GatedFused => all.push(("mlp.gate_up_proj", [2 * f, h], mlp)),
@@ -629,12 +659,25 @@ impl ModelConfig {
         self.layers.iter().any(|other| other.keys_of == Some(layer))
     }
 
-    /// Last parts of transformers' names of the linear layers, each once.
+    /// The mixture of experts, if decoder layer `layer` has it in place of a feed-forward layer.
+    pub(crate) fn experts_of(&self, layer: usize) -> Option<Experts> {
+        self.experts.filter(|_| self.layers.get(layer).is_some_and(|of| of.is_sparse))
+    }
+
+    /// Linear layers of decoder layer `layer` that an adapter may change. Beside experts, peft takes the names of all layers of
+    /// feed-forward parts for those of experts.
+    fn adaptable(&self, layer: usize) -> Vec<(&'static str, [i64; 2], bool)> {
+        let mut all = self.projections(layer);
+        all.retain(|(name, ..)| self.experts.is_none() || !name.starts_with("mlp."));
+        all
+    }
+
+    /// Last parts of transformers' names of the linear layers that an adapter may change, each once.
     pub(crate) fn projection_names(&self) -> Vec<String> {
         let last = |name: &str| self.names.module(name).rsplit('.').next().unwrap_or_default().to_owned();
         let mut all: Vec<String> = self.per_layer_embedding.iter().map(|_| last(LAYER_PROJECTION)).collect();
         for layer in 0..self.num_hidden_layers {
-            for (name, ..) in self.projections(layer) {
+            for (name, ..) in self.adaptable(layer) {
                 let name = last(&format!("model.layers.{layer}.{name}"));
                 if !all.contains(&name) {
                     all.push(name);

@@ -17,6 +17,8 @@ pub(crate) struct NameMap {
     pub(crate) older: &'static [(&'static str, &'static str)],
     /// Beginnings of names that transformers writes otherwise than its class has them, and what it writes in their place.
     pub(crate) written: &'static [(&'static str, &'static str)],
+    /// Parts of names in files and of transformers' class, in its order: all that are there are replaced, on reading and on writing.
+    pub(crate) inner: &'static [(&'static str, &'static str)],
 }
 
 /// Module that holds the decoder, and the output head.
@@ -26,7 +28,8 @@ const LAYERS: &str = "layers";
 
 impl NameMap {
     /// That of Llama: the names are the decoder's own.
-    pub(crate) const PLAIN: Self = Self { decoder: DECODER, head: HEAD, modules: &[], older: &[], written: &[] };
+    pub(crate) const PLAIN: Self =
+        Self { decoder: DECODER, head: HEAD, modules: &[], older: &[], written: &[], inner: &[] };
 
     /// transformers' name of a module.
     ///
@@ -58,7 +61,8 @@ impl NameMap {
     /// Name in files of the tensor that transformers' class calls `name`.
     pub(crate) fn in_files(&self, name: &str) -> String {
         let other = |(class, file): &(&str, &str)| Some(format!("{file}{}", name.strip_prefix(class)?));
-        self.written.iter().find_map(other).unwrap_or_else(|| name.to_owned())
+        let written = self.written.iter().find_map(other).unwrap_or_else(|| name.to_owned());
+        self.inner.iter().fold(written, |name, (file, class)| name.replace(class, file))
     }
 
     /// transformers' name of the module that holds the decoder and everything beside it but the head: what a base model's names
@@ -70,6 +74,7 @@ impl NameMap {
     /// Names that transformers would look for in the model for a tensor `name` of a file, in its order: as it is, in the place of
     /// an older name, and with or without the prefix of a base model.
     pub(crate) fn readings(&self, name: &str) -> Vec<String> {
+        let name = &self.inner.iter().fold(name.to_owned(), |name, (file, class)| name.replace(file, class));
         let base = format!("{}.", self.base());
         let older = self.older.iter().filter_map(|(old, new)| Some(format!("{new}{}", name.strip_prefix(old)?)));
         let mut all: Vec<String> = std::iter::once(name.to_owned()).chain(older).collect();

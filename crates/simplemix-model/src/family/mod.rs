@@ -13,6 +13,7 @@ mod gemma3;
 mod gemma4;
 mod glm;
 mod glm4;
+mod glm4_moe;
 mod gpt2;
 mod gpt_neox;
 mod granite;
@@ -20,13 +21,16 @@ mod lfm2;
 mod llama;
 mod ministral3;
 mod mistral;
+mod mixtral;
 mod multimodal;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_5;
+mod qwen3_moe;
 mod qwen_vl;
 mod seed_oss;
 mod smollm3;
@@ -36,7 +40,7 @@ use serde_json::Value;
 pub use multimodal::MULTIMODAL_TYPES;
 pub(crate) use multimodal::Multimodal;
 
-use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig};
+use crate::config::{Activation, Biases, Keys, LayerConfig, ModelConfig, Routing};
 use crate::error::{Error, Result};
 
 /// Models whose settings are read alike.
@@ -77,6 +81,7 @@ pub const FAMILIES: &[Family] = &[
     gemma4::FAMILY,
     glm::FAMILY,
     glm4::FAMILY,
+    glm4_moe::FAMILY,
     gpt2::FAMILY,
     gpt_neox::FAMILY,
     granite::FAMILY,
@@ -84,12 +89,15 @@ pub const FAMILIES: &[Family] = &[
     llama::FAMILY,
     ministral3::FAMILY,
     mistral::FAMILY,
+    mixtral::FAMILY,
     olmo2::FAMILY,
     olmo3::FAMILY,
+    olmoe::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
     qwen3::FAMILY,
     qwen3_5::FAMILY,
+    qwen3_moe::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
 ];
@@ -154,6 +162,28 @@ fn any_activation(keys: &Keys<'_>, key: &str, default: Activation) -> Result<Act
 fn attention_biases(keys: &Keys<'_>) -> Result<Biases> {
     let attention = keys.flag("attention_bias", false)?;
     Ok(Biases { qkv: attention, output: attention, mlp: false })
+}
+
+/// How many experts there are, under `key` or under the name that transformers has for it in all families.
+fn experts_of(keys: &Keys<'_>, key: &str, default: i64) -> Result<i64> {
+    const ALIASES: [&str; 2] = ["num_experts", "num_local_experts"];
+    let other = ALIASES.iter().find(|alias| **alias != key && keys.has(alias) && !keys.has(key));
+    keys.count_or(other.copied().unwrap_or(key), default)
+}
+
+/// Number of experts under `key`, and how they are chosen where `norm_topk_prob` says so.
+fn softmax_routing(keys: &Keys<'_>, key: &str, default: i64, rounded: bool) -> Result<(i64, Routing)> {
+    let normed = keys.flag("norm_topk_prob", false)?;
+    Ok((experts_of(keys, key, default)?, Routing::Softmax { normed, rounded }))
+}
+
+/// Factor of the routers' loss: from 0.
+fn aux_loss_coef(keys: &Keys<'_>, default: f64) -> Result<f64> {
+    const KEY: &str = "router_aux_loss_coef";
+    let expected = || keys.refuse(KEY, "a number from 0");
+    keys.get(KEY).map_or(Ok(default), |value| {
+        value.as_f64().filter(|coef| coef.is_finite() && *coef >= 0.0).ok_or_else(expected)
+    })
 }
 
 /// Layers that see only a window, from `layer_types` or, without it, from `default(layer)`.

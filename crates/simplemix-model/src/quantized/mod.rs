@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use simplemix_settings::choice;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ROUTER};
 use crate::error::Error;
 pub use keeper::Quantizer;
 pub(crate) use keeper::{Quantized, Weight};
@@ -125,7 +125,7 @@ impl ModelConfig {
 pub(crate) fn quantizable(config: &ModelConfig) -> BTreeSet<String> {
     let is_linear = |name: &str, shape: &[i64]| {
         let in_layer = name.starts_with("model.layers.") && name.ends_with(".weight");
-        in_layer && shape.len() == 2 && !name.contains("norm")
+        in_layer && shape.len() == 2 && !name.contains("norm") && !name.ends_with(ROUTER)
     };
     let all = config.decoder_tensors().into_iter();
     all.filter(|(name, shape)| is_linear(name, shape)).map(|(name, _)| config.names.tensor(&name)).collect()

@@ -21,6 +21,7 @@ pub(super) const FORMAT: Format = Format {
         ("beta", "loss.beta"),
         ("label_smoothing", "loss.label_smoothing"),
         ("ld_alpha", "loss.ld_alpha"),
+        ("router_aux_loss_coef", "loss.router_aux_loss_coef"),
         ("center_rewards_coefficient", "loss.center_rewards"),
         ("max_grad_norm", "optimizer.max_grad_norm"),
         ("weight_decay", "optimizer.weight_decay"),
@@ -131,8 +132,6 @@ pub(super) const FORMAT: Format = Format {
         "remove_unused_columns",
         "report_to",
         "restore_callback_states_from_checkpoint",
-        // Models with experts alone have one.
-        "router_aux_loss_coef",
         "run_name",
         "save_on_each_node",
         "save_only_model",

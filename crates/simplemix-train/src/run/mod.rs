@@ -33,6 +33,7 @@ use crate::pairs::{NamedSet, PairSet};
 use crate::preference::{PreferenceLearner, PreferenceOptions};
 use crate::push;
 use crate::reward::RewardLearner;
+use crate::router::router_coef;
 use crate::run_folder::RunFolder;
 use crate::sft::SftLearner;
 use crate::sharded::{Divide, Sharded};
@@ -387,6 +388,7 @@ impl Run {
                     seed,
                     reward_margin_scale: self.config.loss.reward_margin_scale,
                     starts_at_reference: self.config.reference.model.is_none() && self.config.lora.adapter.is_none(),
+                    router_coef: router_coef(&self.config, policy.config())?,
                 };
                 let learner = PreferenceLearner::new(*policy, trainee, settings, &self.train, &self.eval, reference)?;
                 let learner = match hypo {

@@ -8,6 +8,7 @@ use simplemix_model::{LoraConfig, LoraTask, ModelConfig};
 use crate::config::{Objective, TrainConfig};
 use crate::error::{Error, Result};
 use crate::patterns::matching;
+use crate::router::router_coef;
 
 /// Tensors by name, in the checkpoint's order.
 pub(super) type Named = Vec<(String, Vec<i64>)>;
@@ -63,6 +64,7 @@ impl Shapes {
         };
         let mut all = if adapter.is_some() { of_adapter.clone() } else { weights.clone() };
         all.retain(|(name, _)| !model.is_buffer(name));
+        router_coef(config, &model)?;
         let trained = trained(config, all)?;
         Ok(Self { model, weights, adapter, of_adapter, whole, trained })
     }

@@ -40,6 +40,16 @@ fn gemma4() -> Value {
     })
 }
 
+/// A Qwen 3 of two layers, one of them with four experts, whose routers' loss has a factor of `coef`.
+fn experts(coef: f64) -> Value {
+    json!({
+        "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 259, "hidden_size": 48,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": true, "mlp_only_layers": [0],
+        "router_aux_loss_coef": coef, "tie_word_embeddings": true, "eos_token_id": 258, "pad_token_id": 256, "dtype": "float32",
+    })
+}
+
 /// A folder whose model has this `config`, and the tiny model's tokenizer.
 fn dir(config: &Value) -> Dir {
     let dir = Dir::new();
@@ -62,6 +72,38 @@ fn shortcuts_change_no_number() {
     without_changes(&dir(&qwen()));
     without_changes(&dir(&lfm2()));
     without_changes(&dir(&gemma4()));
+    // The routers' loss is one of each pass, as in TRL.
+    without_changes(&dir(&experts(0.0)));
+}
+
+#[test]
+fn the_loss_of_routers_is_trained_and_in_the_metrics() {
+    let dir = dir(&experts(0.5));
+    let plain = train(dir.config("plain")).records().unwrap();
+    let of_routers =
+        |records: &[Record]| records.iter().filter_map(|record| record.get("aux_loss")).collect::<Vec<f64>>();
+    let losses = of_routers(&plain);
+    assert!(losses.len() > 2 && losses.iter().all(|loss| (1.9..4.0).contains(loss)), "{losses:?}");
+    for (name, text) in [
+        ("apart", "memory.share_prompts = false"),
+        ("checkpointing", "memory.activation_checkpointing = true"),
+        ("set", "loss.router_aux_loss_coef = 0.5"),
+    ] {
+        let other = train(dir.with(name, text)).records().unwrap();
+        let off = metrics_differ(&plain, &other);
+        assert!(off < 2e-4, "{name}: {off}");
+        let most = of_routers(&other).iter().zip(&losses).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(most < 1e-4, "{name}: {most}");
+    }
+    let without = train(dir.with("without", "loss.router_aux_loss_coef = 0")).records().unwrap();
+    let first = |records: &[Record]| records.first().and_then(|record| record.get("grad_norm")).unwrap();
+    assert!(of_routers(&without).is_empty() && (first(&plain) - first(&without)).abs() > 1e-5);
+    // Where there is no such loss it cannot have a factor.
+    for (dir, text) in [(&Dir::new(), ""), (&dir, "objective = 'sft'\n")] {
+        let config = dir.with("refused", &format!("{text}loss.router_aux_loss_coef = 0.5"));
+        let error = Run::with_pairs(config, &dir.model(), &pairs(8), &[]).map(drop).unwrap_err().to_string();
+        assert!(error.contains("`loss.router_aux_loss_coef` is 0.5, expected"), "{error}");
+    }
 }
 
 fn without_changes(dir: &Dir) {
@@ -92,7 +134,7 @@ fn without_changes(dir: &Dir) {
 
 #[test]
 fn a_run_ends_on_the_same_bits() {
-    for config in [qwen(), lfm2(), gemma4()] {
+    for config in [qwen(), lfm2(), gemma4(), experts(0.1)] {
         let dir = dir(&config);
         train(dir.config("whole"));
         assert_eq!(start(dir.config("cut"), false, 2).outcome, Outcome::Stopped);
@@ -106,6 +148,7 @@ fn several_processes_learn_what_one_learns() {
     divided(&dir(&qwen()));
     divided(&dir(&lfm2()));
     divided(&dir(&gemma4()));
+    divided(&dir(&experts(0.0)));
 }
 
 fn divided(dir: &Dir) {
@@ -158,6 +201,27 @@ fn adapters_samples_and_quantised_weights_of_shared_keys() {
     // Layers that read the keys of others keep none; the others differ in width and number of heads.
     let config = ModelConfig::from_folder(&dir.model()).unwrap();
     assert_eq!(config.cache_bytes(4), 2 * (2 * 24 + 2 * 16) * 4);
+}
+
+#[test]
+fn adapters_rewards_and_samples_of_experts() {
+    let dir = dir(&experts(0.01));
+    for (name, text) in [
+        ("adapter", "lora = { rank = 4, dropout = 0.2 }"),
+        ("quantised", "lora = { rank = 4 }\nquantization.load_in = '4bit'"),
+        ("reward", "objective = 'reward'"),
+        ("responses", "objective = 'sft'"),
+        ("half", "dtype = 'bfloat16'"),
+        ("samples", "hypo = { lambda = 0.01, max_new_tokens = 6, prompts = 5 }"),
+    ] {
+        assert_eq!(train(dir.with(name, text)).outcome, Outcome::Finished, "{name}");
+    }
+    // peft has no linear layers among experts, and takes the names of feed-forward layers for those of experts.
+    let adapter = std::fs::read_to_string(dir.path("adapter/adapter/adapter_config.json")).unwrap();
+    assert!(adapter.contains("\"q_proj\"") && !adapter.contains("up_proj"), "{adapter}");
+    let named = dir.with("named", "lora = { rank = 4, targets = ['up_proj'] }");
+    let error = Run::with_pairs(named, &dir.model(), &pairs(8), &[]).map(drop).unwrap_err().to_string();
+    assert!(error.contains("`up_proj`, which matches no linear layer"), "{error}");
 }
 
 /// The state of a row stands beside the keys and values of its tokens.
