@@ -57,7 +57,7 @@ struct Choice {
     shares: Option<Tensor>,
 }
 
-/// What is needed of a layer to make one.
+/// Parts of a layer from which a mixture is made.
 pub(crate) struct Made {
     pub(crate) router: Tensor,
     pub(crate) correction: Option<Tensor>,
