@@ -9,9 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::attention::AttentionRoute;
 use crate::checkpoint::Top;
-use crate::config::{
-    CORRECTION, DECAY_LOG, GATED_NORM, HEAD, LAYER_SCALAR, ModelConfig, STEP_BIAS, XIELU,
-};
+use crate::config::{CORRECTION, DECAY_LOG, GATED_NORM, HEAD, LAYER_SCALAR, ModelConfig, STEP_BIAS, XIELU};
 use crate::error::{Doing, Result};
 use crate::few_rows;
 use crate::folder::Saving;

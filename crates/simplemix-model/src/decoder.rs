@@ -13,9 +13,9 @@ use tch::{Kind, Tensor};
 use crate::activation::Active;
 use crate::attention::{Heads, Mixing};
 use crate::config::{
-    Activation, CONVOLUTION, CORRECTION, DECAY_LOG, DeltaRule, EXPERT, FeedForward, GATED_NORM, LAYER_GATE, LAYER_OUTPUT,
-    LAYER_OUTPUT_NORM, LAYER_SCALAR, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, ROUTER, SHORT_BIAS, SHORT_WEIGHT,
-    STEP_BIAS, XIELU,
+    Activation, CONVOLUTION, CORRECTION, DECAY_LOG, DeltaRule, EXPERT, FeedForward, GATED_NORM, LAYER_GATE,
+    LAYER_OUTPUT, LAYER_OUTPUT_NORM, LAYER_SCALAR, ModelConfig, NameMap, NormKind, Norms, QkNorm, Qkv, ROUTER,
+    SHORT_BIAS, SHORT_WEIGHT, STEP_BIAS, XIELU,
 };
 use crate::convolution::Window;
 use crate::delta_rule::Delta;

@@ -401,7 +401,12 @@ impl LayerCosts<'_> {
             let inputs = self.input(index, h, &[LAYER_GATE]) + self.input(index, p, &[LAYER_OUTPUT]);
             inputs + self.active(index) * p * self.element + self.norm(index, h, 1.0)
         });
-        self.norm(index, of_layer * h, norms) + inputs + mixed + own + of_experts + self.active(index) * f * self.element
+        self.norm(index, of_layer * h, norms)
+            + inputs
+            + mixed
+            + own
+            + of_experts
+            + self.active(index) * f * self.element
     }
 
     /// Bytes a token of the layers' own embeddings, and of what they keep where the embedding is trained (`flows`) or what they are
