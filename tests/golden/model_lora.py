@@ -53,6 +53,12 @@ CASES = {
     "ungated": ("apertus", None, dict(r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["attention_layernorm"])),
     "delta_rule": ("qwen3_5", None, dict(
         r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["conv1d", "linear_attn.norm"])),
+    "experts_all": ("qwen3_moe", None, dict(r=2, lora_alpha=4, target_modules="all-linear")),
+    "experts_named": ("mixtral", None, dict(
+        r=2, lora_alpha=5, use_rslora=True, target_modules=["q_proj", "w1", "w3"], target_parameters=["experts.down_proj"])),
+    "experts_alone": ("olmoe", None, dict(
+        r=3, lora_alpha=4, target_parameters=["experts.gate_up_proj"], rank_pattern={r"layers\.0\..*": 1})),
+    "experts_in_groups": ("glm4_moe", None, dict(r=2, lora_alpha=4, target_modules=["o_proj", "gate", "down_proj"])),
     "short_convolution": ("lfm2", None, dict(r=2, lora_alpha=4, target_modules="all-linear", bias="all")),
     "own_embeddings": ("gemma4", None, dict(
         r=2, lora_alpha=4, target_modules="all-linear", modules_to_save=["embed_tokens_per_layer", "per_layer_projection_norm"])),

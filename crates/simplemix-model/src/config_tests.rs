@@ -247,7 +247,7 @@ fn same_ropes(config: &ModelConfig, case: &Value) {
 fn same_defaults(named: &Value, shape: &Value) {
     let kind = &named["model_type"];
     if kind == "glm4_moe" {
-        // Its own sizes give heads of 42 and two thirds numbers.
+        // Sizes that transformers takes by default give heads of 42 and two thirds numbers.
         return;
     }
     let config = read(&serde_json::json!({ "model_type": kind }).to_string()).unwrap();

@@ -22,7 +22,7 @@ use crate::delta_rule::Delta;
 use crate::error::{Doing, Result};
 use crate::experts::{Loads, Made, Mixture};
 use crate::linear::{Product, Weights};
-use crate::lora::Lora;
+use crate::lora::{Lora, Parameter, parameter_name};
 use crate::rope::Turn;
 
 /// Tensors of a model by the decoder's names, and matrices of the active adapter by transformers' name of the module that they
@@ -302,6 +302,8 @@ impl Layer {
                     correction: tensor(CORRECTION),
                     experts: (0..experts.count).map(|expert| trio(&format!("experts.{expert}"))).collect(),
                     shared: (experts.shared_width > 0).then(|| trio("shared_experts")),
+                    loras: [Parameter::Router, Parameter::GateUp, Parameter::Down]
+                        .map(|parameter| parts.loras.get(&parameter_name(config, index, parameter)).cloned()),
                 };
                 Fed::Experts(Box::new(Mixture::new(experts, config, made)))
             }

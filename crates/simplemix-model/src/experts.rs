@@ -14,6 +14,7 @@ use crate::activation::Active;
 use crate::config::{EXPERT, Experts, ModelConfig, Routing, expert_weight};
 use crate::decoder::{Linear, Products, forward};
 use crate::error::{Doing, Result};
+use crate::lora::{ByExpert, Lora};
 use crate::packed::Packed;
 
 /// How the matrices of experts are multiplied.
@@ -45,6 +46,8 @@ pub(crate) struct Mixture {
     /// Gate, up and down of the expert that every token has.
     shared: Option<[Linear; 3]>,
     active: Active,
+    /// Matrices beside the router, gate and up of all experts, and down of all experts.
+    loras: [Option<Lora>; 3],
 }
 
 /// Experts of each token.
@@ -63,13 +66,15 @@ pub(crate) struct Made {
     pub(crate) correction: Option<Tensor>,
     pub(crate) experts: Vec<[Linear; 3]>,
     pub(crate) shared: Option<[Linear; 3]>,
+    /// Matrices beside the router, gate and up of all experts, and down of all experts.
+    pub(crate) loras: [Option<Lora>; 3],
 }
 
 impl Mixture {
     pub(crate) fn new(config: Experts, model: &ModelConfig, made: Made) -> Self {
-        let Made { router, correction, experts, shared } = made;
+        let Made { router, correction, experts, shared, loras } = made;
         let route = ExpertsRoute::of(config, model.hidden_size, router.kind(), router.device());
-        Self { config, route, router, correction, experts, shared, active: Active::Fixed(model.activation) }
+        Self { config, route, router, correction, experts, shared, active: Active::Fixed(model.activation), loras }
     }
 
     /// Sum `[T, H]` of the results of each token's experts for `x` `[T, H]`. `loads` are told what the router chose.
@@ -93,7 +98,7 @@ impl Mixture {
         let per_token = self.config.per_token;
         match self.config.routing {
             Routing::Softmax { normed, rounded } => {
-                let logits = products.plain(x, &self.router)?; // [T, E]
+                let logits = self.routed(products.plain(x, &self.router)?, x)?; // [T, E]
                 let choose = || {
                     let shares = logits.f_softmax(-1, Kind::Float)?;
                     let (weights, experts) = shares.f_topk(per_token, -1, true, true)?;
@@ -105,7 +110,8 @@ impl Mixture {
             }
             Routing::Sigmoid { normed, groups, groups_per_token, scale } => {
                 let wide = |t: &Tensor| t.f_to_kind(Kind::Float).doing("a router");
-                let logits = products.plain(&wide(x)?, &wide(&self.router)?)?;
+                let x = wide(x)?;
+                let logits = self.routed(products.plain(&x, &wide(&self.router)?)?, &x)?;
                 let choose = || {
                     let scores = logits.f_sigmoid()?;
                     let experts = tch::no_grad(|| self.best(&scores.detach(), groups, groups_per_token))?;
@@ -116,6 +122,30 @@ impl Mixture {
                 choose().doing("a router")
             }
         }
+    }
+
+    /// The router's logits for `x` `[T, H]` with an adapter's part.
+    fn routed(&self, logits: Tensor, x: &Tensor) -> Result<Tensor> {
+        match &self.loras[0] {
+            Some(lora) => lora.add_to(&logits, &x.f_to_kind(lora.kind()).doing("an adapter")?, None, None),
+            None => Ok(logits),
+        }
+    }
+
+    /// Matrices beside gate and up, and beside down, of each expert, for `x`.
+    fn adapters(&self, x: &Tensor, multiple: i64) -> Result<[Option<ByExpert>; 2]> {
+        let of = |lora: &Option<Lora>| {
+            lora.as_ref().map(|lora| lora.by_expert(self.config.count, x.kind(), multiple)).transpose()
+        };
+        Ok([of(&self.loras[1])?, of(&self.loras[2])?])
+    }
+
+    /// `act(gate) * up`, where an adapter adds `added` `[T, 2 F]` to both.
+    fn gated(&self, gate: &Tensor, up: &Tensor, added: Option<Tensor>) -> Result<Tensor> {
+        let Some(added) = added else { return self.active.gated(gate, up) };
+        let halves = added.f_chunk(2, -1).doing("an adapter of experts")?;
+        let sum = |plain: &Tensor, half: &Tensor| plain.f_add(half).doing("an adapter of experts");
+        self.active.gated(&sum(gate, &halves[0])?, &sum(up, &halves[1])?)
     }
 
     /// Experts with the highest corrected scores `[T, K]`, of the groups whose two best ones have the highest sums.
@@ -176,7 +206,8 @@ impl Mixture {
     /// Results `[T * K, H]` of the sorted `rows`, of which each expert has so many.
     fn apart(&self, rows: &Tensor, counts: &[i64], products: Products<'_>) -> Result<Tensor> {
         let (mut start, mut results) = (0, Vec::new());
-        for ([gate, up, down], &count) in self.experts.iter().zip(counts) {
+        let [of_gate_up, of_down] = self.adapters(rows, 1)?;
+        for (expert, ([gate, up, down], &count)) in self.experts.iter().zip(counts).enumerate() {
             // Experts without rows have gradients of zero, so that an optimiser moves them as those of one tensor.
             if count == 0 && !records(&[gate.weight(), up.weight(), down.weight()])? {
                 continue;
@@ -185,7 +216,13 @@ impl Mixture {
             let keys = products.keys.map(|keys| keys.narrow(0, start, count));
             let products = Products { keys: keys.as_ref(), ..products };
             let both = forward(&[gate, up], &own, products)?;
-            results.push(down.forward(&self.active.gated(&both[0], &both[1])?, products)?);
+            let part = |of: &Option<ByExpert>, x: &Tensor| of.as_ref().map(|of| of.add(expert, x)).transpose();
+            let active = self.gated(&both[0], &both[1], part(&of_gate_up, &own)?)?;
+            let result = down.forward(&active, products)?;
+            results.push(match part(&of_down, &active)? {
+                Some(added) => result.f_add(&added).doing("an adapter of experts")?,
+                None => result,
+            });
             start += count;
         }
         Tensor::f_cat(&results, 0).doing("rows of experts")
@@ -196,7 +233,29 @@ impl Mixture {
         let ends = device_ends(sorted, self.config.count).doing("counting rows of experts")?;
         let all = |part: usize| self.experts.iter().map(|expert| expert[part].weight()).collect::<Vec<_>>();
         let (gate, up) = (grouped_linear(rows, &ends, &all(0))?, grouped_linear(rows, &ends, &all(1))?);
-        Ok(grouped_linear(&self.active.gated(&gate, &up)?, &ends, &all(2))?)
+        // Rows of the narrow products too are multiples of 16 bytes.
+        let [of_gate_up, of_down] = self.adapters(rows, 16 / rows.kind().elt_size_in_bytes() as i64)?;
+        let part = |of: &Option<ByExpert>, x: &Tensor| of.as_ref().map(|of| of.add_grouped(x, &ends)).transpose();
+        let active = self.gated(&gate, &up, part(&of_gate_up, rows)?)?;
+        let results = grouped_linear(&active, &ends, &all(2))?;
+        match part(&of_down, &active)? {
+            Some(added) => results.f_add(&added).doing("an adapter of experts"),
+            None => Ok(results),
+        }
+    }
+}
+
+impl ByExpert {
+    /// `x A^T B^T * scale` `[T, O]` of the matrices of one expert.
+    fn add(&self, expert: usize, x: &Tensor) -> Result<Tensor> {
+        let low = || Ok::<_, TchError>(x.f_linear(&self.a[expert], None::<&Tensor>)? * self.scale);
+        low().and_then(|low| low.f_linear(&self.b[expert], None::<&Tensor>)).doing("an adapter of experts")
+    }
+
+    /// As [`ByExpert::add`], of all experts, whose rows end at `ends` `[E]`.
+    fn add_grouped(&self, x: &Tensor, ends: &Tensor) -> Result<Tensor> {
+        let low = grouped_linear(x, ends, &self.a.iter().collect::<Vec<_>>())? * self.scale;
+        Ok(grouped_linear(&low, ends, &self.b.iter().collect::<Vec<_>>())?)
     }
 }
 
@@ -320,7 +379,10 @@ mod tests {
     }
 
     fn model(name: &str, route: ExpertsRoute) -> CausalLm {
-        let mut model = CausalLm::load(&folder(name), Kind::Float, Device::Cpu).unwrap();
+        taking(CausalLm::load(&folder(name), Kind::Float, Device::Cpu).unwrap(), route)
+    }
+
+    fn taking(mut model: CausalLm, route: ExpertsRoute) -> CausalLm {
         for layer in &mut model.network.layers {
             if let Fed::Experts(mixture) = &mut layer.fed {
                 mixture.route = route;
@@ -358,6 +420,29 @@ mod tests {
                 if b.grad().defined() {
                     assert!(off(&a.grad(), &b.grad()) < 1e-4, "{name} {tensor}");
                 }
+            }
+        }
+    }
+
+    /// Ranks of 1, 2, 3 and 4, which are filled up to the width of a row.
+    #[test]
+    fn adapters_in_one_product_are_those_of_each_expert() {
+        for name in ["experts_all", "experts_named", "experts_alone", "experts_in_groups"] {
+            let adapter = folder("../lora").join(name);
+            let text = std::fs::read_to_string(adapter.join("adapter_config.json")).unwrap();
+            let settings: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let base = settings["base_model_name_or_path"].as_str().unwrap();
+            let [apart, grouped] = [ExpertsRoute::Apart, ExpertsRoute::Grouped].map(|route| {
+                let mut base = CausalLm::load(&folder(base), Kind::Float, Device::Cpu).unwrap();
+                base.load_adapter("a", &adapter).unwrap();
+                let model = taking(base.with_adapter(Some("a")).unwrap(), route);
+                let states = model.hidden_states(&pair()).unwrap();
+                states.square().sum(Kind::Float).backward();
+                (states, model)
+            });
+            assert!(off(&grouped.0, &apart.0) < 1e-5, "{name}");
+            for ((tensor, a), (_, b)) in grouped.1.trainable_parameters().iter().zip(apart.1.trainable_parameters()) {
+                assert!(off(&a.grad(), &b.grad()) < 1e-4, "{name} {tensor}");
             }
         }
     }

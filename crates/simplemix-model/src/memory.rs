@@ -17,7 +17,7 @@ use crate::config::{
 use crate::delta_rule::CHUNK;
 use crate::error::Result;
 use crate::experts::ExpertsRoute;
-use crate::lora::{LoraConfig, Place};
+use crate::lora::{LoraConfig, Parameter, Place, parameter_name};
 
 /// A causal run of a pass: tokens of its own, and tokens of a prompt before them that belong to another run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl<'a> PassCosts<'a> {
             None => Vec::new(),
         };
         let adapts_embedding = adapted.iter().any(|target| target.place == Place::Embedding);
-        let adapted = adapted.into_iter().map(|target| (target.module, target.rank)).collect();
+        let adapted = adapted.into_iter().map(|target| (target.full, target.rank)).collect();
         let route = AttentionRoute::of(config, trained.kind, trained.device);
         let element = trained.kind.elt_size_in_bytes() as f64;
         let layer = LayerCosts { config, trained, adapted: &adapted, element, route };
@@ -330,6 +330,11 @@ impl LayerCosts<'_> {
         self.adapted.get(&self.name(index, module)).copied()
     }
 
+    /// Rank of the adapter's matrices beside a tensor of experts.
+    fn rank_of_experts(&self, index: usize, parameter: Parameter) -> Option<f64> {
+        self.adapted.get(&parameter_name(self.config, index, parameter)).map(|&rank| rank as f64)
+    }
+
     fn trains_matrix(&self, index: usize) -> bool {
         self.config.projections(index).iter().any(|(module, ..)| self.trains(index, module))
             || (self.config.experts_of(index).is_some()
@@ -346,7 +351,9 @@ impl LayerCosts<'_> {
     fn is_trained(&self, index: usize) -> bool {
         let matrices = self.config.projections(index);
         let norms = ["input_layernorm", "post_attention_layernorm"];
+        let parameters = [Parameter::Router, Parameter::GateUp, Parameter::Down];
         matrices.iter().any(|(module, ..)| self.rank(index, module).is_some())
+            || parameters.iter().any(|parameter| self.rank_of_experts(index, *parameter).is_some())
             || self.trains_matrix(index)
             || norms.iter().any(|norm| self.trains(index, norm))
     }
@@ -428,10 +435,16 @@ impl LayerCosts<'_> {
     fn experts(&self, index: usize, experts: Experts) -> f64 {
         let [h, k, e, f] = [self.config.hidden_size, experts.per_token, experts.count, experts.width].map(|n| n as f64);
         let kept = |is_kept: bool, width: f64| if is_kept { width * self.element } else { 0.0 };
+        let [router, gate_up, down] = [Parameter::Router, Parameter::GateUp, Parameter::Down]
+            .map(|parameter| self.rank_of_experts(index, parameter));
         // The router's input, which all layers that every token has would share; shares of all experts, and of the chosen ones before
-        // and after they are normed, in f32.
-        let router = kept(self.trains(index, "mlp.gate"), h) + 4.0 * (e + 3.0 * k);
-        let rows = kept(self.trains_expert(index, 0), k * h) + kept(self.trains_expert(index, 2), k * f);
+        // and after they are normed, in f32. An adapter's is in f32, with what its first matrix gives.
+        let of_adapter = router.map_or(0.0, |rank| if self.element < 4.0 { 4.0 * h } else { 0.0 } + 4.0 * rank);
+        let input = kept(self.trains(index, "mlp.gate") || (router.is_some() && self.element == 4.0), h);
+        let router = input + of_adapter + 4.0 * (e + 3.0 * k);
+        let rows = kept(self.trains_expert(index, 0) || gate_up.is_some(), k * h)
+            + kept(self.trains_expert(index, 2) || down.is_some(), k * f)
+            + (gate_up.unwrap_or_default() + down.unwrap_or_default()) * k * self.element;
         let results = (k * h + self.active(index) * k * f) * self.element;
         // Order of the rows, and the way back.
         router + rows + results + 3.0 * 8.0 * k
@@ -609,6 +622,12 @@ mod tests {
         let shared = 64.0 + 2.0 + 64.0 + attention + 160.0 + 2.0 * 160.0;
         assert_eq!(counted("cohere", ""), shared);
         assert_eq!(counted("cohere", r#","use_qk_norm":true"#), shared + 2.0 * (128.0 + 8.0));
+        // Two of eight experts: inputs of attention and router, shares of all experts and three numbers of the chosen ones, the experts'
+        // rows, results, gates and what these multiply, and three places of 8 bytes for each.
+        let (norms, router) = (2.0 * 64.0 + 2.0 + 128.0 + 2.0, 64.0 + 8.0 + 3.0 * 2.0);
+        let experts = 2.0 * (2.0 * 64.0 + 3.0 * 160.0 + 3.0 * 2.0);
+        let routed = norms + 64.0 + attention + router + experts;
+        assert_eq!(counted("olmoe", r#","num_experts":8,"num_experts_per_tok":2"#), routed);
         let ungated = 2.0 * 64.0 + 2.0 + 128.0 + 8.0 + 2.0 * 64.0 + attention + 160.0;
         assert_eq!(counted("apertus", ""), ungated + 4.25 * 160.0);
         assert_eq!(counted("apertus", r#","hidden_act":"relu2""#), ungated + 160.0);

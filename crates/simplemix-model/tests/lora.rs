@@ -152,6 +152,58 @@ fn layers_by_regular_expression_with_ranks_and_alphas_of_their_own() {
     check("regex_patterns");
 }
 
+/// Matrices of experts, which lie in one tensor for each of transformers' tensors of experts.
+#[test]
+fn experts_and_their_router() {
+    check("experts_all");
+    check("experts_named");
+    check("experts_alone");
+    check("experts_in_groups");
+}
+
+#[test]
+fn experts_as_peft_names_them() {
+    let case = Golden::read("experts_all");
+    let mut model = CausalLm::load(&case.base(), Kind::Float, Device::Cpu).unwrap();
+    let lora = LoraConfig { rank: 2, alpha: 4.0, ..LoraConfig::default() };
+    model.add_adapter("all", lora.clone(), 3).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    model.save_adapter("all", &dir.path().join("all"), None).unwrap();
+    let settings = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    // As peft writes `all-linear` out, but for the order of its sets.
+    let (ours, theirs) = (settings(&dir.path().join("all")), settings(&case.folder));
+    let set = |settings: &Value, key: &str| {
+        let all = settings[key].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
+        all.collect::<std::collections::BTreeSet<String>>()
+    };
+    for key in ["target_modules", "target_parameters"] {
+        assert_eq!(set(&ours, key), set(&theirs, key), "{key}");
+    }
+    for key in ["rank_pattern", "alpha_pattern"] {
+        let number = |settings: &Value| settings[key][r".*\.gate_up_proj"].as_f64();
+        assert_eq!((number(&ours), ours[key].as_object().unwrap().len()), (number(&theirs), 1), "{key}");
+    }
+    let mut says = |config: LoraConfig, expected: &str| {
+        let error = model.add_adapter("refused", config, 5).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let named = |names: &[&str]| LoraTargets::Named(names.iter().map(|name| (*name).to_owned()).collect());
+    let parameters = |name: &str| vec![name.to_owned()];
+    says(LoraConfig { targets: named(&["gate_proj", "q_proj"]), ..lora.clone() }, "`gate_proj` without `up_proj`");
+    says(LoraConfig { dropout: 0.1, ..lora.clone() }, "adapter of experts is dropout of 0.1");
+    says(LoraConfig { dora: true, ..lora.clone() }, "adapter of experts is DoRA");
+    let pattern = LoraTargets::Pattern(".*_proj".to_owned());
+    says(LoraConfig { targets: pattern, ..lora.clone() }, "of a model with experts is `.*_proj`");
+    let wrong = LoraConfig { parameters: parameters("q_proj.weight"), ..lora.clone() };
+    says(wrong, "`q_proj.weight`, which matches no such tensor");
+    let mut plain = CausalLm::random(tiny::config(), 1, Device::Cpu).unwrap();
+    let error = plain.add_adapter("a", LoraConfig { parameters: parameters("down_proj"), ..lora }, 1).unwrap_err();
+    assert!(error.to_string().contains("the model has no experts"), "{error}");
+}
+
 #[test]
 fn some_layers_with_their_biases() {
     check("some_layers");
@@ -533,7 +585,6 @@ fn what_does_not_fit_is_named() {
     for (key, value) in [
         ("lora_bias", "true"),
         ("trainable_token_indices", "[1]"),
-        ("target_parameters", "[\"q_proj.weight\"]"),
         ("rank_pattern", "[1]"),
         ("alpha_pattern", "{\"q_proj\":\"high\"}"),
         ("layers_to_transform", "[\"one\"]"),

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::config::LoraConfig;
 use super::dora::Dora;
 use super::embeddings;
+use super::experts;
 use super::other_parts;
 use super::parts::{LoraParts, Place, Saved, Target};
 use super::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
@@ -78,6 +79,7 @@ impl Base<'_> {
         match target.place {
             Place::Head => self.config.own_head_name(),
             Place::Linear | Place::Embedding => format!("{}.weight", target.module),
+            Place::Parameter(..) => target.full.clone(),
         }
     }
 
@@ -122,6 +124,7 @@ impl Adapter {
     /// peft's initial values. Matrices of a linear layer: A uniform within `1 / sqrt(I)`, B zero; of the embedding: A zero, B normal.
     pub(crate) fn new(config: LoraConfig, base: Base<'_>, seed: u64) -> Result<Self> {
         config.check_for(base.config)?;
+        let config = config.resolved(base.config)?;
         let parts = config.parts(base.config)?;
         let numbers = |index: usize, values: Vec<f32>, shape: [i64; 2]| {
             let made = Tensor::f_from_slice(&values).and_then(|t| t.f_view(shape)?.f_to_device(base.device));
@@ -129,7 +132,7 @@ impl Adapter {
         };
         let make = |index: usize, target: &Target| {
             let zeros = |shape: [i64; 2]| Tensor::f_zeros(shape, (Kind::Float, base.device)).doing("making an adapter");
-            let (a, b) = ([target.rank, target.inputs], [target.outputs, target.rank]);
+            let [a, b] = target.shapes();
             let numel = |shape: [i64; 2]| (shape[0] * shape[1]) as usize;
             if target.place == Place::Embedding {
                 let values = random::normals(seed, index as u64, numel(b), 1.0);
@@ -153,6 +156,7 @@ impl Adapter {
 
     /// Reads peft's folder, once the model has the embeddings that the folder holds ([`embeddings::stored`]).
     pub(crate) fn load(folder: &Path, config: LoraConfig, base: Base<'_>, holds_embeddings: bool) -> Result<Self> {
+        let config = config.resolved(base.config)?;
         let parts = config.parts(base.config)?;
         let files = [folder.join(ADAPTER_WEIGHTS)];
         let of_matrices: Vec<(String, Vec<i64>)> =
@@ -254,8 +258,8 @@ impl Adapter {
             match target.place {
                 Place::Embedding => loras.embedding = Some(EmbeddingLora { pair, dora }),
                 Place::Head => loras.head = Some(Lora { pair, dora, dropout: dropout(index) }),
-                Place::Linear => {
-                    loras.layers.insert(target.module.clone(), Lora { pair, dora, dropout: dropout(index) });
+                Place::Linear | Place::Parameter(..) => {
+                    loras.layers.insert(target.full.clone(), Lora { pair, dora, dropout: dropout(index) });
                 }
             }
         }
@@ -298,7 +302,7 @@ impl Adapter {
         let own_head = config.own_head_name();
         let parts = [config.embedding_name(), own_head.clone()];
         let of_parts = self.saved.iter().any(|(saved, _)| parts.contains(&saved.tensor) && !self.has_tied_head)
-            || self.targets.iter().any(|(target, _)| target.place != Place::Linear);
+            || self.targets.iter().any(|(target, _)| matches!(target.place, Place::Embedding | Place::Head));
         if config.tie_word_embeddings && of_parts && !self.config.is_reward() {
             config.untie();
             parameters.push((own_head, head));
@@ -307,11 +311,12 @@ impl Adapter {
             let Matrices { pair, dora } = matrices.clone();
             let change = match target.place {
                 Place::Embedding => Change::Embedding(EmbeddingLora { pair, dora }),
+                Place::Parameter(parameter, layer) => return experts::changes(base.config, layer, parameter, &pair),
                 Place::Linear | Place::Head => Change::Linear(Lora { pair, dora, dropout: None }),
             };
-            (base.weight_name(target), change)
+            vec![(base.weight_name(target), change)]
         };
-        (config, parameters, self.targets.iter().map(change).collect())
+        (config, parameters, self.targets.iter().flat_map(change).collect())
     }
 
     /// Whether the adapter changes no number, as before training.
@@ -350,7 +355,7 @@ impl Adapter {
         let targeted: Vec<&str> = self
             .targets
             .iter()
-            .filter(|(target, _)| target.place != Place::Linear)
+            .filter(|(target, _)| matches!(target.place, Place::Embedding | Place::Head))
             .map(|(target, _)| target.module.as_str())
             .collect();
         let is_saved = |tensor: &str| self.saved.iter().any(|(saved, _)| saved.tensor == tensor);

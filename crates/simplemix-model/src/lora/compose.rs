@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
 use super::config::{LoraBias, LoraConfig, refused};
-use super::parts::Target;
+use super::parts::{Place, Target};
 use super::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use crate::config::ModelConfig;
 use crate::error::{Doing, Result};
@@ -46,6 +46,10 @@ pub fn compose_adapters(model: &Path, adapters: &[PathBuf], to: &Path) -> Result
     let files = adapters.iter().map(|folder| weights::read_all(&folder.join(ADAPTER_WEIGHTS)));
     let files = files.collect::<Result<Vec<_>>>()?;
     let targets = first.parts(&model)?.targets;
+    if let Some(target) = targets.iter().find(|target| matches!(target.place, Place::Parameter(..))) {
+        let found = format!("one of experts, `{}`", target.full);
+        return refused("adapter to compose", found, "one of layers: its experts' matrices lie in one tensor");
+    }
     let count = configs.len() as i64;
     let rank = count * targets.iter().map(|target| target.rank).max().unwrap_or_default();
     let mut tensors = Vec::new();

@@ -20,6 +20,9 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Layers that the adapter changes.
     pub targets: LoraTargets,
+    /// Tensors of experts that the adapter changes beside layers, by the ends of their names: peft's `target_parameters`, such as
+    /// `gate_up_proj` and `down_proj`. Names of experts' layers among the targets, and `all-linear`, stand for them too.
+    pub parameters: Vec<String>,
     /// Layers among these that it leaves as they are.
     pub exclude: ModuleNames,
     /// Ranks of layers whose names, from a dot on, a regular expression matches; the first that does counts.
@@ -88,6 +91,7 @@ impl Default for LoraConfig {
             alpha: 32.0,
             dropout: 0.0,
             targets: LoraTargets::AllLinear,
+            parameters: Vec::new(),
             exclude: ModuleNames::Named(Vec::new()),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
@@ -217,7 +221,7 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return refused("dropout of an adapter", self.dropout.to_string(), "a number from 0 to below 1");
         }
-        if matches!(&self.targets, LoraTargets::Named(names) if names.is_empty()) {
+        if matches!(&self.targets, LoraTargets::Named(names) if names.is_empty() && self.parameters.is_empty()) {
             return refused("targets of an adapter", "none".to_owned(), "at least one");
         }
         if !matches!(self.targets, LoraTargets::Named(_)) && !self.layers.is_empty() {

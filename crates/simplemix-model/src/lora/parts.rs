@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::config::{LoraBias, LoraConfig, LoraTargets, SCORES, refused};
+use super::experts::Parameter;
 use super::matching::{self, Matcher, ModuleNames};
 use super::peft::PREFIX;
 use crate::config::ModelConfig;
@@ -23,13 +24,17 @@ pub(crate) struct LoraParts {
 /// A layer with two matrices beside its weight.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// transformers' name.
+    /// transformers' name, as peft's files have it.
     pub(crate) module: String,
+    /// transformers' name of what is changed: the module, or a tensor of experts.
+    pub(crate) full: String,
     pub(crate) place: Place,
     pub(super) outputs: i64,
     pub(super) inputs: i64,
     pub(crate) rank: i64,
     pub(super) alpha: f64,
+    /// Matrices of each kind, which lie in one tensor.
+    pub(super) experts: i64,
 }
 
 /// Kind of a layer.
@@ -38,6 +43,8 @@ pub(crate) enum Place {
     Linear,
     Embedding,
     Head,
+    /// A tensor of the experts of this layer.
+    Parameter(Parameter, usize),
 }
 
 /// A tensor of the model that is trained whole.
@@ -66,7 +73,7 @@ impl Target {
         let module = &self.module;
         ["A", "B"].map(|matrix| match self.place {
             Place::Embedding => format!("{PREFIX}{module}.lora_embedding_{matrix}"),
-            Place::Linear | Place::Head => format!("{PREFIX}{module}.lora_{matrix}.weight"),
+            Place::Linear | Place::Head | Place::Parameter(..) => format!("{PREFIX}{module}.lora_{matrix}.weight"),
         })
     }
 
@@ -75,10 +82,16 @@ impl Target {
         format!("{PREFIX}{}.lora_magnitude_vector", self.module)
     }
 
+    /// Shapes of the two matrices in peft's files.
+    pub(super) fn shapes(&self) -> [[i64; 2]; 2] {
+        let ranks = self.rank * self.experts;
+        [[ranks, self.inputs], [self.outputs, ranks]]
+    }
+
     /// Tensors under peft's names, with their shapes.
     pub(super) fn tensors(&self, dora: bool) -> Vec<(String, Vec<i64>)> {
-        let [a, b] = self.matrices();
-        let mut all = vec![(a, vec![self.rank, self.inputs]), (b, vec![self.outputs, self.rank])];
+        let shapes = self.shapes().map(|shape| shape.to_vec());
+        let mut all: Vec<(String, Vec<i64>)> = self.matrices().into_iter().zip(shapes).collect();
         if dora {
             all.push((self.magnitude(), vec![self.outputs]));
         }
@@ -154,12 +167,14 @@ impl LoraConfig {
                             the model with transformers first";
             return refused("vocabulary of an adapter", found, expected);
         }
+        let resolved = self.resolved(model)?;
         let modules = Modules::of(model, self.is_reward());
-        let targets = self.targets_in(&modules)?;
+        let mut targets = resolved.targets_in(&modules)?;
+        targets.extend(resolved.parameter_targets(model)?);
         let (mut saved, whole) = self.saved_in(&modules, &targets)?;
         let (embedding, head) = (model.embedding_name(), model.own_head_name());
         let has_tied_head = self.tie && model.tie_word_embeddings && !self.is_reward();
-        if has_tied_head && targets.iter().any(|target| target.place != Place::Linear) {
+        if has_tied_head && targets.iter().any(|target| matches!(target.place, Place::Embedding | Place::Head)) {
             return refused(
                 "adapter of an embedding that stays tied to the output head",
                 "`ensure_weight_tying` with matrices beside the embedding".to_owned(),
@@ -184,7 +199,7 @@ impl LoraConfig {
         self.check()?;
         let modules = Modules::of(model, self.is_reward());
         let layers = || modules.layers.iter().map(|(module, ..)| module.as_str());
-        if let LoraTargets::Named(names) = &self.targets
+        if let LoraTargets::Named(names) = &self.resolved(model)?.targets
             && let Some(name) = names.iter().find(|name| !layers().any(|module| matching::is_named(module, name)))
         {
             let known = model.projection_names().join(", ");
@@ -199,7 +214,7 @@ impl LoraConfig {
         let keys = self.rank_pattern.iter().map(|(key, _)| key).chain(self.alpha_pattern.iter().map(|(key, _)| key));
         for key in keys {
             let regex = compiled(matching::ending(key))?;
-            if !parts.targets.iter().any(|target| matching::matches(&regex, &target.module)) {
+            if !parts.targets.iter().any(|target| matching::matches(&regex, &target.full)) {
                 let found = format!("`{key}`, which matches no layer that is adapted");
                 return refused("pattern of an adapter's ranks or alphas", found, "the end of such a layer's name");
             }
@@ -264,14 +279,20 @@ impl LoraConfig {
         let all = modules.layers.iter().filter(|(module, ..)| is_target(module) && !is_left(module));
         let target = |(module, place, [outputs, inputs]): &(String, Place, [i64; 2])| {
             let (rank, alpha) = patterns.of_module(self, module);
-            Target { module: module.clone(), place: *place, outputs: *outputs, inputs: *inputs, rank, alpha }
+            let (module, full) = (module.clone(), module.clone());
+            Target { module, full, place: *place, outputs: *outputs, inputs: *inputs, rank, alpha, experts: 1 }
         };
         let targets: Vec<Target> = all.map(target).collect();
-        if targets.is_empty() {
+        if targets.is_empty() && self.parameters.is_empty() {
             let found = format!("{}, which match no linear layer", self.targets);
             return refused("targets of an adapter", found, "at least one that is neither excluded nor trained whole");
         }
         Ok(targets)
+    }
+
+    /// Rank and alpha of what has this name.
+    pub(super) fn of_module(&self, name: &str) -> Result<(i64, f64)> {
+        Ok(Patterns::of(self)?.of_module(self, name))
     }
 
     /// Whether a module is in one of the layers that are changed.

@@ -23,7 +23,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "trainable_token_indices",
         "nothing: merge the adapter with peft, or train `embed_tokens` whole (`modules_to_save`)",
     ),
-    ("target_parameters", "nothing: name the linear layers in `target_modules`"),
     ("layer_replication", MERGE),
     ("megatron_config", MERGE),
     ("arrow_config", MERGE),
@@ -121,11 +120,13 @@ impl LoraConfig {
                 return Err(keys.refuse(key, expected));
             }
         }
+        let parameters = texts(&keys, "target_parameters")?;
         let expected = || keys.refuse("target_modules", "`all-linear`, a list of names, or a regular expression");
         let targets = match keys.get("target_modules") {
             Some(Value::String(all)) if all.eq_ignore_ascii_case("all-linear") => LoraTargets::AllLinear,
             Some(Value::String(pattern)) => LoraTargets::Pattern(pattern.clone()),
             Some(Value::Array(_)) => LoraTargets::Named(texts(&keys, "target_modules")?),
+            None if !parameters.is_empty() => LoraTargets::Named(Vec::new()),
             _ => return Err(expected()),
         };
         let exclude = match keys.get("exclude_modules") {
@@ -150,6 +151,7 @@ impl LoraConfig {
                 Some(share) => share.as_f64().ok_or_else(|| keys.refuse("lora_dropout", "a number"))?,
             },
             targets,
+            parameters,
             exclude,
             rank_pattern: by_pattern(&keys, "rank_pattern", Value::as_i64)?,
             alpha_pattern: by_pattern(&keys, "alpha_pattern", Value::as_f64)?,
@@ -207,6 +209,7 @@ impl LoraConfig {
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
             "target_modules": targets,
+            "target_parameters": list(self.parameters.is_empty(), json!(self.parameters)),
             "exclude_modules": exclude,
             "rank_pattern": numbers(self.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank))).collect()),
             "alpha_pattern": numbers(self.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), json!(alpha))).collect()),

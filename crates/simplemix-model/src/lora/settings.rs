@@ -21,6 +21,9 @@ simplemix_settings::section! {
         /// Regular expression for the whole names of the layers to adapt, as peft's `target_modules` given as one text; in place of
         /// `lora.targets`.
         target_pattern: Option<String> = None;
+        /// Tensors of experts to adapt, by the ends of their names, such as `gate_up_proj`, `down_proj` or `gate.weight`; without
+        /// `lora.targets` these alone. Empty: those for which `lora.targets` has the names of experts' layers, or stands empty.
+        target_parameters: Vec<String> = Vec::new(), from "peft";
         /// Layers to leave out, by the last part of their names.
         exclude: Vec<String> = Vec::new();
         /// Decoder layers to adapt, by number; all of them if empty. Needs `lora.targets`.
@@ -50,7 +53,9 @@ const PEFT_DEFAULT: &str = "peft-default";
 /// Layers that peft 0.21 adapts in models of a type if none are named; none if it has no default.
 fn peft_targets(model_type: &str) -> &'static [&'static str] {
     match model_type {
-        "gemma" | "gemma2" | "gemma3_text" | "llama" | "mistral" | "qwen2" | "qwen3" => &["q_proj", "v_proj"],
+        "gemma" | "gemma2" | "gemma3_text" | "llama" | "mistral" | "mixtral" | "qwen2" | "qwen3" => {
+            &["q_proj", "v_proj"]
+        }
         "gpt2" => &["c_attn"],
         "gpt_neox" => &["query_key_value"],
         _ => &[],
@@ -93,6 +98,7 @@ impl LoraSettings {
         let plain = Self { rank: self.rank, adapter: self.adapter.clone(), ..Self::default() };
         let sets = [
             ("lora.target_pattern", self.target_pattern != plain.target_pattern),
+            ("lora.target_parameters", self.target_parameters != plain.target_parameters),
             ("lora.exclude", self.exclude != plain.exclude),
             ("lora.layers", self.layers != plain.layers),
             ("lora.rank_pattern", self.rank_pattern != plain.rank_pattern),
@@ -109,6 +115,7 @@ impl LoraSettings {
     pub fn config(&self, task: LoraTask) -> Option<LoraConfig> {
         let targets = match (&self.target_pattern, self.targets.as_slice()) {
             (Some(pattern), _) => LoraTargets::Pattern(pattern.clone()),
+            (None, []) if !self.target_parameters.is_empty() => LoraTargets::Named(Vec::new()),
             (None, []) => LoraTargets::AllLinear,
             (None, names) => LoraTargets::Named(names.to_vec()),
         };
@@ -117,6 +124,7 @@ impl LoraSettings {
             alpha: self.alpha,
             dropout: self.dropout,
             targets,
+            parameters: self.target_parameters.clone(),
             exclude: ModuleNames::Named(self.exclude.clone()),
             rank_pattern: self.rank_pattern.clone().into_iter().collect(),
             alpha_pattern: self.alpha_pattern.clone().into_iter().collect(),

@@ -282,6 +282,7 @@ fn an_adapter_is_that_of_trl() {
         (16, 32.0, 0.05, vec!["peft-default".to_owned()])
     );
     assert_eq!(lora("lora_target_modules: [q_proj, v_proj]").targets, ["q_proj", "v_proj"]);
+    assert_eq!(lora("lora_target_parameters: [experts.down_proj]").target_parameters, ["experts.down_proj"]);
     assert_eq!(lora("lora_target_modules: ['.*_proj']").target_pattern.as_deref(), Some(".*_proj"));
     assert_eq!(lora("lora_target_modules: '.*_proj'").target_pattern.as_deref(), Some(".*_proj"));
     for all in ["all-linear", "[all-linear]"] {
@@ -301,11 +302,6 @@ fn an_adapter_is_that_of_trl() {
 #[test]
 fn what_cannot_be_followed_is_named() {
     for (text, expected) in [
-        (
-            "use_peft: true\nlora_target_parameters: [experts.down_proj]\n",
-            "dpo.yaml: `lora_target_parameters` is [\"experts.down_proj\"], expected no such key: name linear layers in \
-             `lora_target_modules`",
-        ),
         (
             "use_peft: true\nlora_task_type: SEQ_CLS\n",
             "dpo.yaml: `lora_task_type` is \"SEQ_CLS\", expected CAUSAL_LM for this objective",

@@ -584,14 +584,16 @@ fn adapter(source: &Source<'_>, to: &mut Translation) {
     }
     let saved = to.take(keys.texts("lora_modules_to_save")).unwrap_or_default();
     to.set("lora.modules_to_save", saved);
-    let expected = "no such key: name linear layers in `lora_target_modules`";
-    to.refuse_set(keys, &["lora_target_parameters"], expected);
+    let parameters = to.take(keys.texts("lora_target_parameters")).unwrap_or_default();
     // Without the score a reward model learns to please one that was drawn at random.
     let task = if source.objective == Objective::Reward { "SEQ_CLS" } else { "CAUSAL_LM" };
     if to.take(keys.text("lora_task_type")).unwrap_or("CAUSAL_LM") != task {
         to.refuse(keys, "lora_task_type", &format!("{task} for this objective"));
     }
-    let targets = to.take(keys.texts("lora_target_modules")).unwrap_or_else(|| vec!["peft-default".to_owned()]);
+    // peft has no default beside tensors of experts.
+    let default = if parameters.is_empty() { vec!["peft-default".to_owned()] } else { Vec::new() };
+    let targets = to.take(keys.texts("lora_target_modules")).unwrap_or(default);
+    to.set("lora.target_parameters", parameters);
     match targets.as_slice() {
         [all] if all.eq_ignore_ascii_case("all-linear") => to.set("lora.targets", Vec::<String>::new()),
         // TRL gives peft a list of one as a text, which is a regular expression.

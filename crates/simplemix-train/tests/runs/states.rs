@@ -207,7 +207,10 @@ fn adapters_samples_and_quantised_weights_of_shared_keys() {
 fn adapters_rewards_and_samples_of_experts() {
     let dir = dir(&experts(0.01));
     for (name, text) in [
-        ("adapter", "lora = { rank = 4, dropout = 0.2 }"),
+        ("adapter", "lora = { rank = 4 }"),
+        ("half-adapter", "lora = { rank = 4 }\ndtype = 'bfloat16'\nmemory.activation_checkpointing = true"),
+        ("attention", "lora = { rank = 4, dropout = 0.2, targets = ['q_proj', 'v_proj'] }"),
+        ("tensors", "lora = { rank = 4, target_parameters = ['down_proj'] }"),
         ("quantised", "lora = { rank = 4 }\nquantization.load_in = '4bit'"),
         ("reward", "objective = 'reward'"),
         ("responses", "objective = 'sft'"),
@@ -216,12 +219,14 @@ fn adapters_rewards_and_samples_of_experts() {
     ] {
         assert_eq!(train(dir.with(name, text)).outcome, Outcome::Finished, "{name}");
     }
-    // peft has no linear layers among experts, and takes the names of feed-forward layers for those of experts.
-    let adapter = std::fs::read_to_string(dir.path("adapter/adapter/adapter_config.json")).unwrap();
-    assert!(adapter.contains("\"q_proj\"") && !adapter.contains("up_proj"), "{adapter}");
-    let named = dir.with("named", "lora = { rank = 4, targets = ['up_proj'] }");
-    let error = Run::with_pairs(named, &dir.model(), &pairs(8), &[]).map(drop).unwrap_err().to_string();
-    assert!(error.contains("`up_proj`, which matches no linear layer"), "{error}");
+    let adapter =
+        |name: &str| std::fs::read_to_string(dir.path(&format!("{name}/adapter/adapter_config.json"))).unwrap();
+    assert!(adapter("adapter").contains("\"gate_up_proj\"") && !adapter("attention").contains("down_proj"));
+    let only: Value = serde_json::from_str(&adapter("tensors")).unwrap();
+    assert_eq!((&only["target_modules"], &only["target_parameters"]), (&json!([]), &json!(["down_proj"])));
+    let dropped = dir.with("dropped", "lora = { rank = 4, dropout = 0.2 }");
+    let error = Run::with_pairs(dropped, &dir.model(), &pairs(8), &[]).map(drop).unwrap_err().to_string();
+    assert!(error.contains("adapter of experts is dropout of 0.2"), "{error}");
 }
 
 /// The state of a row stands beside the keys and values of its tokens.
