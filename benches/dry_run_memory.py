@@ -24,6 +24,10 @@ WIDE = dict(vocab_size=100_000, hidden_size=256, intermediate_size=512, num_hidd
             num_key_value_heads=4)
 HALF = dict(vocab_size=60_000, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2)
+GEMMA = dict(model_type="gemma4_text", architectures=["Gemma4ForCausalLM"], vocab_size=8192, hidden_size=512, intermediate_size=1024,
+             num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=1, head_dim=128, global_head_dim=256, sliding_window=64,
+             layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2, num_kv_shared_layers=3,
+             use_double_wide_mlp=True, hidden_size_per_layer_input=128, vocab_size_per_layer_input=8192, final_logit_softcapping=30.0)
 MIDDLE = (12, (100, 120, 110))  # pairs, tokens of prompt, chosen, rejected
 # Name: shape, pairs and their lengths, settings.
 CASES = {
@@ -44,6 +48,9 @@ CASES = {
     "SFT": (BODY, MIDDLE, ["objective='sft'"]),
     "reward": (BODY, MIDDLE, ["objective='reward'"]),
     "HyPO": (BODY, MIDDLE, ["hypo.lambda=0.001", "hypo.max_new_tokens=64", "hypo.prompts=2"]),
+    "Gemma 4": (GEMMA, MIDDLE, []),
+    "Gemma 4, checkpointing": (GEMMA, MIDDLE, ["memory.activation_checkpointing=true"]),
+    "Gemma 4, LoRA": (GEMMA, MIDDLE, ["lora.rank=16"]),
     "full bf16": (HALF, (6, (20, 24, 20)), ["dtype='bfloat16'", "batch.batch_size=2"]),
     "LoRA bf16": (HALF, (6, (20, 24, 20)), ["dtype='bfloat16'", "batch.batch_size=2", "lora.rank=8"]),
 }
@@ -53,10 +60,36 @@ TOKENS = 256
 def config(shape):
     base = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", rms_norm_eps=1e-5,
                 rope_theta=10000.0, tie_word_embeddings=True, max_position_embeddings=4096, torch_dtype="float32")
+    if "model_type" in shape:
+        base = {key: base[key] for key in ("rms_norm_eps", "tie_word_embeddings", "max_position_embeddings", "torch_dtype")}
     return base | shape
 
 
+def tensors_of_gemma(c):
+    h, v, layers, p = c["hidden_size"], c["vocab_size"], c["num_hidden_layers"], c["hidden_size_per_layer_input"]
+    yield "model.embed_tokens.weight", (v, h)
+    yield "model.embed_tokens_per_layer.weight", (v, layers * p)
+    yield "model.per_layer_model_projection.weight", (layers * p, h)
+    yield "model.per_layer_projection_norm.weight", (p,)
+    for i, kind in enumerate(c["layer_types"]):
+        at, is_shared = f"model.layers.{i}", i >= layers - c["num_kv_shared_layers"]
+        d = c["global_head_dim"] if kind == "full_attention" else c["head_dim"]
+        q, kv, f = c["num_attention_heads"] * d, c["num_key_value_heads"] * d, c["intermediate_size"] * (1 + is_shared)
+        own = [] if is_shared else [("self_attn.k_proj", (kv, h)), ("self_attn.v_proj", (kv, h)), ("self_attn.k_norm", (d,))]
+        for name, size in [("self_attn.q_proj", (q, h)), ("self_attn.q_norm", (d,)), ("self_attn.o_proj", (h, q)), *own,
+                           ("mlp.gate_proj", (f, h)), ("mlp.up_proj", (f, h)), ("mlp.down_proj", (h, f)),
+                           ("per_layer_input_gate", (p, h)), ("per_layer_projection", (h, p)),
+                           *[(f"{norm}norm", (h,)) for norm in ("input_layer", "post_attention_layer", "pre_feedforward_layer",
+                                                                "post_feedforward_layer", "post_per_layer_input_")]]:
+            yield f"{at}.{name}.weight", size
+        yield f"{at}.layer_scalar", (1,)
+    yield "model.norm.weight", (h,)
+
+
 def tensors(c):
+    if c["model_type"] == "gemma4_text":
+        yield from tensors_of_gemma(c)
+        return
     h, f, v = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
     kv = h // c["num_attention_heads"] * c["num_key_value_heads"]
     yield "model.embed_tokens.weight", (v, h)
@@ -97,7 +130,7 @@ def write_model(folder, shape):
     with open(folder / "model.safetensors", "wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
         for name, size in sizes:
-            values = numpy.ones(size) if name.endswith("norm.weight") else random.normal(0, 0.02, size)
+            values = numpy.ones(size) if name.endswith(("norm.weight", "layer_scalar")) else random.normal(0, 0.02, size)
             out.write(values.astype("<f4").tobytes())
 
 

@@ -58,6 +58,8 @@ struct LayerEmbedding {
     norm: Norm,
     table_scale: f64,
     projection_scale: f64,
+    /// Row without gradient, or -1.
+    padding: i64,
     of: PerLayerEmbedding,
 }
 
@@ -240,8 +242,8 @@ impl LayerEmbedding {
         let projected = self.projection.forward(x, input.products())? * self.projection_scale;
         let by_layer = |t: &Tensor| t.f_unflatten(-1, [-1, self.of.width]).doing("embeddings of layers"); // [T, L, P]
         let projected = self.norm.forward(&by_layer(&projected)?)?;
-        let rows =
-            Tensor::f_embedding(&self.table, &input.tokens, -1, false, false).doing("the embedding of layers")?;
+        let rows = Tensor::f_embedding(&self.table, &input.tokens, self.padding, false, false)
+            .doing("the embedding of layers")?;
         let all = (projected + by_layer(&rows)? * self.table_scale) * std::f64::consts::FRAC_1_SQRT_2;
         all.f_unbind(1).doing("embeddings of layers")
     }
@@ -269,6 +271,7 @@ impl Network {
             norm: Norm::take(&tensors, LAYER_PROJECTION_NORM, &config),
             table_scale: rounded((of.width as f64).sqrt()),
             projection_scale: (config.hidden_size as f64).powf(-0.5),
+            padding: config.padding_row(),
             of,
         });
         Self {
@@ -423,16 +426,18 @@ impl Network {
     }
 
     fn embed_tokens(&self, input: &Input) -> Result<Tensor> {
-        let look_up =
-            |table: &Tensor, ids: &Tensor| Tensor::f_embedding(table, ids, -1, false, false).doing("the embedding");
-        let x = look_up(&self.embed_tokens, &input.tokens)?;
+        let look_up = |table: &Tensor, ids: &Tensor, padding: i64| {
+            Tensor::f_embedding(table, ids, padding, false, false).doing("the embedding")
+        };
+        let padding = self.config.padding_row();
+        let x = look_up(&self.embed_tokens, &input.tokens, padding)?;
         let x = match &self.embedding_lora {
-            Some(lora) => lora.add_to(&x, &input.tokens)?,
+            Some(lora) => lora.add_to(&x, &input.tokens, padding)?,
             None => x,
         };
         let x = if self.embedding_scale == 1.0 { x } else { x * self.embedding_scale };
         match &self.embed_positions {
-            Some(table) => Ok(x + look_up(table, &input.positions)?),
+            Some(table) => Ok(x + look_up(table, &input.positions, -1)?),
             None => Ok(x),
         }
     }

@@ -596,6 +596,53 @@ fn a_reward_model_needs_a_class_of_transformers() {
     RewardModel::on_top_of(loaded(&folder("gpt2"))).unwrap();
 }
 
+/// Gradients of embeddings where the padding token is in the text: tests/golden/model_padding.py.
+#[test]
+fn the_embedding_of_the_padding_token_is_trained_where_transformers_trains_it() {
+    let golden = std::fs::read_to_string(folder("").join("../model_padding.json")).unwrap();
+    let golden: Value = serde_json::from_str(&golden).unwrap();
+    let ids = ids(&golden["ids"]);
+    let (mut packed, mut targets) = (Packed::new(), Targets::default());
+    let first = packed.push(&ids[..1]).unwrap();
+    packed.push_response(first, &ids[1..], &mut targets).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let name = case["model"].as_str().unwrap();
+        let dir = changed(name, &[], |config| {
+            match config.get_mut("text_config") {
+                Some(text) => text["pad_token_id"] = case["pad_token_id"].clone(),
+                None => config["pad_token_id"] = case["pad_token_id"].clone(),
+            };
+        });
+        let mut model = loaded(dir.path());
+        if let Some(adapter) = case["adapter"].as_str() {
+            model.load_adapter("default", &folder("").join("../lora").join(adapter)).unwrap();
+            model = model.with_adapter(Some("default")).unwrap();
+        }
+        model.set_trainable(true);
+        for is_checkpointed in [false, true] {
+            let trained = model.trainable_parameters();
+            trained.iter().for_each(|(_, tensor)| tensor.shallow_clone().zero_grad());
+            if is_checkpointed {
+                let pass = model.checkpointed(&packed).unwrap();
+                loss(&model, pass.hidden(), &targets).backward();
+                pass.backward().unwrap();
+            } else {
+                loss(&model, &model.hidden_states(&packed).unwrap(), &targets).backward();
+            }
+            let wanted = case["gradients"].as_object().unwrap();
+            assert!(!wanted.is_empty(), "{name}");
+            for (parameter, wanted) in wanted {
+                let own = trained.iter().find(|(own, _)| own == parameter).unwrap();
+                close(
+                    &summary(&own.1.grad()),
+                    &numbers(wanted),
+                    &format!("{name}, {}: {parameter}", case["pad_token_id"]),
+                );
+            }
+        }
+    }
+}
+
 /// Released folders hold keys and values of layers that read those of others, and transformers ignores them.
 #[test]
 fn keys_of_layers_that_read_those_of_others_are_ignored() {

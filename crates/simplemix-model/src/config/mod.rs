@@ -132,6 +132,8 @@ pub struct ModelConfig {
     pub layers: Vec<LayerConfig>,
     /// Token that fills up rows, which a reward model passes over at the end of a text.
     pub(crate) pad_token_id: Option<i64>,
+    /// Whether the embedding of that token is trained; nearly all of transformers' classes keep it as it is (`padding_idx`).
+    pub(crate) trains_padding: bool,
     /// Names of transformers' class.
     pub(crate) names: NameMap,
     /// Whether files hold the weights of a layer's linear layers as `[in, out]`.
@@ -349,6 +351,7 @@ impl ModelConfig {
             ropes: Vec::new(),
             layers: vec![LayerConfig::PLAIN; num_hidden_layers],
             pad_token_id: None,
+            trains_padding: false,
             names: NameMap::PLAIN,
             turned_linear: false,
             multimodal: None,
@@ -647,6 +650,14 @@ impl ModelConfig {
     /// The short convolution, if decoder layer `layer` has it in place of attention.
     pub(crate) fn convolution_of(&self, layer: usize) -> Option<ShortConvolution> {
         self.short_convolution.filter(|_| self.layers.get(layer).is_some_and(|of| of.kind == LayerKind::Convolution))
+    }
+
+    /// Row of the embedding that has no gradient where its token is read; -1 if there is none.
+    pub(crate) fn padding_row(&self) -> i64 {
+        // Negative ones count from the end, as in torch.
+        let from_start = |token: i64| if token < 0 { token.saturating_add(self.vocab_size) } else { token };
+        let row = self.pad_token_id.filter(|_| !self.trains_padding).map(from_start);
+        row.filter(|row| (0..self.vocab_size).contains(row)).unwrap_or(-1)
     }
 
     /// Settings of decoder layer `layer`.

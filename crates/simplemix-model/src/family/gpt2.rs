@@ -81,6 +81,7 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
         layers: (0..base.num_hidden_layers).map(layer).collect(),
         names: NAMES,
         turned_linear: true,
+        trains_padding: true,
         ..base
     })
 }

@@ -66,6 +66,7 @@ fn read(keys: &Keys<'_>) -> Result<ModelConfig> {
         qkv: Qkv::FusedByHead,
         ropes: vec![RopeConfig::read_partial(keys, &base, words, 0.25)?],
         names: NAMES,
+        trains_padding: true,
         ..base
     })
 }

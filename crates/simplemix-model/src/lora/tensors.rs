@@ -138,11 +138,12 @@ impl Lora {
 }
 
 impl EmbeddingLora {
-    /// `x + A^T[tokens] B^T * scale`, where `x` `[T, H]` are the embeddings of `tokens` `[T]`.
-    pub(crate) fn add_to(&self, x: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    /// `x + A^T[tokens] B^T * scale`, where `x` `[T, H]` are the embeddings of `tokens` `[T]`. The row `padding` of `A^T` gets no
+    /// gradient, as in peft; -1 for none.
+    pub(crate) fn add_to(&self, x: &Tensor, tokens: &Tensor, padding: i64) -> Result<Tensor> {
         let Pair { a, b, scale } = &self.pair;
         let added = || {
-            let low = Tensor::f_embedding(&a.tr(), tokens, -1, false, false)? * *scale; // [T, r]
+            let low = Tensor::f_embedding(&a.tr(), tokens, padding, false, false)? * *scale; // [T, r]
             let added = low.f_linear(b, None::<&Tensor>)?;
             let wide = x.f_to_kind(added.kind())?;
             let sum = wide.f_add(&added)?;
