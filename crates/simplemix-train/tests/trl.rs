@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use simplemix_data::{ReadOptions, Unwatched, read_pairs};
-use simplemix_model::{ModelConfig, tiny};
+use simplemix_model::{CausalLm, ModelConfig, tiny};
 use simplemix_settings::{Settings, merge};
 use simplemix_train::{Record, Resume, Run, TrainConfig};
+use tch::Device;
 
 #[derive(serde::Deserialize)]
 struct Golden {
@@ -26,6 +27,31 @@ struct Expected {
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/train")
+}
+
+/// The folder of a run's model: the tiny one, with another padding token, or of another family.
+fn model_of(dir: &Path, name: Option<&str>) -> PathBuf {
+    let (plain, folder) =
+        (dir.join("model"), dir.join(name.map_or("model".to_owned(), |name| format!("model-{name}"))));
+    if folder.exists() {
+        return folder;
+    }
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    let config = match name {
+        Some("padding") => {
+            let mut config: serde_json::Value = serde_json::from_str(&read(plain.join("config.json"))).unwrap();
+            config["pad_token_id"] = 258.into();
+            config.to_string()
+        }
+        Some(name) => read(golden().join(format!("{name}.json"))),
+        None => panic!("the tiny model is there"),
+    };
+    let config = ModelConfig::from_json(&config, Path::new("config.json")).unwrap();
+    CausalLm::random(config, 1, Device::Cpu).unwrap().save(&folder, None).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(plain.join(file), folder.join(file)).unwrap();
+    }
+    folder
 }
 
 /// Every number that TRL reports is ours too.
@@ -68,7 +94,9 @@ fn every_step_is_trls() {
     for (name, expected) in &golden_runs.runs {
         let mut settings: toml::Table =
             "batch.batch_size = 4\noptimizer.learning_rate = 5e-4\nreference.source = 'computed'".parse().unwrap();
-        merge(&mut settings, expected.settings.clone());
+        let mut own = expected.settings.clone();
+        let model = model_of(dir.path(), own.remove("model").as_ref().and_then(toml::Value::as_str));
+        merge(&mut settings, own);
         let mut config = TrainConfig::from_table(settings).unwrap();
         config.max_steps = Some(expected.log.len() as u64);
         config.model = Some(model.clone());
