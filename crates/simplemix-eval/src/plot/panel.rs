@@ -159,17 +159,19 @@ fn shade(chart: &mut Chart<'_, '_>, band: &Band, colour: RGBColor) -> Result<()>
 fn curve(chart: &mut Chart<'_, '_>, series: &Series, colour: RGBColor, smooth: bool) -> Result<()> {
     let points: Vec<(f64, f64)> = series.points.iter().copied().filter(|p| p.1.is_finite()).collect();
     let line = if smooth { running_mean(&points) } else { points.clone() };
-    let is_long = points.len() > LINE_POINTS;
+    let (is_long, is_dot) = (points.len() > LINE_POINTS, points.len() < 2);
     if smooth && is_long {
         let noise = outline(&points, OUTLINE);
         chart.draw_series(LineSeries::new(noise, colour.mix(0.25).stroke_width(1))).map_err(failed)?;
     } else if smooth || points.len() <= DOTS {
-        let (size, share) = if smooth { (2, 0.35) } else { (3, 1.0) };
+        let (size, share) = if smooth && !is_dot { (2, 0.35) } else { (3, 1.0) };
         let dots = points.iter().map(|&p| Circle::new(p, size, colour.mix(share).filled()));
         chart.draw_series(dots).map_err(failed)?;
     }
+    // A line of one point would be none.
+    let line = if is_dot { Vec::new() } else { thinned(&line, LINE_POINTS) };
     chart
-        .draw_series(LineSeries::new(thinned(&line, LINE_POINTS), colour.stroke_width(2)))
+        .draw_series(LineSeries::new(line, colour.stroke_width(2)))
         .map_err(failed)?
         .label(&series.name)
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
@@ -227,6 +229,16 @@ mod tests {
         assert_eq!(text, svg(&panels).unwrap());
         for part in ["<svg", "Loss", "update", "off", "on"] {
             assert!(text.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_curve_of_one_point_is_a_dot() {
+        for smooth in [false, true] {
+            let text = svg(&[Panel { smooth, ..panel(vec![(3.0, 0.5)]) }]).unwrap();
+            assert!(text.contains("<circle"), "{text}");
+            let lines = text.split("points=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+            assert!(lines.into_iter().all(|points| points.matches(',').count() > 1), "{text}");
         }
     }
 
