@@ -193,6 +193,15 @@ fn the_papers_setting_is_planned_from_configurations() {
     let (said, ..) = watched(&dir, &[&small[..], &files[..4], &["--set", "train.memory.device_gb=80"]].concat());
     assert!(said.contains("times are not known: `train.memory.device_tflops`"), "{said}");
     assert!(said.contains("train needs ") && said.contains("GB: more than the device has"), "{said}");
+    // A sweep of it is planned as well.
+    let sweep =
+        ["sweep", "--preset", "off-policy", "--size", "64", "--device", "cuda", "--output", "runs/sweep", "--dry-run"];
+    let vary = ["--vary", "train.loss.beta=0.1,0.2", "--set", "train.memory.device_gb=80"];
+    let (said, ..) = watched(&dir, &[&sweep[..], &files[..4], &vary[..]].concat());
+    assert!(
+        said.contains("device: 1 x a GPU of 80 GB") && said.contains("runs to do: 2; times are not known"),
+        "{said}"
+    );
     // A pipeline on the CPU takes nothing that is said of a GPU.
     let args =
         ["run", "--preset", "off-policy", "--size", "64", "--device", "cpu", "--output", "runs/small", "--dry-run"];

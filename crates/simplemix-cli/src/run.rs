@@ -7,6 +7,7 @@ use simplemix_model::{DeviceChoice, device_name};
 use simplemix_pipeline::{Error, Finished, Job, Pipeline, PipelineSettings, Stage};
 use simplemix_settings::{assignment, merge};
 use simplemix_torch::group::Place;
+use tch::Device;
 
 use crate::claims::{Claims, claim_folder};
 use crate::failure::{Fails, Failure, Result};
@@ -209,6 +210,21 @@ pub(crate) fn claim(output: &Path, stages: Option<&Path>) -> Result<Claims> {
     Ok(claims)
 }
 
+/// Reason for times that are not told.
+pub(crate) const UNTIMED: &str = "times are not known: `train.memory.device_tflops` says how fast the GPU is";
+
+/// Prints the device of a plan.
+pub(crate) fn say_device(settings: &PipelineSettings, device: Option<Device>) {
+    let processes = settings.parallel.processes;
+    match (settings.train.memory.device_gb, device) {
+        (Some(gigabytes), _) => {
+            print(&format!("device: {processes} x a GPU of {gigabytes} GB (train.memory.device_gb)"))
+        }
+        (None, Some(device)) => print(&format!("device: {}", device_name(device))),
+        (None, None) => {}
+    }
+}
+
 /// The failure, with the flags that help where a source is too small.
 fn hinted(error: Error) -> Failure {
     match &error {
@@ -337,11 +353,8 @@ fn describe(pipeline: &Pipeline) -> Result {
             folder_name(stage),
         ]);
     }
-    let (memory, processes) = (&pipeline.settings().train.memory, pipeline.settings().parallel.processes);
-    match memory.device_gb {
-        Some(gigabytes) => print(&format!("device: {processes} x a GPU of {gigabytes} GB (train.memory.device_gb)")),
-        None => print(&format!("device: {}", device_name(pipeline.device()))),
-    }
+    let processes = pipeline.settings().parallel.processes;
+    say_device(pipeline.settings(), Some(pipeline.device()));
     print_lines(&table(&["stage", "state", "tokens", "memory", "time", "folder"], &rows));
     for (name, needed) in large {
         print(&format!("{name} needs {needed:.1} GB: more than the device has"));
@@ -358,7 +371,7 @@ fn describe(pipeline: &Pipeline) -> Result {
     let time = match (total > 0.0, is_timed) {
         (_, true) => format!("at most {} in all; short responses and pairs take less", duration(total)),
         (true, false) => format!("at most {} for the stages with a time, more for the others", duration(total)),
-        (false, false) => "times are not known: `train.memory.device_tflops` says how fast the GPU is".to_owned(),
+        (false, false) => UNTIMED.to_owned(),
     };
     print(&format!("{time}. Nothing was written"));
     Ok(())

@@ -3,7 +3,6 @@
 use clap::builder::RangedU64ValueParser;
 use simplemix_eval::html::number;
 use simplemix_eval::table;
-use simplemix_model::device_name;
 use simplemix_pipeline::{
     Axis, BestBy, Configuration, Finished, Keep, RunReport, RunState, Sweep, SweepEvent, SweepReport, SweepSettings,
 };
@@ -87,11 +86,12 @@ pub(crate) fn run(args: &Args) -> Result {
     run::refuse_many("sweep")?;
     let mut terminal = Terminal::new();
     terminal.keep_results_for_json(of_run.json);
-    let sweep = Sweep::open(table, settings, &mut terminal)?;
+    let open = if of_run.dry_run { Sweep::look } else { Sweep::open };
+    let sweep = open(table, settings, &mut terminal)?;
     terminal.clear();
     refuse_unused(args, &sweep)?;
     let parallel = sweep.base().parallel;
-    if parallel.processes > 1 {
+    if parallel.processes > 1 && !of_run.dry_run {
         check_devices(parallel.processes, sweep.base().device)?;
     }
     if of_run.dry_run {
@@ -222,6 +222,9 @@ fn say(report: &SweepReport, sweep: &Sweep) {
 /// The runs as a table, with upper bounds.
 fn describe(sweep: &Sweep) -> Result {
     let forecast = sweep.forecast()?;
+    let memory = &sweep.base().train.memory;
+    let is_timed = memory.device_gb.is_none() || memory.device_tflops.is_some();
+    let time = |seconds: f64| if is_timed { duration(seconds) } else { "-".to_owned() };
     let rows: Vec<Vec<String>> = (sweep.runs().iter().zip(&forecast.runs))
         .map(|(run, expected)| {
             let state = match (&expected.left_out, expected.is_done) {
@@ -230,11 +233,10 @@ fn describe(sweep: &Sweep) -> Result {
                 (None, false) => "to do".to_owned(),
             };
             let disk = format!("{:.2} GB", expected.disk_bytes / 1e9);
-            vec![run.name.clone(), state, expected.stages.to_string(), duration(expected.seconds), disk]
+            vec![run.name.clone(), state, expected.stages.to_string(), time(expected.seconds), disk]
         })
         .collect();
-    let device = sweep.pipelines().first().map(simplemix_pipeline::Pipeline::device);
-    device.into_iter().for_each(|device| print(&format!("device: {}", device_name(device))));
+    run::say_device(sweep.base(), sweep.pipelines().first().map(simplemix_pipeline::Pipeline::device));
     print(&format!("best by: {}", sweep.best_by()));
     print_lines(&table(&["run", "state", "new stages", "time", "models and checkpoints"], &rows));
     let kept = match sweep.kept() {
@@ -242,10 +244,13 @@ fn describe(sweep: &Sweep) -> Result {
         Keep::All => "all models are kept",
     };
     print(&format!("at most {:.2} GB on disk for models and checkpoints; {kept}", forecast.disk_bytes / 1e9));
-    print(&format!(
-        "runs to do: {}, at most {} in all; short responses and pairs take less. Nothing was written",
-        forecast.runs.iter().filter(|run| run.left_out.is_none() && !run.is_done).count(),
-        duration(forecast.seconds)
-    ));
+    let count = forecast.runs.iter().filter(|run| run.left_out.is_none() && !run.is_done).count();
+    print(&match is_timed {
+        true => format!(
+            "runs to do: {count}, at most {} in all; short responses and pairs take less. Nothing was written",
+            duration(forecast.seconds)
+        ),
+        false => format!("runs to do: {count}; {}. Nothing was written", run::UNTIMED),
+    });
     Ok(())
 }

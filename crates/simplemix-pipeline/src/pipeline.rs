@@ -49,7 +49,7 @@ impl Pipeline {
     /// [`Error::Setting`] for a setting that is missing or cannot be used; others for files and models that cannot be
     /// read.
     pub fn open(settings: PipelineSettings, watch: &mut dyn Watch) -> Result<Self> {
-        Self::open_sharing(settings, &mut Hashes::default(), watch)
+        Self::planned(settings, Purpose::Run, &mut Hashes::default(), watch)
     }
 
     /// As [`Pipeline::open`], for [`Pipeline::stages`] and [`Pipeline::estimate`] alone: models need their configuration and no
@@ -61,12 +61,8 @@ impl Pipeline {
         Self::planned(settings, Purpose::Look, &mut Hashes::default(), watch)
     }
 
-    /// As [`Pipeline::open`], with the hashes of files that were read for other pipelines.
-    pub(crate) fn open_sharing(settings: PipelineSettings, hashes: &mut Hashes, watch: &mut dyn Watch) -> Result<Self> {
-        Self::planned(settings, Purpose::Run, hashes, watch)
-    }
-
-    fn planned(
+    /// A pipeline for `purpose`, with the hashes of files that were read for other pipelines.
+    pub(crate) fn planned(
         settings: PipelineSettings,
         purpose: Purpose,
         hashes: &mut Hashes,

@@ -96,12 +96,25 @@ impl Sweep {
     /// [`Error::Setting`] and others for settings that cannot be used in some run, which the message names; for a key whose
     /// values change nothing; and for files and models that cannot be read.
     pub fn open(table: Table, settings: SweepSettings, watch: &mut dyn Watch) -> Result<Self> {
+        Self::planned(table, settings, Purpose::Run, watch)
+    }
+
+    /// As [`Sweep::open`], for [`Sweep::forecast`] alone: as [`Pipeline::look`] does, it needs neither weights nor, with
+    /// `train.memory.device_gb`, the GPUs.
+    ///
+    /// # Errors
+    /// As [`Sweep::open`].
+    pub fn look(table: Table, settings: SweepSettings, watch: &mut dyn Watch) -> Result<Self> {
+        Self::planned(table, settings, Purpose::Look, watch)
+    }
+
+    fn planned(table: Table, settings: SweepSettings, purpose: Purpose, watch: &mut dyn Watch) -> Result<Self> {
         let base = PipelineSettings::resolve(None, None, table.clone())?;
         settings.check(&base)?;
         let output = needed("output", base.output.as_deref(), "a folder")?.to_owned();
         let mut watch = ToldOnce::new(watch);
         // One date for all runs, whenever they are done.
-        let date = dated(base.clone(), Purpose::Run, &mut watch)?.template_date;
+        let date = dated(base.clone(), purpose, &mut watch)?.template_date;
         let stages = base.stages.clone().unwrap_or_else(|| output.join("stages"));
         let runs = grid::runs(&settings.vary, &output.join("runs"))?;
         let mut hashes = Hashes::default();
@@ -109,7 +122,7 @@ impl Sweep {
         for run in &runs {
             let of_run = |error| in_run(error, run);
             let own = run_settings(&table, run, &stages, date.clone()).map_err(of_run)?;
-            pipelines.push(Pipeline::open_sharing(own, &mut hashes, &mut watch).map_err(of_run)?);
+            pipelines.push(Pipeline::planned(own, purpose, &mut hashes, &mut watch).map_err(of_run)?);
         }
         let signatures: Vec<Vec<String>> = pipelines.iter().map(keys).collect();
         check_effects(&settings.vary, &runs, &signatures)?;
