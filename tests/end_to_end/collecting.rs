@@ -364,6 +364,19 @@ fn processors_of_the_models_generation_config_hold_and_are_told() {
 }
 
 #[test]
+fn prompts_without_what_a_scorer_needs_are_refused_before_anything_is_sampled() {
+    let dir = Dir::new();
+    dir.model();
+    dir.pairs("pairs.jsonl", "off", 4);
+    let collect =
+        ["collect", "--model", "model", "--prompts", "pairs.jsonl", "--scorer", "exact-answer", "-o", "on.parquet"];
+    let output = dir.simplemix(&collect);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("has no `answer`, which scorer `exact-answer` needs"), "{}", stderr(&output));
+    assert!(dir.entries().iter().all(|name| !name.contains("candidates")), "{:?}", dir.entries());
+}
+
+#[test]
 fn a_reward_model_that_was_trained_here_scores() {
     let dir = Dir::new();
     dir.model();

@@ -100,7 +100,7 @@ fn beside(output: &Path, what: &str) -> PathBuf {
 /// Generates, scores and pairs from file to file. Each stage continues where it was stopped, and none is done twice.
 ///
 /// # Errors
-/// Those of [`generate()`], [`score()`] and [`pair()`].
+/// Those of [`generate()`], [`score()`] and [`pair()`]; [`Scorer::check`] is asked before anything is sampled.
 ///
 /// # Examples
 /// ```
@@ -132,6 +132,11 @@ pub fn collect_to_files(
 ) -> Result<CollectReport> {
     settings.select.check()?;
     settings.select.check_for_one_model()?;
+    for prompt in settings.prompts.read() {
+        let prompt = prompt?;
+        let of_prompt = scorers.iter().filter(|scorer| scorer.scores(&prompt));
+        of_prompt.map(|scorer| scorer.scorer.check(&prompt)).collect::<Result<()>>()?;
+    }
     let generated = generate(&settings.generate(), generator, watch)?;
     let scored = score(&settings.score(), scorers, watch)?;
     Ok(CollectReport { generate: generated, score: scored, pair: pair(&settings.pair(), watch)? })

@@ -50,7 +50,7 @@ pub struct Weighted {
 
 impl Weighted {
     /// Whether it scores the responses to this prompt.
-    fn scores(&self, prompt: &Prompt) -> bool {
+    pub(crate) fn scores(&self, prompt: &Prompt) -> bool {
         self.tasks.is_empty() || prompt.task.as_ref().is_some_and(|task| self.tasks.contains(task))
     }
 }

@@ -62,6 +62,15 @@ pub trait Scorer {
         None
     }
 
+    /// Checks that a prompt has all that the scorer needs, before responses to it are sampled.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`] if it lacks a field.
+    fn check(&self, prompt: &Prompt) -> Result<()> {
+        let _ = prompt;
+        Ok(())
+    }
+
     /// Scores groups.
     ///
     /// If the last bits of a score depend on the other responses, all groups must be passed to the sink in a single call.
@@ -121,6 +130,15 @@ pub trait Rule {
         self.name().to_owned()
     }
 
+    /// As [`Scorer::check`].
+    ///
+    /// # Errors
+    /// As there.
+    fn check(&self, prompt: &Prompt) -> Result<()> {
+        let _ = prompt;
+        Ok(())
+    }
+
     /// Scores `response` to `prompt`.
     ///
     /// # Errors
@@ -135,6 +153,10 @@ impl<R: Rule> Scorer for R {
 
     fn fingerprint(&self) -> String {
         Rule::fingerprint(self)
+    }
+
+    fn check(&self, prompt: &Prompt) -> Result<()> {
+        Rule::check(self, prompt)
     }
 
     fn score(&mut self, groups: &[Group], sink: &mut dyn ScoreSink) -> Result<()> {

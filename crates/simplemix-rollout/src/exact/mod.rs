@@ -13,6 +13,7 @@ mod find;
 mod number;
 mod text;
 
+use crate::answer::Answer;
 use crate::error::{Error, Result};
 use crate::generator::Prompt;
 use crate::scorer::Rule;
@@ -32,11 +33,19 @@ impl Rule for ExactAnswer {
         "exact-answer 2".to_owned()
     }
 
-    fn score(&self, prompt: &Prompt, response: &str) -> Result<f64> {
-        let missing = || Error::Prompt { id: prompt.id.clone(), field: "answer", scorer: "exact-answer".to_owned() };
-        let expected = prompt.answer.as_ref().ok_or_else(missing)?;
-        Ok(f64::from(u8::from(expected.is_stated_by(response))))
+    fn check(&self, prompt: &Prompt) -> Result<()> {
+        expected(prompt).map(drop)
     }
+
+    fn score(&self, prompt: &Prompt, response: &str) -> Result<f64> {
+        Ok(f64::from(u8::from(expected(prompt)?.is_stated_by(response))))
+    }
+}
+
+/// The right answer of a prompt.
+fn expected(prompt: &Prompt) -> Result<&Answer> {
+    let missing = || Error::Prompt { id: prompt.id.clone(), field: "answer", scorer: "exact-answer".to_owned() };
+    prompt.answer.as_ref().ok_or_else(missing)
 }
 
 /// Whether `response` states the right answer `expected`.
