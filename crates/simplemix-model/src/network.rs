@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use simplemix_torch::device::move_together;
+use simplemix_torch::BlocksApart;
+use simplemix_torch::device::{self, move_together};
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{AttentionRoute, Mixing, Plans};
@@ -113,6 +114,8 @@ pub(crate) fn load(
     weights::check_constants(folder, &files, names.constants())?;
     let wanted = config.named(names.wanted(&config, top));
     let mut divider = divider.filter(|divider| !(divider.is_shared() && names.has_second_head()));
+    let is_quantised = quantised.is_some() || divider.as_ref().is_some_and(|divider| !divider.is_shared());
+    let mut apart = is_quantised.then(BlocksApart::begin);
     let mut residence = divider.as_mut().map(|divider| divider.begin(&config, &wanted)).transpose()?;
     let (mut tensors, plain) = match &mut quantised {
         None => (HashMap::new(), wanted.clone()),
@@ -130,6 +133,10 @@ pub(crate) fn load(
     tensors.extend(read(folder, &files, &plain, name_of, &config, (kind, device), divider)?);
     if residence.is_none() {
         experts::lay_together(&config, (kind, device), &mut tensors)?;
+    }
+    if apart.take().is_some() {
+        // Memory of a device that weights took before they were quantised.
+        device::empty_cache()?;
     }
     let mut notices = names.notices(folder, &config);
     if names.has_second_head() {

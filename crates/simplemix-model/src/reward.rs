@@ -19,6 +19,7 @@ use crate::folder::{self, Saving};
 use crate::lora::{Adapter, Base, LoraConfig, LoraTask, Loras, stored_embeddings};
 use crate::network::{self, Loaded, Network};
 use crate::packed::Packed;
+use crate::quantized::{QuantizationSettings, Quantizer};
 use crate::residence::{Divider, Residence, Resident, Stage};
 use crate::weights::{self, Merging, Parameters};
 
@@ -43,6 +44,15 @@ impl RewardModel {
     /// As [`crate::CausalLm::load`]; a model of several labels has a misshapen `score.weight`.
     pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<Self> {
         Self::load_divided(folder, kind, device, None)
+    }
+
+    /// As [`RewardModel::load`], with the weights of linear layers quantised as the settings say.
+    ///
+    /// # Errors
+    /// As [`RewardModel::load`], and for a checkpoint that is quantised already, unless the settings leave it as it is.
+    pub fn load_quantized(folder: &Path, kind: Kind, device: Device, settings: &QuantizationSettings) -> Result<Self> {
+        let mut quantizer = Quantizer::new(settings, device);
+        Self::load_divided(folder, kind, device, quantizer.as_mut().map(|quantizer| quantizer as &mut dyn Divider))
     }
 
     /// As [`RewardModel::load`], with weights that `divider` divides while they are read.

@@ -39,7 +39,7 @@ pub use grouped::{grouped_linear, side_by_side, takes_grouped};
 pub use host::{Gate, gated, has_loops, rms_norm, rotated};
 pub use linear::linear;
 pub use many::{copy_all, norm, zero_all};
-pub use memory::{exchange_memory, has_memory};
+pub use memory::{BlocksApart, exchange_memory, has_memory};
 pub use precision::{MatmulPrecision, set_half_sums, set_matmul_precision};
 pub use run_attention::{Run, has_run_attention, run_attention};
 pub use staging::Staging;

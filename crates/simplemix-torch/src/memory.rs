@@ -38,3 +38,36 @@ pub fn exchange_memory(a: &Tensor, b: &Tensor) -> Result<()> {
 pub fn has_memory(tensor: &Tensor) -> Result<bool> {
     native::has_memory(tensor)
 }
+
+/// While it lives, each tensor of 128 KB or more on a CPU is memory of its own to glibc, which the system has back when it is dropped.
+/// Other C libraries do as always.
+///
+/// For times in which small tensors are made of large ones and stay, as when weights are quantised while they are read. glibc keeps what
+/// is freed between blocks that stay, cuts it up for later ones, and finds no use for the pieces. Afterwards this is left to tensors of
+/// 32 MB or more, to which glibc itself comes as soon as it has freed one.
+///
+/// # Examples
+/// ```
+/// use simplemix_torch::BlocksApart;
+/// use tch::{Device, Kind, Tensor};
+///
+/// let _apart = BlocksApart::begin();
+/// let small = Tensor::ones([1 << 20], (Kind::Float, Device::Cpu)).to_kind(Kind::Uint8);
+/// assert_eq!(small.numel(), 1 << 20);
+/// ```
+#[derive(Debug)]
+pub struct BlocksApart(());
+
+impl BlocksApart {
+    /// Begins such a time.
+    pub fn begin() -> Self {
+        native::map_blocks(true);
+        Self(())
+    }
+}
+
+impl Drop for BlocksApart {
+    fn drop(&mut self) {
+        native::map_blocks(false);
+    }
+}

@@ -447,6 +447,14 @@ void smx_trim_heap() {
 #endif
 }
 
+// Maps blocks of some size each, or leaves that to those that are as large as glibc itself lets the limit grow to.
+void smx_map_blocks(bool small) {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, small ? 128 << 10 : 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, small ? 128 << 10 : 64 << 20);
+#endif
+}
+
 void smx_empty_cache() {
   guarded([&] { at::accelerator::emptyCache(); });
 }

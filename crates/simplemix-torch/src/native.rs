@@ -116,6 +116,7 @@ unsafe extern "C" {
     fn smx_memory(device: c_int, bytes: *mut i64);
     fn smx_reset_peak(device: c_int);
     fn smx_trim_heap();
+    fn smx_map_blocks(small: bool);
     fn smx_empty_cache();
     fn smx_event_record(device: c_int) -> *mut c_void;
     fn smx_event_synchronize(event: *mut c_void);
@@ -573,6 +574,11 @@ pub(crate) fn reset_peak(device: i32) -> Result<()> {
 pub(crate) fn trim_heap() {
     // SAFETY: no arguments, and no memory in use is touched.
     unsafe { smx_trim_heap() };
+}
+
+pub(crate) fn map_blocks(small: bool) {
+    // SAFETY: no pointers, and no memory in use is touched.
+    unsafe { smx_map_blocks(small) };
 }
 
 pub(crate) fn empty_cache() -> Result<()> {

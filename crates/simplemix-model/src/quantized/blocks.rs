@@ -5,11 +5,12 @@
 
 use tch::{Kind, TchError, Tensor};
 
+use super::on_host::{self, Coded};
 use super::{CHUNK, pairs_of, tensor_bytes, unfit, unpacked};
 use crate::error::{Doing, Result};
 
 /// Numbers of a block.
-const BLOCK: i64 = 64;
+pub(super) const BLOCK: i64 = 64;
 /// Scales of a block of scales.
 const NESTED_BLOCK: i64 = 256;
 /// Bytes of scales for each number.
@@ -151,7 +152,14 @@ impl Blocks {
     }
 
     pub(super) fn dequantise_into(&self, out: &Tensor) -> Result<(), TchError> {
-        let (flat, scales, block) = (out.f_view(-1)?, self.scales.values()?, self.block);
+        let scales = self.scales.values()?;
+        let coded = Coded { packed: &self.packed, pairs: &self.pairs, scales: &scales, block: self.block as usize };
+        if coded.write(out) { Ok(()) } else { self.by_operators(out, &scales) }
+    }
+
+    /// As [`Blocks::dequantise_into`], by libtorch's operators.
+    fn by_operators(&self, out: &Tensor, scales: &Tensor) -> Result<(), TchError> {
+        let (flat, block) = (out.f_view(-1)?, self.block);
         let step = (CHUNK / block).max(1) * block;
         let mut start = 0;
         while start < self.numel {
@@ -186,26 +194,44 @@ impl Blocks {
 
 fn quantise(weight: &Tensor, double: bool) -> Result<Blocks, TchError> {
     let device = weight.device();
-    let flat = weight.f_to_kind(Kind::Float)?.f_contiguous()?.f_view(-1)?;
+    let flat = weight.f_contiguous()?.f_view(-1)?;
     let numel = flat.numel() as i64;
-    let blocks = (numel + BLOCK - 1) / BLOCK;
-    // Zeros change no block's largest magnitude.
-    let flat = match blocks * BLOCK - numel {
-        0 => flat,
-        missing => flat.f_constant_pad_nd([0, missing])?,
-    };
-    let flat = flat.f_view([blocks, BLOCK])?;
-    let largest = flat.f_abs()?.f_amax([1], true)?; // [blocks, 1]
-    let scaled = scaled(&flat, &largest, numel % BLOCK != 0)?;
-    let bounds = middles(&Tensor::f_from_slice(&NF4)?.f_to_device(device)?)?;
-    let codes = scaled.f_bucketize(&bounds, true, false)?.f_to_kind(Kind::Uint8)?.f_view([-1, 2])?;
-    let high = codes.f_select(1, 0)?.f_bitwise_left_shift_tensor_scalar(4)?;
-    let packed = high.f_bitwise_or_tensor(&codes.f_select(1, 1)?)?.f_narrow(0, 0, (numel + 1) / 2)?;
-    let largest = largest.f_view(-1)?;
+    let packed = Tensor::f_empty([(numel + 1) / 2], (Kind::Uint8, device))?;
+    let largest = Tensor::f_empty([(numel + BLOCK - 1) / BLOCK], (Kind::Float, device))?;
+    let bounds: [f32; 15] = std::array::from_fn(|code| (NF4[code] + NF4[code + 1]) / 2.0);
+    if !on_host::quantise(&flat, bounds, &packed, &largest) {
+        by_operators(&flat, &packed, &largest)?;
+    }
     let scales = if double { Scales::nested(&largest)? } else { Scales::Plain(largest) };
-    // A view would keep the memory of what was cut off.
-    let packed = if numel % BLOCK == 0 { packed } else { packed.f_detach_copy()? };
     Ok(Blocks { packed, pairs: pairs_of(&NF4, device)?, scales, block: BLOCK, numel })
+}
+
+/// Writes codes and scales of `flat` by libtorch's operators, which take 24 bytes for each number of a part.
+fn by_operators(flat: &Tensor, packed: &Tensor, largest: &Tensor) -> Result<(), TchError> {
+    let numel = flat.numel() as i64;
+    let bounds = middles(&Tensor::f_from_slice(&NF4)?.f_to_device(flat.device())?)?;
+    let mut start = 0;
+    while start < numel {
+        let count = CHUNK.min(numel - start);
+        let part = flat.f_narrow(0, start, count)?.f_to_kind(Kind::Float)?;
+        let blocks = (count + BLOCK - 1) / BLOCK;
+        // Zeros change no block's largest magnitude.
+        let part = match blocks * BLOCK - count {
+            0 => part,
+            missing => part.f_constant_pad_nd([0, missing])?,
+        };
+        let part = part.f_view([blocks, BLOCK])?;
+        let most = part.f_abs()?.f_amax([1], true)?; // [blocks, 1]
+        let codes = scaled(&part, &most, count % BLOCK != 0)?.f_bucketize(&bounds, true, false)?;
+        let codes = codes.f_to_kind(Kind::Uint8)?.f_view([-1, 2])?;
+        let high = codes.f_select(1, 0)?.f_bitwise_left_shift_tensor_scalar(4)?;
+        let bytes = (count + 1) / 2;
+        let both = high.f_bitwise_or_tensor(&codes.f_select(1, 1)?)?.f_narrow(0, 0, bytes)?;
+        packed.f_narrow(0, start / 2, bytes)?.f_copy_(&both)?;
+        largest.f_narrow(0, start / BLOCK, blocks)?.f_copy_(&most.f_view(-1)?)?;
+        start += count;
+    }
+    Ok(())
 }
 
 /// Numbers of `blocks` `[B, W]` over their `largest` `[B, 1]`, by its reciprocal; bitsandbytes divides those of a block that is cut short.
@@ -234,4 +260,36 @@ fn dynamic_map() -> Result<Tensor, TchError> {
         all.extend([means.f_mul_scalar(scale)?, means.f_mul_scalar(-scale)?]);
     }
     Ok(Tensor::f_cat(&all, 0)?.f_sort(0, false)?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// Numbers in several parts of a thread, in whole blocks and with one that is cut short.
+    #[test]
+    fn kernels_of_the_cpu_have_the_bits_of_operators() {
+        for (rows, columns) in [(1, 1), (3, 7), (5, 64), (300, 513), (2100, 512)] {
+            let raw = Tensor::arange(rows * columns, (Kind::Float, Device::Cpu)).view([rows, columns]);
+            let mut weight = (raw * 0.37).sin() * 0.02;
+            // A block of zeros.
+            let _ = weight.view([-1]).narrow(0, 0, 64.min(rows * columns)).zero_();
+            weight = weight.to_kind(Kind::Float);
+            for double in [false, true] {
+                let own = quantise(&weight, double).unwrap();
+                let [packed, largest] = [&own.packed, &own.scales.values().unwrap()].map(Tensor::empty_like);
+                by_operators(&weight.view(-1), &packed, &largest).unwrap();
+                assert_eq!(own.packed, packed, "{rows} x {columns}");
+                if !double {
+                    assert_eq!(own.scales.values().unwrap(), largest);
+                }
+                let [found, expected] = [&weight, &weight].map(Tensor::empty_like);
+                own.dequantise_into(&found).unwrap();
+                own.by_operators(&expected, &own.scales.values().unwrap()).unwrap();
+                assert_eq!(found, expected, "{rows} x {columns}");
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::on_host::Grouped;
 use super::{CHUNK, pairs_of, tensor_bytes, unfit, unpacked};
 use crate::error::{Doing, Result};
 
@@ -91,6 +92,13 @@ impl Groups {
     }
 
     pub(super) fn dequantise_into(&self, out: &Tensor) -> Result<(), TchError> {
+        let Self { codes, pairs, scales, zeros, group_of, .. } = self;
+        let grouped = Grouped { codes, pairs: pairs.as_ref(), scales, zeros, group_of: group_of.as_ref() };
+        if grouped.write(out) { Ok(()) } else { self.by_operators(out) }
+    }
+
+    /// As [`Groups::dequantise_into`], by libtorch's operators.
+    pub(super) fn by_operators(&self, out: &Tensor) -> Result<(), TchError> {
         let [outputs, inputs] = self.shape;
         let groups = self.scales.size2()?.1;
         let step = (CHUNK / inputs.max(1)).max(1);

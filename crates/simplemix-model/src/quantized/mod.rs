@@ -1,7 +1,8 @@
 //! Frozen weights of a few bits each, under an adapter (QLoRA, Dettmers et al. 2023, arXiv:2305.14314).
 //!
 //! Linear layers of the decoder are kept quantised; embedding, output head, norms and biases are not, as in transformers. A layer's
-//! weights are dequantised when a pass comes to it, and once more in its backward pass, by libtorch's operators on every device.
+//! weights are dequantised when a pass comes to it, and once more in its backward pass, by libtorch's operators on every device; f32 on a CPU
+//! has kernels with the same bits.
 //! Nothing is computed in integers: activations are as they would be of the dequantised weights.
 //!
 //! | form | from | follows |
@@ -13,6 +14,7 @@
 mod blocks;
 mod groups;
 mod keeper;
+mod on_host;
 mod rows;
 mod stored;
 
@@ -37,6 +39,13 @@ choice! {
         EightBit = "8bit";
         /// 4-bit NormalFloat in blocks of 64, bitsandbytes' NF4 (arXiv:2305.14314).
         FourBit = "4bit";
+    }
+}
+
+impl LoadIn {
+    /// Whether weights are held as they are.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
     }
 }
 
@@ -153,7 +162,7 @@ impl Stored {
         })
     }
 
-    /// Writes the numbers to `out` `[O, I]`, in its kind.
+    /// Writes the numbers to `out` `[O, I]`, in its kind. Nobody else reads or writes it meanwhile.
     pub(crate) fn dequantise_into(&self, out: &Tensor) -> std::result::Result<(), tch::TchError> {
         let _guard = tch::no_grad_guard();
         match self {

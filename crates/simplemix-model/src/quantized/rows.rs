@@ -6,7 +6,7 @@
 
 use tch::{Kind, TchError, Tensor};
 
-use super::{CHUNK, tensor_bytes, unfit};
+use super::{CHUNK, on_host, tensor_bytes, unfit};
 use crate::error::{Doing, Result};
 
 /// 1 / 127 as bitsandbytes multiplies with it (`int8_vectorwise_dequant`).
@@ -24,13 +24,25 @@ pub(crate) struct Rows {
 impl Rows {
     /// Quantises `weight` `[O, I]` as bitsandbytes' `Int8Params` does, which rounds to half precision first.
     pub(super) fn quantise(weight: &Tensor) -> Result<Self, TchError> {
-        let rounded = weight.f_to_kind(Kind::Half)?;
-        let scales = rounded.f_abs()?.f_amax([1], true)?.f_to_kind(Kind::Float)?; // [O, 1]
-        // A row of zeros stays one.
-        let factor = scales.f_clamp_min(1e-30)?.f_reciprocal()?.f_mul_scalar(127.0)?;
-        let factor = factor.f_where_self(&scales.f_gt(0.0)?, &scales)?;
-        let codes = rounded.f_to_kind(Kind::Float)?.f_mul(&factor)?.f_round()?.f_to_kind(Kind::Int8)?;
-        Ok(Self { codes, scales: scales.f_view(-1)? })
+        let (rows, width) = weight.size2()?;
+        let device = weight.device();
+        let codes = Tensor::f_empty([rows, width], (Kind::Int8, device))?;
+        let all_scales = Tensor::f_empty([rows], (Kind::Float, device))?;
+        let step = (CHUNK / width.max(1)).max(1);
+        let mut start = 0;
+        while start < rows {
+            let count = step.min(rows - start);
+            let rounded = weight.f_narrow(0, start, count)?.f_to_kind(Kind::Half)?;
+            let scales = rounded.f_abs()?.f_amax([1], true)?.f_to_kind(Kind::Float)?; // [count, 1]
+            // A row of zeros stays one.
+            let factor = scales.f_clamp_min(1e-30)?.f_reciprocal()?.f_mul_scalar(127.0)?;
+            let factor = factor.f_where_self(&scales.f_gt(0.0)?, &scales)?;
+            let scaled = rounded.f_to_kind(Kind::Float)?.f_mul(&factor)?.f_round()?;
+            codes.f_narrow(0, start, count)?.f_copy_(&scaled)?;
+            all_scales.f_narrow(0, start, count)?.f_copy_(&scales.f_view(-1)?)?;
+            start += count;
+        }
+        Ok(Self { codes, scales: all_scales })
     }
 
     /// A matrix as a file has it; `name` is for errors.
@@ -47,6 +59,12 @@ impl Rows {
     }
 
     pub(super) fn dequantise_into(&self, out: &Tensor) -> Result<(), TchError> {
+        let is_done = on_host::write_rows(&self.codes, &self.scales, STEP as f32, out);
+        if is_done { Ok(()) } else { self.by_operators(out) }
+    }
+
+    /// As [`Rows::dequantise_into`], by libtorch's operators.
+    fn by_operators(&self, out: &Tensor) -> Result<(), TchError> {
         let (rows, width) = self.codes.size2()?;
         let step = (CHUNK / width.max(1)).max(1);
         let mut start = 0;
@@ -67,5 +85,24 @@ impl Rows {
     #[cfg(test)]
     pub(super) fn parts(&self) -> (&Tensor, &Tensor) {
         (&self.codes, &self.scales)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn kernels_of_the_cpu_have_the_bits_of_operators() {
+        for (rows, width) in [(1, 1), (7, 33), (300, 513)] {
+            let raw = Tensor::arange(rows * width, (Kind::Float, Device::Cpu)).view([rows, width]);
+            let own = Rows::quantise(&((raw * 0.37).sin() * 0.02)).unwrap();
+            let [found, expected] = [(); 2].map(|()| Tensor::empty([rows, width], (Kind::Float, Device::Cpu)));
+            own.dequantise_into(&found).unwrap();
+            own.by_operators(&expected).unwrap();
+            assert_eq!(found, expected, "{rows} x {width}");
+        }
     }
 }

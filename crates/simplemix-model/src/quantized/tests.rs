@@ -113,7 +113,12 @@ fn groups_are_those_of_gptq_and_awq() {
     for (name, bits, size, form) in
         [("gptq4", 4, 32, gptq), ("gptq4_order", 4, 16, gptq), ("gptq8", 8, -1, gptq), ("awq", 4, 32, Form::Awq)]
     {
-        let stored = Stored::Groups(groups_of(&file, name, bits, size, form).unwrap());
+        let groups = groups_of(&file, name, bits, size, form).unwrap();
+        let by_operators = Tensor::zeros([32, 64], (Kind::Float, Device::Cpu));
+        groups.by_operators(&by_operators).unwrap();
+        let stored = Stored::Groups(groups);
+        // The kernels of a CPU have the bits of libtorch's operators.
+        assert_eq!(dequantised(&stored, &[32, 64]), by_operators, "{name}");
         let off = (dequantised(&stored, &[32, 64]) - file.get(&format!("{name}.weight"))).abs().max();
         assert!(off.double_value(&[]) < 1e-6, "{name}: {off:?}");
     }
