@@ -23,6 +23,7 @@ mod pipeline;
 mod pools;
 #[cfg(feature = "push")]
 mod push;
+mod quantised;
 mod quickstart;
 mod reading;
 mod recipes;

@@ -10,7 +10,7 @@ use simplemix_settings::OrAuto;
 
 use crate::claims::claim_folder;
 use crate::failure::{Fails, Result};
-use crate::flags::{DeviceFlag, tokens};
+use crate::flags::{DeviceFlag, LoadInFlag, tokens};
 use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
 
@@ -67,6 +67,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "auto|TOKENS", default_value_t = OrAuto::Auto, value_parser = tokens)]
     micro_batch_tokens: OrAuto<usize>,
     #[command(flatten)]
+    load_in: LoadInFlag,
+    #[command(flatten)]
     device: DeviceFlag,
     /// Folder to write: advice.html, advice.json, and what a later call continues from
     #[arg(short, long, value_name = "DIR", default_value = "advice")]
@@ -107,6 +109,7 @@ fn settings(args: &Args) -> AdviseSettings {
         },
         scorer: args.scorer.clone(),
         device: args.device.choice(),
+        load_in: args.load_in.load_in,
         batch_rows: args.batch_rows,
         max_length: args.max_length,
         micro_batch_tokens: args.micro_batch_tokens,

@@ -16,8 +16,8 @@ use crate::{generate, pair, score};
 ///
 /// Does the work of generate, score and pair. Candidates and scores are written beside the pairs: for on.parquet to
 /// on.candidates.parquet and on.scored.parquet. --tokenizer-as and --device hold for --model and
-/// for reward models. After a stop or a
-/// kill at any moment, the same command continues there.
+/// for reward models, --load-in for --model alone: reward models have `load_in` in a file of scorers. After a stop or a kill at any
+/// moment, the same command continues there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
   simplemix collect --model ./smollm2 --prompts gsm8k.jsonl --samples 4 --max-new-tokens 256 --scorer exact-answer -o on.parquet\n  \
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result {
         let outputs = [("output", settings.output.as_path()), ("output", &candidates), ("output", &scored)];
         let _claims = processes.claim_files(&outputs)?;
         let date = Some(settings.template_date());
-        let scorers = args.scorers.open(date.clone(), args.backend.tokenizer_as(), device, processes)?;
+        let scorers = args.scorers.open(date.clone(), (args.backend.tokenizer_as(), None), device, processes)?;
         let generator = args.backend.open(date, device)?;
         let name = generator.name().to_owned();
         let work = |terminal: &mut Terminal| {

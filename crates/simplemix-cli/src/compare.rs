@@ -10,7 +10,7 @@ use simplemix_rollout::{
 };
 
 use crate::failure::{Fails, Failure, Result, failed};
-use crate::flags::{DeviceFlag, flagged, word};
+use crate::flags::{DeviceFlag, LoadInFlag, flagged, word};
 use crate::generate::{Processors, Prompts};
 use crate::layout::Layout;
 use crate::lines::{self, is_closed, print, print_laid};
@@ -52,6 +52,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "auto|float32|bfloat16", default_value = "auto", value_parser = word::<Dtype>)]
     dtype: Dtype,
     #[command(flatten)]
+    load_in: LoadInFlag,
+    #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
     processors: Processors,
@@ -91,6 +93,7 @@ pub(crate) fn run(args: &Args) -> Result {
             name: Some(name.clone()),
             batch_rows: args.batch_rows,
             dtype: args.dtype,
+            load_in: args.load_in.load_in,
             device: args.device.choice(),
             ..LocalSettings::new(folder)
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use simplemix_model::DeviceChoice;
+use simplemix_model::{DeviceChoice, LoadIn};
 use simplemix_settings::OrAuto;
 
 use crate::failure::{Fails, Failure, Result, failed};
@@ -105,6 +105,14 @@ impl DeviceFlag {
             _ => Ok(()),
         }
     }
+}
+
+/// Form of the weights of models that are not trained.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct LoadInFlag {
+    /// Form in which the linear layers of the models are held: as they are, or in 8 or 4 bits, as training over such weights has them
+    #[arg(long, value_name = "none|8bit|4bit", default_value = "none", value_parser = word::<LoadIn>)]
+    pub(crate) load_in: LoadIn,
 }
 
 /// Processes that share the work of a command.

@@ -11,7 +11,7 @@ use simplemix_settings::OrAuto;
 use simplemix_train::{PairSet, Sides};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{DeviceFlag, ProcessesFlag, check_apart, tokens};
+use crate::flags::{DeviceFlag, LoadInFlag, ProcessesFlag, check_apart, tokens};
 use crate::lines::print;
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
@@ -42,6 +42,8 @@ pub(crate) struct Args {
     /// Tokens of a forward pass; more need more memory, and results do not change; auto is 2048 on a CPU, 16384 on a GPU
     #[arg(long, value_name = "auto|TOKENS", default_value_t = OrAuto::Auto, value_parser = tokens)]
     micro_batch_tokens: OrAuto<usize>,
+    #[command(flatten)]
+    load_in: LoadInFlag,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
@@ -99,7 +101,8 @@ fn work(args: &Args, processes: &Processes, device: DeviceFlag) -> Result {
     }
     token_notices(&tokenizer, &pairs, set.token_rows())?;
     let mut terminal = Terminal::passive();
-    let scoring = ScoringOptions { device: device.choice(), micro_batch_tokens: args.micro_batch_tokens };
+    let (micro_batch_tokens, load_in) = (args.micro_batch_tokens, args.load_in.load_in);
+    let scoring = ScoringOptions { device: device.choice(), micro_batch_tokens, load_in };
     let logps = log_probabilities_together(&processes.team(), &model, &set, scoring, "scoring", &mut terminal)?;
     terminal.clear();
     let Some(mut writer) = writer else { return Ok(()) };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use simplemix_data::TokenizerAs;
-use simplemix_model::DeviceChoice;
+use simplemix_model::{DeviceChoice, LoadIn};
 use simplemix_pipeline::peers;
 use simplemix_rollout::{ScoreReport, ScoreSettings, ScorerKind, ScorerSettings, Weighted, score, together};
 
@@ -50,6 +50,10 @@ pub(crate) struct Args {
     /// transformers does [default: file]
     #[arg(long, value_name = "file|transformers", value_parser = word::<TokenizerAs>)]
     tokenizer_as: Option<TokenizerAs>,
+    /// Form in which the linear layers of reward models are held: as they are, or in 8 or 4 bits; in a file of scorers each has its own,
+    /// `load_in`
+    #[arg(long, value_name = "none|8bit|4bit", value_parser = word::<LoadIn>)]
+    load_in: Option<LoadIn>,
     #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
@@ -93,23 +97,22 @@ impl Scorers {
     }
 
     /// Loads the scorers. A reward model's chat template sees `date`, unless its settings say another one, and its tokenizer is
-    /// read as `tokenizer_as` says, where that is given. It runs on `device`, unless its settings name one. An error is one of the
+    /// read as `tokenizer_as` says and its weights held as `load_in` does, where these are given. It runs on `device`, unless its settings name one. An error is one of the
     /// input.
     pub(crate) fn open(
         &self,
         date: Option<String>,
-        tokenizer_as: Option<TokenizerAs>,
+        (tokenizer_as, load_in): (Option<TokenizerAs>, Option<LoadIn>),
         device: DeviceFlag,
         processes: &Processes,
     ) -> Result<Vec<Weighted>> {
         let opened = |mut settings: ScorerSettings| {
-            if let (ScorerKind::RewardModel(reward), Some(given)) = (&mut settings.kind, tokenizer_as) {
-                reward.tokenizer_as = given;
-            }
-            if let ScorerKind::RewardModel(reward) = &mut settings.kind
-                && reward.device != DeviceChoice::Auto
-            {
-                reward.device = processes.own(reward.device)?;
+            if let ScorerKind::RewardModel(reward) = &mut settings.kind {
+                reward.tokenizer_as = tokenizer_as.unwrap_or(reward.tokenizer_as);
+                reward.load_in = load_in.unwrap_or(reward.load_in);
+                if reward.device != DeviceChoice::Auto {
+                    reward.device = processes.own(reward.device)?;
+                }
             }
             settings.with_date(date.clone()).with_device(device.choice()).open().input()
         };
@@ -135,16 +138,21 @@ pub(crate) fn run(args: &Args) -> Result {
         reference: args.reference,
         overwrite: args.output.overwrite,
     };
-    if args.tokenizer_as.is_some() && !args.scorers.has_reward_model()? {
-        return Err(Failure::input(
-            "--tokenizer-as is given, but no scorer has a tokenizer, expected reward-model:DIR",
-        ));
+    let has_models = args.runs_models()?;
+    for (flag, is_given, what) in [
+        ("--tokenizer-as", args.tokenizer_as.is_some(), "has a tokenizer"),
+        ("--load-in", args.load_in.is_some(), "is a model in this process"),
+    ] {
+        if is_given && !has_models {
+            return Err(Failure::input(format!("{flag} is given, but no scorer {what}, expected reward-model:DIR")));
+        }
     }
-    args.device.refuse_without_models(args.runs_models()?)?;
-    args.processes.refuse_without_models(args.runs_models()?)?;
+    args.device.refuse_without_models(has_models)?;
+    args.processes.refuse_without_models(has_models)?;
     share(args.processes, args.device, Some(&settings.output), |processes, device| {
         let _claims = processes.claim_files(&[("output", &settings.output)])?;
-        let scorers = args.scorers.open(settings.template_date(), args.tokenizer_as, device, processes)?;
+        let given = (args.tokenizer_as, args.load_in);
+        let scorers = args.scorers.open(settings.template_date(), given, device, processes)?;
         let work = |terminal: &mut Terminal| {
             let peers = peers(&processes.team());
             together(peers, None, scorers, terminal, |_, scorers, watch| score(&settings, scorers, watch))

@@ -40,6 +40,7 @@ impl DivergenceSettings {
             tokenizer_as: self.tokenizer_as,
             template_date: self.template_date.clone(),
             device: self.scoring.device,
+            load_in: self.scoring.load_in,
             ..LocalSettings::new(&self.model)
         }
     }

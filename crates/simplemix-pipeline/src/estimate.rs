@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use simplemix_model::{Dtype, ModelConfig};
+use simplemix_model::{Dtype, LoadIn, ModelConfig, QuantizationSettings};
 use simplemix_rollout::{GeneratorSettings, ScorerKind, ScorerSettings};
 use simplemix_train::{CheckpointSettings, TrainConfig};
 use tch::{Device, Tensor};
@@ -67,22 +67,22 @@ impl Estimator {
             Job::Generate(settings, by) => {
                 let Ok(responses) = settings.responses() else { return Estimate::default() };
                 let tokens = responses as f64 * settings.sampling.max_new_tokens as f64;
-                let (models, rows, folder) = match by {
-                    GeneratorSettings::Local(local) => (1.0, local.batch_rows as f64, &local.model),
-                    GeneratorSettings::MixP(folders) => (2.0, folders.policy.batch_rows as f64, &folders.policy.model),
+                let (models, local) = match by {
+                    GeneratorSettings::Local(local) => (1.0, local),
+                    GeneratorSettings::MixP(folders) => (2.0, &folders.policy),
                     // A server: its memory and speed are not known.
                     _ => return Estimate { tokens: Some(tokens), ..Estimate::default() },
                 };
                 // Keys and values of a batch, with prompts as long as responses.
                 // A folder that a stage will write has a model of the first one's shape.
-                let model = ModelConfig::from_folder(folder).unwrap_or_else(|_| self.model.clone());
-                let each = self.weight_bytes();
+                let model = ModelConfig::from_folder(&local.model).unwrap_or_else(|_| self.model.clone());
+                let (each, rows) = (self.number_bytes(), local.batch_rows as f64);
                 let tokens_of_row = 2.0 * settings.sampling.max_new_tokens as f64;
                 let cache = rows * (tokens_of_row * model.cache_bytes(each) as f64 + model.state_bytes(each) as f64);
                 let share = DECODING * (rows / 32.0).min(1.0);
                 Estimate {
                     tokens: Some(tokens),
-                    memory: Some(models * each as f64 * model.parameters() as f64 + cache),
+                    memory: Some(models * self.weight_bytes(&model, local.load_in) + cache),
                     seconds: self.seconds(&model, models * 2.0, tokens, share),
                     disk: None,
                 }
@@ -93,7 +93,7 @@ impl Estimator {
             // A moment, beside loading.
             #[cfg(feature = "server")]
             Job::Yardstick(_) => {
-                let memory = Some(self.weight_bytes() as f64 * self.model.parameters() as f64);
+                let memory = Some(self.weight_bytes(&self.model, LoadIn::None));
                 Estimate { memory, ..Estimate::default() }
             }
         }
@@ -111,7 +111,7 @@ impl Estimator {
             let model = ModelConfig::from_folder(&settings.model).unwrap_or_else(|_| self.model.clone());
             let tokens = responses.map(|texts| texts * settings.max_length as f64);
             let seconds = tokens.and_then(|tokens| self.seconds(&model, 2.0, tokens, TRAINING));
-            let memory = self.weight_bytes() as f64 * model.parameters() as f64;
+            let memory = self.weight_bytes(&model, settings.load_in);
             sum = Estimate {
                 tokens: tokens.map(|tokens| tokens + sum.tokens.unwrap_or_default()),
                 memory: Some(sum.memory.unwrap_or_default().max(memory)),
@@ -122,9 +122,16 @@ impl Estimator {
         sum
     }
 
-    /// Bytes of a weight in stages that do not train.
-    fn weight_bytes(&self) -> usize {
+    /// Bytes of a number in stages that do not train.
+    fn number_bytes(&self) -> usize {
         Dtype::Auto.kind(self.device).elt_size_in_bytes()
+    }
+
+    /// Bytes of a model's weights in stages that do not train, with those of a layer that are dequantised at a time.
+    fn weight_bytes(&self, model: &ModelConfig, load_in: LoadIn) -> f64 {
+        let settings = QuantizationSettings::from(load_in);
+        let (held, dequantised) = settings.weight_bytes(model, &model.tensors(), self.number_bytes());
+        (held + dequantised) as f64
     }
 
     fn training(&self, config: &TrainConfig) -> Estimate {

@@ -488,6 +488,7 @@ impl Planner<'_> {
         let mut settings = LocalSettings::new(&model.path);
         settings.batch_rows = self.config.collect.batch_rows;
         settings.device = self.config.device;
+        settings.load_in = self.config.load_in;
         settings.tokenizer_as = self.config.train.tokens.tokenizer_as.into();
         settings.template_date.clone_from(&self.config.template_date);
         // Folders of stages are all called `model`.
@@ -564,7 +565,8 @@ impl Planner<'_> {
                 inputs.push(reward.key.clone());
                 let trained = self.config.reward.as_ref().map(|reward| reward.tokens.tokenizer_as.into());
                 let tokenizer_as = trained.unwrap_or_default();
-                let settings = RewardSettings { tokenizer_as, ..RewardSettings::new(&reward.path) };
+                let load_in = self.config.load_in;
+                let settings = RewardSettings { tokenizer_as, load_in, ..RewardSettings::new(&reward.path) };
                 vec![ScorerSettings::new(ScorerKind::RewardModel(settings))]
             }
             ([], None) => {
@@ -705,7 +707,11 @@ impl Planner<'_> {
             reference: first.path.clone(),
             max_new_tokens: self.answer_tokens(),
             max_length: train.tokens.max_length,
-            scoring: ScoringOptions { device: self.config.device, micro_batch_tokens: OrAuto::Value(tokens) },
+            scoring: ScoringOptions {
+                device: self.config.device,
+                micro_batch_tokens: OrAuto::Value(tokens),
+                load_in: self.config.load_in,
+            },
             // Every model draws with one seed.
             seed: 0,
             tokenizer_as: train.tokens.tokenizer_as.into(),
@@ -726,13 +732,16 @@ impl Planner<'_> {
     }
 }
 
-/// Adds to a stage's material how texts become token ids, where that is not the usual way.
+/// Adds to a stage's material how texts become token ids and weights are held, where that is not the usual way.
 pub(crate) fn add_reading(material: &mut Value, settings: &LocalSettings) {
     if settings.tokenizer_as != TokenizerAs::File {
         material["tokenizer_as"] = json!(settings.tokenizer_as);
     }
     if let Some(date) = &settings.template_date {
         material["template_date"] = json!(date);
+    }
+    if !settings.load_in.is_none() {
+        material["load_in"] = json!(settings.load_in);
     }
 }
 

@@ -4,19 +4,22 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use simplemix_data::Watch;
-use simplemix_model::{CausalLm, DeviceChoice, Dtype};
+use simplemix_model::{CausalLm, DeviceChoice, Dtype, LoadIn};
 use simplemix_settings::OrAuto;
 use simplemix_train::{ForwardOptions, PairSet, ReferenceLogps, Team, reference_logps_together, scoring_budget};
 
 use crate::error::{Error, Result};
 
-/// How pairs are scored; only time and memory depend on it.
+/// How pairs are scored; but for `load_in` only time and memory depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScoringOptions {
     /// Device that the model runs on.
     pub device: DeviceChoice,
     /// Tokens of a forward pass; `auto` is 2048 on a CPU and 16384 on a GPU.
     pub micro_batch_tokens: OrAuto<usize>,
+    /// Form in which the weights of linear layers are held.
+    #[serde(default, skip_serializing_if = "LoadIn::is_none")]
+    pub load_in: LoadIn,
 }
 
 /// Summed log-probabilities of both responses of every pair of `set`, in nats, in the set's order. Progress is reported as
@@ -54,7 +57,7 @@ pub fn log_probabilities_together(
         team.does_at_length("loading a model");
     }
     let device = scoring.device.open().map_err(simplemix_model::Error::from)?;
-    let model = CausalLm::load(model, Dtype::Auto.kind(device), device)?;
+    let model = CausalLm::load_quantized(model, Dtype::Auto.kind(device), device, &scoring.load_in.into())?;
     model.notices().iter().for_each(|notice| watch.notice(notice));
     set.check_for(model.config(), "the pairs", 0).map_err(Error::Prepare)?;
     let budget = scoring_budget(scoring.micro_batch_tokens, device)?;

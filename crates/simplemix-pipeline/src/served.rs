@@ -1,7 +1,7 @@
 //! Rounds with a server: settings that fit each other, and the stages around a server that gets new weights.
 
 use serde_json::{Value, json};
-use simplemix_model::LoraBias;
+use simplemix_model::{LoadIn, LoraBias};
 use simplemix_rollout::{
     GeneratorSettings, LocalSettings, PromptSettings, RoundModel, RoundSettings, ServerSettings, Servers, WeightsBy,
     WeightsSettings, YardstickSettings,
@@ -167,7 +167,8 @@ impl Planner<'_> {
         before: Option<&Model>,
         prompts: &PromptSettings,
     ) -> Result<usize> {
-        let model = LocalSettings { name: None, ..self.local(policy) };
+        // The server's weights are whole.
+        let model = LocalSettings { name: None, load_in: LoadIn::None, ..self.local(policy) };
         let mut material = json!({ "prompts": self.prompts(prompts)? });
         add_reading(&mut material, &model);
         let mut inputs = vec![policy.key.as_str()];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_blend::MixSettings;
 use simplemix_mix::Weight;
-use simplemix_model::DeviceChoice;
+use simplemix_model::{DeviceChoice, LoadIn};
 use simplemix_rollout::{PromptSettings, SamplingConfig, ScorerSettings, Select, SelectSettings};
 #[cfg(feature = "server")]
 use simplemix_rollout::{Servers, WeightsSettings};
@@ -35,6 +35,9 @@ pub struct PipelineSettings {
     /// Device that the models of all stages run on: `auto`, `cpu`, `cuda` or `cuda:N`; a reward model among the scorers may have one
     /// of its own.
     pub device: DeviceChoice,
+    /// Form in which the policy is held where it samples or is measured, and the reward model of `reward` where it scores: `none`, `8bit`
+    /// or `4bit`. Training has `train.quantization` and `reward.quantization`, and a reward model among the scorers a `load_in` of its own.
+    pub load_in: LoadIn,
     /// Random seed; the sections `train`, `reward` and `mix` have their own where they set one.
     pub seed: u64,
     /// Rounds of collecting, mixing and training; at least 1.
@@ -202,6 +205,7 @@ impl Default for PipelineSettings {
             stages: None,
             model: None,
             device: DeviceChoice::Auto,
+            load_in: LoadIn::None,
             seed: 42,
             rounds: 1,
             renew_reference: false,

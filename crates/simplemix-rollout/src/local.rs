@@ -31,7 +31,7 @@ pub struct LocalSettings {
     #[serde(default)]
     pub dtype: Dtype,
     /// Form in which the weights of linear layers are held, as a policy trains over such weights.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "LoadIn::is_none")]
     pub load_in: LoadIn,
     /// Device that the model runs on.
     #[serde(default)]
@@ -42,10 +42,6 @@ pub struct LocalSettings {
     /// Date that the chat template sees, such as 2026-01-31; if not set, that of the first day of the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_date: Option<String>,
-}
-
-fn is_none(load_in: &LoadIn) -> bool {
-    *load_in == LoadIn::None
 }
 
 fn batch_rows() -> usize {
@@ -88,15 +84,15 @@ impl LocalSettings {
         Ok(())
     }
 
-    /// The part of a fingerprint that stands for quantised weights; earlier versions had none.
-    pub(crate) fn quantised_mark(&self) -> String {
-        if self.load_in == LoadIn::None { String::new() } else { format!(" in {}", self.load_in.word()) }
-    }
-
     /// Name for the `generator` column.
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| model_name(&self.model))
     }
+}
+
+/// The part of a fingerprint that stands for quantised weights; earlier versions had none.
+pub(crate) fn quantised_mark(load_in: LoadIn) -> String {
+    if load_in.is_none() { String::new() } else { format!(" in {}", load_in.word()) }
 }
 
 /// The part of a fingerprint that stands for the device: GPUs of other numbers do the same work.
@@ -158,7 +154,7 @@ impl LocalGenerator {
         let generation = GenerationConfig::read(folder)?;
         // Earlier versions passed over the processors: their samples are others.
         let follows = if generation.processors.is_neutral() { "" } else { " with processors" };
-        let quantised = settings.quantised_mark();
+        let quantised = quantised_mark(settings.load_in);
         let hash = hash_model_folder(folder)?;
         Ok(Self {
             tokenizer: settings.tokenizer()?,

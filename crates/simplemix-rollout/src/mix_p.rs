@@ -25,7 +25,7 @@ use tch::Tensor;
 use crate::error::{Error, Result};
 use crate::generator::{CandidateSink, Generator, Job, Prompt, SamplingConfig};
 use crate::groups::{check, in_groups, options, sampled};
-use crate::local::{LocalSettings, device_mark};
+use crate::local::{LocalSettings, device_mark, quantised_mark};
 use crate::random::{mix, stream, uniform};
 
 /// Weights of the policy's and of the reference's logits in each sampler. Each pair sums to 1.
@@ -84,7 +84,7 @@ impl MixPGenerator {
             device_mark(device),
             local.batch_rows,
             local.tokenizer_as,
-            local.quantised_mark()
+            quantised_mark(local.load_in)
         );
         Ok(Self { fingerprint, ..loaded })
     }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Pair, PairTokenizer, Policy, TokenizerAs};
 use simplemix_files::hash_model_folder;
-use simplemix_model::{DeviceChoice, Dtype, RewardModel, model_name};
+use simplemix_model::{DeviceChoice, Dtype, LoadIn, RewardModel, model_name};
 
 use crate::error::{Error, Result};
-use crate::local::{dated_tokenizer, device_mark};
+use crate::local::{dated_tokenizer, device_mark, quantised_mark};
 use crate::scorer::{Batched, Group, ScoreSink, Scorer};
 use crate::together::{Part, by_group};
 
@@ -27,6 +27,9 @@ pub struct RewardSettings {
     /// Element type of the weights.
     #[serde(default)]
     pub dtype: Dtype,
+    /// Form in which the weights of linear layers are held.
+    #[serde(default, skip_serializing_if = "LoadIn::is_none")]
+    pub load_in: LoadIn,
     /// Device that the model runs on.
     #[serde(default)]
     pub device: DeviceChoice,
@@ -55,6 +58,7 @@ impl RewardSettings {
             max_length: max_length(),
             batch_tokens: batch_tokens(),
             dtype: Dtype::Auto,
+            load_in: LoadIn::None,
             device: DeviceChoice::Auto,
             tokenizer_as: TokenizerAs::File,
             template_date: None,
@@ -99,12 +103,13 @@ impl RewardScorer {
         };
         let date = tokenizer.date().map(|date| format!(" {date}")).unwrap_or_default();
         let fingerprint = format!(
-            "{hash} {kind:?} {} {} {}{reading}{date}",
+            "{hash} {kind:?} {} {} {}{reading}{date}{}",
             device_mark(device),
             settings.max_length,
-            settings.batch_tokens
+            settings.batch_tokens,
+            quantised_mark(settings.load_in)
         );
-        let model = RewardModel::load(&settings.model, kind, device)?;
+        let model = RewardModel::load_quantized(&settings.model, kind, device, &settings.load_in.into())?;
         Ok(Self { model, tokenizer, settings, fingerprint, looked_at_tokens: false })
     }
 

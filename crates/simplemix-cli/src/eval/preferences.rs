@@ -15,7 +15,7 @@ use simplemix_settings::OrAuto;
 use simplemix_train::{PairEntry, PairSet, ReferenceLogps, Sides};
 
 use crate::failure::{Fails, Failure, Result};
-use crate::flags::{DeviceFlag, ProcessesFlag, tokens};
+use crate::flags::{DeviceFlag, LoadInFlag, ProcessesFlag, tokens};
 use crate::lines::{print, print_json, print_lines};
 use crate::progress::Terminal;
 use crate::reading::{Reading, RefusalFlag, TokenizerFlag, named, tell_refused, token_notices};
@@ -66,6 +66,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    load_in: LoadInFlag,
+    #[command(flatten)]
     device: DeviceFlag,
     #[command(flatten)]
     processes: ProcessesFlag,
@@ -82,13 +84,9 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err(Failure::input(format!("--beta is {}, expected a number above 0", args.beta)));
     }
     share(args.processes, args.device, args.plot.as_deref(), |processes, device| {
-        work(
-            args,
-            &Place {
-                processes,
-                scoring: ScoringOptions { device: device.choice(), micro_batch_tokens: args.micro_batch_tokens },
-            },
-        )
+        let (micro_batch_tokens, load_in) = (args.micro_batch_tokens, args.load_in.load_in);
+        let scoring = ScoringOptions { device: device.choice(), micro_batch_tokens, load_in };
+        work(args, &Place { processes, scoring })
     })
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simplemix_data::{Pair, PairTokenizer, TokenizeOptions, Watch};
 use simplemix_files::secret::storable;
-use simplemix_model::DeviceChoice;
+use simplemix_model::{DeviceChoice, LoadIn};
 use simplemix_rollout::{
     CandidateGroup, CandidateReader, PromptSettings, SamplingConfig, ScoreSettings, ScorerSettings, SelectSettings,
 };
@@ -49,6 +49,8 @@ pub struct AdviseSettings {
     pub scorer: Vec<ScorerSettings>,
     /// Device that the models run on.
     pub device: DeviceChoice,
+    /// Form in which the weights of the policy's linear layers are held.
+    pub load_in: LoadIn,
     /// Batch size of sampling.
     pub batch_rows: usize,
     /// Longest prompt and response together, in tokens.
@@ -71,6 +73,7 @@ impl AdviseSettings {
             sampling: SamplingConfig { max_new_tokens: 256, ..SamplingConfig::simplemix() },
             scorer: Vec::new(),
             device: DeviceChoice::Auto,
+            load_in: LoadIn::None,
             batch_rows: CollectSection::default().batch_rows,
             max_length: 1024,
             micro_batch_tokens: OrAuto::Auto,
@@ -90,6 +93,7 @@ impl AdviseSettings {
             output: Some(self.output.clone()),
             model: Some(self.model.clone()),
             device: self.device,
+            load_in: self.load_in,
             off_policy: Some(self.off_policy.clone().into()),
             prompts: Some(prompts),
             collect: CollectSection {
@@ -178,7 +182,8 @@ impl Measuring {
             Some(date) => tokenizer.with_date(date)?,
             None => tokenizer,
         };
-        let scoring = ScoringOptions { device: settings.device, micro_batch_tokens: settings.micro_batch_tokens };
+        let AdviseSettings { device, micro_batch_tokens, load_in, .. } = *settings;
+        let scoring = ScoringOptions { device, micro_batch_tokens, load_in };
         // The key of sampling stands for the content of the model too.
         let key = named(pipeline, "generate").key.clone();
         Ok(Self { model, tokenizer, scoring, kept: settings.output.join("stages"), key })

@@ -101,6 +101,7 @@ impl Planner<'_> {
         let mut settings = LocalSettings::new(&path);
         settings.batch_rows = self.config.collect.batch_rows;
         settings.device = self.config.device;
+        settings.load_in = self.config.load_in;
         settings.template_date.clone_from(&self.config.template_date);
         settings.name = Some(name.to_owned());
         Ok((GeneratorSettings::Local(settings), vec![self.hash(&path)?]))
