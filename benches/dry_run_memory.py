@@ -39,6 +39,8 @@ CASES = {
     "LoRA": (BODY, MIDDLE, ["lora.rank=16"]),
     "LoRA on q and v, dropout": (BODY, MIDDLE, ["lora.rank=16", "lora.targets=['q_proj','v_proj']", "lora.dropout=0.1"]),
     "LoRA, checkpointing": (BODY, MIDDLE, ["lora.rank=16", "memory.activation_checkpointing=true"]),
+    "LoRA, 8 bits": (BODY, MIDDLE, ["lora.rank=16", "quantization.load_in='8bit'"]),
+    "LoRA, 4 bits": (BODY, MIDDLE, ["lora.rank=16", "quantization.load_in='4bit'"]),
     "long pairs": (BODY, (4, (600, 900, 500)), ["batch.batch_size=1", "tokens.max_length=2048"]),
     "many short pairs": (BODY, (192, (8, 10, 9)), ["batch.batch_size=64"]),
     "prompts apart": (BODY, MIDDLE, ["memory.share_prompts=false"]),

@@ -159,7 +159,7 @@ fn bitsandbytes(dir: &Dir) {
         tensor["data_offsets"] = json!([start, written.len()]);
     }
     let mut header = header.to_string();
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     let all = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &written].concat();

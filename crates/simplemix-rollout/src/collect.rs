@@ -134,8 +134,8 @@ pub fn collect_to_files(
     settings.select.check_for_one_model()?;
     for prompt in settings.prompts.read() {
         let prompt = prompt?;
-        let of_prompt = scorers.iter().filter(|scorer| scorer.scores(&prompt));
-        of_prompt.map(|scorer| scorer.scorer.check(&prompt)).collect::<Result<()>>()?;
+        let mut of_prompt = scorers.iter().filter(|scorer| scorer.scores(&prompt));
+        of_prompt.try_for_each(|scorer| scorer.scorer.check(&prompt))?;
     }
     let generated = generate(&settings.generate(), generator, watch)?;
     let scored = score(&settings.score(), scorers, watch)?;

@@ -1,7 +1,7 @@
 //! Weights in f32 on a CPU, quantised and dequantised in one pass over memory, with the numbers of libtorch's operators.
 //!
-//! Those look up one code at a time and write each step down: ten times as long (benches/quantized.py). They serve every other device and
-//! element type.
+//! Those look up one pair of codes at a time and write each step down: decoding took three times as long
+//! (benches/results/quantized-2026-12-01.md). They serve every other device and element type.
 #![expect(unsafe_code, reason = "tch has no view of a tensor's memory")]
 
 use rayon::prelude::*;
