@@ -196,7 +196,7 @@ fn the_papers_setting_is_planned_from_configurations() {
     // A sweep of it is planned as well.
     let sweep =
         ["sweep", "--preset", "off-policy", "--size", "64", "--device", "cuda", "--output", "runs/sweep", "--dry-run"];
-    let vary = ["--vary", "train.loss.beta=0.1,0.2", "--set", "train.memory.device_gb=80"];
+    let vary = ["--vary", "train.loss.beta=0.1,0.2", "--best-by", "loss", "--set", "train.memory.device_gb=80"];
     let (said, ..) = watched(&dir, &[&sweep[..], &files[..4], &vary[..]].concat());
     assert!(
         said.contains("device: 1 x a GPU of 80 GB") && said.contains("runs to do: 2; times are not known"),
