@@ -113,10 +113,6 @@ impl Outcome {
     pub(crate) fn both(&self) -> f64 {
         (self.right + self.open) / 2.0
     }
-
-    pub(crate) fn kl(&self) -> f64 {
-        (self.kl_reasoning + self.kl_open) / 2.0
-    }
 }
 
 /// A line of the file.
