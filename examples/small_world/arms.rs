@@ -40,7 +40,6 @@ pub(crate) const OTHERS: [&str; 7] = ["on-10", "on-30", "on-70", "on-90", "itera
 pub(crate) const SHARES: [(&str, usize); 7] =
     [("off", 0), ("on-10", 10), ("on-30", 30), ("half", 50), ("on-70", 70), ("on-90", 90), ("on", 100)];
 
-const BETA: f64 = 0.1;
 /// Weight of HyPO's divergence.
 const LAMBDA: f64 = 1e-2;
 /// Scale of DPO-Mix-P's soft labels, for rewards from 0 to 1; the authors' for Safe-RLHF.
@@ -121,11 +120,11 @@ fn dpo(spec: &Spec, start: &Path, base: &Path, pairs: &[Pair], loss: Loss) -> Re
     config.model = Some(start.to_owned());
     config.output = Some(folder.path().join("run"));
     config.seed = spec.seed;
-    config.epochs = spec.epochs as f64;
+    config.epochs = spec.setting.epochs as f64;
     config.batch.batch_size = BATCH;
-    config.optimizer.learning_rate = spec.rate;
+    config.optimizer.learning_rate = spec.setting.rate;
     config.optimizer.warmup_ratio = 0.1;
-    config.loss.beta = BETA;
+    config.loss.beta = spec.setting.beta;
     config.reference.source = ReferenceSource::Computed;
     if start != base {
         config.reference.model = Some(base.to_owned());

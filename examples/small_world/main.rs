@@ -196,7 +196,7 @@ impl Work<'_> {
                 return Ok(());
             }
             let trained = arms::train(spec, &pool, size, work)
-                .with_context(|| format!("arm {}, seed {}, rate {}", spec.arm, spec.seed, spec.rate))?;
+                .with_context(|| format!("arm {}, seed {}, {}", spec.arm, spec.seed, spec.setting))?;
             let measured = measure::measure(&trained.model, &base, &tokenizer, &held_out)?;
             let outcome = Outcome { updates: trained.updates, pairs_found: trained.pairs, ..pool.kept(measured) };
             let seconds = self.clock.seconds() - before;
@@ -205,12 +205,11 @@ impl Work<'_> {
             let row = Row { stage: stage.name().into(), spec: spec.clone(), outcome, seconds, plan, program };
             self.results.add(row)?;
             println!(
-                "{} seed {} {} rate {:e} x{}: right {:.1}, open {:.1}, KL {:.2} / {:.2}; {seconds:.0} s; {}",
+                "{} seed {} {} {}: right {:.1}, open {:.1}, KL {:.2} / {:.2}; {seconds:.0} s; {}",
                 stage.name(),
                 spec.seed,
                 spec.arm,
-                spec.rate,
-                spec.epochs,
+                spec.setting,
                 outcome.right,
                 outcome.open,
                 outcome.kl_reasoning,

@@ -11,8 +11,8 @@ use simplemix::files;
 
 use crate::arms::{MAIN, OTHERS, SHARES};
 use crate::beside;
-use crate::plan::{STAGES, Setting, best_schedule, chosen, grid};
-use crate::results::{Outcome, Row, Spec};
+use crate::plan::{GOALS, Goal, STAGES, Tuned, best_schedule, chosen, grid};
+use crate::results::{Outcome, Row, Setting, Spec};
 
 /// Lines of the page between which this program writes.
 const BEGIN: &str = "<!-- begin: cargo run --release --example small_world -- --report -->";
@@ -20,14 +20,23 @@ const END: &str = "<!-- end -->";
 
 type Measure = fn(&Outcome) -> f64;
 
-/// Claims of the plan: name, better, worse, measure.
-const CLAIMS: [(&str, &str, &str, &str, Measure); 5] = [
-    ("1: on-policy pairs are better on reasoning", "on", "off", "reasoning", |o| o.right),
-    ("2: off-policy pairs are better on open-ended tasks", "off", "on", "open", |o| o.open),
-    ("3a: half is better than off-policy pairs", "half", "off", "both", Outcome::both),
-    ("3b: half is better than on-policy pairs", "half", "on", "both", Outcome::both),
-    ("4: a schedule is better than half in every batch", "best schedule", "half", "both", Outcome::both),
+/// Claims of the plan: name, better, worse, name of the measure, measure, and the goal at whose settings it is tested.
+type Claim = (&'static str, &'static str, &'static str, &'static str, Measure, Goal);
+const CLAIMS: [Claim; 5] = [
+    ("1: on-policy pairs are better on reasoning", "on", "off", "reasoning", |o| o.right, Goal::Reasoning),
+    ("2: off-policy pairs are better on open-ended tasks", "off", "on", "open", |o| o.open, Goal::Open),
+    ("3a: half is better than off-policy pairs", "half", "off", "both", Outcome::both, Goal::Both),
+    ("3b: half is better than on-policy pairs", "half", "on", "both", Outcome::both, Goal::Both),
+    ("4: a schedule is better than half in every batch", "best schedule", "half", "both", Outcome::both, Goal::Both),
 ];
+
+fn title(goal: Goal) -> &'static str {
+    match goal {
+        Goal::Reasoning => "each arm at its best setting for reasoning",
+        Goal::Open => "each arm at its best setting for the open-ended task",
+        Goal::Both => "each arm at its best setting for both",
+    }
+}
 
 /// Writes figures beside the page, and tables into it.
 pub(crate) fn write(rows: &[Row], page: &Path) -> Result<()> {
@@ -37,22 +46,32 @@ pub(crate) fn write(rows: &[Row], page: &Path) -> Result<()> {
     let mut text = done(rows);
     for (size, title) in [("1m", "One million weights"), ("5m", "Five million weights")] {
         if rows.iter().any(|row| row.spec.size == size && row.spec.base > 0) {
-            let _ = write!(text, "### {title}\n\n{}{}", arms(rows, size), claims(rows, size));
+            let _ = write!(text, "### {title}\n\n{}", claims(rows, size));
+            for goal in GOALS {
+                text.push_str(&arms(rows, size, goal));
+            }
         }
     }
     text.push_str(&tuning(rows));
     text.push_str(&maps(rows));
-    let figures = [("reward-kl.svg", reward_kl(rows)?), ("shares.svg", shares(rows)?)];
+    let figures = [
+        (
+            "reasoning-kl.svg",
+            "Reasoning against the divergence from the base, a point a setting",
+            against_kl(rows, true)?,
+        ),
+        (
+            "open-kl.svg",
+            "Open-ended reward against the divergence from the base, a point a setting",
+            against_kl(rows, false)?,
+        ),
+        ("shares.svg", "Both tasks and their mean against the share of on-policy pairs", shares(rows)?),
+    ];
     let folder = beside(page, "");
     files::create_dir_all(&folder)?;
-    for (name, svg) in &figures {
+    for (name, alt, svg) in &figures {
         if let Some(svg) = svg {
             files::write(folder.join(name), svg)?;
-            let alt = if *name == "shares.svg" {
-                "Both tasks and their mean against the share of on-policy pairs"
-            } else {
-                "Mean of both tasks against the divergence from the base, a point a run"
-            };
             let _ = writeln!(text, "![{alt}](evidence/{name})\n");
         }
     }
@@ -77,26 +96,27 @@ fn done(rows: &[Row]) -> String {
         };
         let _ = writeln!(text, "| `{}` | {count} | {all} |", stage.name());
     }
-    let mut plans: Vec<&str> = rows.iter().map(|row| row.plan.as_str()).collect();
-    plans.dedup();
+    let mut plans: Vec<&str> = Vec::new();
+    for row in rows {
+        if !plans.contains(&row.plan.as_str()) {
+            plans.push(&row.plan);
+        }
+    }
     let hours = rows.iter().map(|row| row.seconds).sum::<f64>() / 3600.0;
     let _ =
-        writeln!(text, "\nPlan of commit {}; {hours:.1} hours of one core without pre-training.\n", plans.join(", "));
+        writeln!(text, "\nPlans of commits {}; {hours:.1} hours of one core without pre-training.\n", plans.join(", "));
     text
 }
 
 /// Runs of the comparison: 1024 pairs, far writers, no early base, at the arm's own setting.
-fn compared<'a>(rows: &'a [Row], size: &str, arm: &str) -> Vec<&'a Row> {
-    let setting = match arm {
-        "start" => Some((0.0, 0)),
-        arm => chosen(rows, arm).ok(),
-    };
+fn compared<'a>(rows: &'a [Row], size: &str, arm: &str, goal: Goal) -> Vec<&'a Row> {
+    let wanted = setting_of(rows, arm, goal);
     let is = |row: &&Row| {
-        let Spec { base, early, near, pairs, rate, epochs, .. } = &row.spec;
+        let Spec { base, early, near, pairs, setting, .. } = &row.spec;
         row.spec.size == size
             && row.spec.arm == arm
             && (*base > 0 && !early && !near && *pairs == 1024)
-            && setting == Some((*rate, *epochs))
+            && wanted == Some(*setting)
     };
     let mut found: Vec<&Row> = rows.iter().filter(is).collect();
     found.sort_by_key(|row| row.spec.seed);
@@ -108,25 +128,26 @@ fn all_arms() -> impl Iterator<Item = &'static str> {
     std::iter::once("start").chain(MAIN).chain(OTHERS)
 }
 
-fn setting_text((rate, epochs): Setting) -> String {
-    format!("{rate:e} x {epochs}")
+fn setting_of(rows: &[Row], arm: &str, goal: Goal) -> Option<Setting> {
+    if arm == "start" { Some(Setting::default()) } else { chosen(rows, arm, goal).ok() }
 }
 
-fn arms(rows: &[Row], size: &str) -> String {
-    let mut text = String::from(
+fn arms(rows: &[Row], size: &str, goal: Goal) -> String {
+    let mut text = format!("#### {}, {}\n\n", title(goal), if size == "1m" { "1 M" } else { "5 M" });
+    text.push_str(
         "| arm | seeds | reasoning, % right | greedy | open | both | KL, nats | direct / chain / columns, % | foreign, % | \
-         characters | not ended, % | rate x epochs | updates |\n\
+         characters | not ended, % | rate x epochs, beta | updates |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for arm in all_arms() {
-        let found = compared(rows, size, arm);
+        let found = compared(rows, size, arm, goal);
         if found.is_empty() {
             continue;
         }
         let values = |of: Measure| found.iter().map(|row| of(&row.outcome)).collect::<Vec<f64>>();
         let over = |of: Measure| mean(&values(of));
         let with = |of: Measure| interval(&values(of));
-        let setting = found.first().map(|row| (row.spec.rate, row.spec.epochs));
+        let setting = found.first().map(|row| row.spec.setting);
         let _ = writeln!(
             text,
             "| {arm} | {} | {} | {:.1} | {} | {} | {:.2} / {:.2} | {:.0} / {:.0} / {:.0} | {:.0} | {:.1} / {:.1} | {:.1} | {} | {:.0} |",
@@ -144,7 +165,7 @@ fn arms(rows: &[Row], size: &str) -> String {
             over(|o| o.length_reasoning),
             over(|o| o.length_open),
             over(|o| o.cut),
-            setting.filter(|_| arm != "start").map_or_else(|| "-".into(), setting_text),
+            setting.filter(|_| arm != "start").map_or_else(|| "-".into(), |setting| setting.to_string()),
             over(|o| o.updates as f64),
         );
     }
@@ -169,9 +190,9 @@ fn claims(rows: &[Row], size: &str) -> String {
     let named = |arm: &'static str| if arm == "best schedule" { schedule } else { arm };
     let tested: Vec<_> = CLAIMS
         .iter()
-        .map(|(claim, better, worse, by, of)| {
+        .map(|(claim, better, worse, by, of, goal)| {
             let (better, worse) = (named(better), named(worse));
-            let found = differences(&compared(rows, size, better), &compared(rows, size, worse), *of);
+            let found = differences(&compared(rows, size, better, *goal), &compared(rows, size, worse, *goal), *of);
             (claim, better, worse, by, found)
         })
         .collect();
@@ -208,26 +229,31 @@ fn verdict(difference: f64, half: f64, holm: f64) -> &'static str {
     }
 }
 
+/// Chosen settings with what tuning gave them.
 fn tuning(rows: &[Row]) -> String {
     let mut text = String::new();
     for arm in MAIN.into_iter().chain(OTHERS) {
-        let of = |(setting, value): (Setting, Option<f64>)| {
-            let value = value?;
-            let runs = rows
-                .iter()
-                .filter(|row| row.spec.base == 0 && row.spec.arm == arm && (row.spec.rate, row.spec.epochs) == setting);
-            let kl = mean(&runs.map(|row| row.outcome.kl()).collect::<Vec<_>>());
-            Some(format!("{}: {value:.1} ({kl:.2})", setting_text(setting)))
-        };
-        let cells: Vec<String> = grid(rows, arm).into_iter().filter_map(of).collect();
-        if !cells.is_empty() {
-            let _ = writeln!(text, "- {arm}: {}", cells.join("; "));
+        for goal in GOALS {
+            let Some(setting) = setting_of(rows, arm, goal) else { continue };
+            let Some(tuned) = Tuned::of(rows, arm, setting) else { continue };
+            let name = match goal {
+                Goal::Reasoning => "reasoning",
+                Goal::Open => "open",
+                Goal::Both => "both",
+            };
+            let _ = writeln!(
+                text,
+                "| {arm} | {name} | {setting} | {:.1} | {:.1} | {:.2} / {:.2} |",
+                tuned.right, tuned.open, tuned.kl_reasoning, tuned.kl_open
+            );
         }
     }
-    if text.is_empty() {
-        return text;
-    }
-    format!("### Tuning\n\nRate x epochs: mean of both tasks on the tuning prompts (KL, nats), two seeds.\n\n{text}\n")
+    let Some(start) = Tuned::start(rows).filter(|_| !text.is_empty()) else { return String::new() };
+    format!(
+        "### Tuning\n\nWhat was chosen, on the prompts and seeds of tuning, where the base has {:.1} and {:.1}.\n\n\
+         | arm | for | rate x epochs, beta | reasoning, % right | open | KL, nats |\n| --- | --- | --- | --- | --- | --- |\n{text}\n",
+        start.right, start.open
+    )
 }
 
 /// Differences over two axes.
@@ -244,22 +270,25 @@ fn maps(rows: &[Row]) -> String {
         return String::new();
     }
     let mut text = String::from(
-        "### Maps\n\nRates of the tuning at 1024 pairs and far writers; three seeds of each cell.\n\n\
+        "### Maps\n\nSettings of the tuning at 1024 pairs and far writers; three seeds of each cell.\n\n\
          | base | writers | pairs | start right, % | on - off, reasoning | off - on, open | half - off, both | half - on, both |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (early, near, pairs) in cells {
-        let of = |arm: &str| -> Vec<&Row> {
-            let setting = if arm == "start" { Some((0.0, 0)) } else { chosen(rows, arm).ok() };
+        let of = |arm: &str, goal: Goal| -> Vec<&Row> {
+            let wanted = setting_of(rows, arm, goal);
             let is = |row: &&Row| {
-                let Spec { base, seed, rate, epochs, .. } = &row.spec;
+                let Spec { base, seed, setting, .. } = &row.spec;
                 (row.spec.early, row.spec.near, row.spec.pairs) == (early, near, pairs)
                     && (*base > 0 && *seed <= 3 && row.spec.size == "1m" && row.spec.arm == arm)
-                    && setting == Some((*rate, *epochs))
+                    && wanted == Some(*setting)
             };
             rows.iter().filter(is).collect()
         };
-        let [start, off, half, on] = ["start", "off", "half", "on"].map(of);
+        let start = of("start", Goal::Both);
+        let difference = |better: &str, worse: &str, measure: Measure, goal: Goal| {
+            differences(&of(better, goal), &of(worse, goal), measure)
+        };
         let signed = |values: Vec<f64>| match half_width_95(&values) {
             width if width.is_finite() => format!("{:+.1} ± {width:.1}", mean(&values)),
             _ => "-".into(),
@@ -270,38 +299,40 @@ fn maps(rows: &[Row]) -> String {
             if early { "early" } else { "whole" },
             if near { "near" } else { "far" },
             interval(&start.iter().map(|row| row.outcome.right).collect::<Vec<_>>()),
-            signed(differences(&on, &off, |o| o.right)),
-            signed(differences(&off, &on, |o| o.open)),
-            signed(differences(&half, &off, Outcome::both)),
-            signed(differences(&half, &on, Outcome::both)),
+            signed(difference("on", "off", |o| o.right, Goal::Reasoning)),
+            signed(difference("off", "on", |o| o.open, Goal::Open)),
+            signed(difference("half", "off", Outcome::both, Goal::Both)),
+            signed(difference("half", "on", Outcome::both, Goal::Both)),
         );
     }
     text.push('\n');
     text
 }
 
-/// Gain over the base of the same seed against the divergence, a point a run of one million weights and 1024 pairs.
-fn reward_kl(rows: &[Row]) -> Result<Option<String>> {
-    let mut dots = Vec::new();
+/// Largest divergence in the figures.
+const FAR: f64 = 6.0;
+
+/// A task against its divergence, a point a setting of tuning, and the base.
+fn against_kl(rows: &[Row], reasoning: bool) -> Result<Option<String>> {
+    let Some(start) = Tuned::start(rows) else { return Ok(None) };
+    let at = |tuned: &Tuned| if reasoning { (tuned.kl_reasoning, tuned.right) } else { (tuned.kl_open, tuned.open) };
+    let mut dots = vec![Dot { series: "base".into(), at: at(&start) }];
     for arm in ["off", "half", "on"] {
-        for row in rows.iter().filter(|row| row.spec.arm == arm && row.spec.size == "1m") {
-            let Some(start) = rows.iter().find(|other| other.spec.arm == "start" && other.spec.shares_pool(&row.spec))
-            else {
-                continue;
-            };
-            if row.spec.pairs == 1024 && !row.spec.early && !row.spec.near {
-                let at = (row.outcome.kl(), row.outcome.both() - start.outcome.both());
+        for tuned in grid(rows, arm)?.iter().filter_map(|(_, tuned)| tuned.as_ref()) {
+            let at = at(tuned);
+            if at.0 <= FAR {
                 dots.push(Dot { series: arm.to_owned(), at });
             }
         }
     }
-    if dots.is_empty() {
+    if dots.len() == 1 {
         return Ok(None);
     }
+    let (name, y) = if reasoning { ("Reasoning", "% right") } else { ("Open task", "reward, 0 to 100") };
     let panel = ScatterPanel {
-        title: "Gain over the base against divergence".into(),
-        x: "KL to the base, nats an answer, mean of both tasks".into(),
-        y: "points, mean of both tasks".into(),
+        title: format!("{name} against divergence, up to {FAR:.0} nats"),
+        x: "KL to the base on this task, nats an answer".into(),
+        y: y.into(),
         dots,
     };
     Ok(Some(scatter_svg(&panel)?))
@@ -314,7 +345,7 @@ fn shares(rows: &[Row]) -> Result<Option<String>> {
     for (name, of) in measures {
         let (mut points, mut band) = (Vec::new(), Band::new());
         for (arm, share) in SHARES {
-            let values: Vec<f64> = compared(rows, "1m", arm).iter().map(|row| of(&row.outcome)).collect();
+            let values: Vec<f64> = compared(rows, "1m", arm, Goal::Both).iter().map(|row| of(&row.outcome)).collect();
             if values.is_empty() {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Runs and their outcomes, a line of JSON each, in a file that is only ever appended to.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,25 @@ pub(crate) struct Spec {
     pub(crate) pairs: usize,
     pub(crate) arm: String,
     pub(crate) seed: u64,
-    /// Learning rate, and epochs; 0 for the base itself.
+    /// Rate, epochs and beta; all 0 for the base itself.
+    #[serde(flatten)]
+    pub(crate) setting: Setting,
+}
+
+/// What an arm is tuned over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    /// Peak learning rate.
     pub(crate) rate: f64,
     pub(crate) epochs: u64,
+    /// Strength of DPO's hold to the reference.
+    pub(crate) beta: f64,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:e} x {}, {}", self.rate, self.epochs, self.beta)
+    }
 }
 
 impl Spec {
@@ -41,7 +58,7 @@ impl Spec {
 
     /// Whether two runs have their pairs and prompts in common.
     pub(crate) fn shares_pool(&self, other: &Self) -> bool {
-        let of = |spec: &Self| Self { arm: String::new(), rate: 0.0, epochs: 0, ..spec.clone() };
+        let of = |spec: &Self| Self { arm: String::new(), setting: Setting::default(), ..spec.clone() };
         of(self) == of(other)
     }
 }
@@ -95,10 +112,6 @@ impl Outcome {
     /// Mean of both tasks.
     pub(crate) fn both(&self) -> f64 {
         (self.right + self.open) / 2.0
-    }
-
-    pub(crate) fn kl(&self) -> f64 {
-        (self.kl_reasoning + self.kl_open) / 2.0
     }
 }
 
