@@ -9,7 +9,7 @@ use crate::results::{Outcome, Row, Setting, Spec};
 /// Learning rates, epochs and betas among which tuning chooses.
 const RATES: [f64; 4] = [1e-5, 3e-5, 1e-4, 3e-4];
 const EPOCHS: [u64; 2] = [1, 2];
-const BETAS: [f64; 4] = [0.1, 0.3, 1.0, 3.0];
+pub(crate) const BETAS: [f64; 4] = [0.1, 0.3, 1.0, 3.0];
 /// Points that a setting may lose on either task and still be one for both.
 const ALLOWED_LOSS: f64 = 1.0;
 /// Seeds of tuning, which the comparison does not use.

@@ -1,6 +1,6 @@
 //! Tables and figures of the page of evidence, from the file of results alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use simplemix::files;
 
 use crate::arms::{MAIN, OTHERS, SHARES};
 use crate::beside;
-use crate::plan::{GOALS, Goal, STAGES, Tuned, best_schedule, chosen, grid};
+use crate::plan::{BETAS, GOALS, Goal, STAGES, Tuned, best_schedule, chosen, grid};
 use crate::results::{Outcome, Row, Setting, Spec};
 
 /// Lines of the page between which this program writes.
@@ -32,9 +32,9 @@ const CLAIMS: [Claim; 5] = [
 
 fn title(goal: Goal) -> &'static str {
     match goal {
-        Goal::Reasoning => "each arm at its best setting for reasoning",
-        Goal::Open => "each arm at its best setting for the open-ended task",
-        Goal::Both => "each arm at its best setting for both",
+        Goal::Reasoning => "Each arm at its best setting for reasoning",
+        Goal::Open => "Each arm at its best setting for the open-ended task",
+        Goal::Both => "Each arm at its best setting for both",
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn write(rows: &[Row], page: &Path) -> Result<()> {
     let mut text = done(rows);
     for (size, title) in [("1m", "One million weights"), ("5m", "Five million weights")] {
         if rows.iter().any(|row| row.spec.size == size && row.spec.base > 0) {
-            let _ = write!(text, "### {title}\n\n{}", claims(rows, size));
+            let _ = write!(text, "### {title}\n\n{}{}", claims(rows, size), alike(rows, size));
             for goal in GOALS {
                 text.push_str(&arms(rows, size, goal));
             }
@@ -133,7 +133,7 @@ fn setting_of(rows: &[Row], arm: &str, goal: Goal) -> Option<Setting> {
 }
 
 fn arms(rows: &[Row], size: &str, goal: Goal) -> String {
-    let mut text = format!("#### {}, {}\n\n", title(goal), if size == "1m" { "1 M" } else { "5 M" });
+    let mut text = format!("#### {}, {}\n\n", title(goal), if size == "1m" { "1 M weights" } else { "5 M weights" });
     text.push_str(
         "| arm | seeds | reasoning, % right | greedy | open | both | KL, nats | direct / chain / columns, % | foreign, % | \
          characters | not ended, % | rate x epochs, beta | updates |\n\
@@ -185,6 +185,16 @@ fn differences(better: &[&Row], worse: &[&Row], of: Measure) -> Vec<f64> {
     better.iter().filter_map(|row| Some(of(&row.outcome) - other.get(&row.spec.seed)?)).collect()
 }
 
+/// Mean differences of each base, whose seeds have it in common.
+fn differences_of_bases(better: &[&Row], worse: &[&Row], of: Measure) -> Vec<f64> {
+    let bases: BTreeSet<u64> = better.iter().map(|row| row.spec.base).collect();
+    fn own<'a>(rows: &[&'a Row], base: u64) -> Vec<&'a Row> {
+        rows.iter().copied().filter(|row| row.spec.base == base).collect()
+    }
+    let of_base = |base: u64| differences(&own(better, base), &own(worse, base), of);
+    bases.into_iter().map(of_base).filter(|found| !found.is_empty()).map(|found| mean(&found)).collect()
+}
+
 fn claims(rows: &[Row], size: &str) -> String {
     let schedule = best_schedule(rows).unwrap_or("none");
     let named = |arm: &'static str| if arm == "best schedule" { schedule } else { arm };
@@ -192,29 +202,70 @@ fn claims(rows: &[Row], size: &str) -> String {
         .iter()
         .map(|(claim, better, worse, by, of, goal)| {
             let (better, worse) = (named(better), named(worse));
-            let found = differences(&compared(rows, size, better, *goal), &compared(rows, size, worse, *goal), *of);
-            (claim, better, worse, by, found)
+            let pair = (compared(rows, size, better, *goal), compared(rows, size, worse, *goal));
+            let over_bases = half_width_95(&differences_of_bases(&pair.0, &pair.1, *of));
+            (claim, better, worse, by, over_bases, differences(&pair.0, &pair.1, *of))
         })
         .collect();
     let corrected = holm(&tested.iter().map(|(.., found)| paired_t_test(found)).collect::<Vec<_>>());
     let mut text = String::from(
-        "| claim | difference | by | seeds | points, 95 % over seeds | p | p, Holm | verdict | by seed |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| claim | difference | by | seeds | points, 95 % over seeds | 95 % over bases | p | p, Holm | verdict | by seed |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for ((claim, better, worse, by, found), holm) in tested.iter().zip(corrected) {
+    for ((claim, better, worse, by, over_bases, found), holm) in tested.iter().zip(corrected) {
         let by_seed: Vec<String> = found.iter().map(|value| format!("{value:+.1}")).collect();
         let (difference, half) = (mean(found), half_width_95(found));
         let _ = writeln!(
             text,
-            "| {claim} | {better} - {worse} | {by} | {} | {} | {:.3} | {holm:.3} | {} | {} |",
+            "| {claim} | {better} - {worse} | {by} | {} | {} | {} | {:.3} | {holm:.3} | {} | {} |",
             found.len(),
             if half.is_finite() { format!("{difference:+.1} ± {half:.1}") } else { "-".into() },
+            if over_bases.is_finite() { format!("± {over_bases:.1}") } else { "-".into() },
             paired_t_test(found),
             verdict(difference, half, holm),
             by_seed.join(", "),
         );
     }
     text.push('\n');
+    text
+}
+
+/// Off, half and on at settings that all three have, which happen to move them about equally far. Not planned, so not tested.
+fn alike(rows: &[Row], size: &str) -> String {
+    let mut text = String::new();
+    for goal in GOALS {
+        let Some(setting) = setting_of(rows, "off", goal) else { continue };
+        let [off, half, on] = ["off", "half", "on"].map(|arm| {
+            let goal = GOALS.into_iter().find(|goal| setting_of(rows, arm, *goal) == Some(setting));
+            goal.map(|goal| compared(rows, size, arm, goal)).unwrap_or_default()
+        });
+        if [&off, &half, &on].iter().any(|found| found.is_empty()) {
+            continue;
+        }
+        let measures: [(&str, Measure); 3] =
+            [("reasoning", |o| o.right), ("open", |o| o.open), ("both", Outcome::both)];
+        let signed = |better: &[&Row], worse: &[&Row], of: Measure| {
+            let found = differences(better, worse, of);
+            format!("{:+.1} ± {:.1}", mean(&found), half_width_95(&found))
+        };
+        let kl = |found: &[&Row]| {
+            let over = |of: Measure| mean(&found.iter().map(|row| of(&row.outcome)).collect::<Vec<_>>());
+            format!("{:.2} / {:.2}", over(|o| o.kl_reasoning), over(|o| o.kl_open))
+        };
+        let _ = write!(
+            text,
+            "#### Off, half and on at one setting ({setting})\n\nNot planned, so without a verdict. Divergence in nats on reasoning and on the open \
+             task: off {}, half {}, on {}.\n\n| by | on - off | half - off | half - on |\n| --- | --- | --- | --- |\n",
+            kl(&off),
+            kl(&half),
+            kl(&on)
+        );
+        for (name, of) in measures {
+            let cells = [signed(&on, &off, of), signed(&half, &off, of), signed(&half, &on, of)];
+            let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
+        }
+        text.push('\n');
+    }
     text
 }
 
@@ -251,9 +302,33 @@ fn tuning(rows: &[Row]) -> String {
     let Some(start) = Tuned::start(rows).filter(|_| !text.is_empty()) else { return String::new() };
     format!(
         "### Tuning\n\nWhat was chosen, on the prompts and seeds of tuning, where the base has {:.1} and {:.1}.\n\n\
-         | arm | for | rate x epochs, beta | reasoning, % right | open | KL, nats |\n| --- | --- | --- | --- | --- | --- |\n{text}\n",
-        start.right, start.open
+         | arm | for | rate x epochs, beta | reasoning, % right | open | KL, nats |\n| --- | --- | --- | --- | --- | --- |\n{text}\n{}",
+        start.right,
+        start.open,
+        by_beta(rows, &start)
     )
+}
+
+/// The largest gain in open-ended reward of each arm among the settings of a beta that lose no right answers.
+fn by_beta(rows: &[Row], start: &Tuned) -> String {
+    let mut text = String::from(
+        "The largest gain in open-ended reward at each beta, of the settings that lose no right answers, and the gain in right answers there:\n\n",
+    );
+    let _ = writeln!(text, "| beta | {} |\n| --- |{}", MAIN.join(" | "), " --- |".repeat(MAIN.len()));
+    for beta in BETAS {
+        let of_arm = |arm: &str| {
+            let tuned = grid(rows, arm).unwrap_or_default();
+            let kept = tuned.iter().filter(|(setting, _)| setting.beta == beta).filter_map(|(_, tuned)| *tuned);
+            let best = kept.filter(|tuned| tuned.right >= start.right).max_by(|a, b| a.open.total_cmp(&b.open));
+            best.map_or_else(
+                || "none".into(),
+                |best| format!("{:+.1}, {:+.1}", best.open - start.open, best.right - start.right),
+            )
+        };
+        let _ = writeln!(text, "| {beta} | {} |", MAIN.map(of_arm).join(" | "));
+    }
+    text.push('\n');
+    text
 }
 
 /// Differences over two axes.
