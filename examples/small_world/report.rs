@@ -65,7 +65,7 @@ pub(crate) fn write(rows: &[Row], page: &Path) -> Result<()> {
             "Open-ended reward against the divergence from the base, a point a setting",
             against_kl(rows, false)?,
         ),
-        ("shares.svg", "Both tasks and their mean against the share of on-policy pairs", shares(rows)?),
+        ("shares.svg", "Gains on both tasks and their mean against the share of on-policy pairs", shares(rows)?),
     ];
     let folder = beside(page, "");
     files::create_dir_all(&folder)?;
@@ -135,10 +135,11 @@ fn setting_of(rows: &[Row], arm: &str, goal: Goal) -> Option<Setting> {
 fn arms(rows: &[Row], size: &str, goal: Goal) -> String {
     let mut text = format!("#### {}, {}\n\n", title(goal), if size == "1m" { "1 M weights" } else { "5 M weights" });
     text.push_str(
-        "| arm | seeds | reasoning, % right | greedy | open | both | KL, nats | direct / chain / columns, % | foreign, % | \
+        "| arm | seeds | reasoning, % right (gain) | greedy | open (gain) | both (gain) | KL, nats | direct / chain / columns, % | foreign, % | \
          characters | not ended, % | rate x epochs, beta | updates |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
+    let start = compared(rows, size, "start", goal);
     for arm in all_arms() {
         let found = compared(rows, size, arm, goal);
         if found.is_empty() {
@@ -146,7 +147,16 @@ fn arms(rows: &[Row], size: &str, goal: Goal) -> String {
         }
         let values = |of: Measure| found.iter().map(|row| of(&row.outcome)).collect::<Vec<f64>>();
         let over = |of: Measure| mean(&values(of));
-        let with = |of: Measure| interval(&values(of));
+        // Bases differ by more than arms do, so the interval is that of the gain.
+        let with = |of: Measure| match arm {
+            "start" => interval(&values(of)),
+            _ => {
+                let gains = differences(&found, &start, of);
+                let half = half_width_95(&gains);
+                let width = if half.is_finite() { format!(" ± {half:.1}") } else { String::new() };
+                format!("{:.1} ({:+.1}{width})", over(of), mean(&gains))
+            }
+        };
         let setting = found.first().map(|row| row.spec.setting);
         let _ = writeln!(
             text,
@@ -413,14 +423,15 @@ fn against_kl(rows: &[Row], reasoning: bool) -> Result<Option<String>> {
     Ok(Some(scatter_svg(&panel)?))
 }
 
-/// Both tasks against the share of on-policy pairs; bands from the lowest to the highest seed.
+/// Gains on both tasks against the share of on-policy pairs; bands from the lowest to the highest seed.
 fn shares(rows: &[Row]) -> Result<Option<String>> {
     let measures: [(&str, Measure); 3] = [("reasoning", |o| o.right), ("open", |o| o.open), ("both", Outcome::both)];
+    let start = compared(rows, "1m", "start", Goal::Both);
     let (mut series, mut bands) = (Vec::new(), Vec::new());
     for (name, of) in measures {
         let (mut points, mut band) = (Vec::new(), Band::new());
         for (arm, share) in SHARES {
-            let values: Vec<f64> = compared(rows, "1m", arm, Goal::Both).iter().map(|row| of(&row.outcome)).collect();
+            let values = differences(&compared(rows, "1m", arm, Goal::Both), &start, of);
             if values.is_empty() {
                 continue;
             }
@@ -436,7 +447,7 @@ fn shares(rows: &[Row]) -> Result<Option<String>> {
         bands.push(band);
     }
     let panel = Panel {
-        title: "% right, reward, and their mean".into(),
+        title: "Gain over the base of the same seed, points".into(),
         x: "share of on-policy pairs".into(),
         series,
         smooth: false,
