@@ -23,7 +23,7 @@ const PAIRS: usize = 1024;
 /// Numbers of pairs of the map, beside [`PAIRS`].
 const OTHER_PAIRS: [usize; 2] = [256, 4096];
 
-/// What an arm's setting is chosen for.
+/// Purpose that an arm's setting is chosen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
     /// The most right answers.
@@ -192,7 +192,7 @@ impl Tuned {
         (start.right - self.right).max(start.open - self.open).max(ALLOWED_LOSS) - ALLOWED_LOSS
     }
 
-    /// What is highest for the best setting; compared in order.
+    /// Numbers that are highest for the best setting, compared in order.
     fn merit(&self, start: &Self, goal: Goal) -> [f64; 2] {
         match goal {
             Goal::Reasoning => [self.right, self.open],

@@ -31,7 +31,7 @@ pub(crate) struct Spec {
     pub(crate) setting: Setting,
 }
 
-/// What an arm is tuned over.
+/// Setting that an arm is tuned over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Setting {
     /// Peak learning rate.

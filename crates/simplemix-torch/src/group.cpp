@@ -99,6 +99,10 @@ struct ScatterWork : GlooWork {
   }
 };
 
+// While work is given to any group of the process: libtorch 2.11 keeps a map of all of them in its flight recorder and adds to it
+// without a lock. Giving work does not wait for it.
+std::mutex giving;
+
 struct Gloo : Group {
   c10::intrusive_ptr<c10d::ProcessGroupGloo> group;
   std::mutex mutex;
@@ -111,29 +115,38 @@ struct Gloo : Group {
     while (!given.empty() && given.front().first->isCompleted()) given.pop_front();
     given.emplace_back(work, Clock::now());
   }
-  Work *begun(c10::intrusive_ptr<c10d::Work> work) {
+  template <typename Give>
+  c10::intrusive_ptr<c10d::Work> given_by(Give give) {
+    std::lock_guard<std::mutex> lock(giving);
+    return give();
+  }
+  template <typename Give>
+  Work *begin(Give give) {
+    auto work = given_by(give);
     note(work);
     return new GlooWork(std::move(work));
   }
 
   Work *all_reduce(Tensor tensor) override {
     std::vector<Tensor> all{tensor};
-    return begun(group->allreduce(all));
+    return begin([&] { return group->allreduce(all); });
   }
   Work *reduce_scatter(Tensor output, Tensor input) override {
     auto rows = input.view({group->getSize(), -1});
     auto parts = at::empty_like(rows);
     std::vector<int64_t> equal;
-    auto work = group->alltoall_base(parts, rows, equal, equal);
+    auto work = given_by([&] { return group->alltoall_base(parts, rows, equal, equal); });
     note(work);
     return new ScatterWork(std::move(work), std::move(parts), std::move(output));
   }
-  Work *all_gather(Tensor output, Tensor input) override { return begun(group->_allgather_base(output, input)); }
+  Work *all_gather(Tensor output, Tensor input) override {
+    return begin([&] { return group->_allgather_base(output, input); });
+  }
   Work *broadcast(Tensor tensor, int root) override {
     std::vector<Tensor> all{tensor};
     c10d::BroadcastOptions options;
     options.rootRank = root;
-    return begun(group->broadcast(all, options));
+    return begin([&] { return group->broadcast(all, options); });
   }
   int64_t pending() override {
     std::lock_guard<std::mutex> lock(mutex);
