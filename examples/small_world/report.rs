@@ -19,6 +19,7 @@ const BEGIN: &str = "<!-- begin: cargo run --release --example small_world -- --
 const END: &str = "<!-- end -->";
 
 type Measure = fn(&Outcome) -> f64;
+const MEASURES: [(&str, Measure); 3] = [("reasoning", |o| o.right), ("open", |o| o.open), ("both", Outcome::both)];
 
 /// Claims of the plan: name, better, worse, name of the measure, measure, and the goal at whose settings it is tested.
 type Claim = (&'static str, &'static str, &'static str, &'static str, Measure, Goal);
@@ -252,8 +253,6 @@ fn alike(rows: &[Row], size: &str) -> String {
         if [&off, &half, &on].iter().any(|found| found.is_empty()) {
             continue;
         }
-        let measures: [(&str, Measure); 3] =
-            [("reasoning", |o| o.right), ("open", |o| o.open), ("both", Outcome::both)];
         let signed = |better: &[&Row], worse: &[&Row], of: Measure| {
             let found = differences(better, worse, of);
             format!("{:+.1} ± {:.1}", mean(&found), half_width_95(&found))
@@ -270,7 +269,7 @@ fn alike(rows: &[Row], size: &str) -> String {
             kl(&half),
             kl(&on)
         );
-        for (name, of) in measures {
+        for (name, of) in MEASURES {
             let cells = [signed(&on, &off, of), signed(&half, &off, of), signed(&half, &on, of)];
             let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
         }
@@ -425,10 +424,9 @@ fn against_kl(rows: &[Row], reasoning: bool) -> Result<Option<String>> {
 
 /// Gains on both tasks against the share of on-policy pairs; bands from the lowest to the highest seed.
 fn shares(rows: &[Row]) -> Result<Option<String>> {
-    let measures: [(&str, Measure); 3] = [("reasoning", |o| o.right), ("open", |o| o.open), ("both", Outcome::both)];
     let start = compared(rows, "1m", "start", Goal::Both);
     let (mut series, mut bands) = (Vec::new(), Vec::new());
-    for (name, of) in measures {
+    for (name, of) in MEASURES {
         let (mut points, mut band) = (Vec::new(), Band::new());
         for (arm, share) in SHARES {
             let values = differences(&compared(rows, "1m", arm, Goal::Both), &start, of);

@@ -97,8 +97,8 @@ impl Scorers {
     }
 
     /// Loads the scorers. A reward model's chat template sees `date`, unless its settings say another one, and its tokenizer is
-    /// read as `tokenizer_as` says and its weights held as `load_in` does, where these are given. It runs on `device`, unless its settings name one. An error is one of the
-    /// input.
+    /// read as `tokenizer_as` says and its weights held as `load_in` does, where these are given. It runs on `device`, unless its settings
+    /// name one. An error is one of the input.
     pub(crate) fn open(
         &self,
         date: Option<String>,

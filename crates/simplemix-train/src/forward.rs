@@ -57,29 +57,19 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Runs the forward pass of `pairs`. Every response is scored.
-    /// Tensors of the host in `along` move to the model's device in the pass's copy.
+    /// Runs the forward pass of `pairs`. Every response is scored. With `is_routed` it has the loss of the routers, for which last tokens
+    /// of responses are fed too, as in TRL. Tensors of the host in `along` move to the model's device in the pass's copy.
     pub(crate) fn new<'t>(
         model: &'a CausalLm,
         set: &PairSet,
         pairs: &[usize],
         options: &ForwardOptions,
         along: impl IntoIterator<Item = &'t mut Tensor>,
+        is_routed: bool,
     ) -> Result<Self> {
-        let (packed, targets) = pack(Packed::of(model.config()), set, pairs)?;
-        Self::with(model, &packed, &targets, options, along, false)
-    }
-
-    /// As [`Pass::new`], with the loss of the routers, for which last tokens of responses are fed too, as in TRL.
-    pub(crate) fn routed<'t>(
-        model: &'a CausalLm,
-        set: &PairSet,
-        pairs: &[usize],
-        options: &ForwardOptions,
-        along: impl IntoIterator<Item = &'t mut Tensor>,
-    ) -> Result<Self> {
-        let (packed, targets) = pack(Packed::of(model.config()).whole(), set, pairs)?;
-        Self::with(model, &packed, &targets, options, along, true)
+        let packed = Packed::of(model.config());
+        let (packed, targets) = pack(if is_routed { packed.whole() } else { packed }, set, pairs)?;
+        Self::with(model, &packed, &targets, options, along, is_routed)
     }
 
     /// Runs the forward pass of packed sequences.
@@ -227,7 +217,7 @@ fn score_parts(
     let _guard = tch::no_grad_guard();
     let (mut scored, mut done) = (Scored::default(), 0);
     for part in parts {
-        let pass = Pass::new(model, set, part, options, [])?;
+        let pass = Pass::new(model, set, part, options, [], false)?;
         let scores = score_forward(pass.head(), &pass.rows, &pass.positions, pass.scoring(options))?;
         let weights = match (options.wpo, &scores.log_sum_sq_probs) {
             (Some(wpo), Some(squares)) => Some(wpo_weights(wpo, &pass.positions, &scores.token_logps, squares)?),

@@ -362,10 +362,8 @@ impl Learner for PreferenceLearner<'_> {
         let known_before = reference.iter_mut().flat_map(|known| [&mut known.chosen, &mut known.rejected]);
         let rewards = quantiles.iter_mut().flat_map(|rewards| [&mut rewards.chosen, &mut rewards.rejected]);
         let along = known_before.chain(&mut label_probs).chain(rewards);
-        let pass = match self.options.router_coef {
-            Some(_) => Pass::routed(model, self.train, pairs, &self.in_update, along)?,
-            None => Pass::new(model, self.train, pairs, &self.in_update, along)?,
-        };
+        let is_routed = self.options.router_coef.is_some();
+        let pass = Pass::new(model, self.train, pairs, &self.in_update, along, is_routed)?;
         let inputs = FusedInputs {
             reference: reference.as_ref(),
             label_probs: label_probs.as_ref(),

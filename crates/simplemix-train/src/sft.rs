@@ -90,7 +90,7 @@ impl Learner for SftLearner<'_> {
 
     fn accumulate(&mut self, pairs: &[usize], weight: f64) -> Result<Vec<PairStats>> {
         let model = &self.policy.in_training;
-        let pass = Pass::new(model, self.train, pairs, &self.in_update, [])?;
+        let pass = Pass::new(model, self.train, pairs, &self.in_update, [], false)?;
         let scoring = pass.scoring(&self.in_update);
         let loss = |logps: &tch::Tensor| Ok(logps.sum(Kind::Float) * -weight);
         let (scores, surrogate) = fused_logps(pass.head(), &pass.rows, &pass.positions, scoring, loss)?;
